@@ -1,1 +1,26 @@
-//! Placeholder until its first step.
+//! The pure model of Roomkeeper: names, rooms, positions, recovery, presence, limits, and the wire
+//! protocol that carries them.
+//!
+//! It must never do I/O, read a clock, draw a random number, spawn, log or know any technology:
+//! `now` and randomness are arguments, so that a simulator can host it and a seed can replay it.
+//!
+//! Suggested reading order: [`id`], [`time`], [`room`], [`policy`], [`principal`], [`position`],
+//! [`message`], [`recovery`], [`membership`], [`presence`], [`connection`], [`rate_limit`],
+//! [`delivery`], [`retention`], [`codes`], [`protocol`].
+
+pub mod codes;
+pub mod connection;
+pub mod delivery;
+pub mod id;
+pub mod membership;
+pub mod message;
+pub mod policy;
+pub mod position;
+pub mod presence;
+pub mod principal;
+pub mod protocol;
+pub mod rate_limit;
+pub mod recovery;
+pub mod retention;
+pub mod room;
+pub mod time;

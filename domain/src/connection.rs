@@ -1,0 +1,328 @@
+//! The life of one connection as the server sees it: opening, open, draining, closed; with its
+//! heartbeat and its token's end.
+//!
+//! `(state, input, now) → state + effect`. It never sends: what is to be done is answered, and
+//! when to look again.
+
+use std::time::Duration;
+
+use crate::codes::CloseCode;
+use crate::time::{Monotonic, Now, Wall};
+
+/// The intervals of a connection's life.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timing {
+    /// From the upgrade to a valid `connect`.
+    pub authentication_timeout: Duration,
+    /// After this long with nothing sent the server pings; after twice as long with nothing
+    /// heard it closes.
+    pub heartbeat_interval: Duration,
+    /// How long before its token's end a client is told.
+    pub expiry_notice: Duration,
+    /// How long after its token's end a connection may stay, for clocks that differ.
+    pub expiry_leeway: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            authentication_timeout: Duration::from_secs(10),
+            heartbeat_interval: Duration::from_secs(25),
+            expiry_notice: Duration::from_secs(60),
+            expiry_leeway: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Upgraded; only `connect` is read.
+    Opening {
+        /// When it is closed if no valid `connect` came.
+        deadline: Monotonic,
+    },
+    /// Authenticated, or anonymous where that is allowed.
+    Open,
+    /// Told to come back later; closed at `until`.
+    Draining {
+        /// When it is closed.
+        until: Monotonic,
+    },
+    /// Over.
+    Closed(CloseCode),
+}
+
+/// What the host has to do for a connection now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Send `ping`.
+    Ping,
+    /// Send `token_expiring`.
+    TokenExpiring(Wall),
+    /// Send `disconnect` and close.
+    Close(CloseCode),
+}
+
+/// The state machine of one connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    phase: Phase,
+    heard_at: Monotonic,
+    /// When the machine asked to be looked at again; a visit much later means a pause of the
+    /// whole process, in which nobody could be heard.
+    visit_due: Monotonic,
+    expires_at: Option<Wall>,
+    expiry_told: bool,
+}
+
+impl Connection {
+    /// A connection that has just been upgraded and has yet to say who it is.
+    #[must_use]
+    pub fn opening(now: Now, timing: &Timing) -> Self {
+        let deadline = now.monotonic.after(timing.authentication_timeout);
+        Self {
+            phase: Phase::Opening { deadline },
+            heard_at: now.monotonic,
+            visit_due: deadline,
+            expires_at: None,
+            expiry_told: false,
+        }
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// It is known now who it is. `expires_at` is its token's end. Answers when to visit.
+    pub fn opened(&mut self, now: Now, expires_at: Option<Wall>, timing: &Timing) -> Monotonic {
+        if matches!(self.phase, Phase::Opening { .. }) {
+            self.phase = Phase::Open;
+            self.heard_at = now.monotonic;
+        }
+        self.renewed(now, expires_at, timing)
+    }
+
+    /// Its token was replaced by a fresh one. Answers when to visit.
+    pub fn renewed(&mut self, now: Now, expires_at: Option<Wall>, timing: &Timing) -> Monotonic {
+        self.expires_at = expires_at;
+        self.expiry_told = false;
+        self.visit_due = self.next_visit(now, now.monotonic, timing);
+        self.visit_due
+    }
+
+    /// A frame came.
+    pub const fn heard(&mut self, now: Monotonic) {
+        self.heard_at = now;
+    }
+
+    /// It was told to come back later and is closed at `until`. Answers when to visit.
+    pub const fn drain(&mut self, until: Monotonic) -> Monotonic {
+        if !matches!(self.phase, Phase::Closed(_)) {
+            self.phase = Phase::Draining { until };
+            self.visit_due = until;
+        }
+        self.visit_due
+    }
+
+    /// It is over. Answers whether it was not before.
+    pub const fn close(&mut self, code: CloseCode) -> bool {
+        let first = !matches!(self.phase, Phase::Closed(_));
+        if first {
+            self.phase = Phase::Closed(code);
+        }
+        first
+    }
+
+    /// Looks after it at `now`; `sent_at` is when anything was last sent. Answers what to do and
+    /// when to look again.
+    pub fn visit(
+        &mut self,
+        now: Now,
+        sent_at: Monotonic,
+        timing: &Timing,
+    ) -> (Option<Effect>, Monotonic) {
+        let effect = match self.phase {
+            Phase::Closed(_) => None,
+            Phase::Opening { deadline } if now.monotonic >= deadline => {
+                Some(Effect::Close(CloseCode::AuthenticationTimeout))
+            }
+            Phase::Opening { .. } => None,
+            Phase::Draining { until } if now.monotonic >= until => {
+                Some(Effect::Close(CloseCode::ServiceRestart))
+            }
+            Phase::Draining { .. } => None,
+            Phase::Open => self.visit_open(now, sent_at, timing),
+        };
+        let sent_at = if effect == Some(Effect::Ping) { now.monotonic } else { sent_at };
+        if let Some(Effect::Close(code)) = effect {
+            self.phase = Phase::Closed(code);
+        }
+        self.visit_due = self.next_visit(now, sent_at, timing);
+        (effect, self.visit_due)
+    }
+
+    fn visit_open(&mut self, now: Now, sent_at: Monotonic, timing: &Timing) -> Option<Effect> {
+        let interval = timing.heartbeat_interval;
+        if let Some(expires_at) = self.expires_at {
+            if now.wall >= expires_at.after(timing.expiry_leeway) {
+                return Some(Effect::Close(CloseCode::TokenExpired));
+            }
+            if !self.expiry_told && now.wall.after(timing.expiry_notice) >= expires_at {
+                self.expiry_told = true;
+                return Some(Effect::TokenExpiring(expires_at));
+            }
+        }
+        if now.monotonic.since(self.visit_due) >= interval {
+            // The process slept (suspend, stop, starvation): ping first, judge later.
+            self.heard_at = now.monotonic.max(self.heard_at);
+            return Some(Effect::Ping);
+        }
+        if now.monotonic.since(self.heard_at) >= interval * 2 {
+            return Some(Effect::Close(CloseCode::NoPong));
+        }
+        (now.monotonic.since(sent_at) >= interval).then_some(Effect::Ping)
+    }
+
+    fn next_visit(&self, now: Now, sent_at: Monotonic, timing: &Timing) -> Monotonic {
+        match self.phase {
+            Phase::Opening { deadline } => deadline,
+            Phase::Draining { until } => until,
+            Phase::Closed(_) => Monotonic::from_millis(u64::MAX),
+            Phase::Open => {
+                let ping = sent_at.after(timing.heartbeat_interval);
+                let silence = self.heard_at.after(timing.heartbeat_interval * 2);
+                let heartbeat = ping.min(silence);
+                let Some(expires_at) = self.expires_at else { return heartbeat };
+                let wait = if self.expiry_told {
+                    expires_at.after(timing.expiry_leeway).since(now.wall)
+                } else {
+                    expires_at.since(now.wall.after(timing.expiry_notice))
+                };
+                heartbeat.min(now.monotonic.after(wait))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL_MS: u64 = 25_000;
+
+    fn at(ms: u64) -> Now {
+        Now {
+            monotonic: Monotonic::from_millis(ms),
+            wall: Wall::from_millis(1_700_000_000_000 + ms as i64),
+        }
+    }
+
+    fn open() -> Connection {
+        let timing = Timing::default();
+        let mut connection = Connection::opening(at(0), &timing);
+        connection.opened(at(0), None, &timing);
+        connection
+    }
+
+    #[test]
+    fn who_never_connects_is_closed_at_the_deadline_and_not_before() {
+        let timing = Timing::default();
+        let mut connection = Connection::opening(at(0), &timing);
+        let (effect, next) = connection.visit(at(9_999), Monotonic::START, &timing);
+        assert_eq!((effect, next), (None, Monotonic::from_millis(10_000)));
+        let (effect, _) = connection.visit(at(10_000), Monotonic::START, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::AuthenticationTimeout)));
+    }
+
+    #[test]
+    fn silence_is_pinged_after_one_interval_and_closed_after_two() {
+        let timing = Timing::default();
+        let mut connection = open();
+        let (effect, next) = connection.visit(at(INTERVAL_MS), Monotonic::START, &timing);
+        assert_eq!(effect, Some(Effect::Ping));
+        assert_eq!(next, Monotonic::from_millis(2 * INTERVAL_MS));
+        let (effect, _) = connection.visit(at(2 * INTERVAL_MS), at(INTERVAL_MS).monotonic, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
+    }
+
+    #[test]
+    fn any_frame_counts_as_life_and_traffic_out_spares_the_ping() {
+        let timing = Timing::default();
+        let mut connection = open();
+        connection.heard(at(20_000).monotonic);
+        let (effect, next) = connection.visit(at(INTERVAL_MS), at(24_000).monotonic, &timing);
+        assert_eq!((effect, next), (None, Monotonic::from_millis(49_000)));
+    }
+
+    #[test]
+    fn after_a_pause_of_the_process_nobody_is_judged_before_a_fresh_ping() {
+        let timing = Timing::default();
+        let mut connection = open();
+        let hour = 3_600_000;
+        let (effect, _) = connection.visit(at(hour), Monotonic::START, &timing);
+        assert_eq!(effect, Some(Effect::Ping));
+        let late = at(hour + 2 * INTERVAL_MS);
+        connection.visit(at(hour + INTERVAL_MS), at(hour).monotonic, &timing);
+        let (effect, _) = connection.visit(late, at(hour + INTERVAL_MS).monotonic, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
+    }
+
+    #[test]
+    fn a_token_that_ends_is_announced_then_closed_after_the_leeway() {
+        let timing = Timing::default();
+        let mut connection = Connection::opening(at(0), &timing);
+        let ends = at(70_000).wall;
+        let visit = connection.opened(at(0), Some(ends), &timing);
+        assert_eq!(visit, Monotonic::from_millis(10_000));
+        let (effect, _) = connection.visit(at(10_000), at(10_000).monotonic, &timing);
+        assert_eq!(effect, Some(Effect::TokenExpiring(ends)));
+        connection.heard(at(74_000).monotonic);
+        let (effect, next) = connection.visit(at(30_000), at(30_000).monotonic, &timing);
+        assert_eq!((effect, next.as_millis()), (None, 55_000));
+        connection.visit(at(55_000), at(54_000).monotonic, &timing);
+        let (effect, _) = connection.visit(at(75_000), at(74_000).monotonic, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::TokenExpired)));
+    }
+
+    #[test]
+    fn a_fresh_token_in_time_means_no_interruption() {
+        let timing = Timing::default();
+        let mut connection = Connection::opening(at(0), &timing);
+        connection.opened(at(0), Some(at(70_000).wall), &timing);
+        connection.visit(at(10_000), at(10_000).monotonic, &timing);
+        connection.renewed(at(20_000), Some(at(700_000).wall), &timing);
+        connection.heard(at(44_000).monotonic);
+        let mut next = connection.visit(at(45_000), at(44_000).monotonic, &timing).1;
+        while next < at(90_000).monotonic {
+            connection.heard(next);
+            let (effect, after) = connection.visit(at(next.as_millis()), next, &timing);
+            assert_eq!(effect, None);
+            next = after;
+        }
+    }
+
+    #[test]
+    fn draining_ends_with_a_restart_and_a_closed_connection_stays_closed() {
+        let timing = Timing::default();
+        let mut connection = open();
+        assert_eq!(connection.drain(Monotonic::from_millis(500)).as_millis(), 500);
+        let (effect, _) = connection.visit(at(500), Monotonic::START, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::ServiceRestart)));
+        assert!(!connection.close(CloseCode::Normal));
+        assert_eq!(connection.visit(at(9_000_000), Monotonic::START, &timing).0, None);
+    }
+
+    #[test]
+    fn a_jump_of_the_wall_clock_disconnects_nobody_without_a_token() {
+        let timing = Timing::default();
+        let mut connection = open();
+        for wall in [0, i64::MAX, 1] {
+            let now =
+                Now { monotonic: Monotonic::from_millis(1_000), wall: Wall::from_millis(wall) };
+            assert_eq!(connection.visit(now, Monotonic::START, &timing).0, None);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Who a connection is, and the decision what it may do in a room.
+//!
+//! A decision needs only the principal, the policy and the room; it must never say yes because
+//! something is missing.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::id::{Role, UserId};
+use crate::policy::{Access, NamespacePolicy};
+use crate::room::RoomId;
+use crate::time::Wall;
+
+/// What one may do in a room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Become a member and receive.
+    Subscribe,
+    /// Send to the members.
+    Publish,
+    /// List the members, follow them, and set one's own presence data.
+    Presence,
+    /// Read the log.
+    History,
+    /// Mute, kick, ban, delete.
+    Moderate,
+}
+
+impl Action {
+    /// The word in a token's `allow`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Subscribe => "subscribe",
+            Self::Publish => "publish",
+            Self::Presence => "presence",
+            Self::History => "history",
+            Self::Moderate => "moderate",
+        }
+    }
+
+    /// Reads the word in a token's `allow`.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Subscribe, Self::Publish, Self::Presence, Self::History, Self::Moderate]
+            .into_iter()
+            .find(|action| action.word() == word)
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// Why a text is not a room pattern.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error(
+    "a room pattern is a room name, or the beginning of one that names its namespace followed by one *"
+)]
+pub struct PatternError;
+
+/// Rooms by name: exact, or everything that starts with what stands before a final `*`. The
+/// namespace is always spelled out, so no pattern reaches into another namespace.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RoomPattern {
+    text: Arc<str>,
+    prefix: bool,
+}
+
+impl RoomPattern {
+    /// Reads a pattern like `chat:guild/42` or `chat:guild/*`.
+    ///
+    /// # Errors
+    /// [`PatternError`] when the text is neither a room name nor `namespace:prefix*`.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let (body, prefix) = text.strip_suffix('*').map_or((text, false), |body| (body, true));
+        // A prefix is a room name once something follows it.
+        let sample = if prefix { format!("{body}x") } else { body.to_owned() };
+        RoomId::parse(&sample).map_err(|_| PatternError)?;
+        Ok(Self { text: Arc::from(body), prefix })
+    }
+
+    /// Whether the room is meant.
+    #[must_use]
+    pub fn matches(&self, room: &RoomId) -> bool {
+        if self.prefix {
+            room.as_str().starts_with(&*self.text)
+        } else {
+            room.as_str() == &*self.text
+        }
+    }
+}
+
+/// What a token allows in the rooms of one pattern.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Grant {
+    pattern: RoomPattern,
+    allowed: u8,
+}
+
+impl Grant {
+    /// Allows these actions in these rooms.
+    #[must_use]
+    pub fn new(pattern: RoomPattern, actions: &[Action]) -> Self {
+        Self { pattern, allowed: actions.iter().fold(0, |bits, action| bits | action.bit()) }
+    }
+
+    fn allows(&self, room: &RoomId, action: Action) -> bool {
+        self.allowed & action.bit() != 0 && self.pattern.matches(room)
+    }
+}
+
+/// Who a connection is: a user that a token names, or nobody in particular.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Principal {
+    /// The user; none for an anonymous connection.
+    pub user: Option<UserId>,
+    /// What the user is called; shown, never trusted.
+    pub name: Option<Arc<str>>,
+    /// The roles the token names.
+    pub roles: Vec<Role>,
+    /// What the token allows beyond the policies.
+    pub grants: Vec<Grant>,
+    /// When the token ends; none for an anonymous connection.
+    pub expires_at: Option<Wall>,
+}
+
+impl Principal {
+    /// The most grants one token may carry.
+    pub const GRANTS_MAX: usize = 64;
+    /// The most roles one token may carry.
+    pub const ROLES_MAX: usize = 16;
+
+    /// Nobody in particular.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// Decides whether this principal may do `action` in `room` under `policy`.
+    #[must_use]
+    pub fn may(&self, action: Action, room: &RoomId, policy: &NamespacePolicy) -> bool {
+        let access = match action {
+            Action::Subscribe => policy.subscribe,
+            Action::Publish => policy.publish,
+            Action::Presence => policy.presence,
+            Action::History => policy.history,
+            Action::Moderate => Access::Granted,
+        };
+        let by_policy = match access {
+            Access::Anyone => true,
+            Access::Authenticated => self.user.is_some(),
+            Access::Owner => self.user.as_ref().is_some_and(|user| user.as_str() == room.rest()),
+            Access::Granted => false,
+        };
+        by_policy || self.grants.iter().any(|grant| grant.allows(room, action))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::Class;
+    use crate::retention::Retention;
+
+    fn policy(access: Access) -> NamespacePolicy {
+        NamespacePolicy {
+            subscribe: access,
+            publish: access,
+            presence: access,
+            history: access,
+            presence_listed: true,
+            retention: Retention::default(),
+            default_class: Class::Reliable,
+            durable: false,
+            members_max: 10,
+        }
+    }
+
+    fn room(name: &str) -> RoomId {
+        RoomId::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_never_reaches_into_another_namespace() {
+        assert!(RoomPattern::parse("*").is_err());
+        assert!(RoomPattern::parse("ch*").is_err());
+        assert!(RoomPattern::parse("chat:a*b").is_err());
+        let guilds = RoomPattern::parse("chat:guild/*").unwrap();
+        assert!(guilds.matches(&room("chat:guild/7")));
+        assert!(!guilds.matches(&room("chat:guilds")));
+        let one = RoomPattern::parse("chat:guild/7").unwrap();
+        assert!(!one.matches(&room("chat:guild/77")));
+    }
+
+    #[test]
+    fn a_grant_allows_its_actions_in_its_rooms_and_nothing_else() {
+        let mut who = Principal { user: UserId::parse("u1").ok(), ..Principal::default() };
+        who.grants.push(Grant::new(
+            RoomPattern::parse("chat:guild/7").unwrap(),
+            &[Action::Subscribe, Action::History],
+        ));
+        let closed = policy(Access::Granted);
+        assert!(who.may(Action::Subscribe, &room("chat:guild/7"), &closed));
+        assert!(who.may(Action::History, &room("chat:guild/7"), &closed));
+        assert!(!who.may(Action::Publish, &room("chat:guild/7"), &closed));
+        assert!(!who.may(Action::Subscribe, &room("chat:guild/8"), &closed));
+        assert!(!who.may(Action::Moderate, &room("chat:guild/7"), &policy(Access::Anyone)));
+    }
+
+    #[test]
+    fn an_owners_room_is_closed_to_everyone_else() {
+        let who = Principal { user: UserId::parse("u1").ok(), ..Principal::default() };
+        let own = policy(Access::Owner);
+        assert!(who.may(Action::Subscribe, &room("user:u1"), &own));
+        assert!(!who.may(Action::Subscribe, &room("user:u2"), &own));
+        assert!(!Principal::anonymous().may(Action::Subscribe, &room("user:u1"), &own));
+    }
+}

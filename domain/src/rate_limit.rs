@@ -1,0 +1,130 @@
+//! A token bucket in its virtual-scheduling form: the generic cell rate algorithm
+//! (ITU-T I.371, annex A).
+//!
+//! One number of state, no timer, no clock of its own.
+
+use std::time::Duration;
+
+use crate::time::Monotonic;
+
+/// How fast something may happen: `per_second` steadily, `burst` at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rate {
+    interval_us: u64,
+    tolerance_us: u64,
+}
+
+impl Rate {
+    /// `per_second` events a second in the long run, `burst` (at least 1) at one instant. A
+    /// `per_second` of 0 means no limit.
+    #[must_use]
+    pub const fn new(per_second: u32, burst: u32) -> Self {
+        if per_second == 0 {
+            return Self { interval_us: 0, tolerance_us: 0 };
+        }
+        let interval_us = 1_000_000 / per_second as u64;
+        let interval_us = if interval_us == 0 { 1 } else { interval_us };
+        let extra = if burst == 0 { 0 } else { burst as u64 - 1 };
+        Self { interval_us, tolerance_us: interval_us * extra }
+    }
+}
+
+/// The state of one limit: when, at the steady rate, all that came would have been due.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RateLimiter {
+    due_us: u64,
+}
+
+impl RateLimiter {
+    /// Takes one event, or says after how long to come back. A refused event costs nothing.
+    ///
+    /// # Errors
+    /// The time until one event would be taken.
+    pub fn take(&mut self, rate: Rate, now: Monotonic) -> Result<(), Duration> {
+        let now_us = now.as_millis().saturating_mul(1_000);
+        let due = self.due_us.max(now_us);
+        let ahead = due - now_us;
+        if ahead > rate.tolerance_us {
+            // Rounded up to the millisecond: coming back at that time must succeed.
+            let wait_ms = (ahead - rate.tolerance_us).div_ceil(1_000);
+            return Err(Duration::from_millis(wait_ms));
+        }
+        self.due_us = due.saturating_add(rate.interval_us);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(ms: u64) -> Monotonic {
+        Monotonic::from_millis(ms)
+    }
+
+    #[test]
+    fn a_burst_passes_and_the_next_is_told_when_to_come_back() {
+        let (rate, mut limiter) = (Rate::new(10, 3), RateLimiter::default());
+        for _ in 0..3 {
+            assert_eq!(limiter.take(rate, at(5)), Ok(()));
+        }
+        assert_eq!(limiter.take(rate, at(5)), Err(Duration::from_millis(100)));
+        assert_eq!(limiter.take(rate, at(105)), Ok(()));
+    }
+
+    #[test]
+    fn exactly_at_the_limit_for_ten_minutes_nothing_is_refused() {
+        let (rate, mut limiter) = (Rate::new(100, 1), RateLimiter::default());
+        for i in 0..60_000 {
+            assert_eq!(limiter.take(rate, at(i * 10)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_rate_of_zero_limits_nothing() {
+        let mut limiter = RateLimiter::default();
+        for _ in 0..10_000 {
+            assert_eq!(limiter.take(Rate::new(0, 0), at(1)), Ok(()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_ever_holds_more_than_burst_and_rate_allow(
+            gaps in proptest::collection::vec(0u64..40, 1..300),
+            per_second in 1u32..2_000,
+            burst in 1u32..50,
+        ) {
+            let rate = Rate::new(per_second, burst);
+            let (mut limiter, mut now, mut taken) = (RateLimiter::default(), 0, vec![]);
+            for gap in gaps {
+                now += gap;
+                if limiter.take(rate, at(now)).is_ok() {
+                    taken.push(now);
+                }
+            }
+            for (i, start) in taken.iter().enumerate() {
+                for (j, end) in taken.iter().enumerate().skip(i) {
+                    let interval_us = 1_000_000 / u64::from(per_second);
+                    let allowed = u64::from(burst) + (end - start) * 1_000 / interval_us;
+                    prop_assert!((j - i) as u64 + 1 <= allowed);
+                }
+            }
+        }
+
+        #[test]
+        fn coming_back_when_told_always_succeeds(
+            times in proptest::collection::vec(0u64..100, 1..100),
+            per_second in 1u32..500,
+        ) {
+            let (rate, mut limiter, mut now) = (Rate::new(per_second, 2), RateLimiter::default(), 0);
+            for gap in times {
+                now += gap;
+                if let Err(wait) = limiter.take(rate, at(now)) {
+                    prop_assert!(limiter.clone().take(rate, at(now).after(wait)).is_ok());
+                }
+            }
+        }
+    }
+}
