@@ -1,1 +1,13 @@
-//! Placeholder until its first step.
+//! The use cases of Roomkeeper against port traits, and the shard that owns connections.
+//!
+//! It names no technology: no socket, no database, no clock of its own. Whoever hosts it passes
+//! time in and carries bytes out.
+//!
+//! Suggested reading order: [`ports`], [`mailbox`], [`published`], [`shard`].
+
+pub mod mailbox;
+pub mod ports;
+pub mod published;
+pub mod shard;
+#[cfg(feature = "testing")]
+pub mod testing;
