@@ -5,9 +5,13 @@
 //!
 //! Suggested reading order: [`ports`], [`mailbox`], [`published`], [`shard`].
 
+pub mod directory;
+pub mod limits;
 pub mod mailbox;
+pub mod outbound_queue;
 pub mod ports;
 pub mod published;
 pub mod shard;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod timer_wheel;
