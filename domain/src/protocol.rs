@@ -9,3 +9,6 @@ use crate::message::Publication;
 pub fn encode_message(publication: &Publication) -> Vec<u8> {
     publication.data.to_vec()
 }
+
+/// The `type`s that belong to the protocol.
+pub const COMMAND_TYPES: [&str; 0] = [];
