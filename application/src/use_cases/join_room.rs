@@ -44,14 +44,14 @@ pub struct JoinRoom {
 /// What the new member begins with.
 #[derive(Clone, Debug)]
 pub struct Joined {
+    /// Where the room stood when the shard's subscription took effect.
+    pub top: Position,
     /// What it missed, or where the room stands if it named no position.
     pub page: RecoveredPage,
     /// Whether everything it missed is there or follows.
     pub recovered: bool,
     /// The newest `latest` message of each key.
     pub latest: Vec<Arc<Published>>,
-    /// Under which name it is listed; none where nobody is.
-    pub listed: Option<PresenceKey>,
 }
 
 /// Why a connection is not a member.
@@ -130,7 +130,7 @@ impl JoinRoom {
             },
         };
         let recovered = self.since.is_some() && page.gap.is_none();
-        Ok(Joined { page, recovered, latest: top.latest, listed })
+        Ok(Joined { top: top.bounds.top(), page, recovered, latest: top.latest })
     }
 
     async fn authorize(&self) -> Result<(), JoinRefused> {
@@ -154,7 +154,7 @@ impl JoinRoom {
             room: self.room.clone(),
             policy: Arc::clone(&self.policy),
             since,
-            reason: None,
+            own_hole: false,
         };
         recover.execute().await
     }

@@ -24,9 +24,9 @@ pub struct RecoverRoom {
     pub policy: Arc<NamespacePolicy>,
     /// What the member has.
     pub since: Position,
-    /// What holes are called that this server made itself; for a client's own position, none: the
-    /// decision names the reason.
-    pub reason: Option<GapReason>,
+    /// Whether the hole is this server's own: what the log does not keep is then lost by
+    /// overflow, not by age.
+    pub own_hole: bool,
 }
 
 /// What comes next.
@@ -84,7 +84,13 @@ impl RecoverRoom {
             Some(last) => last,
             None => after.max(page.bounds.last),
         };
-        let gap = gap.map(|gap| Gap { reason: self.reason.unwrap_or(gap.reason), ..gap });
+        let gap = gap.map(|gap| match gap.reason {
+            GapReason::Retention if self.own_hole => Gap { reason: GapReason::Overflow, ..gap },
+            GapReason::Retention
+            | GapReason::EpochChanged
+            | GapReason::UnknownPosition
+            | GapReason::Overflow => gap,
+        });
         RecoveredPage {
             gap,
             messages: page.messages,
