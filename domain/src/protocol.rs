@@ -1,3 +1,30 @@
 //! The wire protocol: what bytes mean, and which bytes say it.
 //!
-//! Its serialised types are private to it; nothing outside may know field names.
+//! Its field names are private to it; nothing outside may know them. It must never trust a text:
+//! whatever comes in is a command, a rejection that can be answered, or the end of the text.
+//!
+//! Reading order: [`client_frame`] (what clients say), [`server_frame`] (what the server says),
+//! [`server_event`] (the server's frames as a client reads them), [`encode`] and [`json`] below.
+
+pub mod client_frame;
+pub mod server_frame;
+
+mod decode;
+mod envelope;
+
+pub mod encode;
+pub mod json;
+pub mod server_event;
+
+pub use client_frame::{ClientFrame, Rejected, TokenText, encode_client};
+pub use decode::{Frames, decode};
+pub use encode::{encode_message, push_json_string};
+pub use json::compact_lines;
+pub use server_event::{ServerEvent, decode_server};
+pub use server_frame::ServerFrame;
+
+/// The version that `hello.accepted_version` names.
+pub const VERSION: u64 = 2;
+
+#[cfg(test)]
+mod tests;
