@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::codes::ErrorCode;
 use crate::delivery::Class;
-use crate::id::{MessageId, MessageKey};
+use crate::id::{Epoch, MessageId, MessageKey};
 use crate::position::Position;
 use crate::protocol::encode::Line;
 use crate::room::RoomId;
@@ -72,7 +72,7 @@ pub enum ClientFrame<'a> {
         /// Which room.
         room: RoomId,
         /// Up to where the client has everything. An epoch that cannot be one of ours is
-        /// [`UNKNOWN_EPOCH`](super::client_frame::UNKNOWN_EPOCH).
+        /// [`UNKNOWN_EPOCH`].
         since: Option<Position>,
         /// Whether the client wants to follow who comes and goes.
         presence: bool,
@@ -163,7 +163,7 @@ pub enum ClientFrame<'a> {
 
 /// Stands for every epoch text that is not one of ours. No broker hands it out, so a position in
 /// it meets a log of another epoch and is answered with a gap, like any position of a lost log.
-pub const UNKNOWN_EPOCH: crate::id::Epoch = crate::id::Epoch::from_bits(0);
+pub const UNKNOWN_EPOCH: Epoch = Epoch::from_bits(0);
 
 impl ClientFrame<'_> {
     /// The command's id.

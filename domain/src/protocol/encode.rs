@@ -96,9 +96,8 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
         0x08 => b'b',
         0x0c => b'f',
         _ => {
-            out.extend_from_slice(b"\\u00");
-            out.push(hex_digit(byte >> 4));
-            out.push(hex_digit(byte & 15));
+            let [.., high, low] = hex_digits(u32::from(byte));
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
             return;
         }
     };
@@ -129,17 +128,23 @@ fn push_number(out: &mut Vec<u8>, mut number: u64) {
 #[inline]
 fn push_hex(out: &mut Vec<u8>, bits: u64) {
     let mut digits = [0; 16];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
-        pair[0] = hex_digit(byte >> 4);
-        pair[1] = hex_digit(byte & 15);
-    }
+    digits[..8].copy_from_slice(&hex_digits((bits >> 32) as u32));
+    digits[8..].copy_from_slice(&hex_digits(bits as u32));
     out.extend_from_slice(&digits);
 }
 
+/// Eight digits at once: half the bits move up in each of three steps until every byte of a `u64`
+/// holds one digit's value, then all bytes become ASCII together.
 #[inline]
-const fn hex_digit(nibble: u8) -> u8 {
-    // Without a table or a branch, so that the compiler can do many at once.
-    nibble + b'0' + (nibble > 9) as u8 * (b'a' - b'9' - 1)
+const fn hex_digits(bits: u32) -> [u8; 8] {
+    const ONES: u64 = u64::MAX / 255;
+    let mut values = bits as u64;
+    values = (values << 16 | values) & 0x0000_ffff_0000_ffff;
+    values = (values << 8 | values) & 0x00ff_00ff_00ff_00ff;
+    values = (values << 4 | values) & 0x0f0f_0f0f_0f0f_0f0f;
+    let is_letter = ((values + ONES * 6) >> 4) & ONES;
+    let ascii = values + ONES * b'0' as u64 + is_letter * (b'a' - b'9' - 1) as u64;
+    ascii.to_be_bytes()
 }
 
 #[inline]

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use crate::codes::ErrorCode;
+use crate::position::Offset;
 use crate::protocol::client_frame::Rejected;
 use crate::protocol::json::{self, JsonError, Members};
 
@@ -26,6 +28,22 @@ macro_rules! names {
             #[inline]
             fn parse(key: &str) -> Option<Self> {
                 match key { $($word => Some(Self::$variant),)* _ => None }
+            }
+
+            /// One bit per field.
+            const fn bit(self) -> u32 {
+                1 << self as u32
+            }
+
+            /// The bits of several, and of those that every command may have.
+            pub(super) const fn bits(names: &[Self]) -> u32 {
+                let mut bits = Self::Type.bit() | Self::Id.bit() | Self::Timestamp.bit();
+                let mut index = 0;
+                while index < names.len() {
+                    bits |= names[index].bit();
+                    index += 1;
+                }
+                bits
             }
 
             pub(super) const fn word(self) -> &'static str {
@@ -53,6 +71,8 @@ enum Fault {
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
     values: [Option<&'a str>; Name::ALL.len()],
+    /// The bits of the fields that are here.
+    known: u32,
     unknown: SmallVec<[Cow<'a, str>; 1]>,
     n_keys: usize,
     fault: Option<Fault>,
@@ -68,7 +88,10 @@ impl<'a> Envelope<'a> {
         while let Some((key, value)) = members.next_member()? {
             self.n_keys += 1;
             if let Some(name) = Name::parse(&key) {
-                if self.values[name as usize].replace(value).is_some() {
+                let is_duplicate = self.known & name.bit() != 0;
+                self.known |= name.bit();
+                self.values[name as usize] = Some(value);
+                if is_duplicate {
                     self.fault = Some(Fault::DuplicateKey);
                     // Nobody can say which of two ids was meant, so the answer has none.
                     if name == Name::Id {
@@ -118,33 +141,32 @@ impl<'a> Envelope<'a> {
         parse_integer(raw).map(Some).ok_or_else(invalid)
     }
 
-    /// Refuses every field but `type`, `id`, `timestamp` and those named.
+    /// Refuses every field but those of [`Name::bits`].
     #[inline]
-    pub(super) fn only(&self, allowed: &[Name]) -> Result<(), Rejected> {
-        let is_allowed =
-            |n: &Name| matches!(n, Name::Type | Name::Id | Name::Timestamp) || allowed.contains(n);
-        let here = |n: &&Name| self.raw(**n).is_some();
-        if let Some(name) = Name::ALL.iter().filter(here).find(|n| !is_allowed(n)) {
-            return Err(unknown_field(name.word()));
+    pub(super) fn only(&self, allowed: u32) -> Result<(), Rejected> {
+        let excess = self.known & !allowed;
+        if excess == 0 && self.unknown.is_empty() {
+            return Ok(());
         }
-        self.unknown.first().map_or(Ok(()), |key| Err(unknown_field(key)))
+        let known = Name::ALL.iter().find(|name| excess & name.bit() != 0).map(|n| n.word());
+        let unknown = || self.unknown.first().map_or("", |key| &**key);
+        Err(unknown_field(known.unwrap_or_else(unknown)))
     }
 }
 
 fn unknown_field(key: &str) -> Rejected {
     let shown = &key[..key.floor_char_boundary(Rejected::FIELD_BYTES_MAX)];
-    Rejected::field(
-        crate::codes::ErrorCode::InvalidField,
-        shown.to_owned(),
-        "is not a field of this command",
-    )
+    Rejected::field(ErrorCode::InvalidField, shown.to_owned(), "is not a field of this command")
 }
 
 /// Reads digits up to 2^53 − 1: what JavaScript keeps exact and writes back the same way.
 pub(super) fn parse_integer(raw: &str) -> Option<u64> {
-    if raw.len() > 16 || !raw.bytes().all(|b| b.is_ascii_digit()) {
+    // Sixteen digits fit a `u64`; the scanner has seen to it that there is one at least.
+    if raw.len() > 16 {
         return None;
     }
-    let number = raw.parse().ok()?;
-    crate::position::Offset::parse(number).ok().map(crate::position::Offset::get)
+    let number = raw.bytes().try_fold(0, |number: u64, byte| {
+        byte.is_ascii_digit().then(|| number * 10 + u64::from(byte - b'0'))
+    })?;
+    Offset::parse(number).ok().map(Offset::get)
 }

@@ -128,12 +128,13 @@ impl<'a> Members<'a> {
         }
         // A comma must be followed by a key, so `{"a":1,}` fails in `scan_string`.
         let key_start = at;
-        let key_end = scan_string(bytes, key_start)?;
+        let (key_end, has_escapes) = scan_string_noting_escapes(bytes, key_start)?;
         let value_start = scan_colon(bytes, key_end)?;
         let value_end = scan_value(self.text, value_start, self.depth_max)?;
         self.first = false;
         self.at = value_end;
-        let key = unescape(&self.text[key_start..key_end]);
+        let key = &self.text[key_start + 1..key_end - 1];
+        let key = if has_escapes { remove_escapes(key) } else { Cow::Borrowed(key) };
         Ok(Some((key, &self.text[value_start..value_end])))
     }
 
@@ -148,9 +149,15 @@ impl<'a> Members<'a> {
 #[must_use]
 pub fn unescape(raw: &str) -> Cow<'_, str> {
     let inner = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
-    if !inner.as_bytes().contains(&b'\\') {
-        return Cow::Borrowed(inner);
+    // Without an early exit per byte this costs least for the short strings that names are.
+    if inner.bytes().fold(false, |found, b| found | (b == b'\\')) {
+        remove_escapes(inner)
+    } else {
+        Cow::Borrowed(inner)
     }
+}
+
+fn remove_escapes(inner: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(inner.len());
     let mut rest = inner;
     while let Some((plain, escape)) = rest.split_once('\\') {
@@ -206,7 +213,11 @@ pub(super) fn find_special(bytes: &[u8], mut at: usize) -> usize {
 /// The first byte at or behind `at` that is not white space.
 #[inline]
 pub(super) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
-    while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+    // Most often there is none, which one comparison tells.
+    while let Some(&byte) = bytes.get(at) {
+        if byte > b' ' || !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            break;
+        }
         at += 1;
     }
     at
@@ -228,17 +239,24 @@ fn scan_colon(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
 
 #[inline]
 fn scan_string(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
+    scan_string_noting_escapes(bytes, at).map(|(end, _)| end)
+}
+
+#[inline]
+fn scan_string_noting_escapes(bytes: &[u8], at: usize) -> Result<(usize, bool), JsonError> {
     if bytes.get(at) != Some(&b'"') {
         return Err(JsonError::Syntax { at });
     }
     let mut at = at + 1;
+    let mut has_escapes = false;
     loop {
         at = find_special(bytes, at);
         match bytes.get(at) {
-            Some(b'"') => return Ok(at + 1),
+            Some(b'"') => return Ok((at + 1, has_escapes)),
             Some(b'\\') => at = scan_escape(bytes, at)?,
             _ => return Err(JsonError::Syntax { at }),
         }
+        has_escapes = true;
     }
 }
 
