@@ -97,7 +97,7 @@ impl HandlerRegistry {
     /// [`RegisterError`] when the type is taken or belongs to the protocol.
     pub fn register(&mut self, handler: Arc<dyn MessageHandler>) -> Result<(), RegisterError> {
         let kind = handler.message_type().to_owned();
-        if domain::protocol::COMMAND_TYPES.contains(&kind.as_str()) {
+        if domain::protocol::TYPES.contains(&kind.as_str()) {
             return Err(RegisterError::Reserved(kind));
         }
         if self.handlers.contains_key(&kind) {

@@ -39,12 +39,7 @@ impl Shard {
     }
 
     /// Lets a publication pass in its order, or puts it behind a hole.
-    pub(super) fn accept(
-        &mut self,
-        key: RoomKey,
-        published: Arc<Published>,
-        host: &mut Host<'_>,
-    ) {
+    pub(super) fn accept(&mut self, key: RoomKey, published: Arc<Published>, host: &mut Host<'_>) {
         let held_max = self.services.rules.limits.held_bytes_max;
         let Some(slice) = self.rooms.get_mut(key) else { return };
         if let Some(fill) = &mut slice.fill {
@@ -65,12 +60,7 @@ impl Shard {
     }
 
     /// Puts a publication on its way to everyone in the room.
-    pub(super) fn admit(
-        &mut self,
-        key: RoomKey,
-        published: &Arc<Published>,
-        host: &mut Host<'_>,
-    ) {
+    pub(super) fn admit(&mut self, key: RoomKey, published: &Arc<Published>, host: &mut Host<'_>) {
         let held_max = self.services.rules.limits.held_bytes_max;
         let silent = self.silent(published);
         let Some(slice) = self.rooms.get_mut(key) else { return };
@@ -208,13 +198,7 @@ impl Shard {
     }
 
     /// The place of a publish with `echo:false` has come in its publisher's own order.
-    fn pass_echo(
-        &mut self,
-        key: RoomKey,
-        slice: &RoomSlice,
-        silent: &Silent,
-        host: &mut Host<'_>,
-    ) {
+    fn pass_echo(&mut self, key: RoomKey, slice: &RoomSlice, silent: &Silent, host: &mut Host<'_>) {
         let Some(offset) = silent.offset else { return };
         let Some(entry) = self.table.get_mut(silent.slot) else { return };
         let known = entry.echoes.iter().position(|e| e.room == key && e.offset == offset);
@@ -228,7 +212,8 @@ impl Shard {
             }
         };
         if !acknowledged {
-            let epoch = slice.seen.map(|seen| seen.epoch).unwrap_or(domain::id::Epoch::from_bits(0));
+            let epoch =
+                slice.seen.map(|seen| seen.epoch).unwrap_or(domain::id::Epoch::from_bits(0));
             let level = slice.policy.ack_level();
             let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
             self.acknowledge(silent.slot, silent.command, &slice.id, &receipt, host);

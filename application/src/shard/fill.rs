@@ -137,7 +137,8 @@ impl Shard {
             return self.start_fill(key);
         }
         if page.gap.is_some_and(|gap| gap.to > seen.offset) {
-            let waited = slice.suspect.is_some_and(|at| at.epoch != seen.epoch || at.offset > seen.offset);
+            let waited =
+                slice.suspect.is_some_and(|at| at.epoch != seen.epoch || at.offset > seen.offset);
             slice.suspect = Some(page.reached);
             if waited {
                 slice.suspect = None;
@@ -154,8 +155,7 @@ impl Shard {
     fn end_all_of(&mut self, key: RoomKey, host: &mut Host<'_>) {
         let Some(slice) = self.rooms.get(key) else { return };
         let members = slice.members.iter().map(|member| member.slot);
-        let slots: Vec<_> =
-            members.chain(slice.joiners.iter().map(|joiner| joiner.slot)).collect();
+        let slots: Vec<_> = members.chain(slice.joiners.iter().map(|joiner| joiner.slot)).collect();
         for slot in slots.into_iter().filter(|slot| *slot != VACATED) {
             self.end(slot, CloseCode::InsufficientState, None, host);
         }

@@ -269,12 +269,7 @@ impl Shard {
     }
 
     /// Takes a connection out of a slice and answers what is left to do outside.
-    fn leave_room(
-        &mut self,
-        slot: Slot,
-        key: RoomKey,
-        host: &mut Host<'_>,
-    ) -> Option<LeaveRoom> {
+    fn leave_room(&mut self, slot: Slot, key: RoomKey, host: &mut Host<'_>) -> Option<LeaveRoom> {
         self.answer_echoes(slot, key, host);
         let who = self.who(slot)?;
         self.remove_from_slice(slot, key);

@@ -92,9 +92,10 @@ impl Shard {
         };
         let services = Arc::clone(&self.services);
         let call = PublishMessage { services, who, policy, publish };
-        let future = Box::pin(async move {
-            Outcome::Published { result: call.execute().await, room, echo }
-        });
+        let future =
+            Box::pin(
+                async move { Outcome::Published { result: call.execute().await, room, echo } },
+            );
         self.call(slot, id, None, future);
     }
 
@@ -134,15 +135,16 @@ impl Shard {
             return false;
         };
         let Some(entry) = self.table.get_mut(slot) else { return false };
-        let known =
-            entry.echoes.iter().position(|echo| echo.room == key && echo.offset == offset);
+        let known = entry.echoes.iter().position(|echo| echo.room == key && echo.offset == offset);
         if let Some(at) = known {
             return entry.echoes.remove(at).acknowledged;
         }
         let Some(state) = entry.rooms.state(key) else { return false };
-        let passed = self.rooms.get(key).and_then(|slice| slice.seen).is_some_and(|seen| {
-            seen.epoch != receipt.epoch || seen.offset >= offset
-        });
+        let passed = self
+            .rooms
+            .get(key)
+            .and_then(|slice| slice.seen)
+            .is_some_and(|seen| seen.epoch != receipt.epoch || seen.offset >= offset);
         // A publication that has passed without being written down here was answered by nobody.
         if passed || entry.echoes.len() >= ECHOES_MAX {
             return false;
@@ -186,8 +188,7 @@ impl Shard {
         let Some(policy) = self.policy(slot, command, &room, host) else { return };
         let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
-        let call =
-            ReadHistory { services, who, room: room.clone(), policy, since, messages_max };
+        let call = ReadHistory { services, who, room: room.clone(), policy, since, messages_max };
         let future =
             Box::pin(async move { Outcome::History { result: call.execute().await, room } });
         self.call(slot, command, None, future);
@@ -267,7 +268,9 @@ impl Shard {
         let data = Bytes::copy_from_slice(compact_lines(data).as_bytes());
         let call = UpdatePresence { services, who, room: room.clone(), policy, data };
         let future =
-            Box::pin(async move { Outcome::PresenceUpdated { result: call.execute().await, room } });
+            Box::pin(
+                async move { Outcome::PresenceUpdated { result: call.execute().await, room } },
+            );
         self.call(slot, command, None, future);
     }
 

@@ -183,14 +183,7 @@ impl Shard {
     }
 
     /// A message type that the protocol does not have: the host's, or nobody's.
-    fn other(
-        &mut self,
-        slot: Slot,
-        id: Option<u64>,
-        kind: &str,
-        body: &str,
-        host: &mut Host<'_>,
-    ) {
+    fn other(&mut self, slot: Slot, id: Option<u64>, kind: &str, body: &str, host: &mut Host<'_>) {
         let Some(handler) = self.services.rules.handlers.of(kind).cloned() else {
             let message = "this server handles no such type";
             let refusal = Refusal::new(ErrorCode::UnknownType, message).field("type");
