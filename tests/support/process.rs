@@ -160,3 +160,51 @@ impl Drop for Process {
         self.kill();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn shell(script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::start(command)
+    }
+
+    #[test]
+    fn an_end_brings_the_code_and_both_outputs() {
+        let mut process = shell("echo one; echo two; echo three >&2; exit 3");
+        assert_eq!(process.next_line(SOON).as_deref(), Some("one"));
+        let exit = process.wait(SOON);
+        assert_eq!(exit.code, Some(3));
+        assert_eq!((exit.stdout.as_str(), exit.stderr.as_str()), ("one\ntwo\n", "three\n"));
+        assert!(!process.is_running());
+    }
+
+    #[test]
+    fn a_process_can_be_asked_to_end() {
+        let mut process = shell("trap 'exit 7' TERM; echo ready; while :; do :; done");
+        assert_eq!(process.next_line(SOON).as_deref(), Some("ready"));
+        process.terminate();
+        assert_eq!(process.wait(SOON).code, Some(7));
+    }
+
+    #[test]
+    fn a_killed_process_is_gone_and_has_no_code() {
+        let mut process = shell("echo ready; while :; do :; done");
+        assert_eq!(process.next_line(SOON).as_deref(), Some("ready"));
+        assert!(process.is_running());
+        process.kill();
+        process.kill();
+        assert!(!process.is_running());
+        assert_eq!(process.wait(SOON).code, None);
+    }
+
+    #[test]
+    #[should_panic(expected = "still running after")]
+    fn a_process_that_goes_on_is_killed_at_the_deadline() {
+        shell("echo stuck >&2; while :; do :; done").wait(Duration::from_millis(50));
+    }
+}
