@@ -1,1 +1,21 @@
-//! Placeholder until its first step.
+//! The use cases of Roomkeeper against port traits, and the shard that owns connections.
+//!
+//! It names no technology: no socket, no database, no clock of its own. Whoever hosts it passes
+//! time in and carries bytes out.
+//!
+//! Suggested reading order: [`ports`], [`mailbox`], [`published`], [`shard`].
+
+pub mod directory;
+pub mod extensions;
+pub mod limits;
+pub mod mailbox;
+pub mod outbound_queue;
+pub mod ports;
+pub mod published;
+pub mod refusal;
+pub mod services;
+pub mod shard;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod timer_wheel;
+pub mod use_cases;

@@ -1,0 +1,21 @@
+//! What the application needs from outside, named by the need.
+//!
+//! Temperature decides the shape: hot ports (per delivery or per frame) are synchronous and never
+//! block; cold ports (at most once per inbound message, about to wait anyway) are `#[async_trait]`.
+//! No port may name a technology, require `Clone` or have more than five methods.
+
+pub mod archive;
+pub mod broker;
+pub mod clock;
+pub mod outbox;
+pub mod presence;
+pub mod token_verifier;
+
+pub use archive::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead};
+pub use broker::{
+    Broker, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomTop, SubscriptionToken,
+};
+pub use clock::{Clock, Entropy};
+pub use outbox::{Batch, Delivered, Outbox};
+pub use presence::{Presence, PresenceError};
+pub use token_verifier::{TokenError, TokenVerifier};

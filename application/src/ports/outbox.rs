@@ -1,0 +1,65 @@
+//! Where a shard's bytes go: the host's sockets, or a simulator's.
+//!
+//! Hot: called once per delivery. An implementation must never block, and never reorder what it
+//! takes for one connection.
+
+use bytes::Bytes;
+use domain::codes::CloseCode;
+use domain::delivery::Class;
+use domain::id::MessageKey;
+
+use crate::shard::Slot;
+
+/// One room's messages that leave together. `joined` is all frames in one piece: a connection
+/// that keeps up gets it as one write; one that does not gets the frames one by one, so that
+/// its queue can drop by class.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    /// All frames, one behind the other.
+    pub joined: &'a Bytes,
+    /// The frames.
+    pub frames: &'a [Frame],
+}
+
+/// One encoded frame and what a full queue may do with it.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The encoded bytes, shared.
+    pub bytes: Bytes,
+    /// Its class.
+    pub class: Class,
+    /// Which waiting frame it replaces; only for [`Class::Latest`]. With the room's number, so
+    /// that keys of two rooms never meet.
+    pub key: Option<(u32, MessageKey)>,
+}
+
+/// What became of bytes for one connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Delivered {
+    /// Taken, by the socket or by the queue.
+    Taken,
+    /// Not taken: the queue is full and the class may not be dropped. The connection must end.
+    Refused,
+    /// There is no such connection any more.
+    Gone,
+}
+
+/// Gives bytes to connections now.
+pub trait Outbox {
+    /// Wraps one text message in the host's framing. Once per frame and wire format, never per
+    /// delivery.
+    fn frame(&mut self, message: &[u8]) -> Bytes;
+
+    /// Gives a batch to one connection. MUST keep the order of calls per connection.
+    fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered;
+
+    /// Sends a last frame (already framed; may be empty) and closes with a code. The slot is free
+    /// for the host to forget; later calls for it answer `Gone`.
+    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode);
+
+    /// Stops or resumes reading from a connection whose inbox is full.
+    fn set_reading(&mut self, of: Slot, reading: bool);
+
+    /// How many bytes wait for a connection.
+    fn queued_bytes(&self, of: Slot) -> usize;
+}

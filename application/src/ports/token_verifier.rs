@@ -1,0 +1,42 @@
+//! From a token to a principal.
+
+use async_trait::async_trait;
+use domain::principal::Principal;
+use domain::time::Wall;
+use thiserror::Error;
+
+/// Why a token is not accepted. The variants are for the log; a client is told only that its
+/// token is not valid, except that it has expired.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum TokenError {
+    /// Not a token, or larger than one may be.
+    #[error("the token is malformed")]
+    Malformed,
+    /// The algorithm, the key id or the key's family is not configured.
+    #[error("no configured key and algorithm fit the token")]
+    UnknownKey,
+    /// The signature does not fit.
+    #[error("the token's signature is wrong")]
+    Signature,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// A claim is missing, has the wrong type or the wrong value.
+    #[error("the token's claim `{0}` is missing or wrong")]
+    Claim(&'static str),
+    /// No key is configured, so no token can be accepted.
+    #[error("no token key is configured")]
+    NoKeys,
+}
+
+/// Verifies tokens.
+#[async_trait]
+#[cfg_attr(any(test, feature = "testing"), mockall::automock)]
+pub trait TokenVerifier: Send + Sync {
+    /// Checks signature, times (against `now`) and claims, and says who it is. MUST answer an
+    /// error whenever anything is in doubt: a wrong `Ok` lets somebody in as somebody else.
+    async fn verify(&self, token: &str, now: Wall) -> Result<Principal, TokenError>;
+}

@@ -1,0 +1,8 @@
+//! For tests of this and other crates: contract suites that every adapter of a port passes.
+//!
+//! Nothing here may be reached without the `testing` feature.
+
+pub mod archive_contract;
+pub mod broker_contract;
+pub mod presence_contract;
+pub mod token_verifier_contract;
