@@ -7,6 +7,8 @@ use crate::{assert_complains, assert_lawful};
 
 /// Longer than this and a file is two files. Tests at its end don't count.
 const LINES_MAX: usize = 500;
+/// The same for a file that is all tests or a contract suite.
+const TEST_LINES_MAX: usize = 1000;
 
 /// Never written, anywhere.
 const NEVER: &[(&str, &str)] = &[
@@ -51,10 +53,12 @@ fn check_opening(file: &File) -> Option<String> {
 }
 
 fn check_length(file: &File) -> Option<String> {
+    let suite = is_test_file(&file.path) || file.path.contains("/src/testing/");
+    let most = if suite { TEST_LINES_MAX } else { LINES_MAX };
     let lines = code_lines(&file.text).count();
-    (lines > LINES_MAX).then(|| {
+    (lines > most).then(|| {
         format!(
-            "{} has {lines} lines before its tests, {LINES_MAX} are the most: split it by subject",
+            "{} has {lines} lines before its tests, {most} are the most: split it by subject",
             file.path
         )
     })
@@ -93,7 +97,7 @@ fn check_never(file: &File) -> Vec<String> {
 }
 
 fn is_test_file(path: &str) -> bool {
-    path.starts_with("tests/") || path.contains("/tests/")
+    path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("/tests.rs")
 }
 
 fn check_sleep(file: &File, sleepers: &[(&str, &str)]) -> Option<String> {
@@ -197,10 +201,19 @@ mod breaches {
 
     #[test]
     fn a_long_file_is_seen_and_its_tests_do_not_count() {
+        let file = |text: &str| File::new("domain/src/x.rs", text);
         let code = "let x = 1;\n".repeat(LINES_MAX);
         assert!(check_length(&file(&code)).is_none());
         assert!(check_length(&file(&format!("{code}#[cfg(test)]\n{code}"))).is_none());
         assert_complains(check_length(&file(&format!("{code}\n"))).as_slice(), "split it");
+    }
+
+    #[test]
+    fn a_file_of_tests_may_be_longer_but_not_endless() {
+        let suite = |text: &str| File::new("application/src/testing/broker_contract.rs", text);
+        let code = "let x = 1;\n".repeat(TEST_LINES_MAX);
+        assert!(check_length(&suite(&code)).is_none());
+        assert_complains(check_length(&suite(&format!("{code}\n"))).as_slice(), "split it");
     }
 
     #[test]
