@@ -9,6 +9,7 @@ pub mod directory;
 pub mod extensions;
 pub mod limits;
 pub mod mailbox;
+pub mod node;
 pub mod outbound_queue;
 pub mod ports;
 pub mod published;

@@ -13,7 +13,6 @@ use domain::room::RoomId;
 use super::calls::{CallTag, ColdCall, Outcome};
 use super::rooms::{Held, Item, RoomKey, VACATED};
 use super::{Host, Shard};
-use crate::ports::BrokerError;
 use crate::ports::outbox::Frame;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
@@ -57,10 +56,7 @@ impl Shard {
     pub(super) fn finish_fill(&mut self, key: RoomKey, outcome: Outcome, host: &mut Host<'_>) {
         let Some(slice) = self.rooms.get_mut(key) else { return };
         let looked = std::mem::take(&mut slice.looking) && slice.fill.is_none();
-        let result = match outcome {
-            Outcome::Filled(result) => result,
-            _ => Err(BrokerError::Unavailable { retry_after: std::time::Duration::ZERO }),
-        };
+        let Outcome::Filled(result) = outcome else { return self.end_all_of(key, host) };
         match result {
             // A look that fails is repeated; only a known hole can't wait.
             Err(_) if looked => {}
@@ -69,11 +65,11 @@ impl Shard {
                 self.end_all_of(key, host);
             }
             Ok(page) if looked => self.finish_look(key, page, host),
-            Ok(page) => self.fill_with(key, page, host),
+            Ok(page) => self.fill_with(key, &page, host),
         }
     }
 
-    fn fill_with(&mut self, key: RoomKey, page: RecoveredPage, host: &mut Host<'_>) {
+    fn fill_with(&mut self, key: RoomKey, page: &RecoveredPage, host: &mut Host<'_>) {
         if let Some(gap) = page.gap {
             self.announce_gap(key, gap, host);
         }
