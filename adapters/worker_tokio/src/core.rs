@@ -42,7 +42,6 @@ pub(crate) struct Core {
     /// Where every read of this worker goes first.
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
     clock: Arc<SystemClock>,
-    services: Arc<Services>,
     pub(crate) limits: Limits,
     pub(crate) config: Config,
     connections: Arc<AtomicUsize>,
@@ -51,7 +50,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(
         shard: Shard,
-        services: Arc<Services>,
+        services: &Services,
         clock: Arc<SystemClock>,
         config: Config,
         connections: Arc<AtomicUsize>,
@@ -69,7 +68,6 @@ impl Core {
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             clock,
             limits: codec,
-            services,
             config,
             connections,
         }
@@ -94,7 +92,8 @@ impl Core {
                 continue;
             }
             let deadline = self.shard.borrow().next_deadline();
-            let deadline = deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
+            let deadline =
+                deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
             let tick = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -203,10 +202,6 @@ impl Core {
     pub(crate) fn counted(&self, permit: Option<Box<dyn Any + Send>>) -> Counted {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Counted { connections: Arc::clone(&self.connections), _permit: permit }
-    }
-
-    pub(crate) const fn services(&self) -> &Arc<Services> {
-        &self.services
     }
 
     /// The host's side of a connection broke or ended.

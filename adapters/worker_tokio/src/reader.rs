@@ -17,14 +17,12 @@ use domain::rate_limit::RateLimiter;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Sleep;
-use websocket_codec::{
-    CloseCode as WireCode, Decoder, Event, ProtocolError, Role, encode_pong,
-};
+use websocket_codec::{CloseCode as WireCode, Decoder, Event, ProtocolError, Role, encode_pong};
 
 use crate::core::Core;
+use crate::sockets::Work;
 use crate::sockets::{Gate, close_conn};
 use crate::writer;
-use crate::sockets::Work;
 
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 4;
@@ -180,7 +178,11 @@ impl Reader {
         if self.gate.closing.get() {
             self.discarded += bytes.len();
             let cut = self.discarded > DISCARDED_BYTES_MAX;
-            return Poll::Ready(if cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+            return Poll::Ready(if cut {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            });
         }
         let decoded = self.decode(bytes);
         Poll::Ready(match decoded {

@@ -147,7 +147,8 @@ impl Sockets {
             Some(queue) => {
                 let before = queue.bytes();
                 queue.push_urgent(frame);
-                self.total_bytes += queue.bytes() - before;
+                let added = queue.bytes() - before;
+                self.total_bytes += added;
             }
         }
     }

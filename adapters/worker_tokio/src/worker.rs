@@ -118,7 +118,7 @@ impl Worker {
             Ok(runtime) => {
                 drop(ready.send(Ok(())));
                 let shard = Node::shard(&services, &mailbox);
-                let core = Rc::new(Core::new(shard, services, clock, config, count));
+                let core = Rc::new(Core::new(shard, &services, clock, config, count));
                 runtime.block_on(Core::run(core, accepted));
             }
         };

@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use application::mailbox::Control;
 use application::outbound_queue::OutboundQueue;
 use application::shard::{Input, Slot};
 use domain::codes::CloseCode;
-use application::mailbox::Control;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::spawn_local;
