@@ -1,8 +1,8 @@
 //! The contract of the `presence` port: what every implementation does.
 //!
 //! Each function takes a factory of a presence and the broker whose mailboxes its events go to,
-//! both without rooms. It never sleeps; run it under a time limit.
-//! [`presence_contract_tests!`](crate::presence_contract_tests) makes one test of each.
+//! both without rooms. It never sleeps, but waits for mailboxes: give it a time limit.
+//! [`presence_contract_tests!`](crate::presence_contract_tests) makes a test with one of each.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a contract suite is a test")]
 
 use std::future::Future;
@@ -19,7 +19,8 @@ use crate::mailbox::{Mail, Mailbox};
 use crate::ports::{Broker, Presence, PresenceError, SubscriptionToken};
 
 /// One `#[tokio::test]` for each part of the contract; takes a factory: an expression that can be
-/// called and answers a future of `(Arc<dyn Broker>, Arc<dyn Presence>)`.
+/// called and answers a future of `(Arc<dyn Broker>, Arc<dyn Presence>)`. The crate needs tokio's
+/// `macros`, `rt` and `time`.
 #[macro_export]
 macro_rules! presence_contract_tests {
     ($factory:expr) => {
@@ -39,7 +40,10 @@ macro_rules! presence_contract_tests {
         $(
             #[tokio::test]
             async fn $name() {
-                $crate::testing::presence_contract::$name($factory).await;
+                let part = $crate::testing::presence_contract::$name($factory);
+                tokio::time::timeout($crate::testing::broker_contract::TIME_MAX, part)
+                    .await
+                    .expect("nothing that was expected has come");
             }
         )*
     };

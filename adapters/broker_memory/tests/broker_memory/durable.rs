@@ -176,6 +176,38 @@ async fn a_sweep_delivers_what_a_failed_commit_had_stored() {
 }
 
 #[tokio::test]
+async fn a_room_in_doubt_takes_nothing_until_the_archive_says_where_it_stands() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::with(archive.clone(), Config::default(), Retention::NONE);
+    let (mailbox, _) = scene.subscribe(1).await;
+    scene.say("a").await.unwrap();
+    archive.set_mode(Mode::FailsAfter);
+    archive.set_opens_fail(true);
+    assert_eq!(scene.say("b").await, Err(AWAY));
+    archive.set_mode(Mode::Well);
+    let unnamed = || publish(ROOM, "u1", "c");
+    assert_eq!(scene.publish(unnamed()).await, Err(AWAY));
+    scene.broker.sweep(at(0)).await;
+    settle().await;
+    assert_eq!((delivered(&mailbox), archive.calls("append")), (said(&["a"]), 2));
+    assert_eq!(scene.read_all(5).await.1, [], "trimmed, and nobody has been given the next");
+    archive.set_opens_fail(false);
+    assert_eq!(scene.publish(unnamed()).await.unwrap().offset, number(3));
+    assert_eq!(delivered(&mailbox), said(&["a", "b", "c"])[1..].to_vec());
+}
+
+#[tokio::test]
+async fn a_read_ends_at_what_has_been_delivered() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::with(archive.clone(), Config::default(), Retention::NONE);
+    scene.say("a").await.unwrap();
+    archive.set_mode(Mode::FailsAfter);
+    assert_eq!(scene.say("b").await, Err(AWAY));
+    let (bounds, all) = scene.read_all(5).await;
+    assert_eq!((Some(bounds.last), all), (number(1), said(&["a"])));
+}
+
+#[tokio::test]
 async fn a_restart_on_the_same_archive_continues_epoch_and_offsets() {
     let archive = Arc::new(MemoArchive::default());
     let before = Scene::new(archive.clone());
@@ -205,7 +237,10 @@ async fn a_msg_id_is_known_over_a_restart() {
     assert_eq!(scene.say("a").await.unwrap(), Receipt { duplicate: true, ..first });
     assert_eq!(scene.say("a").await.unwrap(), Receipt { duplicate: true, ..first });
     assert_eq!(archive.calls("find"), 2, "the second time it is remembered");
-    assert!(delivered(&mailbox).is_empty());
+    let fresh = scene.say("b").await.unwrap();
+    assert_eq!(scene.say("b").await.unwrap(), Receipt { duplicate: true, ..fresh });
+    assert_eq!(archive.calls("find"), 3);
+    assert_eq!(delivered(&mailbox), [(2, "b".to_owned())]);
 }
 
 #[tokio::test]
@@ -286,7 +321,9 @@ async fn more_than_may_wait_is_refused() {
     let config = Config { commit_bytes_max: 300, ..Config::default() };
     let scene = Scene::with(Arc::new(MemoArchive::default()), config, Retention::default());
     assert_eq!(scene.say(&"x".repeat(100)).await, Err(AWAY));
-    assert!(scene.say("x").await.is_ok());
+    for n in 0..10 {
+        assert!(scene.say(&format!("{n}")).await.is_ok(), "what was taken gives its place back");
+    }
 }
 
 #[tokio::test]

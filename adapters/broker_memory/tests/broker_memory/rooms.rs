@@ -117,6 +117,25 @@ async fn when_memory_is_used_up_the_publishing_room_drops_its_oldest_and_says_so
 }
 
 #[tokio::test]
+async fn forgotten_rooms_give_their_memory_back() {
+    let broker = build(Config { log_bytes_max: 10_000, ..Config::default() });
+    let keep = Retention::default();
+    let day = 100_000;
+    for n in 0..20 {
+        let name = format!("public:{n}");
+        let sent = |text| Publish { at: at(n * day), ..publish(&name, "u1", text) };
+        broker.publish(sent("x"), &policy(keep)).await.unwrap();
+        let latest = Publish { class: Class::Latest, ..sent("y") };
+        broker.publish(latest, &policy(keep)).await.unwrap();
+        broker.sweep(at((n + 1) * day)).await;
+    }
+    for _ in 0..3 {
+        broker.publish(publish(ROOM, "u1", "x"), &policy(keep)).await.unwrap();
+    }
+    assert_eq!(top(&broker, ROOM, keep).await.1, 1, "all three are kept");
+}
+
+#[tokio::test]
 async fn the_key_that_was_silent_longest_is_forgotten_first() {
     let broker = build(Config::default());
     let keep = policy(Retention::default());

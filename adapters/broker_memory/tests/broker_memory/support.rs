@@ -45,6 +45,7 @@ struct Stored {
     rooms: BTreeMap<RoomId, (RoomHead, Offset, Vec<Publication>)>,
     places: HashMap<DedupKey, Position>,
     mode: Mode,
+    opens_fail: bool,
     batches: Vec<usize>,
     calls: BTreeMap<&'static str, usize>,
 }
@@ -72,6 +73,10 @@ impl MemoArchive {
         self.stored.lock().unwrap().mode = mode;
     }
 
+    pub(crate) fn set_opens_fail(&self, opens_fail: bool) {
+        self.stored.lock().unwrap().opens_fail = opens_fail;
+    }
+
     /// The sizes of the appended batches.
     pub(crate) fn batches(&self) -> Vec<usize> {
         self.stored.lock().unwrap().batches.clone()
@@ -93,6 +98,9 @@ impl Archive for MemoArchive {
     async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
         tokio::task::yield_now().await;
         let mut stored = self.call("open_room");
+        if stored.opens_fail {
+            return Err(ArchiveError::Overloaded);
+        }
         let fresh = RoomHead { epoch: fresh, last: Offset::ZERO };
         let first = Offset::ZERO.next().unwrap();
         Ok(stored.rooms.entry(room.clone()).or_insert((fresh, first, Vec::new())).0)
