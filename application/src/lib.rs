@@ -5,9 +5,19 @@
 //!
 //! Suggested reading order: [`ports`], [`mailbox`], [`published`], [`shard`].
 
+pub mod directory;
+pub mod extensions;
+pub mod limits;
 pub mod mailbox;
+pub mod node;
+pub mod origin;
+pub mod outbound_queue;
 pub mod ports;
 pub mod published;
+pub mod refusal;
+pub mod services;
 pub mod shard;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod timer_wheel;
+pub mod use_cases;

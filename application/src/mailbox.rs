@@ -15,15 +15,13 @@ use tokio::sync::Notify;
 
 use crate::published::Published;
 
-/// One thing for a shard to do.
+/// Something for the members of a room.
 #[derive(Clone, Debug)]
 pub enum Mail {
     /// A message for the members of its room.
     Publication(Arc<Published>),
     /// A change for the followers of a room.
     Presence(RoomId, Arc<PresenceEvent>),
-    /// An order; never dropped.
-    Control(Control),
 }
 
 /// An order from outside.
@@ -52,7 +50,7 @@ pub struct Post {
 #[derive(Debug, Default)]
 struct Inner {
     post: Post,
-    droppable: usize,
+    control: Vec<Control>,
 }
 
 /// A shard's mailbox, shared with whoever has something for it.
@@ -62,17 +60,22 @@ pub struct Mailbox {
     publications_max: usize,
     /// Held for a push or a swap, never across anything that waits.
     inner: Mutex<Inner>,
-    notify: Notify,
+    arrived: Notify,
+    relieved: Notify,
 }
 
 impl Mailbox {
-    /// The most publications and presence events that wait for one shard.
-    pub const PUBLICATIONS_MAX: usize = 65_536;
-
-    /// An empty mailbox; `id` is unique among all mailboxes of a broker.
+    /// An empty mailbox; `id` is unique among all mailboxes of a broker. At most
+    /// `publications_max` publications and presence events wait in it.
     #[must_use]
     pub fn new(id: u64, publications_max: usize) -> Self {
-        Self { id, publications_max, inner: Mutex::default(), notify: Notify::new() }
+        Self {
+            id,
+            publications_max,
+            inner: Mutex::default(),
+            arrived: Notify::new(),
+            relieved: Notify::new(),
+        }
     }
 
     /// What tells this mailbox from others.
@@ -81,41 +84,61 @@ impl Mailbox {
         self.id
     }
 
-    /// Puts something in. Publications and presence events beyond the maximum become a hole of
-    /// their room.
-    pub fn put(&self, mail: Mail) {
+    /// Puts mail in; beyond the maximum it becomes a hole of its room. Answers whether the
+    /// mailbox is crowded: a publisher that can wait should wait for
+    /// [`relief`](Self::relief) before it publishes more.
+    pub fn put(&self, mail: Mail) -> bool {
         let mut inner = self.lock();
-        let room = match &mail {
-            Mail::Publication(published) => Some(&published.publication.room),
-            Mail::Presence(room, _) => Some(room),
-            Mail::Control(_) => None,
-        };
-        if let Some(room) = room {
-            if inner.droppable >= self.publications_max {
-                let room = room.clone();
-                inner.post.holes.insert(room);
-                return;
-            }
-            inner.droppable += 1;
+        let waiting = inner.post.mail.len();
+        if waiting >= self.publications_max {
+            let room = match mail {
+                Mail::Publication(published) => published.publication.room.clone(),
+                Mail::Presence(room, _) => room,
+            };
+            inner.post.holes.insert(room);
+            return true;
         }
-        let was_empty = inner.post.mail.is_empty();
         inner.post.mail.push_back(mail);
         drop(inner);
-        if was_empty {
-            self.notify.notify_one();
+        if waiting == 0 {
+            self.arrived.notify_one();
+        }
+        waiting >= self.publications_max / 4
+    }
+
+    /// Gives an order; it is never dropped.
+    pub fn order(&self, control: Control) {
+        self.lock().control.push(control);
+        self.arrived.notify_one();
+    }
+
+    /// Takes all mail into `post`, which should be empty; its storage is used again.
+    pub fn take(&self, post: &mut Post) {
+        std::mem::swap(&mut self.lock().post, post);
+        if post.mail.len() >= self.publications_max / 4 {
+            self.relieved.notify_waiters();
         }
     }
 
-    /// Takes all that came into `post`, which should be empty; its storage is used again.
-    pub fn take(&self, post: &mut Post) {
-        let mut inner = self.lock();
-        inner.droppable = 0;
-        std::mem::swap(&mut inner.post, post);
+    /// Takes all orders.
+    pub fn take_orders(&self) -> Vec<Control> {
+        std::mem::take(&mut self.lock().control)
     }
 
     /// Waits until something may be there. May answer without anything.
-    pub async fn wait(&self) {
-        self.notify.notified().await;
+    pub async fn arrival(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Waits until a crowded mailbox has been emptied.
+    pub async fn relief(&self) {
+        let relieved = self.relieved.notified();
+        // Registered before the look, so that an emptying in between is not missed.
+        let mut relieved = std::pin::pin!(relieved);
+        relieved.as_mut().enable();
+        if self.lock().post.mail.len() >= self.publications_max / 4 {
+            relieved.await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -157,10 +180,10 @@ mod tests {
         for offset in 1..=4 {
             mailbox.put(publication("public:a", offset));
         }
-        mailbox.put(Mail::Control(Control::Drain { until: Monotonic::START }));
+        mailbox.order(Control::Drain { until: Monotonic::START });
         let mut post = Post::default();
         mailbox.take(&mut post);
-        assert_eq!(post.mail.len(), 3);
+        assert_eq!((post.mail.len(), mailbox.take_orders().len()), (2, 1));
         assert_eq!(post.holes.len(), 1);
         let mut later = Post::default();
         mailbox.put(publication("public:a", 5));

@@ -1,4 +1,37 @@
 //! The shard: some connections, the slices of their rooms, their deadlines.
+//!
+//! `handle(input, now, outbox)` is synchronous and never waits. What has to wait is a cold call:
+//! the host takes it from [`Shard::poll_call`], runs it anywhere, and hands its end back. There is
+//! one shard per worker, neither `Send` nor shared. It must never see a socket or ask a clock.
+
+mod calls;
+mod end;
+mod fan_out;
+mod fill;
+mod join;
+mod open;
+mod publish;
+mod receive;
+mod rooms;
+mod table;
+mod tell;
+mod visit;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use domain::codes::CloseCode;
+use domain::id::{ClientId, ConnectionId};
+use domain::time::{Monotonic, Now};
+
+pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome};
+pub use self::rooms::RoomKey;
+use self::rooms::Rooms;
+use self::table::Table;
+use crate::mailbox::{Control, Mailbox, Post};
+use crate::ports::Outbox;
+use crate::services::Services;
+use crate::timer_wheel::TimerWheel;
 
 /// A connection's place in its shard. The generation tells a slot that was used again.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -7,4 +40,228 @@ pub struct Slot {
     pub index: u32,
     /// How often the place was used before.
     pub generation: u32,
+}
+
+/// What is known of a connection when its upgrade is done.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Its id, drawn at random.
+    pub connection: ConnectionId,
+    /// The label it gave itself, or was given.
+    pub client: ClientId,
+    /// The token that came with the upgrade.
+    pub token: Option<String>,
+    /// Two different tokens came: whoever put the second there must not win.
+    pub conflicting_tokens: bool,
+}
+
+/// What can happen to a shard.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection was upgraded, in a slot that [`Shard::reserve`] gave.
+    Opened(Slot, Opening),
+    /// A whole text message came.
+    Text(Slot, &'a str),
+    /// A frame came that is no message (ping, pong): a sign of life.
+    Heard(Slot),
+    /// The connection is gone, or broke its framing and was closed by the host.
+    Closed(Slot, CloseCode),
+    /// Mail came. Its storage is left empty for the next time.
+    Mail(&'a mut Post),
+    /// An order came.
+    Order(Control),
+    /// A cold call ended.
+    Completed(Completion),
+    /// The time of [`Shard::next_deadline`] has come.
+    Tick,
+    /// There is more to send, see [`Shard::has_backlog`].
+    Continue,
+}
+
+/// What every step of a shard needs of its host.
+pub(crate) struct Host<'a> {
+    pub(crate) now: Now,
+    pub(crate) outbox: &'a mut dyn Outbox,
+}
+
+/// See the module's text.
+pub struct Shard {
+    services: Arc<Services>,
+    mailbox: Arc<Mailbox>,
+    table: Table,
+    rooms: Rooms,
+    timers: TimerWheel<(Slot, Monotonic)>,
+    /// Rooms with something to send, in turn.
+    backlog: VecDeque<RoomKey>,
+    calls: VecDeque<ColdCall>,
+    /// Connections that could not take what they had to; closed at the end of the step.
+    refused: Vec<Slot>,
+    /// Encoding happens here, so that a frame costs one allocation: its own.
+    scratch: Vec<u8>,
+    position_check_at: Monotonic,
+    draining: Option<Monotonic>,
+}
+
+impl Shard {
+    /// The most deliveries of one `Continue`, about a third of a millisecond's worth.
+    pub const DELIVERIES_PER_STEP: usize = 256;
+
+    /// An empty shard that gets its mail from `mailbox`.
+    #[must_use]
+    pub fn new(services: Arc<Services>, mailbox: Arc<Mailbox>, now: Now) -> Self {
+        let check = services.rules.limits.position_check.unwrap_or_default();
+        Self {
+            services,
+            mailbox,
+            table: Table::default(),
+            rooms: Rooms::default(),
+            timers: TimerWheel::new(now.monotonic),
+            backlog: VecDeque::new(),
+            calls: VecDeque::new(),
+            refused: Vec::new(),
+            scratch: Vec::new(),
+            position_check_at: now.monotonic.after(check),
+            draining: None,
+        }
+    }
+
+    /// Where this shard gets its mail.
+    #[must_use]
+    pub const fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// A slot for a connection; [`Input::Opened`] must follow.
+    pub fn reserve(&mut self) -> Slot {
+        self.table.reserve()
+    }
+
+    /// Takes one input. Mail should be given only while there is no backlog, so that what waits
+    /// stays bounded by the mailbox.
+    pub fn handle(&mut self, input: Input<'_>, now: Now, outbox: &mut dyn Outbox) {
+        let host = &mut Host { now, outbox };
+        match input {
+            Input::Opened(slot, opening) => self.open(slot, opening, host),
+            Input::Text(slot, text) => self.receive(slot, text, host),
+            Input::Heard(slot) => {
+                if let Some(entry) = self.table.get_mut(slot) {
+                    entry.life.heard(now.monotonic);
+                }
+            }
+            Input::Closed(slot, code) => self.forget(slot, code, host),
+            Input::Mail(post) => self.take_mail(post, host),
+            Input::Order(control) => self.obey(&control, host),
+            Input::Completed(completion) => self.complete(completion, host),
+            Input::Tick => self.tick(host),
+            Input::Continue => self.send_some(host),
+        }
+        self.close_refused(host);
+    }
+
+    /// The next thing to do elsewhere.
+    pub fn poll_call(&mut self) -> Option<ColdCall> {
+        self.calls.pop_front()
+    }
+
+    /// Whether [`Input::Continue`] has something to do.
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// When [`Input::Tick`] should come next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Monotonic> {
+        let timers = self.timers.next_deadline();
+        if self.services.rules.limits.position_check.is_none() || self.rooms.len() == 0 {
+            return timers;
+        }
+        Some(timers.map_or(self.position_check_at, |at| at.min(self.position_check_at)))
+    }
+
+    /// How many connections it has.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+
+    /// How many rooms it has members of.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    fn complete(&mut self, completion: Completion, host: &mut Host<'_>) {
+        match completion.tag {
+            CallTag::Detached => {}
+            CallTag::Room(key) => self.finish_fill(key, completion.outcome, host),
+            CallTag::Connection { slot, command, room } => {
+                let Some(entry) = self.table.get_mut(slot) else {
+                    self.undo(room, completion.outcome);
+                    return;
+                };
+                entry.busy = false;
+                self.finish_command(slot, command, room, completion.outcome, host);
+                self.read_inbox(slot, host);
+                self.leave_if_idle(slot, host);
+            }
+        }
+    }
+
+    fn finish_command(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: Option<JoinTag>,
+        outcome: Outcome,
+        host: &mut Host<'_>,
+    ) {
+        match outcome {
+            Outcome::Authenticated(result) => self.finish_open(slot, command, result, host),
+            Outcome::Refreshed(result) => self.finish_refresh(slot, command, result, host),
+            Outcome::Joined(result) => {
+                if let Some(tag) = room {
+                    self.finish_join(slot, command, &tag, result, host);
+                }
+            }
+            Outcome::Paged(result) => {
+                if let Some(tag) = room {
+                    self.finish_page(slot, &tag, result, host);
+                }
+            }
+            Outcome::Published { result, room, echo } => {
+                self.finish_publish(slot, command, &room, echo, result, host);
+            }
+            Outcome::History { result, room } => {
+                self.finish_history(slot, command, &room, result, host);
+            }
+            Outcome::Presence { result, room } => {
+                self.finish_presence(slot, command, &room, result, host);
+            }
+            Outcome::PresenceUpdated { result, room } => {
+                self.finish_presence_update(slot, command, &room, result, host);
+            }
+            Outcome::Handled(result) => self.finish_handler(slot, command, result, host),
+            Outcome::Done | Outcome::Filled(_) => {}
+            Outcome::Panicked => self.end(slot, CloseCode::InternalError, None, host),
+        }
+    }
+
+    /// Hands work for a connection to the host; its commands wait until it is done.
+    fn call(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: Option<JoinTag>,
+        future: CallFuture,
+    ) {
+        if let Some(entry) = self.table.get_mut(slot) {
+            entry.busy = true;
+        }
+        self.calls.push_back(ColdCall { tag: CallTag::Connection { slot, command, room }, future });
+    }
+
+    fn call_detached(&mut self, future: CallFuture) {
+        self.calls.push_back(ColdCall { tag: CallTag::Detached, future });
+    }
 }

@@ -7,11 +7,11 @@ use thiserror::Error;
 
 /// How far a membership is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum MemberState {
+pub enum MemberState<Place> {
     /// The log is being read; live messages are held behind it.
     Joining,
-    /// Live messages go straight out.
-    Live,
+    /// Live messages go straight out; the place is where the room lists the member.
+    Live(Place),
 }
 
 /// Why a join cannot begin.
@@ -28,17 +28,17 @@ pub enum JoinError {
 /// The memberships of one connection, by a small copyable key of the room. The first two need no
 /// allocation: most connections are in one or two rooms.
 #[derive(Clone, Debug)]
-pub struct Membership<Key> {
-    rooms: SmallVec<[(Key, MemberState); 2]>,
+pub struct Membership<Key, Place> {
+    rooms: SmallVec<[(Key, MemberState<Place>); 2]>,
 }
 
-impl<Key> Default for Membership<Key> {
+impl<Key, Place> Default for Membership<Key, Place> {
     fn default() -> Self {
         Self { rooms: SmallVec::new() }
     }
 }
 
-impl<Key: Copy + Eq> Membership<Key> {
+impl<Key: Copy + Eq, Place: Copy> Membership<Key, Place> {
     /// Begins a join.
     ///
     /// # Errors
@@ -54,21 +54,22 @@ impl<Key: Copy + Eq> Membership<Key> {
         Ok(())
     }
 
-    /// The join has caught up. Says whether there was one.
-    pub fn complete(&mut self, room: Key) -> bool {
+    /// The join has caught up, or the room lists the member in another place now. Says whether
+    /// there is such a membership.
+    pub fn place(&mut self, room: Key, place: Place) -> bool {
         let joining = self.rooms.iter_mut().find(|(key, _)| *key == room);
-        joining.map(|entry| entry.1 = MemberState::Live).is_some()
+        joining.map(|entry| entry.1 = MemberState::Live(place)).is_some()
     }
 
     /// Ends a membership, in whatever state. Says which state it had.
-    pub fn leave(&mut self, room: Key) -> Option<MemberState> {
+    pub fn leave(&mut self, room: Key) -> Option<MemberState<Place>> {
         let at = self.rooms.iter().position(|(key, _)| *key == room)?;
         Some(self.rooms.remove(at).1)
     }
 
     /// How far the membership in a room is; none when there is none.
     #[must_use]
-    pub fn state(&self, room: Key) -> Option<MemberState> {
+    pub fn state(&self, room: Key) -> Option<MemberState<Place>> {
         self.rooms.iter().find(|(key, _)| *key == room).map(|(_, state)| *state)
     }
 
@@ -97,18 +98,18 @@ mod tests {
 
     #[test]
     fn a_second_join_of_the_same_room_is_refused_at_every_stage() {
-        let mut rooms = Membership::default();
+        let mut rooms = Membership::<u8, u8>::default();
         assert_eq!(rooms.begin(1, 2), Ok(()));
         assert_eq!(rooms.begin(1, 2), Err(JoinError::Already));
-        assert!(rooms.complete(1));
+        assert!(rooms.place(1, 7));
         assert_eq!(rooms.begin(1, 2), Err(JoinError::Already));
-        assert_eq!(rooms.leave(1), Some(MemberState::Live));
+        assert_eq!(rooms.leave(1), Some(MemberState::Live(7)));
         assert_eq!(rooms.begin(1, 2), Ok(()));
     }
 
     #[test]
     fn the_limit_counts_joins_on_their_way() {
-        let mut rooms = Membership::default();
+        let mut rooms = Membership::<u8, u8>::default();
         assert_eq!(rooms.begin(1, 2), Ok(()));
         assert_eq!(rooms.begin(2, 2), Ok(()));
         assert_eq!(rooms.begin(3, 2), Err(JoinError::TooMany));
@@ -118,10 +119,10 @@ mod tests {
 
     #[test]
     fn a_join_that_was_left_in_the_meantime_does_not_complete() {
-        let mut rooms = Membership::default();
+        let mut rooms = Membership::<u8, u8>::default();
         assert_eq!(rooms.begin(1, 2), Ok(()));
         assert_eq!(rooms.leave(1), Some(MemberState::Joining));
-        assert!(!rooms.complete(1));
+        assert!(!rooms.place(1, 7));
         assert!(rooms.is_empty());
     }
 
@@ -130,7 +131,7 @@ mod tests {
         fn any_sequence_agrees_with_a_plain_map(
             steps in proptest::collection::vec((0u8..3, 0u8..6), 0..200), rooms_max in 0usize..6,
         ) {
-            let mut rooms = Membership::default();
+            let mut rooms = Membership::<u8, u8>::default();
             let mut model = std::collections::BTreeMap::new();
             for (step, room) in steps {
                 match step {
@@ -146,8 +147,8 @@ mod tests {
                         prop_assert_eq!(rooms.begin(room, rooms_max), expected);
                     }
                     1 => {
-                        let there = model.get_mut(&room).map(|s| *s = MemberState::Live).is_some();
-                        prop_assert_eq!(rooms.complete(room), there);
+                        let there = model.get_mut(&room).map(|s| *s = MemberState::Live(room)).is_some();
+                        prop_assert_eq!(rooms.place(room, room), there);
                     }
                     _ => prop_assert_eq!(rooms.leave(room), model.remove(&room)),
                 }

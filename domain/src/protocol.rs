@@ -1,11 +1,60 @@
 //! The wire protocol: what bytes mean, and which bytes say it.
 //!
-//! Its serialised types are private to it; nothing outside may know field names.
+//! Its field names are private to it; nothing outside may know them. It must never trust a text:
+//! whatever comes in is a command, a rejection that can be answered, or the end of the text.
+//!
+//! Reading order: [`client_frame`] (what clients say), [`server_frame`] (what the server says),
+//! [`server_event`] (the server's frames as a client reads them), [`encode`] and [`json`] below.
 
-use crate::message::Publication;
+pub mod client_frame;
+pub mod server_frame;
 
-/// Encodes one message.
-#[must_use]
-pub fn encode_message(publication: &Publication) -> Vec<u8> {
-    publication.data.to_vec()
-}
+mod decode;
+mod envelope;
+
+pub mod encode;
+pub mod json;
+pub mod server_event;
+
+pub use client_frame::{ClientFrame, Rejected, TokenText, encode_client};
+pub use decode::{Frames, decode};
+pub use encode::{encode_message, push_json_string};
+pub use json::compact_lines;
+pub use server_event::{ServerEvent, decode_server};
+pub use server_frame::ServerFrame;
+
+/// The version that `hello.accepted_version` names.
+pub const VERSION: u64 = 2;
+
+/// The `type`s that the protocol itself uses, in either direction; a host's own handlers can't
+/// take them over.
+pub const TYPES: [&str; 25] = [
+    "connect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "presence",
+    "presence_update",
+    "history",
+    "refresh",
+    "ping",
+    "pong",
+    "status",
+    "hello",
+    "subscribed",
+    "page",
+    "gap",
+    "ack",
+    "message",
+    "tombstone",
+    "unsubscribed",
+    "presence_updated",
+    "presence_event",
+    "refreshed",
+    "token_expiring",
+    "error",
+    "disconnect",
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,21 @@
-//! Shared test support.
+//! What tests share: the built server as a process, clients that others wrote, a raw socket, and
+//! tokens made by hand.
+//!
+//! Nothing here uses the product's own code, so that a mistake there can't hide itself here.
+//! Everything panics with what a person needs to see; nothing sleeps.
+//!
+//! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`].
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step of a test stops the test, with words"
+)]
+
+pub mod foreign;
+pub mod frame;
+pub mod process;
+pub mod raw;
+pub mod server;
+pub mod token;

@@ -1,0 +1,76 @@
+//! Every number that a client could otherwise grow without end, in one place.
+//!
+//! Each has an answer when it is reached, written beside it. Nothing here may be unlimited.
+
+use std::time::Duration;
+
+use domain::rate_limit::Rate;
+
+/// The limits of one node. The defaults are those of `docs/protocol.md`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// The largest inbound message, in bytes; above it the connection is closed with 1009.
+    pub message_bytes_max: usize,
+    /// The most fragments of one inbound message; above it the connection is closed with 1008.
+    pub fragments_max: u32,
+    /// The most rooms one connection is in; above it `too_many_rooms`.
+    pub rooms_per_connection_max: usize,
+    /// The most bytes that wait for one connection; above it droppable messages are dropped, and
+    /// for others the connection is closed with 3001.
+    pub outbound_queue_bytes_max: usize,
+    /// The most messages that wait behind a command of the same connection; at it the socket is
+    /// not read.
+    pub inbox_messages_max: usize,
+    /// The most bytes that wait behind a command of the same connection; at it the socket is not
+    /// read.
+    pub inbox_bytes_max: usize,
+    /// The most bytes of live messages held while a client joins or a hole is filled; above it
+    /// they are read from the log instead, or named in a gap where there is none.
+    pub held_bytes_max: usize,
+    /// The most messages in one page of recovery.
+    pub page_messages_max: u32,
+    /// The most bytes of data in one page of recovery or history; at least one message comes.
+    pub page_bytes_max: usize,
+    /// The most members in one presence list; `total` tells how many there are.
+    pub presence_list_max: usize,
+    /// The most connections of one user on this node; above it 3506.
+    pub connections_per_user_max: u32,
+    /// How fast one connection may send commands; above it `rate_limited`.
+    pub commands: Rate,
+    /// How many refusals for speed a connection may collect; above it 3005.
+    pub refused_commands: Rate,
+    /// How many frames that can't be parsed a connection may send; above it 3503.
+    pub unparsable: Rate,
+    /// The most mail that waits for one shard; above it a room has a hole that is filled from
+    /// its log.
+    pub mailbox_publications_max: usize,
+    /// The most bytes of one joined write to one member.
+    pub joined_bytes_max: usize,
+    /// How often the positions of rooms are compared with the broker's, for brokers that may
+    /// lose a notification without knowing; none for those that can't.
+    pub position_check: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 64 << 10,
+            fragments_max: 1_024,
+            rooms_per_connection_max: 128,
+            outbound_queue_bytes_max: 1 << 20,
+            inbox_messages_max: 64,
+            inbox_bytes_max: 256 << 10,
+            held_bytes_max: 256 << 10,
+            page_messages_max: 100,
+            page_bytes_max: 512 << 10,
+            presence_list_max: 1_000,
+            connections_per_user_max: 5,
+            commands: Rate::new(200, 400),
+            refused_commands: Rate::new(5, 100),
+            unparsable: Rate::per_minute(20),
+            mailbox_publications_max: 65_536,
+            joined_bytes_max: 64 << 10,
+            position_check: None,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What all shards of a node share: the ports, the policies, the limits and the host's own rules.
+//!
+//! Nothing in here is changed after the node is built; what changes lies behind the ports.
+
+use std::sync::Arc;
+
+use domain::connection::Timing;
+use domain::policy::Policies;
+
+use crate::directory::Directory;
+use crate::extensions::handlers::HandlerRegistry;
+use crate::extensions::middleware::MiddlewareChain;
+use crate::limits::Limits;
+use crate::ports::{Broker, Clock, Entropy, Presence, TokenVerifier};
+
+/// The adapters a node runs on.
+#[derive(Clone)]
+pub struct Ports {
+    /// Positions and delivers publications.
+    pub broker: Arc<dyn Broker>,
+    /// Knows who is where.
+    pub presence: Arc<dyn Presence>,
+    /// Tells who a token's bearer is.
+    pub token_verifier: Arc<dyn TokenVerifier>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Draws random bits.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// The rules of a node.
+#[derive(Clone, Default)]
+pub struct Rules {
+    /// What namespaces allow and keep.
+    pub policies: Policies,
+    /// What clients can't grow beyond.
+    pub limits: Limits,
+    /// The intervals of a connection's life.
+    pub timing: Timing,
+    /// Whether a connection without a token is let in.
+    pub allow_anonymous: bool,
+    /// What a host wants asked first.
+    pub middleware: MiddlewareChain,
+    /// What a host wants done with message types of its own.
+    pub handlers: HandlerRegistry,
+}
+
+/// Ports and rules together, shared by all shards and cold calls of a node.
+pub struct Services {
+    /// The adapters.
+    pub ports: Ports,
+    /// The rules.
+    pub rules: Rules,
+    /// How many connections each user has.
+    pub directory: Arc<Directory>,
+}

@@ -1,0 +1,126 @@
+//! Cold calls: what a shard wants done elsewhere, and what comes back.
+//!
+//! A call owns its data and never borrows the shard, so it may take as long as it likes, run on
+//! any thread, or panic.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use domain::id::ConnectionId;
+use domain::presence::{PresenceKey, PresenceList};
+use domain::room::RoomId;
+
+use super::Slot;
+use super::rooms::RoomKey;
+use crate::extensions::handlers::HandlerEffect;
+use crate::ports::{BrokerError, Receipt, SubscriptionToken};
+use crate::refusal::Refusal;
+use crate::use_cases::authenticate::{AuthenticateError, Authenticated};
+use crate::use_cases::join_room::{JoinRefused, Joined};
+use crate::use_cases::list_presence::PresenceRefused;
+use crate::use_cases::publish_message::PublishRefused;
+use crate::use_cases::read_history::{HistoryPage, HistoryRefused};
+use crate::use_cases::recover_room::RecoveredPage;
+
+/// The work of a cold call.
+pub type CallFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// Something to do elsewhere. The host runs `future` and hands [`Completion`] back, with
+/// [`Outcome::Panicked`] if it panicked; it must not drop it before it is done.
+pub struct ColdCall {
+    /// What it is for; comes back unchanged.
+    pub tag: CallTag,
+    /// The work.
+    pub future: CallFuture,
+}
+
+/// The end of a cold call.
+#[derive(Debug)]
+pub struct Completion {
+    /// What it was for.
+    pub tag: CallTag,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What a cold call is for.
+#[derive(Clone, Debug)]
+pub enum CallTag {
+    /// A command of a connection; the next waits for it.
+    Connection {
+        /// Whose.
+        slot: Slot,
+        /// The command's id.
+        command: Option<u64>,
+        /// What to undo if the connection is gone by then.
+        room: Option<JoinTag>,
+    },
+    /// A hole of a room, or a look at its position.
+    Room(RoomKey),
+    /// Nobody waits for it.
+    Detached,
+}
+
+/// A join under way.
+#[derive(Clone, Debug)]
+pub struct JoinTag {
+    /// The slice.
+    pub key: RoomKey,
+    /// The room.
+    pub room: RoomId,
+    /// The slice's subscription.
+    pub token: SubscriptionToken,
+    /// Who joins, over which connection.
+    pub listed: Option<(PresenceKey, ConnectionId)>,
+}
+
+/// What came of a cold call.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Of finding out who a connection is.
+    Authenticated(Result<Authenticated, AuthenticateError>),
+    /// Of a fresh token.
+    Refreshed(Result<Authenticated, AuthenticateError>),
+    /// Of the first step of a join.
+    Joined(Result<Joined, JoinRefused>),
+    /// Of a further page of a join.
+    Paged(Result<RecoveredPage, BrokerError>),
+    /// Of reading what fills a hole.
+    Filled(Result<RecoveredPage, BrokerError>),
+    /// Of a publish.
+    Published {
+        /// The broker's answer.
+        result: Result<Receipt, PublishRefused>,
+        /// Where to.
+        room: RoomId,
+        /// Whether the publisher wants the message itself too.
+        echo: bool,
+    },
+    /// Of a question for a room's log.
+    History {
+        /// The page.
+        result: Result<HistoryPage, HistoryRefused>,
+        /// The room.
+        room: RoomId,
+    },
+    /// Of a question for a room's members.
+    Presence {
+        /// The list.
+        result: Result<PresenceList, PresenceRefused>,
+        /// The room.
+        room: RoomId,
+    },
+    /// Of new presence data.
+    PresenceUpdated {
+        /// Whether it was taken.
+        result: Result<(), PresenceRefused>,
+        /// The room.
+        room: RoomId,
+    },
+    /// Of a host's handler.
+    Handled(Result<Vec<HandlerEffect>, Refusal>),
+    /// Of a leave, or of nothing anybody waits for.
+    Done,
+    /// The work panicked; the fault is in the log.
+    Panicked,
+}

@@ -1,0 +1,142 @@
+//! Use cases *disconnect* and *drain*: how connections end, and what is cleaned up behind them.
+//!
+//! Whatever the reason, a connection leaves its rooms, presence and its user's count exactly once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::codes::CloseCode;
+use domain::protocol::ServerFrame;
+use domain::time::Monotonic;
+
+use super::calls::Outcome;
+use super::rooms::RoomKey;
+use super::{Host, Shard, Slot};
+use crate::mailbox::Control;
+use crate::ports::SubscriptionToken;
+use crate::use_cases::leave_room::LeaveRoom;
+
+impl Shard {
+    /// Tells a client why and when to come back, closes, and cleans up.
+    pub(super) fn end(
+        &mut self,
+        slot: Slot,
+        code: CloseCode,
+        come_back: Option<Duration>,
+        host: &mut Host<'_>,
+    ) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        entry.life.close(code);
+        let reconnect_after_ms =
+            come_back.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let frame = self.encode(&ServerFrame::Disconnect { code, reconnect_after_ms }, host);
+        host.outbox.close(slot, frame, code);
+        self.forget(slot, code, host);
+    }
+
+    /// Cleans up behind a connection that is closed.
+    pub(super) fn forget(&mut self, slot: Slot, code: CloseCode, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get(slot) else { return };
+        let keys: Vec<_> = entry.rooms.rooms().collect();
+        for key in keys {
+            self.leave_now(slot, key, host);
+        }
+        let Some(entry) = self.table.remove(slot) else { return };
+        let services = Arc::clone(&self.services);
+        if entry.greeted && !services.rules.middleware.is_empty() {
+            let who = Arc::clone(&entry.who);
+            self.call_detached(Box::pin(async move {
+                services.rules.middleware.process_disconnect(&who, code).await;
+                Outcome::Done
+            }));
+        }
+    }
+
+    /// Ends the connections that could not take what they had to.
+    pub(super) fn close_refused(&mut self, host: &mut Host<'_>) {
+        while let Some(slot) = self.refused.pop() {
+            self.end(slot, CloseCode::SlowConsumer, None, host);
+        }
+    }
+
+    pub(super) fn obey(&mut self, control: &Control, host: &mut Host<'_>) {
+        match control {
+            Control::Disconnect(connection, code) => {
+                if let Some(slot) = self.table.slot_of(*connection) {
+                    self.end(slot, *code, None, host);
+                }
+            }
+            Control::DisconnectUser(user, code) => {
+                for slot in self.table.slots() {
+                    let entry = self.table.get(slot);
+                    if entry.is_some_and(|e| e.who.principal.user.as_ref() == Some(user)) {
+                        self.end(slot, *code, None, host);
+                    }
+                }
+            }
+            Control::Drain { until } => self.drain(*until, host),
+        }
+    }
+
+    /// Tells every connection when to come back, spread evenly until `until`, and closes each as
+    /// soon as nothing of it is under way.
+    fn drain(&mut self, until: Monotonic, host: &mut Host<'_>) {
+        self.draining = Some(until);
+        let slots = self.table.slots();
+        let window = until.since(host.now.monotonic);
+        let n_slots = u32::try_from(slots.len()).unwrap_or(u32::MAX).max(1);
+        for (place, slot) in (0u32..).zip(slots) {
+            let wait = window * place / n_slots;
+            let frame = ServerFrame::Disconnect {
+                code: CloseCode::ServiceRestart,
+                reconnect_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            };
+            self.tell(slot, &frame, host);
+            let Some(entry) = self.table.get_mut(slot) else { continue };
+            entry.leaving = true;
+            let visit = entry.life.drain(until);
+            self.visit_at(slot, visit);
+            self.leave_if_idle(slot, host);
+        }
+    }
+
+    /// Closes a draining connection once nothing of it is under way.
+    pub(super) fn leave_if_idle(&mut self, slot: Slot, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get(slot) else { return };
+        let waits = entry.echoes.iter().any(|echo| !echo.acknowledged);
+        if entry.leaving && !entry.busy && entry.inbox.is_none() && !waits {
+            let code = CloseCode::ServiceRestart;
+            host.outbox.close(slot, bytes::Bytes::new(), code);
+            self.forget(slot, code, host);
+        }
+    }
+
+    /// Forgets a slice that nobody is in; answers its subscription, which is to end.
+    pub(super) fn release_slice(&mut self, key: RoomKey) -> Option<SubscriptionToken> {
+        let slice = self.rooms.get(key)?;
+        // A walk keeps its places; the slice is released at its end.
+        if !slice.is_unused() && !slice.members.iter().all(|m| m.slot == super::rooms::VACATED) {
+            return None;
+        }
+        if !slice.joiners.is_empty() {
+            return None;
+        }
+        self.rooms.remove(key).map(|slice| slice.token)
+    }
+
+    /// Forgets a slice that nobody is in and ends its subscription.
+    pub(super) fn release_if_unused(&mut self, key: RoomKey) {
+        let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { return };
+        let Some(token) = self.release_slice(key) else { return };
+        let leave = LeaveRoom {
+            services: Arc::clone(&self.services),
+            room,
+            listed: None,
+            unsubscribe: Some((Arc::clone(&self.mailbox), token)),
+        };
+        self.call_detached(Box::pin(async move {
+            leave.execute().await;
+            Outcome::Done
+        }));
+    }
+}

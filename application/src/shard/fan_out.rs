@@ -1,0 +1,290 @@
+//! The hot path: from mail to the sockets of a room's members.
+//!
+//! Encoded once, joined once, then only bytes move. Nothing here may allocate, lock or encode per
+//! delivery.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use domain::delivery::Class;
+use domain::position::Position;
+use domain::presence::PresenceEvent;
+use domain::protocol::ServerFrame;
+use domain::room::RoomId;
+use smallvec::SmallVec;
+
+use super::rooms::{Item, RoomKey, RoomSlice, Silent, VACATED, Walk};
+use super::table::Echo;
+use super::{Host, Shard, Slot};
+use crate::mailbox::{Mail, Post};
+use crate::ports::Receipt;
+use crate::ports::outbox::{Batch, Frame};
+use crate::published::{Published, WireFormat};
+
+impl Shard {
+    pub(super) fn take_mail(&mut self, post: &mut Post, host: &mut Host<'_>) {
+        for mail in post.mail.drain(..) {
+            match mail {
+                Mail::Publication(published) => {
+                    if let Some(key) = self.rooms.find(&published.publication.room) {
+                        self.accept(key, published, host);
+                    }
+                }
+                Mail::Presence(room, event) => self.accept_presence(&room, &event, host),
+            }
+        }
+        for room in std::mem::take(&mut post.holes) {
+            self.note_hole(&room);
+        }
+    }
+
+    /// Lets a publication pass in its order, or puts it behind a hole.
+    pub(super) fn accept(&mut self, key: RoomKey, published: Arc<Published>, host: &mut Host<'_>) {
+        let held_max = self.services.rules.limits.held_bytes_max;
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        if let Some(fill) = &mut slice.fill {
+            return fill.push(&published, held_max);
+        }
+        if let Some(offset) = published.publication.offset {
+            let epoch = published.publication.epoch;
+            match slice.seen {
+                Some(seen) if seen.epoch == epoch && offset <= seen.offset => return,
+                Some(seen) if seen.epoch != epoch || seen.offset.next() != Some(offset) => {
+                    self.start_fill(key);
+                    return self.accept(key, published, host);
+                }
+                _ => slice.seen = Some(Position { epoch, offset }),
+            }
+        }
+        self.admit(key, &published, host);
+    }
+
+    /// Puts a publication on its way to everyone in the room.
+    pub(super) fn admit(&mut self, key: RoomKey, published: &Arc<Published>, host: &mut Host<'_>) {
+        let held_max = self.services.rules.limits.held_bytes_max;
+        let silent = self.silent(published);
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        for joiner in &mut slice.joiners {
+            joiner.held.push(published, held_max);
+        }
+        let has_joiners = !slice.joiners.is_empty();
+        let publication = &published.publication;
+        let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
+        let frame_key = publication.key.as_ref().map(|name| (key.index, name.clone()));
+        let frame = Frame { bytes, class: publication.class, key: frame_key };
+        self.enqueue(key, Item { frame, for_followers: false, silent });
+        if has_joiners {
+            self.promote(key, host);
+        }
+    }
+
+    /// Who of this shard sent it and does not want it back.
+    fn silent(&self, published: &Published) -> Option<Silent> {
+        let origin = published.publication.origin.filter(|origin| !origin.echo)?;
+        let slot = self.table.slot_of(origin.connection)?;
+        let offset = published.publication.offset;
+        Some(Silent { slot, offset, command: origin.command })
+    }
+
+    fn accept_presence(&mut self, room: &RoomId, event: &PresenceEvent, host: &mut Host<'_>) {
+        let Some(key) = self.rooms.find(room) else { return };
+        let followed = self.rooms.get(key).is_some_and(|slice| {
+            slice.members.iter().any(|m| m.presence) || slice.joiners.iter().any(|j| j.presence)
+        });
+        if !followed {
+            return;
+        }
+        let bytes = self.encode(&ServerFrame::PresenceEvent { room, event }, host);
+        let waiting: SmallVec<[Slot; 4]> = self.rooms.get(key).map_or_else(SmallVec::new, |s| {
+            s.joiners.iter().filter(|j| j.presence && j.reached.is_some()).map(|j| j.slot).collect()
+        });
+        for slot in waiting {
+            self.give(slot, bytes.clone(), host);
+        }
+        let frame = Frame { bytes, class: Class::Reliable, key: None };
+        self.enqueue(key, Item { frame, for_followers: true, silent: None });
+    }
+
+    /// Puts an item behind those that wait for a room.
+    pub(super) fn enqueue(&mut self, key: RoomKey, item: Item) {
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        slice.accepted += 1;
+        slice.pending.push_back(item);
+        if !slice.queued {
+            slice.queued = true;
+            self.backlog.push_back(key);
+        }
+    }
+
+    /// One step of sending: rooms take turns, and a large room keeps its place.
+    pub(super) fn send_some(&mut self, host: &mut Host<'_>) {
+        let mut budget = Self::DELIVERIES_PER_STEP;
+        while budget > 0 {
+            let Some(key) = self.backlog.pop_front() else { return };
+            let Some(mut slice) = self.rooms.take(key) else { continue };
+            if slice.walk.is_none() {
+                let joined_max = self.services.rules.limits.joined_bytes_max;
+                slice.walk = begin_walk(&mut slice, joined_max);
+            }
+            if let Some(mut walk) = slice.walk.take() {
+                self.walk(key, &slice, &mut walk, &mut budget, host);
+                if walk.next < slice.members.len() {
+                    slice.walk = Some(walk);
+                } else if walk.vacated {
+                    self.close_ranks(key, &mut slice);
+                }
+            }
+            slice.queued = slice.walk.is_some() || !slice.pending.is_empty();
+            if slice.queued {
+                self.backlog.push_back(key);
+            }
+            let unused = !slice.queued && slice.is_unused();
+            self.rooms.put_back(key, slice);
+            if unused {
+                self.release_if_unused(key);
+            }
+        }
+    }
+
+    fn walk(
+        &mut self,
+        key: RoomKey,
+        slice: &RoomSlice,
+        walk: &mut Walk,
+        budget: &mut usize,
+        host: &mut Host<'_>,
+    ) {
+        let batch = Batch { joined: &walk.joined, frames: &walk.frames };
+        let members = &slice.members[walk.next..];
+        let members = &members[..members.len().min(*budget)];
+        for member in members {
+            if member.slot == VACATED || (walk.for_followers && !member.presence) {
+                continue;
+            }
+            let sent_some = walk.silent.iter().any(|(_, silent)| silent.slot == member.slot);
+            if member.accepted > walk.first || sent_some {
+                self.give_part(key, slice, walk, member.slot, member.accepted, host);
+                continue;
+            }
+            let delivered = host.outbox.deliver(member.slot, &batch);
+            self.delivered(member.slot, delivered, host);
+        }
+        walk.next += members.len();
+        *budget -= members.len().min(*budget).max(usize::from(members.is_empty()));
+    }
+
+    /// A member gets only part of a batch: what it has not got while joining, without what it
+    /// sent itself and does not want back.
+    fn give_part(
+        &mut self,
+        key: RoomKey,
+        slice: &RoomSlice,
+        walk: &Walk,
+        slot: Slot,
+        accepted: u64,
+        host: &mut Host<'_>,
+    ) {
+        let skip = usize::try_from(accepted.saturating_sub(walk.first)).unwrap_or(usize::MAX);
+        for (at, frame) in walk.frames.iter().enumerate().skip(skip) {
+            let silent = walk.silent.iter().find(|(of, s)| *of == at && s.slot == slot);
+            if let Some((_, silent)) = silent {
+                self.pass_echo(key, slice, silent, host);
+                continue;
+            }
+            let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
+            let delivered = host.outbox.deliver(slot, &batch);
+            self.delivered(slot, delivered, host);
+        }
+    }
+
+    /// The place of a publish with `echo:false` has come in its publisher's own order.
+    fn pass_echo(&mut self, key: RoomKey, slice: &RoomSlice, silent: &Silent, host: &mut Host<'_>) {
+        let Some(offset) = silent.offset else { return };
+        let Some(entry) = self.table.get_mut(silent.slot) else { return };
+        let known = entry.echoes.iter().position(|e| e.room == key && e.offset == offset);
+        let acknowledged = match known {
+            Some(at) => entry.echoes.remove(at).acknowledged,
+            None => {
+                // The broker's answer is still on its way; it finds this.
+                let command = silent.command;
+                entry.echoes.push(Echo { room: key, offset, command, acknowledged: true });
+                false
+            }
+        };
+        if !acknowledged {
+            let epoch =
+                slice.seen.map(|seen| seen.epoch).unwrap_or(domain::id::Epoch::from_bits(0));
+            let level = slice.policy.ack_level();
+            let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
+            self.acknowledge(silent.slot, silent.command, &slice.id, &receipt, host);
+        }
+    }
+
+    /// Gives a joiner what was held for it.
+    pub(super) fn give_held(
+        &mut self,
+        slot: Slot,
+        key: RoomKey,
+        published: &Arc<Published>,
+        host: &mut Host<'_>,
+    ) {
+        let own = self.silent(published).filter(|silent| silent.slot == slot);
+        if let Some(silent) = own {
+            // Acknowledged when the broker answered: it was no live member then.
+            if let Some(entry) = self.table.get_mut(slot) {
+                entry.echoes.retain(|e| e.room != key || Some(e.offset) != silent.offset);
+            }
+            return;
+        }
+        let publication = &published.publication;
+        let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
+        let frame_key = publication.key.as_ref().map(|name| (key.index, name.clone()));
+        let frame = Frame { bytes, class: publication.class, key: frame_key };
+        let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(&frame) };
+        let delivered = host.outbox.deliver(slot, &batch);
+        self.delivered(slot, delivered, host);
+    }
+
+    /// Removes the members who left during a walk.
+    fn close_ranks(&mut self, key: RoomKey, slice: &mut RoomSlice) {
+        slice.members.retain(|member| member.slot != VACATED);
+        for (place, member) in slice.members.iter().enumerate() {
+            if let Some(entry) = self.table.get_mut(member.slot) {
+                entry.rooms.place(key, place as u32);
+            }
+        }
+    }
+}
+
+/// Takes the next batch of a room: what waits, of one kind, up to a size.
+fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk>> {
+    let for_followers = slice.pending.front()?.for_followers;
+    let first = slice.accepted - slice.pending.len() as u64;
+    let (mut frames, mut silent, mut bytes) = (Vec::new(), SmallVec::new(), 0);
+    while let Some(item) = slice.pending.front() {
+        bytes += item.frame.bytes.len();
+        let fits = frames.is_empty() || bytes <= joined_bytes_max;
+        if item.for_followers != for_followers || !fits {
+            break;
+        }
+        let Some(item) = slice.pending.pop_front() else { break };
+        if let Some(sender) = item.silent {
+            silent.push((frames.len(), sender));
+        }
+        frames.push(item.frame);
+    }
+    let joined = join(&frames);
+    Some(Box::new(Walk { frames, joined, for_followers, first, next: 0, silent, vacated: false }))
+}
+
+/// All frames in one piece; one alone is shared as it is.
+fn join(frames: &[Frame]) -> Bytes {
+    if let [one] = frames {
+        return one.bytes.clone();
+    }
+    let mut joined = BytesMut::with_capacity(frames.iter().map(|f| f.bytes.len()).sum());
+    for frame in frames {
+        joined.extend_from_slice(&frame.bytes);
+    }
+    joined.freeze()
+}

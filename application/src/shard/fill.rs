@@ -1,0 +1,163 @@
+//! Holes: what a shard did not get is read from the log before anything goes on, or named in a
+//! `gap`. Never silence, never a guess.
+
+use std::sync::Arc;
+
+use domain::codes::CloseCode;
+use domain::delivery::Class;
+use domain::position::Position;
+use domain::protocol::ServerFrame;
+use domain::recovery::Gap;
+use domain::room::RoomId;
+
+use super::calls::{CallTag, ColdCall, Outcome};
+use super::rooms::{Held, Item, RoomKey, VACATED};
+use super::{Host, Shard};
+use crate::ports::outbox::Frame;
+use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
+
+impl Shard {
+    /// The mailbox had no room for something of this room.
+    pub(super) fn note_hole(&mut self, room: &RoomId) {
+        if let Some(key) = self.rooms.find(room)
+            && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none())
+        {
+            self.start_fill(key);
+        }
+    }
+
+    /// Holds what comes and reads what is missing.
+    pub(super) fn start_fill(&mut self, key: RoomKey) {
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        let Some(since) = slice.seen else {
+            // Nobody is live yet; joiners find the hole themselves when they meet the stream.
+            for joiner in &mut slice.joiners {
+                joiner.held.overflowed = true;
+            }
+            return;
+        };
+        slice.fill = Some(Held::default());
+        self.read_hole(key, since);
+    }
+
+    fn read_hole(&mut self, key: RoomKey, since: Position) {
+        let Some(slice) = self.rooms.get(key) else { return };
+        let call = RecoverRoom {
+            services: Arc::clone(&self.services),
+            room: slice.id.clone(),
+            policy: Arc::clone(&slice.policy),
+            since,
+            own_hole: true,
+        };
+        let future = Box::pin(async move { Outcome::Filled(call.execute().await) });
+        self.calls.push_back(ColdCall { tag: CallTag::Room(key), future });
+    }
+
+    pub(super) fn finish_fill(&mut self, key: RoomKey, outcome: Outcome, host: &mut Host<'_>) {
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        let looked = std::mem::take(&mut slice.looking) && slice.fill.is_none();
+        let Outcome::Filled(result) = outcome else { return self.end_all_of(key, host) };
+        match result {
+            // A look that fails is repeated; only a known hole can't wait.
+            Err(_) if looked => {}
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a hole can't be filled");
+                self.end_all_of(key, host);
+            }
+            Ok(page) if looked => self.finish_look(key, page, host),
+            Ok(page) => self.fill_with(key, &page, host),
+        }
+    }
+
+    fn fill_with(&mut self, key: RoomKey, page: &RecoveredPage, host: &mut Host<'_>) {
+        if let Some(gap) = page.gap {
+            self.announce_gap(key, gap, host);
+        }
+        for published in &page.messages {
+            if let (Some(offset), Some(slice)) =
+                (published.publication.offset, self.rooms.get_mut(key))
+            {
+                slice.seen = Some(Position { epoch: published.publication.epoch, offset });
+            }
+            self.admit(key, published, host);
+        }
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        slice.seen = Some(page.reached);
+        if page.more {
+            return self.read_hole(key, page.reached);
+        }
+        let Some(held) = slice.fill.take() else { return };
+        if held.overflowed {
+            return self.start_fill(key);
+        }
+        for published in held.publications {
+            self.accept(key, published, host);
+        }
+        self.promote(key, host);
+    }
+
+    /// Tells all live members of a gap, behind what is already on its way to them. Joiners find
+    /// it themselves.
+    fn announce_gap(&mut self, key: RoomKey, gap: Gap, host: &mut Host<'_>) {
+        let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { return };
+        let bytes = self.encode(&ServerFrame::Gap { room: &room, gap }, host);
+        let frame = Frame { bytes, class: Class::Reliable, key: None };
+        self.enqueue(key, Item { frame, for_followers: false, silent: None });
+        if let Some(slice) = self.rooms.get_mut(key) {
+            for joiner in &mut slice.joiners {
+                joiner.held.overflowed = true;
+            }
+        }
+    }
+
+    /// Compares the positions of all rooms with the broker's, for brokers that may lose a
+    /// notification without knowing.
+    pub(super) fn look_at_positions(&mut self) {
+        let keys: Vec<_> = self.rooms.keys().collect();
+        for key in keys {
+            let Some(slice) = self.rooms.get_mut(key) else { continue };
+            let Some(seen) = slice.seen else { continue };
+            if slice.fill.is_none() && !slice.looking {
+                slice.looking = true;
+                self.read_hole(key, seen);
+            }
+        }
+    }
+
+    /// The broker stands at `page.reached`. What it has more than the slice may be on its way in
+    /// the mailbox: messages can be taken from either, a gap only if it is there next time too.
+    fn finish_look(&mut self, key: RoomKey, page: RecoveredPage, host: &mut Host<'_>) {
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        let Some(seen) = slice.seen else { return };
+        if page.reached.epoch != seen.epoch {
+            return self.start_fill(key);
+        }
+        if page.gap.is_some_and(|gap| gap.to > seen.offset) {
+            let waited =
+                slice.suspect.is_some_and(|at| at.epoch != seen.epoch || at.offset > seen.offset);
+            slice.suspect = Some(page.reached);
+            if waited {
+                slice.suspect = None;
+                self.start_fill(key);
+            }
+            return;
+        }
+        slice.suspect = None;
+        for published in page.messages {
+            self.accept(key, published, host);
+        }
+    }
+
+    fn end_all_of(&mut self, key: RoomKey, host: &mut Host<'_>) {
+        let Some(slice) = self.rooms.get(key) else { return };
+        let members = slice.members.iter().map(|member| member.slot);
+        let slots: Vec<_> = members.chain(slice.joiners.iter().map(|joiner| joiner.slot)).collect();
+        for slot in slots.into_iter().filter(|slot| *slot != VACATED) {
+            self.end(slot, CloseCode::InsufficientState, None, host);
+        }
+        if let Some(slice) = self.rooms.get_mut(key) {
+            slice.fill = None;
+        }
+        self.release_if_unused(key);
+    }
+}

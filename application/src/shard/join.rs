@@ -1,0 +1,352 @@
+//! Use cases *join*, *recover* and *leave*: a connection's way into a room and out of it.
+//!
+//! A joiner gets the log page by page while live messages are held behind it, and becomes live
+//! when the two meet by offset. It must never miss a message in between, nor get one twice.
+
+use std::sync::Arc;
+
+use domain::codes::{CloseCode, ErrorCode};
+use domain::membership::{JoinError, MemberState};
+use domain::position::Position;
+use domain::protocol::ServerFrame;
+use domain::room::RoomId;
+
+use super::calls::{JoinTag, Outcome};
+use super::rooms::{Held, Joiner, Member, RoomKey, VACATED};
+use super::{Host, Shard, Slot};
+use crate::ports::{BrokerError, Receipt};
+use crate::refusal::Refusal;
+use crate::use_cases::join_room::{JoinRefused, JoinRoom, Joined, presence_key};
+use crate::use_cases::leave_room::LeaveRoom;
+use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
+
+impl Shard {
+    pub(super) fn subscribe(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        since: Option<Position>,
+        presence: bool,
+        host: &mut Host<'_>,
+    ) {
+        let Some(policy) = self.policy(slot, command, room, host) else { return };
+        let rooms_max = self.services.rules.limits.rooms_per_connection_max;
+        let key = self.rooms.find_or_create(room, &policy);
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        if let Err(error) = entry.rooms.begin(key, rooms_max) {
+            let code = match error {
+                JoinError::Already => ErrorCode::AlreadySubscribed,
+                JoinError::TooMany => ErrorCode::TooManyRooms,
+            };
+            self.release_if_unused(key);
+            let refusal = Refusal::new(code, error.to_string()).field("room");
+            return self.refuse(slot, command, &refusal, host);
+        }
+        entry.identified = true;
+        let who = Arc::clone(&entry.who);
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        if slice.members.len() + slice.joiners.len() >= policy.members_max as usize {
+            entry.rooms.leave(key);
+            self.release_if_unused(key);
+            let refusal = Refusal::new(ErrorCode::RoomFull, "the room is full").field("room");
+            return self.refuse(slot, command, &refusal, host);
+        }
+        slice.joiners.push(Joiner { slot, presence, held: Held::default(), reached: None });
+        let tag = JoinTag {
+            key,
+            room: room.clone(),
+            token: slice.token,
+            listed: policy.presence_listed.then(|| (presence_key(&who), who.connection)),
+        };
+        let call = JoinRoom {
+            services: Arc::clone(&self.services),
+            who,
+            room: room.clone(),
+            policy,
+            since,
+            presence,
+            mailbox: Arc::clone(&self.mailbox),
+            token: tag.token,
+        };
+        let future = Box::pin(async move { Outcome::Joined(call.execute().await) });
+        self.call(slot, command, Some(tag), future);
+    }
+
+    pub(super) fn finish_join(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        tag: &JoinTag,
+        result: Result<Joined, JoinRefused>,
+        host: &mut Host<'_>,
+    ) {
+        let joined = match result {
+            Ok(joined) => joined,
+            Err(error) => {
+                self.remove_from_slice(slot, tag.key);
+                self.release_if_unused(tag.key);
+                return self.refuse(slot, command, &error.into(), host);
+            }
+        };
+        let Joined { top, page, recovered, latest } = joined;
+        let Some(slice) = self.rooms.get_mut(tag.key) else { return };
+        slice.seen.get_or_insert(top);
+        let overflowed = slice.joiner(slot).is_some_and(|joiner| joiner.held.overflowed);
+        if let Some(gap) = page.gap {
+            self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
+        }
+        let messages: Vec<&[u8]> =
+            page.messages.iter().chain(&latest).map(|published| &published.message()[..]).collect();
+        let subscribed = ServerFrame::Subscribed {
+            id: command,
+            room: &tag.room,
+            position: page.reached,
+            recovered,
+            messages: &messages,
+            more: page.more || overflowed,
+        };
+        self.tell(slot, &subscribed, host);
+        self.settle(slot, tag, page.reached, page.more, host);
+    }
+
+    pub(super) fn finish_page(
+        &mut self,
+        slot: Slot,
+        tag: &JoinTag,
+        result: Result<RecoveredPage, BrokerError>,
+        host: &mut Host<'_>,
+    ) {
+        let Ok(page) = result else {
+            // What it missed can't be read now and can't be named either: come back.
+            return self.end(slot, CloseCode::InsufficientState, None, host);
+        };
+        let Some(slice) = self.rooms.get_mut(tag.key) else { return };
+        let Some(joiner) = slice.joiner(slot) else { return };
+        let overflowed = joiner.held.overflowed;
+        if let Some(gap) = page.gap {
+            self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
+        }
+        let messages: Vec<&[u8]> = page.messages.iter().map(|p| &p.message()[..]).collect();
+        let frame = ServerFrame::Page {
+            room: &tag.room,
+            position: page.reached,
+            messages: &messages,
+            more: page.more || overflowed,
+        };
+        self.tell(slot, &frame, host);
+        self.settle(slot, tag, page.reached, page.more, host);
+    }
+
+    /// A joiner stands at `reached`: read on, or meet the live stream.
+    fn settle(
+        &mut self,
+        slot: Slot,
+        tag: &JoinTag,
+        reached: Position,
+        more: bool,
+        host: &mut Host<'_>,
+    ) {
+        if more {
+            return self.read_page(slot, tag.clone(), reached, false);
+        }
+        if let Some(joiner) = self.rooms.get_mut(tag.key).and_then(|slice| slice.joiner(slot)) {
+            joiner.reached = Some(reached);
+        }
+        self.promote(tag.key, host);
+    }
+
+    fn read_page(&mut self, slot: Slot, tag: JoinTag, since: Position, own_hole: bool) {
+        let Some(slice) = self.rooms.get(tag.key) else { return };
+        let call = RecoverRoom {
+            services: Arc::clone(&self.services),
+            room: slice.id.clone(),
+            policy: Arc::clone(&slice.policy),
+            since,
+            own_hole,
+        };
+        let future = Box::pin(async move { Outcome::Paged(call.execute().await) });
+        self.call(slot, None, Some(tag), future);
+    }
+
+    /// Makes live every joiner of a room that stands where the slice stands.
+    pub(super) fn promote(&mut self, key: RoomKey, host: &mut Host<'_>) {
+        let Some(mut slice) = self.rooms.take(key) else { return };
+        let Some(seen) = slice.seen else { return self.rooms.put_back(key, slice) };
+        let mut at = 0;
+        let mut again = Vec::new();
+        while let Some(joiner) = slice.joiners.get_mut(at) {
+            let Some(reached) = joiner.reached else {
+                at += 1;
+                continue;
+            };
+            if reached.epoch == seen.epoch && reached.offset > seen.offset {
+                // The log was read further than the live stream has come; that much is skipped.
+                at += 1;
+                continue;
+            }
+            let held = std::mem::take(&mut joiner.held);
+            let first = held
+                .publications
+                .iter()
+                .filter_map(|published| published.publication.offset)
+                .find(|offset| *offset > reached.offset);
+            let meets = match first {
+                Some(first) => Some(first) == reached.offset.next(),
+                None => reached == seen,
+            };
+            if held.overflowed || reached.epoch != seen.epoch || !meets {
+                joiner.reached = None;
+                again.push((joiner.slot, reached));
+                at += 1;
+                continue;
+            }
+            let joiner = slice.joiners.remove(at);
+            for published in held.publications {
+                let passed = published.publication.offset.is_some_and(|o| o <= reached.offset);
+                if !passed {
+                    self.give_held(joiner.slot, key, &published, host);
+                }
+            }
+            let place = slice.members.len() as u32;
+            slice.members.push(Member {
+                slot: joiner.slot,
+                accepted: slice.accepted,
+                presence: joiner.presence,
+            });
+            if let Some(entry) = self.table.get_mut(joiner.slot) {
+                entry.rooms.place(key, place);
+            }
+        }
+        let (room, token) = (slice.id.clone(), slice.token);
+        let listed = slice.policy.presence_listed;
+        self.rooms.put_back(key, slice);
+        for (slot, reached) in again {
+            let Some(who) = self.who(slot) else { continue };
+            let listed = listed.then(|| (presence_key(&who), who.connection));
+            let tag = JoinTag { key, room: room.clone(), token, listed };
+            self.read_page(slot, tag, reached, true);
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        host: &mut Host<'_>,
+    ) {
+        let state = self.rooms.find(room).and_then(|key| {
+            let state = self.table.get(slot)?.rooms.state(key)?;
+            Some((key, state))
+        });
+        let Some((key, _)) = state else {
+            return self.refuse_non_member(slot, command, host);
+        };
+        let leave = self.leave_room(slot, key, host);
+        if command.is_some() {
+            let frame = ServerFrame::Unsubscribed { id: command, room, code: None, reason: None };
+            self.tell(slot, &frame, host);
+        }
+        if let Some(leave) = leave {
+            // The next join of this connection waits until presence has seen the leave.
+            let future = Box::pin(async move {
+                leave.execute().await;
+                Outcome::Done
+            });
+            self.call(slot, None, None, future);
+        }
+    }
+
+    /// Ends a membership without waiting for anything.
+    pub(super) fn leave_now(&mut self, slot: Slot, key: RoomKey, host: &mut Host<'_>) {
+        if let Some(leave) = self.leave_room(slot, key, host) {
+            self.call_detached(Box::pin(async move {
+                leave.execute().await;
+                Outcome::Done
+            }));
+        }
+    }
+
+    /// Takes a connection out of a slice and answers what is left to do outside.
+    fn leave_room(&mut self, slot: Slot, key: RoomKey, host: &mut Host<'_>) -> Option<LeaveRoom> {
+        self.answer_echoes(slot, key, host);
+        let who = self.who(slot)?;
+        self.remove_from_slice(slot, key);
+        let slice = self.rooms.get(key)?;
+        let listed = slice.policy.presence_listed.then(|| (presence_key(&who), who.connection));
+        let room = slice.id.clone();
+        let unsubscribe = self.release_slice(key).map(|token| (Arc::clone(&self.mailbox), token));
+        if listed.is_none() && unsubscribe.is_none() {
+            return None;
+        }
+        Some(LeaveRoom { services: Arc::clone(&self.services), room, listed, unsubscribe })
+    }
+
+    /// Gives the acknowledgements that waited for a place in an order that the connection will
+    /// not see any more.
+    fn answer_echoes(&mut self, slot: Slot, key: RoomKey, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        if entry.echoes.is_empty() {
+            return;
+        }
+        let Some(slice) = self.rooms.get(key) else { return };
+        let (room, level) = (slice.id.clone(), slice.policy.ack_level());
+        let Some(epoch) = slice.seen.map(|seen| seen.epoch) else { return };
+        let mut waiting = Vec::new();
+        entry.echoes.retain(|echo| {
+            if echo.room == key && !echo.acknowledged {
+                waiting.push(*echo);
+            }
+            echo.room != key
+        });
+        for echo in waiting {
+            let offset = Some(echo.offset);
+            let receipt = Receipt { epoch, offset, duplicate: false, level };
+            self.acknowledge(slot, echo.command, &room, &receipt, host);
+        }
+    }
+
+    /// Takes a connection out of a slice's lists and out of its own.
+    pub(super) fn remove_from_slice(&mut self, slot: Slot, key: RoomKey) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let state = entry.rooms.leave(key);
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        match state {
+            None => {}
+            Some(MemberState::Joining) => slice.joiners.retain(|joiner| joiner.slot != slot),
+            Some(MemberState::Live(place)) => {
+                let place = place as usize;
+                if let Some(walk) = &mut slice.walk {
+                    walk.vacated = true;
+                    slice.members[place].slot = VACATED;
+                    return;
+                }
+                slice.members.swap_remove(place);
+                if let Some(moved) = slice.members.get(place).map(|member| member.slot)
+                    && let Some(entry) = self.table.get_mut(moved)
+                {
+                    entry.rooms.place(key, place as u32);
+                }
+            }
+        }
+    }
+
+    /// Undoes a join whose connection is gone.
+    pub(super) fn undo(&mut self, tag: Option<JoinTag>, outcome: Outcome) {
+        let Some(tag) = tag else { return };
+        drop(outcome);
+        // A slice that is gone has ended its subscription, but this join may have renewed it.
+        let gone = self.rooms.get(tag.key).is_none();
+        let leave = LeaveRoom {
+            services: Arc::clone(&self.services),
+            room: tag.room,
+            listed: tag.listed,
+            unsubscribe: gone.then(|| (Arc::clone(&self.mailbox), tag.token)),
+        };
+        self.call_detached(Box::pin(async move {
+            leave.execute().await;
+            Outcome::Done
+        }));
+    }
+}

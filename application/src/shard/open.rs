@@ -1,0 +1,229 @@
+//! Use case *connect*: from the upgrade to `hello`, and *revalidate*: a fresh token in place.
+//!
+//! Nobody is greeted before it is known who it is, or that nobody in particular is let in.
+
+use std::sync::Arc;
+
+use domain::codes::{CloseCode, ErrorCode};
+use domain::connection::Connection;
+use domain::id::ConnectionId;
+use domain::membership::Membership;
+use domain::principal::{Action, Principal};
+use domain::protocol::ServerFrame;
+use domain::rate_limit::RateLimiter;
+use domain::time::Monotonic;
+
+use super::calls::Outcome;
+use super::table::Entry;
+use super::{Host, Opening, Shard, Slot};
+use crate::extensions::middleware::{Context, Who};
+use crate::refusal::Refusal;
+use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Authenticated};
+
+/// What this server offers, in `hello.features`.
+const FEATURES: [&str; 7] =
+    ["recovery", "history", "presence", "dedup", "echo_control", "classes", "refresh"];
+
+impl Shard {
+    pub(super) fn open(&mut self, slot: Slot, opening: Opening, host: &mut Host<'_>) {
+        let rules = &self.services.rules;
+        let who = Who {
+            connection: opening.connection,
+            client: opening.client,
+            principal: Arc::new(Principal::anonymous()),
+            context: Context::default(),
+        };
+        let entry = Entry {
+            generation: slot.generation,
+            who: Arc::new(who),
+            life: Connection::opening(host.now, &rules.timing),
+            rooms: Membership::default(),
+            greeted: false,
+            identified: opening.token.is_some(),
+            busy: false,
+            inbox: None,
+            commands: RateLimiter::default(),
+            refused_commands: RateLimiter::default(),
+            unparsable: RateLimiter::default(),
+            opened_at: host.now.wall,
+            visit_at: Monotonic::START,
+            admission: None,
+            echoes: Vec::new(),
+            leaving: false,
+        };
+        let deadline = host.now.monotonic.after(rules.timing.authentication_timeout);
+        let asks_nobody = rules.allow_anonymous && rules.middleware.is_empty();
+        let may_wait = !rules.allow_anonymous;
+        self.table.insert(slot, Box::new(entry));
+        self.table.sent_at[slot.index as usize] = host.now.monotonic;
+        self.visit_at(slot, deadline);
+        if self.draining.is_some() {
+            self.end(slot, CloseCode::ServiceRestart, None, host);
+        } else if opening.conflicting_tokens {
+            self.end(slot, CloseCode::Unauthenticated, None, host);
+        } else if let Some(token) = opening.token {
+            self.authenticate(slot, None, Some(token));
+        } else if asks_nobody {
+            self.greet(slot, None, host);
+        } else if !may_wait {
+            self.authenticate(slot, None, None);
+        }
+    }
+
+    /// The `connect` command: who the client is, once and before the first room.
+    pub(super) fn connect(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        token: Option<String>,
+        host: &mut Host<'_>,
+    ) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        if entry.identified || !entry.rooms.is_empty() {
+            let refusal = Refusal::new(
+                ErrorCode::AlreadyConnected,
+                "connect comes once, before the first subscribe, and not after a token",
+            );
+            self.refuse(slot, command, &refusal, host);
+            return;
+        }
+        entry.identified = true;
+        if token.is_none() && entry.greeted {
+            // Already let in as nobody in particular; saying so again changes nothing.
+            self.greet(slot, command, host);
+        } else {
+            self.authenticate(slot, command, token);
+        }
+    }
+
+    fn authenticate(&mut self, slot: Slot, command: Option<u64>, token: Option<String>) {
+        let Some(who) = self.who(slot) else { return };
+        let call = Authenticate { services: Arc::clone(&self.services), who, token };
+        let future = Box::pin(async move { Outcome::Authenticated(call.execute().await) });
+        self.call(slot, command, None, future);
+    }
+
+    pub(super) fn finish_open(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        result: Result<Authenticated, AuthenticateError>,
+        host: &mut Host<'_>,
+    ) {
+        match result {
+            Err(error) => {
+                tracing::info!(error = &error as &dyn std::error::Error, "connection refused");
+                self.end(slot, error.close_code(), None, host);
+            }
+            Ok(authenticated) => {
+                if let Some(entry) = self.table.get_mut(slot) {
+                    entry.who = authenticated.who;
+                    entry.admission = authenticated.admission;
+                }
+                self.greet(slot, command, host);
+            }
+        }
+    }
+
+    fn greet(&mut self, slot: Slot, command: Option<u64>, host: &mut Host<'_>) {
+        let services = Arc::clone(&self.services);
+        let timing = &services.rules.timing;
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        entry.greeted = true;
+        let visit = entry.life.opened(host.now, entry.who.principal.expires_at, timing);
+        let who = Arc::clone(&entry.who);
+        self.visit_at(slot, visit);
+        let interval = timing.heartbeat_interval.as_millis();
+        let hello = ServerFrame::Hello {
+            id: command,
+            features: &FEATURES,
+            request_id: &request_id(who.connection),
+            client_id: &who.client,
+            connection_id: who.connection,
+            user_id: who.principal.user.as_ref(),
+            heartbeat_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
+        };
+        self.tell(slot, &hello, host);
+    }
+
+    /// The `refresh` command: a fresh token of the same user.
+    pub(super) fn refresh(&mut self, slot: Slot, command: Option<u64>, token: String) {
+        let Some(who) = self.who(slot) else { return };
+        let services = Arc::clone(&self.services);
+        let future = Box::pin(async move {
+            let now = services.ports.clock.now().wall;
+            let verified = services.ports.token_verifier.verify(&token, now).await;
+            Outcome::Refreshed(verified.map_err(AuthenticateError::Token).map(|principal| {
+                let who = Who { principal: Arc::new(principal), ..(*who).clone() };
+                Authenticated { who: Arc::new(who), admission: None }
+            }))
+        });
+        self.call(slot, command, None, future);
+    }
+
+    pub(super) fn finish_refresh(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        result: Result<Authenticated, AuthenticateError>,
+        host: &mut Host<'_>,
+    ) {
+        let services = Arc::clone(&self.services);
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let who = match result {
+            Ok(fresh) if fresh.who.principal.user == entry.who.principal.user => fresh.who,
+            Ok(_) => {
+                tracing::info!("a token of another user came for refresh");
+                self.end(slot, CloseCode::Unauthenticated, None, host);
+                return;
+            }
+            Err(error) => {
+                tracing::info!(error = &error as &dyn std::error::Error, "token not refreshed");
+                self.end(slot, error.close_code(), None, host);
+                return;
+            }
+        };
+        let expires_at = who.principal.expires_at;
+        entry.who = who;
+        let visit = entry.life.renewed(host.now, expires_at, &services.rules.timing);
+        self.visit_at(slot, visit);
+        self.tell(slot, &ServerFrame::Refreshed { id: command, expires_at }, host);
+        self.revalidate(slot, host);
+    }
+
+    /// Ends the memberships that a connection's token does not allow any more.
+    fn revalidate(&mut self, slot: Slot, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get(slot) else { return };
+        let lost: Vec<_> = entry
+            .rooms
+            .rooms()
+            .filter(|key| {
+                self.rooms.get(*key).is_some_and(|slice| {
+                    let principal = &entry.who.principal;
+                    !principal.may(Action::Subscribe, &slice.id, &slice.policy)
+                })
+            })
+            .collect();
+        for key in lost {
+            let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { continue };
+            self.leave_now(slot, key, host);
+            let code = ErrorCode::PermissionDenied;
+            let frame = ServerFrame::Unsubscribed {
+                id: None,
+                room: &room,
+                code: Some(code.number()),
+                reason: Some(code.word()),
+            };
+            self.tell(slot, &frame, host);
+        }
+    }
+
+    pub(super) fn who(&self, slot: Slot) -> Option<Arc<Who>> {
+        self.table.get(slot).map(|entry| Arc::clone(&entry.who))
+    }
+}
+
+/// What a client quotes when it asks for help; finds the connection in the log.
+pub(super) fn request_id(connection: ConnectionId) -> String {
+    format!("r-{connection}")
+}

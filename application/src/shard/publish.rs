@@ -1,0 +1,304 @@
+//! Use cases *publish*, *history*, *presence*: from the command to the cold call, and from its
+//! end to the answer.
+//!
+//! A publication reaches its own shard only through the broker, like everyone's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::codes::ErrorCode;
+use domain::delivery::Class;
+use domain::id::{MessageId, MessageKey};
+use domain::message::{Origin, Publish};
+use domain::policy::NamespacePolicy;
+use domain::position::Position;
+use domain::presence::PresenceList;
+use domain::protocol::{ServerFrame, compact_lines};
+use domain::room::RoomId;
+
+use super::calls::Outcome;
+use super::table::Echo;
+use super::{Host, Shard, Slot};
+use crate::ports::Receipt;
+use crate::refusal::Refusal;
+use crate::use_cases::handle_message::{publisher, sender};
+use crate::use_cases::list_presence::{ListPresence, PresenceRefused};
+use crate::use_cases::publish_message::{PublishMessage, PublishRefused};
+use crate::use_cases::read_history::{HistoryPage, HistoryRefused, ReadHistory};
+use crate::use_cases::update_presence::UpdatePresence;
+
+/// The most publishes of one connection whose place in the order may still be to come.
+const ECHOES_MAX: usize = 1_024;
+
+/// A `publish` without its data.
+pub(super) struct Command {
+    pub(super) id: Option<u64>,
+    pub(super) room: RoomId,
+    pub(super) msg_id: Option<MessageId>,
+    pub(super) echo: bool,
+    pub(super) class: Option<Class>,
+    pub(super) key: Option<MessageKey>,
+    pub(super) ttl: Option<Duration>,
+}
+
+impl Shard {
+    /// The room's policy; the client is told if there is none.
+    pub(super) fn policy(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        host: &mut Host<'_>,
+    ) -> Option<Arc<NamespacePolicy>> {
+        let policy = self.services.rules.policies.of(room).cloned();
+        if policy.is_none() {
+            let message = "this server has no such namespace";
+            let refusal = Refusal::new(ErrorCode::UnknownRoom, message).field("room");
+            self.refuse(slot, command, &refusal, host);
+        }
+        policy
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        slot: Slot,
+        command: Command,
+        data: &str,
+        host: &mut Host<'_>,
+    ) {
+        let Some(policy) = self.policy(slot, command.id, &command.room, host) else { return };
+        let Some(who) = self.who(slot) else { return };
+        let Command { id, room, msg_id, echo, class, key, ttl } = command;
+        let class = class.unwrap_or(policy.default_class);
+        if (class == Class::Latest) != key.is_some() {
+            let message = "a key goes with class latest, and only with it";
+            let refusal = Refusal::new(ErrorCode::InvalidField, message).field("key");
+            self.refuse(slot, id, &refusal, host);
+            return;
+        }
+        let publish = Publish {
+            room: room.clone(),
+            publisher: publisher(&who),
+            msg_id,
+            class,
+            key,
+            sender: sender(&who),
+            // A copy of its own: a slice would keep a whole read buffer alive in the log.
+            data: Bytes::copy_from_slice(compact_lines(data).as_bytes()),
+            ttl,
+            origin: Some(Origin { connection: who.connection, command: id, echo }),
+            at: host.now.wall,
+        };
+        let services = Arc::clone(&self.services);
+        let call = PublishMessage { services, who, policy, publish };
+        let future =
+            Box::pin(
+                async move { Outcome::Published { result: call.execute().await, room, echo } },
+            );
+        self.call(slot, id, None, future);
+    }
+
+    pub(super) fn finish_publish(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        echo: bool,
+        result: Result<Receipt, PublishRefused>,
+        host: &mut Host<'_>,
+    ) {
+        let receipt = match result {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                if let PublishRefused::Broker(error) = &error {
+                    tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
+                }
+                return self.refuse(slot, command, &error.into(), host);
+            }
+        };
+        if !echo && !receipt.duplicate && self.waits_for_echo(slot, command, room, &receipt) {
+            return;
+        }
+        self.acknowledge(slot, command, room, &receipt, host);
+    }
+
+    /// Whether the `ack` is given where the message would stand, or was given there already.
+    fn waits_for_echo(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        receipt: &Receipt,
+    ) -> bool {
+        let (Some(offset), Some(key)) = (receipt.offset, self.rooms.find(room)) else {
+            return false;
+        };
+        let Some(entry) = self.table.get_mut(slot) else { return false };
+        let known = entry.echoes.iter().position(|echo| echo.room == key && echo.offset == offset);
+        if let Some(at) = known {
+            return entry.echoes.remove(at).acknowledged;
+        }
+        let Some(state) = entry.rooms.state(key) else { return false };
+        let passed = self
+            .rooms
+            .get(key)
+            .and_then(|slice| slice.seen)
+            .is_some_and(|seen| seen.epoch != receipt.epoch || seen.offset >= offset);
+        // A publication that has passed without being written down here was answered by nobody.
+        if passed || entry.echoes.len() >= ECHOES_MAX {
+            return false;
+        }
+        let live = matches!(state, domain::membership::MemberState::Live(_));
+        entry.echoes.push(Echo { room: key, offset, command, acknowledged: !live });
+        live
+    }
+
+    pub(super) fn acknowledge(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        receipt: &Receipt,
+        host: &mut Host<'_>,
+    ) {
+        if command.is_none() {
+            return;
+        }
+        let ack = ServerFrame::Ack {
+            id: command,
+            room,
+            epoch: receipt.epoch,
+            offset: receipt.offset,
+            duplicate: receipt.duplicate,
+            level: receipt.level,
+        };
+        self.tell(slot, &ack, host);
+    }
+
+    pub(super) fn history(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: RoomId,
+        since: Option<Position>,
+        messages_max: u32,
+        host: &mut Host<'_>,
+    ) {
+        let Some(policy) = self.policy(slot, command, &room, host) else { return };
+        let Some(who) = self.who(slot) else { return };
+        let services = Arc::clone(&self.services);
+        let call = ReadHistory { services, who, room: room.clone(), policy, since, messages_max };
+        let future =
+            Box::pin(async move { Outcome::History { result: call.execute().await, room } });
+        self.call(slot, command, None, future);
+    }
+
+    pub(super) fn finish_history(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        result: Result<HistoryPage, HistoryRefused>,
+        host: &mut Host<'_>,
+    ) {
+        let page = match result {
+            Ok(page) => page,
+            Err(error) => return self.refuse(slot, command, &error.into(), host),
+        };
+        let messages: Vec<&[u8]> = page.messages.iter().map(|p| &p.message()[..]).collect();
+        let frame = ServerFrame::HistoryPage {
+            id: command,
+            room,
+            position: Position { epoch: page.bounds.epoch, offset: page.reached },
+            messages: &messages,
+            more: page.more,
+        };
+        self.tell(slot, &frame, host);
+    }
+
+    pub(super) fn presence(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: RoomId,
+        host: &mut Host<'_>,
+    ) {
+        let Some(policy) = self.policy(slot, command, &room, host) else { return };
+        let Some(who) = self.who(slot) else { return };
+        let services = Arc::clone(&self.services);
+        let call = ListPresence { services, who, room: room.clone(), policy };
+        let future =
+            Box::pin(async move { Outcome::Presence { result: call.execute().await, room } });
+        self.call(slot, command, None, future);
+    }
+
+    pub(super) fn finish_presence(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        result: Result<PresenceList, PresenceRefused>,
+        host: &mut Host<'_>,
+    ) {
+        match result {
+            Ok(list) => {
+                let frame = ServerFrame::PresenceState { id: command, room, list: &list };
+                self.tell(slot, &frame, host);
+            }
+            Err(error) => self.refuse(slot, command, &error.into(), host),
+        }
+    }
+
+    pub(super) fn presence_update(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: RoomId,
+        data: &str,
+        host: &mut Host<'_>,
+    ) {
+        let Some(policy) = self.policy(slot, command, &room, host) else { return };
+        let member = self.rooms.find(&room).and_then(|key| self.table.get(slot)?.rooms.state(key));
+        if member.is_none() {
+            return self.refuse_non_member(slot, command, host);
+        }
+        let Some(who) = self.who(slot) else { return };
+        let services = Arc::clone(&self.services);
+        let data = Bytes::copy_from_slice(compact_lines(data).as_bytes());
+        let call = UpdatePresence { services, who, room: room.clone(), policy, data };
+        let future =
+            Box::pin(
+                async move { Outcome::PresenceUpdated { result: call.execute().await, room } },
+            );
+        self.call(slot, command, None, future);
+    }
+
+    pub(super) fn finish_presence_update(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        result: Result<(), PresenceRefused>,
+        host: &mut Host<'_>,
+    ) {
+        match result {
+            Ok(()) if command.is_some() => {
+                self.tell(slot, &ServerFrame::PresenceUpdated { id: command, room }, host);
+            }
+            Ok(()) => {}
+            Err(error) => self.refuse(slot, command, &error.into(), host),
+        }
+    }
+
+    pub(super) fn refuse_non_member(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        host: &mut Host<'_>,
+    ) {
+        let message = "subscribe to the room first";
+        let refusal = Refusal::new(ErrorCode::NotSubscribed, message).field("room");
+        self.refuse(slot, command, &refusal, host);
+    }
+}

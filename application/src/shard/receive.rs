@@ -1,0 +1,244 @@
+//! Reading commands: one text may hold several; one is carried out at a time.
+//!
+//! What waits behind a cold call stays text, bounded in number and bytes; when that is full the
+//! socket is not read. So a connection's order is kept, and only a pushy client is slowed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::codes::{CloseCode, ErrorCode};
+use domain::protocol::{self, ClientFrame, Rejected, ServerFrame};
+
+use super::calls::Outcome;
+use super::open::request_id;
+use super::{Host, Shard, Slot};
+use crate::extensions::handlers::HandlerEffect;
+use crate::refusal::Refusal;
+use crate::use_cases::handle_message::HandleMessage;
+
+/// The most bytes that wait before it is known who a connection is.
+const UNGREETED_INBOX_BYTES_MAX: usize = 4 << 10;
+
+impl Shard {
+    pub(super) fn receive(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        entry.life.heard(host.now.monotonic);
+        if entry.busy || entry.inbox.is_some() {
+            self.put_in_inbox(slot, text, host);
+        } else {
+            self.read(slot, text, host);
+        }
+    }
+
+    /// Carries out the commands of a text until one has to be waited for; the rest waits.
+    fn read(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) {
+        let mut frames = protocol::decode(text);
+        while let Some(frame) = frames.next() {
+            match frame {
+                Ok(frame) => self.take_frame(slot, frame, host),
+                Err(rejected) => self.take_rejected(slot, rejected, host),
+            }
+            match self.table.get_mut(slot) {
+                None => return,
+                Some(entry) if entry.busy => {
+                    let rest = frames.rest();
+                    if !rest.is_empty() {
+                        let inbox = entry.inbox.get_or_insert_default();
+                        inbox.bytes += rest.len();
+                        inbox.texts.push_front(rest.into());
+                    }
+                    return;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn put_in_inbox(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) {
+        let limits = &self.services.rules.limits;
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let bytes_max =
+            if entry.greeted { limits.inbox_bytes_max } else { UNGREETED_INBOX_BYTES_MAX };
+        let inbox = entry.inbox.get_or_insert_default();
+        inbox.bytes += text.len();
+        inbox.texts.push_back(text.into());
+        let full = inbox.texts.len() >= limits.inbox_messages_max || inbox.bytes >= bytes_max;
+        if full && !inbox.paused {
+            inbox.paused = true;
+            host.outbox.set_reading(slot, false);
+        }
+    }
+
+    /// Goes on with what waited.
+    pub(super) fn read_inbox(&mut self, slot: Slot, host: &mut Host<'_>) {
+        while let Some(entry) = self.table.get_mut(slot) {
+            if entry.busy {
+                return;
+            }
+            let Some(inbox) = &mut entry.inbox else { return };
+            let Some(text) = inbox.texts.pop_front() else {
+                let paused = inbox.paused;
+                entry.inbox = None;
+                if paused {
+                    host.outbox.set_reading(slot, true);
+                }
+                return;
+            };
+            inbox.bytes -= text.len();
+            self.read(slot, &text, host);
+        }
+    }
+
+    fn take_rejected(&mut self, slot: Slot, rejected: Rejected, host: &mut Host<'_>) {
+        let limit = self.services.rules.limits.unparsable;
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        if rejected.strike && entry.unparsable.take(limit, host.now.monotonic).is_err() {
+            self.end(slot, CloseCode::MalformedMessages, None, host);
+            return;
+        }
+        let refusal = Refusal {
+            code: rejected.code,
+            message: rejected.message,
+            field: rejected.field,
+            retry_after: None,
+        };
+        self.refuse(slot, rejected.id, &refusal, host);
+    }
+
+    fn take_frame(&mut self, slot: Slot, frame: ClientFrame<'_>, host: &mut Host<'_>) {
+        if matches!(frame, ClientFrame::Pong) || !self.admit_command(slot, frame.id(), host) {
+            return;
+        }
+        let id = frame.id();
+        match frame {
+            ClientFrame::Connect { token, .. } => {
+                self.connect(slot, id, token.map(|token| token.as_str().to_owned()), host);
+            }
+            ClientFrame::Pong => {}
+            ClientFrame::Ping { .. } => self.tell(slot, &ServerFrame::Pong { id }, host),
+            frame if !self.table.get(slot).is_some_and(|entry| entry.greeted) => {
+                let message = "say who you are with connect first";
+                let refusal = Refusal::new(ErrorCode::NotConnected, message);
+                self.refuse(slot, frame.id(), &refusal, host);
+            }
+            ClientFrame::Subscribe { room, since, presence, .. } => {
+                self.subscribe(slot, id, &room, since, presence, host);
+            }
+            ClientFrame::Unsubscribe { room, .. } => self.unsubscribe(slot, id, &room, host),
+            ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, .. } => {
+                let publish = super::publish::Command { id, room, msg_id, echo, class, key, ttl };
+                self.publish(slot, publish, data, host);
+            }
+            ClientFrame::Presence { room, .. } => self.presence(slot, id, room, host),
+            ClientFrame::PresenceUpdate { room, data, .. } => {
+                self.presence_update(slot, id, room, data, host);
+            }
+            ClientFrame::History { room, since, limit, .. } => {
+                self.history(slot, id, room, since, limit, host);
+            }
+            ClientFrame::Refresh { token, .. } => {
+                self.refresh(slot, id, token.as_str().to_owned());
+            }
+            ClientFrame::Status { .. } => self.status(slot, id, host),
+            ClientFrame::Other { kind, body, .. } => self.other(slot, id, &kind, body, host),
+        }
+    }
+
+    /// Whether a command may come now. One that comes too fast is refused; a client that goes on
+    /// regardless is closed.
+    fn admit_command(&mut self, slot: Slot, id: Option<u64>, host: &mut Host<'_>) -> bool {
+        let limits = &self.services.rules.limits;
+        let Some(entry) = self.table.get_mut(slot) else { return false };
+        let Err(wait) = entry.commands.take(limits.commands, host.now.monotonic) else {
+            return true;
+        };
+        if entry.refused_commands.take(limits.refused_commands, host.now.monotonic).is_err() {
+            self.end(slot, CloseCode::RateLimited, Some(wait), host);
+            return false;
+        }
+        let message = "commands come too fast";
+        let refusal = Refusal::new(ErrorCode::RateLimited, message).retry_after(wait);
+        self.refuse(slot, id, &refusal, host);
+        false
+    }
+
+    fn status(&mut self, slot: Slot, id: Option<u64>, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get(slot) else { return };
+        let (who, opened_at) = (Arc::clone(&entry.who), entry.opened_at);
+        let rooms: Vec<_> = entry
+            .rooms
+            .rooms()
+            .filter_map(|key| self.rooms.get(key).map(|slice| slice.id.clone()))
+            .collect();
+        let status = ServerFrame::Status {
+            id,
+            connection_id: who.connection,
+            user_id: who.principal.user.as_ref(),
+            rooms: &rooms.iter().collect::<Vec<_>>(),
+            connected_since: opened_at,
+            queue_bytes: host.outbox.queued_bytes(slot),
+            request_id: &request_id(who.connection),
+        };
+        self.tell(slot, &status, host);
+    }
+
+    /// A message type that the protocol does not have: the host's, or nobody's.
+    fn other(&mut self, slot: Slot, id: Option<u64>, kind: &str, body: &str, host: &mut Host<'_>) {
+        let Some(handler) = self.services.rules.handlers.of(kind).cloned() else {
+            let message = "this server handles no such type";
+            let refusal = Refusal::new(ErrorCode::UnknownType, message).field("type");
+            self.refuse(slot, id, &refusal, host);
+            return;
+        };
+        let Some(who) = self.who(slot) else { return };
+        let services = Arc::clone(&self.services);
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let call = HandleMessage { services, who, handler, body };
+        let future = Box::pin(async move { Outcome::Handled(call.execute().await) });
+        self.call(slot, id, None, future);
+    }
+
+    pub(super) fn finish_handler(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        result: Result<Vec<HandlerEffect>, Refusal>,
+        host: &mut Host<'_>,
+    ) {
+        let effects = match result {
+            Ok(effects) => effects,
+            Err(refusal) => return self.refuse(slot, command, &refusal, host),
+        };
+        for effect in effects.into_iter().rev() {
+            // Joins and leaves take their turn as commands of the connection, before those that
+            // wait already; hence in reverse.
+            let frame = match &effect {
+                HandlerEffect::Join(room) => ClientFrame::Subscribe {
+                    id: None,
+                    room: room.clone(),
+                    since: None,
+                    presence: false,
+                },
+                HandlerEffect::Leave(room) => {
+                    ClientFrame::Unsubscribe { id: None, room: room.clone() }
+                }
+                HandlerEffect::Reply { kind, data } => {
+                    let body = std::str::from_utf8(data).unwrap_or("null");
+                    self.tell(slot, &ServerFrame::Reply { id: command, kind, body }, host);
+                    continue;
+                }
+                HandlerEffect::Close(code) => {
+                    self.end(slot, *code, None, host);
+                    return;
+                }
+                HandlerEffect::Publish { .. } => continue,
+            };
+            let text = protocol::encode_client(&frame);
+            if let Some(entry) = self.table.get_mut(slot) {
+                let inbox = entry.inbox.get_or_insert_default();
+                inbox.bytes += text.len();
+                inbox.texts.push_front(text.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! A shard's slices of rooms: who of its connections is in, who is on the way, and how far the
+//! slice has seen the room's log.
+//!
+//! A slice must never deliver out of order: publications pass through it in the broker's order or
+//! wait until a hole before them is filled or named.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::policy::NamespacePolicy;
+use domain::position::{Offset, Position};
+use domain::room::RoomId;
+use smallvec::SmallVec;
+
+use super::Slot;
+use crate::ports::SubscriptionToken;
+use crate::ports::outbox::Frame;
+use crate::published::Published;
+
+/// A slice's place in its shard; with a generation, like a slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RoomKey {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+/// One live member.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    /// [`VACATED`] while a walk is under way and the member has left.
+    pub(super) slot: Slot,
+    /// How many items the slice had accepted when it became live: those it has already.
+    pub(super) accepted: u64,
+    /// Whether it follows presence.
+    pub(super) presence: bool,
+}
+
+/// Marks a member that left during a walk, so that places stay what they are until its end.
+pub(super) const VACATED: Slot = Slot { index: u32::MAX, generation: u32::MAX };
+
+/// A connection on its way in: it gets the log page by page while live messages are held.
+#[derive(Debug)]
+pub(super) struct Joiner {
+    pub(super) slot: Slot,
+    pub(super) presence: bool,
+    pub(super) held: Held,
+    /// Where it stands once it needs no further page: live as soon as the slice is there too.
+    pub(super) reached: Option<Position>,
+}
+
+/// Publications that wait, bounded in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) publications: VecDeque<Arc<Published>>,
+    bytes: usize,
+    /// Something did not fit: what is held is not all.
+    pub(super) overflowed: bool,
+}
+
+impl Held {
+    pub(super) fn push(&mut self, published: &Arc<Published>, bytes_max: usize) {
+        // What a held publication keeps alive besides its data.
+        let bytes = published.publication.data.len() + 256;
+        if self.overflowed || self.bytes + bytes > bytes_max {
+            self.overflowed = true;
+            self.publications.clear();
+            self.bytes = 0;
+            return;
+        }
+        self.bytes += bytes;
+        self.publications.push_back(Arc::clone(published));
+    }
+}
+
+/// Something for the members, encoded and in its place.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) frame: Frame,
+    /// Only for members who follow presence.
+    pub(super) for_followers: bool,
+    /// A member of this shard who sent it and does not want it back.
+    pub(super) silent: Option<Silent>,
+}
+
+/// A publish with `echo:false` of a connection of this shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silent {
+    pub(super) slot: Slot,
+    /// Its place; none for classes without one, whose `ack` does not wait for it.
+    pub(super) offset: Option<Offset>,
+    pub(super) command: Option<u64>,
+}
+
+/// A batch on its way through the members.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) frames: Vec<Frame>,
+    pub(super) joined: Bytes,
+    pub(super) for_followers: bool,
+    /// How many items the slice had accepted before the first of the batch.
+    pub(super) first: u64,
+    /// The next member to serve.
+    pub(super) next: usize,
+    /// Who of this shard sent which frame and does not want it back.
+    pub(super) silent: SmallVec<[(usize, Silent); 2]>,
+    pub(super) vacated: bool,
+}
+
+/// A room as far as this shard is concerned.
+#[derive(Debug)]
+pub(super) struct RoomSlice {
+    pub(super) generation: u32,
+    pub(super) id: RoomId,
+    pub(super) policy: Arc<NamespacePolicy>,
+    pub(super) token: SubscriptionToken,
+    pub(super) members: Vec<Member>,
+    pub(super) joiners: Vec<Joiner>,
+    /// The newest position that has passed through; none before the first.
+    pub(super) seen: Option<Position>,
+    /// How many items have passed through.
+    pub(super) accepted: u64,
+    /// Passed through, not yet on their way to the members.
+    pub(super) pending: VecDeque<Item>,
+    pub(super) walk: Option<Box<Walk>>,
+    /// What waits behind a hole that is being filled.
+    pub(super) fill: Option<Held>,
+    /// Whether the slice is in the shard's list of rooms with something to send.
+    pub(super) queued: bool,
+    /// Whether its position is being compared with the broker's.
+    pub(super) looking: bool,
+    /// Where the broker stood when it was last ahead of a room without a log; if the slice is
+    /// not there by the next look, that much is lost.
+    pub(super) suspect: Option<Position>,
+}
+
+impl RoomSlice {
+    pub(super) fn is_unused(&self) -> bool {
+        self.members.is_empty() && self.joiners.is_empty()
+    }
+
+    pub(super) fn joiner(&mut self, slot: Slot) -> Option<&mut Joiner> {
+        self.joiners.iter_mut().find(|joiner| joiner.slot == slot)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Rooms {
+    slices: Vec<Option<Box<RoomSlice>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    index: BTreeMap<RoomId, RoomKey>,
+    /// Grows with each slice, so that a later subscription of a room has a larger token.
+    tokens: u64,
+}
+
+impl Rooms {
+    pub(super) fn find(&self, room: &RoomId) -> Option<RoomKey> {
+        self.index.get(room).copied()
+    }
+
+    pub(super) fn find_or_create(
+        &mut self,
+        room: &RoomId,
+        policy: &Arc<NamespacePolicy>,
+    ) -> RoomKey {
+        if let Some(key) = self.find(room) {
+            return key;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slices.push(None);
+            self.generations.push(0);
+            self.slices.len() as u32 - 1
+        });
+        let key = RoomKey { index, generation: self.generations[index as usize] };
+        self.tokens += 1;
+        self.slices[index as usize] = Some(Box::new(RoomSlice {
+            generation: key.generation,
+            id: room.clone(),
+            policy: Arc::clone(policy),
+            token: SubscriptionToken(self.tokens),
+            members: Vec::new(),
+            joiners: Vec::new(),
+            seen: None,
+            accepted: 0,
+            pending: VecDeque::new(),
+            walk: None,
+            fill: None,
+            queued: false,
+            looking: false,
+            suspect: None,
+        }));
+        self.index.insert(room.clone(), key);
+        key
+    }
+
+    pub(super) fn get(&self, key: RoomKey) -> Option<&RoomSlice> {
+        let slice = self.slices.get(key.index as usize)?.as_deref()?;
+        (slice.generation == key.generation).then_some(slice)
+    }
+
+    pub(super) fn get_mut(&mut self, key: RoomKey) -> Option<&mut RoomSlice> {
+        let slice = self.slices.get_mut(key.index as usize)?.as_deref_mut()?;
+        (slice.generation == key.generation).then_some(slice)
+    }
+
+    /// Takes a slice out, for as long as it is walked; `put_back` must follow.
+    pub(super) fn take(&mut self, key: RoomKey) -> Option<Box<RoomSlice>> {
+        self.get(key)?;
+        self.slices[key.index as usize].take()
+    }
+
+    pub(super) fn put_back(&mut self, key: RoomKey, slice: Box<RoomSlice>) {
+        self.slices[key.index as usize] = Some(slice);
+    }
+
+    pub(super) fn remove(&mut self, key: RoomKey) -> Option<Box<RoomSlice>> {
+        let slice = self.take(key)?;
+        self.index.remove(&slice.id);
+        let generation = &mut self.generations[key.index as usize];
+        *generation = generation.wrapping_add(1);
+        self.free.push(key.index);
+        Some(slice)
+    }
+
+    /// All slices, in the order of the rooms' names.
+    pub(super) fn keys(&self) -> impl Iterator<Item = RoomKey> + '_ {
+        self.index.values().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+}

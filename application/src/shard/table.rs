@@ -1,0 +1,138 @@
+//! The connections of a shard, by slot.
+//!
+//! A slot that is used again has another generation, so an answer that comes late finds nobody
+//! rather than a stranger.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use domain::connection::Connection;
+use domain::id::ConnectionId;
+use domain::membership::Membership;
+use domain::position::Offset;
+use domain::rate_limit::RateLimiter;
+use domain::time::{Monotonic, Wall};
+
+use super::Slot;
+use super::rooms::RoomKey;
+use crate::directory::Admission;
+use crate::extensions::middleware::Who;
+
+/// One connection.
+pub(super) struct Entry {
+    pub(super) generation: u32,
+    pub(super) who: Arc<Who>,
+    pub(super) life: Connection,
+    pub(super) rooms: Membership<RoomKey, u32>,
+    /// Whether `hello` has been sent: commands are read from then on.
+    pub(super) greeted: bool,
+    /// Whether `connect` may not come any more: a token came, or it came, or a room was joined.
+    pub(super) identified: bool,
+    /// Whether a cold call is under way; commands wait in the inbox then.
+    pub(super) busy: bool,
+    /// Only while something waits.
+    pub(super) inbox: Option<Box<Inbox>>,
+    pub(super) commands: RateLimiter,
+    pub(super) refused_commands: RateLimiter,
+    pub(super) unparsable: RateLimiter,
+    pub(super) opened_at: Wall,
+    /// The one entry of the timer wheel that counts; earlier ones are stale.
+    pub(super) visit_at: Monotonic,
+    pub(super) admission: Option<Admission>,
+    /// Publishes with `echo:false` whose place in the order is still to come or was just there.
+    pub(super) echoes: Vec<Echo>,
+    /// Set while draining: close as soon as nothing is under way.
+    pub(super) leaving: bool,
+}
+
+/// A publish with `echo:false`: the `ack` stands where the message would. Written down by
+/// whichever comes first, the answer of the broker or the publication; the second removes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Echo {
+    pub(super) room: RoomKey,
+    pub(super) offset: Offset,
+    pub(super) command: Option<u64>,
+    pub(super) acknowledged: bool,
+}
+
+/// Messages that wait behind a cold call, as they came.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pub(super) texts: VecDeque<Box<str>>,
+    pub(super) bytes: usize,
+    /// Whether the host was told to stop reading.
+    pub(super) paused: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    entries: Vec<Option<Box<Entry>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    by_id: HashMap<ConnectionId, Slot>,
+    /// When anything was last sent, by slot; apart from the entries so that a delivery touches
+    /// eight bytes of it.
+    pub(super) sent_at: Vec<Monotonic>,
+}
+
+impl Table {
+    /// A slot that nobody uses; it stays reserved until `insert` or `release`.
+    pub(super) fn reserve(&mut self) -> Slot {
+        if let Some(index) = self.free.pop() {
+            return Slot { index, generation: self.generations[index as usize] };
+        }
+        let index = self.entries.len() as u32;
+        self.entries.push(None);
+        self.generations.push(0);
+        self.sent_at.push(Monotonic::START);
+        Slot { index, generation: 0 }
+    }
+
+    pub(super) fn insert(&mut self, slot: Slot, entry: Box<Entry>) {
+        self.by_id.insert(entry.who.connection, slot);
+        self.entries[slot.index as usize] = Some(entry);
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Entry> {
+        let entry = self.entries.get(slot.index as usize)?.as_deref()?;
+        (entry.generation == slot.generation).then_some(entry)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(slot.index as usize)?.as_deref_mut()?;
+        (entry.generation == slot.generation).then_some(entry)
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Box<Entry>> {
+        self.get(slot)?;
+        let entry = self.entries[slot.index as usize].take()?;
+        self.by_id.remove(&entry.who.connection);
+        self.release(slot);
+        Some(entry)
+    }
+
+    /// Gives a reserved slot back.
+    pub(super) fn release(&mut self, slot: Slot) {
+        let generation = &mut self.generations[slot.index as usize];
+        *generation = generation.wrapping_add(1);
+        self.free.push(slot.index);
+    }
+
+    pub(super) fn slot_of(&self, connection: ConnectionId) -> Option<Slot> {
+        self.by_id.get(&connection).copied()
+    }
+
+    pub(super) fn slots(&self) -> Vec<Slot> {
+        let entries = self.entries.iter().enumerate();
+        entries
+            .filter_map(|(index, entry)| {
+                let generation = entry.as_ref()?.generation;
+                Some(Slot { index: index as u32, generation })
+            })
+            .collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}

@@ -1,0 +1,75 @@
+//! Saying something to one connection.
+//!
+//! A frame is encoded once here and given away; nothing here decides what to say.
+
+use bytes::Bytes;
+use domain::delivery::Class;
+use domain::protocol::ServerFrame;
+
+use super::{Host, Shard, Slot};
+use crate::ports::outbox::{Batch, Delivered, Frame};
+use crate::refusal::Refusal;
+
+/// Above this the shard's encoding buffer is given back after use.
+const SCRATCH_BYTES_KEPT: usize = 256 << 10;
+
+impl Shard {
+    /// Encodes a frame and gives it to one connection.
+    pub(super) fn tell(&mut self, slot: Slot, frame: &ServerFrame<'_>, host: &mut Host<'_>) {
+        let bytes = self.encode(frame, host);
+        self.give(slot, bytes, host);
+    }
+
+    /// Encodes and frames; for a frame that goes to many.
+    pub(super) fn encode(&mut self, frame: &ServerFrame<'_>, host: &mut Host<'_>) -> Bytes {
+        self.scratch.clear();
+        frame.encode(host.now.wall, &mut self.scratch);
+        let bytes = host.outbox.frame(&self.scratch);
+        if self.scratch.capacity() > SCRATCH_BYTES_KEPT {
+            self.scratch = Vec::new();
+        }
+        bytes
+    }
+
+    /// Gives framed bytes to one connection, in their turn.
+    pub(super) fn give(&mut self, slot: Slot, bytes: Bytes, host: &mut Host<'_>) {
+        let frame = Frame { bytes, class: Class::Reliable, key: None };
+        let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(&frame) };
+        let delivered = host.outbox.deliver(slot, &batch);
+        self.delivered(slot, delivered, host);
+    }
+
+    /// Notes what became of a delivery.
+    pub(super) fn delivered(&mut self, slot: Slot, delivered: Delivered, host: &Host<'_>) {
+        match delivered {
+            Delivered::Taken => {
+                if let Some(sent_at) = self.table.sent_at.get_mut(slot.index as usize) {
+                    *sent_at = host.now.monotonic;
+                }
+            }
+            Delivered::Refused => self.refused.push(slot),
+            // The host tells of the end itself.
+            Delivered::Gone => {}
+        }
+    }
+
+    /// Answers a command that can't be carried out.
+    pub(super) fn refuse(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        refusal: &Refusal,
+        host: &mut Host<'_>,
+    ) {
+        let retry_after_ms =
+            refusal.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let frame = ServerFrame::Error {
+            id: command,
+            code: refusal.code,
+            message: &refusal.message,
+            field: refusal.field.as_deref(),
+            retry_after_ms,
+        };
+        self.tell(slot, &frame, host);
+    }
+}

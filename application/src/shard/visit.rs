@@ -1,0 +1,50 @@
+//! Use case *heartbeat sweep*: looks after connections when their time has come.
+
+use domain::connection::Effect;
+use domain::protocol::ServerFrame;
+use domain::time::Monotonic;
+
+use super::{Host, Shard, Slot};
+
+impl Shard {
+    /// Makes the next visit of a connection the one at `at`.
+    pub(super) fn visit_at(&mut self, slot: Slot, at: Monotonic) {
+        if let Some(entry) = self.table.get_mut(slot) {
+            entry.visit_at = at;
+            self.timers.add(at, (slot, at));
+        }
+    }
+
+    pub(super) fn tick(&mut self, host: &mut Host<'_>) {
+        let mut due = Vec::new();
+        self.timers.advance(host.now.monotonic, &mut due);
+        for (slot, at) in due {
+            self.visit(slot, at, host);
+        }
+        if let Some(interval) = self.services.rules.limits.position_check
+            && host.now.monotonic >= self.position_check_at
+        {
+            self.position_check_at = host.now.monotonic.after(interval);
+            self.look_at_positions();
+        }
+    }
+
+    fn visit(&mut self, slot: Slot, at: Monotonic, host: &mut Host<'_>) {
+        let sent_at = self.table.sent_at.get(slot.index as usize).copied().unwrap_or_default();
+        let timing = self.services.rules.timing;
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        if entry.visit_at != at {
+            return;
+        }
+        let (effect, next) = entry.life.visit(host.now, sent_at, &timing);
+        match effect {
+            None => {}
+            Some(Effect::Ping) => self.tell(slot, &ServerFrame::Ping, host),
+            Some(Effect::TokenExpiring(expires_at)) => {
+                self.tell(slot, &ServerFrame::TokenExpiring { expires_at }, host);
+            }
+            Some(Effect::Close(code)) => return self.end(slot, code, None, host),
+        }
+        self.visit_at(slot, next);
+    }
+}

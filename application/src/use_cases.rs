@@ -1,0 +1,15 @@
+//! The use cases that wait for a port: each a value that owns its data, with one public method,
+//! `execute`. What needs no waiting is done by the shard at once.
+//!
+//! A use case must never borrow a shard or send anything itself: it answers, and the shard acts.
+
+pub mod authenticate;
+pub mod broadcast_message;
+pub mod handle_message;
+pub mod join_room;
+pub mod leave_room;
+pub mod list_presence;
+pub mod publish_message;
+pub mod read_history;
+pub mod recover_room;
+pub mod update_presence;

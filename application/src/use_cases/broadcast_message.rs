@@ -1,0 +1,76 @@
+//! Publishes one message to several rooms, for the server API.
+//!
+//! The caller has been authorised by its key; it must never be reached from a client connection.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::delivery::Class;
+use domain::id::{ClientId, MessageId, MessageKey};
+use domain::message::{Publish, Publisher, Sender};
+use domain::room::RoomId;
+use std::time::Duration;
+use thiserror::Error;
+
+use crate::ports::{PublishError, Receipt};
+use crate::services::Services;
+
+/// A message for one or more rooms.
+pub struct BroadcastMessage {
+    /// The node's services.
+    pub services: Arc<Services>,
+    /// The name of the API key, whose `msg_id`s these are.
+    pub key_name: ClientId,
+    /// The rooms.
+    pub rooms: Vec<RoomId>,
+    /// The published JSON.
+    pub data: Bytes,
+    /// How it is delivered; none takes each room's default.
+    pub class: Option<Class>,
+    /// What it replaces.
+    pub key: Option<MessageKey>,
+    /// The caller's name for it.
+    pub msg_id: Option<MessageId>,
+    /// How long it may be delivered.
+    pub ttl: Option<Duration>,
+}
+
+/// Why a room did not get it.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum BroadcastError {
+    /// The room's namespace is not one that this server has.
+    #[error("no such namespace")]
+    UnknownRoom,
+    /// The broker did not take it.
+    #[error("the broker did not take it")]
+    Broker(#[source] PublishError),
+}
+
+impl BroadcastMessage {
+    /// Publishes to each room in order and answers for each.
+    pub async fn execute(self) -> Vec<(RoomId, Result<Receipt, BroadcastError>)> {
+        let mut answers = Vec::with_capacity(self.rooms.len());
+        for room in &self.rooms {
+            answers.push((room.clone(), self.publish_to(room).await));
+        }
+        answers
+    }
+
+    async fn publish_to(&self, room: &RoomId) -> Result<Receipt, BroadcastError> {
+        let Services { ports, rules, .. } = &*self.services;
+        let policy = rules.policies.of(room).ok_or(BroadcastError::UnknownRoom)?;
+        let publish = Publish {
+            room: room.clone(),
+            publisher: Publisher::ApiKey(self.key_name.clone()),
+            msg_id: self.msg_id.clone(),
+            class: self.class.unwrap_or(policy.default_class),
+            key: self.key.clone(),
+            sender: Sender::default(),
+            data: self.data.clone(),
+            ttl: self.ttl,
+            origin: None,
+            at: ports.clock.now().wall,
+        };
+        ports.broker.publish(publish, policy).await.map_err(BroadcastError::Broker)
+    }
+}

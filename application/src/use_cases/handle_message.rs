@@ -1,0 +1,111 @@
+//! Runs the host's handler for a message type of its own.
+//!
+//! Effects on the connection are answered, not carried out; publishes go through the same use
+//! case and the same checks as a client's own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::codes::ErrorCode;
+use domain::message::{Publish, Publisher, Sender};
+
+use crate::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
+use crate::extensions::middleware::{Inbound, Who};
+use crate::refusal::Refusal;
+use crate::services::Services;
+use crate::use_cases::publish_message::PublishMessage;
+
+/// A message of a registered type.
+pub struct HandleMessage {
+    /// The node's services.
+    pub services: Arc<Services>,
+    /// Who sent it.
+    pub who: Arc<Who>,
+    /// The handler of its type.
+    pub handler: Arc<dyn MessageHandler>,
+    /// The whole frame, as JSON.
+    pub body: Bytes,
+}
+
+impl HandleMessage {
+    /// The most effects of one message; a handler that wants more is at fault.
+    pub const EFFECTS_MAX: usize = 64;
+
+    /// Validates, handles, publishes, and answers what is left to do.
+    ///
+    /// # Errors
+    /// The answer that the client gets.
+    pub async fn execute(self) -> Result<Vec<HandlerEffect>, Refusal> {
+        let body = std::str::from_utf8(&self.body).unwrap_or_default();
+        let kind = self.handler.message_type();
+        let inbound = Inbound { kind, room: None, body };
+        let chain = &self.services.rules.middleware;
+        let context = chain.process_message(&self.who, inbound).await?;
+        self.handler.validate(body)?;
+        let message =
+            HandlerMessage { who: Arc::clone(&self.who), body: self.body.clone(), context };
+        let effects = self.handler.handle(message).await?;
+        if effects.len() > Self::EFFECTS_MAX {
+            tracing::error!(kind, effects = effects.len(), "a handler wants too many effects");
+            return Err(Refusal::internal());
+        }
+        let mut left = Vec::new();
+        for effect in effects {
+            match effect {
+                HandlerEffect::Publish { room, data, class } => {
+                    let policy = self.services.rules.policies.of(&room).cloned();
+                    let policy = policy
+                        .ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "no such namespace"))?;
+                    let publish = self.publish(room, data, class);
+                    let publish = PublishMessage {
+                        services: Arc::clone(&self.services),
+                        who: Arc::clone(&self.who),
+                        policy,
+                        publish,
+                    };
+                    publish.execute().await?;
+                }
+                HandlerEffect::Reply { .. }
+                | HandlerEffect::Join(_)
+                | HandlerEffect::Leave(_)
+                | HandlerEffect::Close(_) => left.push(effect),
+            }
+        }
+        Ok(left)
+    }
+
+    fn publish(
+        &self,
+        room: domain::room::RoomId,
+        data: Bytes,
+        class: domain::delivery::Class,
+    ) -> Publish {
+        Publish {
+            room,
+            publisher: publisher(&self.who),
+            msg_id: None,
+            class,
+            key: None,
+            sender: sender(&self.who),
+            data,
+            ttl: None,
+            origin: None,
+            at: self.services.ports.clock.now().wall,
+        }
+    }
+}
+
+/// Whose `msg_id`s a connection's publishes carry: its user's, else its client's.
+#[must_use]
+pub fn publisher(who: &Who) -> Publisher {
+    match &who.principal.user {
+        Some(user) => Publisher::User(user.clone()),
+        None => Publisher::Client(who.client.clone()),
+    }
+}
+
+/// How members see a connection's publishes.
+#[must_use]
+pub fn sender(who: &Who) -> Sender {
+    Sender { user: who.principal.user.clone(), connection: Some(who.connection) }
+}

@@ -1,0 +1,161 @@
+//! Makes a connection a member of a room: subscribes the shard, enters presence, and reads what
+//! the client missed.
+//!
+//! The order matters: subscribe first, read second, so that no message falls between the log and
+//! the live stream. It must never subscribe for somebody who may not.
+
+use std::sync::Arc;
+
+use domain::policy::NamespacePolicy;
+use domain::position::Position;
+use domain::presence::PresenceKey;
+use domain::principal::Action;
+use domain::room::RoomId;
+use thiserror::Error;
+
+use crate::extensions::middleware::{Inbound, Who};
+use crate::mailbox::Mailbox;
+use crate::ports::{BrokerError, PresenceError, SubscriptionToken};
+use crate::published::Published;
+use crate::refusal::Refusal;
+use crate::services::Services;
+use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
+
+/// A connection that wants to be a member.
+pub struct JoinRoom {
+    /// The node's services.
+    pub services: Arc<Services>,
+    /// Who joins.
+    pub who: Arc<Who>,
+    /// The room.
+    pub room: RoomId,
+    /// Its policy.
+    pub policy: Arc<NamespacePolicy>,
+    /// What the client has; none begins with what comes next.
+    pub since: Option<Position>,
+    /// Whether the client wants to follow who comes and goes.
+    pub presence: bool,
+    /// Where the shard gets its mail.
+    pub mailbox: Arc<Mailbox>,
+    /// The shard's subscription.
+    pub token: SubscriptionToken,
+}
+
+/// What the new member begins with.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// Where the room stood when the shard's subscription took effect.
+    pub top: Position,
+    /// What it missed, or where the room stands if it named no position.
+    pub page: RecoveredPage,
+    /// Whether everything it missed is there or follows.
+    pub recovered: bool,
+    /// The newest `latest` message of each key.
+    pub latest: Vec<Arc<Published>>,
+}
+
+/// Why a connection is not a member.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum JoinRefused {
+    /// The policy and the token do not allow it.
+    #[error("not allowed")]
+    Denied,
+    /// A middleware refused.
+    #[error("a middleware refused the message")]
+    Middleware(Refusal),
+    /// The broker did not answer.
+    #[error("the broker did not answer")]
+    Broker(#[source] BrokerError),
+    /// Presence did not answer.
+    #[error("presence did not answer")]
+    Presence(#[source] PresenceError),
+}
+
+impl From<JoinRefused> for Refusal {
+    fn from(error: JoinRefused) -> Self {
+        match error {
+            JoinRefused::Denied => Self::denied(),
+            JoinRefused::Middleware(refusal) => refusal,
+            JoinRefused::Broker(BrokerError::Unavailable { retry_after })
+            | JoinRefused::Presence(PresenceError::Unavailable { retry_after }) => {
+                Self::unavailable(retry_after)
+            }
+            JoinRefused::Presence(PresenceError::NotPresent) => Self::internal(),
+        }
+    }
+}
+
+/// Under which name a connection is listed.
+#[must_use]
+pub fn presence_key(who: &Who) -> PresenceKey {
+    match &who.principal.user {
+        Some(user) => PresenceKey::User(user.clone()),
+        None => PresenceKey::Anonymous(who.connection),
+    }
+}
+
+impl JoinRoom {
+    /// Checks, subscribes, enters and reads.
+    ///
+    /// # Errors
+    /// [`JoinRefused`] says why it is not a member; presence has been left again then.
+    pub async fn execute(self) -> Result<Joined, JoinRefused> {
+        self.authorize().await?;
+        let ports = &self.services.ports;
+        let top = ports
+            .broker
+            .subscribe(&self.room, &self.policy, &self.mailbox, self.token)
+            .await
+            .map_err(JoinRefused::Broker)?;
+        let listed = self.policy.presence_listed.then(|| presence_key(&self.who));
+        if let Some(key) = &listed {
+            let entered = ports.presence.enter(&self.room, key, self.who.connection).await;
+            entered.map_err(JoinRefused::Presence)?;
+        }
+        let page = match self.since {
+            None => RecoveredPage {
+                gap: None,
+                messages: Vec::new(),
+                reached: top.bounds.top(),
+                more: false,
+            },
+            Some(since) => match self.recover(since).await {
+                Ok(page) => page,
+                Err(error) => {
+                    if let Some(key) = &listed {
+                        ports.presence.leave(&self.room, key, self.who.connection).await;
+                    }
+                    return Err(JoinRefused::Broker(error));
+                }
+            },
+        };
+        let recovered = self.since.is_some() && page.gap.is_none();
+        Ok(Joined { top: top.bounds.top(), page, recovered, latest: top.latest })
+    }
+
+    async fn authorize(&self) -> Result<(), JoinRefused> {
+        let may = |action| self.who.principal.may(action, &self.room, &self.policy);
+        // Following who comes and goes is a right of its own; so is reading the log, but not for
+        // what was missed while away: that belongs to the subscription.
+        if !may(Action::Subscribe) || (self.presence && !may(Action::Presence)) {
+            return Err(JoinRefused::Denied);
+        }
+        if self.services.rules.middleware.is_empty() {
+            return Ok(());
+        }
+        let inbound = Inbound { kind: "subscribe", room: Some(self.room.as_str()), body: "" };
+        let asked = self.services.rules.middleware.process_message(&self.who, inbound).await;
+        asked.map(drop).map_err(JoinRefused::Middleware)
+    }
+
+    async fn recover(&self, since: Position) -> Result<RecoveredPage, BrokerError> {
+        let recover = RecoverRoom {
+            services: Arc::clone(&self.services),
+            room: self.room.clone(),
+            policy: Arc::clone(&self.policy),
+            since,
+            own_hole: false,
+        };
+        recover.execute().await
+    }
+}

@@ -1,0 +1,87 @@
+//! Lists who is in a room.
+//!
+//! It must never tell who may not look whether anybody is there.
+
+use std::sync::Arc;
+
+use domain::codes::ErrorCode;
+use domain::policy::NamespacePolicy;
+use domain::presence::PresenceList;
+use domain::principal::Action;
+use domain::room::RoomId;
+use thiserror::Error;
+
+use crate::extensions::middleware::{Inbound, Who};
+use crate::ports::PresenceError;
+use crate::refusal::Refusal;
+use crate::services::Services;
+
+/// A question for the members of a room.
+pub struct ListPresence {
+    /// The node's services.
+    pub services: Arc<Services>,
+    /// Who asks.
+    pub who: Arc<Who>,
+    /// The room.
+    pub room: RoomId,
+    /// Its policy.
+    pub policy: Arc<NamespacePolicy>,
+}
+
+/// Why there is no list, or why presence data was not changed.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum PresenceRefused {
+    /// The policy and the token do not allow it.
+    #[error("not allowed")]
+    Denied,
+    /// A middleware refused.
+    #[error("a middleware refused the message")]
+    Middleware(Refusal),
+    /// The room's policy lists nobody.
+    #[error("the room lists nobody")]
+    NotListed,
+    /// Presence did not answer.
+    #[error("presence did not answer")]
+    Presence(#[source] PresenceError),
+}
+
+impl From<PresenceRefused> for Refusal {
+    fn from(error: PresenceRefused) -> Self {
+        match error {
+            PresenceRefused::Denied => Self::denied(),
+            PresenceRefused::Middleware(refusal) => refusal,
+            PresenceRefused::NotListed => {
+                Self::new(ErrorCode::NotAvailable, "this room does not list its members")
+            }
+            PresenceRefused::Presence(PresenceError::NotPresent) => {
+                Self::new(ErrorCode::NotSubscribed, "subscribe to the room first").field("room")
+            }
+            PresenceRefused::Presence(PresenceError::Unavailable { retry_after }) => {
+                Self::unavailable(retry_after)
+            }
+        }
+    }
+}
+
+impl ListPresence {
+    /// Checks and lists.
+    ///
+    /// # Errors
+    /// [`PresenceRefused`] says why there is no list.
+    pub async fn execute(self) -> Result<PresenceList, PresenceRefused> {
+        let Services { ports, rules, .. } = &*self.services;
+        if !self.who.principal.may(Action::Presence, &self.room, &self.policy) {
+            return Err(PresenceRefused::Denied);
+        }
+        if !rules.middleware.is_empty() {
+            let inbound = Inbound { kind: "presence", room: Some(self.room.as_str()), body: "" };
+            let asked = rules.middleware.process_message(&self.who, inbound).await;
+            asked.map_err(PresenceRefused::Middleware)?;
+        }
+        if !self.policy.presence_listed {
+            return Err(PresenceRefused::NotListed);
+        }
+        let list = ports.presence.list(&self.room, rules.limits.presence_list_max).await;
+        list.map_err(PresenceRefused::Presence)
+    }
+}

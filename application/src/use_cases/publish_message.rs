@@ -1,0 +1,77 @@
+//! Publishes one message to one room.
+//!
+//! It must never hand anything to the broker that middleware or policy has not allowed.
+
+use std::sync::Arc;
+
+use domain::message::Publish;
+use domain::policy::NamespacePolicy;
+use domain::principal::Action;
+use thiserror::Error;
+
+use crate::extensions::middleware::{Inbound, Who};
+use crate::ports::{PublishError, Receipt};
+use crate::refusal::Refusal;
+use crate::services::Services;
+
+/// A publish of a connection.
+pub struct PublishMessage {
+    /// The node's services.
+    pub services: Arc<Services>,
+    /// Who publishes.
+    pub who: Arc<Who>,
+    /// The room's policy.
+    pub policy: Arc<NamespacePolicy>,
+    /// The message.
+    pub publish: Publish,
+}
+
+/// Why a publish was not taken.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum PublishRefused {
+    /// The policy and the token do not allow it.
+    #[error("not allowed")]
+    Denied,
+    /// A middleware refused.
+    #[error("a middleware refused the message")]
+    Middleware(Refusal),
+    /// The broker did not take it.
+    #[error("the broker did not take it")]
+    Broker(#[source] PublishError),
+}
+
+impl From<PublishRefused> for Refusal {
+    fn from(error: PublishRefused) -> Self {
+        match error {
+            PublishRefused::Denied => Self::denied(),
+            PublishRefused::Middleware(refusal) => refusal,
+            PublishRefused::Broker(PublishError::Unavailable { retry_after }) => {
+                Self::unavailable(retry_after)
+            }
+            PublishRefused::Broker(PublishError::LogFull) => Self::internal(),
+        }
+    }
+}
+
+impl PublishMessage {
+    /// Checks, then publishes.
+    ///
+    /// # Errors
+    /// [`PublishRefused`] says why it was not taken.
+    pub async fn execute(self) -> Result<Receipt, PublishRefused> {
+        let Self { services, who, policy, publish } = self;
+        if !who.principal.may(Action::Publish, &publish.room, &policy) {
+            return Err(PublishRefused::Denied);
+        }
+        if !services.rules.middleware.is_empty() {
+            let inbound = Inbound {
+                kind: "publish",
+                room: Some(publish.room.as_str()),
+                body: std::str::from_utf8(&publish.data).unwrap_or_default(),
+            };
+            let asked = services.rules.middleware.process_message(&who, inbound).await;
+            asked.map_err(PublishRefused::Middleware)?;
+        }
+        services.ports.broker.publish(publish, &policy).await.map_err(PublishRefused::Broker)
+    }
+}

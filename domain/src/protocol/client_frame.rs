@@ -1,0 +1,329 @@
+//! What clients say: the commands, and the answer to a text that is none.
+//!
+//! A frame that exists is valid in itself; whether it is allowed now, here and for this client is
+//! not known here and must never be decided here.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use crate::codes::ErrorCode;
+use crate::delivery::Class;
+use crate::id::{Epoch, MessageId, MessageKey};
+use crate::position::Position;
+use crate::protocol::encode::Line;
+use crate::room::RoomId;
+
+/// The largest presence data, in bytes of JSON.
+pub const METADATA_BYTES_MAX: usize = 4096;
+/// The longest `ttl_ms`: a day, as long as a log keeps anything by default.
+pub const TTL_MS_MAX: u64 = 86_400_000;
+/// The most tags on one publish.
+pub const TAGS_MAX: usize = 8;
+/// The longest tag name, and the longest tag value.
+pub const TAG_BYTES_MAX: usize = 64;
+/// How many messages `history` asks for when it does not say.
+pub const HISTORY_LIMIT_DEFAULT: u32 = 100;
+/// The most messages that one `history` may ask for.
+pub const HISTORY_LIMIT_MAX: u32 = 1000;
+/// The longest epoch text; longer ones cannot be any server's.
+pub const EPOCH_BYTES_MAX: usize = 64;
+
+/// A bearer token. Its `Debug` hides it, so that a logged frame gives nothing away.
+#[derive(Clone, Eq, PartialEq)]
+pub struct TokenText<'a>(Cow<'a, str>);
+
+impl<'a> TokenText<'a> {
+    /// Takes any text; whether it is a valid token is not known here.
+    #[must_use]
+    pub const fn new(text: Cow<'a, str>) -> Self {
+        Self(text)
+    }
+
+    /// The token itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(…)")
+    }
+}
+
+/// One command. `id` is what the answer will carry; no `id`, no answer, except an error.
+///
+/// Raw JSON (`data`, `body`) is a checked slice of the text, byte for byte as it came.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ClientFrame<'a> {
+    /// Says who the client is; once, before anything else.
+    Connect {
+        /// The command's id.
+        id: Option<u64>,
+        /// The token; none asks to stay anonymous.
+        token: Option<TokenText<'a>>,
+    },
+    /// Joins a room.
+    Subscribe {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: RoomId,
+        /// Up to where the client has everything. An epoch that cannot be one of ours is
+        /// [`UNKNOWN_EPOCH`].
+        since: Option<Position>,
+        /// Whether the client wants to follow who comes and goes.
+        presence: bool,
+    },
+    /// Leaves a room.
+    Unsubscribe {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: RoomId,
+    },
+    /// Sends a message to a room.
+    Publish {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: RoomId,
+        /// The message: any JSON, nested at most 64 deep. Line breaks may still be in it.
+        data: &'a str,
+        /// The client's name for this publish, for de-duplication.
+        msg_id: Option<MessageId>,
+        /// Whether the client wants the message back as a member of the room.
+        echo: bool,
+        /// How to deliver it; none means as the room's namespace does by default.
+        class: Option<Class>,
+        /// What it replaces. Always there with `class` latest, never with another; without a
+        /// `class` it may be there or not, for the namespace's default is not known here.
+        key: Option<MessageKey>,
+        /// How long it may be delivered.
+        ttl: Option<Duration>,
+    },
+    /// Asks who is in a room.
+    Presence {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: RoomId,
+    },
+    /// Changes what others see of this member.
+    PresenceUpdate {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: RoomId,
+        /// Any JSON of at most [`METADATA_BYTES_MAX`] bytes.
+        data: &'a str,
+    },
+    /// Asks for earlier messages.
+    History {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: RoomId,
+        /// From where on, exclusive; none means the oldest kept.
+        since: Option<Position>,
+        /// How many at most: 1 to [`HISTORY_LIMIT_MAX`].
+        limit: u32,
+    },
+    /// Brings a fresh token before the old one runs out.
+    Refresh {
+        /// The command's id.
+        id: Option<u64>,
+        /// The fresh token.
+        token: TokenText<'a>,
+    },
+    /// Asks for a `pong`.
+    Ping {
+        /// The command's id.
+        id: Option<u64>,
+    },
+    /// Answers the server's `ping`.
+    Pong,
+    /// Asks how the connection stands.
+    Status {
+        /// The command's id.
+        id: Option<u64>,
+    },
+    /// A `type` that the protocol does not have: for a host's own handlers, if it has any.
+    Other {
+        /// The command's id.
+        id: Option<u64>,
+        /// The `type`.
+        kind: Cow<'a, str>,
+        /// The whole frame, a JSON object.
+        body: &'a str,
+    },
+}
+
+/// Stands for every epoch text that is not one of ours. No broker hands it out, so a position in
+/// it meets a log of another epoch and is answered with a gap, like any position of a lost log.
+pub const UNKNOWN_EPOCH: Epoch = Epoch::from_bits(0);
+
+impl ClientFrame<'_> {
+    /// The command's id.
+    #[must_use]
+    pub const fn id(&self) -> Option<u64> {
+        match self {
+            Self::Connect { id, .. }
+            | Self::Subscribe { id, .. }
+            | Self::Unsubscribe { id, .. }
+            | Self::Publish { id, .. }
+            | Self::Presence { id, .. }
+            | Self::PresenceUpdate { id, .. }
+            | Self::History { id, .. }
+            | Self::Refresh { id, .. }
+            | Self::Ping { id }
+            | Self::Status { id }
+            | Self::Other { id, .. } => *id,
+            Self::Pong => None,
+        }
+    }
+
+    /// The frame's `type`.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Connect { .. } => "connect",
+            Self::Subscribe { .. } => "subscribe",
+            Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Publish { .. } => "publish",
+            Self::Presence { .. } => "presence",
+            Self::PresenceUpdate { .. } => "presence_update",
+            Self::History { .. } => "history",
+            Self::Refresh { .. } => "refresh",
+            Self::Ping { .. } => "ping",
+            Self::Pong => "pong",
+            Self::Status { .. } => "status",
+            Self::Other { kind, .. } => kind,
+        }
+    }
+}
+
+/// What to answer to a text that is not a command.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rejected {
+    /// The frame's `id`, where it could be read.
+    pub id: Option<u64>,
+    /// The row of the table.
+    pub code: ErrorCode,
+    /// The field at fault; a name that came from the client is cut to 64 bytes.
+    pub field: Option<Cow<'static, str>>,
+    /// What was expected, in words.
+    pub message: Cow<'static, str>,
+    /// Whether it counts as unparsable: not JSON, not an object, nested too deep, duplicate or
+    /// too many keys, or no `type`. Too many of these end the connection.
+    pub strike: bool,
+}
+
+impl Rejected {
+    pub(super) const FIELD_BYTES_MAX: usize = 64;
+
+    pub(super) fn strike(message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            id: None,
+            code: ErrorCode::BadRequest,
+            field: None,
+            message: message.into(),
+            strike: true,
+        }
+    }
+
+    pub(super) fn field(
+        code: ErrorCode,
+        field: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { id: None, code, field: Some(field.into()), message: message.into(), strike: false }
+    }
+
+    pub(super) fn invalid(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::field(ErrorCode::InvalidField, field, message)
+    }
+
+    pub(super) fn too_large(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::field(ErrorCode::TooLarge, field, message)
+    }
+}
+
+/// Writes a command as a client sends it, as one JSON value without a line break of its own.
+/// Fields with their default value are left out. `Other` is its `body`.
+#[must_use]
+pub fn encode_client(frame: &ClientFrame<'_>) -> String {
+    let mut out = Vec::with_capacity(128);
+    if let ClientFrame::Other { body, .. } = frame {
+        return (*body).to_owned();
+    }
+    let mut line = Line::begin(&mut out, frame.kind());
+    if let Some(id) = frame.id() {
+        line.number("id", id);
+    }
+    encode_fields(frame, &mut line);
+    line.close();
+    // Every piece was text, so this never replaces anything.
+    String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
+    match frame {
+        ClientFrame::Connect { token, .. } => {
+            if let Some(token) = token {
+                line.text("token", token.as_str());
+            }
+        }
+        ClientFrame::Refresh { token, .. } => line.text("token", token.as_str()),
+        ClientFrame::Subscribe { room, since, presence, .. } => {
+            line.text("room", room.as_str());
+            encode_since(*since, line);
+            if *presence {
+                line.flag("presence", true);
+            }
+        }
+        ClientFrame::Unsubscribe { room, .. } | ClientFrame::Presence { room, .. } => {
+            line.text("room", room.as_str());
+        }
+        ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, .. } => {
+            line.text("room", room.as_str());
+            line.raw("data", data.as_bytes());
+            if let Some(msg_id) = msg_id {
+                line.text("msg_id", msg_id.as_str());
+            }
+            if !echo {
+                line.flag("echo", false);
+            }
+            if let Some(class) = class {
+                line.text("class", class.word());
+            }
+            if let Some(key) = key {
+                line.text("key", key.as_str());
+            }
+            if let Some(ttl) = ttl {
+                line.number("ttl_ms", u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            }
+        }
+        ClientFrame::PresenceUpdate { room, data, .. } => {
+            line.text("room", room.as_str());
+            line.raw("data", data.as_bytes());
+        }
+        ClientFrame::History { room, since, limit, .. } => {
+            line.text("room", room.as_str());
+            encode_since(*since, line);
+            line.number("limit", u64::from(*limit));
+        }
+        ClientFrame::Ping { .. }
+        | ClientFrame::Pong
+        | ClientFrame::Status { .. }
+        | ClientFrame::Other { .. } => {}
+    }
+}
+
+fn encode_since(since: Option<Position>, line: &mut Line<'_>) {
+    if let Some(since) = since {
+        line.position("since", since);
+    }
+}

@@ -1,0 +1,366 @@
+//! The server's frames as a client reads them.
+//!
+//! It must never fail on what a later server adds: unknown fields are skipped, unknown types come
+//! out as [`ServerEvent::Other`].
+
+use std::borrow::Cow;
+use std::iter::FusedIterator;
+
+use serde::{Deserialize, Deserializer, de};
+use serde_json::StreamDeserializer;
+use serde_json::de::StrRead;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::id::{ConnectionId, Epoch};
+use crate::protocol::client_frame::UNKNOWN_EPOCH;
+use crate::room::RoomId;
+
+/// A text of the server's that makes no sense.
+#[derive(Debug, Error)]
+#[error("not a frame of the protocol")]
+pub struct ServerEventError(#[from] serde_json::Error);
+
+/// Reads the frames of one text message, in order. A frame with wrong fields is an error in its
+/// place; behind text that is not JSON nothing follows.
+#[must_use]
+pub fn decode_server(text: &str) -> ServerEvents<'_> {
+    ServerEvents { stream: serde_json::Deserializer::from_str(text).into_iter(), has_ended: false }
+}
+
+/// The frames of one text message.
+pub struct ServerEvents<'a> {
+    stream: StreamDeserializer<'a, StrRead<'a>, &'a RawValue>,
+    has_ended: bool,
+}
+
+impl<'a> Iterator for ServerEvents<'a> {
+    type Item = Result<ServerEvent<'a>, ServerEventError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_ended {
+            return None;
+        }
+        let next = self.stream.next();
+        self.has_ended = !matches!(next, Some(Ok(_)));
+        Some(match next? {
+            Ok(raw) => decode_event(raw.get()).map_err(ServerEventError),
+            Err(error) => Err(ServerEventError(error)),
+        })
+    }
+}
+
+impl FusedIterator for ServerEvents<'_> {}
+
+macro_rules! events {
+    ($(
+        $(#[$doc:meta])*
+        $word:literal => $variant:ident {
+            $($(#[$attr:meta])* $field:ident: $type:ty,)*
+        }
+    )*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, Deserialize, PartialEq)]
+            #[allow(missing_docs, reason = "docs/protocol.md has the fields")]
+            pub struct $variant<'a> {
+                $($(#[$attr])* pub $field: $type,)*
+                /// When the server said it, in ISO 8601.
+                #[serde(borrow)]
+                pub timestamp: Cow<'a, str>,
+            }
+        )*
+
+        /// One frame of the server.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum ServerEvent<'a> {
+            $($(#[$doc])* $variant($variant<'a>),)*
+            /// A type that this client does not know: the whole frame.
+            Other {
+                /// The `type`.
+                kind: Cow<'a, str>,
+                /// The whole frame, a JSON object.
+                body: &'a str,
+            },
+        }
+
+        fn decode_event(body: &str) -> Result<ServerEvent<'_>, serde_json::Error> {
+            let kind = decode_kind(body)?;
+            match &*kind {
+                $($word => serde_json::from_str(body).map(ServerEvent::$variant),)*
+                _ => Ok(ServerEvent::Other { kind, body }),
+            }
+        }
+    };
+}
+
+events! {
+    /// The connection is up.
+    "hello" => Hello {
+        id: Option<u64>,
+        accepted_version: u64,
+        #[serde(borrow, default)]
+        features: Vec<Cow<'a, str>>,
+        #[serde(borrow)]
+        request_id: Cow<'a, str>,
+        #[serde(borrow)]
+        client_id: Cow<'a, str>,
+        #[serde(deserialize_with = "connection")]
+        connection_id: ConnectionId,
+        #[serde(borrow)]
+        user_id: Option<Cow<'a, str>>,
+        heartbeat_interval_ms: u64,
+    }
+    /// The client is a member.
+    "subscribed" => Subscribed {
+        id: Option<u64>,
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        #[serde(deserialize_with = "epoch")]
+        epoch: Epoch,
+        offset: u64,
+        recovered: bool,
+        #[serde(borrow, deserialize_with = "entries")]
+        messages: Vec<LogEntry<'a>>,
+        more: bool,
+    }
+    /// More of the missed messages.
+    "page" => Page {
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        #[serde(deserialize_with = "epoch")]
+        epoch: Epoch,
+        offset: u64,
+        #[serde(borrow, deserialize_with = "entries")]
+        messages: Vec<LogEntry<'a>>,
+        more: bool,
+    }
+    /// A message of a room.
+    "message" => Message {
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        #[serde(deserialize_with = "epoch")]
+        epoch: Epoch,
+        offset: Option<u64>,
+        /// Only there for another class than `reliable`.
+        #[serde(borrow)]
+        class: Option<Cow<'a, str>>,
+        /// Only there for class `latest`.
+        #[serde(borrow)]
+        key: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        sender: EventSender<'a>,
+        #[serde(borrow, deserialize_with = "raw")]
+        data: &'a str,
+    }
+    /// The place of a message that is gone.
+    "tombstone" => Tombstone {
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        #[serde(deserialize_with = "epoch")]
+        epoch: Epoch,
+        offset: Option<u64>,
+        #[serde(borrow)]
+        reason: Cow<'a, str>,
+    }
+    /// Messages that will not come.
+    "gap" => Gap {
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        #[serde(deserialize_with = "epoch")]
+        epoch: Epoch,
+        from: u64,
+        to: u64,
+        #[serde(borrow)]
+        reason: Cow<'a, str>,
+    }
+    /// A publish was taken.
+    "ack" => Ack {
+        id: Option<u64>,
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        #[serde(deserialize_with = "epoch")]
+        epoch: Epoch,
+        offset: Option<u64>,
+        duplicate: bool,
+        #[serde(borrow)]
+        level: Cow<'a, str>,
+    }
+    /// The client is no longer a member.
+    "unsubscribed" => Unsubscribed {
+        id: Option<u64>,
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        code: Option<u16>,
+        #[serde(borrow)]
+        reason: Option<Cow<'a, str>>,
+    }
+    /// Who is in a room.
+    "presence" => PresenceState {
+        id: Option<u64>,
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        seq: u64,
+        total: u64,
+        #[serde(borrow)]
+        members: Vec<EventMember<'a>>,
+    }
+    /// Somebody came, went or changed.
+    "presence_event" => PresenceEvent {
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        seq: u64,
+        #[serde(borrow)]
+        event: Cow<'a, str>,
+        #[serde(borrow)]
+        user_id: Cow<'a, str>,
+        #[serde(borrow, deserialize_with = "raw")]
+        data: &'a str,
+    }
+    /// The client's own presence data was taken.
+    "presence_updated" => PresenceUpdated {
+        id: Option<u64>,
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+    }
+    /// Earlier messages.
+    "history" => HistoryPage {
+        id: Option<u64>,
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        #[serde(deserialize_with = "epoch")]
+        epoch: Epoch,
+        offset: u64,
+        #[serde(borrow, deserialize_with = "entries")]
+        messages: Vec<LogEntry<'a>>,
+        more: bool,
+    }
+    /// A fresh token was taken.
+    "refreshed" => Refreshed {
+        id: Option<u64>,
+        #[serde(borrow)]
+        expires_at: Option<Cow<'a, str>>,
+    }
+    /// The token runs out soon.
+    "token_expiring" => TokenExpiring {
+        #[serde(borrow)]
+        expires_at: Cow<'a, str>,
+    }
+    /// The server wants to hear something.
+    "ping" => Ping {}
+    /// Answers the client's `ping`.
+    "pong" => Pong {
+        id: Option<u64>,
+    }
+    /// How the connection stands.
+    "status" => Status {
+        id: Option<u64>,
+        #[serde(deserialize_with = "connection")]
+        connection_id: ConnectionId,
+        #[serde(borrow)]
+        user_id: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        rooms: Vec<Cow<'a, str>>,
+        #[serde(borrow)]
+        connected_since: Cow<'a, str>,
+        queue_bytes: u64,
+        #[serde(borrow)]
+        request_id: Cow<'a, str>,
+    }
+    /// A command failed.
+    "error" => ErrorEvent {
+        id: Option<u64>,
+        code: u16,
+        #[serde(borrow)]
+        error: Cow<'a, str>,
+        #[serde(borrow)]
+        message: Cow<'a, str>,
+        #[serde(borrow)]
+        field: Option<Cow<'a, str>>,
+        retry_after_ms: Option<u64>,
+    }
+    /// The connection ends.
+    "disconnect" => Disconnect {
+        code: u16,
+        #[serde(borrow)]
+        reason: Cow<'a, str>,
+        reconnect: bool,
+        reconnect_after_ms: Option<u64>,
+    }
+}
+
+/// One place of a room's log. A frame of another type cannot stand there, so that a frame never
+/// holds frames that hold frames.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogEntry<'a> {
+    /// A message.
+    Message(Message<'a>),
+    /// The place of a message that is gone.
+    Tombstone(Tombstone<'a>),
+}
+
+/// Who sent a message.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct EventSender<'a> {
+    /// The user; none for an anonymous connection or the server's own API.
+    #[serde(borrow)]
+    pub user_id: Option<Cow<'a, str>>,
+    /// The connection; none when the message came over the server API.
+    #[serde(borrow)]
+    pub connection_id: Option<Cow<'a, str>>,
+}
+
+/// One listed member of a room.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct EventMember<'a> {
+    /// The user, or `anonymous:<connection id>`.
+    #[serde(borrow)]
+    pub user_id: Cow<'a, str>,
+    /// The member's data (JSON).
+    #[serde(borrow, deserialize_with = "raw")]
+    pub data: &'a str,
+    /// Over how many connections.
+    pub connections: u64,
+}
+
+fn decode_kind(body: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+    }
+    serde_json::from_str::<Kind<'_>>(body).map(|kind| kind.kind)
+}
+
+fn room<'de, D: Deserializer<'de>>(from: D) -> Result<RoomId, D::Error> {
+    let text = Cow::<'de, str>::deserialize(from)?;
+    RoomId::parse(&text).map_err(de::Error::custom)
+}
+
+fn connection<'de, D: Deserializer<'de>>(from: D) -> Result<ConnectionId, D::Error> {
+    let text = Cow::<'de, str>::deserialize(from)?;
+    ConnectionId::parse(&text).map_err(de::Error::custom)
+}
+
+/// An epoch of another kind can be shown back to no server, so recovery ends in a gap.
+fn epoch<'de, D: Deserializer<'de>>(from: D) -> Result<Epoch, D::Error> {
+    let text = Cow::<'de, str>::deserialize(from)?;
+    Ok(Epoch::parse(&text).unwrap_or(UNKNOWN_EPOCH))
+}
+
+fn raw<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<&'a str, D::Error> {
+    <&'a RawValue>::deserialize(from).map(RawValue::get)
+}
+
+fn entries<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Vec<LogEntry<'a>>, D::Error> {
+    let raws = Vec::<&'a RawValue>::deserialize(from)?;
+    raws.into_iter().map(|raw| decode_entry(raw.get()).map_err(de::Error::custom)).collect()
+}
+
+fn decode_entry(body: &str) -> Result<LogEntry<'_>, serde_json::Error> {
+    match &*decode_kind(body)? {
+        "message" => serde_json::from_str(body).map(LogEntry::Message),
+        "tombstone" => serde_json::from_str(body).map(LogEntry::Tombstone),
+        _ => Err(de::Error::custom("a log holds messages and tombstones")),
+    }
+}

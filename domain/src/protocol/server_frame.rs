@@ -1,0 +1,376 @@
+//! What the server says, and the bytes that say it: one line of JSON per frame.
+//!
+//! It must never decide whether to say it. Fields always come in the same order, absent values as
+//! `null`, and `timestamp` last.
+
+use std::borrow::Cow;
+
+use crate::codes::{CloseCode, ErrorCode};
+use crate::id::{ClientId, ConnectionId, Epoch, UserId};
+use crate::policy::AckLevel;
+use crate::position::{Offset, Position};
+use crate::presence::{PresenceEvent, PresenceKey, PresenceList, PresentMember};
+use crate::protocol::VERSION;
+use crate::protocol::encode::{Line, push_json_string};
+use crate::recovery::Gap;
+use crate::room::RoomId;
+use crate::time::Wall;
+
+/// One frame of the server. `id` is that of the command it answers; none is written as `null`.
+///
+/// `messages` are what [`encode_message`](super::encode_message) made, oldest first.
+#[derive(Clone, Debug)]
+pub enum ServerFrame<'a> {
+    /// The connection is up, as whom, and how it is kept alive.
+    Hello {
+        /// The id of `connect`; none when the server greets first.
+        id: Option<u64>,
+        /// What this server offers, as words.
+        features: &'a [&'a str],
+        /// Names this connection in the server's log.
+        request_id: &'a str,
+        /// The client's label.
+        client_id: &'a ClientId,
+        /// The connection.
+        connection_id: ConnectionId,
+        /// The user; none for an anonymous connection.
+        user_id: Option<&'a UserId>,
+        /// How long the connection may be silent before the server sends `ping`.
+        heartbeat_interval_ms: u64,
+    },
+    /// The client is a member, and has everything up to `position` with `messages`.
+    Subscribed {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: &'a RoomId,
+        /// Where the client stands after `messages`.
+        position: Position,
+        /// Whether `messages` begin where the client stopped, without a gap.
+        recovered: bool,
+        /// The missed messages.
+        messages: &'a [&'a [u8]],
+        /// Whether `page` frames follow before live messages do.
+        more: bool,
+    },
+    /// More of the missed messages.
+    Page {
+        /// Which room.
+        room: &'a RoomId,
+        /// Where the client stands after `messages`.
+        position: Position,
+        /// The missed messages.
+        messages: &'a [&'a [u8]],
+        /// Whether another `page` follows.
+        more: bool,
+    },
+    /// Messages that will not come.
+    Gap {
+        /// Which room.
+        room: &'a RoomId,
+        /// Which messages and why.
+        gap: Gap,
+    },
+    /// A publish was taken.
+    Ack {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: &'a RoomId,
+        /// The life of the log.
+        epoch: Epoch,
+        /// The message's place; none for classes without one.
+        offset: Option<Offset>,
+        /// Whether the same `msg_id` had been taken before, at that place.
+        duplicate: bool,
+        /// How safe it is.
+        level: AckLevel,
+    },
+    /// The client is no longer a member.
+    Unsubscribed {
+        /// The command's id; none when the server ended it.
+        id: Option<u64>,
+        /// Which room.
+        room: &'a RoomId,
+        /// The number of why the server ended it.
+        code: Option<u16>,
+        /// The word for it.
+        reason: Option<&'a str>,
+    },
+    /// Who is in a room. More than `members` are there when `total` says so.
+    PresenceState {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: &'a RoomId,
+        /// The members.
+        list: &'a PresenceList,
+    },
+    /// Somebody came, went or changed.
+    PresenceEvent {
+        /// Which room.
+        room: &'a RoomId,
+        /// What happened to whom.
+        event: &'a PresenceEvent,
+    },
+    /// The client's own presence data was taken.
+    PresenceUpdated {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: &'a RoomId,
+    },
+    /// Earlier messages.
+    HistoryPage {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which room.
+        room: &'a RoomId,
+        /// Where to ask on: the place of the last message here.
+        position: Position,
+        /// The messages.
+        messages: &'a [&'a [u8]],
+        /// Whether there are later ones.
+        more: bool,
+    },
+    /// A fresh token was taken.
+    Refreshed {
+        /// The command's id.
+        id: Option<u64>,
+        /// When it runs out, if it does.
+        expires_at: Option<Wall>,
+    },
+    /// The token runs out soon; bring a fresh one.
+    TokenExpiring {
+        /// When it runs out.
+        expires_at: Wall,
+    },
+    /// Nothing was sent for a while: answer, whatever with.
+    Ping,
+    /// Answers a client's `ping`.
+    Pong {
+        /// The command's id.
+        id: Option<u64>,
+    },
+    /// How the connection stands.
+    Status {
+        /// The command's id.
+        id: Option<u64>,
+        /// The connection.
+        connection_id: ConnectionId,
+        /// The user; none for an anonymous connection.
+        user_id: Option<&'a UserId>,
+        /// The rooms it is a member of.
+        rooms: &'a [&'a RoomId],
+        /// Since when it is up.
+        connected_since: Wall,
+        /// How much waits to be sent to it.
+        queue_bytes: usize,
+        /// Names this connection in the server's log.
+        request_id: &'a str,
+    },
+    /// A command, or a text that was none, failed.
+    Error {
+        /// The command's id, where it could be read.
+        id: Option<u64>,
+        /// The row of the table.
+        code: ErrorCode,
+        /// What is wrong, in words.
+        message: &'a str,
+        /// The field at fault.
+        field: Option<&'a str>,
+        /// When to try again.
+        retry_after_ms: Option<u64>,
+    },
+    /// The last frame before the close frame.
+    Disconnect {
+        /// The row of the table.
+        code: CloseCode,
+        /// How long to wait before coming back.
+        reconnect_after_ms: Option<u64>,
+    },
+    /// What a host's own handler answers.
+    Reply {
+        /// The command's id.
+        id: Option<u64>,
+        /// The `type`.
+        kind: &'a str,
+        /// Any checked JSON on one line.
+        body: &'a str,
+    },
+}
+
+impl ServerFrame<'_> {
+    /// The frame's `type`.
+    #[must_use]
+    pub const fn kind(&self) -> &str {
+        match self {
+            Self::Hello { .. } => "hello",
+            Self::Subscribed { .. } => "subscribed",
+            Self::Page { .. } => "page",
+            Self::Gap { .. } => "gap",
+            Self::Ack { .. } => "ack",
+            Self::Unsubscribed { .. } => "unsubscribed",
+            Self::PresenceState { .. } => "presence",
+            Self::PresenceEvent { .. } => "presence_event",
+            Self::PresenceUpdated { .. } => "presence_updated",
+            Self::HistoryPage { .. } => "history",
+            Self::Refreshed { .. } => "refreshed",
+            Self::TokenExpiring { .. } => "token_expiring",
+            Self::Ping => "ping",
+            Self::Pong { .. } => "pong",
+            Self::Status { .. } => "status",
+            Self::Error { .. } => "error",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Reply { kind, .. } => kind,
+        }
+    }
+
+    /// Writes the frame behind what is in `out`, without a line break at its end.
+    pub fn encode(&self, now: Wall, out: &mut Vec<u8>) {
+        let mut line = Line::begin(out, self.kind());
+        match self {
+            Self::Hello { .. } | Self::Status { .. } | Self::Error { .. } => {
+                self.encode_about_connection(now, &mut line);
+            }
+            Self::Subscribed { .. } | Self::Page { .. } | Self::HistoryPage { .. } => {
+                self.encode_log(&mut line);
+            }
+            Self::Gap { room, gap } => {
+                line.text("room", room.as_str());
+                line.hex("epoch", gap.epoch.bits());
+                line.number("from", gap.from.get());
+                line.number("to", gap.to.get());
+                line.text("reason", gap.reason.word());
+            }
+            Self::Ack { id, room, epoch, offset, duplicate, level } => {
+                line.number_or_null("id", *id);
+                line.text("room", room.as_str());
+                line.hex("epoch", epoch.bits());
+                line.number_or_null("offset", offset.map(Offset::get));
+                line.flag("duplicate", *duplicate);
+                line.text("level", level.word());
+            }
+            Self::Unsubscribed { id, room, code, reason } => {
+                line.number_or_null("id", *id);
+                line.text("room", room.as_str());
+                line.number_or_null("code", code.map(u64::from));
+                line.text_or_null("reason", *reason);
+            }
+            Self::PresenceState { .. }
+            | Self::PresenceEvent { .. }
+            | Self::PresenceUpdated { .. } => self.encode_presence(&mut line),
+            Self::Refreshed { id, expires_at } => {
+                line.number_or_null("id", *id);
+                line.time_or_null("expires_at", *expires_at);
+            }
+            Self::TokenExpiring { expires_at } => line.time("expires_at", *expires_at),
+            Self::Ping => {}
+            Self::Pong { id } => line.number_or_null("id", *id),
+            Self::Disconnect { code, reconnect_after_ms } => {
+                line.number("code", u64::from(code.number()));
+                line.text("reason", code.reason());
+                line.flag("reconnect", code.reconnect());
+                line.number_or_null("reconnect_after_ms", *reconnect_after_ms);
+            }
+            Self::Reply { id, body, .. } => {
+                line.number_or_null("id", *id);
+                line.raw("data", body.as_bytes());
+            }
+        }
+        line.end(now);
+    }
+
+    fn encode_about_connection(&self, now: Wall, line: &mut Line<'_>) {
+        if let Self::Hello { id, features, request_id, client_id, connection_id, .. } = self {
+            line.number_or_null("id", *id);
+            line.time("server_time", now);
+            line.number("accepted_version", VERSION);
+            line.list("features", *features, |out, word| push_json_string(out, word));
+            line.text("request_id", request_id);
+            line.text("client_id", client_id.as_str());
+            line.hex("connection_id", connection_id.bits());
+        }
+        if let Self::Hello { user_id, heartbeat_interval_ms, .. } = self {
+            line.text_or_null("user_id", user_id.map(UserId::as_str));
+            // Session tickets do not exist yet; their places in the frame do.
+            line.raw("session", b"null");
+            line.raw("resumed", b"[]");
+            line.number("heartbeat_interval_ms", *heartbeat_interval_ms);
+        }
+        if let Self::Status { id, connection_id, user_id, rooms, .. } = self {
+            line.number_or_null("id", *id);
+            line.hex("connection_id", connection_id.bits());
+            line.text_or_null("user_id", user_id.map(UserId::as_str));
+            line.list("rooms", *rooms, |out, room| push_json_string(out, room.as_str()));
+        }
+        if let Self::Status { connected_since, queue_bytes, request_id, .. } = self {
+            line.time("connected_since", *connected_since);
+            line.number("queue_bytes", u64::try_from(*queue_bytes).unwrap_or(u64::MAX));
+            line.text("request_id", request_id);
+        }
+        if let Self::Error { id, code, message, field, retry_after_ms } = self {
+            line.number_or_null("id", *id);
+            line.number("code", u64::from(code.number()));
+            line.text("error", code.word());
+            line.text("message", message);
+            line.text_or_null("field", *field);
+            line.number_or_null("retry_after_ms", *retry_after_ms);
+        }
+    }
+
+    fn encode_log(&self, line: &mut Line<'_>) {
+        let (Self::Subscribed { room, position, messages, more, .. }
+        | Self::Page { room, position, messages, more }
+        | Self::HistoryPage { room, position, messages, more, .. }) = self
+        else {
+            return;
+        };
+        if let Self::Subscribed { id, .. } | Self::HistoryPage { id, .. } = self {
+            line.number_or_null("id", *id);
+        }
+        line.text("room", room.as_str());
+        line.hex("epoch", position.epoch.bits());
+        line.number("offset", position.offset.get());
+        if let Self::Subscribed { recovered, .. } = self {
+            line.flag("recovered", *recovered);
+        }
+        line.list("messages", *messages, |out, message| out.extend_from_slice(message));
+        line.flag("more", *more);
+    }
+
+    fn encode_presence(&self, line: &mut Line<'_>) {
+        if let Self::PresenceState { id, room, list } = self {
+            line.number_or_null("id", *id);
+            line.text("room", room.as_str());
+            line.number("seq", list.seq);
+            line.number("total", u64::try_from(list.total).unwrap_or(u64::MAX));
+            line.list("members", &list.members, encode_member);
+        }
+        if let Self::PresenceEvent { room, event } = self {
+            line.text("room", room.as_str());
+            line.number("seq", event.seq);
+            line.text("event", event.change.word());
+            line.text("user_id", &name_of(&event.who));
+            line.raw("data", &event.data);
+        }
+        if let Self::PresenceUpdated { id, room } = self {
+            line.number_or_null("id", *id);
+            line.text("room", room.as_str());
+        }
+    }
+}
+
+fn encode_member(out: &mut Vec<u8>, member: &PresentMember) {
+    let mut item = Line::item(out, "user_id", &name_of(&member.who));
+    item.raw("data", &member.data);
+    item.number("connections", u64::try_from(member.connections).unwrap_or(u64::MAX));
+    item.close();
+}
+
+fn name_of(who: &PresenceKey) -> Cow<'_, str> {
+    match who {
+        PresenceKey::User(user) => Cow::Borrowed(user.as_str()),
+        PresenceKey::Anonymous(_) => Cow::Owned(who.to_string()),
+    }
+}

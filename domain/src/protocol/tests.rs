@@ -1,0 +1,7 @@
+//! What the protocol promises, checked from both ends of the wire.
+
+mod commands;
+mod frames;
+mod random_commands;
+mod scanner;
+mod strategies;

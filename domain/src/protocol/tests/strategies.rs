@@ -1,0 +1,133 @@
+//! Random JSON texts, ids and commands. It must never build a text that is not valid: tests that
+//! want broken ones break them.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::delivery::Class;
+use crate::id::{Epoch, MessageId, MessageKey};
+use crate::position::{Offset, Position};
+use crate::protocol::{ClientFrame, TokenText};
+use crate::room::RoomId;
+
+pub(super) fn space() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "", " ", "\n", "\r\n", "\t ", "  \n  "])
+}
+
+fn string() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+        "[a-z \\\\/\"]{0,12}".prop_map(|text| serde_json::to_string(&text).unwrap()),
+        prop::sample::select(vec![r#""\u00e9""#, r#""\ud83e\udd80""#, r#""\/\b\f""#, r#""""#])
+            .prop_map(str::to_owned),
+    ]
+}
+
+fn leaf() -> impl Strategy<Value = String> {
+    let fixed = vec![
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "1e400",
+        "-1.5E-7",
+        "123456789012345678901",
+        "{}",
+        "[]",
+        "{ }",
+        "[\n]",
+    ];
+    prop_oneof![
+        prop::sample::select(fixed).prop_map(str::to_owned),
+        any::<i64>().prop_map(|number| number.to_string()),
+        string(),
+    ]
+}
+
+/// One JSON value with white space anywhere between its tokens, none around it.
+pub(super) fn json() -> impl Strategy<Value = String> {
+    leaf().prop_recursive(5, 48, 6, |inner| {
+        let item = (space(), inner, space()).prop_map(|(a, v, b)| format!("{a}{v}{b}")).boxed();
+        let member = (space(), string(), space(), item.clone())
+            .prop_map(|(a, key, b, value)| format!("{a}{key}{b}:{value}"));
+        prop_oneof![
+            prop::collection::vec(item, 1..6).prop_map(|items| format!("[{}]", items.join(","))),
+            prop::collection::vec(member, 1..6).prop_map(|all| format!("{{{}}}", all.join(","))),
+        ]
+    })
+}
+
+pub(super) fn room() -> impl Strategy<Value = RoomId> {
+    "[a-z][a-z0-9_-]{0,8}:[A-Za-z0-9:_~/@+=-]{1,20}".prop_map(|name| RoomId::parse(&name).unwrap())
+}
+
+fn id() -> impl Strategy<Value = Option<u64>> {
+    prop::option::of(0..=Offset::MAX.get())
+}
+
+pub(super) fn position() -> impl Strategy<Value = Position> {
+    (any::<u64>(), 0..=Offset::MAX.get()).prop_map(|(epoch, offset)| Position {
+        epoch: Epoch::from_bits(epoch),
+        offset: Offset::parse(offset).unwrap(),
+    })
+}
+
+fn token() -> impl Strategy<Value = TokenText<'static>> {
+    any::<String>().prop_map(|text| TokenText::new(Cow::Owned(text)))
+}
+
+prop_compose! {
+    fn publish()(
+        id in id(),
+        room in room(),
+        data in json(),
+        msg_id in prop::option::of("[!-~]{1,30}"),
+        echo: bool,
+        class in prop::sample::select(vec![
+            None, Some(Class::Reliable), Some(Class::Latest), Some(Class::Droppable),
+        ]),
+        key in "[!-~]{1,30}",
+        ttl in prop::option::of(1u64..=86_400_000),
+    ) -> ClientFrame<'static> {
+        ClientFrame::Publish {
+            id, room,
+            data: data.leak(),
+            msg_id: msg_id.map(|text| MessageId::parse(&text).unwrap()),
+            echo, class,
+            key: (class == Some(Class::Latest)).then(|| MessageKey::parse(&key).unwrap()),
+            ttl: ttl.map(Duration::from_millis),
+        }
+    }
+}
+
+/// Any command. What it borrows is leaked: a test process ends soon enough.
+pub(super) fn command() -> impl Strategy<Value = ClientFrame<'static>> {
+    let since = || prop::option::of(position());
+    prop_oneof![
+        4 => publish(),
+        1 => (id(), prop::option::of(token()))
+            .prop_map(|(id, token)| ClientFrame::Connect { id, token }),
+        1 => (id(), room(), since(), any::<bool>()).prop_map(|(id, room, since, presence)| {
+            ClientFrame::Subscribe { id, room, since, presence }
+        }),
+        1 => (id(), room()).prop_map(|(id, room)| ClientFrame::Unsubscribe { id, room }),
+        1 => (id(), room()).prop_map(|(id, room)| ClientFrame::Presence { id, room }),
+        1 => (id(), room(), leaf().prop_filter("small", |d| d.len() <= 4096)).prop_map(
+            |(id, room, data)| ClientFrame::PresenceUpdate { id, room, data: data.leak() }
+        ),
+        1 => (id(), room(), since(), 1u32..=1000).prop_map(|(id, room, since, limit)| {
+            ClientFrame::History { id, room, since, limit }
+        }),
+        1 => (id(), token()).prop_map(|(id, token)| ClientFrame::Refresh { id, token }),
+        1 => id().prop_map(|id| ClientFrame::Ping { id }),
+        1 => Just(ClientFrame::Pong),
+        1 => id().prop_map(|id| ClientFrame::Status { id }),
+        1 => (0..=Offset::MAX.get(), "x_[a-z]{1,9}", json()).prop_map(|(id, kind, extra)| {
+            let body = format!(r#"{{ "type" : "{kind}","id":{id} ,"extra":{extra}}}"#);
+            ClientFrame::Other { id: Some(id), kind: Cow::Owned(kind), body: body.leak() }
+        }),
+    ]
+}

@@ -1,0 +1,295 @@
+//! Who may depend on whom.
+//!
+//! `domain` ← `application` ← `adapters/*` ← `bootstrap`, and only `tests` looks at all of them.
+//! The tables below are the law; a new edge is a decision and is written here with its crate.
+
+use crate::repository::{Dependency, Kind, Member, Package, members, packages};
+use crate::{assert_complains, assert_lawful};
+
+/// What the model may use. No runtime, no driver, no logging.
+const DOMAIN: &[&str] = &["bytes", "serde", "serde_json", "smallvec", "thiserror"];
+/// Only behind a feature: they describe wire types and add nothing at run time.
+const DOMAIN_OPTIONAL: &[&str] = &["schemars", "ts-rs"];
+
+/// What the use cases may use, besides `domain`.
+const APPLICATION: &[&str] =
+    &["async-trait", "bytes", "domain", "smallvec", "thiserror", "tokio", "tracing"];
+const APPLICATION_OPTIONAL: &[&str] = &["mockall"];
+/// `tokio` is there for its channels and locks, never for its clock, sockets or tasks.
+const APPLICATION_TOKIO_FEATURES: &[&str] = &["sync"];
+
+/// Adapters that other adapters may use.
+const LEAVES: &[&str] = &["websocket_codec", "worker_tokio"];
+/// What any adapter may use: the layers below, the leaves, and crates that are no technology.
+const ADAPTER: &[&str] = &[
+    "application",
+    "async-trait",
+    "bytes",
+    "domain",
+    "futures-util",
+    "secrecy",
+    "serde",
+    "serde_json",
+    "smallvec",
+    "thiserror",
+    "tokio",
+    "tokio-util",
+    "tracing",
+    "websocket_codec",
+    "worker_tokio",
+];
+/// Each adapter's one technology, with the crates that belong to it.
+const TECHNOLOGY: &[(&str, &[&str])] = &[
+    ("auth_jwt", &["jsonwebtoken"]),
+    ("broker_memory", &[]),
+    ("client_tungstenite", &["getrandom", "http", "tokio-tungstenite"]),
+    (
+        "gateway_axum",
+        &["axum", "http", "http-body-util", "hyper", "hyper-util", "socket2", "tower"],
+    ),
+    ("store_sqlite", &["sqlx"]),
+    ("websocket_codec", &["base64", "sha1", "simdutf8"]),
+    ("worker_tokio", &["libc", "rustix", "socket2"]),
+];
+
+/// Never in the tree, with what is used instead.
+const BANNED: &[(&str, &str)] = &[
+    ("native-tls", "TLS is rustls on aws-lc-rs: switch the feature that asks for it"),
+    ("openssl", "TLS is rustls on aws-lc-rs: switch the feature that asks for it"),
+    ("openssl-sys", "TLS is rustls on aws-lc-rs: switch the feature that asks for it"),
+    ("ring", "the one cryptography library is aws-lc-rs: switch the feature that asks for it"),
+    ("rsa", "RUSTSEC-2023-0071: aws-lc-rs verifies RSA signatures"),
+];
+/// At most one version in the tree: their types meet in our signatures.
+const SINGLE: &[&str] = &["bytes", "libsqlite3-sys", "tokio", "tungstenite"];
+
+/// The edges that the layers forbid, for normal and build dependencies of one crate.
+fn check_edges(member: &Member, members: &[Member]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for edge in &member.dependencies {
+        let ours = members.iter().any(|other| other.name == edge.name);
+        let complaint = if edge.name == "bootstrap" {
+            (member.name != "tests").then(|| "nothing but `tests` imports the binary".to_owned())
+        } else if member.name == "tests" || member.name == "bootstrap" {
+            None
+        } else if edge.kind == Kind::Development {
+            // Test tools are free; layers are not.
+            if ours { check_layer(member, edge) } else { None }
+        } else {
+            check_allowed(member, edge)
+        };
+        if let Some(complaint) = complaint {
+            complaints.push(format!(
+                "crate `{}` must not depend on `{}`: {complaint}",
+                member.name, edge.name
+            ));
+        }
+    }
+    complaints
+}
+
+/// The direction between our own crates, also for tests inside them.
+fn check_layer(member: &Member, edge: &Dependency) -> Option<String> {
+    let allowed: &[&str] = match member.name.as_str() {
+        "domain" => &["domain"],
+        "application" => &["application", "domain"],
+        _ if LEAVES.contains(&edge.name.as_str()) => return None,
+        _ => &["application", "domain"],
+    };
+    let lawful = allowed.contains(&edge.name.as_str()) || edge.name == member.name;
+    (!lawful).then(|| {
+        "layers point inwards and adapters never meet, also in their tests: use a port, or move \
+         the test to tests/"
+            .to_owned()
+    })
+}
+
+fn check_allowed(member: &Member, edge: &Dependency) -> Option<String> {
+    match member.name.as_str() {
+        "domain" => (!is_listed(edge, DOMAIN, DOMAIN_OPTIONAL)).then(|| {
+            "the model is pure: do it in an adapter behind a port of `application`".to_owned()
+        }),
+        "application" if edge.name == "tokio" => check_tokio_features(edge),
+        "application" => (!is_listed(edge, APPLICATION, APPLICATION_OPTIONAL))
+            .then(|| "use cases name no technology: define a port and write an adapter".to_owned()),
+        adapter => check_adapter(adapter, edge),
+    }
+}
+
+fn is_listed(edge: &Dependency, always: &[&str], behind_a_feature: &[&str]) -> bool {
+    let name = edge.name.as_str();
+    always.contains(&name) || (edge.optional && behind_a_feature.contains(&name))
+}
+
+fn check_tokio_features(edge: &Dependency) -> Option<String> {
+    let mut asked = edge.features.iter().map(String::as_str);
+    let extra = asked.find(|feature| !APPLICATION_TOKIO_FEATURES.contains(feature))?;
+    Some(format!(
+        "its feature `{extra}` is asked for, and use cases have only `sync`: take time as an \
+         argument and let an adapter spawn and wait"
+    ))
+}
+
+fn check_adapter(adapter: &str, edge: &Dependency) -> Option<String> {
+    let Some((_, technology)) = TECHNOLOGY.iter().find(|(known, _)| *known == adapter) else {
+        return Some(format!(
+            "the law has no row for this crate: give `{adapter}` its one technology in TECHNOLOGY \
+             in tests/law/layers.rs"
+        ));
+    };
+    let lawful = is_listed(edge, ADAPTER, &[]) || is_listed(edge, technology, &[]);
+    (!lawful).then(|| {
+        "an adapter has one technology and no other adapter: go through a port, or write the \
+         crate into its row of TECHNOLOGY in tests/law/layers.rs"
+            .to_owned()
+    })
+}
+
+/// Crates that must not be anywhere in the tree.
+fn check_banned(packages: &[Package]) -> Vec<String> {
+    let banned = |package: &Package| {
+        let (name, instead) = BANNED.iter().find(|(name, _)| *name == package.name)?;
+        Some(format!(
+            "`{name}` {} is in the tree: {instead} (`cargo tree -i {name}` shows who)",
+            package.version
+        ))
+    };
+    packages.iter().filter_map(banned).collect()
+}
+
+/// Crates that must not be there twice.
+fn check_single(packages: &[Package]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for name in SINGLE {
+        let mut versions = packages
+            .iter()
+            .filter(|package| package.name == *name)
+            .map(|package| package.version.as_str())
+            .collect::<Vec<_>>();
+        versions.sort_unstable();
+        versions.dedup();
+        if versions.len() > 1 {
+            complaints.push(format!(
+                "`{name}` is in the tree as {}: align whoever asks for the older one \
+                 (`cargo tree -d` shows who)",
+                versions.join(" and ")
+            ));
+        }
+    }
+    complaints
+}
+
+#[test]
+fn every_crate_depends_only_on_what_its_layer_may_use() {
+    let all = members();
+    assert!(all.iter().any(|m| m.name == "domain"), "cargo metadata shows no `domain`");
+    let complaints = all.iter().flat_map(|member| check_edges(member, all)).collect::<Vec<_>>();
+    assert_lawful(&complaints);
+}
+
+#[test]
+fn no_banned_crate_is_in_the_tree() {
+    assert!(packages().iter().any(|p| p.name == "tokio"), "the tree was not resolved");
+    assert_lawful(&check_banned(packages()));
+}
+
+#[test]
+fn crates_whose_types_we_pass_around_are_there_once() {
+    assert_lawful(&check_single(packages()));
+}
+
+/// The breaches that each check must see.
+mod breaches {
+    use super::*;
+
+    fn edge(name: &str) -> Dependency {
+        Dependency { name: name.to_owned(), ..Dependency::default() }
+    }
+
+    fn complaints(name: &str, edge: Dependency) -> Vec<String> {
+        let named = |name: &str| Member { name: name.to_owned(), ..Member::default() };
+        let all = ["domain", "application", "gateway_axum", "store_sqlite", "bootstrap"].map(named);
+        check_edges(&Member { dependencies: vec![edge], ..named(name) }, &all)
+    }
+
+    fn package(name: &str, version: &str) -> Package {
+        Package { name: name.to_owned(), version: version.to_owned() }
+    }
+
+    #[test]
+    fn a_runtime_in_the_model_is_seen() {
+        assert_complains(
+            &complaints("domain", edge("tokio")),
+            "`domain` must not depend on `tokio`",
+        );
+    }
+
+    #[test]
+    fn a_schema_crate_in_the_model_is_lawful_only_behind_a_feature() {
+        assert_complains(&complaints("domain", edge("schemars")), "schemars");
+        let optional = Dependency { optional: true, ..edge("schemars") };
+        assert_lawful(&complaints("domain", optional));
+    }
+
+    #[test]
+    fn a_driver_in_the_use_cases_is_seen() {
+        assert_complains(&complaints("application", edge("sqlx")), "define a port");
+    }
+
+    #[test]
+    fn an_unconditional_mock_in_the_use_cases_is_seen() {
+        assert_complains(&complaints("application", edge("mockall")), "mockall");
+    }
+
+    #[test]
+    fn a_clock_for_the_use_cases_is_seen() {
+        let features = vec!["sync".to_owned(), "time".to_owned()];
+        let tokio = Dependency { features, ..edge("tokio") };
+        assert_complains(&complaints("application", tokio), "`time`");
+    }
+
+    #[test]
+    fn an_adapter_that_uses_another_is_seen_also_in_its_tests() {
+        assert_complains(&complaints("gateway_axum", edge("store_sqlite")), "no other adapter");
+        let development = Dependency { kind: Kind::Development, ..edge("store_sqlite") };
+        assert_complains(&complaints("gateway_axum", development), "adapters never meet");
+    }
+
+    #[test]
+    fn a_second_technology_in_an_adapter_is_seen() {
+        assert_complains(&complaints("gateway_axum", edge("sqlx")), "one technology");
+    }
+
+    #[test]
+    fn an_adapter_that_the_law_does_not_know_is_seen() {
+        assert_complains(&complaints("broker_carrier_pigeon", edge("bytes")), "TECHNOLOGY");
+    }
+
+    #[test]
+    fn whoever_imports_the_binary_is_seen_except_the_tests() {
+        assert_complains(&complaints("gateway_axum", edge("bootstrap")), "nothing but `tests`");
+        assert_lawful(&complaints("tests", edge("bootstrap")));
+    }
+
+    #[test]
+    fn a_layer_that_points_outwards_is_seen_also_in_its_tests() {
+        let development = Dependency { kind: Kind::Development, ..edge("application") };
+        assert_complains(&complaints("domain", development), "layers point inwards");
+        assert_lawful(&complaints("gateway_axum", edge("websocket_codec")));
+    }
+
+    #[test]
+    fn a_build_dependency_is_no_way_around() {
+        let build = Dependency { kind: Kind::Build, ..edge("sqlx") };
+        assert_complains(&complaints("domain", build), "sqlx");
+    }
+
+    #[test]
+    fn a_banned_crate_and_a_second_version_are_seen() {
+        assert_complains(&check_banned(&[package("ring", "0.17.0")]), "cargo tree -i ring");
+        let twice = [package("tungstenite", "0.29.0"), package("tungstenite", "0.30.0")];
+        assert_complains(&check_single(&twice), "0.29.0 and 0.30.0");
+        let twins = [package("tungstenite", "0.30.0"), package("tungstenite", "0.30.0")];
+        assert_lawful(&check_single(&twins));
+    }
+}

@@ -1,0 +1,101 @@
+//! Clients in other languages: runs the scripts of `tests/node` and `tests/python`.
+//!
+//! A machine without them skips such a test with a word; under `ROOMKEEPER_TESTS=full`, which is
+//! how `tests/run` runs, what is missing is a failure.
+//!
+//! ```no_run
+//! use tests::foreign::{Tool, node, require};
+//!
+//! if require(Tool::Node) {
+//!     let lines = node("echo.mjs", &["--url", "ws://127.0.0.1:8000/ws/v2/connect"]);
+//!     assert!(lines.contains("hello"));
+//! }
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::process::Process;
+
+/// How long a script may run, unless the test says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a test may need that isn't Rust.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tool {
+    /// Node with the packages of `tests/node`.
+    Node,
+    /// Python with the packages of `tests/python`.
+    Python,
+}
+
+/// Whether the tool is there; if not, says so, and the test returns.
+///
+/// # Panics
+///
+/// Under `ROOMKEEPER_TESTS=full`, when the tool is missing.
+#[must_use]
+#[allow(clippy::print_stderr, reason = "the word that says why a test did nothing")]
+pub fn require(tool: Tool) -> bool {
+    let Some(missing) = missing(tool) else { return true };
+    let full = std::env::var_os("ROOMKEEPER_TESTS").is_some_and(|value| value == "full");
+    assert!(!full, "{missing}, and ROOMKEEPER_TESTS=full allows no skipping");
+    eprintln!("skipped: {missing}");
+    false
+}
+
+fn missing(tool: Tool) -> Option<String> {
+    let (name, program, packages) = match tool {
+        Tool::Node => ("node", PathBuf::from("node"), folder("node").join("node_modules/ws")),
+        Tool::Python => ("python", python_program(), folder("python").join(".venv")),
+    };
+    if !packages.exists() {
+        return Some(format!("the packages for {name} are not installed (tests/run clients)"));
+    }
+    let mut asked = Command::new(program);
+    asked.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let answers = asked.status().is_ok_and(|status| status.success());
+    (!answers).then(|| format!("{name} is not installed"))
+}
+
+/// Runs `tests/node/<script>` and gives its standard output; see [`DEADLINE`].
+#[must_use]
+pub fn node(script: &str, arguments: &[&str]) -> String {
+    node_within(DEADLINE, script, arguments)
+}
+
+/// Like [`node`], with a deadline of its own.
+#[must_use]
+pub fn node_within(deadline: Duration, script: &str, arguments: &[&str]) -> String {
+    run(deadline, Command::new("node"), &folder("node").join(script), arguments)
+}
+
+/// Runs `tests/python/<script>` and gives its standard output; see [`DEADLINE`].
+#[must_use]
+pub fn python(script: &str, arguments: &[&str]) -> String {
+    python_within(DEADLINE, script, arguments)
+}
+
+/// Like [`python`], with a deadline of its own.
+#[must_use]
+pub fn python_within(deadline: Duration, script: &str, arguments: &[&str]) -> String {
+    run(deadline, Command::new(python_program()), &folder("python").join(script), arguments)
+}
+
+fn run(deadline: Duration, mut command: Command, script: &Path, arguments: &[&str]) -> String {
+    assert!(script.is_file(), "there is no script {}", script.display());
+    command.arg(script).args(arguments);
+    let mut process = Process::start(command);
+    let exit = process.wait(deadline);
+    assert!(exit.code == Some(0), "it ended with {:?}: {}", exit.code, process.report());
+    exit.stdout
+}
+
+fn python_program() -> PathBuf {
+    folder("python").join(".venv/bin/python")
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}

@@ -1,0 +1,269 @@
+//! The built binary as a process: started on a free port, watched, killed, started again.
+//!
+//! ```no_run
+//! use tests::server::Server;
+//!
+//! let mut server = Server::start(&["--set", "limits.rooms_per_connection=2"]);
+//! let url = server.ws("/ws/v2/connect");
+//! server.kill();
+//! server.restart();
+//! ```
+//!
+//! When a test panics, what the server wrote to standard error is printed with it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::process::{Exit, Process};
+
+/// How long a start may take, on a machine that is busy with other tests.
+pub const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an end may take.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+    addr: SocketAddr,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    data: Option<TempDir>,
+}
+
+impl Server {
+    /// Starts `roomkeeper serve --profile testing --listen 127.0.0.1:0` with further arguments;
+    /// a `--profile` or `--listen` among them takes the place of the default.
+    #[must_use]
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// Like [`Server::start`], with environment variables.
+    #[must_use]
+    pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Self::launch(arguments, environment.iter().map(own).collect(), None)
+    }
+
+    /// Like [`Server::start`], with a folder for data that lives as long as this value, so that
+    /// [`Server::restart`] finds what was written.
+    #[must_use]
+    pub fn start_durable(arguments: &[&str]) -> Self {
+        let data = TempDir::with_prefix("roomkeeper-").expect("a temporary folder");
+        let path = data.path().to_str().expect("a folder's name is UTF-8").to_owned();
+        let mut all = vec!["--data-dir".to_owned(), path];
+        all.extend(arguments.iter().map(|&word| word.to_owned()));
+        Self::launch(all, Vec::new(), Some(data))
+    }
+
+    fn launch(
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+        data: Option<TempDir>,
+    ) -> Self {
+        let (process, addr) = serve(&arguments, &environment);
+        Self { process, addr, arguments, environment, data }
+    }
+
+    /// Starts it again after its end, with the same arguments, data and port.
+    pub fn restart(&mut self) {
+        assert!(!self.process.is_running(), "kill it, or terminate and wait, before the restart");
+        let mut arguments = self.arguments.clone();
+        match arguments.iter().position(|word| word == "--listen") {
+            Some(at) => arguments[at + 1] = self.addr.to_string(),
+            None => arguments.extend(["--listen".to_owned(), self.addr.to_string()]),
+        }
+        (self.process, self.addr) = serve(&arguments, &self.environment);
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `http://ADDR:PORT` and a path that begins with `/`.
+    #[must_use]
+    pub fn http(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    /// `ws://ADDR:PORT` and a path that begins with `/`.
+    #[must_use]
+    pub fn ws(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.addr)
+    }
+
+    /// The folder of [`Server::start_durable`].
+    #[must_use]
+    pub fn data(&self) -> Option<&Path> {
+        self.data.as_ref().map(TempDir::path)
+    }
+
+    /// Ends it without a word (SIGKILL) and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Asks it to end (SIGTERM); [`Server::wait`] sees the end.
+    pub fn terminate(&mut self) {
+        self.process.terminate();
+    }
+
+    /// Waits for the end, 30 seconds at most.
+    pub fn wait(&mut self) -> Exit {
+        self.process.wait(STOP_DEADLINE)
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// What it logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Resident memory, in bytes. Linux only.
+    #[must_use]
+    pub fn rss_bytes(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let words = line.expect("a running process has memory");
+        let kib = words.trim().trim_end_matches("kB").trim().parse::<u64>();
+        kib.expect("VmRSS is a number") * 1024
+    }
+
+    /// Open descriptors. Linux only.
+    #[must_use]
+    pub fn open_fds(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.id());
+        fs::read_dir(folder).expect("a running process has descriptors").count()
+    }
+
+    /// Processor time used so far, in user and kernel mode together. Linux only.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        // Fields 14 and 15 of proc_pid_stat(5), counted after the name in parentheses, in ticks of
+        // which Linux shows user space 100 a second on every machine.
+        let stat = self.proc("stat");
+        let (_, after_name) = stat.rsplit_once(')').expect("stat has a name in parentheses");
+        let fields = after_name.split_whitespace().skip(11).take(2);
+        let ticks = fields.map(|field| field.parse::<u64>().expect("a number of ticks"));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.id());
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+}
+
+impl Drop for Server {
+    #[allow(clippy::print_stderr, reason = "shown by the test harness when the test fails")]
+    fn drop(&mut self) {
+        self.process.kill();
+        if std::thread::panicking() {
+            eprintln!("the server said: {}", self.process.report());
+        }
+    }
+}
+
+/// Runs `roomkeeper` with these words until it ends by itself, 30 seconds at most.
+#[must_use]
+pub fn exit_of(arguments: &[&str]) -> (Option<i32>, String, String) {
+    exit_of_with(arguments, &[])
+}
+
+/// Like [`exit_of`], with environment variables.
+#[must_use]
+pub fn exit_of_with(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
+    let mut command = command();
+    command.args(arguments).envs(environment.iter().copied());
+    let exit = Process::start(command).wait(STOP_DEADLINE);
+    (exit.code, exit.stdout, exit.stderr)
+}
+
+fn serve(arguments: &[String], environment: &[(String, String)]) -> (Process, SocketAddr) {
+    let mut command = command();
+    command.arg("serve");
+    for (name, default) in [("--profile", "testing"), ("--listen", "127.0.0.1:0")] {
+        if !arguments.iter().any(|word| word == name) {
+            command.args([name, default]);
+        }
+    }
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+    let mut process = Process::start(command);
+    let Some(line) = process.next_line(START_DEADLINE) else {
+        let exit = process.wait(STOP_DEADLINE);
+        panic!("it ended with {:?} instead of listening: {}", exit.code, process.report());
+    };
+    let addr = line.strip_prefix("listening on http://").and_then(|addr| addr.parse().ok());
+    let addr = addr.unwrap_or_else(|| panic!("not where it listens: {}", process.report()));
+    (process, addr)
+}
+
+/// The binary, deaf to whatever configures a server outside of the tests.
+fn command() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("ROOMKEEPER_") || name == "REDIS_URL" || name == "DATABASE_URL" {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+/// `ROOMKEEPER_BIN`, or the one beside the test's own executable, built if it isn't there.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("ROOMKEEPER_BIN") {
+            let path = PathBuf::from(path);
+            assert!(path.is_file(), "ROOMKEEPER_BIN names {}, no file", path.display());
+            return path;
+        }
+        // target/debug/deps/e2e-0123456789abcdef → target/debug/roomkeeper
+        let test = std::env::current_exe().expect("a test knows its executable");
+        let profile = test.parent().and_then(Path::parent).expect("it lies in target/*/deps");
+        let path = profile.join(format!("roomkeeper{}", std::env::consts::EXE_SUFFIX));
+        if !path.is_file() {
+            build(profile);
+        }
+        assert!(path.is_file(), "cargo build -p bootstrap made no {}", path.display());
+        path
+    })
+}
+
+fn build(profile: &Path) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--locked", "-p", "bootstrap", "--target-dir"]);
+    cargo.arg(profile.parent().expect("target/debug lies in target"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = cargo.output().expect("cargo runs");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo build -p bootstrap failed:\n{words}");
+}
