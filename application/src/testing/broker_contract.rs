@@ -80,6 +80,9 @@ macro_rules! broker_contract_tests {
 /// The longest that one part of a contract may take; far more than any needs.
 pub const TIME_MAX: Duration = Duration::from_secs(60);
 
+/// More mail than any part of a contract makes wait.
+pub const MAIL_MAX: usize = 4_096;
+
 /// When everything in this suite happens: seconds behind a fixed moment.
 #[must_use]
 pub fn at(seconds: i64) -> Wall {
@@ -143,7 +146,7 @@ pub async fn receive(mailbox: &Mailbox, count: usize) -> Vec<Mail> {
         if all.len() >= count {
             return all;
         }
-        mailbox.wait().await;
+        mailbox.arrival().await;
     }
 }
 
@@ -152,7 +155,7 @@ pub async fn receive_published(mailbox: &Mailbox, count: usize) -> Vec<Arc<Publi
     let mail = receive(mailbox, count).await;
     let published = mail.into_iter().map(|mail| match mail {
         Mail::Publication(published) => published,
-        Mail::Presence(..) | Mail::Control(_) => panic!("only publications were expected"),
+        Mail::Presence(..) => panic!("only publications were expected"),
     });
     published.collect()
 }
@@ -234,7 +237,7 @@ impl Scene {
     }
 
     async fn mailbox(&self, id: u64) -> Arc<Mailbox> {
-        let mailbox = Arc::new(Mailbox::new(id, Mailbox::PUBLICATIONS_MAX));
+        let mailbox = Arc::new(Mailbox::new(id, MAIL_MAX));
         self.subscribe(&mailbox, 1).await;
         mailbox
     }

@@ -14,7 +14,7 @@ use domain::presence::{PresenceChange, PresenceEvent, PresenceKey};
 use domain::retention::Retention;
 use domain::room::RoomId;
 
-use super::broker_contract::{policy, publish, receive, room};
+use super::broker_contract::{MAIL_MAX, policy, publish, receive, room};
 use crate::mailbox::{Mail, Mailbox};
 use crate::ports::{Broker, Presence, PresenceError, SubscriptionToken};
 
@@ -76,7 +76,7 @@ struct Scene {
 
 impl Scene {
     async fn new((broker, presence): Subject) -> Self {
-        let (room, mailbox) = (room(ROOM), Arc::new(Mailbox::new(1, Mailbox::PUBLICATIONS_MAX)));
+        let (room, mailbox) = (room(ROOM), Arc::new(Mailbox::new(1, MAIL_MAX)));
         let policy = policy(Retention::default());
         broker.subscribe(&room, &policy, &mailbox, SubscriptionToken(1)).await.unwrap();
         Self { broker, presence, room, mailbox }
@@ -109,7 +109,7 @@ impl Scene {
                         assert_eq!(room, self.room);
                         events.push((*event).clone());
                     }
-                    Mail::Publication(_) | Mail::Control(_) => panic!("not a presence event"),
+                    Mail::Publication(_) => panic!("not a presence event"),
                 }
             }
         }

@@ -216,7 +216,7 @@ pub(crate) fn delivered(mailbox: &Mailbox) -> Vec<(u64, String)> {
     mailbox.take(&mut post);
     let publications = post.mail.iter().map(|mail| match mail {
         Mail::Publication(published) => &published.publication,
-        Mail::Presence(..) | Mail::Control(_) => panic!("only publications"),
+        Mail::Presence(..) => panic!("only publications"),
     });
     publications.map(place).collect()
 }

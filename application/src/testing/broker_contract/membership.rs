@@ -14,8 +14,8 @@ use domain::position::Offset;
 use domain::retention::Retention;
 
 use super::{
-    Factory, Scene, at, join_all, named, offset, offsets, publish, read_log, receive_published,
-    step_aside, texts,
+    Factory, MAIL_MAX, Scene, at, join_all, named, offset, offsets, publish, read_log,
+    receive_published, step_aside, texts,
 };
 use crate::mailbox::Mailbox;
 use crate::ports::{Broker, SubscriptionToken};
@@ -61,7 +61,7 @@ where
     };
     let subscriber = async move {
         for id in 1..=20 {
-            let mailbox = Arc::new(Mailbox::new(id, Mailbox::PUBLICATIONS_MAX));
+            let mailbox = Arc::new(Mailbox::new(id, MAIL_MAX));
             let top = scene.subscribe(&mailbox, 1).await;
             joined.borrow_mut().push((mailbox, top.bounds.last));
             step_aside().await;
