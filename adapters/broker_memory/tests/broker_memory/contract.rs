@@ -29,16 +29,16 @@ async fn durable() -> Arc<dyn Broker> {
 }
 
 mod in_memory {
-    application::broker_contract_tests!(super::broker);
+    application::broker_contract_tests!(super::broker, crate::support::within_a_minute);
 }
 
 mod in_memory_presence {
-    application::presence_contract_tests!(super::presence);
+    application::presence_contract_tests!(super::presence, crate::support::within_a_minute);
 }
 
 /// The same with every room in an archive. What retention keeps is the archive's matter there.
 mod through_the_archive {
-    application::broker_contract_tests!(super::durable;
+    application::broker_contract_tests!(super::durable, crate::support::within_a_minute;
         publications_get_offsets_without_holes_in_one_epoch
         an_answered_publish_is_in_the_log
         every_mailbox_gets_what_was_published_byte_for_byte

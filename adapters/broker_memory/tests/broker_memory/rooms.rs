@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use application::mailbox::{Mailbox, Post};
+use application::mailbox::Mailbox;
 use application::ports::{Broker, Presence, PublishError, ReadLog, SubscriptionToken};
 use application::testing::broker_contract::{at, policy, publish, room};
 use broker_memory::{Config, MemoryBroker};
@@ -197,43 +197,5 @@ fn threads_that_publish_and_subscribe_at_once_see_one_order_without_a_hole() {
         assert_eq!(offsets, (last + 1..=PUBLISHERS * EACH).collect::<Vec<_>>());
         let order = order.get_or_insert_with(|| got.clone());
         assert!(order.ends_with(&got));
-    }
-}
-
-/// Not a test of behaviour: prints what one publish costs. Run with
-/// `cargo test --release -p broker_memory -- --ignored --nocapture cost`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn cost_of_a_publish() {
-    let broker = build(Config::default());
-    let keep = policy(Retention::default());
-    let mailboxes: Vec<_> = (0..4).map(|id| Arc::new(Mailbox::new(id, 1_000))).collect();
-    for mailbox in &mailboxes {
-        broker.subscribe(&room(ROOM), &keep, mailbox, SubscriptionToken(1)).await.unwrap();
-    }
-    let mut post = Post::default();
-    for (what, is_named) in [("without", false), ("with", true)] {
-        let publishes: Vec<_> = (0..500_000)
-            .map(|n| {
-                let publish = publish(ROOM, "u1", "0123456789");
-                let name = is_named.then(|| n.to_string());
-                Publish {
-                    msg_id: name.map(|name| domain::id::MessageId::parse(&name).unwrap()),
-                    ..publish
-                }
-            })
-            .collect();
-        let count = u32::try_from(publishes.len()).unwrap();
-        let begin = std::time::Instant::now();
-        for (n, publish) in publishes.into_iter().enumerate() {
-            broker.publish(publish, &keep).await.unwrap();
-            if n % 256 == 0 {
-                for mailbox in &mailboxes {
-                    mailbox.take(&mut post);
-                    post.mail.clear();
-                }
-            }
-        }
-        println!("{what} msg_id, 4 mailboxes: {:?} per publish", begin.elapsed() / count);
     }
 }

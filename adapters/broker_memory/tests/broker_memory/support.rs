@@ -233,3 +233,9 @@ pub(crate) async fn settle() {
         tokio::task::yield_now().await;
     }
 }
+
+/// Awaits one part of a contract; one that waits for what never comes fails.
+pub(crate) async fn within_a_minute(part: impl Future<Output = ()>) {
+    let part = tokio::time::timeout(std::time::Duration::from_secs(60), part);
+    part.await.expect("nothing that was expected has come");
+}
