@@ -10,5 +10,6 @@ pub mod commands;
 pub mod descriptors;
 pub mod exit;
 pub mod log;
+pub mod serve;
 pub mod settings;
 pub mod start_screen;

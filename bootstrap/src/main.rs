@@ -12,7 +12,7 @@ use bootstrap::commands::{self, token_create::TokenCreateError};
 use bootstrap::exit::Exit;
 use bootstrap::settings::tokens::chain;
 use bootstrap::settings::{Loaded, environment_of_process, load};
-use bootstrap::{descriptors, log};
+use bootstrap::{log, serve};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -27,7 +27,9 @@ fn main() -> ExitCode {
 fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
     let out = &mut io::stdout().lock();
     match command {
-        Command::Serve => serve(&loaded(args)?),
+        Command::Serve => {
+            serve::execute(&loaded(args)?).map_err(|error| failed(error.exit(), &error))
+        }
         Command::Version => written(commands::version::execute(out)),
         Command::Config(ConfigCommand::Check) => {
             written(commands::config::check(&loaded(args)?, out))
@@ -53,18 +55,6 @@ fn exit_of(error: &TokenCreateError) -> Exit {
         TokenCreateError::Mint(_) => Exit::Failure,
         TokenCreateError::Io(error) => Exit::of_io(error),
     }
-}
-
-fn serve(loaded: &Loaded) -> Result<(), Exit> {
-    let settings = &loaded.settings;
-    log::init(&settings.log, log::takes_colour()).map_err(|e| failed(Exit::Settings, &e))?;
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    if let Some(warning) = descriptors::raise().warning(settings.server.connections_max) {
-        tracing::warn!("{warning}");
-    }
-    Err(failed(Exit::Failure, &"this build has no server"))
 }
 
 fn loaded(args: &SettingsArgs) -> Result<Loaded, Exit> {

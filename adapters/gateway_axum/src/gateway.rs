@@ -10,6 +10,7 @@ use std::time::Duration;
 use application::node::Node;
 use application::origin::OriginPolicy;
 use domain::id::ClientId;
+use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -25,7 +26,15 @@ pub struct ApiKey {
     /// Names the caller; its `msg_id`s are its own.
     pub name: ClientId,
     /// The SHA-256 of the secret: the secret itself is not kept.
-    pub digest: [u8; 32],
+    pub(crate) digest: [u8; 32],
+}
+
+impl ApiKey {
+    /// A key by its name and secret.
+    #[must_use]
+    pub fn new(name: ClientId, secret: &str) -> Self {
+        Self { name, digest: Sha256::digest(secret.as_bytes()).into() }
+    }
 }
 
 /// How the gateway treats requests.
