@@ -3,6 +3,13 @@
 //! Stories that need one connection more or less, not thousands of random ones: those are the
 //! simulation's.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step of a test stops the test, with words"
+)]
+
 mod host;
 
 use application::mailbox::Control;
