@@ -32,7 +32,7 @@ impl Shard {
     ) {
         let Some(policy) = self.policy(slot, command, room, host) else { return };
         let rooms_max = self.services.rules.limits.rooms_per_connection_max;
-        let key = self.rooms.find_or_create(room, &policy);
+        let key = self.rooms.find_or_create(room, &policy, &self.services.directory);
         let Some(entry) = self.table.get_mut(slot) else { return };
         if let Err(error) = entry.rooms.begin(key, rooms_max) {
             let code = match error {
@@ -46,7 +46,7 @@ impl Shard {
         entry.identified = true;
         let who = Arc::clone(&entry.who);
         let Some(slice) = self.rooms.get_mut(key) else { return };
-        if slice.members.len() + slice.joiners.len() >= policy.members_max as usize {
+        if !slice.seats.take(policy.members_max) {
             entry.rooms.leave(key);
             self.release_if_unused(key);
             let refusal = Refusal::new(ErrorCode::RoomFull, "the room is full").field("room");
@@ -312,6 +312,9 @@ impl Shard {
         let Some(entry) = self.table.get_mut(slot) else { return };
         let state = entry.rooms.leave(key);
         let Some(slice) = self.rooms.get_mut(key) else { return };
+        if state.is_some() {
+            slice.seats.give_back();
+        }
         match state {
             None => {}
             Some(MemberState::Joining) => slice.joiners.retain(|joiner| joiner.slot != slot),

@@ -188,6 +188,7 @@ impl Shard {
         let Some(policy) = self.policy(slot, command, &room, host) else { return };
         let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
+        let messages_max = messages_max.min(services.rules.limits.history_messages_max);
         let call = ReadHistory { services, who, room: room.clone(), policy, since, messages_max };
         let future =
             Box::pin(async move { Outcome::History { result: call.execute().await, room } });
@@ -259,6 +260,11 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         let Some(policy) = self.policy(slot, command, &room, host) else { return };
+        if data.len() > self.services.rules.limits.metadata_bytes_max {
+            let message = "presence data is larger than this server takes";
+            let refusal = Refusal::new(ErrorCode::TooLarge, message).field("data");
+            return self.refuse(slot, command, &refusal, host);
+        }
         let member = self.rooms.find(&room).and_then(|key| self.table.get(slot)?.rooms.state(key));
         if member.is_none() {
             return self.refuse_non_member(slot, command, host);

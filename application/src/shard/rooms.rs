@@ -14,6 +14,7 @@ use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::Slot;
+use crate::directory::{Directory, Seats};
 use crate::ports::SubscriptionToken;
 use crate::ports::outbox::Frame;
 use crate::published::Published;
@@ -114,6 +115,8 @@ pub(super) struct RoomSlice {
     pub(super) id: RoomId,
     pub(super) policy: Arc<NamespacePolicy>,
     pub(super) token: SubscriptionToken,
+    /// The room's members over all shards.
+    pub(super) seats: Seats,
     pub(super) members: Vec<Member>,
     pub(super) joiners: Vec<Joiner>,
     /// The newest position that has passed through; none before the first.
@@ -163,6 +166,7 @@ impl Rooms {
         &mut self,
         room: &RoomId,
         policy: &Arc<NamespacePolicy>,
+        directory: &Arc<Directory>,
     ) -> RoomKey {
         if let Some(key) = self.find(room) {
             return key;
@@ -179,6 +183,7 @@ impl Rooms {
             id: room.clone(),
             policy: Arc::clone(policy),
             token: SubscriptionToken(self.tokens),
+            seats: directory.seats(room),
             members: Vec::new(),
             joiners: Vec::new(),
             seen: None,
