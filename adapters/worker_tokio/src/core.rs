@@ -4,7 +4,7 @@
 //! that what waits stays bounded by the mailbox.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -18,9 +18,9 @@ use application::mailbox::Post;
 use application::ports::Clock;
 use application::services::Services;
 use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
-use domain::time::Now;
+use domain::time::{Monotonic, Now};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{spawn_local, yield_now};
 use websocket_codec::Limits;
 
@@ -45,7 +45,16 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) config: Config,
     connections: Arc<AtomicUsize>,
+    /// What the loop waits for besides its own inputs; none while it is awake and will look
+    /// itself.
+    asleep: Cell<Option<Sleep>>,
+    /// Wakes the loop when a step of another task has changed that.
+    news: Notify,
 }
+
+/// The loop sleeps until this, if anything.
+#[derive(Clone, Copy)]
+struct Sleep(Option<Monotonic>);
 
 impl Core {
     pub(crate) fn new(
@@ -70,6 +79,8 @@ impl Core {
             limits: codec,
             config,
             connections,
+            asleep: Cell::new(None),
+            news: Notify::new(),
         }
     }
 
@@ -92,6 +103,7 @@ impl Core {
                 continue;
             }
             let deadline = self.shard.borrow().next_deadline();
+            self.asleep.set(Some(Sleep(deadline)));
             let deadline =
                 deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
             let tick = async {
@@ -103,6 +115,7 @@ impl Core {
             tokio::select! {
                 biased;
                 () = mailbox.arrival() => {}
+                () = self.news.notified() => {}
                 accepted = inlet.recv(), if open => match accepted {
                     Some(accepted) => begin(&self, accepted),
                     None => open = false,
@@ -111,6 +124,7 @@ impl Core {
                 () = tokio::time::sleep(Duration::from_millis(20)), if !open => {}
                 () = tick => self.handle(Input::Tick),
             }
+            self.asleep.set(None);
         }
     }
 
@@ -148,7 +162,17 @@ impl Core {
 
     fn step(&self, input: Input<'_>) {
         let now = self.clock.now();
-        self.shard.borrow_mut().handle(input, now, &mut *self.sockets.borrow_mut());
+        let mut shard = self.shard.borrow_mut();
+        shard.handle(input, now, &mut *self.sockets.borrow_mut());
+        // Readers and calls step the shard while the loop sleeps: what they leave to send, and a
+        // deadline sooner than the one it sleeps until, must not wait for its next input.
+        if let Some(Sleep(until)) = self.asleep.get() {
+            let sooner = |at| until.is_none_or(|until| at < until);
+            if shard.has_backlog() || shard.next_deadline().is_some_and(sooner) {
+                self.asleep.set(None);
+                self.news.notify_one();
+            }
+        }
     }
 
     fn start_calls(self: &Rc<Self>) {
