@@ -13,12 +13,12 @@
 mod client;
 mod drain;
 mod first_message;
-//full_disk
+mod full_disk;
 mod heartbeat;
 mod http;
 mod http_publish;
-//kill
-//no_descriptors
+mod kill;
+mod no_descriptors;
 mod presence;
 mod publishing;
 mod recovery;
