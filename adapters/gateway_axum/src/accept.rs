@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::io::Write;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Between attempts while no descriptor is to be had.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a request that is under way may take once the server stops.
+const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What a connection carries to the worker: its place in the limit.
 #[derive(Clone)]
 pub(crate) struct Permit(pub(crate) Arc<std::sync::Mutex<Option<OwnedSemaphorePermit>>>);
@@ -41,8 +45,8 @@ pub(crate) async fn run(
         match listener.accept().await {
             Ok((stream, _)) => match Arc::clone(&shared.permits).try_acquire_owned() {
                 Ok(permit) => {
-                    let serve = serve(stream, router.clone(), Arc::clone(&shared), permit);
-                    tokio::spawn(until(closing.clone(), serve));
+                    let (shared, closing) = (Arc::clone(&shared), closing.clone());
+                    tokio::spawn(serve(stream, router.clone(), shared, permit, closing));
                 }
                 Err(_) => turn_away(&stream),
             },
@@ -58,19 +62,14 @@ pub(crate) async fn run(
     }
 }
 
-/// Ends plain HTTP when the server stops; upgraded sockets are no longer in there by then.
-async fn until(mut closing: watch::Receiver<bool>, serve: impl Future<Output = ()>) {
-    tokio::select! {
-        () = serve => {}
-        _ = closing.wait_for(|closing| *closing) => {}
-    }
-}
-
+/// Serves plain HTTP up to an upgrade. When the server stops, a request that was taken is still
+/// answered, and nothing new is read; upgraded sockets are no longer in here by then.
 async fn serve(
     stream: TcpStream,
     router: Router,
     shared: Arc<Shared>,
     permit: OwnedSemaphorePermit,
+    mut closing: watch::Receiver<bool>,
 ) {
     // Small frames must not wait for an acknowledgement.
     if stream.set_nodelay(true).is_err() {
@@ -88,7 +87,19 @@ async fn serve(
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
+    let stopping = async move { drop(closing.wait_for(|closing| *closing).await) };
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopping => {
+            connection.as_mut().graceful_shutdown();
+            let Ok(ended) = tokio::time::timeout(LAST_ANSWER_TIMEOUT, connection).await else {
+                return;
+            };
+            ended
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(error = &error as &dyn std::error::Error, "http connection ended");
     }
 }
