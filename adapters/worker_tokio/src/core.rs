@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use application::mailbox::Post;
+use application::mailbox::{Control, Post};
 use application::ports::Clock;
 use application::services::Services;
 use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
 use domain::time::{Monotonic, Now};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{spawn_local, yield_now};
 use websocket_codec::Limits;
 
@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) config: Config,
     connections: Arc<AtomicUsize>,
+    /// True once the node drains, for what has no place in the shard.
+    draining: watch::Sender<bool>,
     /// What the loop waits for besides its own inputs; none while it is awake and will look
     /// itself.
     asleep: Cell<Option<Sleep>>,
@@ -79,6 +81,7 @@ impl Core {
             limits: codec,
             config,
             connections,
+            draining: watch::Sender::new(false),
             asleep: Cell::new(None),
             news: Notify::new(),
         }
@@ -135,6 +138,9 @@ impl Core {
             (shard.mailbox().take_orders(), shard.has_backlog())
         };
         for order in orders {
+            if matches!(order, Control::Drain { .. }) {
+                self.draining.send_replace(true);
+            }
             self.handle(Input::Order(order));
         }
         if !backlog {
@@ -220,6 +226,11 @@ impl Core {
             self.sockets.borrow_mut().insert(slot, connection, stream, self.counted(permit));
         self.handle(Input::Opened(slot, opening));
         spawn_local(Reader::new(Rc::clone(self), slot, read_half, gate, early));
+    }
+
+    /// Becomes true when the node drains.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     /// Counts a connection for as long as the answer lives.
