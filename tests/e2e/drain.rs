@@ -110,6 +110,7 @@ fn connections_of_the_echo_endpoint_are_told_too_and_hold_nothing_up() {
     server.terminate();
     assert_eq!(echo.read_close_code(), 1012);
     echo.try_send(&Frame::close(1012, "").bytes());
+    echo.finish();
     assert_eq!(server.wait().code, Some(0));
     assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
 }

@@ -11,6 +11,7 @@
 )]
 
 mod client;
+mod command_line;
 mod drain;
 mod first_message;
 mod full_disk;
