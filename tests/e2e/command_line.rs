@@ -75,11 +75,7 @@ fn a_terminal_without_a_server_or_without_the_right_says_why() {
     let mut denied = roomkeeper(&server, &["publish", "chat:private", "1"]);
     let exit = denied.wait(SOON);
     assert_eq!((exit.code, exit.stdout.as_str()), (Some(1), ""), "{}", exit.stderr);
-    assert!(
-        exit.stderr.contains("chat:private"),
-        "{}",
-        exit.stderr
-    );
+    assert!(exit.stderr.contains("not allowed"), "{}", exit.stderr);
     let mut nonsense = roomkeeper(&server, &["publish", "nowhere", "1"]);
     let exit = nonsense.wait(SOON);
     assert_ne!(exit.code, Some(0));

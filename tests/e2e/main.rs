@@ -23,6 +23,7 @@ mod no_descriptors;
 mod presence;
 mod publishing;
 mod recovery;
+mod rust_storm;
 mod start;
 mod storm;
 mod tokens;
