@@ -176,6 +176,15 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_signal_right_behind_the_line_that_says_where_it_listens_ends_it_in_order() {
+    for _ in 0..5 {
+        let mut server = Server::start(&[]);
+        server.terminate();
+        assert_eq!(server.wait().code, Some(0));
+    }
+}
+
+#[test]
 fn a_server_without_connections_ends_at_once() {
     let mut server = Server::start(&[]);
     assert_eq!(crate::http::get(server.addr(), "/healthz").status, 200);

@@ -99,6 +99,8 @@ async fn publish_all(url: String, number: u64, acks: watch::Sender<u64>) -> BTre
                         acks.send_modify(|count| *count += 1);
                     }
                     Some("ping") => drop(send(&mut socket, json!({"type": "pong"})).await),
+                    // The close follows; answers may still come before it.
+                    Some("disconnect") => assert_eq!(value["code"], 1012),
                     // Only a refusal with a time may come, and then all of it is sent again.
                     Some("error") => {
                         assert!(value["retry_after_ms"].is_u64(), "{value}");
@@ -131,6 +133,10 @@ async fn read_all(url: String, epoch: Value) -> Vec<Value> {
                         assert_ne!(value["recovered"], false, "{value}");
                         value["messages"].as_array().unwrap().clone()
                     }
+                    Some("disconnect") => {
+                        assert_eq!(value["code"], 1012);
+                        continue;
+                    }
                     Some("ping") => {
                         send(&mut socket, json!({"type": "pong"})).await;
                         continue;
@@ -156,8 +162,8 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-#[test]
-fn a_durable_room_loses_nothing_acknowledged_and_uses_no_offset_twice_over_many_kills() {
+/// Publishes and reads while the server ends again and again, and looks at what is left.
+fn traffic_over_many_ends(end: impl Fn(&mut Server)) {
     let mut server = Server::start_durable(&[
         "--set",
         "namespaces.public.durable=true",
@@ -180,7 +186,7 @@ fn a_durable_room_loses_nothing_acknowledged_and_uses_no_offset_twice_over_many_
         let part = TOTAL / (KILLS + 1);
         let at = round * part + random(&mut state) % part;
         runtime.block_on(within(acked.wait_for(|count| *count > at))).unwrap();
-        server.kill();
+        end(&mut server);
         server.restart();
     }
 
@@ -200,6 +206,19 @@ fn a_durable_room_loses_nothing_acknowledged_and_uses_no_offset_twice_over_many_
         let held = runtime.block_on(within(reader)).unwrap();
         assert_eq!(data_of(&held), data_of(&log));
     }
+}
+
+#[test]
+fn a_durable_room_loses_nothing_acknowledged_and_uses_no_offset_twice_over_many_kills() {
+    traffic_over_many_ends(Server::kill);
+}
+
+#[test]
+fn a_durable_room_goes_on_as_if_nothing_had_happened_over_many_orderly_restarts() {
+    traffic_over_many_ends(|server| {
+        server.terminate();
+        assert_eq!(server.wait().code, Some(0));
+    });
 }
 
 #[test]
