@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use worker_tokio::{SystemClock, Worker};
 
+use self::signals::Signals;
 use crate::exit::Exit;
 use crate::settings::Loaded;
 use crate::settings::secrets::token_secret;
@@ -105,9 +106,11 @@ async fn run(loaded: &Loaded) -> Result<(), ServeError> {
         token_secret: &secret,
         descriptors,
     };
+    // Whoever reads the next line may signal at once.
+    let signals = Signals::catch().map_err(|e| part(&e, Exit::of_io(&e)))?;
     announce(&screen, address);
     let (stop, stopped) = watch::channel(false);
-    let signals = tokio::spawn(signals::watch(stop));
+    let signals = tokio::spawn(signals.watch(stop));
     gateway.serve(stopped, Duration::from_millis(settings.server.drain_window_ms)).await;
     sweeper.abort();
     broker.finish_committer();

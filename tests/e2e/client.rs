@@ -88,8 +88,9 @@ impl Client {
 
     /// The same; the answer must be of this type.
     pub(crate) fn call_for(&mut self, kind: &str, command: Value) -> Value {
-        let answer = self.call(command.clone());
-        assert_eq!(answer["type"], kind, "{answer} to {command}");
+        let shown = command.to_string();
+        let answer = self.call(command);
+        assert_eq!(answer["type"], kind, "{answer} to {shown}");
         answer
     }
 

@@ -2,9 +2,13 @@
 //! unanswered, and nobody can hold the server up.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tests::frame::Frame;
 use tests::raw::RawSocket;
 use tests::server::Server;
 
@@ -56,16 +60,72 @@ fn at_a_sigterm_every_client_is_told_when_to_come_back_and_no_acknowledgement_is
 }
 
 #[test]
+fn an_http_publish_that_was_taken_is_answered_although_the_server_stops() {
+    const KEY: &str = "k7Qp2vXz9LmN4rTs8WbYc3Df6GhJ5KaE";
+    let key = format!("api.keys.backend.key={KEY}");
+    let mut server =
+        Server::start_durable(&["--set", "namespaces.public.durable=true", "--set", &key]);
+    let addr = server.addr();
+    let answered = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let Some(status) = http_publish(addr, KEY) {
+                    assert_eq!(status, 200);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        until("publishes are under way", || (answered.load(Ordering::Relaxed) > 50).then_some(()));
+        server.terminate();
+    });
+    assert_eq!(server.wait().code, Some(0));
+    server.restart();
+    let stored = Client::open(&server).log("public:end", 1_000).len() as u64;
+    assert_eq!(stored, answered.load(Ordering::Relaxed));
+}
+
+/// The status of a publish; none when the server did not take it.
+fn http_publish(addr: SocketAddr, key: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(addr).ok()?;
+    let body = r#"{"room":"public:end","data":1}"#;
+    let request = format!(
+        "POST /api/v1/publish HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\
+         Authorization: Bearer {key}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split(' ').nth(1)?.parse().ok()
+}
+
+#[test]
+fn connections_of_the_echo_endpoint_are_told_too_and_hold_nothing_up() {
+    let mut server = Server::start(&["--set", "server.drain_window_ms=3000"]);
+    let mut echo = RawSocket::open(server.addr(), "/ws/somebody");
+    echo.send_text("hello");
+    assert_eq!(echo.read_frame().1, b"hello");
+    let begun = Instant::now();
+    server.terminate();
+    assert_eq!(echo.read_close_code(), 1012);
+    echo.try_send(&Frame::close(1012, "").bytes());
+    echo.finish();
+    assert_eq!(server.wait().code, Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+}
+
+#[test]
 fn a_stopping_server_is_not_ready_and_takes_nobody_new() {
     let mut server = Server::start(&["--set", "server.drain_window_ms=5000"]);
     let _stuck = stuck(&server);
     server.terminate();
     until("the server takes nobody new", || {
-        let Ok(mut stream) = std::net::TcpStream::connect(server.addr()) else { return Some(()) };
+        let Ok(mut stream) = TcpStream::connect(server.addr()) else { return Some(()) };
         let request = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        std::io::Write::write_all(&mut stream, request).ok()?;
+        stream.write_all(request).ok()?;
         let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).ok()?;
+        stream.read_to_string(&mut answer).ok()?;
         answer.starts_with("HTTP/1.1 503").then_some(())
     });
     server.kill();
@@ -113,6 +173,15 @@ fn a_second_signal_ends_it_at_once() {
     server.terminate();
     let exit = server.wait();
     assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+}
+
+#[test]
+fn a_signal_right_behind_the_line_that_says_where_it_listens_ends_it_in_order() {
+    for _ in 0..5 {
+        let mut server = Server::start(&[]);
+        server.terminate();
+        assert_eq!(server.wait().code, Some(0));
+    }
 }
 
 #[test]

@@ -11,17 +11,19 @@
 )]
 
 mod client;
+mod command_line;
 mod drain;
 mod first_message;
-//full_disk
+mod full_disk;
 mod heartbeat;
 mod http;
 mod http_publish;
-//kill
-//no_descriptors
+mod kill;
+mod no_descriptors;
 mod presence;
 mod publishing;
 mod recovery;
+mod rust_storm;
 mod start;
 mod storm;
 mod tokens;

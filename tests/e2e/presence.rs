@@ -64,7 +64,7 @@ fn a_user_with_two_tabs_comes_once_and_goes_with_the_last() {
     let now = list(&mut bob);
     assert_eq!((&now["total"], &now["seq"]), (&json!(3), &json!(start + 3)));
     let expected = [
-        ("ann".to_owned(), 2, data.clone()),
+        ("ann".to_owned(), 2, data),
         ("bob".to_owned(), 1, Value::Null),
         ("watcher".to_owned(), 1, Value::Null),
     ];

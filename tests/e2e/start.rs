@@ -1,7 +1,8 @@
 //! Starting: what is wrong is named, with where it came from, and the exit code says what kind.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 use tests::server::{Server, exit_of, exit_of_with};
 
@@ -62,7 +63,14 @@ fn production_refuses_what_is_not_safe_and_starts_when_it_is() {
     let data = tempfile::tempdir().unwrap();
     let secret = data.path().join("secret");
     fs::write(&secret, "9f86d081884c7d659a2feaa0c55ad0155b1c2f0e7a\n").unwrap();
-    let secret = format!("auth.hmac_secret_file={}", secret.display());
+    let file = secret;
+    let secret = format!("auth.hmac_secret_file={}", file.display());
+    // A secret that everybody may read is none.
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let (code, _, stderr) = exit_of(&[&production[..], &["--set", &secret]].concat());
+    assert_eq!(code, Some(78));
+    assert!(stderr.contains("auth.hmac_secret_file") && stderr.contains("chmod"), "{stderr}");
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let server = Server::start(&[
         "--profile",
         "production",

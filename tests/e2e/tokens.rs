@@ -1,5 +1,7 @@
 //! Tokens: where they come from, how they run out, and how a fresh one takes their place.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tests::raw::RawSocket;
 use tests::server::Server;
@@ -86,6 +88,15 @@ fn a_token_that_runs_out_is_announced_and_then_ends_the_connection_unless_it_is_
     // Past the end of its first token, the other one is still in its room.
     Client::open(&server).publish("public:stay", "still here");
     assert_eq!(refreshing.expect("message")["data"], "still here");
+}
+
+#[test]
+fn a_connection_that_is_alone_on_its_worker_is_looked_after_in_time() {
+    let server = Server::start(&["--set", &secret(), "--set", "server.workers=1"]);
+    let path = format!("{PATH}?token={}", short("ann", 30));
+    // Nothing else happens on that worker: only its own timer can bring the notice.
+    let socket = RawSocket::open(server.addr(), &path).with_deadline(Duration::from_secs(4));
+    Client::greeted(socket).expect("token_expiring");
 }
 
 #[test]

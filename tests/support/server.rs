@@ -223,7 +223,8 @@ fn serve(arguments: &[String], environment: &[(String, String)]) -> (Process, So
 }
 
 /// The binary, deaf to whatever configures a server outside of the tests.
-fn command() -> Command {
+#[must_use]
+pub fn command() -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();

@@ -4,8 +4,10 @@
 //! No error of `accept` may end it.
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::io;
 use std::io::Write;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +29,9 @@ use crate::gateway::Shared;
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Between attempts while no descriptor is to be had.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a request that is under way may take once the server stops.
+const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a request that turns out to be an upgrade leaves what its socket is wanted for. Of one
 /// connection, and read when hyper has written the answer and let go.
@@ -54,8 +59,8 @@ pub(crate) async fn run(
         match listener.accept().await {
             Ok((stream, _)) => match Arc::clone(&shared.permits).try_acquire_owned() {
                 Ok(permit) => {
-                    let serve = serve(stream, router.clone(), Arc::clone(&shared), permit);
-                    tokio::spawn(until(closing.clone(), serve));
+                    let (shared, closing) = (Arc::clone(&shared), closing.clone());
+                    tokio::spawn(serve(stream, router.clone(), shared, permit, closing));
                 }
                 Err(_) => turn_away(&stream),
             },
@@ -71,19 +76,14 @@ pub(crate) async fn run(
     }
 }
 
-/// Ends plain HTTP when the server stops; upgraded sockets are no longer in there by then.
-async fn until(mut closing: watch::Receiver<bool>, serve: impl Future<Output = ()>) {
-    tokio::select! {
-        () = serve => {}
-        _ = closing.wait_for(|closing| *closing) => {}
-    }
-}
-
+/// Serves plain HTTP up to an upgrade. When the server stops, a request that was taken is still
+/// answered, and nothing new is read; upgraded sockets are no longer in here by then.
 async fn serve(
     stream: TcpStream,
     router: Router,
     shared: Arc<Shared>,
     permit: OwnedSemaphorePermit,
+    mut closing: watch::Receiver<bool>,
 ) {
     // Small frames must not wait for an acknowledgement.
     if stream.set_nodelay(true).is_err() {
@@ -97,15 +97,25 @@ async fn serve(
     });
     // Without hyper's own upgrade machinery: the connection ends where the WebSocket begins, and
     // gives the socket back.
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.config.handshake_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .without_shutdown();
-    match connection.await {
-        Ok(parts) => {
+        .serve_connection(TokioIo::new(stream), service);
+    let mut stopping = pin!(async move { drop(closing.wait_for(|closing| *closing).await) });
+    let ended = tokio::select! {
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+        () = stopping.as_mut() => {
+            Pin::new(&mut connection).graceful_shutdown();
+            let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
+            let Ok(ended) = tokio::time::timeout(LAST_ANSWER_TIMEOUT, last).await else { return };
+            ended
+        }
+    };
+    match ended {
+        Ok(()) => {
+            let parts = connection.into_parts();
             if let Some(purpose) = left.take() {
                 hand_over(&shared, parts.io.into_inner(), &parts.read_buf, purpose, permit).await;
             }

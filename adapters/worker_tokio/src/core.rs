@@ -4,7 +4,7 @@
 //! that what waits stays bounded by the mailbox.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use application::mailbox::Post;
+use application::mailbox::{Control, Post};
 use application::ports::Clock;
 use application::services::Services;
 use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
-use domain::time::Now;
+use domain::time::{Monotonic, Now};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{spawn_local, yield_now};
 use websocket_codec::Limits;
 
@@ -47,7 +47,18 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) config: Config,
     connections: Arc<AtomicUsize>,
+    /// True once the node drains, for what has no place in the shard.
+    draining: watch::Sender<bool>,
+    /// What the loop waits for besides its own inputs; none while it is awake and will look
+    /// itself.
+    asleep: Cell<Option<Sleep>>,
+    /// Wakes the loop when a step of another task has changed that.
+    news: Notify,
 }
+
+/// The loop sleeps until this, if anything.
+#[derive(Clone, Copy)]
+struct Sleep(Option<Monotonic>);
 
 impl Core {
     pub(crate) fn new(
@@ -72,6 +83,9 @@ impl Core {
             limits: codec,
             config,
             connections,
+            draining: watch::Sender::new(false),
+            asleep: Cell::new(None),
+            news: Notify::new(),
         }
     }
 
@@ -94,6 +108,7 @@ impl Core {
                 continue;
             }
             let deadline = self.shard.borrow().next_deadline();
+            self.asleep.set(Some(Sleep(deadline)));
             let deadline =
                 deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
             let tick = async {
@@ -105,6 +120,7 @@ impl Core {
             tokio::select! {
                 biased;
                 () = mailbox.arrival() => {}
+                () = self.news.notified() => {}
                 n = inlet.recv_many(&mut accepted, ACCEPTED_PER_TURN), if open => {
                     open = n > 0;
                     for accepted in accepted.drain(..) {
@@ -115,6 +131,7 @@ impl Core {
                 () = tokio::time::sleep(Duration::from_millis(20)), if !open => {}
                 () = tick => self.handle(Input::Tick),
             }
+            self.asleep.set(None);
         }
     }
 
@@ -125,6 +142,9 @@ impl Core {
             (shard.mailbox().take_orders(), shard.has_backlog())
         };
         for order in orders {
+            if matches!(order, Control::Drain { .. }) {
+                self.draining.send_replace(true);
+            }
             self.handle(Input::Order(order));
         }
         if !backlog {
@@ -152,7 +172,17 @@ impl Core {
 
     fn step(&self, input: Input<'_>) {
         let now = self.clock.now();
-        self.shard.borrow_mut().handle(input, now, &mut *self.sockets.borrow_mut());
+        let mut shard = self.shard.borrow_mut();
+        shard.handle(input, now, &mut *self.sockets.borrow_mut());
+        // Readers and calls step the shard while the loop sleeps: what they leave to send, and a
+        // deadline sooner than the one it sleeps until, must not wait for its next input.
+        if let Some(Sleep(until)) = self.asleep.get() {
+            let sooner = |at| until.is_none_or(|until| at < until);
+            if shard.has_backlog() || shard.next_deadline().is_some_and(sooner) {
+                self.asleep.set(None);
+                self.news.notify_one();
+            }
+        }
     }
 
     fn start_calls(self: &Rc<Self>) {
@@ -200,6 +230,11 @@ impl Core {
             self.sockets.borrow_mut().insert(slot, connection, stream, self.counted(permit));
         self.handle(Input::Opened(slot, opening));
         spawn_local(Reader::new(Rc::clone(self), slot, read_half, gate, early));
+    }
+
+    /// Becomes true when the node drains.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     /// Counts a connection for as long as the answer lives.

@@ -1,6 +1,7 @@
 //! Plain echo of text and binary: what a conformance suite talks to.
 //!
-//! It knows no rooms and no protocol. A client that does not read its echoes is not read.
+//! It knows no rooms and no protocol. A client that does not read its echoes is not read. When
+//! the node drains, each is told with the close frame alone.
 
 use std::any::Any;
 use std::io;
@@ -9,6 +10,7 @@ use std::rc::Rc;
 use domain::rate_limit::RateLimiter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use websocket_codec::{
@@ -27,6 +29,7 @@ pub(crate) fn start(
     let session = Session {
         core: Rc::clone(core),
         stream,
+        draining: core.draining(),
         decoder: Decoder::new(Role::Server),
         pings: RateLimiter::default(),
         out: Vec::new(),
@@ -40,9 +43,15 @@ pub(crate) fn start(
     });
 }
 
+/// Waits until the node drains. The worker outlives its sessions, so its end says the same.
+async fn drained(draining: &mut watch::Receiver<bool>) {
+    drop(draining.wait_for(|draining| *draining).await);
+}
+
 struct Session {
     core: Rc<Core>,
     stream: TcpStream,
+    draining: watch::Receiver<bool>,
     decoder: Decoder,
     pings: RateLimiter,
     out: Vec<u8>,
@@ -57,12 +66,29 @@ impl Session {
         loop {
             if !self.out.is_empty() {
                 let out = std::mem::take(&mut self.out);
-                timeout(self.core.config.lag_max, self.stream.write_all(&out)).await??;
+                let (lag_max, close_timeout) =
+                    (self.core.config.lag_max, self.core.config.close_timeout);
+                let draining = &mut self.draining;
+                tokio::select! {
+                    written = timeout(lag_max, self.stream.write_all(&out)) => written??,
+                    // A frame that was begun is finished or nothing more is said.
+                    () = async {
+                        drained(draining).await;
+                        tokio::time::sleep(close_timeout).await;
+                    } => return Ok(()),
+                }
             }
             if self.closing {
                 return self.close().await;
             }
-            self.stream.readable().await?;
+            tokio::select! {
+                biased;
+                () = drained(&mut self.draining) => {
+                    self.end(CloseCode::SERVICE_RESTART);
+                    continue;
+                }
+                readable = self.stream.readable() => readable?,
+            }
             let core = Rc::clone(&self.core);
             let mut buffer = core.read_buffer.borrow_mut();
             match self.stream.try_read(&mut buffer) {
