@@ -98,6 +98,7 @@ pub struct Shard {
     scratch: Vec<u8>,
     position_check_at: Monotonic,
     draining: Option<Monotonic>,
+    deliveries_per_step: usize,
 }
 
 impl Shard {
@@ -120,7 +121,14 @@ impl Shard {
             scratch: Vec::new(),
             position_check_at: now.monotonic.after(check),
             draining: None,
+            deliveries_per_step: Self::DELIVERIES_PER_STEP,
         }
+    }
+
+    /// Makes steps shorter, so that a test with few members meets a walk that keeps its place.
+    #[cfg(feature = "testing")]
+    pub const fn set_deliveries_per_step(&mut self, deliveries: usize) {
+        self.deliveries_per_step = deliveries;
     }
 
     /// Where this shard gets its mail.

@@ -118,7 +118,7 @@ impl Shard {
 
     /// One step of sending: rooms take turns, and a large room keeps its place.
     pub(super) fn send_some(&mut self, host: &mut Host<'_>) {
-        let mut budget = Self::DELIVERIES_PER_STEP;
+        let mut budget = self.deliveries_per_step;
         while budget > 0 {
             let Some(key) = self.backlog.pop_front() else { return };
             let Some(mut slice) = self.rooms.take(key) else { continue };
