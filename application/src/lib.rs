@@ -10,6 +10,7 @@ pub mod extensions;
 pub mod limits;
 pub mod mailbox;
 pub mod node;
+pub mod origin;
 pub mod outbound_queue;
 pub mod ports;
 pub mod published;

@@ -4,6 +4,7 @@
 //! dropped. It must never block a publisher.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::codes::CloseCode;
@@ -61,6 +62,8 @@ pub struct Mailbox {
     /// Held for a push or a swap, never across anything that waits.
     inner: Mutex<Inner>,
     arrived: Notify,
+    /// Whether a quarter of the maximum waits; read without the lock, once per publish.
+    crowded: AtomicBool,
     relieved: Notify,
 }
 
@@ -74,6 +77,7 @@ impl Mailbox {
             publications_max,
             inner: Mutex::default(),
             arrived: Notify::new(),
+            crowded: AtomicBool::new(false),
             relieved: Notify::new(),
         }
     }
@@ -84,10 +88,9 @@ impl Mailbox {
         self.id
     }
 
-    /// Puts mail in; beyond the maximum it becomes a hole of its room. Answers whether the
-    /// mailbox is crowded: a publisher that can wait should wait for
-    /// [`relief`](Self::relief) before it publishes more.
-    pub fn put(&self, mail: Mail) -> bool {
+    /// Puts mail in; beyond the maximum it becomes a hole of its room. A publisher that can wait
+    /// should wait for [`relief`](Self::relief) before it publishes.
+    pub fn put(&self, mail: Mail) {
         let mut inner = self.lock();
         let waiting = inner.post.mail.len();
         if waiting >= self.publications_max {
@@ -96,14 +99,16 @@ impl Mailbox {
                 Mail::Presence(room, _) => room,
             };
             inner.post.holes.insert(room);
-            return true;
+            return;
         }
         inner.post.mail.push_back(mail);
+        if waiting >= self.publications_max / 4 {
+            self.crowded.store(true, Ordering::Release);
+        }
         drop(inner);
         if waiting == 0 {
             self.arrived.notify_one();
         }
-        waiting >= self.publications_max / 4
     }
 
     /// Gives an order; it is never dropped.
@@ -114,8 +119,10 @@ impl Mailbox {
 
     /// Takes all mail into `post`, which should be empty; its storage is used again.
     pub fn take(&self, post: &mut Post) {
-        std::mem::swap(&mut self.lock().post, post);
-        if post.mail.len() >= self.publications_max / 4 {
+        let mut inner = self.lock();
+        std::mem::swap(&mut inner.post, post);
+        if self.crowded.swap(false, Ordering::AcqRel) {
+            drop(inner);
             self.relieved.notify_waiters();
         }
     }
@@ -132,11 +139,14 @@ impl Mailbox {
 
     /// Waits until a crowded mailbox has been emptied.
     pub async fn relief(&self) {
+        if !self.crowded.load(Ordering::Acquire) {
+            return;
+        }
         let relieved = self.relieved.notified();
         // Registered before the look, so that an emptying in between is not missed.
         let mut relieved = std::pin::pin!(relieved);
         relieved.as_mut().enable();
-        if self.lock().post.mail.len() >= self.publications_max / 4 {
+        if self.crowded.load(Ordering::Acquire) {
             relieved.await;
         }
     }

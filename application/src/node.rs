@@ -42,7 +42,6 @@ pub struct ApiPublish {
 /// One node: see the module's text.
 pub struct Node {
     services: Arc<Services>,
-    mailboxes: Vec<Arc<Mailbox>>,
 }
 
 /// Mailboxes are told apart within one process, so that two nodes of a simulation can share a
@@ -62,7 +61,7 @@ impl Node {
             })
             .collect();
         let directory = Arc::new(Directory::default());
-        Self { services: Arc::new(Services { ports, rules, directory }), mailboxes }
+        Self { services: Arc::new(Services { ports, rules, directory, mailboxes }) }
     }
 
     /// What the shards share.
@@ -74,7 +73,7 @@ impl Node {
     /// The mailboxes, one per shard, in the order in which shards are numbered.
     #[must_use]
     pub fn mailboxes(&self) -> &[Arc<Mailbox>] {
-        &self.mailboxes
+        &self.services.mailboxes
     }
 
     /// The shard behind a mailbox. A shard is not `Send`: call this on the thread that runs it.
@@ -118,7 +117,7 @@ impl Node {
     }
 
     fn order(&self, control: &Control) {
-        for mailbox in &self.mailboxes {
+        for mailbox in &self.services.mailboxes {
             mailbox.order(control.clone());
         }
     }

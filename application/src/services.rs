@@ -11,6 +11,7 @@ use crate::directory::Directory;
 use crate::extensions::handlers::HandlerRegistry;
 use crate::extensions::middleware::MiddlewareChain;
 use crate::limits::Limits;
+use crate::mailbox::Mailbox;
 use crate::ports::{Broker, Clock, Entropy, Presence, TokenVerifier};
 
 /// The adapters a node runs on.
@@ -53,4 +54,7 @@ pub struct Services {
     pub rules: Rules,
     /// How many connections each user has.
     pub directory: Arc<Directory>,
+    /// The mailboxes of this node's shards: a publisher waits while one of them is crowded, so
+    /// that a flood slows its source rather than tearing holes.
+    pub mailboxes: Vec<Arc<Mailbox>>,
 }

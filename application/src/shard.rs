@@ -51,6 +51,8 @@ pub struct Opening {
     pub client: ClientId,
     /// The token that came with the upgrade.
     pub token: Option<String>,
+    /// Two different tokens came: whoever put the second there must not win.
+    pub conflicting_tokens: bool,
 }
 
 /// What can happen to a shard.

@@ -1,2 +1,76 @@
-//! The binary.
-fn main() {}
+//! The binary: reads the command line, loads the settings, does what is asked, and says by its
+//! exit code how it went.
+//!
+//! Nothing is decided here that another program could want to decide.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use bootstrap::cli::{Cli, Command, ConfigCommand, SettingsArgs, Token};
+use bootstrap::commands::{self, token_create::TokenCreateError};
+use bootstrap::exit::Exit;
+use bootstrap::settings::tokens::chain;
+use bootstrap::settings::{Loaded, environment_of_process, load};
+use bootstrap::{log, serve};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let args = cli.settings.clone();
+    match run(&args, &cli.into_command()) {
+        Ok(()) => Exit::Success.into(),
+        Err(exit) => exit.into(),
+    }
+}
+
+fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
+    let out = &mut io::stdout().lock();
+    match command {
+        Command::Serve => {
+            serve::execute(&loaded(args)?).map_err(|error| failed(error.exit(), &error))
+        }
+        Command::Version => written(commands::version::execute(out)),
+        Command::Config(ConfigCommand::Check) => {
+            written(commands::config::check(&loaded(args)?, out))
+        }
+        Command::Config(ConfigCommand::Print) => {
+            written(commands::config::print(&loaded(args)?, out))
+        }
+        Command::Config(ConfigCommand::Default) => written(commands::config::default(out)),
+        Command::Token(Token::Create(args_of_token)) => {
+            let settings = loaded(args)?.settings;
+            commands::token_create::execute(args_of_token, &settings, log::now(), out)
+                .map_err(|error| failed(exit_of(&error), &chain(&error)))
+        }
+        Command::Subscribe(_) | Command::Publish(_) => {
+            Err(failed(Exit::Failure, &"this build has no adapter for that"))
+        }
+    }
+}
+
+fn exit_of(error: &TokenCreateError) -> Exit {
+    match error {
+        TokenCreateError::NoSecret(_) | TokenCreateError::Algorithm => Exit::Settings,
+        TokenCreateError::Mint(_) => Exit::Failure,
+        TokenCreateError::Io(error) => Exit::of_io(error),
+    }
+}
+
+fn loaded(args: &SettingsArgs) -> Result<Loaded, Exit> {
+    load(&args.given(environment_of_process())).map_err(|error| failed(Exit::Settings, &error))
+}
+
+/// A reader that goes away, like `head`, is no failure.
+fn written(result: io::Result<()>) -> Result<(), Exit> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(Exit::Io, &error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn failed(exit: Exit, error: &dyn Display) -> Exit {
+    // Standard error may be closed; the exit code still tells.
+    let _ = writeln!(io::stderr(), "roomkeeper: {error}");
+    exit
+}

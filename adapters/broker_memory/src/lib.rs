@@ -1,1 +1,25 @@
-//! Placeholder until its first step.
+//! Broker and presence in this process's memory; durable rooms go through the archive.
+//!
+//! Rooms live in stripes with one short lock each: a publish takes its position, enters the log
+//! and reaches every subscribed mailbox in one step under that lock. The lock must never be held
+//! across an await, and nothing but this crate may give out positions of its rooms.
+//!
+//! The host spawns [`MemoryBroker::run_committer`] once if it gives an archive, and calls
+//! [`MemoryBroker::sweep`] about once a second.
+//!
+//! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
+//! `committer`, `queue`, `sweep`.
+
+mod broker;
+mod budget;
+mod committer;
+mod dedup;
+mod durable;
+mod log;
+mod present;
+mod queue;
+mod room;
+mod stripe;
+mod sweep;
+
+pub use broker::{Config, MemoryBroker};

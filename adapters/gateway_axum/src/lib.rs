@@ -1,1 +1,18 @@
-//! Placeholder until its first step.
+//! The HTTP and WebSocket host: axum answers HTTP and the upgrade, then hyper is left behind and
+//! the socket goes to a worker.
+//!
+//! It decides who may open a socket at all (address, origin, headers, limits), never what a
+//! connection may do: that is the application's.
+//!
+//! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake),
+//! `publish` (the server API), `answer` (what refusals look like).
+
+mod accept;
+mod answer;
+mod gateway;
+mod handshake;
+mod publish;
+mod routes;
+mod upgrade;
+
+pub use gateway::{ApiKey, BindError, Config, Gateway};

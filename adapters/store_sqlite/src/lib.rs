@@ -1,1 +1,21 @@
-//! Placeholder until its first step.
+//! The durable archive on SQLite, through sqlx.
+//!
+//! One file in one directory, owned by one process. All writes go through one task that commits
+//! in groups; reads go to a few connections of their own. It must never answer `Ok` to a write
+//! before SQLite has committed it to the disk, and never let two servers share a directory.
+//!
+//! Suggested reading order: [`Config`], [`SqliteArchive`], then `open`, `queue`, `writer`, `rows`.
+
+mod archive;
+mod config;
+mod open;
+mod queue;
+mod rows;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use archive::SqliteArchive;
+pub use config::{Config, FILE_NAME, Limits, Place};
+pub use open::BuildError;

@@ -1,1 +1,19 @@
-//! Placeholder until its first step.
+//! Runs one shard on a thread of its own: a current-thread tokio runtime that owns the sockets of
+//! the shard's connections.
+//!
+//! It carries bytes and time, and knows the framing; what a message means and who gets it is the
+//! shard's to say. No lock is taken and no task is woken per delivery.
+//!
+//! Reading order: [`Worker`], `core` (shard and sockets together), `sockets` (the outbox),
+//! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`.
+
+mod clock;
+mod core;
+mod echo;
+mod reader;
+mod sockets;
+mod worker;
+mod writer;
+
+pub use clock::SystemClock;
+pub use worker::{Accepted, Config, Purpose, StartError, Worker};

@@ -59,6 +59,8 @@ impl Shard {
         self.visit_at(slot, deadline);
         if self.draining.is_some() {
             self.end(slot, CloseCode::ServiceRestart, None, host);
+        } else if opening.conflicting_tokens {
+            self.end(slot, CloseCode::Unauthenticated, None, host);
         } else if let Some(token) = opening.token {
             self.authenticate(slot, None, Some(token));
         } else if asks_nobody {

@@ -67,7 +67,7 @@ impl Authenticate {
     /// # Errors
     /// [`AuthenticateError`] says why it may not open.
     pub async fn execute(self) -> Result<Authenticated, AuthenticateError> {
-        let Services { ports, rules, directory } = &*self.services;
+        let Services { ports, rules, directory, .. } = &*self.services;
         let principal = match &self.token {
             None if rules.allow_anonymous => Principal::anonymous(),
             None => return Err(AuthenticateError::Missing),

@@ -57,7 +57,10 @@ impl BroadcastMessage {
     }
 
     async fn publish_to(&self, room: &RoomId) -> Result<Receipt, BroadcastError> {
-        let Services { ports, rules, .. } = &*self.services;
+        let Services { ports, rules, mailboxes, .. } = &*self.services;
+        for mailbox in mailboxes {
+            mailbox.relief().await;
+        }
         let policy = rules.policies.of(room).ok_or(BroadcastError::UnknownRoom)?;
         let publish = Publish {
             room: room.clone(),

@@ -72,6 +72,9 @@ impl PublishMessage {
             let asked = services.rules.middleware.process_message(&who, inbound).await;
             asked.map_err(PublishRefused::Middleware)?;
         }
+        for mailbox in &services.mailboxes {
+            mailbox.relief().await;
+        }
         services.ports.broker.publish(publish, &policy).await.map_err(PublishRefused::Broker)
     }
 }

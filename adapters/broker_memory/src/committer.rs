@@ -1,0 +1,343 @@
+//! Group commit: many durable publishes, one append.
+//!
+//! There is one committer, so it alone gives out offsets of durable rooms. It must never deliver,
+//! acknowledge or skip an offset before the archive has answered; while an append is under way
+//! its rooms are in doubt, and the archive is asked before anything more is appended to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+
+use application::ports::{
+    Archive, ArchiveError, ArchiveRecord, DedupKey, PublishError, Receipt, RoomHead,
+};
+use domain::message::{Publication, Publish, Publisher};
+use domain::policy::{AckLevel, NamespacePolicy};
+use domain::position::Offset;
+use domain::room::RoomId;
+use domain::time::Wall;
+
+use crate::broker::MemoryBroker;
+use crate::dedup::Place;
+use crate::queue::{AWAY, Answer, Next, Waiting};
+use crate::room::{Head, positioned};
+use crate::stripe::{Stripe, dedup_key, receipt};
+
+/// One message to be, and everyone who published it.
+struct Entry {
+    publish: Publish,
+    key: Option<DedupKey>,
+    /// The first published it; the others repeated it within the same batch.
+    answers: Vec<Answer>,
+}
+
+/// One message with its offset, not stored yet.
+struct Positioned {
+    publication: Publication,
+    publisher: Publisher,
+    place: Place,
+    key: Option<DedupKey>,
+    answers: Vec<Answer>,
+}
+
+/// Keeps the queue open for as long as it lives.
+struct Running(Arc<MemoryBroker>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.queue.stop();
+    }
+}
+
+impl MemoryBroker {
+    /// Commits durable publishes, for the host to spawn once. Publishes are taken from the moment
+    /// of this call on; once the future is dropped, whoever waits and whoever comes is answered
+    /// `Unavailable`. May be called again afterwards. Ends at once without an archive, or if
+    /// another one runs.
+    pub fn run_committer(self: Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
+        let archive = self.archive().cloned();
+        // Not inside the future: a publish right after the spawn must find the queue open.
+        let running = archive.and_then(|archive| {
+            let is_first = self.queue.start();
+            is_first.then(|| (Running(self), archive))
+        });
+        async move {
+            let Some((running, archive)) = running else { return };
+            let broker = &running.0;
+            loop {
+                match broker.queue.next() {
+                    Next::Commit(batch) => broker.commit(&archive, batch).await,
+                    Next::Wait => broker.queue.wait().await,
+                    Next::Finish => return,
+                }
+            }
+        }
+    }
+
+    /// Lets the committer finish what waits and end; later durable publishes are answered
+    /// `Unavailable`.
+    pub fn finish_committer(&self) {
+        self.queue.finish();
+    }
+
+    async fn commit(&self, archive: &Arc<dyn Archive>, batch: Vec<Waiting>) {
+        for room in self.queue.doubtful() {
+            if let Err(error) = self.settle_room(archive, &room).await {
+                tracing::warn!(%room, %error, "the room's log stays in doubt");
+                break;
+            }
+        }
+        let batch = self.open_rooms(archive, batch).await;
+        let entries = self.merge(batch);
+        let entries = self.drop_stored(archive, entries).await;
+        let batch = self.position(entries);
+        if batch.is_empty() {
+            return;
+        }
+        let records = batch.iter().map(record).collect();
+        match archive.append(records).await {
+            Ok(()) => self.deliver(batch),
+            Err(error) => {
+                tracing::warn!(%error, messages = batch.len(), "nothing of a batch was committed");
+                for failed in batch {
+                    answer_all(failed.answers, &Err(AWAY));
+                }
+            }
+        }
+    }
+
+    /// Opens every room of the batch; who publishes to one that can't be opened is told so.
+    async fn open_rooms(&self, archive: &Arc<dyn Archive>, batch: Vec<Waiting>) -> Vec<Waiting> {
+        let mut rooms: BTreeMap<RoomId, (Arc<NamespacePolicy>, Wall, bool)> = BTreeMap::new();
+        for waiting in &batch {
+            let room = waiting.publish.room.clone();
+            rooms.entry(room).or_insert((Arc::clone(&waiting.policy), waiting.publish.at, false));
+        }
+        for (id, (policy, at, is_open)) in &mut rooms {
+            // In use from now on, so that no sweep forgets the room before the commit.
+            let in_use = |stripe: &mut Stripe| {
+                if let Some(room) = stripe.rooms.get_mut(id) {
+                    room.used_at = Some(*at);
+                }
+            };
+            let opened = self.with_open(archive, id, policy, in_use).await;
+            *is_open = opened.is_ok();
+        }
+        let mut open = Vec::with_capacity(batch.len());
+        for waiting in batch {
+            match rooms.get(&waiting.publish.room) {
+                Some((_, _, true)) => open.push(waiting),
+                Some((_, _, false)) | None => answer(waiting.answer, Err(AWAY)),
+            }
+        }
+        open
+    }
+
+    /// Answers what is remembered and joins what came twice in the batch.
+    fn merge(&self, batch: Vec<Waiting>) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = Vec::with_capacity(batch.len());
+        let mut seen: BTreeMap<DedupKey, usize> = BTreeMap::new();
+        for Waiting { publish, answer: waiting, .. } in batch {
+            let key = dedup_key(&publish);
+            if let Some(key) = &key {
+                let known = self.stripe(&key.room).dedup.get(key, publish.at);
+                if let Some(place) = known {
+                    answer(waiting, Ok(receipt(place, true, level(place))));
+                    continue;
+                }
+                if let Some(entry) = seen.get(key).and_then(|at| entries.get_mut(*at)) {
+                    entry.answers.push(waiting);
+                    continue;
+                }
+                seen.insert(key.clone(), entries.len());
+            }
+            entries.push(Entry { publish, key, answers: vec![waiting] });
+        }
+        entries
+    }
+
+    /// Answers what the archive knows already, which one question for the whole batch tells.
+    async fn drop_stored(&self, archive: &Arc<dyn Archive>, entries: Vec<Entry>) -> Vec<Entry> {
+        let keys: Vec<DedupKey> = entries.iter().filter_map(|entry| entry.key.clone()).collect();
+        if keys.is_empty() {
+            return entries;
+        }
+        let asked = keys.len();
+        let found = match archive.find(keys).await {
+            Ok(found) if found.len() == asked => Some(found),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(%error, "the archive does not know what it has");
+                None
+            }
+        };
+        let mut found = found.map(Vec::into_iter);
+        let mut fresh = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Some(key) = &entry.key else {
+                fresh.push(entry);
+                continue;
+            };
+            match found.as_mut().map(Iterator::next) {
+                Some(Some(None)) => fresh.push(entry),
+                Some(Some(Some(stored))) => {
+                    let place = Place { epoch: stored.epoch, offset: Some(stored.offset) };
+                    let mut stripe = self.stripe(&key.room);
+                    stripe.dedup.remember(key.clone(), place, entry.publish.at);
+                    drop(stripe);
+                    answer_all(entry.answers, &Ok(receipt(place, true, AckLevel::Durable)));
+                }
+                Some(None) | None => answer_all(entry.answers, &Err(AWAY)),
+            }
+        }
+        fresh
+    }
+
+    /// Gives out offsets. They count once the archive has taken them; until then each room of the
+    /// batch is in doubt, even if this committer is dropped in the middle of its work.
+    fn position(&self, entries: Vec<Entry>) -> Vec<Positioned> {
+        let mut heads: BTreeMap<RoomId, Option<RoomHead>> = BTreeMap::new();
+        let mut batch = Vec::with_capacity(entries.len());
+        for Entry { publish, key, answers } in entries {
+            let head = heads
+                .entry(publish.room.clone())
+                .or_insert_with(|| self.begin_append(&publish.room));
+            let Some(head) = head else {
+                answer_all(answers, &Err(AWAY));
+                continue;
+            };
+            let Some(offset) = head.last.next() else {
+                answer_all(answers, &Err(PublishError::LogFull));
+                continue;
+            };
+            head.last = offset;
+            let place = Place { epoch: head.epoch, offset: Some(offset) };
+            let publisher = publish.publisher.clone();
+            let publication = positioned(publish, head.epoch, Some(offset));
+            batch.push(Positioned { publication, publisher, place, key, answers });
+        }
+        batch
+    }
+
+    fn begin_append(&self, id: &RoomId) -> Option<RoomHead> {
+        let mut stripe = self.stripe(id);
+        let room = stripe.rooms.get_mut(id)?;
+        let Head::Sure(head) = room.head else { return None };
+        room.head = Head::InDoubt(head);
+        drop(stripe);
+        self.queue.doubt([id.clone()]);
+        Some(head)
+    }
+
+    /// The archive has the batch: now everyone gets it, in order.
+    fn deliver(&self, batch: Vec<Positioned>) {
+        let mut rooms = BTreeSet::new();
+        for Positioned { publication, place, key, answers, publisher: _ } in batch {
+            let id = publication.room.clone();
+            let mut stripe = self.stripe(&id);
+            let at = publication.at;
+            stripe.saw(at);
+            if let Some(room) = stripe.rooms.get_mut(&id) {
+                room.accept(publication, &self.budget);
+            }
+            if let Some(key) = key {
+                stripe.dedup.remember(key, place, at);
+            }
+            drop(stripe);
+            rooms.insert(id);
+            answer_all(answers, &Ok(receipt(place, false, AckLevel::Durable)));
+        }
+        for id in &rooms {
+            self.trust_room(id);
+        }
+    }
+
+    fn trust_room(&self, id: &RoomId) {
+        let mut stripe = self.stripe(id);
+        if let Some(room) = stripe.rooms.get_mut(id)
+            && let Some(head) = room.head.known()
+        {
+            room.head = Head::Sure(head);
+        }
+        drop(stripe);
+        self.queue.trust(id);
+    }
+
+    /// Asks the archive how an append ended that was not seen to end. What it stored after all
+    /// gets to the mailboxes now; its publisher learns it from a retry.
+    async fn settle_room(
+        &self,
+        archive: &Arc<dyn Archive>,
+        id: &RoomId,
+    ) -> Result<(), ArchiveError> {
+        const PAGE_MESSAGES: u32 = 256;
+        let stored = archive.open_room(id, self.fresh_epoch()).await?;
+        loop {
+            let known = self.stripe(id).rooms.get(id).and_then(|room| room.head.known());
+            let Some(known) = known else { break };
+            if known.epoch != stored.epoch {
+                tracing::error!(room = %id, "the archive has lost the room's log");
+                if let Some(room) = self.stripe(id).rooms.get_mut(id) {
+                    room.restart(stored, &self.budget);
+                }
+                break;
+            }
+            // Never back: what was given out is not given out again, whatever the archive lost.
+            if known.last >= stored.last {
+                break;
+            }
+            let page = archive.read(id, stored.epoch, known.last, PAGE_MESSAGES).await?;
+            self.deliver_stored(id, page.messages, known, stored);
+        }
+        self.trust_room(id);
+        Ok(())
+    }
+
+    fn deliver_stored(
+        &self,
+        id: &RoomId,
+        mut messages: Vec<Publication>,
+        known: RoomHead,
+        stored: RoomHead,
+    ) {
+        let is_new = |offset: Offset| offset > known.last && offset <= stored.last;
+        messages.retain(|publication| publication.offset.is_some_and(is_new));
+        let mut stripe = self.stripe(id);
+        let Some(room) = stripe.rooms.get_mut(id) else { return };
+        if messages.is_empty() {
+            // Trimmed away before anyone saw them; shards see the hole by position.
+            room.head = Head::InDoubt(stored);
+        }
+        for publication in messages {
+            room.accept(publication, &self.budget);
+        }
+    }
+}
+
+fn record(positioned: &Positioned) -> ArchiveRecord {
+    ArchiveRecord {
+        publication: Publication { origin: None, ..positioned.publication.clone() },
+        publisher: positioned.publisher.clone(),
+        msg_id: positioned.key.as_ref().map(|key| key.msg_id.clone()),
+    }
+}
+
+const fn level(place: Place) -> AckLevel {
+    if place.offset.is_some() { AckLevel::Durable } else { AckLevel::Accepted }
+}
+
+fn answer(waiting: Answer, result: Result<Receipt, PublishError>) {
+    // Nobody listens any more if the publisher's connection has gone; the message stands.
+    let _ = waiting.send(result);
+}
+
+/// Tells everyone who published the message; all but the first repeated it.
+fn answer_all(answers: Vec<Answer>, result: &Result<Receipt, PublishError>) {
+    for (n, waiting) in answers.into_iter().enumerate() {
+        let result = result.clone().map(|mut receipt| {
+            receipt.duplicate |= n > 0;
+            receipt
+        });
+        answer(waiting, result);
+    }
+}

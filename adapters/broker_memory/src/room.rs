@@ -1,0 +1,311 @@
+//! One room: where its log stands, what it keeps, who gets its messages.
+//!
+//! Everything here happens under the stripe's lock; nothing may wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use application::mailbox::{Mail, Mailbox};
+use application::ports::{LogPage, ReadLog, RoomHead, RoomTop, SubscriptionToken};
+use application::published::Published;
+use domain::delivery::Class;
+use domain::id::{Epoch, MessageKey};
+use domain::message::{Publication, Publish};
+use domain::position::Offset;
+use domain::recovery::LogBounds;
+use domain::retention::Retention;
+use domain::time::Wall;
+
+use crate::budget::Budget;
+use crate::log::{Log, cost};
+
+/// What is known of where the log stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Head {
+    /// Not opened yet.
+    Unknown,
+    /// This far, and the next offset is free.
+    Sure(RoomHead),
+    /// This far at least; an append that was begun may have taken effect or not. Only the
+    /// committer makes it sure again.
+    InDoubt(RoomHead),
+}
+
+impl Head {
+    pub(crate) const fn known(&self) -> Option<RoomHead> {
+        match self {
+            Self::Unknown => None,
+            Self::Sure(head) | Self::InDoubt(head) => Some(*head),
+        }
+    }
+
+    const fn known_mut(&mut self) -> Option<&mut RoomHead> {
+        match self {
+            Self::Unknown => None,
+            Self::Sure(head) | Self::InDoubt(head) => Some(head),
+        }
+    }
+}
+
+/// What a durable room knows of its archive.
+#[derive(Debug, Default)]
+pub(crate) struct Archived {
+    /// The oldest offset stored there; none when it has to be asked for.
+    pub(crate) first: Option<Offset>,
+    /// When it was last trimmed.
+    pub(crate) trimmed_at: Option<Wall>,
+    /// How many messages came since.
+    pub(crate) appended: u32,
+}
+
+/// The newest `latest` message of each key.
+#[derive(Debug, Default)]
+struct Latest {
+    /// With the count at which it came: a larger one is younger.
+    by_key: BTreeMap<Option<MessageKey>, (u64, Arc<Published>)>,
+    count: u64,
+}
+
+impl Latest {
+    /// The most keys of one room; the key that was longest without a message is forgotten.
+    const KEYS_MAX: usize = 256;
+
+    fn put(&mut self, published: &Arc<Published>, budget: &Budget) {
+        self.count += 1;
+        budget.charge(cost(published));
+        let entry = (self.count, Arc::clone(published));
+        let replaced = self.by_key.insert(published.publication.key.clone(), entry);
+        if let Some((_, replaced)) = replaced {
+            budget.release(cost(&replaced));
+        } else if self.by_key.len() > Self::KEYS_MAX {
+            self.drop_oldest(budget);
+        }
+    }
+
+    fn drop_oldest(&mut self, budget: &Budget) {
+        let oldest = self.by_key.iter().min_by_key(|(_, (count, _))| *count);
+        if let Some(key) = oldest.map(|(key, _)| key.clone())
+            && let Some((_, published)) = self.by_key.remove(&key)
+        {
+            budget.release(cost(&published));
+        }
+    }
+
+    fn retain(&mut self, budget: &Budget, mut keep: impl FnMut(&Publication) -> bool) {
+        self.by_key.retain(|_, (_, published)| {
+            let keeps = keep(&published.publication);
+            if !keeps {
+                budget.release(cost(published));
+            }
+            keeps
+        });
+    }
+
+    fn oldest_first(&self) -> Vec<Arc<Published>> {
+        let mut all: Vec<_> = self.by_key.values().collect();
+        all.sort_unstable_by_key(|(count, _)| *count);
+        all.into_iter().map(|(_, published)| Arc::clone(published)).collect()
+    }
+}
+
+/// One mailbox that gets everything of the room.
+#[derive(Debug)]
+struct Subscriber {
+    mailbox: Arc<Mailbox>,
+    token: SubscriptionToken,
+}
+
+/// One room.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Tells this room from an earlier one of the same name that was forgotten.
+    pub(crate) generation: u64,
+    pub(crate) head: Head,
+    pub(crate) presence: crate::present::Present,
+    /// Some for a room whose log is in the archive; the ring is a cache then.
+    pub(crate) archived: Option<Archived>,
+    pub(crate) retention: Retention,
+    /// When something was last published; none if never in this process.
+    pub(crate) used_at: Option<Wall>,
+    log: Log,
+    latest: Latest,
+    /// A `Vec`: there are as many as shards, and they are walked in the same order every time.
+    subscribers: Vec<Subscriber>,
+}
+
+impl Room {
+    pub(crate) fn new(generation: u64) -> Self {
+        Self {
+            generation,
+            head: Head::Unknown,
+            presence: crate::present::Present::default(),
+            archived: None,
+            retention: Retention::default(),
+            used_at: None,
+            log: Log::default(),
+            latest: Latest::default(),
+            subscribers: Vec::new(),
+        }
+    }
+
+    /// Where the log stands; a room without an archive begins here, with `fresh` as its epoch.
+    pub(crate) fn head_or(&mut self, fresh: impl FnOnce() -> Epoch) -> RoomHead {
+        self.head.known().unwrap_or_else(|| {
+            let head = RoomHead { epoch: fresh(), last: Offset::ZERO };
+            self.head = Head::Sure(head);
+            head
+        })
+    }
+
+    /// Takes a positioned publication into the room: log or `latest`, then all mailboxes.
+    pub(crate) fn accept(&mut self, publication: Publication, budget: &Budget) {
+        self.used_at = Some(publication.at);
+        let published = Arc::new(Published::new(publication));
+        match published.publication.class {
+            Class::Reliable => {
+                if let (Some(head), Some(offset)) =
+                    (self.head.known_mut(), published.publication.offset)
+                {
+                    head.last = offset;
+                }
+                if let Some(archived) = &mut self.archived {
+                    archived.appended = archived.appended.saturating_add(1);
+                }
+                self.log.push(&published, &self.retention, budget);
+            }
+            Class::Latest => self.latest.put(&published, budget),
+            Class::Droppable => {}
+        }
+        self.make_way(budget);
+        self.deliver(&Mail::Publication(published));
+    }
+
+    /// Hands something to every subscribed mailbox.
+    pub(crate) fn deliver(&self, mail: &Mail) {
+        for subscriber in &self.subscribers {
+            subscriber.mailbox.put(mail.clone());
+        }
+    }
+
+    /// What the log holds. Only of a room that is open.
+    pub(crate) fn bounds(&self, head: RoomHead) -> LogBounds {
+        let none = head.last.next().unwrap_or(Offset::MAX);
+        let here = self.log.first().unwrap_or(none);
+        let stored = self.archived.as_ref().and_then(|archived| archived.first).unwrap_or(here);
+        LogBounds { epoch: head.epoch, first: stored.min(here), last: head.last }
+    }
+
+    /// Adds or renews a subscription; none when there are too many.
+    pub(crate) fn subscribe(
+        &mut self,
+        head: RoomHead,
+        mailbox: &Arc<Mailbox>,
+        token: SubscriptionToken,
+        subscribers_max: usize,
+    ) -> Option<RoomTop> {
+        let is_full = self.subscribers.len() >= subscribers_max;
+        let known = self.subscribers.iter_mut().find(|known| known.mailbox.id() == mailbox.id());
+        match known {
+            Some(known) => known.token = known.token.max(token),
+            None if is_full => return None,
+            None => self.subscribers.push(Subscriber { mailbox: Arc::clone(mailbox), token }),
+        }
+        Some(RoomTop { bounds: self.bounds(head), latest: self.latest.oldest_first() })
+    }
+
+    /// Ends a subscription, unless a larger token has renewed it.
+    pub(crate) fn unsubscribe(&mut self, mailbox: &Mailbox, token: SubscriptionToken) {
+        self.subscribers.retain(|known| known.mailbox.id() != mailbox.id() || known.token > token);
+    }
+
+    /// Reads from the ring; none when it does not reach back to `read.after` but the archive may.
+    pub(crate) fn read(
+        &mut self,
+        head: RoomHead,
+        read: &ReadLog,
+        budget: &Budget,
+    ) -> Option<LogPage> {
+        self.log.trim(&self.retention, read.now, budget);
+        let bounds = self.bounds(head);
+        let here = self.log.first().unwrap_or_else(|| head.last.next().unwrap_or(Offset::MAX));
+        if read.after < here.previous() && bounds.first < here {
+            return None;
+        }
+        let messages = self.log.page(read, budget);
+        let end = messages.last().and_then(|message| message.publication.offset);
+        let more = match end {
+            Some(end) => end < head.last,
+            None => read.after < head.last && self.log.first().is_some(),
+        };
+        Some(LogPage { bounds, messages, more })
+    }
+
+    /// Begins a new log: the archive says that the old one is gone.
+    pub(crate) fn restart(&mut self, head: RoomHead, budget: &Budget) {
+        self.log.clear(budget);
+        self.head = Head::Sure(head);
+        if let Some(archived) = &mut self.archived {
+            archived.first = None;
+        }
+    }
+
+    /// Drops what has aged out.
+    pub(crate) fn sweep(&mut self, now: Wall, budget: &Budget) {
+        self.log.trim(&self.retention, now, budget);
+        self.latest.retain(budget, |publication| !publication.is_expired(now));
+        if budget.is_nearly_exceeded() {
+            let share = budget.fair_share();
+            while self.log.cost_bytes() > share && self.log.drop_oldest(budget) {}
+        }
+        self.log.shrink();
+    }
+
+    /// Whether nothing would be lost with the room. Forgetting the epoch of a log costs every
+    /// client that comes back a gap, so a room is kept until all of its log has aged out.
+    pub(crate) fn is_forgettable(&self, now: Wall, dedup_window: Duration) -> bool {
+        if !self.subscribers.is_empty() || !self.presence.is_empty() {
+            return false;
+        }
+        let Some(used_at) = self.used_at else {
+            return !matches!(self.head, Head::InDoubt(_));
+        };
+        let quiet = match self.archived {
+            // The archive keeps epoch and log.
+            Some(_) => dedup_window,
+            None => self.retention.age_max.max(dedup_window),
+        };
+        !matches!(self.head, Head::InDoubt(_)) && now.since(used_at) > quiet
+    }
+
+    /// Gives back what the room costs the node.
+    pub(crate) fn release(&mut self, budget: &Budget) {
+        self.log.clear(budget);
+        self.latest.retain(budget, |_| false);
+    }
+
+    /// The room that publishes pays when the node's memory for logs is used up.
+    fn make_way(&mut self, budget: &Budget) {
+        while budget.is_exceeded() && self.log.drop_oldest(budget) {}
+        while budget.is_exceeded() && self.latest.by_key.len() > 1 {
+            self.latest.drop_oldest(budget);
+        }
+    }
+}
+
+/// Makes the publication of a publish.
+pub(crate) fn positioned(publish: Publish, epoch: Epoch, offset: Option<Offset>) -> Publication {
+    Publication {
+        room: publish.room,
+        epoch,
+        offset,
+        class: publish.class,
+        key: publish.key,
+        sender: publish.sender,
+        data: publish.data,
+        origin: publish.origin,
+        expires_at: publish.ttl.map(|ttl| publish.at.after(ttl)),
+        at: publish.at,
+        tombstone: None,
+    }
+}

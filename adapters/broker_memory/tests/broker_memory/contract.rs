@@ -1,0 +1,61 @@
+//! The in-memory broker and presence against the contracts of their ports.
+
+use std::sync::Arc;
+
+use application::ports::{Broker, Presence};
+use broker_memory::{Config, MemoryBroker};
+
+use crate::support::{Counter, DurableEverywhere, MemoArchive};
+
+fn memory() -> Arc<MemoryBroker> {
+    MemoryBroker::build(Config::default(), Arc::new(Counter::default()), None)
+}
+
+async fn broker() -> Arc<dyn Broker> {
+    memory()
+}
+
+async fn presence() -> (Arc<dyn Broker>, Arc<dyn Presence>) {
+    let both = memory();
+    (Arc::clone(&both) as Arc<dyn Broker>, both)
+}
+
+async fn durable() -> Arc<dyn Broker> {
+    let archive = Arc::new(MemoArchive::default());
+    let broker =
+        MemoryBroker::build(Config::default(), Arc::new(Counter::default()), Some(archive));
+    tokio::spawn(Arc::clone(&broker).run_committer());
+    Arc::new(DurableEverywhere(broker))
+}
+
+mod in_memory {
+    application::broker_contract_tests!(super::broker, crate::support::within_a_minute);
+}
+
+mod in_memory_presence {
+    application::presence_contract_tests!(super::presence, crate::support::within_a_minute);
+}
+
+/// The same with every room in an archive. What retention keeps is the archive's matter there.
+mod through_the_archive {
+    application::broker_contract_tests!(super::durable, crate::support::within_a_minute;
+        publications_get_offsets_without_holes_in_one_epoch
+        an_answered_publish_is_in_the_log
+        every_mailbox_gets_what_was_published_byte_for_byte
+        two_mailboxes_see_one_order
+        concurrent_publishers_see_one_total_order
+        a_repeated_msg_id_answers_the_first_position_and_is_not_delivered_again
+        msg_ids_of_other_publishers_or_rooms_do_not_meet
+        a_publish_without_msg_id_is_never_a_duplicate
+        everything_behind_the_answered_position_arrives
+        subscribing_again_keeps_one_subscription
+        ending_an_older_subscription_changes_nothing
+        pages_have_no_holes_and_say_whether_more_follows
+        a_page_keeps_its_byte_limit_but_holds_at_least_one_message
+        a_position_at_or_ahead_of_the_top_reads_nothing
+        an_expired_message_is_read_as_its_tombstone
+        a_message_without_position_is_delivered_and_not_logged
+        the_newest_of_each_key_meets_who_subscribes
+        rooms_do_not_mix
+    );
+}

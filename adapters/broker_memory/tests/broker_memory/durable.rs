@@ -1,0 +1,474 @@
+//! Rooms in an archive: nothing is delivered or acknowledged before it is committed.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use application::mailbox::Mailbox;
+use application::ports::archive::MockArchive;
+use application::ports::{
+    Archive, ArchiveError, ArchivePage, Broker, PublishError, ReadLog, Receipt, RoomHead,
+    SubscriptionToken,
+};
+use application::testing::broker_contract::{at, named, policy, publish, room};
+use broker_memory::{Config, MemoryBroker};
+use domain::delivery::Class;
+use domain::id::Epoch;
+use domain::message::Publish;
+use domain::policy::{AckLevel, NamespacePolicy};
+use domain::position::Offset;
+use domain::recovery::LogBounds;
+use domain::retention::Retention;
+use tokio::task::JoinHandle;
+
+use crate::support::{Counter, MemoArchive, Mode, delivered, place, settle};
+
+const ROOM: &str = "chat:a";
+const AWAY: PublishError = PublishError::Unavailable { retry_after: Duration::from_secs(1) };
+
+/// A broker with a committer, and one mailbox.
+struct Scene {
+    broker: Arc<MemoryBroker>,
+    committer: JoinHandle<()>,
+    policy: Arc<NamespacePolicy>,
+}
+
+fn durable(retention: Retention) -> Arc<NamespacePolicy> {
+    Arc::new(NamespacePolicy { durable: true, ..(*policy(retention)).clone() })
+}
+
+fn number(n: u64) -> Option<Offset> {
+    Offset::parse(n).ok()
+}
+
+impl Scene {
+    fn new(archive: Arc<dyn Archive>) -> Self {
+        Self::with(archive, Config::default(), Retention::default())
+    }
+
+    fn with(archive: Arc<dyn Archive>, config: Config, retention: Retention) -> Self {
+        let broker = MemoryBroker::build(config, Arc::new(Counter::default()), Some(archive));
+        let committer = tokio::spawn(Arc::clone(&broker).run_committer());
+        Self { broker, committer, policy: durable(retention) }
+    }
+
+    async fn publish(&self, publish: Publish) -> Result<Receipt, PublishError> {
+        self.broker.publish(publish, &self.policy).await
+    }
+
+    async fn say(&self, text: &str) -> Result<Receipt, PublishError> {
+        self.publish(named(publish(ROOM, "u1", text), text)).await
+    }
+
+    /// Publishes from a task of its own.
+    fn begin(&self, text: &str) -> JoinHandle<Result<Receipt, PublishError>> {
+        let (broker, policy) = (Arc::clone(&self.broker), Arc::clone(&self.policy));
+        let publish = named(publish(ROOM, "u1", text), text);
+        tokio::spawn(async move { broker.publish(publish, &policy).await })
+    }
+
+    async fn subscribe(&self, id: u64) -> (Arc<Mailbox>, LogBounds) {
+        let mailbox = Arc::new(Mailbox::new(id, 1_000));
+        let token = SubscriptionToken(1);
+        let top = self.broker.subscribe(&room(ROOM), &self.policy, &mailbox, token).await;
+        (mailbox, top.unwrap().bounds)
+    }
+
+    /// The whole log, page by page of `messages_max`.
+    async fn read_all(&self, messages_max: u32) -> (LogBounds, Vec<(u64, String)>) {
+        let (mut all, mut after) = (Vec::new(), Offset::ZERO);
+        loop {
+            let read = ReadLog { after, messages_max, bytes_max: 1 << 20, now: at(1) };
+            let page = self.broker.read(&room(ROOM), &self.policy, read).await.unwrap();
+            all.extend(page.messages.iter().map(|message| place(&message.publication)));
+            let Some(last) = all.last().filter(|_| page.more) else { return (page.bounds, all) };
+            after = Offset::parse(last.0).unwrap();
+        }
+    }
+}
+
+fn said(texts: &[&str]) -> Vec<(u64, String)> {
+    (1..).zip(texts.iter().map(|text| (*text).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_delivered_or_acknowledged_before_the_commit() {
+    let archive = Arc::new(MemoArchive::gated());
+    let scene = Scene::new(archive.clone());
+    let (early, bounds) = scene.subscribe(1).await;
+    assert_eq!((bounds.first, bounds.last), (number(1).unwrap(), Offset::ZERO));
+    let publishing = scene.begin("a");
+    settle().await;
+    assert_eq!(archive.calls("append"), 1);
+    assert!(!publishing.is_finished() && delivered(&early).is_empty());
+    let (late, bounds) = scene.subscribe(2).await;
+    assert_eq!(bounds.last, Offset::ZERO);
+    assert!(scene.read_all(10).await.1.is_empty());
+    archive.gate.add_permits(1);
+    let receipt = publishing.await.unwrap().unwrap();
+    assert_eq!((receipt.offset, receipt.level), (number(1), AckLevel::Durable));
+    for mailbox in [early, late] {
+        assert_eq!(delivered(&mailbox), said(&["a"]), "it comes behind the answered position");
+    }
+}
+
+#[tokio::test]
+async fn what_waits_during_a_commit_is_committed_together() {
+    let archive = Arc::new(MemoArchive::gated());
+    let scene = Scene::new(archive.clone());
+    let (mailbox, _) = scene.subscribe(1).await;
+    let first = scene.begin("0");
+    settle().await;
+    let others: Vec<_> = (1..=50).map(|n| scene.begin(&n.to_string())).collect();
+    settle().await;
+    archive.gate.add_permits(2);
+    first.await.unwrap().unwrap();
+    for other in others {
+        assert!(!other.await.unwrap().unwrap().duplicate);
+    }
+    assert_eq!(archive.batches(), [1, 50]);
+    assert_eq!(archive.calls("find"), 2, "one question for a batch");
+    let texts: Vec<String> = (0..=50).map(|n| n.to_string()).collect();
+    assert_eq!(delivered(&mailbox), (1..).zip(texts).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_failed_commit_delivers_nothing_and_uses_no_offset_and_the_next_publish_works() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(archive.clone());
+    let (mailbox, _) = scene.subscribe(1).await;
+    archive.set_mode(Mode::FailsBefore);
+    assert_eq!(scene.say("a").await, Err(AWAY));
+    assert_eq!(scene.say("a").await, Err(AWAY));
+    assert!(delivered(&mailbox).is_empty());
+    archive.set_mode(Mode::Well);
+    assert_eq!(scene.say("b").await.unwrap().offset, number(1));
+    assert!(!scene.say("a").await.unwrap().duplicate);
+    assert_eq!(delivered(&mailbox), said(&["b", "a"]));
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_after_all_was_stored_ends_as_one_message() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(archive.clone());
+    let (mailbox, _) = scene.subscribe(1).await;
+    archive.set_mode(Mode::FailsAfter);
+    assert_eq!(scene.say("a").await, Err(AWAY));
+    assert!(delivered(&mailbox).is_empty());
+    archive.set_mode(Mode::Well);
+    let retried = scene.say("a").await.unwrap();
+    assert_eq!((retried.offset, retried.duplicate), (number(1), true));
+    assert_eq!(scene.say("b").await.unwrap().offset, number(2));
+    assert_eq!(delivered(&mailbox), said(&["a", "b"]));
+    assert_eq!(scene.read_all(10).await.1, said(&["a", "b"]));
+}
+
+#[tokio::test]
+async fn a_sweep_delivers_what_a_failed_commit_had_stored() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(archive.clone());
+    let (mailbox, _) = scene.subscribe(1).await;
+    archive.set_mode(Mode::FailsAfter);
+    assert_eq!(scene.say("a").await, Err(AWAY));
+    scene.broker.sweep(at(1)).await;
+    settle().await;
+    assert_eq!(delivered(&mailbox), said(&["a"]));
+}
+
+#[tokio::test]
+async fn a_room_in_doubt_takes_nothing_until_the_archive_says_where_it_stands() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::with(archive.clone(), Config::default(), Retention::NONE);
+    let (mailbox, _) = scene.subscribe(1).await;
+    scene.say("a").await.unwrap();
+    archive.set_mode(Mode::FailsAfter);
+    archive.set_opens_fail(true);
+    assert_eq!(scene.say("b").await, Err(AWAY));
+    archive.set_mode(Mode::Well);
+    let unnamed = || publish(ROOM, "u1", "c");
+    assert_eq!(scene.publish(unnamed()).await, Err(AWAY));
+    scene.broker.sweep(at(0)).await;
+    settle().await;
+    assert_eq!((delivered(&mailbox), archive.calls("append")), (said(&["a"]), 2));
+    assert_eq!(scene.read_all(5).await.1, [], "trimmed, and nobody has been given the next");
+    archive.set_opens_fail(false);
+    assert_eq!(scene.publish(unnamed()).await.unwrap().offset, number(3));
+    assert_eq!(delivered(&mailbox), said(&["a", "b", "c"])[1..].to_vec());
+}
+
+#[tokio::test]
+async fn a_read_ends_at_what_has_been_delivered() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::with(archive.clone(), Config::default(), Retention::NONE);
+    scene.say("a").await.unwrap();
+    archive.set_mode(Mode::FailsAfter);
+    assert_eq!(scene.say("b").await, Err(AWAY));
+    let (bounds, all) = scene.read_all(5).await;
+    assert_eq!((Some(bounds.last), all), (number(1), said(&["a"])));
+}
+
+#[tokio::test]
+async fn a_restart_on_the_same_archive_continues_epoch_and_offsets() {
+    let archive = Arc::new(MemoArchive::default());
+    let before = Scene::new(archive.clone());
+    let first = before.say("a").await.unwrap();
+    before.say("b").await.unwrap();
+    drop(before);
+    let scene = Scene::new(archive.clone());
+    let (mailbox, bounds) = scene.subscribe(1).await;
+    assert_eq!(
+        (bounds.epoch, bounds.first, Some(bounds.last)),
+        (first.epoch, number(1).unwrap(), number(2))
+    );
+    let next = scene.say("c").await.unwrap();
+    assert_eq!((next.epoch, next.offset), (first.epoch, number(3)));
+    assert_eq!(delivered(&mailbox), [(3, "c".to_owned())]);
+    for messages_max in 1..5 {
+        assert_eq!(scene.read_all(messages_max).await.1, said(&["a", "b", "c"]));
+    }
+}
+
+#[tokio::test]
+async fn a_msg_id_is_known_over_a_restart() {
+    let archive = Arc::new(MemoArchive::default());
+    let first = Scene::new(archive.clone()).say("a").await.unwrap();
+    let scene = Scene::new(archive.clone());
+    let (mailbox, _) = scene.subscribe(1).await;
+    assert_eq!(scene.say("a").await.unwrap(), Receipt { duplicate: true, ..first });
+    assert_eq!(scene.say("a").await.unwrap(), Receipt { duplicate: true, ..first });
+    assert_eq!(archive.calls("find"), 2, "the second time it is remembered");
+    let fresh = scene.say("b").await.unwrap();
+    assert_eq!(scene.say("b").await.unwrap(), Receipt { duplicate: true, ..fresh });
+    assert_eq!(archive.calls("find"), 3);
+    assert_eq!(delivered(&mailbox), [(2, "b".to_owned())]);
+}
+
+#[tokio::test]
+async fn the_same_msg_id_twice_in_one_batch_is_one_message() {
+    let archive = Arc::new(MemoArchive::gated());
+    let scene = Scene::new(archive.clone());
+    let blocker = scene.begin("0");
+    settle().await;
+    let both = [scene.begin("a"), scene.begin("a")];
+    settle().await;
+    archive.gate.add_permits(2);
+    blocker.await.unwrap().unwrap();
+    let [one, two] = both;
+    let (one, two) = (one.await.unwrap().unwrap(), two.await.unwrap().unwrap());
+    assert_eq!((one.duplicate, two), (false, Receipt { duplicate: true, ..one }));
+    assert_eq!(archive.batches(), [1, 1]);
+}
+
+#[tokio::test]
+async fn without_a_committer_publishes_are_refused_and_do_not_hang() {
+    let archive = Arc::new(MemoArchive::gated());
+    let scene = Scene::new(archive.clone());
+    let (mailbox, _) = scene.subscribe(1).await;
+    let in_commit = scene.begin("a");
+    settle().await;
+    let waiting = scene.begin("b");
+    settle().await;
+    scene.committer.abort();
+    assert_eq!(in_commit.await.unwrap(), Err(AWAY));
+    assert_eq!(waiting.await.unwrap(), Err(AWAY));
+    assert_eq!(scene.say("c").await, Err(AWAY));
+    // Another one takes over and asks the archive how the append ended.
+    archive.gate.add_permits(10);
+    tokio::spawn(Arc::clone(&scene.broker).run_committer());
+    for text in ["b", "a"] {
+        assert!(!scene.say(text).await.unwrap().duplicate);
+    }
+    assert_eq!(delivered(&mailbox), said(&["b", "a"]));
+}
+
+#[tokio::test]
+async fn a_finished_committer_commits_what_waits_and_ends() {
+    let archive = Arc::new(MemoArchive::gated());
+    let scene = Scene::new(archive.clone());
+    let (one, two) = (scene.begin("a"), scene.begin("b"));
+    settle().await;
+    scene.broker.finish_committer();
+    assert_eq!(scene.say("c").await, Err(AWAY));
+    archive.gate.add_permits(10);
+    assert!(one.await.unwrap().is_ok() && two.await.unwrap().is_ok());
+    scene.committer.await.unwrap();
+    assert_eq!(scene.broker.publish(publish(ROOM, "u1", "d"), &scene.policy).await, Err(AWAY));
+}
+
+#[tokio::test]
+async fn a_second_committer_ends_at_once() {
+    let scene = Scene::new(Arc::new(MemoArchive::default()));
+    Arc::clone(&scene.broker).run_committer().await;
+    assert!(scene.say("a").await.is_ok());
+}
+
+#[tokio::test]
+async fn more_than_may_wait_is_refused() {
+    let archive = Arc::new(MemoArchive::gated());
+    let config = Config { commit_entries_max: 2, ..Config::default() };
+    let scene = Scene::with(archive.clone(), config, Retention::default());
+    let in_commit = scene.begin("0");
+    settle().await;
+    let waiting = [scene.begin("1"), scene.begin("2")];
+    settle().await;
+    assert_eq!(scene.say("3").await, Err(AWAY));
+    archive.gate.add_permits(10);
+    assert!(in_commit.await.unwrap().is_ok());
+    for publish in waiting {
+        assert!(publish.await.unwrap().is_ok());
+    }
+    assert!(scene.say("3").await.is_ok());
+    let config = Config { commit_bytes_max: 300, ..Config::default() };
+    let scene = Scene::with(Arc::new(MemoArchive::default()), config, Retention::default());
+    assert_eq!(scene.say(&"x".repeat(100)).await, Err(AWAY));
+    for n in 0..10 {
+        assert!(scene.say(&format!("{n}")).await.is_ok(), "what was taken gives its place back");
+    }
+}
+
+#[tokio::test]
+async fn pages_go_on_from_the_archive_into_the_ring_without_a_hole() {
+    let archive = Arc::new(MemoArchive::default());
+    let retention = Retention { messages_max: 3, ..Retention::default() };
+    let scene = Scene::with(archive.clone(), Config::default(), retention);
+    let texts = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for text in texts {
+        scene.say(text).await.unwrap();
+    }
+    for messages_max in 1..=9 {
+        let (bounds, all) = scene.read_all(messages_max).await;
+        assert_eq!(all, said(&texts));
+        assert_eq!((Some(bounds.first), Some(bounds.last)), (number(1), number(8)));
+    }
+    // A sweep trims the archive to what retention keeps.
+    scene.broker.sweep(at(1)).await;
+    assert_eq!(archive.calls("trim"), 1);
+    let (bounds, all) = scene.read_all(2).await;
+    assert_eq!((Some(bounds.first), all), (number(6), said(&texts)[5..].to_vec()));
+    assert_eq!(scene.subscribe(9).await.1, bounds);
+    scene.broker.sweep(at(2)).await;
+    assert_eq!(archive.calls("trim"), 1, "not again at once");
+}
+
+#[tokio::test]
+async fn a_room_that_keeps_no_history_still_commits_and_counts() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::with(archive.clone(), Config::default(), Retention::NONE);
+    let (mailbox, _) = scene.subscribe(1).await;
+    scene.say("a").await.unwrap();
+    scene.broker.sweep(at(1)).await;
+    assert_eq!(scene.say("b").await.unwrap().offset, number(2));
+    assert_eq!(delivered(&mailbox), said(&["a", "b"]));
+    assert_eq!(scene.read_all(5).await.1, said(&["a", "b"])[1..].to_vec());
+}
+
+#[tokio::test]
+async fn a_message_without_position_does_not_wait_for_the_archive() {
+    let archive = Arc::new(MemoArchive::gated());
+    let scene = Scene::new(archive.clone());
+    let (mailbox, bounds) = scene.subscribe(1).await;
+    let _waiting = scene.begin("a");
+    settle().await;
+    let typing = Publish { class: Class::Droppable, ..publish(ROOM, "u1", "typing") };
+    let receipt = scene.publish(typing).await.unwrap();
+    assert_eq!((receipt.level, receipt.offset), (AckLevel::Accepted, None));
+    assert_eq!(receipt.epoch, bounds.epoch);
+    assert_eq!(delivered(&mailbox), [(0, "typing".to_owned())]);
+}
+
+#[tokio::test]
+async fn without_an_archive_a_durable_policy_means_accepted() {
+    let broker = MemoryBroker::build(Config::default(), Arc::new(Counter::default()), None);
+    let policy = durable(Retention::default());
+    let receipt = broker.publish(publish(ROOM, "u1", "a"), &policy).await.unwrap();
+    assert_eq!((receipt.level, receipt.offset), (AckLevel::Accepted, number(1)));
+    Arc::clone(&broker).run_committer().await;
+}
+
+#[tokio::test]
+async fn an_idle_durable_room_is_forgotten_and_comes_back_as_it_was() {
+    let archive = Arc::new(MemoArchive::default());
+    let config = Config { rooms_max: 1, ..Config::default() };
+    let scene = Scene::with(archive.clone(), config, Retention::default());
+    let first = scene.say("a").await.unwrap();
+    assert_eq!(scene.publish(publish("chat:b", "u1", "x")).await, Err(AWAY), "one room only");
+    scene.broker.sweep(at(601)).await;
+    assert!(scene.publish(Publish { at: at(601), ..publish("chat:b", "u1", "x") }).await.is_ok());
+    scene.broker.sweep(at(1_300)).await;
+    assert_eq!(
+        scene.read_all(5).await,
+        (
+            LogBounds { epoch: first.epoch, first: number(1).unwrap(), last: number(1).unwrap() },
+            said(&["a"]),
+        )
+    );
+}
+
+/// An answer that is there at once, as the mock wants it.
+fn ready<T: Send + 'static>(answer: T) -> Pin<Box<dyn Future<Output = T> + Send>> {
+    Box::pin(std::future::ready(answer))
+}
+
+/// A mock that opens a room at `last` and knows no `msg_id`.
+fn archive_at(last: Offset) -> MockArchive {
+    let mut archive = MockArchive::new();
+    let head = RoomHead { epoch: Epoch::from_bits(9), last };
+    archive.expect_open_room().returning(move |_, _| ready(Ok(head)));
+    archive
+}
+
+#[tokio::test]
+async fn an_archive_that_does_not_answer_makes_the_room_unavailable() {
+    let mut archive = MockArchive::new();
+    archive.expect_open_room().returning(|_, _| ready(Err(ArchiveError::Closed)));
+    let scene = Scene::new(Arc::new(archive));
+    assert_eq!(scene.say("a").await, Err(AWAY));
+    let mailbox = Arc::new(Mailbox::new(1, 10));
+    let token = SubscriptionToken(1);
+    let subscribed = scene.broker.subscribe(&room(ROOM), &scene.policy, &mailbox, token).await;
+    assert!(subscribed.is_err());
+}
+
+#[tokio::test]
+async fn nothing_is_appended_when_the_archive_can_not_say_what_it_has() {
+    let mut archive = archive_at(Offset::ZERO);
+    archive.expect_find().returning(|_| ready(Err(ArchiveError::Overloaded)));
+    archive.expect_append().times(1).returning(|_| ready(Ok(())));
+    let scene = Scene::new(Arc::new(archive));
+    assert_eq!(scene.say("a").await, Err(AWAY));
+    let unnamed = scene.publish(publish(ROOM, "u1", "b")).await.unwrap();
+    assert_eq!(unnamed.offset, number(1), "without a msg_id there is nothing to ask");
+}
+
+#[tokio::test]
+async fn a_log_that_has_given_out_its_last_offset_says_so() {
+    let mut archive = archive_at(Offset::MAX);
+    archive.expect_find().returning(|keys| ready(Ok(vec![None; keys.len()])));
+    archive
+        .expect_read()
+        .returning(|_, _, _, _| ready(Ok(ArchivePage { first: Offset::MAX, messages: vec![] })));
+    archive.expect_append().never();
+    let scene = Scene::new(Arc::new(archive));
+    assert_eq!(scene.say("a").await, Err(PublishError::LogFull));
+}
+
+#[tokio::test]
+async fn a_log_that_the_archive_lost_goes_on_under_the_new_epoch() {
+    let mut archive = MockArchive::new();
+    let opened = std::sync::atomic::AtomicU64::new(0);
+    archive.expect_open_room().returning(move |_, _| {
+        let epoch = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        ready(Ok(RoomHead { epoch: Epoch::from_bits(epoch), last: Offset::ZERO }))
+    });
+    archive.expect_find().returning(|keys| ready(Ok(vec![None; keys.len()])));
+    let appended = std::sync::atomic::AtomicU64::new(0);
+    archive.expect_append().returning(move |_| {
+        let n = appended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        ready(if n == 1 { Err(ArchiveError::Storage("lost".into())) } else { Ok(()) })
+    });
+    let scene = Scene::new(Arc::new(archive));
+    assert_eq!(scene.say("a").await.unwrap().epoch, Epoch::from_bits(0));
+    assert_eq!(scene.say("b").await, Err(AWAY));
+    let next = scene.say("b").await.unwrap();
+    assert_eq!((next.epoch, next.offset), (Epoch::from_bits(1), number(1)));
+}

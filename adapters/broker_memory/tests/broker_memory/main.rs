@@ -1,0 +1,7 @@
+//! Tests of the in-memory broker through its ports.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod contract;
+mod durable;
+mod rooms;
+mod support;

@@ -1,0 +1,241 @@
+//! An archive in memory that can be told to wait or to fail, and what else the tests share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use application::mailbox::{Mail, Mailbox, Post};
+use application::ports::{
+    Archive, ArchiveError, ArchivePage, ArchiveRecord, Broker, BrokerError, DedupKey, Entropy,
+    LogPage, PublishError, ReadLog, Receipt, RoomHead, RoomTop, SubscriptionToken,
+};
+use async_trait::async_trait;
+use broker_memory::MemoryBroker;
+use domain::id::Epoch;
+use domain::message::{Publication, Publish};
+use domain::policy::NamespacePolicy;
+use domain::position::{Offset, Position};
+use domain::room::RoomId;
+use domain::time::Wall;
+use tokio::sync::Semaphore;
+
+/// Entropy that counts.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Entropy for Counter {
+    fn bits(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// How appends end.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Mode {
+    #[default]
+    Well,
+    /// Nothing is stored, and an error answered.
+    FailsBefore,
+    /// Everything is stored, and an error answered.
+    FailsAfter,
+}
+
+#[derive(Default)]
+struct Stored {
+    rooms: BTreeMap<RoomId, (RoomHead, Offset, Vec<Publication>)>,
+    places: HashMap<DedupKey, Position>,
+    mode: Mode,
+    opens_fail: bool,
+    batches: Vec<usize>,
+    calls: BTreeMap<&'static str, usize>,
+}
+
+/// An archive that outlives the brokers of a test.
+pub(crate) struct MemoArchive {
+    stored: Mutex<Stored>,
+    /// One permit for each append that may go on.
+    pub(crate) gate: Semaphore,
+}
+
+impl Default for MemoArchive {
+    fn default() -> Self {
+        Self { stored: Mutex::default(), gate: Semaphore::new(Semaphore::MAX_PERMITS) }
+    }
+}
+
+impl MemoArchive {
+    /// One whose appends wait for permits.
+    pub(crate) fn gated() -> Self {
+        Self { gate: Semaphore::new(0), ..Self::default() }
+    }
+
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.stored.lock().unwrap().mode = mode;
+    }
+
+    pub(crate) fn set_opens_fail(&self, opens_fail: bool) {
+        self.stored.lock().unwrap().opens_fail = opens_fail;
+    }
+
+    /// The sizes of the appended batches.
+    pub(crate) fn batches(&self) -> Vec<usize> {
+        self.stored.lock().unwrap().batches.clone()
+    }
+
+    pub(crate) fn calls(&self, method: &'static str) -> usize {
+        self.stored.lock().unwrap().calls.get(method).copied().unwrap_or(0)
+    }
+
+    fn call(&self, method: &'static str) -> std::sync::MutexGuard<'_, Stored> {
+        let mut stored = self.stored.lock().unwrap();
+        *stored.calls.entry(method).or_default() += 1;
+        stored
+    }
+}
+
+#[async_trait]
+impl Archive for MemoArchive {
+    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+        tokio::task::yield_now().await;
+        let mut stored = self.call("open_room");
+        if stored.opens_fail {
+            return Err(ArchiveError::Overloaded);
+        }
+        let fresh = RoomHead { epoch: fresh, last: Offset::ZERO };
+        let first = Offset::ZERO.next().unwrap();
+        Ok(stored.rooms.entry(room.clone()).or_insert((fresh, first, Vec::new())).0)
+    }
+
+    async fn append(&self, records: Vec<ArchiveRecord>) -> Result<(), ArchiveError> {
+        drop(self.call("append"));
+        self.gate.acquire().await.unwrap().forget();
+        let mut stored = self.stored.lock().unwrap();
+        if stored.mode == Mode::FailsBefore {
+            return Err(ArchiveError::Storage("full".into()));
+        }
+        stored.batches.push(records.len());
+        for ArchiveRecord { publication, publisher, msg_id } in records {
+            let (head, _, messages) = stored.rooms.get_mut(&publication.room).unwrap();
+            assert_eq!(publication.epoch, head.epoch);
+            assert_eq!(publication.offset, head.last.next(), "an offset is stored once, in order");
+            assert_eq!(publication.origin, None);
+            head.last = publication.offset.unwrap();
+            let position = Position { epoch: head.epoch, offset: head.last };
+            messages.push(publication.clone());
+            if let Some(msg_id) = msg_id {
+                let key = DedupKey { room: publication.room, publisher, msg_id };
+                assert!(stored.places.insert(key, position).is_none(), "a msg_id is stored once");
+            }
+        }
+        if stored.mode == Mode::FailsAfter {
+            return Err(ArchiveError::Storage("went away".into()));
+        }
+        Ok(())
+    }
+
+    async fn find(&self, keys: Vec<DedupKey>) -> Result<Vec<Option<Position>>, ArchiveError> {
+        tokio::task::yield_now().await;
+        let stored = self.call("find");
+        Ok(keys.iter().map(|key| stored.places.get(key).copied()).collect())
+    }
+
+    async fn read(
+        &self,
+        room: &RoomId,
+        epoch: Epoch,
+        after: Offset,
+        limit: u32,
+    ) -> Result<ArchivePage, ArchiveError> {
+        tokio::task::yield_now().await;
+        let stored = self.call("read");
+        let (head, first, messages) = stored.rooms.get(room).unwrap();
+        assert_eq!(head.epoch, epoch);
+        let behind = messages.iter().filter(|message| message.offset.unwrap() > after);
+        let messages = behind.take(limit as usize).cloned().collect();
+        Ok(ArchivePage { first: *first, messages })
+    }
+
+    async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
+        let mut stored = self.call("trim");
+        let (head, kept, messages) = stored.rooms.get_mut(room).unwrap();
+        let keep_from = messages
+            .iter()
+            .position(|message| message.offset.unwrap() >= first && message.at >= before)
+            .unwrap_or(messages.len());
+        messages.drain(..keep_from);
+        let none = head.last.next().unwrap();
+        *kept = messages.first().map_or(none, |message| message.offset.unwrap());
+        Ok(())
+    }
+}
+
+/// A broker for which every policy is durable.
+pub(crate) struct DurableEverywhere(pub(crate) Arc<MemoryBroker>);
+
+fn durable(policy: &NamespacePolicy) -> Arc<NamespacePolicy> {
+    Arc::new(NamespacePolicy { durable: true, ..policy.clone() })
+}
+
+#[async_trait]
+impl Broker for DurableEverywhere {
+    async fn publish(
+        &self,
+        publish: Publish,
+        policy: &Arc<NamespacePolicy>,
+    ) -> Result<Receipt, PublishError> {
+        self.0.publish(publish, &durable(policy)).await
+    }
+
+    async fn subscribe(
+        &self,
+        room: &RoomId,
+        policy: &Arc<NamespacePolicy>,
+        mailbox: &Arc<Mailbox>,
+        token: SubscriptionToken,
+    ) -> Result<RoomTop, BrokerError> {
+        self.0.subscribe(room, &durable(policy), mailbox, token).await
+    }
+
+    async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
+        self.0.unsubscribe(room, mailbox, token).await;
+    }
+
+    async fn read(
+        &self,
+        room: &RoomId,
+        policy: &Arc<NamespacePolicy>,
+        read: ReadLog,
+    ) -> Result<LogPage, BrokerError> {
+        self.0.read(room, &durable(policy), read).await
+    }
+}
+
+/// What is in a mailbox now: offset and data of each publication.
+pub(crate) fn delivered(mailbox: &Mailbox) -> Vec<(u64, String)> {
+    let mut post = Post::default();
+    mailbox.take(&mut post);
+    let publications = post.mail.iter().map(|mail| match mail {
+        Mail::Publication(published) => &published.publication,
+        Mail::Presence(..) => panic!("only publications"),
+    });
+    publications.map(place).collect()
+}
+
+/// Offset and data.
+pub(crate) fn place(publication: &Publication) -> (u64, String) {
+    let offset = publication.offset.map_or(0, Offset::get);
+    (offset, String::from_utf8(publication.data.to_vec()).unwrap().replace('"', ""))
+}
+
+/// Lets all tasks run until each waits; the runtime of a test has one thread.
+pub(crate) async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Awaits one part of a contract; one that waits for what never comes fails.
+pub(crate) async fn within_a_minute(part: impl Future<Output = ()>) {
+    let part = tokio::time::timeout(std::time::Duration::from_secs(60), part);
+    part.await.expect("nothing that was expected has come");
+}

@@ -1,0 +1,95 @@
+//! What HTTP refusals look like: one JSON object, the numbers of the error table, no inner detail.
+
+use application::refusal::Refusal;
+use axum::Json;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use domain::codes::ErrorCode;
+use serde::Serialize;
+
+/// For sockets that never reach HTTP.
+pub(crate) const OVERLOADED_RAW: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Retry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+#[derive(Serialize)]
+struct Body<'a> {
+    code: u16,
+    error: &'a str,
+    message: &'a str,
+    field: Option<&'a str>,
+    retry_after_ms: Option<u64>,
+}
+
+/// A refusal over HTTP.
+pub(crate) struct HttpRefusal {
+    pub(crate) status: StatusCode,
+    /// Boxed: a refusal is rare, and every answer would be as large as this one.
+    pub(crate) refusal: Box<Refusal>,
+    pub(crate) header: Option<(HeaderName, &'static str)>,
+}
+
+impl HttpRefusal {
+    pub(crate) fn new(status: StatusCode, code: ErrorCode, message: &'static str) -> Self {
+        Self { status, refusal: Box::new(Refusal::new(code, message)), header: None }
+    }
+
+    pub(crate) fn field(mut self, field: &'static str) -> Self {
+        self.refusal.field = Some(field.into());
+        self
+    }
+
+    pub(crate) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+}
+
+impl From<Refusal> for HttpRefusal {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal.code {
+            ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
+            ErrorCode::UnknownRoom => StatusCode::NOT_FOUND,
+            ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::InvalidToken => StatusCode::UNAUTHORIZED,
+            ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::NotAvailable => StatusCode::NOT_IMPLEMENTED,
+            ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::RoomFull => StatusCode::CONFLICT,
+            ErrorCode::BadRequest
+            | ErrorCode::UnknownType
+            | ErrorCode::InvalidField
+            | ErrorCode::NotSubscribed
+            | ErrorCode::AlreadySubscribed
+            | ErrorCode::TooManyRooms
+            | ErrorCode::InvalidPosition
+            | ErrorCode::NotConnected
+            | ErrorCode::AlreadyConnected => StatusCode::BAD_REQUEST,
+        };
+        Self { status, refusal: Box::new(refusal), header: None }
+    }
+}
+
+impl IntoResponse for HttpRefusal {
+    fn into_response(self) -> Response {
+        let Refusal { code, message, field, retry_after } = &*self.refusal;
+        let retry_after_ms =
+            retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let body = Body {
+            code: code.number(),
+            error: code.word(),
+            message,
+            field: field.as_deref(),
+            retry_after_ms,
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, axum::http::HeaderValue::from_static(value));
+        }
+        if let Some(ms) = retry_after_ms {
+            let seconds = axum::http::HeaderValue::from(ms.div_ceil(1_000));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}

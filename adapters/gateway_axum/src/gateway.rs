@@ -1,0 +1,165 @@
+//! The gateway: its configuration, its listener, its life.
+//!
+//! It stops in order: first it takes nothing new, then connections are drained, then it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use application::node::Node;
+use application::origin::OriginPolicy;
+use domain::id::ClientId;
+use sha2::{Digest, Sha256};
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use worker_tokio::Worker;
+
+use crate::accept;
+use crate::routes;
+
+/// A key of the server API.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// Names the caller; its `msg_id`s are its own.
+    pub name: ClientId,
+    /// The SHA-256 of the secret: the secret itself is not kept.
+    pub(crate) digest: [u8; 32],
+}
+
+impl ApiKey {
+    /// A key by its name and secret.
+    #[must_use]
+    pub fn new(name: ClientId, secret: &str) -> Self {
+        Self { name, digest: Sha256::digest(secret.as_bytes()).into() }
+    }
+}
+
+/// How the gateway treats requests.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// From the first byte to the end of a request's head, at most.
+    pub handshake_timeout: Duration,
+    /// The most connections at one time, HTTP and WebSocket together.
+    pub connections_max: usize,
+    /// Which pages may open a WebSocket.
+    pub origins: OriginPolicy,
+    /// Whether `/ws/{client_id}` echoes.
+    pub echo_endpoint: bool,
+    /// Who may use the server API.
+    pub api_keys: Vec<ApiKey>,
+    /// The largest body of a publish over HTTP, in bytes.
+    pub publish_bytes_max: usize,
+}
+
+/// Why the gateway can't listen.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Another process has the port.
+    #[error("the address {0} is in use by another process")]
+    InUse(SocketAddr),
+    /// The system does not allow it.
+    #[error("this user may not listen on {0}")]
+    Denied(SocketAddr),
+    /// Anything else.
+    #[error("can't listen on {address}")]
+    Other {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) node: Node,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) stopping: AtomicBool,
+    next_worker: AtomicUsize,
+}
+
+impl Shared {
+    /// The worker for the next connection: each in turn, so that all are equally busy.
+    pub(crate) fn next_worker(&self) -> Option<&Worker> {
+        let turn = self.next_worker.fetch_add(1, Ordering::Relaxed);
+        self.workers.get(turn % self.workers.len().max(1))
+    }
+}
+
+/// A gateway that listens.
+pub struct Gateway {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 4_096;
+
+impl Gateway {
+    /// Listens on an address; `workers` must be running the shards of `node`.
+    ///
+    /// # Errors
+    /// [`BindError`] says why it can't.
+    pub fn bind(
+        address: SocketAddr,
+        config: Config,
+        node: Node,
+        workers: Vec<Worker>,
+    ) -> Result<Self, BindError> {
+        let listener = listen(address).map_err(|source| match source.kind() {
+            std::io::ErrorKind::AddrInUse => BindError::InUse(address),
+            std::io::ErrorKind::PermissionDenied => BindError::Denied(address),
+            _ => BindError::Other { address, source },
+        })?;
+        let permits = Arc::new(Semaphore::new(config.connections_max));
+        let stopping = AtomicBool::new(false);
+        let next_worker = AtomicUsize::new(0);
+        let shared = Shared { config, node, workers, permits, stopping, next_worker };
+        Ok(Self { listener, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens; tells the port when 0 was asked for.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is true, then drains: tells every connection when to come back within
+    /// `window`, and ends when all are gone, or at the window's end.
+    pub async fn serve(self, mut stop: watch::Receiver<bool>, window: Duration) {
+        let Self { listener, shared } = self;
+        let router = routes::router(&shared);
+        let (closing, is_closing) = watch::channel(false);
+        let accepting =
+            tokio::spawn(accept::run(listener, router, Arc::clone(&shared), is_closing));
+        // An error means that whoever could have asked to stop is gone.
+        let _ = stop.wait_for(|stop| *stop).await;
+        shared.stopping.store(true, Ordering::Relaxed);
+        let _ = closing.send(true);
+        accepting.abort();
+        let _ = accepting.await;
+        shared.node.drain(window);
+        // A little longer than the window: closing itself takes a moment.
+        let limit = window + Duration::from_secs(6);
+        let all = shared.permits.acquire_many(shared.config.connections_max as u32);
+        if tokio::time::timeout(limit, all).await.is_err() {
+            tracing::warn!("connections are left at the end of the drain window");
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}

@@ -1,0 +1,175 @@
+//! `POST /api/v1/publish`: one message to one room, from a backend that holds an API key.
+//!
+//! The published bytes are passed on as they are; a key's secret is compared by its digest and
+//! without a shortcut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use application::node::ApiPublish;
+use application::ports::{PublishError, Receipt};
+use application::refusal::Refusal;
+use application::use_cases::broadcast_message::BroadcastError;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use domain::codes::ErrorCode;
+use domain::delivery::Class;
+use domain::id::{MessageId, MessageKey};
+use domain::protocol::client_frame::TTL_MS_MAX;
+use domain::protocol::{compact_lines, json};
+use domain::room::RoomId;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::answer::HttpRefusal;
+use crate::gateway::{ApiKey, Shared};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    room: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    msg_id: Option<&'a str>,
+    class: Option<&'a str>,
+    key: Option<&'a str>,
+    ttl_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Answer {
+    room: String,
+    epoch: String,
+    offset: Option<u64>,
+    duplicate: bool,
+    level: &'static str,
+}
+
+pub(crate) async fn publish(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Answer>, HttpRefusal> {
+    let key = authorize(&shared.config.api_keys, &headers)?;
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(ErrorCode::TooLarge, "the body is too large"),
+        _ => Refusal::new(ErrorCode::BadRequest, "the body can't be read"),
+    })?;
+    let publish = read(key, &headers, &body)?;
+    let mut answers = shared.node.publish(publish).await;
+    match answers.pop() {
+        Some((room, Ok(receipt))) => Ok(Json(answer(&room, &receipt))),
+        Some((_, Err(error))) => Err(refusal(&error).into()),
+        None => Err(Refusal::internal().into()),
+    }
+}
+
+fn authorize<'a>(keys: &'a [ApiKey], headers: &HeaderMap) -> Result<&'a ApiKey, HttpRefusal> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let secret = value
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, secret)| secret.trim());
+    let digest: Option<[u8; 32]> = secret.map(|secret| Sha256::digest(secret.as_bytes()).into());
+    // Digests of unknown secrets tell nothing about known ones, so comparing them may stop early.
+    let known = digest.and_then(|digest| keys.iter().find(|key| key.digest == digest));
+    known.ok_or_else(|| {
+        let message = "an API key is needed: Authorization: Bearer KEY, with a key of api.keys";
+        HttpRefusal::new(StatusCode::UNAUTHORIZED, ErrorCode::InvalidToken, message)
+            .header(header::WWW_AUTHENTICATE, "Bearer")
+    })
+}
+
+fn invalid(field: &'static str, message: &'static str) -> Refusal {
+    Refusal::new(ErrorCode::InvalidField, message).field(field)
+}
+
+fn read(key: &ApiKey, headers: &HeaderMap, body: &[u8]) -> Result<ApiPublish, Refusal> {
+    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| {
+        // serde names the field and the place; it never quotes more than names of ours.
+        Refusal::new(ErrorCode::BadRequest, format!("the body is not a publish: {error}"))
+    })?;
+    let data = body.data.get();
+    json::scan_value(data, 0, json::DEPTH_MAX)
+        .map_err(|_| invalid("data", "must be JSON, nested at most 64 deep"))?;
+    let room = RoomId::parse(body.room)
+        .map_err(|error| Refusal::new(ErrorCode::InvalidField, error.to_string()).field("room"))?;
+    let class = match body.class {
+        None => None,
+        Some(word) => Some(
+            Class::parse(word)
+                .ok_or_else(|| invalid("class", "must be reliable, latest or droppable"))?,
+        ),
+    };
+    let message_key = match body.key {
+        None => None,
+        Some(text) => Some(MessageKey::parse(text).map_err(|error| {
+            Refusal::new(ErrorCode::InvalidField, error.to_string()).field("key")
+        })?),
+    };
+    if (class == Some(Class::Latest)) != message_key.is_some() {
+        return Err(invalid("key", "goes with class latest, and only with it"));
+    }
+    let ttl = match body.ttl_ms {
+        None => None,
+        Some(ms @ 1..=TTL_MS_MAX) => Some(Duration::from_millis(ms)),
+        Some(_) => return Err(invalid("ttl_ms", "must be 1 to 86400000")),
+    };
+    Ok(ApiPublish {
+        key_name: key.name.clone(),
+        rooms: vec![room],
+        data: Bytes::copy_from_slice(compact_lines(data).as_bytes()),
+        class,
+        key: message_key,
+        msg_id: message_id(headers, body.msg_id)?,
+        ttl,
+    })
+}
+
+/// The `Idempotency-Key` header and `msg_id` are two names of one thing.
+fn message_id(headers: &HeaderMap, body: Option<&str>) -> Result<Option<MessageId>, Refusal> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let header = match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(
+            value.to_str().map_err(|_| invalid("Idempotency-Key", "must be printable ASCII"))?,
+        ),
+        (Some(_), Some(_)) => return Err(invalid("Idempotency-Key", "came twice")),
+    };
+    let text = match (header, body) {
+        (Some(header), Some(body)) if header != body => {
+            return Err(invalid("msg_id", "differs from the Idempotency-Key header"));
+        }
+        (header, body) => header.or(body),
+    };
+    text.map(MessageId::parse)
+        .transpose()
+        .map_err(|error| Refusal::new(ErrorCode::InvalidField, error.to_string()).field("msg_id"))
+}
+
+fn answer(room: &RoomId, receipt: &Receipt) -> Answer {
+    Answer {
+        room: room.to_string(),
+        epoch: receipt.epoch.to_string(),
+        offset: receipt.offset.map(domain::position::Offset::get),
+        duplicate: receipt.duplicate,
+        level: receipt.level.word(),
+    }
+}
+
+fn refusal(error: &BroadcastError) -> Refusal {
+    match error {
+        BroadcastError::UnknownRoom => {
+            Refusal::new(ErrorCode::UnknownRoom, "this server has no such namespace").field("room")
+        }
+        BroadcastError::Broker(PublishError::Unavailable { retry_after }) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
+            Refusal::unavailable(*retry_after)
+        }
+        BroadcastError::Broker(PublishError::LogFull) => Refusal::internal(),
+    }
+}

@@ -1,0 +1,77 @@
+//! The routes. What is not here is answered with 404 and a hint.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use domain::codes::ErrorCode;
+use domain::id::ClientId;
+
+use crate::answer::HttpRefusal;
+use crate::gateway::Shared;
+use crate::publish;
+use crate::upgrade::{Wanted, upgrade};
+
+pub(crate) fn router(shared: &Arc<Shared>) -> Router {
+    let publish =
+        post(publish::publish).layer(DefaultBodyLimit::max(shared.config.publish_bytes_max));
+    let mut router = Router::new()
+        .route("/ws/v2/connect", any(connect))
+        .route("/api/v1/publish", publish)
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready));
+    if shared.config.echo_endpoint {
+        router = router.route("/ws/{client_id}", any(echo));
+    }
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Arc::clone(shared))
+}
+
+async fn connect(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    upgrade(&shared, request, Wanted::Protocol)
+}
+
+async fn echo(
+    State(shared): State<Arc<Shared>>,
+    Path(client_id): Path<String>,
+    request: Request,
+) -> Response {
+    if ClientId::parse(&client_id).is_err() {
+        let message = "the client id must be 1 to 128 of A-Z a-z 0-9 . _ ~ -";
+        let status = StatusCode::BAD_REQUEST;
+        return HttpRefusal::new(status, ErrorCode::InvalidField, message)
+            .field("client_id")
+            .into_response();
+    }
+    upgrade(&shared, request, Wanted::Echo)
+}
+
+/// Alive: the process answers.
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+/// Ready: new connections are welcome.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.stopping.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+    } else {
+        "ok\n".into_response()
+    }
+}
+
+async fn not_found() -> HttpRefusal {
+    let message = "nothing is here; WebSocket clients connect to /ws/v2/connect";
+    HttpRefusal::new(StatusCode::NOT_FOUND, ErrorCode::NotAvailable, message)
+}
+
+async fn wrong_method() -> HttpRefusal {
+    let message = "this address does not take that method";
+    HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, message)
+}

@@ -1,0 +1,346 @@
+//! The archive against real SQLite files: the port's contract, and what only files can do.
+//!
+//! Faults are real ones (a full database, a damaged file, a held connection), never pretended.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, RoomHead};
+use application::testing::archive_contract::{self, offset, record, room};
+use bytes::Bytes;
+use domain::id::{Epoch, MessageId};
+use domain::position::Offset;
+use domain::room::RoomId;
+use tempfile::{TempDir, tempdir};
+
+use crate::{BuildError, Config, FILE_NAME, Limits, SqliteArchive};
+
+const EPOCH: Epoch = Epoch::from_bits(u64::MAX);
+
+async fn build(directory: &TempDir) -> SqliteArchive {
+    SqliteArchive::build(Config::in_directory(directory.path())).await.unwrap()
+}
+
+async fn refusal(directory: &Path) -> BuildError {
+    SqliteArchive::build(Config::in_directory(directory)).await.err().unwrap()
+}
+
+async fn opened(archive: &SqliteArchive) -> RoomId {
+    let room = room("chat:a");
+    archive.open_room(&room, EPOCH).await.unwrap();
+    room
+}
+
+async fn last(archive: &SqliteArchive, room: &RoomId) -> Offset {
+    archive.open_room(room, EPOCH).await.unwrap().last
+}
+
+fn large(room: &RoomId, number: u64) -> ArchiveRecord {
+    let mut record = record(room, EPOCH, number);
+    record.publication.data = Bytes::from(vec![b'x'; 64 * 1024]);
+    record
+}
+
+#[tokio::test]
+async fn an_archive_in_a_file_keeps_the_contract() {
+    let parent = tempdir().unwrap();
+    let n = Cell::new(0);
+    let factory = async || {
+        n.set(n.get() + 1);
+        let config = Config::in_directory(parent.path().join(n.get().to_string()));
+        Arc::new(SqliteArchive::build(config).await.unwrap()) as Arc<dyn Archive>
+    };
+    archive_contract::all(factory).await;
+}
+
+#[tokio::test]
+async fn an_archive_in_memory_keeps_the_contract() {
+    let factory = async || {
+        Arc::new(SqliteArchive::build(Config::in_memory()).await.unwrap()) as Arc<dyn Archive>
+    };
+    archive_contract::all(factory).await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let room = opened(&archive).await;
+    for number in 1..=50 {
+        archive.append(vec![record(&room, EPOCH, number)]).await.unwrap();
+    }
+    // What a killed process leaves behind is what its files hold while it lives.
+    let copy = tempdir().unwrap();
+    for file in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal")] {
+        fs::copy(directory.path().join(&file), copy.path().join(&file)).unwrap();
+    }
+    let reopened = build(&copy).await;
+    let head = reopened.open_room(&room, Epoch::from_bits(1)).await;
+    assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: offset(50) }));
+    let page = reopened.read(&room, EPOCH, Offset::ZERO, 100).await.unwrap();
+    assert_eq!(page.messages.len(), 50);
+}
+
+#[tokio::test]
+async fn a_closed_archive_has_written_all_and_gives_its_directory_back() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let room = opened(&archive).await;
+    let (stored, ()) = tokio::join!(archive.append(vec![record(&room, EPOCH, 1)]), archive.close());
+    assert_eq!(stored, Ok(()));
+    let wal = directory.path().join(format!("{FILE_NAME}-wal"));
+    assert_eq!(wal.metadata().map_or(0, |metadata| metadata.len()), 0);
+
+    archive.close().await;
+    let late = archive.append(vec![record(&room, EPOCH, 2)]).await;
+    assert_eq!(late, Err(ArchiveError::Closed));
+    let read = archive.read(&room, EPOCH, Offset::ZERO, 1).await;
+    assert_eq!(read, Err(ArchiveError::Closed));
+
+    let reopened = build(&directory).await;
+    assert_eq!(last(&reopened, &room).await, offset(1));
+}
+
+#[tokio::test]
+async fn an_archive_in_memory_closes_too() {
+    let archive = SqliteArchive::build(Config::in_memory()).await.unwrap();
+    let room = opened(&archive).await;
+    archive.close().await;
+    assert_eq!(archive.open_room(&room, EPOCH).await, Err(ArchiveError::Closed));
+    assert_eq!(archive.find(Vec::new()).await, Err(ArchiveError::Closed));
+}
+
+#[tokio::test]
+async fn two_archives_never_share_a_directory() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let error = refusal(directory.path()).await;
+    assert!(matches!(error, BuildError::InUse { .. }), "{error:?}");
+    assert!(error.to_string().contains(&directory.path().display().to_string()), "{error}");
+    archive.close().await;
+    build(&directory).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_is_named() {
+    let parent = tempdir().unwrap();
+    let file = parent.path().join("file");
+    fs::write(&file, "").unwrap();
+    let wanted = file.join("data");
+    let error = refusal(&wanted).await;
+    assert!(matches!(error, BuildError::Unwritable { .. }), "{error:?}");
+    assert!(error.to_string().contains(&wanted.display().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join(FILE_NAME);
+    let text = "not a database, but long enough to look for a header ".repeat(100);
+    fs::write(&file, &text).unwrap();
+    let error = refusal(directory.path()).await;
+    assert!(matches!(error, BuildError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_version_is_refused() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (99, 'later', 1, x'00', 0)",
+    )
+    .execute(&archive.pools.writer)
+    .await
+    .unwrap();
+    archive.close().await;
+    let error = refusal(directory.path()).await;
+    assert!(matches!(error, BuildError::Newer { version: 99, .. }), "{error:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_can_look_into_a_directory_that_the_archive_made() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let parent = tempdir().unwrap();
+    let directory = parent.path().join("a/b");
+    let archive = SqliteArchive::build(Config::in_directory(&directory)).await.unwrap();
+    opened(&archive).await;
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    for file in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal")] {
+        assert_eq!(mode(&directory.join(file)), 0o600);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_does_not_fit_and_is_forgotten_once_there_is_space() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let room = opened(&archive).await;
+    sqlx::query("PRAGMA max_page_count = 64").execute(&archive.pools.writer).await.unwrap();
+    let mut stored = 0;
+    let error = loop {
+        match archive.append(vec![large(&room, stored + 1)]).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, ArchiveError::Storage(text) if text.contains("full")), "{error:?}");
+    for _ in 0..3 {
+        let again = archive.append(vec![large(&room, stored + 1)]).await;
+        assert!(matches!(again, Err(ArchiveError::Storage(_))), "{again:?}");
+    }
+    assert_eq!(last(&archive, &room).await, offset(stored));
+    assert_eq!(archive.read(&room, EPOCH, offset(stored), 1).await.unwrap().messages, []);
+
+    sqlx::query("PRAGMA max_page_count = 100000").execute(&archive.pools.writer).await.unwrap();
+    assert_eq!(archive.append(vec![large(&room, stored + 1)]).await, Ok(()));
+    assert_eq!(last(&archive, &room).await, offset(stored + 1));
+}
+
+#[tokio::test]
+async fn a_read_only_database_refuses_writes_until_it_is_writable_again() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let room = opened(&archive).await;
+    sqlx::query("PRAGMA query_only = 1").execute(&archive.pools.writer).await.unwrap();
+    let refused = archive.append(vec![record(&room, EPOCH, 1)]).await;
+    assert!(matches!(refused, Err(ArchiveError::Storage(_))), "{refused:?}");
+    sqlx::query("PRAGMA query_only = 0").execute(&archive.pools.writer).await.unwrap();
+    assert_eq!(archive.append(vec![record(&room, EPOCH, 1)]).await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_may_not_wait_is_refused_at_once() {
+    let sized = |room: &RoomId, number| {
+        let mut record = record(room, EPOCH, number);
+        record.publication.data = Bytes::from(vec![b'x'; 1_024]);
+        vec![record]
+    };
+    let records_max = Limits { queue_records_max: 2, ..Limits::default() };
+    let bytes_max = Limits { queue_bytes_max: 3 * 1_024, ..Limits::default() };
+    for limits in [records_max, bytes_max] {
+        let config = Config { limits, ..Config::in_memory() };
+        let archive = SqliteArchive::build(config).await.unwrap();
+        let room = opened(&archive).await;
+        // The writer takes the first call away and waits for its connection; two more fill the
+        // queue.
+        let held = archive.pools.writer.acquire().await.unwrap();
+        let mut waiting = Vec::new();
+        for number in 1..=3 {
+            let mut call = Box::pin(archive.append(sized(&room, number)));
+            assert!(poll_once(&mut call).await.is_none());
+            waiting.push(call);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(archive.append(sized(&room, 4)).await, Err(ArchiveError::Overloaded));
+        drop(held);
+        for call in waiting {
+            assert_eq!(call.await, Ok(()));
+        }
+        assert_eq!(archive.append(sized(&room, 4)).await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_call_above_the_limits_is_taken_when_nothing_else_waits() {
+    let limits = Limits {
+        queue_records_max: 1,
+        queue_bytes_max: 1,
+        batch_records_max: 1,
+        batch_bytes_max: 1,
+    };
+    let config = Config { limits, ..Config::in_memory() };
+    let archive = SqliteArchive::build(config).await.unwrap();
+    let room = opened(&archive).await;
+    let records = (1..=100).map(|number| record(&room, EPOCH, number)).collect();
+    assert_eq!(archive.append(records).await, Ok(()));
+}
+
+/// Polls once.
+async fn poll_once<F: Future + Unpin>(call: &mut F) -> Option<F::Output> {
+    std::future::poll_fn(|context| match std::pin::Pin::new(&mut *call).poll(context) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn calls_made_without_waiting_take_effect_in_their_order() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let room = opened(&archive).await;
+    let held = archive.pools.writer.acquire().await.unwrap();
+    let mut calls = Vec::new();
+    for number in 1..=300 {
+        let mut call = Box::pin(archive.append(vec![record(&room, EPOCH, number)]));
+        assert!(poll_once(&mut call).await.is_none());
+        calls.push(call);
+    }
+    drop(held);
+    for call in calls {
+        assert_eq!(call.await, Ok(()));
+    }
+    assert_eq!(last(&archive, &room).await, offset(300));
+}
+
+#[tokio::test]
+async fn a_call_out_of_order_is_refused_alone_in_its_group() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let room = opened(&archive).await;
+    let held = archive.pools.writer.acquire().await.unwrap();
+    let release = async { drop(held) };
+    let (first, hole, second, ()) = tokio::join!(
+        archive.append(vec![record(&room, EPOCH, 1)]),
+        archive.append(vec![record(&room, EPOCH, 7)]),
+        archive.append(vec![record(&room, EPOCH, 2)]),
+        release,
+    );
+    assert_eq!((first, second), (Ok(()), Ok(())));
+    assert!(matches!(hole, Err(ArchiveError::Storage(_))), "{hole:?}");
+    assert_eq!(last(&archive, &room).await, offset(2));
+}
+
+#[tokio::test]
+async fn a_group_that_fails_fails_for_all_its_calls() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let room = opened(&archive).await;
+    let mut again = record(&room, EPOCH, 2);
+    again.msg_id = MessageId::parse("m1").ok();
+    let held = archive.pools.writer.acquire().await.unwrap();
+    let release = async { drop(held) };
+    let (first, second, ()) = tokio::join!(
+        archive.append(vec![record(&room, EPOCH, 1)]),
+        archive.append(vec![again]),
+        release,
+    );
+    for answer in [first, second] {
+        assert!(matches!(answer, Err(ArchiveError::Storage(_))), "{answer:?}");
+    }
+    assert_eq!(last(&archive, &room).await, Offset::ZERO);
+    assert_eq!(archive.append(vec![record(&room, EPOCH, 1)]).await, Ok(()));
+}
+
+#[test]
+fn callers_of_a_writer_that_died_are_told_that_the_archive_is_closed() {
+    let directory = tempdir().unwrap();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let archive = first.block_on(build(&directory));
+    let room = first.block_on(opened(&archive));
+    // Ends the task that writes in the middle of its work, as a panic would.
+    drop(first);
+    runtime().block_on(async {
+        let answer = archive.append(vec![record(&room, EPOCH, 1)]).await;
+        assert_eq!(answer, Err(ArchiveError::Closed));
+        archive.close().await;
+    });
+}

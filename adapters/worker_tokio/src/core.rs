@@ -1,0 +1,239 @@
+//! The shard and its sockets together, as the tasks of one thread share them.
+//!
+//! Every borrow ends before anything waits. Mail is taken only while nothing is left to send, so
+//! that what waits stays bounded by the mailbox.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use application::mailbox::Post;
+use application::ports::Clock;
+use application::services::Services;
+use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
+use domain::time::Now;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::{spawn_local, yield_now};
+use websocket_codec::Limits;
+
+use crate::clock::SystemClock;
+use crate::reader::Reader;
+use crate::sockets::Sockets;
+use crate::worker::{Accepted, Config, begin};
+use crate::writer;
+
+/// After this long of sending a worker looks at its sockets again.
+const TURN: Duration = Duration::from_millis(1);
+/// One buffer for all reads of a worker.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// See the module's text.
+pub(crate) struct Core {
+    shard: RefCell<Shard>,
+    pub(crate) sockets: RefCell<Sockets>,
+    /// Where every read of this worker goes first.
+    pub(crate) read_buffer: RefCell<Box<[u8]>>,
+    clock: Arc<SystemClock>,
+    pub(crate) limits: Limits,
+    pub(crate) config: Config,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        shard: Shard,
+        services: &Services,
+        clock: Arc<SystemClock>,
+        config: Config,
+        connections: Arc<AtomicUsize>,
+    ) -> Self {
+        let limits = &services.rules.limits;
+        let codec = Limits {
+            message_bytes_max: limits.message_bytes_max,
+            fragments_max: limits.fragments_max,
+        };
+        let sockets =
+            Sockets::new(limits.outbound_queue_bytes_max, config.outbound_total_bytes_max);
+        Self {
+            shard: RefCell::new(shard),
+            sockets: RefCell::new(sockets),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            clock,
+            limits: codec,
+            config,
+            connections,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Runs until the inlet is closed and the last connection is gone.
+    pub(crate) async fn run(self: Rc<Self>, mut inlet: mpsc::Receiver<Accepted>) {
+        let mailbox = Arc::clone(self.shard.borrow().mailbox());
+        let mut post = Post::default();
+        let mut open = true;
+        loop {
+            let more = self.turn(&mut post);
+            if !open && self.connections.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            if more {
+                yield_now().await;
+                continue;
+            }
+            let deadline = self.shard.borrow().next_deadline();
+            let deadline =
+                deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
+            let tick = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = mailbox.arrival() => {}
+                accepted = inlet.recv(), if open => match accepted {
+                    Some(accepted) => begin(&self, accepted),
+                    None => open = false,
+                },
+                // While draining, the end of the last connection is looked for now and then.
+                () = tokio::time::sleep(Duration::from_millis(20)), if !open => {}
+                () = tick => self.handle(Input::Tick),
+            }
+        }
+    }
+
+    /// Takes orders and mail and sends for one turn. Answers whether there is more to send.
+    fn turn(self: &Rc<Self>, post: &mut Post) -> bool {
+        let (orders, backlog) = {
+            let shard = self.shard.borrow();
+            (shard.mailbox().take_orders(), shard.has_backlog())
+        };
+        for order in orders {
+            self.handle(Input::Order(order));
+        }
+        if !backlog {
+            self.shard.borrow().mailbox().take(post);
+            if !post.mail.is_empty() || !post.holes.is_empty() {
+                self.handle(Input::Mail(post));
+            }
+        }
+        let begun = Instant::now();
+        while self.shard.borrow().has_backlog() {
+            self.handle(Input::Continue);
+            if begun.elapsed() >= TURN {
+                break;
+            }
+        }
+        self.shard.borrow().has_backlog()
+    }
+
+    /// Gives the shard one input, and starts what it wants done elsewhere.
+    pub(crate) fn handle(self: &Rc<Self>, input: Input<'_>) {
+        self.step(input);
+        self.start_calls();
+        self.start_writers();
+    }
+
+    fn step(&self, input: Input<'_>) {
+        let now = self.clock.now();
+        self.shard.borrow_mut().handle(input, now, &mut *self.sockets.borrow_mut());
+    }
+
+    fn start_calls(self: &Rc<Self>) {
+        loop {
+            let Some(call) = self.shard.borrow_mut().poll_call() else { return };
+            spawn_local(Rc::clone(self).run_calls(call));
+        }
+    }
+
+    fn start_writers(self: &Rc<Self>) {
+        loop {
+            let Some(work) = self.sockets.borrow_mut().poll_work() else { return };
+            writer::start(self, work);
+        }
+    }
+
+    /// Runs a call, and the next of the same connection behind it without going to sleep in
+    /// between: so publishes that came together leave together.
+    async fn run_calls(self: Rc<Self>, mut call: ColdCall) {
+        loop {
+            let outcome = Guarded(call.future).await;
+            let tag = call.tag;
+            self.step(Input::Completed(Completion { tag, outcome }));
+            let next = self.shard.borrow_mut().poll_call();
+            self.start_calls();
+            self.start_writers();
+            match next {
+                Some(next) => call = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Takes a socket into the table and tells the shard.
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        early: &[u8],
+        opening: Opening,
+        permit: Option<Box<dyn Any + Send>>,
+    ) {
+        let slot = self.shard.borrow_mut().reserve();
+        let connection = opening.connection;
+        let (read_half, gate) =
+            self.sockets.borrow_mut().insert(slot, connection, stream, self.counted(permit));
+        self.handle(Input::Opened(slot, opening));
+        spawn_local(Reader::new(Rc::clone(self), slot, read_half, gate, early));
+    }
+
+    /// Counts a connection for as long as the answer lives.
+    pub(crate) fn counted(&self, permit: Option<Box<dyn Any + Send>>) -> Counted {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Counted { connections: Arc::clone(&self.connections), _permit: permit }
+    }
+
+    /// The host's side of a connection broke or ended.
+    pub(crate) fn closed(self: &Rc<Self>, slot: Slot, code: domain::codes::CloseCode) {
+        self.handle(Input::Closed(slot, code));
+    }
+}
+
+/// A connection in the worker's count and in its host's.
+pub(crate) struct Counted {
+    connections: Arc<AtomicUsize>,
+    _permit: Option<Box<dyn Any + Send>>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A cold call whose panic ends only itself.
+struct Guarded(CallFuture);
+
+impl Future for Guarded {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        // The future owns its data and is dropped after a panic, so nothing half changed is seen.
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            tracing::error!("a cold call panicked; its connection is closed");
+            Poll::Ready(Outcome::Panicked)
+        })
+    }
+}

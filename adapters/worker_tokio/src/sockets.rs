@@ -1,0 +1,316 @@
+//! The sockets of a worker, as the shard's outbox.
+//!
+//! A delivery is one `send`; only what the kernel does not take is queued, and only then does a
+//! writer run. It must never block, and never write into the middle of a frame.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+
+use application::outbound_queue::OutboundQueue;
+use application::ports::outbox::{Batch, Delivered, Frame, Outbox};
+use application::shard::Slot;
+use bytes::Bytes;
+use domain::codes::CloseCode;
+use domain::delivery::Class;
+use domain::id::ConnectionId;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use websocket_codec::{CloseCode as WireCode, encode_close, encode_text};
+
+use crate::core::Counted;
+
+/// What a connection's reader is told from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// The inbox is full: don't read.
+    pub(crate) paused: Cell<bool>,
+    /// The connection is closed: read only to find its end.
+    pub(crate) closing: Cell<bool>,
+    /// Where the reader waits while paused.
+    pub(crate) waker: RefCell<Option<Waker>>,
+    /// Set by the reader at the end of the stream.
+    pub(crate) ended: Cell<bool>,
+    /// Where the closer waits for that.
+    pub(crate) closer: RefCell<Option<Waker>>,
+}
+
+impl Gate {
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// One connection's way out.
+pub(crate) struct Conn {
+    generation: u32,
+    pub(crate) connection: ConnectionId,
+    pub(crate) stream: OwnedWriteHalf,
+    pub(crate) gate: Rc<Gate>,
+    /// Only while something waits.
+    pub(crate) queue: Option<Box<OutboundQueue>>,
+    pub(crate) has_writer: bool,
+    _counted: Counted,
+}
+
+/// Something that needs a task.
+pub(crate) enum Work {
+    /// A queue is no longer empty.
+    Write(Slot),
+    /// A connection is to be closed behind what its queue still has to say.
+    Close(Box<Conn>),
+}
+
+pub(crate) struct Sockets {
+    conns: Vec<Option<Box<Conn>>>,
+    work: Vec<Work>,
+    queue_bytes_max: usize,
+    total_bytes_max: usize,
+    /// What waits for all connections together.
+    total_bytes: usize,
+    n_queues: usize,
+}
+
+impl Sockets {
+    pub(crate) const fn new(queue_bytes_max: usize, total_bytes_max: usize) -> Self {
+        Self {
+            conns: Vec::new(),
+            work: Vec::new(),
+            queue_bytes_max,
+            total_bytes_max,
+            total_bytes: 0,
+            n_queues: 0,
+        }
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        slot: Slot,
+        connection: ConnectionId,
+        stream: TcpStream,
+        counted: Counted,
+    ) -> (OwnedReadHalf, Rc<Gate>) {
+        let (read_half, stream) = stream.into_split();
+        let gate = Rc::new(Gate::default());
+        let at = slot.index as usize;
+        if self.conns.len() <= at {
+            self.conns.resize_with(at + 1, || None);
+        }
+        self.conns[at] = Some(Box::new(Conn {
+            generation: slot.generation,
+            connection,
+            stream,
+            gate: Rc::clone(&gate),
+            queue: None,
+            has_writer: false,
+            _counted: counted,
+        }));
+        (read_half, gate)
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(slot.index as usize)?.as_deref_mut()?;
+        (conn.generation == slot.generation).then_some(conn)
+    }
+
+    pub(crate) fn poll_work(&mut self) -> Option<Work> {
+        self.work.pop()
+    }
+
+    /// Takes a connection out; nothing more is delivered to it.
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Conn>> {
+        self.get_mut(slot)?;
+        let conn = self.conns[slot.index as usize].take()?;
+        if let Some(queue) = &conn.queue {
+            self.total_bytes -= queue.bytes();
+            self.n_queues -= 1;
+        }
+        Some(conn)
+    }
+
+    /// Sends a frame about the connection itself before its messages.
+    pub(crate) fn send_urgent(&mut self, slot: Slot, frame: Bytes) {
+        let Some(conn) = self.get_mut(slot) else { return };
+        match &mut conn.queue {
+            None => {
+                let written = send(conn, &frame);
+                if written < frame.len() {
+                    let mut queue = OutboundQueue::default();
+                    queue.start(frame.slice(written..));
+                    self.adopt(slot, queue);
+                }
+            }
+            Some(queue) => {
+                let before = queue.bytes();
+                queue.push_urgent(frame);
+                let added = queue.bytes() - before;
+                self.total_bytes += added;
+            }
+        }
+    }
+
+    /// Takes note of a queue that has begun, and has a writer started.
+    fn adopt(&mut self, slot: Slot, queue: OutboundQueue) {
+        self.total_bytes += queue.bytes();
+        self.n_queues += 1;
+        let mut start = false;
+        if let Some(conn) = self.get_mut(slot) {
+            conn.queue = Some(Box::new(queue));
+            start = !std::mem::replace(&mut conn.has_writer, true);
+        }
+        if start {
+            self.work.push(Work::Write(slot));
+        }
+    }
+
+    /// Writes what the socket takes now. Answers whether the queue is empty.
+    pub(crate) fn flush(&mut self, slot: Slot) -> std::io::Result<bool> {
+        let Some(conn) = self.get_mut(slot) else { return Ok(true) };
+        let Some(queue) = &mut conn.queue else { return Ok(true) };
+        let before = queue.bytes();
+        let result = write_queue(&conn.stream, queue);
+        let (left, empty) = (queue.bytes(), queue.is_empty());
+        if empty {
+            conn.queue = None;
+        }
+        self.total_bytes -= before - left;
+        self.n_queues -= usize::from(empty);
+        result.map(|()| empty)
+    }
+
+    /// What the kernel did not take: frame by frame, so that classes count.
+    fn queue(&mut self, to: Slot, written: usize, batch: &Batch<'_>) -> Delivered {
+        let (queue_max, total_max) = (self.queue_bytes_max, self.total_bytes_max);
+        let (total, n_queues) = (self.total_bytes, self.n_queues.max(1));
+        let Some(conn) = self.get_mut(to) else { return Delivered::Gone };
+        let fresh = conn.queue.is_none();
+        let mut begun = OutboundQueue::default();
+        let queue = conn.queue.as_deref_mut().unwrap_or(&mut begun);
+        let before = queue.bytes();
+        // Over the budget of all, who has more than the average goes first.
+        if total + batch.joined.len() > total_max
+            && (before >= total / n_queues || total > total_max + total_max / 8)
+        {
+            return Delivered::Refused;
+        }
+        let mut refused = false;
+        if written > 0 {
+            // The frame that was cut is finished whatever its class; those behind it are queued.
+            let mut end = 0;
+            for frame in batch.frames {
+                let start = end;
+                end += frame.bytes.len();
+                if end <= written {
+                    continue;
+                }
+                if start < written {
+                    queue.start(frame.bytes.slice(written - start..));
+                } else {
+                    refused |= queue.push(frame.clone(), queue_max).is_err();
+                }
+            }
+        } else {
+            for frame in batch.frames {
+                refused |= queue.push(frame.clone(), queue_max).is_err();
+            }
+        }
+        let after = queue.bytes();
+        if fresh {
+            if after > 0 {
+                self.adopt(to, begun);
+            }
+        } else {
+            self.total_bytes = self.total_bytes + after - before;
+        }
+        if refused { Delivered::Refused } else { Delivered::Taken }
+    }
+}
+
+/// Writes queued bytes until the socket takes no more. The runtime's readiness is kept right, so
+/// that waiting for it is possible afterwards.
+pub(crate) fn write_queue(
+    stream: &OwnedWriteHalf,
+    queue: &mut OutboundQueue,
+) -> std::io::Result<()> {
+    while let Some(front) = queue.front() {
+        match stream.try_write(front) {
+            Ok(written) => queue.advance(written),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One `send`. Not through the runtime: it has nothing to add while the socket keeps up. A broken
+/// socket takes all; its reader finds out.
+fn send(conn: &Conn, bytes: &[u8]) -> usize {
+    let stream: &TcpStream = conn.stream.as_ref();
+    match rustix::net::send(stream, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        Ok(written) => written,
+        Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => 0,
+        Err(_) => bytes.len(),
+    }
+}
+
+impl Outbox for Sockets {
+    fn frame(&mut self, message: &[u8]) -> Bytes {
+        encode_text(message)
+    }
+
+    fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered {
+        let Some(conn) = self.get_mut(to) else { return Delivered::Gone };
+        let mut written = 0;
+        if conn.queue.is_none() {
+            written = send(conn, batch.joined);
+            if written == batch.joined.len() {
+                return Delivered::Taken;
+            }
+        }
+        self.queue(to, written, batch)
+    }
+
+    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+        let Some(mut conn) = self.remove(to) else { return };
+        let wire = WireCode::new(code.number()).unwrap_or(WireCode::NORMAL);
+        close_conn(&mut conn, last, wire, code.reason());
+        self.work.push(Work::Close(conn));
+    }
+
+    fn set_reading(&mut self, of: Slot, reading: bool) {
+        if let Some(conn) = self.get_mut(of) {
+            conn.gate.paused.set(!reading);
+            if reading {
+                conn.gate.wake();
+            }
+        }
+    }
+
+    fn queued_bytes(&self, of: Slot) -> usize {
+        let conn = self.conns.get(of.index as usize).and_then(Option::as_deref);
+        let conn = conn.filter(|conn| conn.generation == of.generation);
+        conn.and_then(|conn| conn.queue.as_ref()).map_or(0, |queue| queue.bytes())
+    }
+}
+
+/// Leaves a connection with nothing to say but what was begun, its last frame and the close frame.
+pub(crate) fn close_conn(conn: &mut Conn, last: Bytes, code: WireCode, reason: &str) {
+    let queue = conn.queue.get_or_insert_default();
+    // An orderly end lets what waits go out first; one for slowness can't.
+    if code.get() == CloseCode::SlowConsumer.number() {
+        queue.drop_messages();
+    }
+    for bytes in [last, encode_close(code, reason)] {
+        if !bytes.is_empty() {
+            // The cap was for messages; these two are the end of the queue.
+            let _ = queue.push(Frame { bytes, class: Class::Reliable, key: None }, usize::MAX);
+        }
+    }
+    conn.gate.closing.set(true);
+    conn.gate.paused.set(false);
+    conn.gate.wake();
+}

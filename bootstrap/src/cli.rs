@@ -1,0 +1,293 @@
+//! The command line: what can be written, and what it says about settings.
+//!
+//! It only reads arguments. It must never open a file, start anything or know a default of a
+//! setting.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::id::{Role, UserId};
+use domain::principal::{Action, RoomPattern};
+use secrecy::SecretString;
+
+use crate::settings::{FlagValue, Given, Profile};
+
+/// Where the debugging commands connect when no address is given.
+pub const URL_DEFAULT: &str = "ws://127.0.0.1:8000/ws/v2/connect";
+
+const AFTER_HELP: &str = "\
+Examples:
+  roomkeeper                                     start a server for trying things out
+  roomkeeper subscribe public:lobby              then watch a room,
+  roomkeeper publish public:lobby '\"hello\"'      and say something in it
+  roomkeeper token create --user ada             make a token for a user
+  roomkeeper --profile production --config /etc/roomkeeper.toml
+
+Every setting can stand in a file, in the environment as ROOMKEEPER_SECTION__KEY, or in --set;
+docs/configuration.md lists them, and `roomkeeper config print` shows those that count.
+
+Exit codes: 0 done, 1 failed while running, 2 wrong usage, 74 address in use or input/output,
+77 not permitted, 78 wrong settings.";
+
+/// The whole command line.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "roomkeeper",
+    version,
+    about = "A self-hosted real-time server: rooms over WebSocket.",
+    after_help = AFTER_HELP,
+    disable_version_flag = true
+)]
+pub struct Cli {
+    /// What is said about settings.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// Print the version and end.
+    #[arg(short = 'V', long)]
+    pub version: bool,
+    /// What to do; serving when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+impl Cli {
+    /// What to do.
+    #[must_use]
+    pub fn into_command(self) -> Command {
+        if self.version { Command::Version } else { self.command.unwrap_or(Command::Serve) }
+    }
+}
+
+/// A profile as a word of the command line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum ProfileWord {
+    /// A machine of one's own: a first message needs no token
+    Development,
+    /// A network: refuses to start when something is not safe
+    Production,
+    /// Tests and load tests: nothing on disk, high limits
+    Testing,
+}
+
+impl From<ProfileWord> for Profile {
+    fn from(word: ProfileWord) -> Self {
+        match word {
+            ProfileWord::Development => Self::Development,
+            ProfileWord::Production => Self::Production,
+            ProfileWord::Testing => Self::Testing,
+        }
+    }
+}
+
+/// The flags that say something about settings; each command takes them.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Settings")]
+pub struct SettingsArgs {
+    /// Which set of values lies over the built-in defaults [default: development]
+    #[arg(long, global = true, value_enum, value_name = "PROFILE")]
+    pub profile: Option<ProfileWord>,
+    /// Where to listen; port 0 picks a free one [default: 127.0.0.1:8000]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// A TOML file with settings; may be repeated, later files win
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Where files are kept [default: ./data; nothing in testing]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Any setting, like limits.message_bytes_max=1000; may be repeated
+    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+impl SettingsArgs {
+    /// What these flags and the environment give.
+    #[must_use]
+    pub fn given(&self, environment: BTreeMap<String, String>) -> Given {
+        let mut flags: Vec<FlagValue> = Vec::new();
+        let mut add = |flag, key: &str, value: &str| {
+            flags.push(FlagValue { flag, key: key.to_owned(), value: value.to_owned() });
+        };
+        for (key, value) in &self.set {
+            add("--set", key, value);
+        }
+        if let Some(profile) = self.profile {
+            add("--profile", "profile", Profile::from(profile).word());
+        }
+        if let Some(listen) = &self.listen {
+            add("--listen", "server.listen", listen);
+        }
+        if let Some(dir) = &self.data_dir {
+            add("--data-dir", "server.data_dir", dir);
+        }
+        Given { files: self.config.clone(), environment, flags }
+    }
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Serve; the same as no command at all
+    Serve,
+    /// Subscribe to rooms and print their messages, one JSON value a line
+    Subscribe(Subscribe),
+    /// Publish one message in a room and print its acknowledgement
+    Publish(Publish),
+    /// Work with tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version
+    Version,
+}
+
+/// How a debugging command connects.
+#[derive(Args, Clone, Debug)]
+pub struct Connect {
+    /// The server's address
+    #[arg(long, env = "ROOMKEEPER_URL", default_value = URL_DEFAULT)]
+    pub url: String,
+    /// The token to connect with; none connects as nobody
+    #[arg(long, env = "ROOMKEEPER_TOKEN", hide_env_values = true)]
+    pub token: Option<SecretString>,
+}
+
+/// `roomkeeper subscribe`.
+#[derive(Args, Clone, Debug)]
+pub struct Subscribe {
+    /// The rooms, like public:lobby
+    #[arg(required = true, value_name = "ROOM")]
+    pub rooms: Vec<String>,
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: Connect,
+}
+
+/// `roomkeeper publish`.
+#[derive(Args, Clone, Debug)]
+pub struct Publish {
+    /// The room, like public:lobby
+    pub room: String,
+    /// The message, as JSON; a text has quotes of its own: '"hello"'
+    #[arg(value_parser = json)]
+    pub data: String,
+    /// The message's id, so that publishing it again does not repeat it
+    #[arg(long)]
+    pub msg_id: Option<String>,
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: Connect,
+}
+
+/// `roomkeeper token`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Token {
+    /// Make a token with auth.hmac_secret and print it
+    ///
+    /// In development the secret is the one that `serve` made up, so both have to be started with
+    /// the same data directory. The token is signed with HS256.
+    Create(TokenCreate),
+}
+
+/// `roomkeeper token create`.
+#[derive(Args, Clone, Debug)]
+pub struct TokenCreate {
+    /// The user's id (sub)
+    #[arg(long, value_parser = user)]
+    pub user: UserId,
+    /// What the user is called
+    #[arg(long)]
+    pub name: Option<String>,
+    /// A role of the user; may be repeated
+    #[arg(long = "role", value_name = "ROLE", value_parser = role)]
+    pub roles: Vec<Role>,
+    /// What the user may do in which rooms, like 'chat:guild/*=subscribe,publish'; may be repeated
+    ///
+    /// The actions are subscribe, publish, presence, history and moderate.
+    #[arg(long = "room", value_name = "PATTERN=ACTIONS", value_parser = room_grant)]
+    pub rooms: Vec<RoomGrant>,
+    /// How long the token is valid: 30s, 15m, 1h or 7d
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    pub ttl: Duration,
+}
+
+/// What a token allows in the rooms of one pattern.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RoomGrant {
+    /// The pattern as it is written; it is a valid one.
+    pub pattern: String,
+    /// The actions.
+    pub allow: Vec<Action>,
+}
+
+/// `roomkeeper config`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Read and check all settings as a start would, and say what is wrong
+    Check,
+    /// Print all settings that count with their sources; secrets are hidden
+    Print,
+    /// Print the built-in value of every setting with what it means, as a file to start from
+    Default,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    // A quoted part of a key may hold `=`, which room names may.
+    let mut quoted = false;
+    let at = text.find(|c| {
+        quoted ^= c == '"';
+        c == '=' && !quoted
+    });
+    let (key, value) =
+        at.map(|at| (&text[..at], &text[at + 1..])).ok_or("write it as KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn json(text: &str) -> Result<String, String> {
+    serde_json::from_str::<&serde_json::value::RawValue>(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("not JSON ({error}); a text has quotes of its own: '\"hello\"'"))
+}
+
+fn user(text: &str) -> Result<UserId, String> {
+    UserId::parse(text).map_err(|error| error.to_string())
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    Role::parse(text).map_err(|error| error.to_string())
+}
+
+fn room_grant(text: &str) -> Result<RoomGrant, String> {
+    // The pattern itself may hold `=`; an action never does.
+    let (pattern, actions) = text.rsplit_once('=').ok_or("write it as PATTERN=ACTION,ACTION")?;
+    RoomPattern::parse(pattern).map_err(|error| error.to_string())?;
+    let allow = actions.split(',').map(|word| {
+        Action::parse(word.trim()).ok_or_else(|| {
+            format!("{word:?} is not one of subscribe, publish, presence, history, moderate")
+        })
+    });
+    Ok(RoomGrant { pattern: pattern.to_owned(), allow: allow.collect::<Result<_, _>>()? })
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let allowed = "write it as a number above 0 with a unit, like 30s, 15m, 1h or 7d";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| allowed)?;
+    let unit_s = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(allowed.to_owned()),
+    };
+    let seconds = number.checked_mul(unit_s).filter(|s| (1..=10 * 365 * 86_400).contains(s));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{allowed}, at most 3650d"))
+}
+
+#[cfg(test)]
+#[path = "cli_tests.rs"]
+mod tests;

@@ -1,0 +1,1 @@
+//! `roomkeeper publish`; needs the client, which comes with a later step.

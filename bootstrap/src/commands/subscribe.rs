@@ -1,0 +1,1 @@
+//! `roomkeeper subscribe`; needs the client, which comes with a later step.

@@ -1,0 +1,176 @@
+//! `roomkeeper serve`: chooses adapters by the settings, puts the node together, runs it until it
+//! is told to stop.
+//!
+//! Nothing but choosing and calling: what a part does is its own crate's.
+
+mod build;
+mod signals;
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use application::node::Node;
+use application::ports::{Archive, Clock};
+use broker_memory::MemoryBroker;
+use gateway_axum::{BindError, Gateway};
+use thiserror::Error;
+use tokio::sync::watch;
+use worker_tokio::{SystemClock, Worker};
+
+use crate::exit::Exit;
+use crate::settings::Loaded;
+use crate::settings::secrets::token_secret;
+use crate::settings::tokens::chain;
+use crate::start_screen::{StartScreen, listening_line};
+use crate::{descriptors, log};
+
+pub use build::SystemEntropy;
+
+/// Why the server does not run.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The address can't be listened on.
+    #[error("server.listen = {listen}: {reason}")]
+    Listen {
+        /// What was asked for.
+        listen: String,
+        /// Why not, and what to do.
+        reason: String,
+        /// How to exit.
+        exit: Exit,
+    },
+    /// Something that the server needs can't be had.
+    #[error("{0}")]
+    Part(String, Exit),
+}
+
+impl ServeError {
+    /// How the process ends.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Listen { exit, .. } | Self::Part(_, exit) => *exit,
+        }
+    }
+}
+
+fn part(error: &dyn std::error::Error, exit: Exit) -> ServeError {
+    ServeError::Part(chain(error), exit)
+}
+
+/// Runs the server until a signal ends it.
+///
+/// # Errors
+/// [`ServeError`] when it can't start.
+pub fn execute(loaded: &Loaded) -> Result<(), ServeError> {
+    log::init(&loaded.settings.log, log::takes_colour())
+        .map_err(|error| ServeError::Part(error, Exit::Settings))?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    // HTTP, the API and signals; connections live on the workers' own threads.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| part(&e, Exit::Io))?;
+    runtime.block_on(run(loaded))
+}
+
+async fn run(loaded: &Loaded) -> Result<(), ServeError> {
+    let settings = &loaded.settings;
+    let descriptors = descriptors::raise();
+    if let Some(warning) = descriptors.warning(settings.server.connections_max) {
+        tracing::warn!("{warning}");
+    }
+    let address = resolve(&settings.server.listen)?;
+    let secret = token_secret(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
+    let clock = Arc::new(SystemClock::start());
+    let storage = build::storage(settings).await?;
+    let broker = build::broker(settings, storage.archive());
+    let committer = tokio::spawn(Arc::clone(&broker).run_committer());
+    let sweeper = tokio::spawn(sweep(Arc::clone(&broker), Arc::clone(&clock)));
+    let ports = build::ports(settings, &secret, &broker, &clock)?;
+    let n_workers = build::n_workers(settings);
+    let node = Node::build(ports, build::rules(settings), n_workers);
+    let workers = start_workers(&node, &clock, n_workers)?;
+    let config = build::gateway(settings, descriptors);
+    let gateway = Gateway::bind(address, config, node, workers)
+        .map_err(|error| not_listening(&settings.server.listen, &error))?;
+    let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
+    let screen = StartScreen {
+        settings,
+        address,
+        broker: "memory",
+        archive: storage.file(),
+        token_secret: &secret,
+        descriptors,
+    };
+    announce(&screen, address);
+    let (stop, stopped) = watch::channel(false);
+    let signals = tokio::spawn(signals::watch(stop));
+    gateway.serve(stopped, Duration::from_millis(settings.server.drain_window_ms)).await;
+    sweeper.abort();
+    broker.finish_committer();
+    let _ = committer.await;
+    storage.close().await;
+    signals.abort();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_workers(
+    node: &Node,
+    clock: &Arc<SystemClock>,
+    n_workers: usize,
+) -> Result<Vec<Worker>, ServeError> {
+    node.mailboxes()
+        .iter()
+        .map(|mailbox| {
+            let config = build::worker(n_workers);
+            let services = Arc::clone(node.services());
+            Worker::start(services, Arc::clone(mailbox), Arc::clone(clock), config)
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|e| part(&e, Exit::Io))
+}
+
+/// How often logs age, idle rooms are forgotten and the archive is trimmed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+async fn sweep(broker: Arc<MemoryBroker>, clock: Arc<SystemClock>) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        broker.sweep(clock.now().wall).await;
+    }
+}
+
+fn resolve(listen: &str) -> Result<SocketAddr, ServeError> {
+    let not_found =
+        |reason: String| ServeError::Listen { listen: listen.to_owned(), reason, exit: Exit::Io };
+    let mut addresses =
+        listen.to_socket_addrs().map_err(|e| not_found(format!("no such host ({e})")))?;
+    addresses.next().ok_or_else(|| not_found("the host has no address".to_owned()))
+}
+
+fn not_listening(listen: &str, error: &BindError) -> ServeError {
+    let (hint, exit) = match error {
+        BindError::InUse(_) => {
+            ("; stop the other process or choose another port with --listen", Exit::Io)
+        }
+        BindError::Denied(_) => ("; ports below 1024 need a privilege", Exit::Permission),
+        BindError::Other { .. } => ("", Exit::Io),
+    };
+    let reason = format!("{}{hint}", chain(error));
+    ServeError::Listen { listen: listen.to_owned(), reason, exit }
+}
+
+fn announce(screen: &StartScreen<'_>, address: SocketAddr) {
+    // Nobody may be there to read either; the server runs all the same.
+    let _ = write!(io::stderr(), "{}", screen.render());
+    let _ = writeln!(io::stdout(), "{}", listening_line(address));
+    let _ = io::stdout().flush();
+}
+
+/// The archive behind the port, if there is one.
+type SharedArchive = Option<Arc<dyn Archive>>;

@@ -1,0 +1,196 @@
+//! From settings to parts: one function per part.
+//!
+//! No setting may be read anywhere behind this file.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use application::limits::Limits;
+use application::origin::{Origin, OriginPolicy};
+use application::ports::{Clock, Entropy};
+use application::services::{Ports, Rules};
+use auth_jwt::JwtVerifier;
+use broker_memory::MemoryBroker;
+use domain::connection::Timing;
+use domain::id::ClientId;
+use domain::rate_limit::Rate;
+use gateway_axum::ApiKey;
+use secrecy::ExposeSecret;
+use worker_tokio::SystemClock;
+
+use super::{ServeError, SharedArchive, part};
+use crate::descriptors::Descriptors;
+use crate::exit::Exit;
+use crate::settings::secrets::TokenSecret;
+use crate::settings::tokens::verifier_config;
+use crate::settings::{Profile, Settings, to_policies};
+
+/// The system's source of randomness behind the application's port.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    fn bits(&self) -> u64 {
+        // Linux answers this without failing once it has started.
+        getrandom::u64().unwrap_or_else(|error| {
+            tracing::error!(%error, "the system gives no randomness");
+            std::process::exit(i32::from(Exit::Failure.number()))
+        })
+    }
+}
+
+/// Where durable rooms are kept.
+pub(super) struct Storage {
+    #[cfg(feature = "sqlite")]
+    sqlite: Option<(Arc<store_sqlite::SqliteArchive>, std::path::PathBuf)>,
+}
+
+impl Storage {
+    #[cfg(feature = "sqlite")]
+    pub(super) fn archive(&self) -> SharedArchive {
+        self.sqlite.as_ref().map(|(archive, _)| Arc::clone(archive) as _)
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.sqlite.as_ref().map(|(_, file)| file.as_path())
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(super) async fn close(&self) {
+        if let Some((archive, _)) = &self.sqlite {
+            archive.close().await;
+        }
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    pub(super) fn archive(&self) -> SharedArchive {
+        None
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    pub(super) fn file(&self) -> Option<&Path> {
+        None
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    pub(super) async fn close(&self) {}
+}
+
+#[cfg(feature = "sqlite")]
+pub(super) async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
+    let Some(directory) = &settings.server.data_dir else { return Ok(Storage { sqlite: None }) };
+    let config = store_sqlite::Config::in_directory(directory);
+    let archive =
+        store_sqlite::SqliteArchive::build(config).await.map_err(|e| part(&e, Exit::Io))?;
+    Ok(Storage { sqlite: Some((Arc::new(archive), directory.join(store_sqlite::FILE_NAME))) })
+}
+
+#[cfg(not(feature = "sqlite"))]
+pub(super) async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
+    if settings.server.data_dir.is_some() {
+        let text = "server.data_dir is set, but this build has no archive (feature sqlite)";
+        return Err(ServeError::Part(text.to_owned(), Exit::Settings));
+    }
+    Ok(Storage {})
+}
+
+pub(super) fn broker(_settings: &Settings, archive: SharedArchive) -> Arc<MemoryBroker> {
+    MemoryBroker::build(broker_memory::Config::default(), Arc::new(SystemEntropy), archive)
+}
+
+pub(super) fn ports(
+    settings: &Settings,
+    secret: &TokenSecret,
+    broker: &Arc<MemoryBroker>,
+    clock: &Arc<SystemClock>,
+) -> Result<Ports, ServeError> {
+    let config =
+        verifier_config(settings, secret.secret()).map_err(|e| part(&e, Exit::Settings))?;
+    let verifier = JwtVerifier::build(config).map_err(|e| part(&e, Exit::Settings))?;
+    Ok(Ports {
+        broker: Arc::clone(broker) as _,
+        presence: Arc::clone(broker) as _,
+        token_verifier: Arc::new(verifier),
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        entropy: Arc::new(SystemEntropy),
+    })
+}
+
+/// One worker per core that this process may use.
+pub(super) fn n_workers(settings: &Settings) -> usize {
+    match settings.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n,
+    }
+}
+
+/// All connections of a node together may have this much waiting, shared evenly by its workers.
+const OUTBOUND_TOTAL_BYTES_MAX: usize = 256 << 20;
+
+pub(super) fn worker(n_workers: usize) -> worker_tokio::Config {
+    let outbound_total_bytes_max = OUTBOUND_TOTAL_BYTES_MAX / n_workers.max(1);
+    worker_tokio::Config { outbound_total_bytes_max, ..worker_tokio::Config::default() }
+}
+
+pub(super) fn rules(settings: &Settings) -> Rules {
+    let limits = &settings.limits;
+    let limits = Limits {
+        message_bytes_max: limits.message_bytes_max,
+        fragments_max: limits.fragments_max,
+        rooms_per_connection_max: limits.rooms_per_connection_max as usize,
+        outbound_queue_bytes_max: limits.outbound_queue_bytes_max,
+        inbox_messages_max: limits.inbox_commands_max,
+        inbox_bytes_max: limits.inbox_bytes_max,
+        held_bytes_max: limits.held_bytes_max,
+        page_messages_max: limits.history_page,
+        presence_list_max: limits.presence_list_max as usize,
+        connections_per_user_max: limits.connections_per_user_max,
+        commands: Rate::new(limits.commands_per_second, limits.commands_burst),
+        unparsable: Rate::per_minute(limits.unparsable_per_minute_max),
+        ..Limits::default()
+    };
+    let auth = &settings.auth;
+    let timing = Timing {
+        authentication_timeout: Duration::from_millis(auth.authentication_timeout_ms),
+        heartbeat_interval: Duration::from_millis(settings.heartbeat.interval_ms),
+        expiry_notice: Duration::from_millis(auth.expiry_notice_ms),
+        expiry_leeway: Duration::from_millis(auth.leeway_ms),
+    };
+    Rules {
+        policies: to_policies(settings),
+        limits,
+        timing,
+        allow_anonymous: auth.allow_anonymous,
+        ..Rules::default()
+    }
+}
+
+pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_axum::Config {
+    let server = &settings.server;
+    let keys = settings.api.keys.iter().filter_map(|(name, key)| {
+        let secret = key.key.as_ref()?.expose_secret();
+        Some(ApiKey::new(ClientId::parse(name).ok()?, secret))
+    });
+    gateway_axum::Config {
+        handshake_timeout: Duration::from_millis(server.handshake_timeout_ms),
+        connections_max: descriptors.connections_that_fit(server.connections_max) as usize,
+        origins: origins(settings),
+        echo_endpoint: server.echo_endpoint,
+        api_keys: keys.collect(),
+        publish_bytes_max: settings.api.publish_bytes_max,
+    }
+}
+
+fn origins(settings: &Settings) -> OriginPolicy {
+    let server = &settings.server;
+    let allowed = &server.allowed_origins;
+    OriginPolicy {
+        // What is no origin was refused when the settings were loaded; `*` is no origin either.
+        allowed: allowed.iter().filter_map(|text| Origin::parse(text).ok()).collect(),
+        any: allowed.iter().any(|text| text == "*"),
+        any_loopback: settings.profile != Profile::Production,
+        required: server.require_origin,
+    }
+}

@@ -1,0 +1,181 @@
+//! What single values cannot show: settings that do not go together, and what production refuses.
+//!
+//! A check only finds; it never changes a setting.
+
+use domain::room::RoomId;
+use secrecy::ExposeSecret;
+
+use super::effective::Effective;
+use super::error::Problem;
+use super::tree::{Profile, Settings};
+use super::{secrets, tokens};
+
+/// The shortest key of the HTTP interface, in characters.
+pub const API_KEY_CHARS_MIN: usize = 32;
+
+/// Everything that is wrong with these settings as a whole.
+#[must_use]
+pub fn find(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    let mut problems = contradictions(settings, effective);
+    problems.extend(durable_without_disk(settings, effective));
+    problems.extend(rooms_without_namespace(settings));
+    problems.extend(api_keys(settings, effective));
+    problems.extend(secret_bytes(settings, effective));
+    // A verifier names only the first thing that it cannot use, so it comes last.
+    if problems.is_empty() {
+        problems.extend(tokens::check(settings, effective));
+    }
+    if settings.profile == Profile::Production {
+        problems.extend(unsafe_tokens(settings, effective));
+        problems.extend(unsafe_server(settings, effective));
+    }
+    problems
+}
+
+fn contradictions(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    let (limits, auth) = (&settings.limits, &settings.auth);
+    let mut problems = Vec::new();
+    let mut must_not_exceed = |smaller: &str, larger: &str, holds: bool| {
+        if !holds {
+            let reason = format!("must not be larger than {}", effective.mention(larger));
+            problems.push(effective.problem(smaller, &reason));
+        }
+    };
+    must_not_exceed(
+        "limits.history_page",
+        "limits.history_page_max",
+        limits.history_page <= limits.history_page_max,
+    );
+    // In testing the messages are larger than what may wait, to see what then happens.
+    if settings.profile != Profile::Testing {
+        must_not_exceed(
+            "limits.message_bytes_max",
+            "limits.outbound_queue_bytes_max",
+            limits.message_bytes_max <= limits.outbound_queue_bytes_max,
+        );
+        must_not_exceed(
+            "limits.message_bytes_max",
+            "limits.inbox_bytes_max",
+            limits.message_bytes_max <= limits.inbox_bytes_max,
+        );
+    }
+    if auth.algorithms.is_empty() {
+        let reason = "must name at least one of HS256, HS384, HS512";
+        problems.push(effective.problem("auth.algorithms", reason));
+    }
+    problems
+}
+
+fn durable_without_disk(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    if settings.server.data_dir.is_some() {
+        return Vec::new();
+    }
+    let durable = |section: &'static str, name: &String| {
+        let key = super::layer::written(&[section.to_owned(), name.clone(), "durable".to_owned()]);
+        let reason =
+            format!("needs a data directory, but {}", effective.mention("server.data_dir"));
+        effective.problem(&key, &reason)
+    };
+    let of = |section: &'static str, namespaces: &std::collections::BTreeMap<String, _>| {
+        let on =
+            namespaces.iter().filter(|(_, n): &(_, &super::Namespace)| n.durable == Some(true));
+        on.map(|(name, _)| durable(section, name)).collect::<Vec<_>>()
+    };
+    let mut problems = of("namespaces", &settings.namespaces);
+    problems.extend(of("rooms", &settings.rooms));
+    problems
+}
+
+fn rooms_without_namespace(settings: &Settings) -> Vec<Problem> {
+    let lost = settings.rooms.keys().filter(|name| {
+        RoomId::parse(name).is_ok_and(|id| !settings.namespaces.contains_key(id.namespace()))
+    });
+    lost.map(|name| {
+        let key = super::layer::written(&["rooms".to_owned(), name.clone()]);
+        Problem::about(key, "its namespace is not one of namespaces".to_owned())
+    })
+    .collect()
+}
+
+fn api_keys(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for (name, api_key) in &settings.api.keys {
+        let key = format!("api.keys.{name}.key");
+        let Some(text) = api_key.key.as_ref().map(ExposeSecret::expose_secret) else {
+            let reason = format!("is not set; set it or {key}_file");
+            problems.push(effective.problem(&key, &reason));
+            continue;
+        };
+        let usable = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if text.len() < API_KEY_CHARS_MIN || !usable {
+            let reason = format!("must be {API_KEY_CHARS_MIN} or more visible ASCII characters");
+            problems.push(effective.problem(&key, &reason));
+        } else if let Some(fault) = secrets::weakness(text) {
+            problems.push(effective.problem(&key, fault));
+        }
+        if let Some((other, _)) = seen.iter().find(|(_, known)| *known == text) {
+            let reason = format!("is the same as api.keys.{other}.key");
+            problems.push(effective.problem(&key, &reason));
+        }
+        seen.push((name, text));
+    }
+    problems
+}
+
+fn secret_bytes(settings: &Settings, effective: &Effective) -> Option<Problem> {
+    let auth = &settings.auth;
+    let secret = auth.hmac_secret.as_ref()?.expose_secret();
+    let bytes_min = auth.algorithms.iter().map(|a| secrets::bytes_min(a)).max()?;
+    let reason = format!(
+        "must be at least {bytes_min} bytes for {}, and random, like from openssl rand -hex \
+         {bytes_min}",
+        auth.algorithms.join(", ")
+    );
+    (secret.len() < bytes_min).then(|| effective.problem("auth.hmac_secret", &reason))
+}
+
+fn unsafe_tokens(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    let auth = &settings.auth;
+    let mut problems = Vec::new();
+    let has_key = auth.hmac_secret.is_some() || auth.keys_file.is_some();
+    if !has_key && !auth.allow_anonymous {
+        let reason = "nobody could connect: production needs a token key in auth.hmac_secret_file \
+                      or auth.keys_file, or auth.allow_anonymous = true";
+        problems.push(effective.problem("auth.hmac_secret", reason));
+    }
+    let weakness = auth.hmac_secret.as_ref().and_then(|s| secrets::weakness(s.expose_secret()));
+    if let Some(fault) = weakness {
+        problems.push(effective.problem("auth.hmac_secret", fault));
+    }
+    for (key, missing) in
+        [("auth.issuer", auth.issuer.is_none()), ("auth.audience", auth.audience.is_none())]
+    {
+        if has_key && missing {
+            let reason = "must be set in production, so that tokens made for something else are \
+                          refused";
+            problems.push(effective.problem(key, reason));
+        }
+    }
+    problems
+}
+
+fn unsafe_server(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    let server = &settings.server;
+    let mut problems = Vec::new();
+    if server.allowed_origins.iter().any(|origin| origin == "*") {
+        let reason = "\"*\" is refused in production; name the origins of your pages";
+        problems.push(effective.problem("server.allowed_origins", reason));
+    }
+    if server.echo_endpoint {
+        let reason = "the echo endpoint is refused in production";
+        problems.push(effective.problem("server.echo_endpoint", reason));
+    }
+    if !server.listens_on_loopback() && !server.behind_proxy {
+        let reason = "in production tokens must not cross a network in the clear: listen on \
+                      loopback, or put a proxy that ends TLS in front and set \
+                      server.behind_proxy = true";
+        problems.push(effective.problem("server.listen", reason));
+    }
+    problems
+}

@@ -1,0 +1,332 @@
+//! The list of all settings: their keys, their types and what each allows.
+//!
+//! It is the only place that knows a range. It must never read a file or the environment, and what
+//! it says about a value never holds the value.
+
+use domain::room::{RoomId, is_namespace};
+use tracing_subscriber::EnvFilter;
+
+/// What a setting may hold.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// True or false.
+    Flag,
+    /// A whole number between two bounds, both allowed.
+    Number(u64, u64),
+    /// One of a few words.
+    Word(&'static [&'static str]),
+    /// A text that a rule accepts, described in words; empty means "not set" unless the rule says
+    /// otherwise.
+    Text(&'static str, fn(&str) -> bool),
+    /// A list of texts, each of which a rule accepts.
+    List(&'static str, fn(&str) -> bool),
+    /// A text that must never be shown.
+    Secret,
+}
+
+/// A value of the right type and within its range.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Typed {
+    /// True or false.
+    Flag(bool),
+    /// A whole number.
+    Number(u64),
+    /// A text.
+    Text(String),
+    /// A list of texts.
+    List(Vec<String>),
+}
+
+/// A value as a layer gave it.
+#[derive(Clone, Debug)]
+pub enum Raw {
+    /// From the environment or a flag, where everything is text.
+    Untyped(String),
+    /// Of a type that some setting has.
+    Typed(Typed),
+    /// Something else: how to show it.
+    Other(String),
+    /// A section without settings.
+    EmptySection,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name with its section; `*` stands for a name that the operator chooses.
+    pub path: &'static str,
+    /// What it may hold.
+    pub kind: Kind,
+}
+
+const ACCESS: Kind = Kind::Word(&["anyone", "authenticated", "granted", "owner"]);
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+const GIB: u64 = 1 << 30;
+const PATH: Kind = Kind::Text("a path without control characters", is_plain);
+const NAME: Kind = Kind::Text("a text without control characters", is_plain);
+
+const fn key(path: &'static str, kind: Kind) -> Key {
+    Key { path, kind }
+}
+
+/// All settings, in the order of `defaults.toml`.
+pub const KEYS: &[Key] = &[
+    key("profile", Kind::Word(&["development", "production", "testing"])),
+    key("server.listen", Kind::Text("ADDRESS:PORT, like 127.0.0.1:8000", is_listen)),
+    key("server.workers", Kind::Number(0, 1_024)),
+    key("server.connections_max", Kind::Number(1, 10_000_000)),
+    key("server.handshake_timeout_ms", Kind::Number(1, HOUR_MS)),
+    key("server.drain_window_ms", Kind::Number(0, HOUR_MS)),
+    key("server.allowed_origins", Kind::List("scheme://host, scheme://host:port or *", is_origin)),
+    key("server.require_origin", Kind::Flag),
+    key("server.echo_endpoint", Kind::Flag),
+    key("server.data_dir", PATH),
+    key("server.behind_proxy", Kind::Flag),
+    key("limits.message_bytes_max", Kind::Number(1, GIB / 4)),
+    key("limits.fragments_max", Kind::Number(1, 1 << 20)),
+    key("limits.rooms_per_connection_max", Kind::Number(1, 65_536)),
+    key("limits.outbound_queue_bytes_max", Kind::Number(1, GIB)),
+    key("limits.inbox_commands_max", Kind::Number(1, 65_536)),
+    key("limits.inbox_bytes_max", Kind::Number(1, GIB)),
+    key("limits.held_bytes_max", Kind::Number(1, GIB)),
+    key("limits.history_page", Kind::Number(1, 100_000)),
+    key("limits.history_page_max", Kind::Number(1, 100_000)),
+    key("limits.presence_list_max", Kind::Number(1, 1_000_000)),
+    key("limits.connections_per_user_max", Kind::Number(1, 10_000_000)),
+    key("limits.commands_per_second", Kind::Number(0, 1_000_000)),
+    key("limits.commands_burst", Kind::Number(1, 1_000_000)),
+    key("limits.unparsable_per_minute_max", Kind::Number(1, 1_000_000)),
+    key("limits.metadata_bytes_max", Kind::Number(1, 1 << 20)),
+    key("heartbeat.interval_ms", Kind::Number(100, HOUR_MS)),
+    key("auth.authentication_timeout_ms", Kind::Number(1, HOUR_MS)),
+    key("auth.hmac_secret", Kind::Secret),
+    key("auth.hmac_secret_file", PATH),
+    key("auth.keys_file", PATH),
+    key("auth.algorithms", Kind::List("HS256, HS384 or HS512", is_hmac_algorithm)),
+    key("auth.issuer", NAME),
+    key("auth.audience", NAME),
+    key("auth.leeway_ms", Kind::Number(0, 60_000)),
+    key("auth.expiry_notice_ms", Kind::Number(0, DAY_MS)),
+    key("auth.allow_anonymous", Kind::Flag),
+    key("api.publish_bytes_max", Kind::Number(1, GIB / 4)),
+    key("api.keys.*.key", Kind::Secret),
+    key("api.keys.*.key_file", PATH),
+    key("history.messages_max", Kind::Number(0, 1_000_000)),
+    key("history.age_max_ms", Kind::Number(1, 365 * DAY_MS)),
+    key("history.bytes_max", Kind::Number(1, GIB)),
+    key("namespaces.*.subscribe", ACCESS),
+    key("namespaces.*.publish", ACCESS),
+    key("namespaces.*.presence", ACCESS),
+    key("namespaces.*.history", ACCESS),
+    key("namespaces.*.presence_listed", Kind::Flag),
+    key("namespaces.*.history_messages_max", Kind::Number(0, 1_000_000)),
+    key("namespaces.*.history_age_max_ms", Kind::Number(1, 365 * DAY_MS)),
+    key("namespaces.*.history_bytes_max", Kind::Number(1, GIB)),
+    key("namespaces.*.durable", Kind::Flag),
+    key("namespaces.*.class", Kind::Word(&["reliable", "latest", "droppable"])),
+    key("namespaces.*.members_max", Kind::Number(1, 10_000_000)),
+    key(
+        "log.filter",
+        Kind::Text("a level or levels by part, like info,gateway_axum=debug", is_filter),
+    ),
+    key("log.format", Kind::Word(&["text", "json"])),
+];
+
+impl Kind {
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// What is allowed, when the value is not.
+    pub fn read(self, raw: &Raw) -> Result<Typed, String> {
+        let read = match (self, raw) {
+            (_, Raw::Untyped(text)) => self.parse_text(text),
+            (_, Raw::Typed(typed)) => self.accepts(typed).then(|| typed.clone()),
+            (_, Raw::Other(_) | Raw::EmptySection) => None,
+        };
+        read.ok_or_else(|| format!("must be {}", self.allowed()))
+    }
+
+    /// What is allowed, in words that fit behind "must be".
+    #[must_use]
+    pub fn allowed(self) -> String {
+        match self {
+            Self::Flag => "true or false".to_owned(),
+            Self::Number(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Word(words) => format!("one of {}", words.join(", ")),
+            Self::Text(what, _) => what.to_owned(),
+            Self::List(what, _) => format!("a list, each of {what}"),
+            Self::Secret => "a text".to_owned(),
+        }
+    }
+
+    /// Whether a value of this kind must be hidden.
+    #[must_use]
+    pub const fn is_secret(self) -> bool {
+        matches!(self, Self::Secret)
+    }
+
+    fn parse_text(self, text: &str) -> Option<Typed> {
+        let typed = match self {
+            Self::Flag => Typed::Flag(text.parse().ok()?),
+            Self::Number(..) => Typed::Number(text.parse().ok()?),
+            Self::Word(_) | Self::Text(..) | Self::Secret => Typed::Text(text.to_owned()),
+            Self::List(..) if text.is_empty() => Typed::List(Vec::new()),
+            Self::List(..) => Typed::List(text.split(',').map(|s| s.trim().to_owned()).collect()),
+        };
+        self.accepts(&typed).then_some(typed)
+    }
+
+    fn accepts(self, typed: &Typed) -> bool {
+        match (self, typed) {
+            (Self::Flag, Typed::Flag(_)) | (Self::Secret, Typed::Text(_)) => true,
+            (Self::Number(min, max), Typed::Number(n)) => (min..=max).contains(n),
+            (Self::Word(words), Typed::Text(text)) => words.contains(&text.as_str()),
+            (Self::Text(_, rule), Typed::Text(text)) => rule(text),
+            (Self::List(_, rule), Typed::List(items)) => items.iter().all(|item| rule(item)),
+            _ => false,
+        }
+    }
+}
+
+/// The setting with this key, in the words of the list; `rooms` has the settings of `namespaces`.
+#[must_use]
+pub fn find(path: &[String]) -> Option<&'static Key> {
+    KEYS.iter().find(|key| fits(key.path, path, true))
+}
+
+/// Whether this names a section that some setting stands in.
+#[must_use]
+pub fn is_section(path: &[String]) -> bool {
+    KEYS.iter().any(|key| fits(key.path, path, false))
+}
+
+/// What is wrong with the name that the operator chose in this key, if anything.
+#[must_use]
+pub fn name_fault(path: &[String]) -> Option<String> {
+    let segments: Vec<&str> = path.iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        ["namespaces", name, ..] if !is_namespace(name) => Some(
+            "the namespace must be 1 to 32 of a-z, 0-9, _ or -, starting with a letter".to_owned(),
+        ),
+        ["rooms", name, ..] => RoomId::parse(name).err().map(|fault| format!("the room {fault}")),
+        ["api", "keys", name, ..] if !is_namespace(name) => Some(
+            "the key's name must be 1 to 32 of a-z, 0-9, _ or -, starting with a letter".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// The known key that looks most like this one, if any looks like it.
+#[must_use]
+pub fn nearest(path: &[String]) -> Option<String> {
+    let given = path.join(".");
+    let last = path.last().map_or("", String::as_str);
+    let candidates = KEYS.iter().map(|key| written_like(key.path, path));
+    // The right name in the wrong section is nearer than any misspelling.
+    let elsewhere = KEYS.iter().find(|key| key.path.ends_with(&format!(".{last}")));
+    let (distance, nearest) =
+        candidates.map(|name| (edit_distance(&given, &name), name)).min_by_key(|(d, _)| *d)?;
+    if distance <= (given.len() / 4).max(2) {
+        return Some(nearest);
+    }
+    elsewhere.map(|key| key.path.replace('*', "NAME"))
+}
+
+/// A key of the list with the names that a given key has in the places of `*`.
+fn written_like(pattern: &str, path: &[String]) -> String {
+    let pattern: Vec<&str> = pattern.split('.').collect();
+    let rooms = path.first().is_some_and(|first| first == "rooms");
+    let segments = pattern.iter().enumerate().map(|(i, segment)| match *segment {
+        "*" => path.get(i).map_or("NAME", String::as_str),
+        "namespaces" if rooms => "rooms",
+        segment => segment,
+    });
+    segments.collect::<Vec<_>>().join(".")
+}
+
+fn fits(pattern: &str, path: &[String], whole: bool) -> bool {
+    let pattern: Vec<&str> = pattern.split('.').collect();
+    if pattern.len() < path.len() || (whole && pattern.len() != path.len()) {
+        return false;
+    }
+    if !whole && pattern.len() == path.len() {
+        return false;
+    }
+    pattern.iter().zip(path).enumerate().all(|(i, (wanted, given))| {
+        *wanted == "*" || wanted == given || (i == 0 && *wanted == "namespaces" && given == "rooms")
+    })
+}
+
+fn edit_distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    // A key longer than this is no misspelling; the bound keeps the work small.
+    for (i, a) in left.chars().take(256).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let cost = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+fn is_plain(text: &str) -> bool {
+    text.len() <= 4_096 && !text.chars().any(char::is_control)
+}
+
+fn is_listen(text: &str) -> bool {
+    if text.parse::<std::net::SocketAddr>().is_ok() {
+        return true;
+    }
+    let host_ok = |host: &str| {
+        !host.is_empty()
+            && host.len() <= 253
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+            // Four numbers that are no address are a mistyped address, not a host.
+            && host.bytes().any(|b| b.is_ascii_alphabetic())
+    };
+    text.split_once(':').is_some_and(|(host, port)| host_ok(host) && port.parse::<u16>().is_ok())
+}
+
+fn is_origin(text: &str) -> bool {
+    if text == "*" {
+        return true;
+    }
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(v6) => match v6.split_once(']') {
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, Some(port.strip_prefix(':').unwrap_or("?"))),
+            None => return false,
+        },
+        None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
+    };
+    let host_ok = if rest.starts_with('[') {
+        host.parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        !host.is_empty()
+            && host.bytes().all(|b| {
+                b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_')
+            })
+    };
+    scheme_ok && host_ok && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|n| n > 0))
+}
+
+fn is_hmac_algorithm(text: &str) -> bool {
+    matches!(text, "HS256" | "HS384" | "HS512")
+}
+
+fn is_filter(text: &str) -> bool {
+    // `EnvFilter` takes any word for the name of a part, so a mistyped level would silence all.
+    let known = |directive: &str| {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        matches!(level.trim(), "error" | "warn" | "info" | "debug" | "trace" | "off")
+    };
+    text.split(',').all(known) && EnvFilter::try_new(text).is_ok()
+}

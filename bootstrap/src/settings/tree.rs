@@ -1,0 +1,311 @@
+//! The settings as values of their types.
+//!
+//! Built only by loading; nothing here has a default of its own, so that `defaults.toml` is the
+//! only place that knows one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+
+/// Which set of values lies over the defaults.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// A machine of one's own.
+    Development,
+    /// A network.
+    Production,
+    /// Tests and load tests.
+    Testing,
+}
+
+impl Profile {
+    /// All profiles.
+    pub const ALL: [Self; 3] = [Self::Development, Self::Production, Self::Testing];
+
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Production => "production",
+            Self::Testing => "testing",
+        }
+    }
+
+    /// Reads its word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.word() == word)
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// All settings. `docs/configuration.md` describes each.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Which set of values lies over the defaults.
+    pub profile: Profile,
+    /// The node as a whole.
+    pub server: Server,
+    /// What one client may use.
+    pub limits: Limits,
+    /// Signs of life.
+    pub heartbeat: Heartbeat,
+    /// Tokens.
+    pub auth: Auth,
+    /// The HTTP interface for servers.
+    pub api: Api,
+    /// What a log keeps where its namespace says nothing else.
+    pub history: History,
+    /// The namespaces by name.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// The rooms that differ from their namespace, by name.
+    pub rooms: BTreeMap<String, Namespace>,
+    /// The log.
+    pub log: Log,
+}
+
+/// The node as a whole.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// `ADDRESS:PORT` or `HOST:PORT`; port 0 picks a free one.
+    pub listen: String,
+    /// Threads that serve connections; 0 means one per core.
+    pub workers: usize,
+    /// The most connections at one time.
+    pub connections_max: u32,
+    /// From connecting to the end of the upgrade request.
+    pub handshake_timeout_ms: u64,
+    /// How long a stopping server spreads its closes.
+    pub drain_window_ms: u64,
+    /// `scheme://host[:port]`, or `*` for all.
+    pub allowed_origins: Vec<String>,
+    /// Whether a client without an `Origin` header is refused.
+    pub require_origin: bool,
+    /// Whether the echo endpoint is served.
+    pub echo_endpoint: bool,
+    /// Where files are kept; none keeps nothing on disk.
+    #[serde(deserialize_with = "path_or_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Whether a proxy that ends TLS stands in front.
+    pub behind_proxy: bool,
+}
+
+impl Server {
+    /// Whether `listen` is reachable from this machine only.
+    #[must_use]
+    pub fn listens_on_loopback(&self) -> bool {
+        match self.listen.parse::<SocketAddr>() {
+            Ok(address) => address.ip().is_loopback(),
+            Err(_) => self.listen.rsplit_once(':').is_some_and(|(host, _)| host == "localhost"),
+        }
+    }
+}
+
+/// What one client may use.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The largest message.
+    pub message_bytes_max: usize,
+    /// The most fragments of one message.
+    pub fragments_max: u32,
+    /// The most rooms of one connection.
+    pub rooms_per_connection_max: u32,
+    /// The most bytes that wait for a slow client.
+    pub outbound_queue_bytes_max: usize,
+    /// The most commands of one connection that wait.
+    pub inbox_commands_max: usize,
+    /// The most bytes of commands of one connection that wait.
+    pub inbox_bytes_max: usize,
+    /// The most bytes held for a connection while it joins a room.
+    pub held_bytes_max: usize,
+    /// The messages in a page of history when none are named.
+    pub history_page: u32,
+    /// The most messages in a page of history.
+    pub history_page_max: u32,
+    /// The most members in one presence list.
+    pub presence_list_max: u32,
+    /// The most connections of one user.
+    pub connections_per_user_max: u32,
+    /// Commands of one connection per second; 0 means no limit.
+    pub commands_per_second: u32,
+    /// Commands of one connection at once.
+    pub commands_burst: u32,
+    /// The most unparsable frames in a minute.
+    pub unparsable_per_minute_max: u32,
+    /// The largest presence data of one member.
+    pub metadata_bytes_max: usize,
+}
+
+/// Signs of life.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// After this long with nothing sent the server pings.
+    pub interval_ms: u64,
+}
+
+/// Tokens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// From the upgrade to a valid `connect`.
+    pub authentication_timeout_ms: u64,
+    /// The secret that signs tokens; once loaded, also when it stands in `hmac_secret_file`.
+    #[serde(deserialize_with = "secret_or_none")]
+    pub hmac_secret: Option<SecretString>,
+    /// The file that holds the secret.
+    #[serde(deserialize_with = "path_or_none")]
+    pub hmac_secret_file: Option<PathBuf>,
+    /// The file with public keys.
+    #[serde(deserialize_with = "path_or_none")]
+    pub keys_file: Option<PathBuf>,
+    /// The algorithms that go with `hmac_secret`.
+    pub algorithms: Vec<String>,
+    /// The `iss` that a token must carry.
+    #[serde(deserialize_with = "text_or_none")]
+    pub issuer: Option<String>,
+    /// The `aud` that a token must carry.
+    #[serde(deserialize_with = "text_or_none")]
+    pub audience: Option<String>,
+    /// How far clocks may differ.
+    pub leeway_ms: u64,
+    /// How long before its token's end a client is told.
+    pub expiry_notice_ms: u64,
+    /// Whether a connection without a token is let in.
+    pub allow_anonymous: bool,
+}
+
+/// The HTTP interface for servers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// The largest body of a publish.
+    pub publish_bytes_max: usize,
+    /// The keys by name.
+    #[serde(default)]
+    pub keys: BTreeMap<String, ApiKey>,
+}
+
+/// A key of the HTTP interface.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// The key; once loaded always there, also when it stands in `key_file`.
+    #[serde(default, deserialize_with = "secret_or_none")]
+    pub key: Option<SecretString>,
+    /// The file that holds the key.
+    #[serde(default, deserialize_with = "path_or_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// What a log keeps where its namespace says nothing else.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// The most messages; 0 keeps none.
+    pub messages_max: u32,
+    /// The oldest age.
+    pub age_max_ms: u64,
+    /// The most bytes of data.
+    pub bytes_max: u64,
+}
+
+/// Who may do a thing, as a word.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessWord {
+    /// Everyone.
+    Anyone,
+    /// Everyone with a valid token.
+    Authenticated,
+    /// Whom a token grants it.
+    Granted,
+    /// The user whom the room is named after.
+    Owner,
+}
+
+/// The class of a publish, as a word.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWord {
+    /// Every one, in order.
+    Reliable,
+    /// The newest by key.
+    Latest,
+    /// Of use only at once.
+    Droppable,
+}
+
+/// What a namespace, or a room of its own, sets; the rest is as in what it stands in.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Namespace {
+    /// Who may subscribe.
+    pub subscribe: Option<AccessWord>,
+    /// Who may publish.
+    pub publish: Option<AccessWord>,
+    /// Who may list and follow the members.
+    pub presence: Option<AccessWord>,
+    /// Who may read the log.
+    pub history: Option<AccessWord>,
+    /// Whether members are listed at all.
+    pub presence_listed: Option<bool>,
+    /// The most messages kept.
+    pub history_messages_max: Option<u32>,
+    /// The oldest age kept.
+    pub history_age_max_ms: Option<u64>,
+    /// The most bytes of data kept.
+    pub history_bytes_max: Option<u64>,
+    /// Whether acknowledgement waits for the disk.
+    pub durable: Option<bool>,
+    /// The class of a publish that names none.
+    pub class: Option<ClassWord>,
+    /// The most members in one room.
+    pub members_max: Option<u32>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// The log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A level, or levels by part.
+    pub filter: String,
+    /// How it is written.
+    pub format: LogFormat,
+}
+
+fn text_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(String::deserialize(from)?).filter(|text| !text.is_empty()))
+}
+
+fn path_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    Ok(text_or_none(from)?.map(PathBuf::from))
+}
+
+fn secret_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(text_or_none(from)?.map(SecretString::from))
+}
