@@ -208,7 +208,7 @@ impl Shard {
                     self.undo(room, completion.outcome);
                     return;
                 };
-                entry.busy = false;
+                entry.calls = entry.calls.saturating_sub(1);
                 self.finish_command(slot, command, room, completion.outcome, host);
                 self.read_inbox(slot, host);
                 self.leave_if_idle(slot, host);
@@ -264,7 +264,7 @@ impl Shard {
         future: CallFuture,
     ) {
         if let Some(entry) = self.table.get_mut(slot) {
-            entry.busy = true;
+            entry.calls += 1;
         }
         self.calls.push_back(ColdCall { tag: CallTag::Connection { slot, command, room }, future });
     }
@@ -273,3 +273,6 @@ impl Shard {
         self.calls.push_back(ColdCall { tag: CallTag::Detached, future });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,10 @@ use domain::recovery::Gap;
 use domain::room::RoomId;
 
 use super::calls::{CallTag, ColdCall, Outcome};
-use super::rooms::{Held, Item, RoomKey, VACATED};
+use smallvec::SmallVec;
+
+use super::rooms::{Held, Item, RoomKey, Silent, VACATED};
+use super::table::Echo;
 use super::{Host, Shard};
 use crate::ports::outbox::Frame;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
@@ -77,12 +80,12 @@ impl Shard {
             if let (Some(offset), Some(slice)) =
                 (published.publication.offset, self.rooms.get_mut(key))
             {
-                slice.seen = Some(Position { epoch: published.publication.epoch, offset });
+                slice.see(Position { epoch: published.publication.epoch, offset });
             }
             self.admit(key, published, host);
         }
         let Some(slice) = self.rooms.get_mut(key) else { return };
-        slice.seen = Some(page.reached);
+        slice.see(page.reached);
         if page.more {
             return self.read_hole(key, page.reached);
         }
@@ -102,12 +105,33 @@ impl Shard {
         let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { return };
         let bytes = self.encode(&ServerFrame::Gap { room: &room, gap }, host);
         let frame = Frame { bytes, class: Class::Reliable, key: None };
-        self.enqueue(key, Item { frame, for_followers: false, silent: None });
+        let silent = self.lost_echoes(key, gap);
+        self.enqueue(key, Item { frame, for_followers: false, silent });
         if let Some(slice) = self.rooms.get_mut(key) {
             for joiner in &mut slice.joiners {
                 joiner.held.overflowed = true;
             }
         }
+    }
+
+    /// The publishes with `echo:false` whose place lies in a gap: their `ack` comes behind it.
+    fn lost_echoes(&self, key: RoomKey, gap: Gap) -> SmallVec<[Silent; 1]> {
+        let Some(slice) = self.rooms.get(key) else { return SmallVec::new() };
+        let lost = |position: Position| {
+            let skipped = position.epoch == gap.epoch && position.offset <= gap.to;
+            let ended = slice.seen.is_some_and(|seen| seen.epoch == position.epoch);
+            skipped || (ended && position.epoch != gap.epoch)
+        };
+        let waiting = |slot| self.table.get(slot).map_or(&[][..], |entry| &entry.echoes);
+        let members =
+            slice.members.iter().flat_map(|m| waiting(m.slot).iter().map(|e| (m.slot, e)));
+        let lost = members
+            .filter(|(_, echo)| echo.room == key && !echo.acknowledged && lost(echo.position));
+        lost.map(|(slot, echo)| {
+            let Echo { position, command, .. } = *echo;
+            Silent { slot, position: Some(position), command, behind: true }
+        })
+        .collect()
     }
 
     /// Compares the positions of all rooms with the broker's, for brokers that may lose a

@@ -10,9 +10,11 @@ use domain::membership::{JoinError, MemberState};
 use domain::position::Position;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
+use smallvec::SmallVec;
 
 use super::calls::{JoinTag, Outcome};
-use super::rooms::{Held, Joiner, Member, RoomKey, VACATED};
+use super::rooms::{Held, Joiner, Member, RoomKey, RoomSlice, VACATED};
+use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::ports::{BrokerError, Receipt};
 use crate::refusal::Refusal;
@@ -205,9 +207,11 @@ impl Shard {
             for published in held.publications {
                 let passed = published.publication.offset.is_some_and(|o| o <= reached.offset);
                 if !passed {
-                    self.give_held(joiner.slot, key, &published, host);
+                    let level = slice.policy.ack_level();
+                    self.give_held(joiner.slot, (key, &slice.id, level), &published, host);
                 }
             }
+            self.answer_passed(joiner.slot, key, &slice, host);
             let place = slice.members.len() as u32;
             slice.members.push(Member {
                 slot: joiner.slot,
@@ -226,6 +230,21 @@ impl Shard {
             let listed = listed.then(|| (presence_key(&who), who.connection));
             let tag = JoinTag { key, room: room.clone(), token, listed };
             self.read_page(slot, tag, reached, true);
+        }
+    }
+
+    /// Gives a new member the acknowledgements whose messages it has got in a page, or was told
+    /// that they are lost.
+    fn answer_passed(&mut self, slot: Slot, key: RoomKey, slice: &RoomSlice, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let passed = |echo: &Echo| echo.room == key && slice.has_passed(echo.position);
+        let answered: SmallVec<[Echo; 2]> = entry.echoes.iter().copied().filter(passed).collect();
+        entry.echoes.retain(|echo| !passed(echo));
+        let level = slice.policy.ack_level();
+        for echo in answered.into_iter().filter(|echo| !echo.acknowledged) {
+            let Position { epoch, offset } = echo.position;
+            let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
+            self.acknowledge(slot, echo.command, &slice.id, &receipt, host);
         }
     }
 
@@ -292,7 +311,6 @@ impl Shard {
         }
         let Some(slice) = self.rooms.get(key) else { return };
         let (room, level) = (slice.id.clone(), slice.policy.ack_level());
-        let Some(epoch) = slice.seen.map(|seen| seen.epoch) else { return };
         let mut waiting = Vec::new();
         entry.echoes.retain(|echo| {
             if echo.room == key && !echo.acknowledged {
@@ -301,8 +319,8 @@ impl Shard {
             echo.room != key
         });
         for echo in waiting {
-            let offset = Some(echo.offset);
-            let receipt = Receipt { epoch, offset, duplicate: false, level };
+            let Position { epoch, offset } = echo.position;
+            let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
             self.acknowledge(slot, echo.command, &room, &receipt, host);
         }
     }

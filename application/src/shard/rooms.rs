@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use domain::id::Epoch;
 use domain::policy::NamespacePolicy;
-use domain::position::{Offset, Position};
+use domain::position::Position;
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
@@ -24,6 +25,9 @@ pub struct RoomKey {
     pub(super) index: u32,
     pub(super) generation: u32,
 }
+
+/// The most ended epochs that a slice remembers; a late answer from an older one is unheard of.
+const ENDED_MAX: usize = 4;
 
 /// One live member.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +83,8 @@ pub(super) struct Item {
     pub(super) frame: Frame,
     /// Only for members who follow presence.
     pub(super) for_followers: bool,
-    /// A member of this shard who sent it and does not want it back.
-    pub(super) silent: Option<Silent>,
+    /// Members of this shard who get an `ack` here.
+    pub(super) silent: SmallVec<[Silent; 1]>,
 }
 
 /// A publish with `echo:false` of a connection of this shard.
@@ -88,8 +92,11 @@ pub(super) struct Item {
 pub(super) struct Silent {
     pub(super) slot: Slot,
     /// Its place; none for classes without one, whose `ack` does not wait for it.
-    pub(super) offset: Option<Offset>,
+    pub(super) position: Option<Position>,
     pub(super) command: Option<u64>,
+    /// Whether the item is not the message itself but only where its `ack` belongs: behind a gap
+    /// that it fell into, or behind what was on its way when its place had passed already.
+    pub(super) behind: bool,
 }
 
 /// A batch on its way through the members.
@@ -118,6 +125,8 @@ pub(super) struct RoomSlice {
     pub(super) joiners: Vec<Joiner>,
     /// The newest position that has passed through; none before the first.
     pub(super) seen: Option<Position>,
+    /// The epochs that it has left, newest last.
+    pub(super) ended: SmallVec<[Epoch; 1]>,
     /// How many items have passed through.
     pub(super) accepted: u64,
     /// Passed through, not yet on their way to the members.
@@ -137,6 +146,68 @@ pub(super) struct RoomSlice {
 impl RoomSlice {
     pub(super) fn is_unused(&self) -> bool {
         self.members.is_empty() && self.joiners.is_empty()
+    }
+
+    /// Notes that everything up to a position has passed through.
+    pub(super) fn see(&mut self, position: Position) {
+        if let Some(seen) = self.seen
+            && seen.epoch != position.epoch
+        {
+            if self.ended.len() == ENDED_MAX {
+                self.ended.remove(0);
+            }
+            self.ended.push(seen.epoch);
+        }
+        self.seen = Some(position);
+    }
+
+    /// Whether a position can't come any more.
+    pub(super) fn has_passed(&self, position: Position) -> bool {
+        match self.seen {
+            Some(seen) if seen.epoch == position.epoch => seen.offset >= position.offset,
+            _ => self.ended.contains(&position.epoch),
+        }
+    }
+
+    /// Whether a message of this member waits to be passed in its place.
+    pub(super) fn is_on_its_way(&self, slot: Slot, position: Position) -> bool {
+        let own = |silent: &Silent| silent.slot == slot && silent.position == Some(position);
+        let begun = self.walk.as_deref().is_some_and(|walk| {
+            let mut rest = self.members.iter().skip(walk.next);
+            walk.silent.iter().any(|(_, silent)| own(silent)) && rest.any(|m| m.slot == slot)
+        });
+        begun || self.pending.iter().any(|item| item.silent.iter().any(own))
+    }
+
+    /// Puts an `ack` behind everything that is on its way to a live member; says whether there
+    /// is anything.
+    pub(super) fn put_behind(
+        &mut self,
+        slot: Slot,
+        place: u32,
+        position: Position,
+        command: Option<u64>,
+    ) -> bool {
+        let Some(member) = self.members.get(place as usize).copied() else { return false };
+        let silent = Silent { slot, position: Some(position), command, behind: true };
+        // What it has got while joining does not come again.
+        let n_new = usize::try_from(self.accepted - member.accepted).unwrap_or(usize::MAX);
+        let n_skipped = self.pending.len().saturating_sub(n_new);
+        let mut new = self.pending.iter_mut().skip(n_skipped);
+        let last = new.rfind(|item| !item.for_followers || member.presence);
+        if let Some(item) = last {
+            item.silent.push(silent);
+            return true;
+        }
+        let Some(walk) = &mut self.walk else { return false };
+        let n_frames = walk.frames.len();
+        let misses = walk.next > place as usize
+            || (walk.for_followers && !member.presence)
+            || member.accepted >= walk.first + n_frames as u64;
+        if !misses {
+            walk.silent.push((n_frames - 1, silent));
+        }
+        !misses
     }
 
     pub(super) fn joiner(&mut self, slot: Slot) -> Option<&mut Joiner> {
@@ -182,6 +253,7 @@ impl Rooms {
             members: Vec::new(),
             joiners: Vec::new(),
             seen: None,
+            ended: SmallVec::new(),
             accepted: 0,
             pending: VecDeque::new(),
             walk: None,
