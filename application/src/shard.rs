@@ -202,7 +202,7 @@ impl Shard {
     fn complete(&mut self, completion: Completion, host: &mut Host<'_>) {
         match completion.tag {
             CallTag::Detached => {}
-            CallTag::Room(key) => self.finish_fill(key, completion.outcome, host),
+            CallTag::Room(key) => self.finish_read(key, completion.outcome, host),
             CallTag::Connection { slot, command, room } => {
                 let Some(entry) = self.table.get_mut(slot) else {
                     self.undo(room, completion.outcome);
@@ -250,7 +250,7 @@ impl Shard {
                 self.finish_presence_update(slot, command, &room, result, host);
             }
             Outcome::Handled(result) => self.finish_handler(slot, command, result, host),
-            Outcome::Done | Outcome::Filled(_) => {}
+            Outcome::Done | Outcome::Filled(_) | Outcome::Looked(_) => {}
             Outcome::Panicked => self.end(slot, CloseCode::InternalError, None, host),
         }
     }

@@ -53,7 +53,11 @@ impl Shard {
                 Some(seen) if seen.epoch == epoch && offset <= seen.offset => return,
                 Some(seen) if seen.epoch != epoch || seen.offset.next() != Some(offset) => {
                     self.start_fill(key);
-                    return self.accept(key, published, host);
+                    self.accept(key, published, host);
+                    if let Some(held) = self.rooms.get_mut(key).and_then(|s| s.fill.as_mut()) {
+                        held.n_before_read = held.publications.len();
+                    }
+                    return;
                 }
                 _ => slice.see(Position { epoch, offset }),
             }
@@ -106,7 +110,7 @@ impl Shard {
         }
         let bytes = self.encode(&ServerFrame::PresenceEvent { room, event }, host);
         let waiting: SmallVec<[Slot; 4]> = self.rooms.get(key).map_or_else(SmallVec::new, |s| {
-            s.joiners.iter().filter(|j| j.presence && j.reached.is_some()).map(|j| j.slot).collect()
+            s.joiners.iter().filter(|j| j.presence && j.told).map(|j| j.slot).collect()
         });
         for slot in waiting {
             self.give(slot, bytes.clone(), host);

@@ -22,10 +22,12 @@ use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 impl Shard {
     /// The mailbox had no room for something of this room.
     pub(super) fn note_hole(&mut self, room: &RoomId) {
-        if let Some(key) = self.rooms.find(room)
-            && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none())
-        {
-            self.start_fill(key);
+        let Some(key) = self.rooms.find(room) else { return };
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        match &mut slice.fill {
+            // The read that is under way may have ended before what is missing.
+            Some(held) => held.overflow(),
+            None => self.start_fill(key),
         }
     }
 
@@ -35,40 +37,52 @@ impl Shard {
         let Some(since) = slice.seen else {
             // Nobody is live yet; joiners find the hole themselves when they meet the stream.
             for joiner in &mut slice.joiners {
-                joiner.held.overflowed = true;
+                joiner.held.overflow();
             }
             return;
         };
         slice.fill = Some(Held::default());
-        self.read_hole(key, since);
+        self.fill_behind(key, since);
     }
 
-    fn read_hole(&mut self, key: RoomKey, since: Position) {
-        let Some(slice) = self.rooms.get(key) else { return };
-        let call = RecoverRoom {
+    fn fill_behind(&mut self, key: RoomKey, since: Position) {
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        if let Some(held) = &mut slice.fill {
+            held.n_before_read = held.publications.len();
+        }
+        if let Some(call) = self.read_behind(key, since) {
+            let future = Box::pin(async move { Outcome::Filled(call.execute().await) });
+            self.calls.push_back(ColdCall { tag: CallTag::Room(key), future });
+        }
+    }
+
+    fn read_behind(&self, key: RoomKey, since: Position) -> Option<RecoverRoom> {
+        let slice = self.rooms.get(key)?;
+        Some(RecoverRoom {
             services: Arc::clone(&self.services),
             room: slice.id.clone(),
             policy: Arc::clone(&slice.policy),
             since,
             own_hole: true,
-        };
-        let future = Box::pin(async move { Outcome::Filled(call.execute().await) });
-        self.calls.push_back(ColdCall { tag: CallTag::Room(key), future });
+        })
     }
 
-    pub(super) fn finish_fill(&mut self, key: RoomKey, outcome: Outcome, host: &mut Host<'_>) {
+    pub(super) fn finish_read(&mut self, key: RoomKey, outcome: Outcome, host: &mut Host<'_>) {
         let Some(slice) = self.rooms.get_mut(key) else { return };
-        let looked = std::mem::take(&mut slice.looking) && slice.fill.is_none();
-        let Outcome::Filled(result) = outcome else { return self.end_all_of(key, host) };
-        match result {
-            // A look that fails is repeated; only a known hole can't wait.
-            Err(_) if looked => {}
-            Err(error) => {
+        match outcome {
+            Outcome::Looked(result) => {
+                slice.looking = false;
+                // A look that fails is repeated; one that meets a fill knows nothing new.
+                if let (Ok(page), None) = (result, &slice.fill) {
+                    self.finish_look(key, page, host);
+                }
+            }
+            Outcome::Filled(Ok(page)) => self.fill_with(key, &page, host),
+            Outcome::Filled(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a hole can't be filled");
                 self.end_all_of(key, host);
             }
-            Ok(page) if looked => self.finish_look(key, page, host),
-            Ok(page) => self.fill_with(key, &page, host),
+            _ => self.end_all_of(key, host),
         }
     }
 
@@ -87,14 +101,24 @@ impl Shard {
         let Some(slice) = self.rooms.get_mut(key) else { return };
         slice.see(page.reached);
         if page.more {
-            return self.read_hole(key, page.reached);
+            return self.fill_behind(key, page.reached);
         }
         let Some(held) = slice.fill.take() else { return };
         if held.overflowed {
             return self.start_fill(key);
         }
-        for published in held.publications {
-            self.accept(key, published, host);
+        for (at, published) in held.publications.into_iter().enumerate() {
+            // The log is at least as new as what came before it was read: of another epoch, that
+            // is a late message of a log that was lost.
+            let positioned = published.publication.offset.is_some();
+            let other = published.publication.epoch != page.reached.epoch;
+            if !(positioned && other && at < held.n_before_read) {
+                self.accept(key, published, host);
+            }
+        }
+        // What waits behind another hole now came before that one is read.
+        if let Some(held) = self.rooms.get_mut(key).and_then(|slice| slice.fill.as_mut()) {
+            held.n_before_read = held.publications.len();
         }
         self.promote(key, host);
     }
@@ -109,7 +133,7 @@ impl Shard {
         self.enqueue(key, Item { frame, for_followers: false, silent });
         if let Some(slice) = self.rooms.get_mut(key) {
             for joiner in &mut slice.joiners {
-                joiner.held.overflowed = true;
+                joiner.held.overflow();
             }
         }
     }
@@ -143,7 +167,10 @@ impl Shard {
             let Some(seen) = slice.seen else { continue };
             if slice.fill.is_none() && !slice.looking {
                 slice.looking = true;
-                self.read_hole(key, seen);
+                if let Some(call) = self.read_behind(key, seen) {
+                    let future = Box::pin(async move { Outcome::Looked(call.execute().await) });
+                    self.calls.push_back(ColdCall { tag: CallTag::Room(key), future });
+                }
             }
         }
     }

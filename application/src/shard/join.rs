@@ -54,7 +54,13 @@ impl Shard {
             let refusal = Refusal::new(ErrorCode::RoomFull, "the room is full").field("room");
             return self.refuse(slot, command, &refusal, host);
         }
-        slice.joiners.push(Joiner { slot, presence, held: Held::default(), reached: None });
+        slice.joiners.push(Joiner {
+            slot,
+            presence,
+            held: Held::default(),
+            told: false,
+            reached: None,
+        });
         let tag = JoinTag {
             key,
             room: room.clone(),
@@ -93,8 +99,10 @@ impl Shard {
         };
         let Joined { top, page, recovered, latest } = joined;
         let Some(slice) = self.rooms.get_mut(tag.key) else { return };
-        slice.seen.get_or_insert(top);
-        let overflowed = slice.joiner(slot).is_some_and(|joiner| joiner.held.overflowed);
+        slice.begin_at(top);
+        let Some(joiner) = slice.joiner(slot) else { return };
+        joiner.told = true;
+        let overflowed = joiner.held.overflowed;
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
@@ -177,6 +185,7 @@ impl Shard {
         let Some(seen) = slice.seen else { return self.rooms.put_back(key, slice) };
         let mut at = 0;
         let mut again = Vec::new();
+        let mut is_behind = false;
         while let Some(joiner) = slice.joiners.get_mut(at) {
             let Some(reached) = joiner.reached else {
                 at += 1;
@@ -187,17 +196,15 @@ impl Shard {
                 at += 1;
                 continue;
             }
+            let other_epoch = reached.epoch != seen.epoch;
+            if other_epoch && slice.fill.is_some() {
+                at += 1;
+                continue;
+            }
             let held = std::mem::take(&mut joiner.held);
-            let first = held
-                .publications
-                .iter()
-                .filter_map(|published| published.publication.offset)
-                .find(|offset| *offset > reached.offset);
-            let meets = match first {
-                Some(first) => Some(first) == reached.offset.next(),
-                None => reached == seen,
-            };
-            if held.overflowed || reached.epoch != seen.epoch || !meets {
+            if other_epoch || !held.leads(reached, seen) {
+                // One of the two has not heard of a lost log yet. Both ask.
+                is_behind |= other_epoch;
                 joiner.reached = None;
                 again.push((joiner.slot, reached));
                 at += 1;
@@ -230,6 +237,9 @@ impl Shard {
             let listed = listed.then(|| (presence_key(&who), who.connection));
             let tag = JoinTag { key, room: room.clone(), token, listed };
             self.read_page(slot, tag, reached, true);
+        }
+        if is_behind {
+            self.start_fill(key);
         }
     }
 

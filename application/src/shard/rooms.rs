@@ -49,6 +49,8 @@ pub(super) struct Joiner {
     pub(super) slot: Slot,
     pub(super) presence: bool,
     pub(super) held: Held,
+    /// Whether it knows that it is a member: it follows presence from then on.
+    pub(super) told: bool,
     /// Where it stands once it needs no further page: live as soon as the slice is there too.
     pub(super) reached: Option<Position>,
 }
@@ -58,6 +60,8 @@ pub(super) struct Joiner {
 pub(super) struct Held {
     pub(super) publications: VecDeque<Arc<Published>>,
     bytes: usize,
+    /// How many of them came before the read that is under way began; only while filling.
+    pub(super) n_before_read: usize,
     /// Something did not fit: what is held is not all.
     pub(super) overflowed: bool,
 }
@@ -67,13 +71,30 @@ impl Held {
         // What a held publication keeps alive besides its data.
         let bytes = published.publication.data.len() + 256;
         if self.overflowed || self.bytes + bytes > bytes_max {
-            self.overflowed = true;
-            self.publications.clear();
-            self.bytes = 0;
-            return;
+            return self.overflow();
         }
         self.bytes += bytes;
         self.publications.push_back(Arc::clone(published));
+    }
+
+    /// What is held is not all, and so of no use: it is read from the log instead.
+    pub(super) fn overflow(&mut self) {
+        *self = Self { overflowed: true, ..Self::default() };
+    }
+
+    /// Whether these are all that follows `reached` up to `seen`, without a hole.
+    pub(super) fn leads(&self, reached: Position, seen: Position) -> bool {
+        let mut next = reached;
+        for offset in self.publications.iter().filter_map(|p| p.publication.offset) {
+            if offset <= reached.offset {
+                continue;
+            }
+            if next.offset.next() != Some(offset) {
+                return false;
+            }
+            next.offset = offset;
+        }
+        !self.overflowed && next == seen
     }
 }
 
@@ -146,6 +167,16 @@ pub(super) struct RoomSlice {
 impl RoomSlice {
     pub(super) fn is_unused(&self) -> bool {
         self.members.is_empty() && self.joiners.is_empty()
+    }
+
+    /// The broker stood at `top` when the subscription took effect. Who joins an empty slice
+    /// begins there: what else came may be the rest of an earlier subscription.
+    pub(super) fn begin_at(&mut self, top: Position) {
+        let is_behind = |seen: Position| seen.epoch == top.epoch && seen.offset < top.offset;
+        let is_empty = self.members.is_empty() && self.fill.is_none();
+        if self.seen.is_none_or(|seen| is_empty && is_behind(seen)) {
+            self.seen = Some(top);
+        }
     }
 
     /// Notes that everything up to a position has passed through.
