@@ -233,7 +233,8 @@ impl Shard {
                 // the client was told to try again. Then it learns here that it need not.
                 let (command, acknowledged) = (silent.command, true);
                 if entry.publishing == Some(command) {
-                    entry.echoes.push(Echo { room: key, position, command, acknowledged });
+                    let n_reads = 0;
+                    entry.echoes.push(Echo { room: key, position, command, acknowledged, n_reads });
                 }
                 command
             }

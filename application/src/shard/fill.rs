@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use domain::codes::CloseCode;
 use domain::delivery::Class;
+use domain::membership::MemberState;
 use domain::position::Position;
 use domain::protocol::ServerFrame;
 use domain::recovery::Gap;
@@ -15,7 +16,8 @@ use smallvec::SmallVec;
 
 use super::rooms::{Held, Item, RoomKey, Silent, VACATED};
 use super::table::Echo;
-use super::{Host, Shard};
+use super::{Host, Shard, Slot};
+use crate::ports::Receipt;
 use crate::ports::outbox::Frame;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
@@ -47,6 +49,7 @@ impl Shard {
 
     fn fill_behind(&mut self, key: RoomKey, since: Position) {
         let Some(slice) = self.rooms.get_mut(key) else { return };
+        slice.n_reads += 1;
         if let Some(held) = &mut slice.fill {
             held.n_before_read = held.publications.len();
         }
@@ -105,7 +108,11 @@ impl Shard {
         }
         let Some(held) = slice.fill.take() else { return };
         if held.overflowed {
-            return self.start_fill(key);
+            self.start_fill(key);
+            if let Some(slice) = self.rooms.get_mut(key) {
+                slice.fill = Some(held.forget_positioned());
+            }
+            return;
         }
         for (at, published) in held.publications.into_iter().enumerate() {
             // The log is at least as new as what came before it was read: of another epoch, that
@@ -117,8 +124,9 @@ impl Shard {
             }
         }
         // What waits behind another hole now came before that one is read.
-        if let Some(held) = self.rooms.get_mut(key).and_then(|slice| slice.fill.as_mut()) {
-            held.n_before_read = held.publications.len();
+        match self.rooms.get_mut(key).and_then(|slice| slice.fill.as_mut()) {
+            Some(held) => held.n_before_read = held.publications.len(),
+            None => self.settle_echoes(key, host),
         }
         self.promote(key, host);
     }
@@ -141,21 +149,55 @@ impl Shard {
     /// The publishes with `echo:false` whose place lies in a gap: their `ack` comes behind it.
     fn lost_echoes(&self, key: RoomKey, gap: Gap) -> SmallVec<[Silent; 1]> {
         let Some(slice) = self.rooms.get(key) else { return SmallVec::new() };
-        let lost = |position: Position| {
-            let skipped = position.epoch == gap.epoch && position.offset <= gap.to;
-            let ended = slice.seen.is_some_and(|seen| seen.epoch == position.epoch);
-            skipped || (ended && position.epoch != gap.epoch)
+        let lost = |echo: &Echo| {
+            if echo.position.epoch == gap.epoch {
+                return echo.position.offset <= gap.to;
+            }
+            // The log is at least as new as what was written down before it was read.
+            slice.has_epoch(echo.position) || echo.n_reads < slice.n_reads
         };
-        let waiting = |slot| self.table.get(slot).map_or(&[][..], |entry| &entry.echoes);
-        let members =
-            slice.members.iter().flat_map(|m| waiting(m.slot).iter().map(|e| (m.slot, e)));
-        let lost = members
-            .filter(|(_, echo)| echo.room == key && !echo.acknowledged && lost(echo.position));
+        let waiting = self.waiting_echoes(key).into_iter();
+        let lost = waiting.filter(|(_, echo)| lost(echo));
         lost.map(|(slot, echo)| {
-            let Echo { position, command, .. } = *echo;
+            let Echo { position, command, .. } = echo;
             Silent { slot, position: Some(position), command, behind: true }
         })
         .collect()
+    }
+
+    fn waiting_echoes(&self, key: RoomKey) -> SmallVec<[(Slot, Echo); 1]> {
+        let Some(slice) = self.rooms.get(key) else { return SmallVec::new() };
+        let of = |slot| self.table.get(slot).map_or(&[][..], |entry| &entry.echoes);
+        let all = slice.members.iter().flat_map(|m| of(m.slot).iter().map(|e| (m.slot, *e)));
+        all.filter(|(_, echo)| echo.room == key && !echo.acknowledged).collect()
+    }
+
+    /// A hole is filled. Whose publish is of an epoch that was not met gets the `ack` now if that
+    /// epoch is over; if that can't be known yet, the log is asked once more.
+    fn settle_echoes(&mut self, key: RoomKey, host: &mut Host<'_>) {
+        let mut asks = false;
+        for (slot, echo) in self.waiting_echoes(key) {
+            let Some(slice) = self.rooms.get_mut(key) else { return };
+            if !slice.is_foreign(echo.position) {
+                continue;
+            }
+            if echo.n_reads >= slice.n_reads {
+                asks = true;
+                continue;
+            }
+            let (room, level) = (slice.id.clone(), slice.policy.ack_level());
+            let Some(entry) = self.table.get_mut(slot) else { continue };
+            let Some(MemberState::Live(place)) = entry.rooms.state(key) else { continue };
+            if !slice.put_behind(slot, place, echo.position, echo.command) {
+                entry.take_echo(key, echo.position);
+                let Position { epoch, offset } = echo.position;
+                let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
+                self.acknowledge(slot, echo.command, &room, &receipt, host);
+            }
+        }
+        if asks && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none()) {
+            self.start_fill(key);
+        }
     }
 
     /// Compares the positions of all rooms with the broker's, for brokers that may lose a

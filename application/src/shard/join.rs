@@ -205,6 +205,7 @@ impl Shard {
             if other_epoch || !held.leads(reached, seen) {
                 // One of the two has not heard of a lost log yet. Both ask.
                 is_behind |= other_epoch;
+                joiner.held = held.forget_positioned();
                 joiner.reached = None;
                 again.push((joiner.slot, reached));
                 at += 1;

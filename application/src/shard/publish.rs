@@ -175,10 +175,16 @@ impl Shard {
                     || slice.put_behind(slot, place, position, command)
             }
         };
-        if comes {
-            entry.echoes.push(Echo { room: key, position, command, acknowledged: false });
+        if !comes {
+            return false;
         }
-        comes
+        let (n_reads, acknowledged) = (slice.n_reads, false);
+        let asks = slice.is_foreign(position) && slice.fill.is_none();
+        entry.echoes.push(Echo { room: key, position, command, acknowledged, n_reads });
+        if asks {
+            self.start_fill(key);
+        }
+        true
     }
 
     pub(super) fn acknowledge(

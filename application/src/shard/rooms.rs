@@ -66,20 +66,36 @@ pub(super) struct Held {
     pub(super) overflowed: bool,
 }
 
+/// A held publication keeps more alive than its data.
+fn kept_alive_bytes(published: &Published) -> usize {
+    published.publication.data.len() + 256
+}
+
 impl Held {
     pub(super) fn push(&mut self, published: &Arc<Published>, bytes_max: usize) {
-        // What a held publication keeps alive besides its data.
-        let bytes = published.publication.data.len() + 256;
-        if self.overflowed || self.bytes + bytes > bytes_max {
-            return self.overflow();
+        let bytes = kept_alive_bytes(published);
+        if self.overflowed && published.publication.offset.is_some() {
+            return;
+        }
+        if self.bytes + bytes > bytes_max {
+            *self = Self { overflowed: true, ..Self::default() };
+            return;
         }
         self.bytes += bytes;
         self.publications.push_back(Arc::clone(published));
     }
 
-    /// What is held is not all, and so of no use: it is read from the log instead.
+    /// What is held is not all.
     pub(super) fn overflow(&mut self) {
-        *self = Self { overflowed: true, ..Self::default() };
+        *self = Self { overflowed: true, ..std::mem::take(self).forget_positioned() };
+    }
+
+    /// What has a position is read from the log instead; the rest is nowhere else.
+    pub(super) fn forget_positioned(mut self) -> Self {
+        self.publications.retain(|published| published.publication.offset.is_none());
+        let bytes = self.publications.iter().map(|p| kept_alive_bytes(p)).sum();
+        let n_before_read = self.publications.len();
+        Self { publications: self.publications, bytes, n_before_read, overflowed: false }
     }
 
     /// Whether these are all that follows `reached` up to `seen`, without a hole.
@@ -153,6 +169,8 @@ pub(super) struct RoomSlice {
     /// Passed through, not yet on their way to the members.
     pub(super) pending: VecDeque<Item>,
     pub(super) walk: Option<Box<Walk>>,
+    /// How many reads of the log have begun to fill a hole.
+    pub(super) n_reads: u64,
     /// What waits behind a hole that is being filled.
     pub(super) fill: Option<Held>,
     /// Whether the slice is in the shard's list of rooms with something to send.
@@ -198,6 +216,17 @@ impl RoomSlice {
             Some(seen) if seen.epoch == position.epoch => seen.offset >= position.offset,
             _ => self.ended.contains(&position.epoch),
         }
+    }
+
+    /// Whether a position is of the epoch that the slice is in.
+    pub(super) fn has_epoch(&self, position: Position) -> bool {
+        self.seen.is_some_and(|seen| seen.epoch == position.epoch)
+    }
+
+    /// Whether a position is of an epoch that is not known to have been here: either it is still
+    /// to come, or it came and went unseen.
+    pub(super) fn is_foreign(&self, position: Position) -> bool {
+        self.seen.is_some_and(|seen| seen.epoch != position.epoch) && !self.has_passed(position)
     }
 
     /// Whether a message of this member waits to be passed in its place.
@@ -288,6 +317,7 @@ impl Rooms {
             accepted: 0,
             pending: VecDeque::new(),
             walk: None,
+            n_reads: 0,
             fill: None,
             queued: false,
             looking: false,

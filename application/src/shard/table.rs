@@ -69,6 +69,9 @@ pub(super) struct Echo {
     pub(super) position: Position,
     pub(super) command: Option<u64>,
     pub(super) acknowledged: bool,
+    /// How many reads of the room's log had begun when it was written down: a later read knows
+    /// whether its epoch has ended.
+    pub(super) n_reads: u64,
 }
 
 /// Messages that wait behind a cold call, as they came.

@@ -46,6 +46,21 @@ fn a_message_that_falls_into_a_gap_is_acknowledged_behind_it() {
 }
 
 #[test]
+fn a_message_of_an_epoch_that_came_and_went_unseen_is_acknowledged_behind_the_gap() {
+    let mut bench = Bench::new();
+    let member = bench.member(at(OLD, 0));
+    let call = bench.publish(member, 7);
+    bench.end(call, Bench::published(at(NEW, 1)));
+    // An epoch that the slice does not know: it asks.
+    let call = bench.call();
+    let third = Epoch::from_bits(3);
+    let lost = gap(third, 1, 0, GapReason::EpochChanged);
+    let read = RecoveredPage { gap: Some(lost), ..page(Vec::new(), at(third, 0)) };
+    bench.end(call, Outcome::Filled(Ok(read)));
+    assert_eq!(bench.heard(member), ["gap 3/0", "ack 2/1"]);
+}
+
+#[test]
 fn a_publish_whose_answer_is_lost_is_not_refused_once_its_message_has_come() {
     let mut bench = Bench::new();
     let member = bench.member(at(OLD, 0));

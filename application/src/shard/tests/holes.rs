@@ -63,3 +63,17 @@ fn mail_of_a_newer_log_than_the_one_that_was_read_is_asked_about_again() {
     assert_eq!(bench.heard(member), ["gap 2/0", "message 2/1"]);
     assert!(bench.call().is_none());
 }
+
+#[test]
+fn a_message_without_a_position_survives_that_a_hole_is_read_twice() {
+    let mut bench = Bench::new();
+    let member = bench.member(at(OLD, 0));
+    bench.hole();
+    let call = bench.call();
+    bench.mail(&[message(OLD, 0, None)]);
+    bench.hole();
+    bench.end(call, Outcome::Filled(Ok(page(Vec::new(), at(OLD, 0)))));
+    let call = bench.call();
+    bench.end(call, Outcome::Filled(Ok(page(vec![message(OLD, 1, None)], at(OLD, 1)))));
+    assert_eq!(bench.heard(member), ["message 1/1", "message 1/null"]);
+}

@@ -81,3 +81,18 @@ fn commands_wait_for_a_page_that_came_beside_a_publish() {
     bench.end(again, Outcome::Paged(Ok(page(Vec::new(), at(OLD, 8)))));
     assert_eq!(bench.heard(joiner), ["page 1/8", "ack 1/9", "unsubscribed"]);
 }
+
+#[test]
+fn a_message_without_a_position_survives_that_a_joiner_reads_again() {
+    let mut bench = Bench::new();
+    let joiner = bench.open();
+    bench.say(joiner, JOIN);
+    let call = bench.call();
+    // The second message was lost on the way.
+    bench.mail(&[message(OLD, 0, None), message(OLD, 3, None)]);
+    bench.end(call, Bench::joined(at(OLD, 1), page(Vec::new(), at(OLD, 1))));
+    let again = bench.call();
+    let missed = vec![message(OLD, 2, None), message(OLD, 3, None)];
+    bench.end(again, Outcome::Paged(Ok(page(missed, at(OLD, 3)))));
+    assert_eq!(bench.heard(joiner)[1..], ["subscribed 1/1", "page 1/3", "message 1/null"]);
+}
