@@ -23,8 +23,8 @@ use domain::room::RoomId;
 use domain::time::Wall;
 
 use crate::checker::Violation;
-use crate::ports::{Core, Shared, WALL_START_MS};
 use crate::faults::Fault;
+use crate::ports::{Core, Shared, WALL_START_MS};
 
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 

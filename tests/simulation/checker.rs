@@ -228,7 +228,8 @@ impl View {
         truth: &SimRoom,
     ) -> Result<bool, Violation> {
         let (Some(offset), Some((epoch, at))) = (ack.offset, self.at) else { return Ok(false) };
-        if self.stage != Stage::On {
+        // The ack of a duplicate stands nowhere: the message takes its place by itself.
+        if ack.duplicate || !matches!(self.stage, Stage::On | Stage::Leaving) {
             return Ok(false);
         }
         if epoch == ack.epoch && offset == at + 1 {
@@ -240,7 +241,7 @@ impl View {
         } else {
             truth.number_of(ack.epoch) < truth.number_of(epoch)
         };
-        if passed || ack.duplicate {
+        if passed || self.stage == Stage::Leaving {
             return Ok(false);
         }
         let text = format!("{} at {:?} got an ack of {:?} {offset}", self.room, self.at, ack.epoch);
@@ -256,6 +257,10 @@ impl Presence {
         room: &RoomId,
     ) -> Result<bool, Violation> {
         self.asked = false;
+        // A list may be older than the events that came while it was on its way.
+        if self.members.is_some() && seq < self.seq {
+            return Ok(true);
+        }
         self.seq = seq;
         self.members = Some(members);
         for seen in std::mem::take(&mut self.early) {

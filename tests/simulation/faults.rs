@@ -73,6 +73,7 @@ table! {
         HistoryRead = "a page of history",
         ReadingPaused = "a client is not read",
         LatestReplaced = "a message of class latest",
+        QueueDropped = "a full queue drops by class",
         CallDropped = "a call dies with its node",
     }
 }

@@ -180,7 +180,8 @@ impl Client {
             return Err(unexpected("an ack of nothing"));
         };
         if *acked {
-            return Err(unexpected(format!("client {}: a second ack of {ack:?}", self.index)));
+            let text = format!("client {}: a second ack of {ack:?}", self.index);
+            return Err(Violation::new("I3 (one ack)", text));
         }
         *acked = true;
         let index = *index;

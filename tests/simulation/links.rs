@@ -10,6 +10,7 @@ use application::ports::{Batch, Delivered, Outbox};
 use application::shard::Slot;
 use bytes::Bytes;
 use domain::codes::CloseCode;
+use domain::delivery::{SlowDecision, decide_slow};
 use domain::id::ConnectionId;
 
 use crate::checker::Violation;
@@ -45,6 +46,8 @@ pub(crate) struct Link {
     begun_bytes: usize,
     /// Nothing arrives any more, in either direction, and nobody is told.
     pub(crate) silent: bool,
+    /// A full queue has dropped a message whose class allows that.
+    pub(crate) dropped: bool,
     pub(crate) server_open: bool,
     pub(crate) client_open: bool,
     closing: Option<u16>,
@@ -74,6 +77,7 @@ impl Link {
             in_flight: Vec::new(),
             begun_bytes: 0,
             silent: false,
+            dropped: false,
             server_open: true,
             client_open: true,
             closing: None,
@@ -142,6 +146,8 @@ pub(crate) struct SimOutbox<'a> {
     pub(crate) queue_bytes_max: usize,
     pub(crate) resumed: &'a mut Vec<usize>,
     pub(crate) paused: &'a mut u64,
+    pub(crate) dropped: &'a mut u64,
+    pub(crate) closed: &'a mut Vec<u16>,
     pub(crate) violation: &'a mut Option<Violation>,
 }
 
@@ -166,6 +172,13 @@ impl Outbox for SimOutbox<'_> {
             return Delivered::Taken;
         }
         for frame in batch.frames {
+            let before = link.queue.bytes();
+            let may_drop =
+                decide_slow(frame.class, before, frame.bytes.len(), self.queue_bytes_max);
+            if may_drop == SlowDecision::Drop {
+                link.dropped = true;
+                *self.dropped += 1;
+            }
             if link.queue.push(frame.clone(), self.queue_bytes_max).is_err() {
                 return Delivered::Refused;
             }
@@ -182,6 +195,7 @@ impl Outbox for SimOutbox<'_> {
         let Some(index) = self.by_slot.remove(&to) else { return };
         let link = &mut self.links[index];
         link.server_open = false;
+        self.closed.push(code.number());
         link.queue.drop_messages();
         if !last.is_empty() {
             link.queue.push_urgent(last);

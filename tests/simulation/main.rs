@@ -6,7 +6,7 @@
 //! Nothing here may depend on a clock, a thread or anything else that a seed does not decide.
 //!
 //! Suggested reading order: [`story`], [`checker`], [`hearing`], [`client`], [`world`], [`nodes`],
-//! [`links`], [`broker`], [`ports`], [`faults`].
+//! [`links`], [`broker`], [`ports`], [`storm`], [`faults`].
 
 #![allow(
     clippy::unwrap_used,
@@ -25,6 +25,7 @@ mod links;
 mod nodes;
 mod ports;
 mod rng;
+mod storm;
 mod story;
 mod world;
 
@@ -32,6 +33,8 @@ use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
+
+use application::planted::{self, Mistake};
 
 use crate::faults::Counts;
 use crate::story::Report;
@@ -110,6 +113,50 @@ fn every_seed_keeps_every_promise() {
     if n_seeds >= SEEDS {
         assert_eq!(counts.zeros(), Vec::<&str>::new(), "these never happened");
     }
+}
+
+/// How many seeds a planted mistake may take to be found.
+const SEEDS_TO_FIND: u64 = 400;
+
+/// Makes one mistake until a seed finds it. Answers which invariant broke.
+fn find(mistake: Mistake) -> (u64, &'static str) {
+    planted::plant(Some(mistake));
+    let found = (0..SEEDS_TO_FIND).find_map(|seed| {
+        let violation = story::run(seed, false).violation?;
+        Some((seed, violation.invariant))
+    });
+    planted::plant(None);
+    found.unwrap_or_else(|| panic!("{mistake:?} is not found within {SEEDS_TO_FIND} seeds"))
+}
+
+#[test]
+fn a_hole_that_is_ignored_is_found() {
+    assert_eq!(find(Mistake::HoleIgnored).1, "I1");
+}
+
+#[test]
+fn a_joiner_that_gets_a_message_twice_is_found() {
+    assert_eq!(find(Mistake::HeldNotTrimmed).1, "I2");
+}
+
+#[test]
+fn a_joiner_that_becomes_live_over_a_hole_is_found() {
+    assert_eq!(find(Mistake::JoinedOverHole).1, "I1");
+}
+
+#[test]
+fn a_recovery_that_hides_a_lost_log_is_found() {
+    assert_eq!(find(Mistake::LostLogHidden).1, "I7");
+}
+
+#[test]
+fn a_ghost_in_presence_is_found() {
+    assert_eq!(find(Mistake::GhostOfJoin).1, "I9");
+}
+
+#[test]
+fn an_ack_that_does_not_wait_for_its_place_is_found() {
+    assert!(find(Mistake::AckTooEarly).1.starts_with("I3"));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use domain::time::{Monotonic, Now};
 
 use crate::broker::SimBroker;
 use crate::faults::Effect;
+use crate::hearing::effect_of;
 use crate::links::{SimOutbox, Wires};
 use crate::ports::{Shared, SimClock, SimEntropy, SimPresence, SimVerifier};
 use crate::rng::Rng;
@@ -133,7 +134,8 @@ impl World {
         let now = self.now();
         let Some(host) = self.nodes.get_mut(node).filter(|node| node.alive) else { return };
         let sim = &mut host.shards[shard];
-        let (mut resumed, mut paused) = (Vec::new(), 0);
+        let mut closed = Vec::new();
+        let (mut resumed, mut paused, mut dropped) = (Vec::new(), 0, 0);
         let mut outbox = SimOutbox {
             links: &mut self.links,
             by_slot: &mut sim.by_slot,
@@ -141,11 +143,18 @@ impl World {
             queue_bytes_max: self.rules.limits.outbound_queue_bytes_max,
             resumed: &mut resumed,
             paused: &mut paused,
+            dropped: &mut dropped,
+            closed: &mut closed,
             violation: &mut self.violation,
         };
         sim.shard.handle(input, now, &mut outbox);
-        for _ in 0..paused {
-            self.core.lock().counts.effect(Effect::ReadingPaused);
+        for (effect, times) in [(Effect::ReadingPaused, paused), (Effect::QueueDropped, dropped)] {
+            for _ in 0..times {
+                self.core.lock().counts.effect(effect);
+            }
+        }
+        for effect in closed.into_iter().filter_map(effect_of) {
+            self.core.lock().counts.effect(effect);
         }
         while let Some(call) = sim.shard.poll_call() {
             self.next_call += 1;

@@ -10,9 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use application::mailbox::Mail;
-use application::ports::{
-    Clock, Entropy, Presence, PresenceError, TokenError, TokenVerifier,
-};
+use application::ports::{Clock, Entropy, Presence, PresenceError, TokenError, TokenVerifier};
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::id::{ConnectionId, UserId};

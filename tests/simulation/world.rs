@@ -17,7 +17,6 @@ use crate::broker::SimRoom;
 use crate::checker::{Checked, Violation};
 use crate::client::{Client, Scene, Wish};
 use crate::faults::Counts;
-use crate::hearing::effect_of;
 use crate::links::{Down, Link, Up, Wires};
 use crate::nodes::{NAMESPACES, SimNode, draw_rules};
 use crate::ports::{Core, Shared, Weather};
@@ -365,8 +364,7 @@ impl World {
     }
 
     pub(crate) fn unstall(&mut self, link: usize) {
-        let mut wires =
-            Wires { now_ms: self.now_ms, rng: &mut self.rng, sent: &mut self.wires };
+        let mut wires = Wires { now_ms: self.now_ms, rng: &mut self.rng, sent: &mut self.wires };
         self.links[link].flush(link, &mut wires);
         for (at, link, down) in self.wires.drain(..) {
             self.queue.push(at, Event::Down { link, down });
@@ -382,9 +380,6 @@ impl World {
         match down {
             Down::Bytes(bytes) => self.scene(client, |client, scene| client.hear(&bytes, scene)),
             Down::Closed(code) => {
-                if let Some(effect) = effect_of(code) {
-                    self.core.lock().counts.effect(effect);
-                }
                 if !should_reconnect(code) {
                     return Err(Violation::new("I13", format!("closed with {code}")));
                 }
@@ -428,7 +423,8 @@ impl World {
         sim.by_slot.insert(slot, link);
         let label = ClientId::parse(&format!("client-{client}")).expect("a good label");
         let token = self.clients[client].token(self.now_ms);
-        let opening = Opening { connection, client: label, token };
+        let conflicting_tokens = false;
+        let opening = Opening { connection, client: label, token, conflicting_tokens };
         self.clients[client].link = Some(link);
         self.clients[client].heard_ms = self.now_ms;
         self.input(node, shard, Input::Opened(slot, opening));

@@ -16,6 +16,7 @@ use super::calls::{JoinTag, Outcome};
 use super::rooms::{Held, Joiner, Member, RoomKey, RoomSlice, VACATED};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
+use crate::planted::{Mistake, is_planted};
 use crate::ports::{BrokerError, Receipt};
 use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom, Joined, presence_key};
@@ -202,7 +203,8 @@ impl Shard {
                 continue;
             }
             let held = std::mem::take(&mut joiner.held);
-            if other_epoch || !held.leads(reached, seen) {
+            let leads = held.leads(reached, seen) || is_planted(Mistake::JoinedOverHole);
+            if other_epoch || !leads {
                 // One of the two has not heard of a lost log yet. Both ask.
                 is_behind |= other_epoch;
                 joiner.held = held.forget_positioned();
@@ -214,7 +216,7 @@ impl Shard {
             let joiner = slice.joiners.remove(at);
             for published in held.publications {
                 let passed = published.publication.offset.is_some_and(|o| o <= reached.offset);
-                if !passed {
+                if !passed || is_planted(Mistake::HeldNotTrimmed) {
                     let level = slice.policy.ack_level();
                     self.give_held(joiner.slot, (key, &slice.id, level), &published, host);
                 }
@@ -365,6 +367,9 @@ impl Shard {
     pub(super) fn undo(&mut self, tag: Option<JoinTag>, outcome: Outcome) {
         let Some(tag) = tag else { return };
         drop(outcome);
+        if is_planted(Mistake::GhostOfJoin) {
+            return;
+        }
         // A slice that is gone has ended its subscription, but this join may have renewed it.
         let gone = self.rooms.get(tag.key).is_none();
         let leave = LeaveRoom {

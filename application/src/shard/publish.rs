@@ -21,6 +21,7 @@ use domain::room::RoomId;
 use super::calls::Outcome;
 use super::table::Echo;
 use super::{Host, Shard, Slot};
+use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
 use crate::refusal::Refusal;
 use crate::use_cases::handle_message::{publisher, sender};
@@ -156,6 +157,9 @@ impl Shard {
         let (Some(offset), Some(key)) = (receipt.offset, self.rooms.find(room)) else {
             return false;
         };
+        if is_planted(Mistake::AckTooEarly) {
+            return false;
+        }
         let position = Position { epoch: receipt.epoch, offset };
         let Some(entry) = self.table.get_mut(slot) else { return false };
         if let Some(echo) = entry.take_echo(key, position) {

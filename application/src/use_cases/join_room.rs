@@ -10,11 +10,13 @@ use domain::policy::NamespacePolicy;
 use domain::position::Position;
 use domain::presence::PresenceKey;
 use domain::principal::Action;
+use domain::recovery::{Gap, GapReason};
 use domain::room::RoomId;
 use thiserror::Error;
 
 use crate::extensions::middleware::{Inbound, Who};
 use crate::mailbox::Mailbox;
+use crate::planted::{Mistake, is_planted};
 use crate::ports::{BrokerError, PresenceError, SubscriptionToken};
 use crate::published::Published;
 use crate::refusal::Refusal;
@@ -133,6 +135,9 @@ impl JoinRoom {
                 }
             },
         };
+        let hides =
+            |gap: Gap| gap.reason == GapReason::EpochChanged && is_planted(Mistake::LostLogHidden);
+        let page = RecoveredPage { gap: page.gap.filter(|gap| !hides(*gap)), ..page };
         let recovered = self.since.is_some() && page.gap.is_none();
         Ok(Joined { top: top.bounds.top(), page, recovered, latest: top.latest })
     }
