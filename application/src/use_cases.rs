@@ -13,3 +13,6 @@ pub mod publish_message;
 pub mod read_history;
 pub mod recover_room;
 pub mod update_presence;
+
+#[cfg(test)]
+mod tests;

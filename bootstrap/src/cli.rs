@@ -162,6 +162,15 @@ pub struct Subscribe {
     /// The rooms, like public:lobby
     #[arg(required = true, value_name = "ROOM")]
     pub rooms: Vec<String>,
+    /// Begin behind this position, as epoch:offset; only with one room
+    #[arg(long, value_name = "EPOCH:OFFSET")]
+    pub since: Option<String>,
+    /// Print who comes and goes, too
+    #[arg(long)]
+    pub presence: bool,
+    /// End after this many messages
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
     /// How to connect.
     #[command(flatten)]
     pub connect: Connect,

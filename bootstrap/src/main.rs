@@ -7,13 +7,17 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use bootstrap::cli::{Cli, Command, ConfigCommand, SettingsArgs, Token};
+use bootstrap::cli::{Cli, Command, ConfigCommand, Connect, SettingsArgs, Token};
+use bootstrap::commands::publish::{Connection, PublishArgs};
+use bootstrap::commands::subscribe::SubscribeArgs;
 use bootstrap::commands::{self, token_create::TokenCreateError};
 use bootstrap::exit::Exit;
 use bootstrap::settings::tokens::chain;
 use bootstrap::settings::{Loaded, environment_of_process, load};
 use bootstrap::{log, serve};
 use clap::Parser;
+use client_tungstenite::Token as ClientToken;
+use secrecy::ExposeSecret;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -43,10 +47,41 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
             commands::token_create::execute(args_of_token, &settings, log::now(), out)
                 .map_err(|error| failed(exit_of(&error), &chain(&error)))
         }
-        Command::Subscribe(_) | Command::Publish(_) => {
-            Err(failed(Exit::Failure, &"this build has no adapter for that"))
+        Command::Subscribe(args) => {
+            let connection = connection(&args.connect);
+            let args = SubscribeArgs {
+                connection,
+                rooms: args.rooms.clone(),
+                since: args.since.clone(),
+                presence: args.presence,
+                count: args.count,
+            };
+            wait_for(commands::subscribe::run(args, out))
+        }
+        Command::Publish(args) => {
+            let args = PublishArgs {
+                connection: connection(&args.connect),
+                room: args.room.clone(),
+                data: args.data.clone(),
+                msg_id: args.msg_id.clone(),
+            };
+            wait_for(commands::publish::run(args, out))
         }
     }
+}
+
+fn connection(connect: &Connect) -> Connection {
+    let token = connect.token.as_ref().map(|token| ClientToken::new(token.expose_secret()));
+    Connection { url: Some(connect.url.clone()), token }
+}
+
+/// Runs a client command on a runtime of its own.
+fn wait_for<E: std::error::Error>(
+    command: impl Future<Output = Result<(), E>>,
+) -> Result<(), Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(Exit::Io, &error))?;
+    runtime.block_on(command).map_err(|error| failed(Exit::Failure, &chain(&error)))
 }
 
 fn exit_of(error: &TokenCreateError) -> Exit {

@@ -1,1 +1,27 @@
-//! e2e
+//! The product from outside: the built binary on a free port, and clients that know only the
+//! protocol. One module per story.
+//!
+//! Nothing here may reach into the server; what can't be seen from outside is tested elsewhere.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step of a test stops the test, with words"
+)]
+
+mod client;
+mod drain;
+mod first_message;
+//full_disk
+mod heartbeat;
+mod http;
+mod http_publish;
+//kill
+//no_descriptors
+mod presence;
+mod publishing;
+mod recovery;
+mod start;
+mod storm;
+mod tokens;

@@ -40,12 +40,12 @@ const ADAPTER: &[&str] = &[
 ];
 /// Each adapter's one technology, with the crates that belong to it.
 const TECHNOLOGY: &[(&str, &[&str])] = &[
-    ("auth_jwt", &["jsonwebtoken"]),
+    ("auth_jwt", &["base64", "jsonwebtoken"]),
     ("broker_memory", &[]),
     ("client_tungstenite", &["getrandom", "http", "tokio-tungstenite"]),
     (
         "gateway_axum",
-        &["axum", "http", "http-body-util", "hyper", "hyper-util", "socket2", "tower"],
+        &["axum", "http", "http-body-util", "hyper", "hyper-util", "sha2", "socket2", "tower"],
     ),
     ("store_sqlite", &["sqlx"]),
     ("websocket_codec", &["base64", "sha1", "simdutf8"]),

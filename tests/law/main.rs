@@ -5,7 +5,7 @@
 //! names the place and says what to do. Nothing here builds, runs or changes anything.
 //!
 //! Suggested reading order: [`repository`], [`layers`], [`manifests`], [`sources`], [`purity`],
-//! [`documents`].
+//! [`documents`], [`codes`].
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@
     reason = "a test may stop where it stands; its helpers are outside #[test] functions"
 )]
 
+mod codes;
 mod documents;
 mod layers;
 mod manifests;

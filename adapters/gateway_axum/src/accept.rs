@@ -6,17 +6,19 @@
 use std::fs::File;
 use std::io;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tower::ServiceExt;
+use worker_tokio::{Accepted, Purpose};
 
 use crate::answer;
 use crate::gateway::Shared;
@@ -26,9 +28,20 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Between attempts while no descriptor is to be had.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a connection carries to the worker: its place in the limit.
-#[derive(Clone)]
-pub(crate) struct Permit(pub(crate) Arc<std::sync::Mutex<Option<OwnedSemaphorePermit>>>);
+/// Where a request that turns out to be an upgrade leaves what its socket is wanted for. Of one
+/// connection, and read when hyper has written the answer and let go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Handover(Arc<Mutex<Option<Purpose>>>);
+
+impl Handover {
+    pub(crate) fn leave(&self, purpose: Purpose) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(purpose);
+    }
+
+    fn take(&self) -> Option<Purpose> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 pub(crate) async fn run(
     listener: TcpListener,
@@ -76,20 +89,49 @@ async fn serve(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let permit = Permit(Arc::new(std::sync::Mutex::new(Some(permit))));
+    let handover = Handover::default();
+    let left = handover.clone();
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(permit.clone());
+        request.extensions_mut().insert(handover.clone());
         router.clone().oneshot(request.map(Body::new))
     });
+    // Without hyper's own upgrade machinery: the connection ends where the WebSocket begins, and
+    // gives the socket back.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.config.handshake_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    if let Err(error) = connection.await {
-        tracing::debug!(error = &error as &dyn std::error::Error, "http connection ended");
+        .without_shutdown();
+    match connection.await {
+        Ok(parts) => {
+            if let Some(purpose) = left.take() {
+                hand_over(&shared, parts.io.into_inner(), &parts.read_buf, purpose, permit).await;
+            }
+        }
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "http connection ended");
+        }
+    }
+}
+
+/// Gives a bare socket to a worker. `early` is what came behind the upgrade request; a slice of
+/// hyper's read buffer, so it is copied.
+async fn hand_over(
+    shared: &Shared,
+    stream: TcpStream,
+    early: &[u8],
+    purpose: Purpose,
+    permit: OwnedSemaphorePermit,
+) {
+    let Ok(stream) = stream.into_std() else { return };
+    let early = Bytes::copy_from_slice(early);
+    let accepted = Accepted { stream, early, purpose, permit: Some(Box::new(permit)) };
+    if let Some(worker) = shared.next_worker()
+        && worker.take(accepted).await.is_err()
+    {
+        tracing::error!("a worker has ended");
     }
 }
 

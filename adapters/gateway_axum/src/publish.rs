@@ -17,10 +17,10 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use domain::codes::ErrorCode;
 use domain::delivery::Class;
-use domain::id::{MessageId, MessageKey};
+use domain::id::{IdError, MessageId, MessageKey};
 use domain::protocol::client_frame::TTL_MS_MAX;
 use domain::protocol::{compact_lines, json};
-use domain::room::RoomId;
+use domain::room::{RoomId, RoomIdError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -88,6 +88,15 @@ fn invalid(field: &'static str, message: &'static str) -> Refusal {
     Refusal::new(ErrorCode::InvalidField, message).field(field)
 }
 
+/// The same numbers for the same faults as over WebSocket.
+fn id_refused(field: &'static str, error: IdError) -> Refusal {
+    let code = match error {
+        IdError::TooLong { .. } => ErrorCode::TooLarge,
+        IdError::Empty | IdError::Alphabet | IdError::Reserved => ErrorCode::InvalidField,
+    };
+    Refusal::new(code, error.to_string()).field(field)
+}
+
 fn read(key: &ApiKey, headers: &HeaderMap, body: &[u8]) -> Result<ApiPublish, Refusal> {
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| {
         // serde names the field and the place; it never quotes more than names of ours.
@@ -96,8 +105,12 @@ fn read(key: &ApiKey, headers: &HeaderMap, body: &[u8]) -> Result<ApiPublish, Re
     let data = body.data.get();
     json::scan_value(data, 0, json::DEPTH_MAX)
         .map_err(|_| invalid("data", "must be JSON, nested at most 64 deep"))?;
-    let room = RoomId::parse(body.room)
-        .map_err(|error| Refusal::new(ErrorCode::InvalidField, error.to_string()).field("room"))?;
+    let room = RoomId::parse(body.room).map_err(|error| match error {
+        RoomIdError::Id(error) => id_refused("room", error),
+        RoomIdError::Shape | RoomIdError::Namespace | RoomIdError::Dots => {
+            Refusal::new(ErrorCode::InvalidField, error.to_string()).field("room")
+        }
+    })?;
     let class = match body.class {
         None => None,
         Some(word) => Some(
@@ -107,9 +120,7 @@ fn read(key: &ApiKey, headers: &HeaderMap, body: &[u8]) -> Result<ApiPublish, Re
     };
     let message_key = match body.key {
         None => None,
-        Some(text) => Some(MessageKey::parse(text).map_err(|error| {
-            Refusal::new(ErrorCode::InvalidField, error.to_string()).field("key")
-        })?),
+        Some(text) => Some(MessageKey::parse(text).map_err(|error| id_refused("key", error))?),
     };
     if (class == Some(Class::Latest)) != message_key.is_some() {
         return Err(invalid("key", "goes with class latest, and only with it"));
@@ -146,9 +157,7 @@ fn message_id(headers: &HeaderMap, body: Option<&str>) -> Result<Option<MessageI
         }
         (header, body) => header.or(body),
     };
-    text.map(MessageId::parse)
-        .transpose()
-        .map_err(|error| Refusal::new(ErrorCode::InvalidField, error.to_string()).field("msg_id"))
+    text.map(MessageId::parse).transpose().map_err(|error| id_refused("msg_id", error))
 }
 
 fn answer(room: &RoomId, receipt: &Receipt) -> Answer {
@@ -171,5 +180,37 @@ fn refusal(error: &BroadcastError) -> Refusal {
             Refusal::unavailable(*retry_after)
         }
         BroadcastError::Broker(PublishError::LogFull) => Refusal::internal(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: &str) -> (ErrorCode, String) {
+        let name = domain::id::ClientId::parse("backend").unwrap();
+        let key = ApiKey::new(name, "a secret");
+        let refusal = read(&key, &HeaderMap::new(), body.as_bytes()).unwrap_err();
+        (refusal.code, refusal.field.unwrap_or_default().into_owned())
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_too_large_and_a_wrong_one_is_invalid_like_over_websocket() {
+        let long = "x".repeat(1_000);
+        let with = |field: &str, value: &str| {
+            let room = if field == "room" { value } else { "public:x" };
+            let own = if field == "room" {
+                String::new()
+            } else {
+                format!(r#","class":"latest","{field}":"{value}""#)
+            };
+            refused(&format!(r#"{{"room":"{room}","data":1{own}}}"#))
+        };
+        assert_eq!(with("room", &format!("public:{long}")), (ErrorCode::TooLarge, "room".into()));
+        assert_eq!(with("room", "public:*"), (ErrorCode::InvalidField, "room".into()));
+        assert_eq!(with("key", &long), (ErrorCode::TooLarge, "key".into()));
+        assert_eq!(with("key", ""), (ErrorCode::InvalidField, "key".into()));
+        let msg_id = format!(r#"{{"room":"public:x","data":1,"msg_id":"{long}"}}"#);
+        assert_eq!(refused(&msg_id), (ErrorCode::TooLarge, "msg_id".into()));
     }
 }

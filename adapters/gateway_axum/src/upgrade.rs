@@ -1,4 +1,4 @@
-//! From a valid upgrade request to a socket in a worker's hands.
+//! From a valid upgrade request to the answer, and to what the socket is wanted for.
 //!
 //! Nothing of the request is kept behind the upgrade: a header value kept would keep hyper's
 //! whole read buffer alive with it.
@@ -9,15 +9,11 @@ use application::shard::Opening;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use domain::codes::ErrorCode;
 use domain::id::ClientId;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use worker_tokio::{Accepted, Purpose};
+use worker_tokio::Purpose;
 
-use crate::accept::Permit;
+use crate::accept::Handover;
 use crate::answer::HttpRefusal;
 use crate::gateway::Shared;
 use crate::handshake::{self, SUBPROTOCOL, Upgrade};
@@ -42,7 +38,7 @@ fn try_upgrade(
     request: Request,
     wanted: Wanted,
 ) -> Result<Response, HttpRefusal> {
-    let (parts, body) = request.into_parts();
+    let (parts, _) = request.into_parts();
     if !shared.config.origins.allows(handshake::origin(&parts.headers)?) {
         let message = "pages of this origin may not connect; see server.allowed_origins";
         return Err(HttpRefusal::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, message));
@@ -56,15 +52,13 @@ fn try_upgrade(
             message,
         ));
     }
-    let mut request = Request::from_parts(parts, body);
-    let permit = request.extensions_mut().remove::<Permit>().and_then(|permit| {
-        permit.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
-    });
-    let on_upgrade = hyper::upgrade::on(&mut request);
-    drop(request);
+    let Some(handover) = parts.extensions.get::<Handover>() else {
+        let status = StatusCode::NOT_IMPLEMENTED;
+        let message = "this listener can't hand its sockets over";
+        return Err(HttpRefusal::new(status, ErrorCode::NotAvailable, message));
+    };
     let response = response(&upgrade);
-    let purpose = purpose(shared, upgrade, wanted);
-    tokio::spawn(hand_over(Arc::clone(shared), on_upgrade, purpose, permit));
+    handover.leave(purpose(shared, upgrade, wanted));
     Ok(response)
 }
 
@@ -100,28 +94,4 @@ fn response(upgrade: &Upgrade) -> Response {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
     response
-}
-
-/// Waits until the 101 is written, takes the bare socket from hyper, and gives it to a worker.
-async fn hand_over(
-    shared: Arc<Shared>,
-    on_upgrade: hyper::upgrade::OnUpgrade,
-    purpose: Purpose,
-    permit: Option<OwnedSemaphorePermit>,
-) {
-    let Ok(upgraded) = on_upgrade.await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        tracing::error!("an upgraded connection is no TCP socket");
-        return;
-    };
-    // A copy: what came early is a slice of hyper's read buffer.
-    let early = Bytes::copy_from_slice(&parts.read_buf);
-    let Ok(stream) = parts.io.into_inner().into_std() else { return };
-    let permit = permit.map(|permit| Box::new(permit) as Box<dyn std::any::Any + Send>);
-    let accepted = Accepted { stream, early, purpose, permit };
-    if let Some(worker) = shared.next_worker()
-        && worker.take(accepted).await.is_err()
-    {
-        tracing::error!("a worker has ended");
-    }
 }

@@ -32,6 +32,8 @@ use crate::writer;
 
 /// After this long of sending a worker looks at its sockets again.
 const TURN: Duration = Duration::from_millis(1);
+/// Sockets taken over before mail is looked at again.
+const ACCEPTED_PER_TURN: usize = 64;
 /// One buffer for all reads of a worker.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
@@ -81,7 +83,7 @@ impl Core {
     pub(crate) async fn run(self: Rc<Self>, mut inlet: mpsc::Receiver<Accepted>) {
         let mailbox = Arc::clone(self.shard.borrow().mailbox());
         let mut post = Post::default();
-        let mut open = true;
+        let (mut open, mut accepted) = (true, Vec::new());
         loop {
             let more = self.turn(&mut post);
             if !open && self.connections.load(Ordering::Relaxed) == 0 {
@@ -103,10 +105,12 @@ impl Core {
             tokio::select! {
                 biased;
                 () = mailbox.arrival() => {}
-                accepted = inlet.recv(), if open => match accepted {
-                    Some(accepted) => begin(&self, accepted),
-                    None => open = false,
-                },
+                n = inlet.recv_many(&mut accepted, ACCEPTED_PER_TURN), if open => {
+                    open = n > 0;
+                    for accepted in accepted.drain(..) {
+                        begin(&self, accepted);
+                    }
+                }
                 // While draining, the end of the last connection is looked for now and then.
                 () = tokio::time::sleep(Duration::from_millis(20)), if !open => {}
                 () = tick => self.handle(Input::Tick),

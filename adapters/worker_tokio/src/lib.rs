@@ -4,12 +4,13 @@
 //! It carries bytes and time, and knows the framing; what a message means and who gets it is the
 //! shard's to say. No lock is taken and no task is woken per delivery.
 //!
-//! Reading order: [`Worker`], `core` (shard and sockets together), `sockets` (the outbox),
+//! Reading order: [`Worker`], `core` (shard and sockets together), `sockets` (the outbox) and `hot`,
 //! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`.
 
 mod clock;
 mod core;
 mod echo;
+mod hot;
 mod reader;
 mod sockets;
 mod worker;

@@ -4,6 +4,7 @@
 //! writer run. It must never block, and never write into the middle of a frame.
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -14,13 +15,12 @@ use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
 use domain::id::ConnectionId;
-use rustix::io::Errno;
-use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use websocket_codec::{CloseCode as WireCode, encode_close, encode_text};
 
 use crate::core::Counted;
+use crate::hot::{HotTable, Path};
 
 /// What a connection's reader is told from outside.
 #[derive(Debug, Default)]
@@ -66,6 +66,7 @@ pub(crate) enum Work {
 }
 
 pub(crate) struct Sockets {
+    hot: HotTable,
     conns: Vec<Option<Box<Conn>>>,
     work: Vec<Work>,
     queue_bytes_max: usize,
@@ -76,8 +77,9 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    pub(crate) const fn new(queue_bytes_max: usize, total_bytes_max: usize) -> Self {
+    pub(crate) fn new(queue_bytes_max: usize, total_bytes_max: usize) -> Self {
         Self {
+            hot: HotTable::default(),
             conns: Vec::new(),
             work: Vec::new(),
             queue_bytes_max,
@@ -100,6 +102,7 @@ impl Sockets {
         if self.conns.len() <= at {
             self.conns.resize_with(at + 1, || None);
         }
+        self.hot.insert(slot, stream.as_ref().as_raw_fd());
         self.conns[at] = Some(Box::new(Conn {
             generation: slot.generation,
             connection,
@@ -124,6 +127,8 @@ impl Sockets {
     /// Takes a connection out; nothing more is delivered to it.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Conn>> {
         self.get_mut(slot)?;
+        // Before the stream can go: see there.
+        self.hot.remove(slot);
         let conn = self.conns[slot.index as usize].take()?;
         if let Some(queue) = &conn.queue {
             self.total_bytes -= queue.bytes();
@@ -134,17 +139,18 @@ impl Sockets {
 
     /// Sends a frame about the connection itself before its messages.
     pub(crate) fn send_urgent(&mut self, slot: Slot, frame: Bytes) {
-        let Some(conn) = self.get_mut(slot) else { return };
-        match &mut conn.queue {
-            None => {
-                let written = send(conn, &frame);
+        match self.hot.send(slot, &frame) {
+            Path::Gone => {}
+            Path::Sent(written) => {
                 if written < frame.len() {
                     let mut queue = OutboundQueue::default();
                     queue.start(frame.slice(written..));
                     self.adopt(slot, queue);
                 }
             }
-            Some(queue) => {
+            Path::Queued => {
+                let Some(conn) = self.get_mut(slot) else { return };
+                let Some(queue) = &mut conn.queue else { return };
                 let before = queue.bytes();
                 queue.push_urgent(frame);
                 let added = queue.bytes() - before;
@@ -157,6 +163,7 @@ impl Sockets {
     fn adopt(&mut self, slot: Slot, queue: OutboundQueue) {
         self.total_bytes += queue.bytes();
         self.n_queues += 1;
+        self.hot.queued(slot);
         let mut start = false;
         if let Some(conn) = self.get_mut(slot) {
             conn.queue = Some(Box::new(queue));
@@ -176,6 +183,8 @@ impl Sockets {
         let (left, empty) = (queue.bytes(), queue.is_empty());
         if empty {
             conn.queue = None;
+            let descriptor = conn.stream.as_ref().as_raw_fd();
+            self.hot.keeps_up(slot, descriptor);
         }
         self.total_bytes -= before - left;
         self.n_queues -= usize::from(empty);
@@ -246,32 +255,18 @@ pub(crate) fn write_queue(
     Ok(())
 }
 
-/// One `send`. Not through the runtime: it has nothing to add while the socket keeps up. A broken
-/// socket takes all; its reader finds out.
-fn send(conn: &Conn, bytes: &[u8]) -> usize {
-    let stream: &TcpStream = conn.stream.as_ref();
-    match rustix::net::send(stream, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-        Ok(written) => written,
-        Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => 0,
-        Err(_) => bytes.len(),
-    }
-}
-
 impl Outbox for Sockets {
     fn frame(&mut self, message: &[u8]) -> Bytes {
         encode_text(message)
     }
 
     fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered {
-        let Some(conn) = self.get_mut(to) else { return Delivered::Gone };
-        let mut written = 0;
-        if conn.queue.is_none() {
-            written = send(conn, batch.joined);
-            if written == batch.joined.len() {
-                return Delivered::Taken;
-            }
+        match self.hot.send(to, batch.joined) {
+            Path::Sent(written) if written == batch.joined.len() => Delivered::Taken,
+            Path::Sent(written) => self.queue(to, written, batch),
+            Path::Queued => self.queue(to, 0, batch),
+            Path::Gone => Delivered::Gone,
         }
-        self.queue(to, written, batch)
     }
 
     fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {

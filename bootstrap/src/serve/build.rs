@@ -3,7 +3,7 @@
 //! No setting may be read anywhere behind this file.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use application::limits::Limits;
@@ -26,17 +26,32 @@ use crate::settings::secrets::TokenSecret;
 use crate::settings::tokens::verifier_config;
 use crate::settings::{Profile, Settings, to_policies};
 
-/// The system's source of randomness behind the application's port.
-#[derive(Clone, Copy, Debug)]
-pub struct SystemEntropy;
+/// The system's source of randomness behind the application's port, drawn by the page: one call
+/// to the system serves 64 connections.
+#[derive(Debug, Default)]
+pub struct SystemEntropy {
+    /// Drawn and not given out yet. Held for a pop.
+    drawn: Mutex<Vec<u64>>,
+}
+
+const DRAWN_AT_ONCE: usize = 64;
 
 impl Entropy for SystemEntropy {
     fn bits(&self) -> u64 {
-        // Linux answers this without failing once it has started.
-        getrandom::u64().unwrap_or_else(|error| {
-            tracing::error!(%error, "the system gives no randomness");
-            std::process::exit(i32::from(Exit::Failure.number()))
-        })
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(bits) = drawn.pop() {
+                return bits;
+            }
+            let mut page = [0; DRAWN_AT_ONCE * 8];
+            // Linux answers this without failing once it has started.
+            if let Err(error) = getrandom::fill(&mut page) {
+                tracing::error!(%error, "the system gives no randomness");
+                std::process::exit(i32::from(Exit::Failure.number()));
+            }
+            let words = page.as_chunks::<8>().0;
+            drawn.extend(words.iter().map(|word| u64::from_ne_bytes(*word)));
+        }
     }
 }
 
@@ -97,7 +112,11 @@ pub(super) async fn storage(settings: &Settings) -> Result<Storage, ServeError> 
 }
 
 pub(super) fn broker(_settings: &Settings, archive: SharedArchive) -> Arc<MemoryBroker> {
-    MemoryBroker::build(broker_memory::Config::default(), Arc::new(SystemEntropy), archive)
+    MemoryBroker::build(
+        broker_memory::Config::default(),
+        Arc::new(SystemEntropy::default()),
+        archive,
+    )
 }
 
 pub(super) fn ports(
@@ -114,7 +133,7 @@ pub(super) fn ports(
         presence: Arc::clone(broker) as _,
         token_verifier: Arc::new(verifier),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
-        entropy: Arc::new(SystemEntropy),
+        entropy: Arc::new(SystemEntropy::default()),
     })
 }
 

@@ -1,0 +1,201 @@
+//! From a URL to an open WebSocket.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use domain::id::ClientId;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, Uri};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{client_async_with_config, tungstenite};
+
+use crate::error::ConnectError;
+use crate::event::span;
+use crate::link::Link;
+use crate::options::{Options, Token};
+
+/// The path of the protocol, for URLs without one.
+const PATH: &str = "/ws/v2/connect";
+
+/// A stream of bytes to a server.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Opens streams of bytes; tests bring their own.
+pub(crate) trait Dial: Send + Sync {
+    fn dial(&self, host: &str, port: u16) -> BoxFuture<io::Result<Box<dyn Wire>>>;
+}
+
+/// Over TCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tcp;
+
+impl Dial for Tcp {
+    fn dial(&self, host: &str, port: u16) -> BoxFuture<io::Result<Box<dyn Wire>>> {
+        let host = host.to_owned();
+        Box::pin(async move {
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            // A command is one write and must not wait for the next.
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Wire>)
+        })
+    }
+}
+
+/// Where to connect to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Target {
+    uri: Uri,
+    host: String,
+    port: u16,
+}
+
+impl Target {
+    pub(crate) fn parse(url: &str, client_id: Option<&ClientId>) -> Result<Self, ConnectError> {
+        let bad = |why| ConnectError::BadUrl { why };
+        let uri: Uri = url.parse().map_err(|_| bad("is none, like ws://127.0.0.1:8000"))?;
+        match uri.scheme_str() {
+            Some("ws") => {}
+            Some("wss") => return Err(ConnectError::TlsUnavailable),
+            _ => return Err(bad("must begin with ws://")),
+        }
+        let authority = uri.authority().ok_or_else(|| bad("names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad("must not hold a user or password"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(80);
+        let query = uri.query().unwrap_or_default();
+        if query.split('&').any(|pair| pair.starts_with("token=")) {
+            return Err(ConnectError::TokenInUrl);
+        }
+        let path = Some(uri.path()).filter(|path| !matches!(*path, "" | "/")).unwrap_or(PATH);
+        // The alphabet of client ids needs no escapes.
+        let label = client_id.map(|id| format!("client_id={}", id.as_str()));
+        let pairs = Some(query.to_owned()).filter(|query| !query.is_empty());
+        let query = pairs.into_iter().chain(label).collect::<Vec<_>>().join("&");
+        let separator = if query.is_empty() { "" } else { "?" };
+        let full = format!("ws://{authority}{path}{separator}{query}");
+        let uri = full.parse().map_err(|_| bad("is none, like ws://127.0.0.1:8000"))?;
+        Ok(Self { uri, host, port })
+    }
+
+    fn request(&self, token: Option<&Token>) -> Result<Request, ConnectError> {
+        let mut request = self
+            .uri
+            .clone()
+            .into_client_request()
+            .map_err(|error| ConnectError::Handshake(Box::new(error)))?;
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.as_str()))
+                .map_err(|_| ConnectError::BadToken)?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        Ok(request)
+    }
+}
+
+/// Connects and upgrades.
+pub(crate) fn open(
+    dial: &dyn Dial,
+    target: &Target,
+    token: Option<&Token>,
+    options: &Options,
+) -> BoxFuture<Result<Box<Link>, ConnectError>> {
+    let request = target.request(token);
+    let stream = dial.dial(&target.host, target.port);
+    let address = format!("{}:{}", target.host, target.port);
+    let config = config(options);
+    Box::pin(async move {
+        let request = request?;
+        let stream =
+            stream.await.map_err(|source| ConnectError::Unreachable { address, source })?;
+        let (socket, _) =
+            client_async_with_config(request, stream, Some(config)).await.map_err(refused)?;
+        Ok(Box::new(Link::new(socket)))
+    })
+}
+
+fn config(options: &Options) -> WebSocketConfig {
+    let buffer = options.buffer_bytes.max(1024);
+    WebSocketConfig::default()
+        .read_buffer_size(buffer)
+        .write_buffer_size(buffer)
+        // The outbox bounds what a single frame can hold.
+        .max_write_buffer_size(buffer.saturating_add(options.outbox_bytes_max).saturating_add(1024))
+        .max_message_size(Some(options.message_bytes_max))
+        .max_frame_size(Some(options.message_bytes_max))
+}
+
+fn refused(error: tungstenite::Error) -> ConnectError {
+    match error {
+        tungstenite::Error::Http(response) => ConnectError::Http {
+            status: response.status().as_u16(),
+            retry_after: retry_after(response.headers()),
+        },
+        other => ConnectError::Handshake(Box::new(other)),
+    }
+}
+
+/// `Retry-After` in seconds; as a date it isn't used by our servers.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(span(seconds.saturating_mul(1000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(url: &str) -> String {
+        Target::parse(url, None).unwrap().uri.to_string()
+    }
+
+    #[test]
+    fn a_url_without_a_path_means_the_protocols_own() {
+        assert_eq!(uri("ws://localhost:8000"), "ws://localhost:8000/ws/v2/connect");
+        assert_eq!(uri("ws://localhost:8000/"), "ws://localhost:8000/ws/v2/connect");
+        assert_eq!(uri("ws://[::1]:1/behind/a/proxy?x=1"), "ws://[::1]:1/behind/a/proxy?x=1");
+    }
+
+    #[test]
+    fn the_label_stands_in_the_query_and_a_token_must_not() {
+        let label = ClientId::parse("tab-1").unwrap();
+        let target = Target::parse("ws://h/p?x=1", Some(&label)).unwrap();
+        assert_eq!(target.uri.to_string(), "ws://h/p?x=1&client_id=tab-1");
+        assert_eq!((target.host.as_str(), target.port), ("h", 80));
+        let refused = Target::parse("ws://h/p?x=1&token=abc", None).unwrap_err();
+        assert!(matches!(refused, ConnectError::TokenInUrl));
+        assert!(!refused.to_string().contains("abc"));
+    }
+
+    #[test]
+    fn a_url_of_another_kind_is_refused_with_what_to_write_instead() {
+        let why = |url: &str| Target::parse(url, None).unwrap_err().to_string();
+        assert!(why("wss://h").contains("wss:// needs TLS"));
+        assert!(why("http://h").contains("must begin with ws://"));
+        assert!(why("localhost:8000").contains("ws://"));
+        assert!(why("").contains("ws://"));
+        assert!(why("ws://a:secret@h/").contains("must not hold a user"));
+    }
+
+    #[test]
+    fn a_token_that_would_end_the_header_is_refused() {
+        let target = Target::parse("ws://h", None).unwrap();
+        let token = Token::new("a\r\nX-Evil: 1");
+        assert!(matches!(target.request(Some(&token)), Err(ConnectError::BadToken)));
+        let request = target.request(Some(&Token::new("abc"))).unwrap();
+        assert_eq!(request.headers().get(AUTHORIZATION).unwrap(), "Bearer abc");
+        assert!(!format!("{request:?}").contains("abc"));
+    }
+}

@@ -1,0 +1,247 @@
+//! Where the client stands in one room, and what a message that comes means for that.
+//!
+//! It must never let the same offset through twice, and never pass over a missing one in silence.
+
+use std::collections::BTreeSet;
+
+use domain::position::{Offset, Position};
+use domain::recovery::GapReason;
+
+use crate::event::Gap;
+
+/// How many places of the application's own messages are remembered per room.
+const OWN_MAX: usize = 1024;
+
+/// The position of one room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Track {
+    position: Option<Position>,
+    /// Places of messages that the application published without wanting them back. Their
+    /// acknowledgements may come before the messages between; and what is read from the log while
+    /// joining may hold them all the same.
+    own: BTreeSet<Offset>,
+}
+
+/// What the place of a message says about it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// It is the next one.
+    Next,
+    /// It is new, but these before it are missing.
+    BehindHole { from: Offset, to: Offset },
+    /// It is new and the first of a log that nobody said began anew.
+    NewEpoch,
+    /// It is one that the application doesn't want back.
+    Own,
+    /// It was there before.
+    Duplicate,
+}
+
+/// What a position that the server names says about the client's own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reached {
+    Same,
+    BehindHole { from: Offset, to: Offset },
+    NewEpoch,
+    WentBack,
+}
+
+impl Track {
+    /// Starts where the application says that it stands.
+    pub(crate) const fn new(since: Option<Position>) -> Self {
+        Self { position: since, own: BTreeSet::new() }
+    }
+
+    /// The position to go on from.
+    pub(crate) const fn since(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// A message came.
+    pub(crate) fn accept(&mut self, at: Position) -> Place {
+        let Some(stood) = self.position else {
+            self.position = Some(at);
+            return Place::Next;
+        };
+        if at.epoch != stood.epoch {
+            self.begin(at);
+            return Place::NewEpoch;
+        }
+        if self.own.contains(&at.offset) {
+            // The position stays: what is missing before this place is found at the next message.
+            return Place::Own;
+        }
+        if at.offset <= stood.offset {
+            return Place::Duplicate;
+        }
+        let hole = self.hole_before(stood.offset, at.offset);
+        self.position = Some(at);
+        hole.map_or(Place::Next, |(from, to)| Place::BehindHole { from, to })
+    }
+
+    /// The server says that the client has everything up to there.
+    pub(crate) fn reach(&mut self, at: Position) -> Reached {
+        let Some(stood) = self.position else {
+            self.position = Some(at);
+            return Reached::Same;
+        };
+        if at.epoch != stood.epoch {
+            self.begin(at);
+            return Reached::NewEpoch;
+        }
+        if at.offset < stood.offset {
+            // The acknowledged places of one's own messages may lie ahead of what was read.
+            let own = self.own.range(after(at.offset)..=stood.offset).count() as u64;
+            let all = own == stood.offset.get() - at.offset.get();
+            return if all { Reached::Same } else { Reached::WentBack };
+        }
+        let missing = at.offset.next().and_then(|end| self.hole_before(stood.offset, end));
+        self.position = Some(at);
+        missing.map_or(Reached::Same, |(from, to)| Reached::BehindHole { from, to })
+    }
+
+    /// The server names messages that will not come. Answers what is missing before them.
+    pub(crate) fn skip(&mut self, gap: &Gap) -> Option<(Offset, Offset)> {
+        let end = Position { epoch: gap.epoch, offset: gap.to };
+        if gap.reason == GapReason::UnknownPosition.word() {
+            // The client was ahead of the log: the only way back.
+            self.begin(Position { epoch: gap.epoch, offset: gap.from.previous() });
+            return None;
+        }
+        match self.position {
+            Some(stood) if stood.epoch == gap.epoch => {
+                let missing = self.hole_before(stood.offset, gap.from);
+                self.position = Some(if gap.to > stood.offset { end } else { stood });
+                missing
+            }
+            _ => {
+                self.begin(end);
+                None
+            }
+        }
+    }
+
+    /// A message of the application's own has its place and will not come back.
+    pub(crate) fn pass(&mut self, at: Position) {
+        let Some(mut stood) = self.position else { return };
+        if at.epoch != stood.epoch {
+            return;
+        }
+        self.own.insert(at.offset);
+        if self.own.len() > OWN_MAX {
+            self.own.pop_first();
+        }
+        while let Some(next) = stood.offset.next().filter(|next| self.own.contains(next)) {
+            stood.offset = next;
+        }
+        self.position = Some(stood);
+    }
+
+    fn begin(&mut self, at: Position) {
+        self.own.clear();
+        self.position = Some(at);
+    }
+
+    /// What is missing between `stood` and `next`, both exclusive. Places of one's own in between
+    /// are not.
+    fn hole_before(&self, stood: Offset, next: Offset) -> Option<(Offset, Offset)> {
+        let (mut from, mut to) = (after(stood), next.previous());
+        while from <= to && self.own.contains(&from) {
+            from = after(from);
+        }
+        while from <= to && self.own.contains(&to) {
+            to = to.previous();
+        }
+        (from <= to && from != stood && to > stood).then_some((from, to))
+    }
+}
+
+fn after(offset: Offset) -> Offset {
+    offset.next().unwrap_or(Offset::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::id::Epoch;
+    use domain::room::RoomId;
+
+    fn offset(n: u64) -> Offset {
+        Offset::parse(n).unwrap()
+    }
+
+    fn at(n: u64) -> Position {
+        Position { epoch: Epoch::from_bits(7), offset: offset(n) }
+    }
+
+    fn gap(epoch: u64, from: u64, to: u64, reason: GapReason) -> Gap {
+        Gap {
+            room: RoomId::parse("public:r").unwrap(),
+            epoch: Epoch::from_bits(epoch),
+            from: offset(from),
+            to: offset(to),
+            reason: reason.word().to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_next_offset_is_taken_once() {
+        let mut track = Track::new(Some(at(4)));
+        assert_eq!(track.accept(at(5)), Place::Next);
+        assert_eq!(track.accept(at(5)), Place::Duplicate);
+        assert_eq!(track.accept(at(1)), Place::Duplicate);
+        assert_eq!(track.since(), Some(at(5)));
+    }
+
+    #[test]
+    fn an_offset_that_skips_names_what_is_missing() {
+        let mut track = Track::new(Some(at(4)));
+        let hole = Place::BehindHole { from: offset(5), to: offset(6) };
+        assert_eq!(track.accept(at(7)), hole);
+        assert_eq!(track.reach(at(9)), Reached::BehindHole { from: offset(8), to: offset(9) });
+        assert_eq!(track.reach(at(9)), Reached::Same);
+        assert_eq!(track.reach(at(3)), Reached::WentBack);
+    }
+
+    #[test]
+    fn a_gap_moves_the_position_and_only_one_ahead_of_the_log_moves_it_back() {
+        let mut track = Track::new(Some(at(4)));
+        assert_eq!(track.skip(&gap(7, 5, 9, GapReason::Retention)), None);
+        assert_eq!(track.accept(at(10)), Place::Next);
+        assert_eq!(
+            track.skip(&gap(7, 12, 13, GapReason::Overflow)),
+            Some((offset(11), offset(11)))
+        );
+        track.skip(&gap(7, 4, 13, GapReason::UnknownPosition));
+        assert_eq!(track.since(), Some(at(3)));
+        track.skip(&gap(8, 1, 0, GapReason::EpochChanged));
+        assert_eq!(track.since().unwrap().epoch, Epoch::from_bits(8));
+        assert_eq!(track.since().unwrap().offset, Offset::ZERO);
+    }
+
+    #[test]
+    fn an_epoch_that_nobody_announced_is_seen() {
+        let mut track = Track::new(Some(at(4)));
+        let other = Position { epoch: Epoch::from_bits(8), offset: offset(1) };
+        assert_eq!(track.accept(other), Place::NewEpoch);
+        assert_eq!(track.since(), Some(other));
+    }
+
+    #[test]
+    fn an_acknowledged_message_of_ones_own_takes_its_place_whenever_it_comes() {
+        let mut track = Track::new(Some(at(4)));
+        track.pass(at(5));
+        assert_eq!(track.since(), Some(at(5)));
+        // Ahead of what is still on its way.
+        track.pass(at(8));
+        assert_eq!(track.accept(at(6)), Place::Next);
+        assert_eq!(track.accept(at(7)), Place::Next);
+        assert_eq!(track.accept(at(9)), Place::Next);
+        // Read from the log all the same.
+        assert_eq!(track.accept(at(8)), Place::Own);
+        // A hole around it is still a hole.
+        track.pass(at(12));
+        let hole = Place::BehindHole { from: offset(10), to: offset(13) };
+        assert_eq!(track.accept(at(14)), hole);
+    }
+}

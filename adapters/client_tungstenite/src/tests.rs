@@ -1,0 +1,8 @@
+//! The client against a server that says what each test wants, over a pipe in memory, so that time
+//! can be virtual; and once over a real socket.
+
+mod hostile;
+mod real_socket;
+mod recovery;
+mod requests;
+mod support;

@@ -1,0 +1,510 @@
+//! The waiting use cases, each alone against mocks of its ports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::codes::{CloseCode, ErrorCode};
+use domain::delivery::Class;
+use domain::id::{ClientId, ConnectionId, Epoch, UserId};
+use domain::message::{Publication, Publish, Sender};
+use domain::policy::{Access, AckLevel, NamespacePolicy, Policies};
+use domain::position::{Offset, Position};
+use domain::principal::Principal;
+use domain::recovery::{GapReason, LogBounds};
+use domain::retention::Retention;
+use domain::room::RoomId;
+use domain::time::{Now, Wall};
+use mockall::Sequence;
+
+use crate::directory::Directory;
+use crate::extensions::handlers::{HandlerEffect, HandlerMessage, HandlerRegistry, MessageHandler};
+use crate::extensions::middleware::{Context, Inbound, Middleware, MiddlewareChain, Who};
+use crate::mailbox::Mailbox;
+use crate::ports::broker::MockBroker;
+use crate::ports::clock::{MockClock, MockEntropy};
+use crate::ports::presence::MockPresence;
+use crate::ports::token_verifier::MockTokenVerifier;
+use crate::ports::{
+    BrokerError, LogPage, PresenceError, PublishError, Receipt, RoomTop, SubscriptionToken,
+    TokenError,
+};
+use crate::published::Published;
+use crate::refusal::Refusal;
+use crate::services::{Ports, Rules, Services};
+use crate::use_cases::authenticate::{Authenticate, AuthenticateError};
+use crate::use_cases::handle_message::HandleMessage;
+use crate::use_cases::join_room::{JoinRefused, JoinRoom};
+use crate::use_cases::list_presence::{ListPresence, PresenceRefused};
+use crate::use_cases::publish_message::{PublishMessage, PublishRefused};
+use crate::use_cases::read_history::{HistoryRefused, ReadHistory};
+use crate::use_cases::recover_room::RecoverRoom;
+
+const EPOCH: Epoch = Epoch::from_bits(7);
+const OTHER: Epoch = Epoch::from_bits(8);
+
+/// The mocks of one test; each expects nothing until told.
+#[derive(Default)]
+struct Mocks {
+    broker: MockBroker,
+    presence: MockPresence,
+    verifier: MockTokenVerifier,
+    rules: Rules,
+}
+
+impl Mocks {
+    fn services(self) -> Arc<Services> {
+        let mut clock = MockClock::new();
+        clock.expect_now().returning(Now::default);
+        let ports = Ports {
+            broker: Arc::new(self.broker),
+            presence: Arc::new(self.presence),
+            token_verifier: Arc::new(self.verifier),
+            clock: Arc::new(clock),
+            entropy: Arc::new(MockEntropy::new()),
+        };
+        let directory = Arc::new(Directory::default());
+        Arc::new(Services { ports, rules: self.rules, directory, mailboxes: Vec::new() })
+    }
+}
+
+fn who(user: Option<&str>) -> Arc<Who> {
+    let principal =
+        Principal { user: user.map(|u| UserId::parse(u).unwrap()), ..Principal::default() };
+    Arc::new(Who {
+        connection: ConnectionId::from_bits(1),
+        client: ClientId::parse("c").unwrap(),
+        principal: Arc::new(principal),
+        context: Context::default(),
+    })
+}
+
+fn policy(access: Access) -> Arc<NamespacePolicy> {
+    Arc::new(NamespacePolicy {
+        subscribe: access,
+        publish: access,
+        presence: access,
+        history: access,
+        presence_listed: true,
+        retention: Retention::default(),
+        default_class: Class::Reliable,
+        durable: false,
+        members_max: 10,
+    })
+}
+
+fn room() -> RoomId {
+    RoomId::parse("chat:a").unwrap()
+}
+
+fn offset(n: u64) -> Offset {
+    Offset::parse(n).unwrap()
+}
+
+fn publish() -> Publish {
+    Publish {
+        room: room(),
+        publisher: domain::message::Publisher::Client(ClientId::parse("c").unwrap()),
+        msg_id: None,
+        class: Class::Reliable,
+        key: None,
+        sender: Sender::default(),
+        data: Bytes::from_static(b"1"),
+        ttl: None,
+        origin: None,
+        at: Wall::default(),
+    }
+}
+
+fn message(epoch: Epoch, n: u64) -> Arc<Published> {
+    Arc::new(Published::new(Publication {
+        room: room(),
+        epoch,
+        offset: Some(offset(n)),
+        class: Class::Reliable,
+        key: None,
+        sender: Sender::default(),
+        data: Bytes::from_static(b"1"),
+        origin: None,
+        at: Wall::default(),
+        expires_at: None,
+        tombstone: None,
+    }))
+}
+
+fn page(epoch: Epoch, first: u64, last: u64, messages: &[u64], more: bool) -> LogPage {
+    LogPage {
+        bounds: LogBounds { epoch, first: offset(first), last: offset(last) },
+        messages: messages.iter().map(|n| message(epoch, *n)).collect(),
+        more,
+    }
+}
+
+fn top(last: u64) -> RoomTop {
+    let bounds = LogBounds { epoch: EPOCH, first: offset(1), last: offset(last) };
+    RoomTop { bounds, latest: Vec::new() }
+}
+
+struct Refuses;
+
+#[async_trait::async_trait]
+impl Middleware for Refuses {
+    async fn process_connection(&self, _: &Who, _: &mut Context) -> Result<(), CloseCode> {
+        Err(CloseCode::Forbidden)
+    }
+
+    async fn process_message(
+        &self,
+        _: &Who,
+        _: Inbound<'_>,
+        _: &mut Context,
+    ) -> Result<(), Refusal> {
+        Err(Refusal::new(ErrorCode::NotAvailable, "not today"))
+    }
+}
+
+fn refusing() -> Rules {
+    let mut middleware = MiddlewareChain::default();
+    middleware.push(Arc::new(Refuses));
+    Rules { middleware, allow_anonymous: true, ..Rules::default() }
+}
+
+// --- authenticate ---
+
+fn authenticate(mocks: Mocks, token: Option<&str>) -> Authenticate {
+    let token = token.map(str::to_owned);
+    Authenticate { services: mocks.services(), who: who(None), token }
+}
+
+#[tokio::test]
+async fn without_a_token_nobody_is_let_in_unless_anonymous_connections_are_allowed() {
+    let refused = authenticate(Mocks::default(), None).execute().await.unwrap_err();
+    assert_eq!(refused, AuthenticateError::Missing);
+    let rules = Rules { allow_anonymous: true, ..Rules::default() };
+    let mocks = Mocks { rules, ..Mocks::default() };
+    assert!(authenticate(mocks, None).execute().await.unwrap().admission.is_none());
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_accepted_closes_with_unauthenticated() {
+    let mut mocks = Mocks::default();
+    mocks.verifier.expect_verify().returning(|_, _| Box::pin(async { Err(TokenError::Expired) }));
+    let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
+    assert_eq!(refused.close_code(), CloseCode::Unauthenticated);
+}
+
+#[tokio::test]
+async fn the_connection_over_the_users_limit_is_refused_and_counts_nothing() {
+    let mut mocks = Mocks::default();
+    mocks.rules.limits.connections_per_user_max = 1;
+    let user = || Principal { user: UserId::parse("u").ok(), ..Principal::default() };
+    mocks.verifier.expect_verify().returning(move |_, _| {
+        let user = user();
+        Box::pin(async move { Ok(user) })
+    });
+    let services = mocks.services();
+    let again = || Authenticate {
+        services: Arc::clone(&services),
+        who: who(None),
+        token: Some("t".to_owned()),
+    };
+    let first = again().execute().await.unwrap();
+    assert_eq!(again().execute().await.unwrap_err(), AuthenticateError::ConnectionLimit);
+    drop(first);
+    assert!(again().execute().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_middleware_that_refuses_a_connection_chooses_its_close_code() {
+    let mocks = Mocks { rules: refusing(), ..Mocks::default() };
+    let refused = authenticate(mocks, None).execute().await.unwrap_err();
+    assert_eq!(refused.close_code(), CloseCode::Forbidden);
+}
+
+// --- publish ---
+
+fn publishing(mocks: Mocks, access: Access) -> PublishMessage {
+    let services = mocks.services();
+    PublishMessage { services, who: who(Some("u")), policy: policy(access), publish: publish() }
+}
+
+#[tokio::test]
+async fn a_publish_that_is_not_allowed_never_reaches_the_broker() {
+    let refused = publishing(Mocks::default(), Access::Granted).execute().await;
+    assert_eq!(refused, Err(PublishRefused::Denied));
+    let mocks = Mocks { rules: refusing(), ..Mocks::default() };
+    let refused = publishing(mocks, Access::Anyone).execute().await.unwrap_err();
+    assert_eq!(Refusal::from(refused).code, ErrorCode::NotAvailable);
+}
+
+#[tokio::test]
+async fn a_publish_that_is_allowed_is_answered_with_the_brokers_position() {
+    let receipt = Receipt {
+        epoch: EPOCH,
+        offset: Some(offset(3)),
+        duplicate: false,
+        level: AckLevel::Accepted,
+    };
+    let mut mocks = Mocks::default();
+    mocks
+        .broker
+        .expect_publish()
+        .times(1)
+        .returning(move |_, _| Box::pin(async move { Ok(receipt) }));
+    assert_eq!(publishing(mocks, Access::Anyone).execute().await, Ok(receipt));
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_tells_the_client_when_to_come_back() {
+    let mut mocks = Mocks::default();
+    let away = PublishError::Unavailable { retry_after: Duration::from_millis(1_500) };
+    mocks.broker.expect_publish().returning(move |_, _| {
+        let away = away.clone();
+        Box::pin(async move { Err(away) })
+    });
+    let refused = publishing(mocks, Access::Anyone).execute().await.unwrap_err();
+    let refusal = Refusal::from(refused);
+    assert_eq!(refusal.code, ErrorCode::Unavailable);
+    assert_eq!(refusal.retry_after, Some(Duration::from_millis(1_500)));
+}
+
+// --- join and recover ---
+
+fn joining(mocks: Mocks, since: Option<Position>, access: Access) -> JoinRoom {
+    JoinRoom {
+        services: mocks.services(),
+        who: who(Some("u")),
+        room: room(),
+        policy: policy(access),
+        since,
+        presence: false,
+        mailbox: Arc::new(Mailbox::new(1, 10)),
+        token: SubscriptionToken(1),
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_subscribe_is_neither_subscribed_nor_listed() {
+    let refused = joining(Mocks::default(), None, Access::Granted).execute().await.unwrap_err();
+    assert_eq!(refused, JoinRefused::Denied);
+}
+
+#[tokio::test]
+async fn a_join_subscribes_before_it_reads_so_that_nothing_falls_in_between() {
+    let (mut mocks, mut order) = (Mocks::default(), Sequence::new());
+    mocks
+        .broker
+        .expect_subscribe()
+        .times(1)
+        .in_sequence(&mut order)
+        .returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));
+    mocks
+        .presence
+        .expect_enter()
+        .times(1)
+        .in_sequence(&mut order)
+        .returning(|_, _, _| Box::pin(async { Ok(()) }));
+    mocks
+        .broker
+        .expect_read()
+        .times(1)
+        .in_sequence(&mut order)
+        .returning(|_, _, _| Box::pin(async { Ok(page(EPOCH, 1, 5, &[4, 5], false)) }));
+    let since = Some(Position { epoch: EPOCH, offset: offset(3) });
+    let joined = joining(mocks, since, Access::Anyone).execute().await.unwrap();
+    assert!(joined.recovered);
+    assert_eq!((joined.page.messages.len(), joined.page.reached.offset), (2, offset(5)));
+}
+
+#[tokio::test]
+async fn a_join_whose_log_can_not_be_read_leaves_presence_again() {
+    let mut mocks = Mocks::default();
+    mocks.broker.expect_subscribe().returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));
+    mocks.presence.expect_enter().returning(|_, _, _| Box::pin(async { Ok(()) }));
+    mocks.broker.expect_read().returning(|_, _, _| {
+        Box::pin(async { Err(BrokerError::Unavailable { retry_after: Duration::from_secs(1) }) })
+    });
+    mocks.presence.expect_leave().times(1).returning(|_, _, _| Box::pin(async {}));
+    let since = Some(Position { epoch: EPOCH, offset: offset(3) });
+    let refused = joining(mocks, since, Access::Anyone).execute().await.unwrap_err();
+    assert!(matches!(refused, JoinRefused::Broker(_)));
+}
+
+async fn recover(since: Position, pages: Vec<LogPage>) -> super::recover_room::RecoveredPage {
+    let mut mocks = Mocks::default();
+    let n_pages = pages.len();
+    let pages = std::sync::Mutex::new(pages.into_iter());
+    mocks.broker.expect_read().times(n_pages).returning(move |_, _, _| {
+        let next = pages.lock().unwrap().next().unwrap();
+        Box::pin(async move { Ok(next) })
+    });
+    let services = mocks.services();
+    let policy = policy(Access::Anyone);
+    let call = RecoverRoom { services, room: room(), policy, since, own_hole: false };
+    call.execute().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_position_of_a_lost_epoch_is_read_again_from_the_new_ones_beginning() {
+    // The first read begins behind the client's offset, which means nothing in the new epoch.
+    let since = Position { epoch: OTHER, offset: offset(2) };
+    let pages = vec![page(EPOCH, 1, 4, &[3, 4], false), page(EPOCH, 1, 4, &[1, 2, 3, 4], false)];
+    let recovered = recover(since, pages).await;
+    assert_eq!(recovered.gap.unwrap().reason, GapReason::EpochChanged);
+    assert_eq!(recovered.messages.len(), 4);
+}
+
+#[tokio::test]
+async fn what_the_log_no_longer_keeps_is_named_before_what_it_does() {
+    let since = Position { epoch: EPOCH, offset: offset(2) };
+    let recovered = recover(since, vec![page(EPOCH, 6, 7, &[6, 7], false)]).await;
+    let gap = recovered.gap.unwrap();
+    assert_eq!((gap.from, gap.to, gap.reason), (offset(3), offset(5), GapReason::Retention));
+    assert_eq!(recovered.reached.offset, offset(7));
+}
+
+#[tokio::test]
+async fn a_position_ahead_of_the_log_is_a_gap_and_not_believed() {
+    let since = Position { epoch: EPOCH, offset: offset(9) };
+    let recovered = recover(since, vec![page(EPOCH, 1, 4, &[], false)]).await;
+    assert_eq!(recovered.gap.unwrap().reason, GapReason::UnknownPosition);
+    assert_eq!(recovered.reached.offset, offset(4));
+}
+
+// --- history and presence ---
+
+#[tokio::test]
+async fn history_refuses_a_position_of_another_log() {
+    let mut mocks = Mocks::default();
+    mocks
+        .broker
+        .expect_read()
+        .returning(|_, _, _| Box::pin(async { Ok(page(EPOCH, 1, 4, &[3, 4], false)) }));
+    let call = ReadHistory {
+        services: mocks.services(),
+        who: who(None),
+        room: room(),
+        policy: policy(Access::Anyone),
+        since: Some(Position { epoch: OTHER, offset: offset(2) }),
+        messages_max: 10,
+    };
+    assert_eq!(call.execute().await.unwrap_err(), HistoryRefused::Position);
+}
+
+#[tokio::test]
+async fn presence_that_is_away_is_not_an_empty_room() {
+    let mut mocks = Mocks::default();
+    mocks.presence.expect_list().returning(|_, _| {
+        Box::pin(async { Err(PresenceError::Unavailable { retry_after: Duration::from_secs(1) }) })
+    });
+    let services = mocks.services();
+    let policy = policy(Access::Anyone);
+    let call = ListPresence { services, who: who(None), room: room(), policy };
+    assert!(matches!(call.execute().await, Err(PresenceRefused::Presence(_))));
+}
+
+// --- handlers ---
+
+struct Greets;
+
+#[async_trait::async_trait]
+impl MessageHandler for Greets {
+    fn message_type(&self) -> &str {
+        "greet"
+    }
+
+    fn validate(&self, body: &str) -> Result<(), Refusal> {
+        if body.contains("name") {
+            Ok(())
+        } else {
+            Err(Refusal::new(ErrorCode::InvalidField, "a name is needed").field("name"))
+        }
+    }
+
+    async fn handle(&self, message: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+        let publish = HandlerEffect::Publish {
+            room: room(),
+            data: Bytes::from_static(b"\"hello\""),
+            class: Class::Reliable,
+        };
+        assert!(message.context.get::<u32>("seen").is_some());
+        Ok(vec![publish, HandlerEffect::Join(room())])
+    }
+}
+
+struct Sees;
+
+#[async_trait::async_trait]
+impl Middleware for Sees {
+    async fn process_message(
+        &self,
+        _: &Who,
+        _: Inbound<'_>,
+        context: &mut Context,
+    ) -> Result<(), Refusal> {
+        context.set("seen", 1u32);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_handler_gets_what_middleware_found_and_publishes_under_the_usual_checks() {
+    for (access, allowed) in [(Access::Anyone, true), (Access::Granted, false)] {
+        let mut mocks = Mocks::default();
+        let mut policies = Policies::default();
+        policies.set_namespace("chat", (*policy(access)).clone());
+        mocks.rules.policies = policies;
+        mocks.rules.middleware.push(Arc::new(Sees));
+        mocks.broker.expect_publish().times(usize::from(allowed)).returning(|_, _| {
+            let level = AckLevel::Accepted;
+            Box::pin(
+                async move { Ok(Receipt { epoch: EPOCH, offset: None, duplicate: false, level }) },
+            )
+        });
+        let services = mocks.services();
+        let body = Bytes::from_static(br#"{"type":"greet","name":"x"}"#);
+        let call = HandleMessage { services, who: who(None), handler: Arc::new(Greets), body };
+        match call.execute().await {
+            Ok(left) => assert_eq!((allowed, left), (true, vec![HandlerEffect::Join(room())])),
+            Err(refusal) => {
+                assert_eq!((allowed, refusal.code), (false, ErrorCode::PermissionDenied))
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_its_handler_finds_invalid_is_answered_and_not_handled() {
+    let mut mocks = Mocks::default();
+    mocks.rules.middleware.push(Arc::new(Sees));
+    let services = mocks.services();
+    let body = Bytes::from_static(br#"{"type":"greet"}"#);
+    let call = HandleMessage { services, who: who(None), handler: Arc::new(Greets), body };
+    let refusal = call.execute().await.unwrap_err();
+    assert_eq!(refusal.field.as_deref(), Some("name"));
+}
+
+#[test]
+fn a_type_has_one_handler_and_the_protocols_own_types_have_none() {
+    struct Named(&'static str);
+
+    #[async_trait::async_trait]
+    impl MessageHandler for Named {
+        fn message_type(&self) -> &str {
+            self.0
+        }
+
+        fn validate(&self, _: &str) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        async fn handle(&self, _: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+            Ok(Vec::new())
+        }
+    }
+
+    let mut handlers = HandlerRegistry::default();
+    assert!(handlers.register(Arc::new(Named("roll"))).is_ok());
+    assert!(handlers.register(Arc::new(Named("roll"))).is_err());
+    assert!(handlers.register(Arc::new(Named("publish"))).is_err());
+}

@@ -1,0 +1,48 @@
+//! One HTTP request on a connection of its own.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tests::raw::RawSocket;
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e} in {self:?}"))
+    }
+}
+
+pub(crate) fn get(addr: SocketAddr, path: &str) -> Answer {
+    ask(addr, "GET", path, &[], "")
+}
+
+pub(crate) fn ask(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let mut socket = RawSocket::connect(addr);
+    let own = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let own = own.collect::<String>();
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n{own}\r\n"
+    );
+    // The server may refuse before it has read everything.
+    socket.try_send(&[head.as_bytes(), body.as_bytes()].concat());
+    let head = socket.read_head();
+    let body = String::from_utf8(socket.read_until_closed()).expect("the body is text");
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    Answer { status: status.unwrap_or_else(|| panic!("no status in {head}")), head, body }
+}

@@ -1,0 +1,315 @@
+//! A host for one node in a test: shards, the real in-memory broker, and connections that are
+//! lists of frames.
+//!
+//! Time stands still until a test moves it. Cold calls run at once, in order.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use application::mailbox::Post;
+use application::node::Node;
+use application::ports::outbox::{Batch, Delivered, Outbox};
+use application::ports::{Clock, Entropy, TokenError, TokenVerifier};
+use application::services::{Ports, Rules};
+use application::shard::{Completion, Input, Opening, Shard, Slot};
+use async_trait::async_trait;
+use broker_memory::MemoryBroker;
+use bytes::Bytes;
+use domain::codes::CloseCode;
+use domain::delivery::Class;
+use domain::id::{ClientId, ConnectionId, UserId};
+use domain::policy::{Access, NamespacePolicy, Policies};
+use domain::principal::Principal;
+use domain::retention::Retention;
+use domain::time::{Monotonic, Now, Wall};
+use serde_json::Value;
+
+/// Time that only a test moves.
+#[derive(Debug, Default)]
+pub(crate) struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Now {
+        let ms = self.0.load(Ordering::Relaxed);
+        let wall = Wall::from_millis(1_700_000_000_000 + ms as i64);
+        Now { monotonic: Monotonic::from_millis(ms), wall }
+    }
+}
+
+struct Counting(AtomicU64);
+
+impl Entropy for Counting {
+    fn bits(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// A token is the name of its user; `bad` is none. `until:MS:NAME` ends at that time.
+struct NamedTokens;
+
+#[async_trait]
+impl TokenVerifier for NamedTokens {
+    async fn verify(&self, token: &str, _: Wall) -> Result<Principal, TokenError> {
+        let (expires_at, name) = match token.strip_prefix("until:") {
+            Some(rest) => {
+                let (ms, name) = rest.split_once(':').ok_or(TokenError::Malformed)?;
+                let ms: i64 = ms.parse().map_err(|_| TokenError::Malformed)?;
+                (Some(Wall::from_millis(1_700_000_000_000 + ms)), name)
+            }
+            None => (None, token),
+        };
+        if name == "bad" {
+            return Err(TokenError::Signature);
+        }
+        let user = UserId::parse(name).map_err(|_| TokenError::Malformed)?;
+        Ok(Principal { user: Some(user), expires_at, ..Principal::default() })
+    }
+}
+
+/// What a connection got.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    pub(crate) frames: Vec<Value>,
+    /// How many writes the frames came in.
+    pub(crate) writes: usize,
+    pub(crate) closed: Option<CloseCode>,
+    pub(crate) reading: bool,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: BTreeMap<Slot, Line>,
+    /// Refuses everything, as a full queue does.
+    stuck: Vec<Slot>,
+}
+
+impl Outbox for Lines {
+    fn frame(&mut self, message: &[u8]) -> Bytes {
+        let mut line = message.to_vec();
+        line.push(b'\n');
+        line.into()
+    }
+
+    fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered {
+        if self.stuck.contains(&to) {
+            return Delivered::Refused;
+        }
+        let Some(line) = self.lines.get_mut(&to) else { return Delivered::Gone };
+        line.writes += 1;
+        read_frames(batch.joined, &mut line.frames);
+        Delivered::Taken
+    }
+
+    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+        if let Some(line) = self.lines.get_mut(&to) {
+            read_frames(&last, &mut line.frames);
+            line.closed = Some(code);
+        }
+    }
+
+    fn set_reading(&mut self, of: Slot, reading: bool) {
+        if let Some(line) = self.lines.get_mut(&of) {
+            line.reading = reading;
+        }
+    }
+
+    fn queued_bytes(&self, _: Slot) -> usize {
+        0
+    }
+}
+
+fn read_frames(bytes: &[u8], frames: &mut Vec<Value>) {
+    for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+        frames.push(serde_json::from_slice(line).expect("the server sends JSON"));
+    }
+}
+
+/// One node with one shard.
+pub(crate) struct Host {
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) broker: Arc<MemoryBroker>,
+    _node: Node,
+    pub(crate) shard: Shard,
+    lines: Lines,
+    post: Post,
+    /// Held back by a test that wants to see what happens before a call ends.
+    pub(crate) hold_calls: bool,
+    held: Vec<application::shard::ColdCall>,
+}
+
+/// A namespace where everyone may do everything.
+pub(crate) fn open_policy() -> NamespacePolicy {
+    NamespacePolicy {
+        subscribe: Access::Anyone,
+        publish: Access::Anyone,
+        presence: Access::Anyone,
+        history: Access::Anyone,
+        presence_listed: true,
+        retention: Retention::default(),
+        default_class: Class::Reliable,
+        durable: false,
+        members_max: 1_000,
+    }
+}
+
+/// Rules that let everyone into `public:*`.
+pub(crate) fn open_rules() -> Rules {
+    let mut policies = Policies::default();
+    policies.set_namespace("public", open_policy());
+    let mut rules = Rules { policies, allow_anonymous: true, ..Rules::default() };
+    rules.limits.commands = domain::rate_limit::Rate::new(0, 0);
+    rules
+}
+
+impl Host {
+    pub(crate) fn new(rules: Rules) -> Self {
+        let clock = Arc::new(TestClock::default());
+        let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU64::new(0)));
+        let broker =
+            MemoryBroker::build(broker_memory::Config::default(), Arc::clone(&entropy), None);
+        let ports = Ports {
+            broker: Arc::clone(&broker) as _,
+            presence: Arc::clone(&broker) as _,
+            token_verifier: Arc::new(NamedTokens),
+            clock: Arc::clone(&clock) as _,
+            entropy,
+        };
+        let node = Node::build(ports, rules, 1);
+        let shard = Node::shard(node.services(), &node.mailboxes()[0]);
+        let (lines, post) = (Lines::default(), Post::default());
+        Self { clock, broker, _node: node, shard, lines, post, hold_calls: false, held: Vec::new() }
+    }
+
+    pub(crate) fn connect(&mut self, token: Option<&str>) -> Slot {
+        let slot = self.shard.reserve();
+        self.lines.lines.insert(slot, Line { reading: true, ..Line::default() });
+        let connection = ConnectionId::from_bits(1_000 + u64::from(slot.index));
+        let opening = Opening {
+            connection,
+            client: ClientId::parse("client").unwrap(),
+            token: token.map(str::to_owned),
+            conflicting_tokens: false,
+        };
+        self.give(Input::Opened(slot, opening));
+        slot
+    }
+
+    /// Connects and joins a room.
+    pub(crate) fn member(&mut self, room: &str) -> Slot {
+        let slot = self.connect(None);
+        self.say(slot, &format!(r#"{{"type":"subscribe","id":1,"room":"{room}"}}"#));
+        self.line(slot);
+        slot
+    }
+
+    pub(crate) fn say(&mut self, slot: Slot, text: &str) {
+        self.give(Input::Text(slot, text));
+        self.settle();
+    }
+
+    /// Like `say`, but what it causes waits for `settle`.
+    pub(crate) fn say_only(&mut self, slot: Slot, text: &str) {
+        self.give(Input::Text(slot, text));
+    }
+
+    pub(crate) fn drop_line(&mut self, slot: Slot) {
+        self.lines.lines.remove(&slot);
+        self.give(Input::Closed(slot, CloseCode::GoingAway));
+        self.settle();
+    }
+
+    pub(crate) fn stick(&mut self, slot: Slot) {
+        self.lines.stuck.push(slot);
+    }
+
+    pub(crate) fn give(&mut self, input: Input<'_>) {
+        let now = self.clock.now();
+        self.shard.handle(input, now, &mut self.lines);
+        self.run_calls();
+    }
+
+    fn run_calls(&mut self) {
+        while let Some(call) = self.shard.poll_call() {
+            if self.hold_calls {
+                self.held.push(call);
+                continue;
+            }
+            let outcome = ready(call.future);
+            let completion = Completion { tag: call.tag, outcome };
+            let now = self.clock.now();
+            self.shard.handle(Input::Completed(completion), now, &mut self.lines);
+        }
+    }
+
+    /// Runs what was held back.
+    pub(crate) fn release_calls(&mut self) {
+        self.hold_calls = false;
+        for call in std::mem::take(&mut self.held) {
+            let outcome = ready(call.future);
+            self.give(Input::Completed(Completion { tag: call.tag, outcome }));
+        }
+    }
+
+    /// Takes mail and sends until nothing is left to do.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            for order in self.shard.mailbox().take_orders() {
+                self.give(Input::Order(order));
+            }
+            let mut post = std::mem::take(&mut self.post);
+            self.shard.mailbox().take(&mut post);
+            let idle = post.mail.is_empty() && post.holes.is_empty();
+            if !idle {
+                self.give(Input::Mail(&mut post));
+            }
+            self.post = post;
+            while self.shard.has_backlog() {
+                self.give(Input::Continue);
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
+        let until = self.clock.0.load(Ordering::Relaxed) + ms;
+        while let Some(at) = self.shard.next_deadline().filter(|at| at.as_millis() <= until) {
+            self.clock.0.fetch_max(at.as_millis(), Ordering::Relaxed);
+            self.give(Input::Tick);
+            self.settle();
+        }
+        self.clock.0.store(until, Ordering::Relaxed);
+    }
+
+    /// What a connection got since the last look.
+    pub(crate) fn line(&mut self, slot: Slot) -> Line {
+        let line = self.lines.lines.entry(slot).or_default();
+        let fresh = Line { reading: line.reading, closed: line.closed, ..Line::default() };
+        std::mem::replace(line, fresh)
+    }
+
+    pub(crate) fn frames(&mut self, slot: Slot) -> Vec<Value> {
+        self.line(slot).frames
+    }
+}
+
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..1_000 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+    }
+    panic!("a cold call over memory does not wait");
+}
+
+/// The `type`s of frames, for short assertions.
+pub(crate) fn types(frames: &[Value]) -> Vec<&str> {
+    frames.iter().map(|frame| frame["type"].as_str().unwrap_or("?")).collect()
+}
