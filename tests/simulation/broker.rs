@@ -41,6 +41,8 @@ pub(crate) struct Subscriber {
     token: SubscriptionToken,
     /// When its latest notification arrives: the next must not overtake it.
     arrives_ms: u64,
+    /// Since when there is one without a break.
+    pub(crate) began_ms: u64,
 }
 
 #[derive(Debug)]
@@ -241,6 +243,17 @@ impl Core {
         }
     }
 
+    /// Whether mail is the rest of a subscription that has ended. With a position it may arrive
+    /// all the same; without one nobody could tell it from news.
+    pub(crate) fn is_left_over(&self, mailbox: u64, mail: &Mail) -> bool {
+        let Mail::Publication(published) = mail else { return false };
+        let Publication { room, offset, at, .. } = &published.publication;
+        let subscriber = self.rooms.get(room).and_then(|room| room.subscribers.get(&mailbox));
+        let began_ms = subscriber.map_or(u64::MAX, |subscriber| subscriber.began_ms);
+        let sent_ms = (at.as_millis() - WALL_START_MS).cast_unsigned();
+        offset.is_none() && sent_ms < began_ms
+    }
+
     pub(crate) fn wall(&self) -> Wall {
         Wall::from_millis(WALL_START_MS + i64::try_from(self.now_ms).unwrap_or(0))
     }
@@ -291,10 +304,11 @@ impl Broker for SimBroker {
                 core.counts.fault(Fault::SubscribeRefused);
                 return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
             }
+            let began_ms = core.now_ms;
             let room = core.rooms.get_mut(room).expect("all rooms are known");
             let bounds = room.bounds();
             let latest = room.latest.iter().map(|(_, published)| Arc::clone(published)).collect();
-            let fresh = Subscriber { token, arrives_ms: 0 };
+            let fresh = Subscriber { token, arrives_ms: 0, began_ms };
             let subscriber = room.subscribers.entry(mailbox.id()).or_insert(fresh);
             subscriber.token = subscriber.token.max(token);
             RoomTop { bounds, latest }

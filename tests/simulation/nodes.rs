@@ -221,6 +221,9 @@ impl World {
     /// Mail arrives, unless the node is gone.
     pub(crate) fn mail(&mut self, mailbox: u64, mail: Mail) {
         let Some((node, shard)) = self.mailboxes.get(&mailbox).copied() else { return };
+        if self.core.lock().is_left_over(mailbox, &mail) {
+            return;
+        }
         let sim = &mut self.nodes[node].shards[shard];
         if sim.n_mail >= self.rules.limits.mailbox_publications_max {
             sim.overflowed = true;

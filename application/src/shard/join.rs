@@ -221,7 +221,7 @@ impl Shard {
                     self.give_held(joiner.slot, (key, &slice.id, level), &published, host);
                 }
             }
-            self.answer_passed(joiner.slot, key, &slice, host);
+            is_behind |= self.answer_passed(joiner.slot, key, &slice, host);
             let place = slice.members.len() as u32;
             slice.members.push(Member {
                 slot: joiner.slot,
@@ -241,15 +241,21 @@ impl Shard {
             let tag = JoinTag { key, room: room.clone(), token, listed };
             self.read_page(slot, tag, reached, true);
         }
-        if is_behind {
+        if is_behind && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none()) {
             self.start_fill(key);
         }
     }
 
     /// Gives a new member the acknowledgements whose messages it has got in a page, or was told
-    /// that they are lost.
-    fn answer_passed(&mut self, slot: Slot, key: RoomKey, slice: &RoomSlice, host: &mut Host<'_>) {
-        let Some(entry) = self.table.get_mut(slot) else { return };
+    /// that they are lost. Answers whether the slice has to ask the log about others.
+    fn answer_passed(
+        &mut self,
+        slot: Slot,
+        key: RoomKey,
+        slice: &RoomSlice,
+        host: &mut Host<'_>,
+    ) -> bool {
+        let Some(entry) = self.table.get_mut(slot) else { return false };
         let passed = |echo: &Echo| echo.room == key && slice.has_passed(echo.position);
         let answered: SmallVec<[Echo; 2]> = entry.echoes.iter().copied().filter(passed).collect();
         entry.echoes.retain(|echo| !passed(echo));
@@ -259,6 +265,8 @@ impl Shard {
             let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
             self.acknowledge(slot, echo.command, &slice.id, &receipt, host);
         }
+        let Some(entry) = self.table.get(slot) else { return false };
+        entry.echoes.iter().any(|echo| echo.room == key && slice.is_foreign(echo.position))
     }
 
     pub(super) fn unsubscribe(

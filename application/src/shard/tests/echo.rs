@@ -105,3 +105,25 @@ fn an_ack_waits_while_its_publisher_joins_and_comes_where_the_message_would() {
     bench.mail(&[message(OLD, 6, None), message(OLD, 7, None), message(OLD, 8, silent(2, 7))]);
     assert_eq!(bench.heard(joiner), ["message 1/7", "ack 1/8"]);
 }
+
+#[test]
+fn a_joiner_learns_of_its_publish_in_an_epoch_that_came_and_went_unseen_too() {
+    let mut bench = Bench::new();
+    let _member = bench.member(at(OLD, 5));
+    let joiner = bench.open();
+    bench.say(joiner, r#"{"type":"subscribe","id":1,"room":"ROOM"}"#);
+    let call = bench.call();
+    bench.end(call, Bench::joined(at(OLD, 6), page(Vec::new(), at(OLD, 6))));
+    let call = bench.publish(joiner, 7);
+    bench.end(call, Bench::published(at(NEW, 1)));
+    let third = Epoch::from_bits(3);
+    let lost = gap(third, 1, 0, GapReason::EpochChanged);
+    let read = || RecoveredPage { gap: Some(lost), ..page(Vec::new(), at(third, 0)) };
+    let fill = bench.call();
+    bench.end(fill, Outcome::Filled(Ok(read())));
+    let again = bench.call();
+    bench.end(again, Outcome::Paged(Ok(read())));
+    let fill = bench.call();
+    bench.end(fill, Outcome::Filled(Ok(page(Vec::new(), at(third, 0)))));
+    assert_eq!(bench.heard(joiner)[2..], ["gap 3/0", "page 3/0", "ack 2/1"]);
+}
