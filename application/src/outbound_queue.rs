@@ -53,11 +53,13 @@ impl OutboundQueue {
     /// # Errors
     /// [`QueueFull`] when the connection has to end.
     pub fn push(&mut self, frame: Frame, bytes_max: usize) -> Result<(), QueueFull> {
+        if frame.class == Class::Latest {
+            self.remove_older(&frame);
+        }
         match decide_slow(frame.class, self.bytes, frame.bytes.len(), bytes_max) {
             SlowDecision::Drop => return Ok(()),
             SlowDecision::Close => return Err(QueueFull),
-            SlowDecision::Replace => self.remove_older(&frame),
-            SlowDecision::Queue => {}
+            SlowDecision::Queue | SlowDecision::Replace => {}
         }
         self.bytes += frame.bytes.len();
         self.waiting.push_back(frame);
@@ -147,6 +149,16 @@ mod tests {
         queue.push(frame(Class::Latest, Some("b"), b"b1"), 100).unwrap();
         queue.push(frame(Class::Latest, Some("a"), b"a2"), 100).unwrap();
         assert_eq!(drain(&mut queue, 100), b"b1a2");
+    }
+
+    #[test]
+    fn a_newer_latest_fits_where_the_one_it_replaces_stood_and_else_ends_the_connection() {
+        let mut queue = OutboundQueue::default();
+        queue.push(frame(Class::Reliable, None, b"12345678"), 10).unwrap();
+        queue.push(frame(Class::Latest, Some("a"), b"a1"), 10).unwrap();
+        assert_eq!(queue.push(frame(Class::Latest, Some("a"), b"a2"), 10), Ok(()));
+        assert_eq!(queue.push(frame(Class::Latest, Some("b"), b"b1"), 10), Err(QueueFull));
+        assert_eq!(drain(&mut queue, 100), b"12345678a2");
     }
 
     #[test]

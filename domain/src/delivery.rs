@@ -43,7 +43,7 @@ impl Class {
 pub enum SlowDecision {
     /// Put it behind what waits.
     Queue,
-    /// Drop what waits under the same key, then put it behind.
+    /// Put it behind; what waited under the same key has been dropped.
     Replace,
     /// Drop this message; the client was told that its class may be.
     Drop,
@@ -51,8 +51,8 @@ pub enum SlowDecision {
     Close,
 }
 
-/// Decides by class and size. `queued_bytes` waits already, `message_bytes` comes, and the queue
-/// never grows above `bytes_max`. Droppable messages give way once half of it is used, so that
+/// Decides by class and size. `queued_bytes` waits already (without what a `latest` message
+/// replaces), `message_bytes` comes, and the queue never grows above `bytes_max`. Droppable messages give way once half of it is used, so that
 /// what must arrive has room.
 #[must_use]
 pub const fn decide_slow(
@@ -64,9 +64,10 @@ pub const fn decide_slow(
     let total = queued_bytes.saturating_add(message_bytes);
     match class {
         Class::Droppable if total > bytes_max / 2 => SlowDecision::Drop,
-        Class::Latest if total > bytes_max => SlowDecision::Drop,
+        // Dropping the newest value would leave the client with an old one for as long as nothing
+        // new comes; when it comes back it gets the newest with `subscribed`.
+        Class::Latest | Class::Reliable if total > bytes_max => SlowDecision::Close,
         Class::Latest => SlowDecision::Replace,
-        Class::Reliable if total > bytes_max => SlowDecision::Close,
         Class::Reliable | Class::Droppable => SlowDecision::Queue,
     }
 }
@@ -83,6 +84,7 @@ mod tests {
         assert_eq!(decide_slow(Class::Latest, 41, 10, 100), SlowDecision::Replace);
         assert_eq!(decide_slow(Class::Reliable, 90, 10, 100), SlowDecision::Queue);
         assert_eq!(decide_slow(Class::Reliable, 91, 10, 100), SlowDecision::Close);
+        assert_eq!(decide_slow(Class::Latest, 91, 10, 100), SlowDecision::Close);
     }
 
     proptest! {
