@@ -1,11 +1,14 @@
-//! How many connections each user has on this node.
+//! How many connections each user has on this node, and how many members each room.
 //!
-//! Locked when a connection is authenticated and when it ends, never per message.
+//! Locked when a connection is authenticated and when it ends, and when a shard gets its first
+//! member of a room and loses its last; never per message.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::id::UserId;
+use domain::room::RoomId;
 
 /// The user has as many connections as allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,6 +19,43 @@ pub struct TooManyConnections;
 #[derive(Debug, Default)]
 pub struct Directory {
     users: Mutex<BTreeMap<UserId, u32>>,
+    rooms: Mutex<BTreeMap<RoomId, Arc<AtomicU32>>>,
+}
+
+/// The members of one room over all shards, as one shard sees them; letting go of it when the
+/// shard has no members left forgets the room.
+#[derive(Debug)]
+pub struct Seats {
+    directory: Arc<Directory>,
+    room: RoomId,
+    taken: Arc<AtomicU32>,
+}
+
+impl Seats {
+    /// Takes a seat, unless `seats_max` are taken. Says whether it did.
+    #[must_use]
+    pub fn take(&self, seats_max: u32) -> bool {
+        let taken = self.taken.fetch_add(1, Ordering::AcqRel);
+        if taken >= seats_max {
+            self.give_back();
+        }
+        taken < seats_max
+    }
+
+    /// Gives a seat back that was taken.
+    pub fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Seats {
+    fn drop(&mut self) {
+        let mut rooms = self.directory.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's own and this one: no other shard has members.
+        if Arc::strong_count(&self.taken) == 2 {
+            rooms.remove(&self.room);
+        }
+    }
 }
 
 /// One admitted connection; letting go of it makes room for another.
@@ -45,6 +85,14 @@ impl Directory {
         Ok(Admission { directory: Arc::clone(self), user: user.clone() })
     }
 
+    /// The seats of a room.
+    #[must_use]
+    pub fn seats(self: &Arc<Self>, room: &RoomId) -> Seats {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = Arc::clone(rooms.entry(room.clone()).or_default());
+        Seats { directory: Arc::clone(self), room: room.clone(), taken }
+    }
+
     /// How many connections a user has.
     #[must_use]
     pub fn connections_of(&self, user: &UserId) -> u32 {
@@ -72,6 +120,20 @@ impl Drop for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_seats_of_a_room_are_shared_and_forgotten_with_the_last_shard() {
+        let directory = Arc::new(Directory::default());
+        let room = RoomId::parse("public:a").unwrap();
+        let (one, other) = (directory.seats(&room), directory.seats(&room));
+        assert!(one.take(2) && other.take(2) && !one.take(2));
+        other.give_back();
+        assert!(one.take(2));
+        drop(one);
+        assert!(!other.take(2));
+        drop(other);
+        assert!(directory.rooms.lock().unwrap().is_empty());
+    }
 
     #[test]
     fn a_place_is_free_again_once_a_connection_is_let_go() {

@@ -12,6 +12,7 @@ pub mod mailbox;
 pub mod node;
 pub mod origin;
 pub mod outbound_queue;
+pub mod planted;
 pub mod ports;
 pub mod published;
 pub mod refusal;

@@ -31,6 +31,10 @@ pub struct Limits {
     pub page_messages_max: u32,
     /// The most bytes of data in one page of recovery or history; at least one message comes.
     pub page_bytes_max: usize,
+    /// The most messages in one answer to `history`; a client that asks for more gets this many.
+    pub history_messages_max: u32,
+    /// The most bytes of presence data; above it `too_large`.
+    pub metadata_bytes_max: usize,
     /// The most members in one presence list; `total` tells how many there are.
     pub presence_list_max: usize,
     /// The most connections of one user on this node; above it 3506.
@@ -63,6 +67,8 @@ impl Default for Limits {
             held_bytes_max: 256 << 10,
             page_messages_max: 100,
             page_bytes_max: 512 << 10,
+            history_messages_max: 1_000,
+            metadata_bytes_max: 4 << 10,
             presence_list_max: 1_000,
             connections_per_user_max: 5,
             commands: Rate::new(200, 400),

@@ -14,8 +14,8 @@ use crate::time::{Monotonic, Now, Wall};
 pub struct Timing {
     /// From the upgrade to a valid `connect`.
     pub authentication_timeout: Duration,
-    /// After this long with nothing sent the server pings; after twice as long with nothing
-    /// heard it closes.
+    /// After this long with nothing sent or nothing heard the server pings; after twice as long
+    /// with nothing heard it closes.
     pub heartbeat_interval: Duration,
     /// How long before its token's end a client is told.
     pub expiry_notice: Duration,
@@ -69,6 +69,8 @@ pub enum Effect {
 pub struct Connection {
     phase: Phase,
     heard_at: Monotonic,
+    /// Whether it was pinged since: only who was asked can be missed.
+    pinged: bool,
     /// When the machine asked to be looked at again; a visit much later means a pause of the
     /// whole process, in which nobody could be heard.
     visit_due: Monotonic,
@@ -84,6 +86,7 @@ impl Connection {
         Self {
             phase: Phase::Opening { deadline },
             heard_at: now.monotonic,
+            pinged: false,
             visit_due: deadline,
             expires_at: None,
             expiry_told: false,
@@ -100,7 +103,7 @@ impl Connection {
     pub fn opened(&mut self, now: Now, expires_at: Option<Wall>, timing: &Timing) -> Monotonic {
         if matches!(self.phase, Phase::Opening { .. }) {
             self.phase = Phase::Open;
-            self.heard_at = now.monotonic;
+            self.heard(now.monotonic);
         }
         self.renewed(now, expires_at, timing)
     }
@@ -116,6 +119,7 @@ impl Connection {
     /// A frame came.
     pub const fn heard(&mut self, now: Monotonic) {
         self.heard_at = now;
+        self.pinged = false;
     }
 
     /// It was told to come back later and is closed at `until`. Answers when to visit.
@@ -178,12 +182,18 @@ impl Connection {
         if now.monotonic.since(self.visit_due) >= interval {
             // The process slept (suspend, stop, starvation): ping first, judge later.
             self.heard_at = now.monotonic.max(self.heard_at);
+            self.pinged = true;
             return Some(Effect::Ping);
         }
-        if now.monotonic.since(self.heard_at) >= interval * 2 {
+        let silence = now.monotonic.since(self.heard_at);
+        if silence >= interval * 2 {
             return Some(Effect::Close(CloseCode::NoPong));
         }
-        (now.monotonic.since(sent_at) >= interval).then_some(Effect::Ping)
+        // Who only listens says nothing until asked, however much is sent.
+        let asks =
+            now.monotonic.since(sent_at) >= interval || (silence >= interval && !self.pinged);
+        self.pinged |= asks;
+        asks.then_some(Effect::Ping)
     }
 
     fn next_visit(&self, now: Now, sent_at: Monotonic, timing: &Timing) -> Monotonic {
@@ -193,7 +203,8 @@ impl Connection {
             Phase::Closed(_) => Monotonic::from_millis(u64::MAX),
             Phase::Open => {
                 let ping = sent_at.after(timing.heartbeat_interval);
-                let silence = self.heard_at.after(timing.heartbeat_interval * 2);
+                let patience = if self.pinged { 2 } else { 1 };
+                let silence = self.heard_at.after(timing.heartbeat_interval * patience);
                 let heartbeat = ping.min(silence);
                 let Some(expires_at) = self.expires_at else { return heartbeat };
                 let wait = if self.expiry_told {
@@ -249,12 +260,30 @@ mod tests {
     }
 
     #[test]
-    fn any_frame_counts_as_life_and_traffic_out_spares_the_ping() {
+    fn any_frame_counts_as_life_and_traffic_both_ways_spares_the_ping() {
         let timing = Timing::default();
         let mut connection = open();
         connection.heard(at(20_000).monotonic);
         let (effect, next) = connection.visit(at(INTERVAL_MS), at(24_000).monotonic, &timing);
-        assert_eq!((effect, next), (None, Monotonic::from_millis(49_000)));
+        assert_eq!((effect, next), (None, Monotonic::from_millis(45_000)));
+    }
+
+    #[test]
+    fn who_only_listens_is_asked_before_it_is_missed_however_much_is_sent() {
+        let timing = Timing::default();
+        let mut connection = open();
+        let (mut pings, mut next) = (0, Monotonic::from_millis(INTERVAL_MS));
+        while next < at(10 * INTERVAL_MS).monotonic {
+            let busy = Monotonic::from_millis(next.as_millis() - 10);
+            let (effect, after) = connection.visit(at(next.as_millis()), busy, &timing);
+            assert!(matches!(effect, None | Some(Effect::Ping)), "{effect:?} at {next:?}");
+            if effect.is_some() {
+                pings += 1;
+                connection.heard(Monotonic::from_millis(next.as_millis() + 1));
+            }
+            next = after;
+        }
+        assert!((8..=10).contains(&pings), "{pings}");
     }
 
     #[test]

@@ -1,1 +1,168 @@
-//! simulation
+//! The simulation: the real application on nodes, a broker, a network and clients that are all
+//! made of numbers drawn from a seed.
+//!
+//! A seed is a story of 50 to 200 acts and several faults in virtual time; the checker reads every
+//! frame that a client gets. A seed that fails prints the command that tells its story again.
+//! Nothing here may depend on a clock, a thread or anything else that a seed does not decide.
+//!
+//! Suggested reading order: [`story`], [`checker`], [`hearing`], [`client`], [`world`], [`nodes`],
+//! [`links`], [`broker`], [`ports`], [`storm`], [`faults`].
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test may stop where it stands; its helpers are outside #[test] functions"
+)]
+
+mod broker;
+mod checker;
+mod client;
+mod faults;
+mod hearing;
+mod links;
+mod nodes;
+mod ports;
+mod rng;
+mod storm;
+mod story;
+mod world;
+
+use std::env;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use application::planted::{self, Mistake};
+
+use crate::faults::Counts;
+use crate::story::Report;
+
+const SENTENCE: &str = "every_seed_keeps_every_promise";
+const SEEDS: u64 = 2_000;
+const SEEDS_FULL: u64 = 20_000;
+const THREADS: u64 = 2;
+/// A story without faults proves little.
+const FAULTS_MIN: u64 = 3;
+
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
+
+fn check(seed: u64, report: &Report) -> Result<(), String> {
+    let Some(violation) = &report.violation else {
+        let fired = report.counts.faults_fired();
+        let few = format!("seed {seed} has only {fired} faults");
+        return if fired < FAULTS_MIN { Err(few) } else { Ok(()) };
+    };
+    Err(format!(
+        "seed {seed} breaks {}: {}\n  again: ROOMKEEPER_SIM_SEED={seed} cargo test -p tests \
+         --test simulation -- {SENTENCE} --nocapture",
+        violation.invariant, violation.text
+    ))
+}
+
+/// Runs seeds from 0 on, on a few threads. Answers the sum and the lowest failures.
+fn run_seeds(n_seeds: u64) -> (Counts, Vec<String>) {
+    let next = AtomicU64::new(0);
+    let worker = || {
+        let (mut counts, mut failures) = (Counts::default(), Vec::new());
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= n_seeds || failures.len() >= 5 {
+                return (counts, failures);
+            }
+            let report = story::run(seed, false);
+            counts.add(&report.counts);
+            failures.extend(check(seed, &report).err().map(|text| (seed, text)));
+        }
+    };
+    let parts = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().map(|t| t.join().expect("no seed panics")).collect::<Vec<_>>()
+    });
+    let (mut counts, mut failures) = (Counts::default(), Vec::new());
+    for (part, failed) in parts {
+        counts.add(&part);
+        failures.extend(failed);
+    }
+    failures.sort();
+    (counts, failures.into_iter().map(|(_, text)| text).collect())
+}
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    if let Some(seed) = number("ROOMKEEPER_SIM_SEED") {
+        let report = story::run(seed, true);
+        eprintln!("{}", report.counts);
+        check(seed, &report).unwrap_or_else(|text| panic!("{text}"));
+        return;
+    }
+    let full = env::var("ROOMKEEPER_TESTS").is_ok_and(|which| which == "full");
+    let usual = if full { SEEDS_FULL } else { SEEDS };
+    let n_seeds = number("ROOMKEEPER_SIM_SEEDS").unwrap_or(usual);
+    let start = Instant::now();
+    let (counts, failures) = run_seeds(n_seeds);
+    let seconds = start.elapsed().as_secs_f64();
+    let each_ms = seconds * 1_000.0 * THREADS as f64 / n_seeds as f64;
+    eprintln!("{n_seeds} seeds in {seconds:.1} s, {each_ms:.2} ms each\n{counts}");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    // Few seeds can't fire everything.
+    if n_seeds >= SEEDS {
+        assert_eq!(counts.zeros(), Vec::<&str>::new(), "these never happened");
+    }
+}
+
+/// How many seeds a planted mistake may take to be found.
+const SEEDS_TO_FIND: u64 = 400;
+
+/// Makes one mistake until a seed finds it. Answers which invariant broke.
+fn find(mistake: Mistake) -> (u64, &'static str) {
+    planted::plant(Some(mistake));
+    let found = (0..SEEDS_TO_FIND).find_map(|seed| {
+        let violation = story::run(seed, false).violation?;
+        Some((seed, violation.invariant))
+    });
+    planted::plant(None);
+    found.unwrap_or_else(|| panic!("{mistake:?} is not found within {SEEDS_TO_FIND} seeds"))
+}
+
+#[test]
+fn a_hole_that_is_ignored_is_found() {
+    assert_eq!(find(Mistake::HoleIgnored).1, "I1");
+}
+
+#[test]
+fn a_joiner_that_gets_a_message_twice_is_found() {
+    assert_eq!(find(Mistake::HeldNotTrimmed).1, "I2");
+}
+
+#[test]
+fn a_joiner_that_becomes_live_over_a_hole_is_found() {
+    assert_eq!(find(Mistake::JoinedOverHole).1, "I1");
+}
+
+#[test]
+fn a_recovery_that_hides_a_lost_log_is_found() {
+    assert_eq!(find(Mistake::LostLogHidden).1, "I7");
+}
+
+#[test]
+fn a_ghost_in_presence_is_found() {
+    assert_eq!(find(Mistake::GhostOfJoin).1, "I9");
+}
+
+#[test]
+fn an_ack_that_does_not_wait_for_its_place_is_found() {
+    assert!(find(Mistake::AckTooEarly).1.starts_with("I3"));
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    for seed in 0..20 {
+        assert_eq!(story::run(seed, false).hash, story::run(seed, false).hash, "seed {seed}");
+    }
+    assert_ne!(story::run(1, false).hash, story::run(2, false).hash);
+}

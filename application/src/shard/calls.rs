@@ -87,6 +87,8 @@ pub enum Outcome {
     Paged(Result<RecoveredPage, BrokerError>),
     /// Of reading what fills a hole.
     Filled(Result<RecoveredPage, BrokerError>),
+    /// Of a look at a room's position.
+    Looked(Result<RecoveredPage, BrokerError>),
     /// Of a publish.
     Published {
         /// The broker's answer.

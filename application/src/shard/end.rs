@@ -104,7 +104,7 @@ impl Shard {
     pub(super) fn leave_if_idle(&mut self, slot: Slot, host: &mut Host<'_>) {
         let Some(entry) = self.table.get(slot) else { return };
         let waits = entry.echoes.iter().any(|echo| !echo.acknowledged);
-        if entry.leaving && !entry.busy && entry.inbox.is_none() && !waits {
+        if entry.leaving && !entry.is_busy() && entry.inbox.is_none() && !waits {
             let code = CloseCode::ServiceRestart;
             host.outbox.close(slot, bytes::Bytes::new(), code);
             self.forget(slot, code, host);

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use domain::delivery::Class;
+use domain::message::Publication;
+use domain::policy::AckLevel;
 use domain::position::Position;
 use domain::presence::PresenceEvent;
 use domain::protocol::ServerFrame;
@@ -17,6 +19,7 @@ use super::rooms::{Item, RoomKey, RoomSlice, Silent, VACATED, Walk};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::mailbox::{Mail, Post};
+use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
 use crate::ports::outbox::{Batch, Frame};
 use crate::published::{Published, WireFormat};
@@ -49,11 +52,18 @@ impl Shard {
             let epoch = published.publication.epoch;
             match slice.seen {
                 Some(seen) if seen.epoch == epoch && offset <= seen.offset => return,
+                Some(seen) if seen.epoch == epoch && is_planted(Mistake::HoleIgnored) => {
+                    slice.see(Position { epoch, offset });
+                }
                 Some(seen) if seen.epoch != epoch || seen.offset.next() != Some(offset) => {
                     self.start_fill(key);
-                    return self.accept(key, published, host);
+                    self.accept(key, published, host);
+                    if let Some(held) = self.rooms.get_mut(key).and_then(|s| s.fill.as_mut()) {
+                        held.n_before_read = held.publications.len();
+                    }
+                    return;
                 }
-                _ => slice.seen = Some(Position { epoch, offset }),
+                _ => slice.see(Position { epoch, offset }),
             }
         }
         self.admit(key, &published, host);
@@ -62,7 +72,7 @@ impl Shard {
     /// Puts a publication on its way to everyone in the room.
     pub(super) fn admit(&mut self, key: RoomKey, published: &Arc<Published>, host: &mut Host<'_>) {
         let held_max = self.services.rules.limits.held_bytes_max;
-        let silent = self.silent(published);
+        let silent = self.silent(key, published).into_iter().collect();
         let Some(slice) = self.rooms.get_mut(key) else { return };
         for joiner in &mut slice.joiners {
             joiner.held.push(published, held_max);
@@ -78,12 +88,20 @@ impl Shard {
         }
     }
 
-    /// Who of this shard sent it and does not want it back.
-    fn silent(&self, published: &Published) -> Option<Silent> {
-        let origin = published.publication.origin.filter(|origin| !origin.echo)?;
-        let slot = self.table.slot_of(origin.connection)?;
-        let offset = published.publication.offset;
-        Some(Silent { slot, offset, command: origin.command })
+    /// Who of this shard sent it and does not want it back. A log may not keep where a message
+    /// came from; then only who waits for its place is known.
+    fn silent(&self, key: RoomKey, published: &Published) -> Option<Silent> {
+        let Publication { epoch, offset, origin, sender, .. } = &published.publication;
+        let position = offset.map(|offset| Position { epoch: *epoch, offset });
+        if let Some(origin) = origin {
+            let slot = self.table.slot_of(origin.connection)?;
+            let silent = Silent { slot, position, command: origin.command, behind: false };
+            return (!origin.echo).then_some(silent);
+        }
+        let slot = self.table.slot_of(sender.connection?)?;
+        let mut echoes = self.table.get(slot)?.echoes.iter();
+        let echo = echoes.find(|e| e.room == key && Some(e.position) == position)?;
+        Some(Silent { slot, position, command: echo.command, behind: false })
     }
 
     fn accept_presence(&mut self, room: &RoomId, event: &PresenceEvent, host: &mut Host<'_>) {
@@ -96,13 +114,13 @@ impl Shard {
         }
         let bytes = self.encode(&ServerFrame::PresenceEvent { room, event }, host);
         let waiting: SmallVec<[Slot; 4]> = self.rooms.get(key).map_or_else(SmallVec::new, |s| {
-            s.joiners.iter().filter(|j| j.presence && j.reached.is_some()).map(|j| j.slot).collect()
+            s.joiners.iter().filter(|j| j.presence && j.told).map(|j| j.slot).collect()
         });
         for slot in waiting {
             self.give(slot, bytes.clone(), host);
         }
         let frame = Frame { bytes, class: Class::Reliable, key: None };
-        self.enqueue(key, Item { frame, for_followers: true, silent: None });
+        self.enqueue(key, Item { frame, for_followers: true, silent: SmallVec::new() });
     }
 
     /// Puts an item behind those that wait for a room.
@@ -118,7 +136,7 @@ impl Shard {
 
     /// One step of sending: rooms take turns, and a large room keeps its place.
     pub(super) fn send_some(&mut self, host: &mut Host<'_>) {
-        let mut budget = Self::DELIVERIES_PER_STEP;
+        let mut budget = self.deliveries_per_step;
         while budget > 0 {
             let Some(key) = self.backlog.pop_front() else { return };
             let Some(mut slice) = self.rooms.take(key) else { continue };
@@ -186,55 +204,61 @@ impl Shard {
     ) {
         let skip = usize::try_from(accepted.saturating_sub(walk.first)).unwrap_or(usize::MAX);
         for (at, frame) in walk.frames.iter().enumerate().skip(skip) {
-            let silent = walk.silent.iter().find(|(of, s)| *of == at && s.slot == slot);
-            if let Some((_, silent)) = silent {
-                self.pass_echo(key, slice, silent, host);
-                continue;
+            let own = || walk.silent.iter().filter(|(of, s)| *of == at && s.slot == slot);
+            if own().all(|(_, silent)| silent.behind) {
+                let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
+                let delivered = host.outbox.deliver(slot, &batch);
+                self.delivered(slot, delivered, host);
             }
-            let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
-            let delivered = host.outbox.deliver(slot, &batch);
-            self.delivered(slot, delivered, host);
+            for (_, silent) in own() {
+                self.pass_echo(key, &slice.id, slice.policy.ack_level(), silent, host);
+            }
         }
     }
 
     /// The place of a publish with `echo:false` has come in its publisher's own order.
-    fn pass_echo(&mut self, key: RoomKey, slice: &RoomSlice, silent: &Silent, host: &mut Host<'_>) {
-        let Some(offset) = silent.offset else { return };
+    fn pass_echo(
+        &mut self,
+        key: RoomKey,
+        room: &RoomId,
+        level: AckLevel,
+        silent: &Silent,
+        host: &mut Host<'_>,
+    ) {
+        let Some(position) = silent.position else { return };
         let Some(entry) = self.table.get_mut(silent.slot) else { return };
-        let known = entry.echoes.iter().position(|e| e.room == key && e.offset == offset);
-        let acknowledged = match known {
-            Some(at) => entry.echoes.remove(at).acknowledged,
+        let command = match entry.take_echo(key, position) {
+            Some(echo) if echo.acknowledged => return,
+            Some(echo) => echo.command,
+            // Answered some other way.
+            None if silent.behind => return,
             None => {
-                // The broker's answer is still on its way; it finds this.
-                let command = silent.command;
-                entry.echoes.push(Echo { room: key, offset, command, acknowledged: true });
-                false
+                // The broker's answer is still on its way and finds this; or it was lost, and
+                // the client was told to try again. Then it learns here that it need not.
+                let (command, acknowledged) = (silent.command, true);
+                if entry.publishing == Some(command) {
+                    let n_reads = 0;
+                    entry.echoes.push(Echo { room: key, position, command, acknowledged, n_reads });
+                }
+                command
             }
         };
-        if !acknowledged {
-            let epoch =
-                slice.seen.map(|seen| seen.epoch).unwrap_or(domain::id::Epoch::from_bits(0));
-            let level = slice.policy.ack_level();
-            let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
-            self.acknowledge(silent.slot, silent.command, &slice.id, &receipt, host);
-        }
+        let Position { epoch, offset } = position;
+        let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
+        self.acknowledge(silent.slot, command, room, &receipt, host);
     }
 
     /// Gives a joiner what was held for it.
     pub(super) fn give_held(
         &mut self,
         slot: Slot,
-        key: RoomKey,
+        (key, room, level): (RoomKey, &RoomId, AckLevel),
         published: &Arc<Published>,
         host: &mut Host<'_>,
     ) {
-        let own = self.silent(published).filter(|silent| silent.slot == slot);
+        let own = self.silent(key, published).filter(|silent| silent.slot == slot);
         if let Some(silent) = own {
-            // Acknowledged when the broker answered: it was no live member then.
-            if let Some(entry) = self.table.get_mut(slot) {
-                entry.echoes.retain(|e| e.room != key || Some(e.offset) != silent.offset);
-            }
-            return;
+            return self.pass_echo(key, room, level, &silent, host);
         }
         let publication = &published.publication;
         let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
@@ -268,9 +292,7 @@ fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk
             break;
         }
         let Some(item) = slice.pending.pop_front() else { break };
-        if let Some(sender) = item.silent {
-            silent.push((frames.len(), sender));
-        }
+        silent.extend(item.silent.into_iter().map(|sender| (frames.len(), sender)));
         frames.push(item.frame);
     }
     let joined = join(&frames);

@@ -5,24 +5,31 @@ use std::sync::Arc;
 
 use domain::codes::CloseCode;
 use domain::delivery::Class;
+use domain::membership::MemberState;
 use domain::position::Position;
 use domain::protocol::ServerFrame;
 use domain::recovery::Gap;
 use domain::room::RoomId;
 
 use super::calls::{CallTag, ColdCall, Outcome};
-use super::rooms::{Held, Item, RoomKey, VACATED};
-use super::{Host, Shard};
+use smallvec::SmallVec;
+
+use super::rooms::{Held, Item, RoomKey, Silent, VACATED};
+use super::table::Echo;
+use super::{Host, Shard, Slot};
+use crate::ports::Receipt;
 use crate::ports::outbox::Frame;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
 impl Shard {
     /// The mailbox had no room for something of this room.
     pub(super) fn note_hole(&mut self, room: &RoomId) {
-        if let Some(key) = self.rooms.find(room)
-            && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none())
-        {
-            self.start_fill(key);
+        let Some(key) = self.rooms.find(room) else { return };
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        match &mut slice.fill {
+            // The read that is under way may have ended before what is missing.
+            Some(held) => held.overflow(),
+            None => self.start_fill(key),
         }
     }
 
@@ -32,40 +39,53 @@ impl Shard {
         let Some(since) = slice.seen else {
             // Nobody is live yet; joiners find the hole themselves when they meet the stream.
             for joiner in &mut slice.joiners {
-                joiner.held.overflowed = true;
+                joiner.held.overflow();
             }
             return;
         };
         slice.fill = Some(Held::default());
-        self.read_hole(key, since);
+        self.fill_behind(key, since);
     }
 
-    fn read_hole(&mut self, key: RoomKey, since: Position) {
-        let Some(slice) = self.rooms.get(key) else { return };
-        let call = RecoverRoom {
+    fn fill_behind(&mut self, key: RoomKey, since: Position) {
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        slice.n_reads += 1;
+        if let Some(held) = &mut slice.fill {
+            held.n_before_read = held.publications.len();
+        }
+        if let Some(call) = self.read_behind(key, since) {
+            let future = Box::pin(async move { Outcome::Filled(call.execute().await) });
+            self.calls.push_back(ColdCall { tag: CallTag::Room(key), future });
+        }
+    }
+
+    fn read_behind(&self, key: RoomKey, since: Position) -> Option<RecoverRoom> {
+        let slice = self.rooms.get(key)?;
+        Some(RecoverRoom {
             services: Arc::clone(&self.services),
             room: slice.id.clone(),
             policy: Arc::clone(&slice.policy),
             since,
             own_hole: true,
-        };
-        let future = Box::pin(async move { Outcome::Filled(call.execute().await) });
-        self.calls.push_back(ColdCall { tag: CallTag::Room(key), future });
+        })
     }
 
-    pub(super) fn finish_fill(&mut self, key: RoomKey, outcome: Outcome, host: &mut Host<'_>) {
+    pub(super) fn finish_read(&mut self, key: RoomKey, outcome: Outcome, host: &mut Host<'_>) {
         let Some(slice) = self.rooms.get_mut(key) else { return };
-        let looked = std::mem::take(&mut slice.looking) && slice.fill.is_none();
-        let Outcome::Filled(result) = outcome else { return self.end_all_of(key, host) };
-        match result {
-            // A look that fails is repeated; only a known hole can't wait.
-            Err(_) if looked => {}
-            Err(error) => {
+        match outcome {
+            Outcome::Looked(result) => {
+                slice.looking = false;
+                // A look that fails is repeated; one that meets a fill knows nothing new.
+                if let (Ok(page), None) = (result, &slice.fill) {
+                    self.finish_look(key, page, host);
+                }
+            }
+            Outcome::Filled(Ok(page)) => self.fill_with(key, &page, host),
+            Outcome::Filled(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a hole can't be filled");
                 self.end_all_of(key, host);
             }
-            Ok(page) if looked => self.finish_look(key, page, host),
-            Ok(page) => self.fill_with(key, &page, host),
+            _ => self.end_all_of(key, host),
         }
     }
 
@@ -77,21 +97,36 @@ impl Shard {
             if let (Some(offset), Some(slice)) =
                 (published.publication.offset, self.rooms.get_mut(key))
             {
-                slice.seen = Some(Position { epoch: published.publication.epoch, offset });
+                slice.see(Position { epoch: published.publication.epoch, offset });
             }
             self.admit(key, published, host);
         }
         let Some(slice) = self.rooms.get_mut(key) else { return };
-        slice.seen = Some(page.reached);
+        slice.see(page.reached);
         if page.more {
-            return self.read_hole(key, page.reached);
+            return self.fill_behind(key, page.reached);
         }
         let Some(held) = slice.fill.take() else { return };
         if held.overflowed {
-            return self.start_fill(key);
+            self.start_fill(key);
+            if let Some(slice) = self.rooms.get_mut(key) {
+                slice.fill = Some(held.forget_positioned());
+            }
+            return;
         }
-        for published in held.publications {
-            self.accept(key, published, host);
+        for (at, published) in held.publications.into_iter().enumerate() {
+            // The log is at least as new as what came before it was read: of another epoch, that
+            // is a late message of a log that was lost.
+            let positioned = published.publication.offset.is_some();
+            let other = published.publication.epoch != page.reached.epoch;
+            if !(positioned && other && at < held.n_before_read) {
+                self.accept(key, published, host);
+            }
+        }
+        // What waits behind another hole now came before that one is read.
+        match self.rooms.get_mut(key).and_then(|slice| slice.fill.as_mut()) {
+            Some(held) => held.n_before_read = held.publications.len(),
+            None => self.settle_echoes(key, host),
         }
         self.promote(key, host);
     }
@@ -102,11 +137,66 @@ impl Shard {
         let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { return };
         let bytes = self.encode(&ServerFrame::Gap { room: &room, gap }, host);
         let frame = Frame { bytes, class: Class::Reliable, key: None };
-        self.enqueue(key, Item { frame, for_followers: false, silent: None });
+        let silent = self.lost_echoes(key, gap);
+        self.enqueue(key, Item { frame, for_followers: false, silent });
         if let Some(slice) = self.rooms.get_mut(key) {
             for joiner in &mut slice.joiners {
-                joiner.held.overflowed = true;
+                joiner.held.overflow();
             }
+        }
+    }
+
+    /// The publishes with `echo:false` whose place lies in a gap: their `ack` comes behind it.
+    fn lost_echoes(&self, key: RoomKey, gap: Gap) -> SmallVec<[Silent; 1]> {
+        let Some(slice) = self.rooms.get(key) else { return SmallVec::new() };
+        let lost = |echo: &Echo| {
+            if echo.position.epoch == gap.epoch {
+                return echo.position.offset <= gap.to;
+            }
+            // The log is at least as new as what was written down before it was read.
+            slice.has_epoch(echo.position) || echo.n_reads < slice.n_reads
+        };
+        let waiting = self.waiting_echoes(key).into_iter();
+        let lost = waiting.filter(|(_, echo)| lost(echo));
+        lost.map(|(slot, echo)| {
+            let Echo { position, command, .. } = echo;
+            Silent { slot, position: Some(position), command, behind: true }
+        })
+        .collect()
+    }
+
+    fn waiting_echoes(&self, key: RoomKey) -> SmallVec<[(Slot, Echo); 1]> {
+        let Some(slice) = self.rooms.get(key) else { return SmallVec::new() };
+        let of = |slot| self.table.get(slot).map_or(&[][..], |entry| &entry.echoes);
+        let all = slice.members.iter().flat_map(|m| of(m.slot).iter().map(|e| (m.slot, *e)));
+        all.filter(|(_, echo)| echo.room == key && !echo.acknowledged).collect()
+    }
+
+    /// A hole is filled. Whose publish is of an epoch that was not met gets the `ack` now if that
+    /// epoch is over; if that can't be known yet, the log is asked once more.
+    fn settle_echoes(&mut self, key: RoomKey, host: &mut Host<'_>) {
+        let mut asks = false;
+        for (slot, echo) in self.waiting_echoes(key) {
+            let Some(slice) = self.rooms.get_mut(key) else { return };
+            if !slice.is_foreign(echo.position) {
+                continue;
+            }
+            if echo.n_reads >= slice.n_reads {
+                asks = true;
+                continue;
+            }
+            let (room, level) = (slice.id.clone(), slice.policy.ack_level());
+            let Some(entry) = self.table.get_mut(slot) else { continue };
+            let Some(MemberState::Live(place)) = entry.rooms.state(key) else { continue };
+            if !slice.put_behind(slot, place, echo.position, echo.command) {
+                entry.take_echo(key, echo.position);
+                let Position { epoch, offset } = echo.position;
+                let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
+                self.acknowledge(slot, echo.command, &room, &receipt, host);
+            }
+        }
+        if asks && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none()) {
+            self.start_fill(key);
         }
     }
 
@@ -119,7 +209,10 @@ impl Shard {
             let Some(seen) = slice.seen else { continue };
             if slice.fill.is_none() && !slice.looking {
                 slice.looking = true;
-                self.read_hole(key, seen);
+                if let Some(call) = self.read_behind(key, seen) {
+                    let future = Box::pin(async move { Outcome::Looked(call.execute().await) });
+                    self.calls.push_back(ColdCall { tag: CallTag::Room(key), future });
+                }
             }
         }
     }

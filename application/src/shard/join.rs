@@ -11,10 +11,13 @@ use domain::membership::{JoinError, MemberState};
 use domain::position::Position;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
+use smallvec::SmallVec;
 
 use super::calls::{JoinTag, Outcome};
-use super::rooms::{Held, Joiner, Member, RoomKey, VACATED};
+use super::rooms::{Held, Joiner, Member, RoomKey, RoomSlice, VACATED};
+use super::table::Echo;
 use super::{Host, Shard, Slot};
+use crate::planted::{Mistake, is_planted};
 use crate::ports::{BrokerError, Receipt};
 use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom, Joined, presence_key};
@@ -44,7 +47,7 @@ impl Shard {
     ) {
         let Some(policy) = self.policy(slot, command, room, host) else { return };
         let rooms_max = self.services.rules.limits.rooms_per_connection_max;
-        let key = self.rooms.find_or_create(room, &policy);
+        let key = self.rooms.find_or_create(room, &policy, &self.services.directory);
         let Some(entry) = self.table.get_mut(slot) else { return };
         if let Err(error) = entry.rooms.begin(key, rooms_max) {
             let code = match error {
@@ -58,13 +61,19 @@ impl Shard {
         entry.identified = true;
         let who = Arc::clone(&entry.who);
         let Some(slice) = self.rooms.get_mut(key) else { return };
-        if slice.members.len() + slice.joiners.len() >= policy.members_max as usize {
+        if !slice.seats.take(policy.members_max) {
             entry.rooms.leave(key);
             self.release_if_unused(key);
             let refusal = Refusal::new(ErrorCode::RoomFull, "the room is full").field("room");
             return self.refuse(slot, command, &refusal, host);
         }
-        slice.joiners.push(Joiner { slot, presence, held: Held::default(), reached: None });
+        slice.joiners.push(Joiner {
+            slot,
+            presence,
+            held: Held::default(),
+            told: false,
+            reached: None,
+        });
         let tag = JoinTag {
             key,
             room: room.clone(),
@@ -103,8 +112,10 @@ impl Shard {
         };
         let Joined { top, page, recovered, latest } = joined;
         let Some(slice) = self.rooms.get_mut(tag.key) else { return };
-        slice.seen.get_or_insert(top);
-        let overflowed = slice.joiner(slot).is_some_and(|joiner| joiner.held.overflowed);
+        slice.begin_at(top);
+        let Some(joiner) = slice.joiner(slot) else { return };
+        joiner.told = true;
+        let overflowed = joiner.held.overflowed;
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
@@ -225,6 +236,7 @@ impl Shard {
         let Some(seen) = slice.seen else { return self.rooms.put_back(key, slice) };
         let mut at = 0;
         let mut again = Vec::new();
+        let mut is_behind = false;
         while let Some(joiner) = slice.joiners.get_mut(at) {
             let Some(reached) = joiner.reached else {
                 at += 1;
@@ -235,17 +247,17 @@ impl Shard {
                 at += 1;
                 continue;
             }
+            let other_epoch = reached.epoch != seen.epoch;
+            if other_epoch && slice.fill.is_some() {
+                at += 1;
+                continue;
+            }
             let held = std::mem::take(&mut joiner.held);
-            let first = held
-                .publications
-                .iter()
-                .filter_map(|published| published.publication.offset)
-                .find(|offset| *offset > reached.offset);
-            let meets = match first {
-                Some(first) => Some(first) == reached.offset.next(),
-                None => reached == seen,
-            };
-            if held.overflowed || reached.epoch != seen.epoch || !meets {
+            let leads = held.leads(reached, seen) || is_planted(Mistake::JoinedOverHole);
+            if other_epoch || !leads {
+                // One of the two has not heard of a lost log yet. Both ask.
+                is_behind |= other_epoch;
+                joiner.held = held.forget_positioned();
                 joiner.reached = None;
                 again.push((joiner.slot, reached));
                 at += 1;
@@ -254,10 +266,12 @@ impl Shard {
             let joiner = slice.joiners.remove(at);
             for published in held.publications {
                 let passed = published.publication.offset.is_some_and(|o| o <= reached.offset);
-                if !passed {
-                    self.give_held(joiner.slot, key, &published, host);
+                if !passed || is_planted(Mistake::HeldNotTrimmed) {
+                    let level = slice.policy.ack_level();
+                    self.give_held(joiner.slot, (key, &slice.id, level), &published, host);
                 }
             }
+            self.answer_passed(joiner.slot, key, &slice, host);
             let place = slice.members.len() as u32;
             slice.members.push(Member {
                 slot: joiner.slot,
@@ -276,6 +290,24 @@ impl Shard {
             let listed = listed.then(|| (presence_key(&who), who.connection));
             let tag = JoinTag { key, room: room.clone(), token, listed };
             self.read_on(slot, tag, reached, true, host);
+        }
+        if is_behind {
+            self.start_fill(key);
+        }
+    }
+
+    /// Gives a new member the acknowledgements whose messages it has got in a page, or was told
+    /// that they are lost.
+    fn answer_passed(&mut self, slot: Slot, key: RoomKey, slice: &RoomSlice, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let passed = |echo: &Echo| echo.room == key && slice.has_passed(echo.position);
+        let answered: SmallVec<[Echo; 2]> = entry.echoes.iter().copied().filter(passed).collect();
+        entry.echoes.retain(|echo| !passed(echo));
+        let level = slice.policy.ack_level();
+        for echo in answered.into_iter().filter(|echo| !echo.acknowledged) {
+            let Position { epoch, offset } = echo.position;
+            let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
+            self.acknowledge(slot, echo.command, &slice.id, &receipt, host);
         }
     }
 
@@ -342,7 +374,6 @@ impl Shard {
         }
         let Some(slice) = self.rooms.get(key) else { return };
         let (room, level) = (slice.id.clone(), slice.policy.ack_level());
-        let Some(epoch) = slice.seen.map(|seen| seen.epoch) else { return };
         let mut waiting = Vec::new();
         entry.echoes.retain(|echo| {
             if echo.room == key && !echo.acknowledged {
@@ -351,8 +382,8 @@ impl Shard {
             echo.room != key
         });
         for echo in waiting {
-            let offset = Some(echo.offset);
-            let receipt = Receipt { epoch, offset, duplicate: false, level };
+            let Position { epoch, offset } = echo.position;
+            let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
             self.acknowledge(slot, echo.command, &room, &receipt, host);
         }
     }
@@ -363,6 +394,9 @@ impl Shard {
         let Some(entry) = self.table.get_mut(slot) else { return };
         let state = entry.rooms.leave(key);
         let Some(slice) = self.rooms.get_mut(key) else { return };
+        if state.is_some() {
+            slice.seats.give_back();
+        }
         match state {
             None => {}
             Some(MemberState::Joining) => slice.joiners.retain(|joiner| joiner.slot != slot),
@@ -387,6 +421,9 @@ impl Shard {
     pub(super) fn undo(&mut self, tag: Option<JoinTag>, outcome: Outcome) {
         let Some(tag) = tag else { return };
         drop(outcome);
+        if is_planted(Mistake::GhostOfJoin) {
+            return;
+        }
         // A slice that is gone has ended its subscription, but this join may have renewed it.
         let gone = self.rooms.get(tag.key).is_none();
         let leave = LeaveRoom {

@@ -40,7 +40,7 @@ impl Shard {
             rooms: Membership::default(),
             greeted: false,
             identified: opening.token.is_some(),
-            busy: false,
+            calls: 0,
             inbox: None,
             commands: RateLimiter::default(),
             refused_commands: RateLimiter::default(),
@@ -49,6 +49,7 @@ impl Shard {
             visit_at: Monotonic::START,
             admission: None,
             echoes: Vec::new(),
+            publishing: None,
             leaving: false,
         };
         let deadline = host.now.monotonic.after(rules.timing.authentication_timeout);

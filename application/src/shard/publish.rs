@@ -10,6 +10,7 @@ use bytes::Bytes;
 use domain::codes::ErrorCode;
 use domain::delivery::Class;
 use domain::id::{MessageId, MessageKey};
+use domain::membership::MemberState;
 use domain::message::{Origin, Publish};
 use domain::policy::NamespacePolicy;
 use domain::position::Position;
@@ -20,6 +21,7 @@ use domain::room::RoomId;
 use super::calls::Outcome;
 use super::table::Echo;
 use super::{Host, Shard, Slot};
+use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
 use crate::refusal::Refusal;
 use crate::use_cases::handle_message::{publisher, sender};
@@ -90,6 +92,13 @@ impl Shard {
             origin: Some(Origin { connection: who.connection, command: id, echo }),
             at: host.now.wall,
         };
+        if !echo && let Some(entry) = self.table.get_mut(slot) {
+            if entry.echoes.len() >= ECHOES_MAX {
+                let refusal = Refusal::unavailable(Duration::from_secs(1));
+                return self.refuse(slot, id, &refusal, host);
+            }
+            entry.publishing = Some(id);
+        }
         let services = Arc::clone(&self.services);
         let call = PublishMessage { services, who, policy, publish };
         let future =
@@ -108,8 +117,12 @@ impl Shard {
         result: Result<Receipt, PublishRefused>,
         host: &mut Host<'_>,
     ) {
+        if let Some(entry) = self.table.get_mut(slot) {
+            entry.publishing = None;
+        }
         let receipt = match result {
             Ok(receipt) => receipt,
+            Err(_) if !echo && self.was_acknowledged(slot, command) => return,
             Err(error) => {
                 if let PublishRefused::Broker(error) = &error {
                     tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
@@ -123,6 +136,16 @@ impl Shard {
         self.acknowledge(slot, command, room, &receipt, host);
     }
 
+    /// Whether the publication has come although the broker's answer was lost: then there is
+    /// nothing to try again.
+    fn was_acknowledged(&mut self, slot: Slot, command: Option<u64>) -> bool {
+        let Some(entry) = self.table.get_mut(slot) else { return false };
+        let of_command = |echo: &Echo| echo.acknowledged && echo.command == command;
+        let Some(at) = entry.echoes.iter().position(of_command) else { return false };
+        entry.echoes.remove(at);
+        true
+    }
+
     /// Whether the `ack` is given where the message would stand, or was given there already.
     fn waits_for_echo(
         &mut self,
@@ -134,24 +157,38 @@ impl Shard {
         let (Some(offset), Some(key)) = (receipt.offset, self.rooms.find(room)) else {
             return false;
         };
-        let Some(entry) = self.table.get_mut(slot) else { return false };
-        let known = entry.echoes.iter().position(|echo| echo.room == key && echo.offset == offset);
-        if let Some(at) = known {
-            return entry.echoes.remove(at).acknowledged;
-        }
-        let Some(state) = entry.rooms.state(key) else { return false };
-        let passed = self
-            .rooms
-            .get(key)
-            .and_then(|slice| slice.seen)
-            .is_some_and(|seen| seen.epoch != receipt.epoch || seen.offset >= offset);
-        // A publication that has passed without being written down here was answered by nobody.
-        if passed || entry.echoes.len() >= ECHOES_MAX {
+        if is_planted(Mistake::AckTooEarly) {
             return false;
         }
-        let live = matches!(state, domain::membership::MemberState::Live(_));
-        entry.echoes.push(Echo { room: key, offset, command, acknowledged: !live });
-        live
+        let position = Position { epoch: receipt.epoch, offset };
+        let Some(entry) = self.table.get_mut(slot) else { return false };
+        if let Some(echo) = entry.take_echo(key, position) {
+            return echo.acknowledged;
+        }
+        let (Some(state), Some(slice)) = (entry.rooms.state(key), self.rooms.get_mut(key)) else {
+            return false;
+        };
+        let comes = match state {
+            // A page that went out already had the message itself in it.
+            MemberState::Joining => slice.joiner(slot).is_some_and(|joiner| {
+                joiner.reached.is_none_or(|r| r.epoch != position.epoch || r.offset < offset)
+            }),
+            MemberState::Live(place) => {
+                !slice.has_passed(position)
+                    || slice.is_on_its_way(slot, position)
+                    || slice.put_behind(slot, place, position, command)
+            }
+        };
+        if !comes {
+            return false;
+        }
+        let (n_reads, acknowledged) = (slice.n_reads, false);
+        let asks = slice.is_foreign(position) && slice.fill.is_none();
+        entry.echoes.push(Echo { room: key, position, command, acknowledged, n_reads });
+        if asks {
+            self.start_fill(key);
+        }
+        true
     }
 
     pub(super) fn acknowledge(
@@ -188,6 +225,7 @@ impl Shard {
         let Some(policy) = self.policy(slot, command, &room, host) else { return };
         let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
+        let messages_max = messages_max.min(services.rules.limits.history_messages_max);
         let call = ReadHistory { services, who, room: room.clone(), policy, since, messages_max };
         let future =
             Box::pin(async move { Outcome::History { result: call.execute().await, room } });
@@ -259,6 +297,11 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         let Some(policy) = self.policy(slot, command, &room, host) else { return };
+        if data.len() > self.services.rules.limits.metadata_bytes_max {
+            let message = "presence data is larger than this server takes";
+            let refusal = Refusal::new(ErrorCode::TooLarge, message).field("data");
+            return self.refuse(slot, command, &refusal, host);
+        }
         let member = self.rooms.find(&room).and_then(|key| self.table.get(slot)?.rooms.state(key));
         if member.is_none() {
             return self.refuse_non_member(slot, command, host);

@@ -23,7 +23,7 @@ impl Shard {
     pub(super) fn receive(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) {
         let Some(entry) = self.table.get_mut(slot) else { return };
         entry.life.heard(host.now.monotonic);
-        if entry.busy || entry.inbox.is_some() {
+        if entry.is_busy() || entry.inbox.is_some() {
             self.put_in_inbox(slot, text, host);
         } else {
             self.read(slot, text, host);
@@ -40,7 +40,7 @@ impl Shard {
             }
             match self.table.get_mut(slot) {
                 None => return,
-                Some(entry) if entry.busy => {
+                Some(entry) if entry.is_busy() => {
                     let rest = frames.rest();
                     if !rest.is_empty() {
                         let inbox = entry.inbox.get_or_insert_default();
@@ -72,7 +72,7 @@ impl Shard {
     /// Goes on with what waited.
     pub(super) fn read_inbox(&mut self, slot: Slot, host: &mut Host<'_>) {
         while let Some(entry) = self.table.get_mut(slot) {
-            if entry.busy {
+            if entry.is_busy() {
                 return;
             }
             let Some(inbox) = &mut entry.inbox else { return };

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use domain::id::Epoch;
 use domain::policy::NamespacePolicy;
-use domain::position::{Offset, Position};
+use domain::position::Position;
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::Slot;
+use crate::directory::{Directory, Seats};
 use crate::ports::SubscriptionToken;
 use crate::ports::outbox::Frame;
 use crate::published::Published;
@@ -24,6 +26,9 @@ pub struct RoomKey {
     pub(super) index: u32,
     pub(super) generation: u32,
 }
+
+/// The most ended epochs that a slice remembers; a late answer from an older one is unheard of.
+const ENDED_MAX: usize = 4;
 
 /// One live member.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +50,8 @@ pub(super) struct Joiner {
     pub(super) slot: Slot,
     pub(super) presence: bool,
     pub(super) held: Held,
+    /// Whether it knows that it is a member: it follows presence from then on.
+    pub(super) told: bool,
     /// Where it stands once it needs no further page: live as soon as the slice is there too.
     pub(super) reached: Option<Position>,
 }
@@ -54,22 +61,57 @@ pub(super) struct Joiner {
 pub(super) struct Held {
     pub(super) publications: VecDeque<Arc<Published>>,
     bytes: usize,
+    /// How many of them came before the read that is under way began; only while filling.
+    pub(super) n_before_read: usize,
     /// Something did not fit: what is held is not all.
     pub(super) overflowed: bool,
 }
 
+/// A held publication keeps more alive than its data.
+fn kept_alive_bytes(published: &Published) -> usize {
+    published.publication.data.len() + 256
+}
+
 impl Held {
     pub(super) fn push(&mut self, published: &Arc<Published>, bytes_max: usize) {
-        // What a held publication keeps alive besides its data.
-        let bytes = published.publication.data.len() + 256;
-        if self.overflowed || self.bytes + bytes > bytes_max {
-            self.overflowed = true;
-            self.publications.clear();
-            self.bytes = 0;
+        let bytes = kept_alive_bytes(published);
+        if self.overflowed && published.publication.offset.is_some() {
+            return;
+        }
+        if self.bytes + bytes > bytes_max {
+            *self = Self { overflowed: true, ..Self::default() };
             return;
         }
         self.bytes += bytes;
         self.publications.push_back(Arc::clone(published));
+    }
+
+    /// What is held is not all.
+    pub(super) fn overflow(&mut self) {
+        *self = Self { overflowed: true, ..std::mem::take(self).forget_positioned() };
+    }
+
+    /// What has a position is read from the log instead; the rest is nowhere else.
+    pub(super) fn forget_positioned(mut self) -> Self {
+        self.publications.retain(|published| published.publication.offset.is_none());
+        let bytes = self.publications.iter().map(|p| kept_alive_bytes(p)).sum();
+        let n_before_read = self.publications.len();
+        Self { publications: self.publications, bytes, n_before_read, overflowed: false }
+    }
+
+    /// Whether these are all that follows `reached` up to `seen`, without a hole.
+    pub(super) fn leads(&self, reached: Position, seen: Position) -> bool {
+        let mut next = reached;
+        for offset in self.publications.iter().filter_map(|p| p.publication.offset) {
+            if offset <= reached.offset {
+                continue;
+            }
+            if next.offset.next() != Some(offset) {
+                return false;
+            }
+            next.offset = offset;
+        }
+        !self.overflowed && next == seen
     }
 }
 
@@ -79,8 +121,8 @@ pub(super) struct Item {
     pub(super) frame: Frame,
     /// Only for members who follow presence.
     pub(super) for_followers: bool,
-    /// A member of this shard who sent it and does not want it back.
-    pub(super) silent: Option<Silent>,
+    /// Members of this shard who get an `ack` here.
+    pub(super) silent: SmallVec<[Silent; 1]>,
 }
 
 /// A publish with `echo:false` of a connection of this shard.
@@ -88,8 +130,11 @@ pub(super) struct Item {
 pub(super) struct Silent {
     pub(super) slot: Slot,
     /// Its place; none for classes without one, whose `ack` does not wait for it.
-    pub(super) offset: Option<Offset>,
+    pub(super) position: Option<Position>,
     pub(super) command: Option<u64>,
+    /// Whether the item is not the message itself but only where its `ack` belongs: behind a gap
+    /// that it fell into, or behind what was on its way when its place had passed already.
+    pub(super) behind: bool,
 }
 
 /// A batch on its way through the members.
@@ -114,15 +159,21 @@ pub(super) struct RoomSlice {
     pub(super) id: RoomId,
     pub(super) policy: Arc<NamespacePolicy>,
     pub(super) token: SubscriptionToken,
+    /// The room's members over all shards.
+    pub(super) seats: Seats,
     pub(super) members: Vec<Member>,
     pub(super) joiners: Vec<Joiner>,
     /// The newest position that has passed through; none before the first.
     pub(super) seen: Option<Position>,
+    /// The epochs that it has left, newest last.
+    pub(super) ended: SmallVec<[Epoch; 1]>,
     /// How many items have passed through.
     pub(super) accepted: u64,
     /// Passed through, not yet on their way to the members.
     pub(super) pending: VecDeque<Item>,
     pub(super) walk: Option<Box<Walk>>,
+    /// How many reads of the log have begun to fill a hole.
+    pub(super) n_reads: u64,
     /// What waits behind a hole that is being filled.
     pub(super) fill: Option<Held>,
     /// Whether the slice is in the shard's list of rooms with something to send.
@@ -137,6 +188,89 @@ pub(super) struct RoomSlice {
 impl RoomSlice {
     pub(super) fn is_unused(&self) -> bool {
         self.members.is_empty() && self.joiners.is_empty()
+    }
+
+    /// The broker stood at `top` when the subscription took effect. Who joins an empty slice
+    /// begins there: what else came may be the rest of an earlier subscription.
+    pub(super) fn begin_at(&mut self, top: Position) {
+        let is_behind = |seen: Position| seen.epoch == top.epoch && seen.offset < top.offset;
+        let is_empty = self.members.is_empty() && self.fill.is_none();
+        if self.seen.is_none_or(|seen| is_empty && is_behind(seen)) {
+            self.seen = Some(top);
+        }
+    }
+
+    /// Notes that everything up to a position has passed through.
+    pub(super) fn see(&mut self, position: Position) {
+        if let Some(seen) = self.seen
+            && seen.epoch != position.epoch
+        {
+            if self.ended.len() == ENDED_MAX {
+                self.ended.remove(0);
+            }
+            self.ended.push(seen.epoch);
+        }
+        self.seen = Some(position);
+    }
+
+    /// Whether a position can't come any more.
+    pub(super) fn has_passed(&self, position: Position) -> bool {
+        match self.seen {
+            Some(seen) if seen.epoch == position.epoch => seen.offset >= position.offset,
+            _ => self.ended.contains(&position.epoch),
+        }
+    }
+
+    /// Whether a position is of the epoch that the slice is in.
+    pub(super) fn has_epoch(&self, position: Position) -> bool {
+        self.seen.is_some_and(|seen| seen.epoch == position.epoch)
+    }
+
+    /// Whether a position is of an epoch that is not known to have been here: either it is still
+    /// to come, or it came and went unseen.
+    pub(super) fn is_foreign(&self, position: Position) -> bool {
+        self.seen.is_some_and(|seen| seen.epoch != position.epoch) && !self.has_passed(position)
+    }
+
+    /// Whether a message of this member waits to be passed in its place.
+    pub(super) fn is_on_its_way(&self, slot: Slot, position: Position) -> bool {
+        let own = |silent: &Silent| silent.slot == slot && silent.position == Some(position);
+        let begun = self.walk.as_deref().is_some_and(|walk| {
+            let mut rest = self.members.iter().skip(walk.next);
+            walk.silent.iter().any(|(_, silent)| own(silent)) && rest.any(|m| m.slot == slot)
+        });
+        begun || self.pending.iter().any(|item| item.silent.iter().any(own))
+    }
+
+    /// Puts an `ack` behind everything that is on its way to a live member; says whether there
+    /// is anything.
+    pub(super) fn put_behind(
+        &mut self,
+        slot: Slot,
+        place: u32,
+        position: Position,
+        command: Option<u64>,
+    ) -> bool {
+        let Some(member) = self.members.get(place as usize).copied() else { return false };
+        let silent = Silent { slot, position: Some(position), command, behind: true };
+        // What it has got while joining does not come again.
+        let n_new = usize::try_from(self.accepted - member.accepted).unwrap_or(usize::MAX);
+        let n_skipped = self.pending.len().saturating_sub(n_new);
+        let mut new = self.pending.iter_mut().skip(n_skipped);
+        let last = new.rfind(|item| !item.for_followers || member.presence);
+        if let Some(item) = last {
+            item.silent.push(silent);
+            return true;
+        }
+        let Some(walk) = &mut self.walk else { return false };
+        let n_frames = walk.frames.len();
+        let misses = walk.next > place as usize
+            || (walk.for_followers && !member.presence)
+            || member.accepted >= walk.first + n_frames as u64;
+        if !misses {
+            walk.silent.push((n_frames - 1, silent));
+        }
+        !misses
     }
 
     pub(super) fn joiner(&mut self, slot: Slot) -> Option<&mut Joiner> {
@@ -163,6 +297,7 @@ impl Rooms {
         &mut self,
         room: &RoomId,
         policy: &Arc<NamespacePolicy>,
+        directory: &Arc<Directory>,
     ) -> RoomKey {
         if let Some(key) = self.find(room) {
             return key;
@@ -179,12 +314,15 @@ impl Rooms {
             id: room.clone(),
             policy: Arc::clone(policy),
             token: SubscriptionToken(self.tokens),
+            seats: directory.seats(room),
             members: Vec::new(),
             joiners: Vec::new(),
             seen: None,
+            ended: SmallVec::new(),
             accepted: 0,
             pending: VecDeque::new(),
             walk: None,
+            n_reads: 0,
             fill: None,
             queued: false,
             looking: false,

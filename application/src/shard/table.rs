@@ -9,7 +9,7 @@ use std::sync::Arc;
 use domain::connection::Connection;
 use domain::id::ConnectionId;
 use domain::membership::Membership;
-use domain::position::Offset;
+use domain::position::Position;
 use domain::rate_limit::RateLimiter;
 use domain::time::{Monotonic, Wall};
 
@@ -28,8 +28,9 @@ pub(super) struct Entry {
     pub(super) greeted: bool,
     /// Whether `connect` may not come any more: a token came, or it came, or a room was joined.
     pub(super) identified: bool,
-    /// Whether a cold call is under way; commands wait in the inbox then.
-    pub(super) busy: bool,
+    /// How many cold calls are under way; commands wait in the inbox until there is none. A page
+    /// that a joiner turns out to need can come beside a command.
+    pub(super) calls: u32,
     /// Only while something waits.
     pub(super) inbox: Option<Box<Inbox>>,
     pub(super) commands: RateLimiter,
@@ -41,8 +42,23 @@ pub(super) struct Entry {
     pub(super) admission: Option<Admission>,
     /// Publishes with `echo:false` whose place in the order is still to come or was just there.
     pub(super) echoes: Vec<Echo>,
+    /// The publish with `echo:false` whose answer from the broker is still to come.
+    pub(super) publishing: Option<Option<u64>>,
     /// Set while draining: close as soon as nothing is under way.
     pub(super) leaving: bool,
+}
+
+impl Entry {
+    /// Whether a cold call is under way.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.calls > 0
+    }
+
+    /// Takes out what is written down about a publish.
+    pub(super) fn take_echo(&mut self, room: RoomKey, position: Position) -> Option<Echo> {
+        let at = self.echoes.iter().position(|e| e.room == room && e.position == position)?;
+        Some(self.echoes.remove(at))
+    }
 }
 
 /// A publish with `echo:false`: the `ack` stands where the message would. Written down by
@@ -50,9 +66,12 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Echo {
     pub(super) room: RoomKey,
-    pub(super) offset: Offset,
+    pub(super) position: Position,
     pub(super) command: Option<u64>,
     pub(super) acknowledged: bool,
+    /// How many reads of the room's log had begun when it was written down: a later read knows
+    /// whether its epoch has ended.
+    pub(super) n_reads: u64,
 }
 
 /// Messages that wait behind a cold call, as they came.

@@ -10,11 +10,13 @@ use domain::policy::NamespacePolicy;
 use domain::position::Position;
 use domain::presence::PresenceKey;
 use domain::principal::Action;
+use domain::recovery::{Gap, GapReason};
 use domain::room::RoomId;
 use thiserror::Error;
 
 use crate::extensions::middleware::{Inbound, Who};
 use crate::mailbox::Mailbox;
+use crate::planted::{Mistake, is_planted};
 use crate::ports::{BrokerError, PresenceError, SubscriptionToken};
 use crate::published::Published;
 use crate::refusal::Refusal;
@@ -110,7 +112,11 @@ impl JoinRoom {
         let listed = self.policy.presence_listed.then(|| presence_key(&self.who));
         if let Some(key) = &listed {
             let entered = ports.presence.enter(&self.room, key, self.who.connection).await;
-            entered.map_err(JoinRefused::Presence)?;
+            if let Err(error) = entered {
+                // Only the answer may have been lost.
+                ports.presence.leave(&self.room, key, self.who.connection).await;
+                return Err(JoinRefused::Presence(error));
+            }
         }
         let page = match self.since {
             None => RecoveredPage {
@@ -129,6 +135,9 @@ impl JoinRoom {
                 }
             },
         };
+        let hides =
+            |gap: Gap| gap.reason == GapReason::EpochChanged && is_planted(Mistake::LostLogHidden);
+        let page = RecoveredPage { gap: page.gap.filter(|gap| !hides(*gap)), ..page };
         let recovered = self.since.is_some() && page.gap.is_none();
         Ok(Joined { top: top.bounds.top(), page, recovered, latest: top.latest })
     }
@@ -157,5 +166,81 @@ impl JoinRoom {
             own_hole: false,
         };
         recover.execute().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::Directory;
+    use crate::extensions::middleware::Context;
+    use crate::ports::RoomTop;
+    use crate::ports::broker::MockBroker;
+    use crate::ports::clock::{MockClock, MockEntropy};
+    use crate::ports::presence::MockPresence;
+    use crate::ports::token_verifier::MockTokenVerifier;
+    use crate::services::{Ports, Rules};
+    use domain::delivery::Class;
+    use domain::id::{ClientId, ConnectionId, Epoch};
+    use domain::policy::Access;
+    use domain::position::Offset;
+    use domain::principal::Principal;
+    use domain::recovery::LogBounds;
+    use domain::retention::Retention;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn whoever_could_not_enter_presence_leaves_it_since_only_the_answer_may_be_lost() {
+        let (mut broker, mut presence) = (MockBroker::new(), MockPresence::new());
+        let bounds =
+            LogBounds { epoch: Epoch::from_bits(1), first: Offset::ZERO, last: Offset::ZERO };
+        broker.expect_subscribe().returning(move |_, _, _, _| {
+            Box::pin(async move { Ok(RoomTop { bounds, latest: Vec::new() }) })
+        });
+        let away = PresenceError::Unavailable { retry_after: Duration::from_secs(1) };
+        let error = away.clone();
+        presence.expect_enter().returning(move |_, _, _| {
+            let error = error.clone();
+            Box::pin(async move { Err(error) })
+        });
+        presence.expect_leave().times(1).returning(|_, _, _| Box::pin(async {}));
+        let ports = Ports {
+            broker: Arc::new(broker),
+            presence: Arc::new(presence),
+            token_verifier: Arc::new(MockTokenVerifier::new()),
+            clock: Arc::new(MockClock::new()),
+            entropy: Arc::new(MockEntropy::new()),
+        };
+        let directory = Arc::new(Directory::default());
+        let services =
+            Services { ports, rules: Rules::default(), directory, mailboxes: Vec::new() };
+        let policy = NamespacePolicy {
+            subscribe: Access::Anyone,
+            publish: Access::Anyone,
+            presence: Access::Anyone,
+            history: Access::Anyone,
+            presence_listed: true,
+            retention: Retention::default(),
+            default_class: Class::Reliable,
+            durable: false,
+            members_max: 10,
+        };
+        let who = Who {
+            connection: ConnectionId::from_bits(1),
+            client: ClientId::parse("c").unwrap(),
+            principal: Arc::new(Principal::anonymous()),
+            context: Context::default(),
+        };
+        let join = JoinRoom {
+            services: Arc::new(services),
+            who: Arc::new(who),
+            room: RoomId::parse("public:a").unwrap(),
+            policy: Arc::new(policy),
+            since: None,
+            presence: true,
+            mailbox: Arc::new(Mailbox::new(1, 10)),
+            token: SubscriptionToken(1),
+        };
+        assert_eq!(join.execute().await.unwrap_err(), JoinRefused::Presence(away));
     }
 }

@@ -164,6 +164,8 @@ pub(super) fn rules(settings: &Settings) -> Rules {
         inbox_bytes_max: limits.inbox_bytes_max,
         held_bytes_max: limits.held_bytes_max,
         page_messages_max: limits.history_page,
+        history_messages_max: limits.history_page_max,
+        metadata_bytes_max: limits.metadata_bytes_max,
         presence_list_max: limits.presence_list_max as usize,
         connections_per_user_max: limits.connections_per_user_max,
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),

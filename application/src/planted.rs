@@ -1,0 +1,53 @@
+//! Mistakes that a test plants, to see whether it would be found: each at a place where it could
+//! really be made.
+//!
+//! Without the feature `testing` none exists, and nothing is asked at run time.
+
+/// One mistake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mistake {
+    /// A hole in the live stream is not noticed.
+    HoleIgnored,
+    /// A joiner gets again, from what was held, what a page had already.
+    HeldNotTrimmed,
+    /// A joiner becomes live although what was held does not lead on from its last page.
+    JoinedOverHole,
+    /// A client is told that it has recovered although the log was lost.
+    LostLogHidden,
+    /// Who vanishes in the middle of a join stays listed.
+    GhostOfJoin,
+    /// The `ack` of a publish without echo does not wait for its place.
+    AckTooEarly,
+}
+
+#[cfg(feature = "testing")]
+mod soil {
+    use std::cell::Cell;
+
+    use super::Mistake;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Mistake>> = const { Cell::new(None) };
+    }
+
+    /// Plants a mistake, or none, for everything that runs on this thread.
+    pub fn plant(mistake: Option<Mistake>) {
+        PLANTED.with(|planted| planted.set(mistake));
+    }
+
+    /// Whether a mistake is to be made here.
+    pub(crate) fn is_planted(mistake: Mistake) -> bool {
+        PLANTED.with(|planted| planted.get() == Some(mistake))
+    }
+}
+
+#[cfg(feature = "testing")]
+pub(crate) use self::soil::is_planted;
+#[cfg(feature = "testing")]
+pub use self::soil::plant;
+
+/// Nothing is planted outside of tests.
+#[cfg(not(feature = "testing"))]
+pub(crate) const fn is_planted(_: Mistake) -> bool {
+    false
+}

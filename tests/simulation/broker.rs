@@ -1,0 +1,342 @@
+//! The simulated broker: rooms' logs, subscriptions and notifications, shared by all nodes, with
+//! answers that take virtual time and faults that a network has.
+//!
+//! It keeps the contract of the port except where a fault says otherwise, and remembers the truth
+//! for the checker.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use application::mailbox::{Mail, Mailbox};
+use application::ports::{
+    Broker, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomTop, SubscriptionToken,
+};
+use application::published::Published;
+use async_trait::async_trait;
+use domain::id::{Epoch, MessageId, MessageKey};
+use domain::message::{Publication, Publish, Publisher, TombstoneReason};
+use domain::policy::NamespacePolicy;
+use domain::position::Offset;
+use domain::recovery::LogBounds;
+use domain::room::RoomId;
+use domain::time::Wall;
+
+use crate::checker::Violation;
+use crate::faults::Fault;
+use crate::ports::{Core, Shared, WALL_START_MS};
+
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+
+/// One life of a room's log, for the checker.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) epoch: Epoch,
+    /// The message with offset `n` is at `n - 1`.
+    pub(crate) messages: Vec<Arc<Published>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    token: SubscriptionToken,
+    /// When its latest notification arrives: the next must not overtake it.
+    arrives_ms: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct SimRoom {
+    /// All lives of the log; the last is the present one.
+    pub(crate) lives: Vec<Life>,
+    pub(crate) first: u64,
+    log: VecDeque<Arc<Published>>,
+    latest: Vec<(MessageKey, Arc<Published>)>,
+    dedup: BTreeMap<(Publisher, MessageId), Option<Offset>>,
+    said: HashSet<bytes::Bytes>,
+    /// By the mailboxes' ids.
+    pub(crate) subscribers: BTreeMap<u64, Subscriber>,
+}
+
+impl SimRoom {
+    pub(crate) fn new(epoch: Epoch) -> Self {
+        Self {
+            lives: vec![Life { epoch, messages: Vec::new() }],
+            first: 1,
+            log: VecDeque::new(),
+            latest: Vec::new(),
+            dedup: BTreeMap::new(),
+            said: HashSet::new(),
+            subscribers: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn life(&self) -> &Life {
+        self.lives.last().expect("a room has a log")
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.life().messages.len() as u64
+    }
+
+    /// The message at a position of any life, and how many lives ago that was.
+    pub(crate) fn at(&self, epoch: Epoch, offset: u64) -> Option<&Arc<Published>> {
+        let life = self.lives.iter().find(|life| life.epoch == epoch)?;
+        life.messages.get(usize::try_from(offset).ok()?.checked_sub(1)?)
+    }
+
+    pub(crate) fn number_of(&self, epoch: Epoch) -> Option<usize> {
+        self.lives.iter().position(|life| life.epoch == epoch)
+    }
+
+    /// The newest message of class `latest` by key.
+    pub(crate) fn newest(&self, key: &str) -> Option<&Arc<Published>> {
+        self.latest.iter().find(|(k, _)| k.as_str() == key).map(|(_, published)| published)
+    }
+
+    fn bounds(&self) -> LogBounds {
+        let offset = |n| Offset::parse(n).expect("a small number");
+        let (first, last) = (offset(self.first), offset(self.last()));
+        LogBounds { epoch: self.life().epoch, first, last }
+    }
+
+    /// Everything is forgotten but who listens.
+    pub(crate) fn lose_log(&mut self, epoch: Epoch) {
+        self.lives.push(Life { epoch, messages: Vec::new() });
+        self.first = 1;
+        self.log.clear();
+        self.latest.clear();
+        self.dedup.clear();
+        self.said.clear();
+    }
+
+    fn trim(&mut self, policy: &NamespacePolicy) {
+        while self.log.len() > policy.retention.messages_max as usize {
+            self.log.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn read(&self, read: &ReadLog) -> LogPage {
+        let (mut bytes, mut more) = (0, false);
+        let mut messages: Vec<Arc<Published>> = Vec::new();
+        for published in &self.log {
+            let offset = published.publication.offset.expect("the log holds positions");
+            if offset <= read.after {
+                continue;
+            }
+            bytes += published.publication.data.len();
+            let full = messages.len() >= read.messages_max as usize || bytes > read.bytes_max;
+            if full && !messages.is_empty() {
+                more = true;
+                break;
+            }
+            messages.push(as_read(published, read.now));
+        }
+        LogPage { bounds: self.bounds(), messages, more }
+    }
+}
+
+/// A message as it comes out of the log: whoever reads it has not sent it.
+fn as_read(published: &Arc<Published>, now: Wall) -> Arc<Published> {
+    if published.publication.is_expired(now) {
+        let gone = published.publication.clone().into_tombstone(TombstoneReason::Expired);
+        return Arc::new(Published::new(gone));
+    }
+    Arc::clone(published)
+}
+
+impl Core {
+    /// Appends and notifies in one step, unless the same was published before.
+    fn append(
+        &mut self,
+        publish: Publish,
+        policy: &NamespacePolicy,
+    ) -> Result<Receipt, PublishError> {
+        let wall = self.wall();
+        self.vouch(&publish);
+        let level = policy.ack_level();
+        let room = self.rooms.get_mut(&publish.room).expect("all rooms are known");
+        let epoch = room.life().epoch;
+        let name = publish.msg_id.map(|id| (publish.publisher, id));
+        if let Some(offset) = name.as_ref().and_then(|name| room.dedup.get(name)) {
+            return Ok(Receipt { epoch, offset: *offset, duplicate: true, level });
+        }
+        let offset = publish.class.is_positioned().then(|| room.last() + 1);
+        let offset = offset.and_then(|n| Offset::parse(n).ok());
+        let published = Arc::new(Published::new(Publication {
+            room: publish.room.clone(),
+            epoch,
+            offset,
+            class: publish.class,
+            key: publish.key.clone(),
+            sender: publish.sender,
+            data: publish.data.clone(),
+            origin: publish.origin,
+            at: wall,
+            expires_at: publish.ttl.map(|ttl| wall.after(ttl)),
+            tombstone: None,
+        }));
+        if let Some(name) = name {
+            room.dedup.insert(name, offset);
+        }
+        if !room.said.insert(publish.data) {
+            self.violation.get_or_insert_with(|| {
+                Violation::new("I6", format!("{} stands twice in the log", publish.room))
+            });
+        }
+        if offset.is_some() {
+            let keeps_origin = self.log_keeps_origin;
+            let logged = if keeps_origin {
+                Arc::clone(&published)
+            } else {
+                let publication = published.publication.clone();
+                Arc::new(Published::new(Publication { origin: None, ..publication }))
+            };
+            let life = room.lives.last_mut().expect("a room has a log");
+            life.messages.push(Arc::clone(&published));
+            room.log.push_back(logged);
+            room.trim(policy);
+        } else if let Some(key) = publish.key {
+            room.latest.retain(|(older, _)| *older != key);
+            room.latest.push((key, Arc::clone(&published)));
+        }
+        self.notify(&publish.room, &Mail::Publication(published));
+        Ok(Receipt { epoch, offset, duplicate: false, level })
+    }
+
+    /// Says to the checker when the application publishes what nobody sent.
+    fn vouch(&mut self, publish: &Publish) {
+        let known = self.sent.contains(&(publish.room.clone(), publish.data.clone()));
+        if !known && self.violation.is_none() {
+            let text = format!("{} was published, nobody sent it", publish.room);
+            self.violation = Some(Violation::new("I5", text));
+        }
+    }
+
+    /// Sends mail to all subscribers of a room, in order for each.
+    pub(crate) fn notify(&mut self, room: &RoomId, mail: &Mail) {
+        let (now, weather) = (self.now_ms, self.weather);
+        let Some(sim_room) = self.rooms.get_mut(room) else { return };
+        // Only a position lets anybody notice.
+        let losable = match mail {
+            Mail::Publication(published) => published.publication.offset.is_some(),
+            Mail::Presence(..) => false,
+        };
+        for (mailbox, subscriber) in &mut sim_room.subscribers {
+            if losable && self.lossy && self.rng.percent(weather.lose_notifications) {
+                self.counts.fault(Fault::NotificationLost);
+                continue;
+            }
+            let mut delay = self.rng.below(6);
+            if self.rng.percent(weather.delay_notifications) {
+                self.counts.fault(Fault::NotificationLate);
+                delay += self.rng.between(200, 3_000);
+            }
+            subscriber.arrives_ms = subscriber.arrives_ms.max(now + delay);
+            self.outgoing.push((subscriber.arrives_ms, *mailbox, mail.clone()));
+            if losable && self.rng.percent(weather.double_notifications) {
+                self.counts.fault(Fault::NotificationDoubled);
+                let again = subscriber.arrives_ms + self.rng.below(400);
+                self.outgoing.push((again, *mailbox, mail.clone()));
+            }
+        }
+    }
+
+    pub(crate) fn wall(&self) -> Wall {
+        Wall::from_millis(WALL_START_MS + i64::try_from(self.now_ms).unwrap_or(0))
+    }
+}
+
+pub(crate) struct SimBroker(pub(crate) Shared);
+
+#[async_trait]
+impl Broker for SimBroker {
+    async fn publish(
+        &self,
+        publish: Publish,
+        policy: &Arc<NamespacePolicy>,
+    ) -> Result<Receipt, PublishError> {
+        let unavailable = || PublishError::Unavailable { retry_after: RETRY_AFTER };
+        self.0.travel().await;
+        let receipt = {
+            let mut core = self.0.lock();
+            let weather = core.weather;
+            if core.rng.percent(weather.refuse_publishes) {
+                core.counts.fault(Fault::PublishRefused);
+                return Err(unavailable());
+            }
+            core.append(publish, policy)?
+        };
+        self.0.travel().await;
+        let mut core = self.0.lock();
+        let weather = core.weather;
+        if core.rng.percent(weather.lose_publish_replies) {
+            core.counts.fault(Fault::PublishReplyLost);
+            return Err(unavailable());
+        }
+        Ok(receipt)
+    }
+
+    async fn subscribe(
+        &self,
+        room: &RoomId,
+        _policy: &Arc<NamespacePolicy>,
+        mailbox: &Arc<Mailbox>,
+        token: SubscriptionToken,
+    ) -> Result<RoomTop, BrokerError> {
+        self.0.travel().await;
+        let top = {
+            let mut core = self.0.lock();
+            let weather = core.weather;
+            if core.rng.percent(weather.refuse_subscriptions) {
+                core.counts.fault(Fault::SubscribeRefused);
+                return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
+            }
+            let room = core.rooms.get_mut(room).expect("all rooms are known");
+            let bounds = room.bounds();
+            let latest = room.latest.iter().map(|(_, published)| Arc::clone(published)).collect();
+            let fresh = Subscriber { token, arrives_ms: 0 };
+            let subscriber = room.subscribers.entry(mailbox.id()).or_insert(fresh);
+            subscriber.token = subscriber.token.max(token);
+            RoomTop { bounds, latest }
+        };
+        self.0.travel().await;
+        Ok(top)
+    }
+
+    async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
+        self.0.travel().await;
+        let mut core = self.0.lock();
+        let room = core.rooms.get_mut(room).expect("all rooms are known");
+        if room.subscribers.get(&mailbox.id()).is_some_and(|s| s.token <= token) {
+            room.subscribers.remove(&mailbox.id());
+        }
+    }
+
+    async fn read(
+        &self,
+        room: &RoomId,
+        _policy: &Arc<NamespacePolicy>,
+        read: ReadLog,
+    ) -> Result<LogPage, BrokerError> {
+        self.0.travel().await;
+        let (page, slow) = {
+            let mut core = self.0.lock();
+            let weather = core.weather;
+            if core.rng.percent(weather.refuse_reads) {
+                core.counts.fault(Fault::ReadRefused);
+                return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
+            }
+            let page = core.rooms.get(room).expect("all rooms are known").read(&read);
+            let slow = core.rng.percent(weather.slow_reads).then(|| core.rng.between(100, 2_000));
+            if slow.is_some() {
+                core.counts.fault(Fault::ReadSlow);
+            }
+            (page, slow)
+        };
+        self.0.travel().await;
+        if let Some(slow_ms) = slow {
+            self.0.wait(slow_ms).await;
+        }
+        Ok(page)
+    }
+}

@@ -1,0 +1,305 @@
+//! What must hold for what a client sees of a room, checked frame by frame against the truth.
+//!
+//! A view believes only what it was told; whatever a view cannot explain is a violation with the
+//! name of its invariant. It never forgives because a fault has fired.
+
+use std::collections::BTreeMap;
+
+use domain::id::Epoch;
+use domain::protocol::server_event::{Ack, Gap, LogEntry, Message, Page, Subscribed, Tombstone};
+use domain::room::RoomId;
+use domain::time::Wall;
+
+use crate::broker::SimRoom;
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Violation {
+    pub(crate) invariant: &'static str,
+    pub(crate) text: String,
+}
+
+impl Violation {
+    pub(crate) fn new(invariant: &'static str, text: impl Into<String>) -> Self {
+        Self { invariant, text: text.into() }
+    }
+}
+
+pub(crate) type Checked = Result<(), Violation>;
+
+fn fail(invariant: &'static str, text: impl Into<String>) -> Checked {
+    Err(Violation::new(invariant, text))
+}
+
+/// How far a membership is, as its client knows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stage {
+    Off,
+    Joining {
+        /// Whether the client named its position.
+        named: bool,
+        /// Whether a gap was told since.
+        gap: bool,
+    },
+    On,
+    Leaving,
+}
+
+/// One client's view of one room.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) room: RoomId,
+    /// Whether the room lists its members.
+    pub(crate) listed: bool,
+    pub(crate) wanted: bool,
+    pub(crate) stage: Stage,
+    /// Up to where the client has everything or was told what is missing.
+    pub(crate) at: Option<(Epoch, u64)>,
+    /// The newest message of class `latest` by key.
+    pub(crate) newest: BTreeMap<String, String>,
+    pub(crate) present: Presence,
+}
+
+/// A presence event that came while no list was there.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) seq: u64,
+    pub(crate) event: String,
+    pub(crate) user: String,
+    pub(crate) data: String,
+}
+
+/// What a follower believes about who is in a room.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    pub(crate) followed: bool,
+    pub(crate) asked: bool,
+    pub(crate) seq: u64,
+    pub(crate) members: Option<BTreeMap<String, String>>,
+    early: Vec<Seen>,
+}
+
+impl View {
+    pub(crate) fn new(room: RoomId) -> Self {
+        Self {
+            listed: !room.as_str().starts_with("quiet"),
+            room,
+            wanted: false,
+            stage: Stage::Off,
+            at: None,
+            newest: BTreeMap::new(),
+            present: Presence::default(),
+        }
+    }
+
+    /// The connection is gone; the position stays.
+    pub(crate) fn disconnect(&mut self) {
+        self.stage = Stage::Off;
+        self.present = Presence::default();
+    }
+
+    pub(crate) fn on_gap(&mut self, gap: &Gap<'_>, truth: &SimRoom) -> Checked {
+        match &mut self.stage {
+            Stage::Off => return fail("I11", format!("gap for {}, which is left", self.room)),
+            Stage::Joining { gap, .. } => *gap = true,
+            Stage::On | Stage::Leaving => {}
+        }
+        let text = format!("{} at {:?} was told {gap:?}", self.room, self.at);
+        let Some((epoch, offset)) = self.at else { return fail("I7", text) };
+        let Some(number) = truth.number_of(gap.epoch) else { return fail("I8", text) };
+        let kept = gap.epoch == truth.life().epoch && gap.to >= truth.first;
+        if kept || gap.to > truth.lives[number].messages.len() as u64 {
+            return fail("I7", format!("{text}, which the log has"));
+        }
+        let follows = match &*gap.reason {
+            "epoch_changed" => gap.from == 1 && Some(number) > truth.number_of(epoch),
+            "retention" | "overflow" => {
+                gap.epoch == epoch && gap.from == offset + 1 && gap.to >= gap.from
+            }
+            _ => false,
+        };
+        if !follows {
+            return fail("I7", text);
+        }
+        self.at = Some((gap.epoch, gap.to));
+        Ok(())
+    }
+
+    pub(crate) fn on_subscribed(
+        &mut self,
+        told: &Subscribed<'_>,
+        truth: &SimRoom,
+        now: Wall,
+    ) -> Checked {
+        let Stage::Joining { named, gap } = self.stage else {
+            return fail("I11", format!("subscribed to {} unasked", self.room));
+        };
+        if told.recovered != (named && !gap) {
+            let text = format!("{}: recovered is {}", self.room, told.recovered);
+            return fail("I7", format!("{text}, named {named}, gap told {gap}"));
+        }
+        self.stage = Stage::On;
+        if !named {
+            self.at = Some((told.epoch, told.offset));
+            let exists = truth.number_of(told.epoch);
+            let lies = exists.is_none_or(|n| told.offset > truth.lives[n].messages.len() as u64);
+            if lies {
+                return fail("I8", format!("{} does not stand at {:?}", self.room, self.at));
+            }
+        }
+        self.on_entries(&told.messages, (told.epoch, told.offset), truth, now)
+    }
+
+    pub(crate) fn on_page(&mut self, page: &Page<'_>, truth: &SimRoom, now: Wall) -> Checked {
+        self.on_entries(&page.messages, (page.epoch, page.offset), truth, now)
+    }
+
+    fn on_entries(
+        &mut self,
+        entries: &[LogEntry<'_>],
+        end: (Epoch, u64),
+        truth: &SimRoom,
+        now: Wall,
+    ) -> Checked {
+        for entry in entries {
+            match entry {
+                LogEntry::Message(message) => self.on_message(message, truth)?,
+                LogEntry::Tombstone(tombstone) => self.on_tombstone(tombstone, truth, now)?,
+            }
+        }
+        if self.at == Some(end) {
+            return Ok(());
+        }
+        fail("I7", format!("{} is said to stand at {end:?}, not {:?}", self.room, self.at))
+    }
+
+    pub(crate) fn on_message(&mut self, message: &Message<'_>, truth: &SimRoom) -> Checked {
+        let Some(offset) = message.offset else {
+            if self.stage == Stage::Off {
+                return fail("I11", format!("a message of {}, which is left", self.room));
+            }
+            if let Some(key) = &message.key {
+                self.newest.insert(key.clone().into_owned(), message.data.to_owned());
+            }
+            return Ok(());
+        };
+        self.step(message.epoch, offset)?;
+        match truth.at(message.epoch, offset) {
+            Some(published) if published.publication.data == message.data.as_bytes() => Ok(()),
+            _ => fail("I5", format!("{} {offset} is not {}", self.room, message.data)),
+        }
+    }
+
+    pub(crate) fn on_tombstone(
+        &mut self,
+        tombstone: &Tombstone<'_>,
+        truth: &SimRoom,
+        now: Wall,
+    ) -> Checked {
+        let offset = tombstone.offset.unwrap_or(0);
+        self.step(tombstone.epoch, offset)?;
+        match truth.at(tombstone.epoch, offset) {
+            Some(published) if published.publication.is_expired(now) => Ok(()),
+            _ => fail("I5", format!("{} {offset} is not gone", self.room)),
+        }
+    }
+
+    /// The next message, or the place of one, is at this position.
+    fn step(&mut self, epoch: Epoch, offset: u64) -> Checked {
+        let text = format!("{} at {:?} got ({epoch:?}, {offset})", self.room, self.at);
+        if self.stage == Stage::Off {
+            return fail("I11", text);
+        }
+        match self.at {
+            Some((known, _)) if known != epoch => return fail("I8", text),
+            Some((_, at)) if offset <= at => return fail("I2", text),
+            Some((_, at)) if offset > at + 1 => return fail("I1", text),
+            None => return fail("I8", text),
+            Some(_) => {}
+        }
+        self.at = Some((epoch, offset));
+        Ok(())
+    }
+
+    /// An `ack` in place of a message of ours. Answers whether it stood in the message's place.
+    pub(crate) fn on_silent_ack(
+        &mut self,
+        ack: &Ack<'_>,
+        truth: &SimRoom,
+    ) -> Result<bool, Violation> {
+        let (Some(offset), Some((epoch, at))) = (ack.offset, self.at) else { return Ok(false) };
+        // The ack of a duplicate stands nowhere: the message takes its place by itself.
+        if ack.duplicate || !matches!(self.stage, Stage::On | Stage::Leaving) {
+            return Ok(false);
+        }
+        if epoch == ack.epoch && offset == at + 1 {
+            self.at = Some((epoch, offset));
+            return Ok(true);
+        }
+        let passed = if epoch == ack.epoch {
+            offset <= at
+        } else {
+            truth.number_of(ack.epoch) < truth.number_of(epoch)
+        };
+        if passed || self.stage == Stage::Leaving {
+            return Ok(false);
+        }
+        let text = format!("{} at {:?} got an ack of {:?} {offset}", self.room, self.at, ack.epoch);
+        Err(Violation::new("I3 (ack in place)", text))
+    }
+}
+
+impl Presence {
+    pub(crate) fn on_list(
+        &mut self,
+        seq: u64,
+        members: BTreeMap<String, String>,
+        room: &RoomId,
+    ) -> Result<bool, Violation> {
+        self.asked = false;
+        // A list may be older than the events that came while it was on its way.
+        if self.members.is_some() && seq < self.seq {
+            return Ok(true);
+        }
+        self.seq = seq;
+        self.members = Some(members);
+        for seen in std::mem::take(&mut self.early) {
+            if !self.on_event(seen, room)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Answers false when something is missing before the event: a list is needed.
+    pub(crate) fn on_event(&mut self, seen: Seen, room: &RoomId) -> Result<bool, Violation> {
+        let Some(members) = &mut self.members else {
+            self.early.push(seen);
+            return Ok(true);
+        };
+        if seen.seq <= self.seq {
+            return Ok(true);
+        }
+        if seen.seq > self.seq + 1 {
+            self.members = None;
+            self.early.push(seen);
+            return Ok(false);
+        }
+        self.seq = seen.seq;
+        let there = members.contains_key(&seen.user);
+        let fits = match seen.event.as_str() {
+            "join" => !there,
+            "leave" | "update" => there,
+            _ => false,
+        };
+        if !fits {
+            return Err(Violation::new("I9", format!("{room}: {seen:?}, present: {there}")));
+        }
+        if seen.event == "leave" {
+            members.remove(&seen.user);
+        } else {
+            members.insert(seen.user, seen.data);
+        }
+        Ok(true)
+    }
+}

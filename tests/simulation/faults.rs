@@ -1,0 +1,135 @@
+//! What goes wrong, and what must have come of it: two tables that count over all seeds.
+//!
+//! A row that stays at zero means that the simulation does not test what it claims.
+
+use std::fmt;
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $words:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(crate) enum $name { $($variant),* }
+
+        impl $name {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            pub(crate) const fn words(self) -> &'static str {
+                match self { $(Self::$variant => $words),* }
+            }
+        }
+    };
+}
+
+table! {
+    /// What is done to the nodes, the broker and the network.
+    Fault {
+        NotificationLost = "a notification is lost",
+        NotificationDoubled = "a notification comes twice",
+        NotificationLate = "a notification is late",
+        PublishRefused = "a publish is refused",
+        PublishReplyLost = "the answer to a publish is lost",
+        SubscribeRefused = "a subscription is refused",
+        ReadSlow = "reading the log is slow",
+        ReadRefused = "reading the log fails",
+        EpochChanged = "the log is lost",
+        PresenceRefused = "entering presence fails",
+        PresenceReplyLost = "the answer to entering presence is lost",
+        PresenceSlow = "leaving presence is slow",
+        NodeKilled = "a node is killed",
+        NodeDrained = "a node is drained",
+        ShardStalled = "a shard gets no processor",
+        ClientClosed = "a client closes",
+        LinkCut = "a link is cut",
+        LinkSilent = "a link goes silent",
+        ReaderSlow = "a client stops reading",
+        ConnectionEnded = "a connection is ended by order",
+        UserEnded = "a user is ended by order",
+    }
+}
+
+table! {
+    /// What the faults must have led to somewhere.
+    Effect {
+        Recovered = "recovered without a gap",
+        PageRead = "a further page of recovery",
+        GapRetention = "gap: retention",
+        GapEpoch = "gap: epoch_changed",
+        GapOverflow = "gap: overflow",
+        Tombstone = "a tombstone",
+        AckedInPlace = "an ack in its message's place",
+        AckedTwice = "an ack of a duplicate",
+        Retried = "a publish is sent again",
+        MailboxFull = "mail does not fit",
+        SlowConsumer = "closed: slow_consumer",
+        NoPong = "closed: no_pong",
+        InsufficientState = "closed: insufficient_state",
+        TokenExpired = "closed: token_expired",
+        Restart = "closed: restart",
+        Refreshed = "a token is refreshed",
+        LeaseEnded = "a lease ran out",
+        PresenceListed = "a presence list",
+        PresenceChanged = "a presence event",
+        PresenceHole = "a hole in presence",
+        HistoryRead = "a page of history",
+        ReadingPaused = "a client is not read",
+        LatestReplaced = "a message of class latest",
+        QueueDropped = "a full queue drops by class",
+        CallDropped = "a call dies with its node",
+    }
+}
+
+/// Counts over one or many seeds.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts {
+    faults: Vec<u64>,
+    effects: Vec<u64>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { faults: vec![0; Fault::ALL.len()], effects: vec![0; Effect::ALL.len()] }
+    }
+}
+
+impl Counts {
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        self.faults[fault as usize] += 1;
+    }
+
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.effects[effect as usize] += 1;
+    }
+
+    pub(crate) fn faults_fired(&self) -> u64 {
+        self.faults.iter().sum()
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, more) in self.faults.iter_mut().zip(&other.faults) {
+            *sum += more;
+        }
+        for (sum, more) in self.effects.iter_mut().zip(&other.effects) {
+            *sum += more;
+        }
+    }
+
+    /// The rows that never happened.
+    pub(crate) fn zeros(&self) -> Vec<&'static str> {
+        let faults = Fault::ALL.iter().filter(|f| self.faults[**f as usize] == 0);
+        let effects = Effect::ALL.iter().filter(|e| self.effects[**e as usize] == 0);
+        faults.map(|f| f.words()).chain(effects.map(|e| e.words())).collect()
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in Fault::ALL {
+            writeln!(f, "  {:<42} {:>10}", fault.words(), self.faults[*fault as usize])?;
+        }
+        writeln!(f)?;
+        for effect in Effect::ALL {
+            writeln!(f, "  {:<42} {:>10}", effect.words(), self.effects[*effect as usize])?;
+        }
+        Ok(())
+    }
+}

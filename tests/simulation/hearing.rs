@@ -1,0 +1,313 @@
+//! What a client makes of the server's frames: each goes through the checker, then to whoever
+//! asked for it.
+//!
+//! Nothing here may let a frame pass that no command and no membership explains.
+
+use std::collections::BTreeMap;
+
+use domain::codes::ErrorCode;
+use domain::protocol::server_event::{
+    Ack, ErrorEvent, HistoryPage, LogEntry, Message, PresenceEvent, PresenceState, ServerEvent,
+};
+use domain::protocol::{ClientFrame, decode_server};
+use domain::room::RoomId;
+
+use crate::checker::{Checked, Seen, Stage, Violation};
+use crate::client::{Asked, Client, Scene, Wish};
+use crate::faults::{Effect, Fault};
+
+fn unexpected(text: impl Into<String>) -> Violation {
+    Violation::new("protocol", text)
+}
+
+impl Client {
+    /// Bytes came; whole lines are frames.
+    pub(crate) fn hear(&mut self, bytes: &[u8], scene: &mut Scene<'_>) -> Checked {
+        self.heard_ms = scene.now_ms;
+        self.buffer.extend_from_slice(bytes);
+        let Some(end) = self.buffer.iter().rposition(|byte| *byte == b'\n') else {
+            return Ok(());
+        };
+        let rest = self.buffer.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.buffer, rest);
+        let text = std::str::from_utf8(&whole).map_err(|_| unexpected("no UTF-8"))?;
+        for event in decode_server(text) {
+            let event = event.map_err(|error| unexpected(format!("{error}: {text}")))?;
+            self.on_event(&event, scene)?;
+        }
+        Ok(())
+    }
+
+    fn view(&self, room: &RoomId) -> Result<usize, Violation> {
+        let found = self.views.iter().position(|view| view.room == *room);
+        found.ok_or_else(|| Violation::new("I10", format!("nobody asked for {room}")))
+    }
+
+    fn answer(&mut self, id: Option<u64>, what: &str) -> Result<Asked, Violation> {
+        let asked = id.and_then(|id| self.asked.remove(&id));
+        asked.ok_or_else(|| unexpected(format!("client {}: {what} answers nothing", self.index)))
+    }
+
+    fn on_event(&mut self, event: &ServerEvent<'_>, scene: &mut Scene<'_>) -> Checked {
+        match event {
+            ServerEvent::Hello(hello) => {
+                let user = hello.user_id.as_deref();
+                if self.greeted || user != self.user.as_deref() {
+                    return Err(unexpected("a second hello, or for somebody else"));
+                }
+                self.greeted = true;
+                self.reconcile(scene);
+            }
+            ServerEvent::Ping(_) => {
+                let pong = domain::protocol::encode_client(&ClientFrame::Pong);
+                scene.wishes.push(Wish::Send(pong));
+            }
+            ServerEvent::Disconnect(disconnect) => {
+                self.come_back_ms = disconnect.reconnect_after_ms;
+            }
+            ServerEvent::TokenExpiring(_) => {
+                if self.refreshes {
+                    self.refresh(scene);
+                }
+            }
+            ServerEvent::Pong(pong) => self.expect(pong.id, Asked::Ping)?,
+            ServerEvent::Status(status) => self.expect(status.id, Asked::Status)?,
+            ServerEvent::PresenceUpdated(updated) => self.expect(updated.id, Asked::Update)?,
+            ServerEvent::Refreshed(refreshed) => {
+                scene.core.counts.effect(Effect::Refreshed);
+                self.expect(refreshed.id, Asked::Refresh)?;
+            }
+            ServerEvent::ErrorEvent(error) => self.on_error(error, scene)?,
+            ServerEvent::Ack(ack) => self.on_ack(ack, scene)?,
+            ServerEvent::HistoryPage(page) => self.on_history(page, scene)?,
+            ServerEvent::PresenceState(list) => self.on_list(list, scene)?,
+            ServerEvent::PresenceEvent(event) => self.on_presence(event, scene)?,
+            ServerEvent::Other { kind, .. } => return Err(unexpected(format!("a {kind}"))),
+            _ => self.on_room_event(event, scene)?,
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, id: Option<u64>, expected: Asked) -> Checked {
+        let asked = self.answer(id, "an answer")?;
+        if asked == expected {
+            return Ok(());
+        }
+        Err(unexpected(format!("{expected:?} was answered, {asked:?} was asked")))
+    }
+
+    fn on_room_event(&mut self, event: &ServerEvent<'_>, scene: &mut Scene<'_>) -> Checked {
+        let wall = scene.core.wall();
+        let room = match event {
+            ServerEvent::Subscribed(told) => &told.room,
+            ServerEvent::Page(page) => &page.room,
+            ServerEvent::Gap(gap) => &gap.room,
+            ServerEvent::Message(message) => &message.room,
+            ServerEvent::Tombstone(tombstone) => &tombstone.room,
+            ServerEvent::Unsubscribed(told) => &told.room,
+            _ => return Err(unexpected("an event without a room")),
+        };
+        let index = self.view(room)?;
+        if let ServerEvent::Message(message) = event {
+            self.check_echo(message, scene)?;
+        }
+        if let ServerEvent::Unsubscribed(told) = event {
+            self.expect(told.id, Asked::Unsubscribe(index))?;
+            let view = &mut self.views[index];
+            view.stage = Stage::Off;
+            view.present = crate::checker::Presence::default();
+            self.reconcile(scene);
+            return Ok(());
+        }
+        if let ServerEvent::Subscribed(told) = event {
+            self.expect(told.id, Asked::Subscribe(index))?;
+        }
+        let Some(truth) = scene.core.rooms.get(room) else { return Ok(()) };
+        let view = &mut self.views[index];
+        match event {
+            ServerEvent::Subscribed(told) => {
+                view.on_subscribed(told, truth, wall)?;
+                if told.recovered {
+                    scene.core.counts.effect(Effect::Recovered);
+                }
+                if view.present.followed {
+                    self.ask_presence(index, scene);
+                }
+            }
+            ServerEvent::Page(page) => {
+                view.on_page(page, truth, wall)?;
+                scene.core.counts.effect(Effect::PageRead);
+            }
+            ServerEvent::Gap(gap) => {
+                view.on_gap(gap, truth)?;
+                scene.core.counts.effect(match &*gap.reason {
+                    "retention" => Effect::GapRetention,
+                    "overflow" => Effect::GapOverflow,
+                    _ => Effect::GapEpoch,
+                });
+            }
+            ServerEvent::Message(message) => {
+                view.on_message(message, truth)?;
+                if message.key.is_some() {
+                    scene.core.counts.effect(Effect::LatestReplaced);
+                }
+            }
+            ServerEvent::Tombstone(tombstone) => {
+                view.on_tombstone(tombstone, truth, wall)?;
+                scene.core.counts.effect(Effect::Tombstone);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Who does not want its own message back does not get it over the connection it came from.
+    fn check_echo(&self, message: &Message<'_>, scene: &Scene<'_>) -> Checked {
+        let own = message.sender.connection_id.as_deref() == Some(&*scene.id.to_string());
+        if !own || !scene.core.log_keeps_origin {
+            return Ok(());
+        }
+        let silent = self.sent.iter().any(|sent| !sent.echo && sent.data == message.data);
+        if silent {
+            let text = format!("client {} got its own {}", self.index, message.data);
+            return Err(Violation::new("I3 (echo)", text));
+        }
+        Ok(())
+    }
+
+    fn on_ack(&mut self, ack: &Ack<'_>, scene: &mut Scene<'_>) -> Checked {
+        let Some((index, acked)) = ack.id.and_then(|id| self.published.get_mut(&id)) else {
+            return Err(unexpected("an ack of nothing"));
+        };
+        if *acked {
+            let text = format!("client {}: a second ack of {ack:?}", self.index);
+            return Err(Violation::new("I3 (one ack)", text));
+        }
+        *acked = true;
+        let index = *index;
+        // A publish that was refused may be acknowledged all the same: it was taken.
+        ack.id.and_then(|id| self.asked.remove(&id));
+        let sent = &mut self.sent[index];
+        let at = ack.offset.map(|offset| (ack.epoch, offset));
+        let view = &mut self.views[sent.view];
+        let Some(truth) = scene.core.rooms.get(&view.room) else { return Ok(()) };
+        let place = at.map(|(epoch, offset)| truth.at(epoch, offset));
+        let fits = match place {
+            None => !sent.class.is_positioned(),
+            Some(None) => false,
+            Some(Some(published)) => published.publication.data == sent.data.as_bytes(),
+        };
+        if !fits {
+            return Err(Violation::new("I6", format!("{} does not stand at {at:?}", sent.data)));
+        }
+        if ack.duplicate {
+            scene.core.counts.effect(Effect::AckedTwice);
+        } else if sent.tries == 1 {
+            sent.at = at;
+        }
+        sent.done = true;
+        if !sent.echo && view.on_silent_ack(ack, truth)? {
+            scene.core.counts.effect(Effect::AckedInPlace);
+        }
+        Ok(())
+    }
+
+    fn on_error(&mut self, error: &ErrorEvent<'_>, scene: &mut Scene<'_>) -> Checked {
+        let asked = self.answer(error.id, "an error")?;
+        let refused = error.code == ErrorCode::Unavailable.number();
+        let lost = asked == Asked::History && error.code == ErrorCode::InvalidPosition.number();
+        if !refused && !lost {
+            return Err(unexpected(format!("{asked:?} was answered {error:?}")));
+        }
+        if matches!(asked, Asked::Publish(_)) {
+            scene.core.counts.effect(Effect::Retried);
+        }
+        self.retry(asked, error.retry_after_ms.unwrap_or(0), scene);
+        Ok(())
+    }
+
+    fn on_history(&mut self, page: &HistoryPage<'_>, scene: &mut Scene<'_>) -> Checked {
+        self.expect(page.id, Asked::History)?;
+        scene.core.counts.effect(Effect::HistoryRead);
+        let Some(truth) = scene.core.rooms.get(&page.room) else { return Ok(()) };
+        let mut before = None;
+        for entry in &page.messages {
+            let (offset, data) = match entry {
+                LogEntry::Message(message) => (message.offset, Some(message.data)),
+                LogEntry::Tombstone(tombstone) => (tombstone.offset, None),
+            };
+            let offset = offset.unwrap_or(0);
+            let published = truth.at(page.epoch, offset);
+            let equal = published.is_some_and(|published| {
+                data.is_none_or(|data| published.publication.data == data.as_bytes())
+            });
+            if !equal || before.is_some_and(|before| offset != before + 1) {
+                return Err(Violation::new("I3 (history)", format!("{page:?}")));
+            }
+            before = Some(offset);
+        }
+        Ok(())
+    }
+
+    fn on_list(&mut self, list: &PresenceState<'_>, scene: &mut Scene<'_>) -> Checked {
+        scene.core.counts.effect(Effect::PresenceListed);
+        let index = self.view(&list.room)?;
+        self.expect(list.id, Asked::Presence(index))?;
+        let mut members = BTreeMap::new();
+        for member in &list.members {
+            members.insert(member.user_id.clone().into_owned(), member.data.to_owned());
+        }
+        let room = &list.room;
+        if !self.views[index].present.on_list(list.seq, members, room)? {
+            self.presence_hole(index, scene)?;
+        }
+        Ok(())
+    }
+
+    fn on_presence(&mut self, event: &PresenceEvent<'_>, scene: &mut Scene<'_>) -> Checked {
+        scene.core.counts.effect(Effect::PresenceChanged);
+        let index = self.view(&event.room)?;
+        let view = &mut self.views[index];
+        if view.stage == Stage::Off || !view.present.followed {
+            let text = format!("presence of {}, which is not followed", view.room);
+            return Err(Violation::new("I11", text));
+        }
+        let seen = Seen {
+            seq: event.seq,
+            event: event.event.clone().into_owned(),
+            user: event.user_id.clone().into_owned(),
+            data: event.data.to_owned(),
+        };
+        if !view.present.on_event(seen, &event.room)? {
+            self.presence_hole(index, scene)?;
+        }
+        Ok(())
+    }
+
+    /// An event is missing: only mail that did not fit explains that.
+    fn presence_hole(&mut self, view: usize, scene: &mut Scene<'_>) -> Checked {
+        scene.core.counts.effect(Effect::PresenceHole);
+        if !scene.overflowed {
+            let room = &self.views[view].room;
+            let text = format!("client {}: a presence event of {room} is missing", self.index);
+            return Err(Violation::new("I9", text));
+        }
+        self.ask_presence(view, scene);
+        Ok(())
+    }
+}
+
+/// The effect of a close code, where one is counted.
+pub(crate) const fn effect_of(code: u16) -> Option<Effect> {
+    match code {
+        3001 => Some(Effect::SlowConsumer),
+        3002 => Some(Effect::NoPong),
+        3003 => Some(Effect::InsufficientState),
+        3004 => Some(Effect::TokenExpired),
+        1012 => Some(Effect::Restart),
+        _ => None,
+    }
+}
+
+/// How a client loses its connection.
+pub(crate) const DROPS: [Fault; 3] = [Fault::ClientClosed, Fault::LinkCut, Fault::LinkSilent];

@@ -1,0 +1,222 @@
+//! The network between clients and nodes: one link per connection, in order, with a delay, and
+//! the outbox that a shard writes to.
+//!
+//! A link never loses a byte in the middle: what is cut is cut from some point on.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use application::outbound_queue::OutboundQueue;
+use application::ports::{Batch, Delivered, Outbox};
+use application::shard::Slot;
+use bytes::Bytes;
+use domain::codes::CloseCode;
+use domain::delivery::{SlowDecision, decide_slow};
+use domain::id::ConnectionId;
+
+use crate::checker::Violation;
+use crate::rng::Rng;
+
+/// What arrives at a client.
+#[derive(Clone, Debug)]
+pub(crate) enum Down {
+    Bytes(Bytes),
+    Closed(u16),
+}
+
+/// What arrives at a node.
+#[derive(Clone, Debug)]
+pub(crate) enum Up {
+    Text(String),
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) client: usize,
+    pub(crate) node: usize,
+    pub(crate) shard: usize,
+    pub(crate) slot: Slot,
+    pub(crate) id: ConnectionId,
+    pub(crate) queue: OutboundQueue,
+    /// The client's side takes nothing at the moment.
+    pub(crate) stalled: bool,
+    /// What the stalled side has taken before it stopped.
+    in_flight: Vec<u8>,
+    /// The largest piece that was begun when the stall set in: it waits outside of the cap.
+    begun_bytes: usize,
+    /// Nothing arrives any more, in either direction, and nobody is told.
+    pub(crate) silent: bool,
+    /// A full queue has dropped a message whose class allows that.
+    pub(crate) dropped: bool,
+    pub(crate) server_open: bool,
+    pub(crate) client_open: bool,
+    closing: Option<u16>,
+    down_ms: u64,
+    up_ms: u64,
+    /// The node reads nothing until it has caught up.
+    pub(crate) paused: bool,
+    pub(crate) unread: VecDeque<Up>,
+}
+
+impl Link {
+    pub(crate) fn new(
+        client: usize,
+        node: usize,
+        shard: usize,
+        slot: Slot,
+        id: ConnectionId,
+    ) -> Self {
+        Self {
+            client,
+            node,
+            shard,
+            slot,
+            id,
+            queue: OutboundQueue::default(),
+            stalled: false,
+            in_flight: Vec::new(),
+            begun_bytes: 0,
+            silent: false,
+            dropped: false,
+            server_open: true,
+            client_open: true,
+            closing: None,
+            down_ms: 0,
+            up_ms: 0,
+            paused: false,
+            unread: VecDeque::new(),
+        }
+    }
+
+    /// When something that leaves the client now arrives.
+    pub(crate) fn up_at(&mut self, now_ms: u64, rng: &mut Rng) -> u64 {
+        self.up_ms = self.up_ms.max(now_ms + rng.between(1, 8));
+        self.up_ms
+    }
+
+    fn down_at(&mut self, now_ms: u64, rng: &mut Rng) -> u64 {
+        self.down_ms = self.down_ms.max(now_ms + rng.between(1, 8));
+        self.down_ms
+    }
+
+    /// The client's side takes again what waits.
+    pub(crate) fn flush(&mut self, index: usize, wires: &mut Wires<'_>) {
+        self.stalled = false;
+        if !self.in_flight.is_empty() {
+            let bytes = Bytes::from(std::mem::take(&mut self.in_flight));
+            self.send(index, Down::Bytes(bytes), wires);
+        }
+        while let Some(front) = self.queue.front().cloned() {
+            self.queue.advance(front.len());
+            self.send(index, Down::Bytes(front), wires);
+        }
+        if let Some(code) = self.closing.take() {
+            self.send(index, Down::Closed(code), wires);
+        }
+    }
+
+    pub(crate) fn send(&mut self, index: usize, down: Down, wires: &mut Wires<'_>) {
+        let at = self.down_at(wires.now_ms, wires.rng);
+        wires.sent.push((at, index, down));
+    }
+
+    /// Nothing goes down but the first part of the piece.
+    fn begin_stalled(&mut self, piece: &Bytes, rng: &mut Rng) {
+        let taken = rng.index(piece.len() + 1);
+        self.in_flight.extend_from_slice(&piece[..taken]);
+        if taken < piece.len() {
+            self.queue.start(piece.slice(taken..));
+            self.begun_bytes = piece.len();
+        }
+    }
+}
+
+/// Where bytes and closes are put on their way.
+pub(crate) struct Wires<'a> {
+    pub(crate) now_ms: u64,
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) sent: &'a mut Vec<(u64, usize, Down)>,
+}
+
+/// The outbox of one shard.
+pub(crate) struct SimOutbox<'a> {
+    pub(crate) links: &'a mut Vec<Link>,
+    pub(crate) by_slot: &'a mut BTreeMap<Slot, usize>,
+    pub(crate) wires: Wires<'a>,
+    pub(crate) queue_bytes_max: usize,
+    pub(crate) resumed: &'a mut Vec<usize>,
+    pub(crate) paused: &'a mut u64,
+    pub(crate) dropped: &'a mut u64,
+    pub(crate) closed: &'a mut Vec<u16>,
+    pub(crate) violation: &'a mut Option<Violation>,
+}
+
+impl Outbox for SimOutbox<'_> {
+    fn frame(&mut self, message: &[u8]) -> Bytes {
+        let mut framed = Vec::with_capacity(message.len() + 1);
+        framed.extend_from_slice(message);
+        framed.push(b'\n');
+        Bytes::from(framed)
+    }
+
+    fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered {
+        let Some(index) = self.by_slot.get(&to).copied() else { return Delivered::Gone };
+        let link = &mut self.links[index];
+        if !link.stalled {
+            link.send(index, Down::Bytes(batch.joined.clone()), &mut self.wires);
+            return Delivered::Taken;
+        }
+        // The kernel's buffer is small here: it is full once the first piece has met the stall.
+        if link.queue.is_empty() && link.in_flight.is_empty() {
+            link.begin_stalled(batch.joined, self.wires.rng);
+            return Delivered::Taken;
+        }
+        for frame in batch.frames {
+            let before = link.queue.bytes();
+            let may_drop =
+                decide_slow(frame.class, before, frame.bytes.len(), self.queue_bytes_max);
+            if may_drop == SlowDecision::Drop {
+                link.dropped = true;
+                *self.dropped += 1;
+            }
+            if link.queue.push(frame.clone(), self.queue_bytes_max).is_err() {
+                return Delivered::Refused;
+            }
+        }
+        let most = self.queue_bytes_max + link.begun_bytes + OutboundQueue::URGENT_BYTES_MAX;
+        if link.queue.bytes() > most {
+            let text = format!("{} bytes wait for a client", link.queue.bytes());
+            self.violation.get_or_insert(Violation::new("I12", text));
+        }
+        Delivered::Taken
+    }
+
+    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+        let Some(index) = self.by_slot.remove(&to) else { return };
+        let link = &mut self.links[index];
+        link.server_open = false;
+        self.closed.push(code.number());
+        link.queue.drop_messages();
+        if !last.is_empty() {
+            link.queue.push_urgent(last);
+        }
+        link.closing = Some(code.number());
+        if !link.stalled {
+            link.flush(index, &mut self.wires);
+        }
+    }
+
+    fn set_reading(&mut self, of: Slot, reading: bool) {
+        let Some(index) = self.by_slot.get(&of).copied() else { return };
+        self.links[index].paused = !reading;
+        if reading {
+            self.resumed.push(index);
+        } else {
+            *self.paused += 1;
+        }
+    }
+
+    fn queued_bytes(&self, of: Slot) -> usize {
+        self.by_slot.get(&of).map_or(0, |index| self.links[*index].queue.bytes())
+    }
+}

@@ -1,0 +1,245 @@
+//! What all simulated nodes share: virtual time, the weather, and every port but the broker's.
+//!
+//! Port futures are pending until a virtual moment; whoever polls them asks here when that is.
+
+use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use application::mailbox::Mail;
+use application::ports::{Clock, Entropy, Presence, PresenceError, TokenError, TokenVerifier};
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::id::{ConnectionId, UserId};
+use domain::presence::{PresenceEvent, PresenceKey, PresenceList, RoomPresence};
+use domain::principal::Principal;
+use domain::room::RoomId;
+use domain::time::{Monotonic, Now, Wall};
+
+use crate::broker::SimRoom;
+use crate::checker::Violation;
+use crate::faults::{Counts, Fault};
+use crate::rng::Rng;
+
+pub(crate) const WALL_START_MS: i64 = 1_763_717_880_000;
+
+/// The chances, in a hundred, that something goes wrong now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    pub(crate) lose_notifications: u64,
+    pub(crate) double_notifications: u64,
+    pub(crate) delay_notifications: u64,
+    pub(crate) refuse_publishes: u64,
+    pub(crate) lose_publish_replies: u64,
+    pub(crate) refuse_subscriptions: u64,
+    pub(crate) slow_reads: u64,
+    pub(crate) refuse_reads: u64,
+    pub(crate) refuse_presence: u64,
+    pub(crate) lose_presence_replies: u64,
+    pub(crate) slow_presence: u64,
+}
+
+pub(crate) struct Core {
+    pub(crate) now_ms: u64,
+    pub(crate) rng: Rng,
+    pub(crate) weather: Weather,
+    /// Whether notifications of this seed may be lost; positions are compared then.
+    pub(crate) lossy: bool,
+    pub(crate) log_keeps_origin: bool,
+    /// When the future that was polled last wants to be polled again.
+    pub(crate) wake_ms: Option<u64>,
+    pub(crate) rooms: BTreeMap<RoomId, SimRoom>,
+    /// Mail on its way: when, to which mailbox, what.
+    pub(crate) outgoing: Vec<(u64, u64, Mail)>,
+    pub(crate) presence: BTreeMap<RoomId, RoomPresence>,
+    /// Which node's lease holds an entry.
+    pub(crate) leases: BTreeMap<(RoomId, PresenceKey, ConnectionId), usize>,
+    /// What clients have sent.
+    pub(crate) sent: HashSet<(RoomId, Bytes)>,
+    pub(crate) counts: Counts,
+    pub(crate) violation: Option<Violation>,
+}
+
+impl Core {
+    /// Ends the leases of a node that was killed. Answers how many there were.
+    pub(crate) fn end_leases(&mut self, node: usize) -> usize {
+        let ended: Vec<_> =
+            self.leases.iter().filter(|(_, of)| **of == node).map(|(key, _)| key.clone()).collect();
+        for (room, who, connection) in &ended {
+            self.take_leave(room, who, *connection);
+        }
+        ended.len()
+    }
+
+    fn take_leave(&mut self, room: &RoomId, who: &PresenceKey, connection: ConnectionId) {
+        self.leases.remove(&(room.clone(), who.clone(), connection));
+        let event = self.presence.entry(room.clone()).or_default().leave(who, connection);
+        self.tell_presence(room, event);
+    }
+
+    fn tell_presence(&mut self, room: &RoomId, event: Option<PresenceEvent>) {
+        if let Some(event) = event {
+            self.notify(room, &Mail::Presence(room.clone(), Arc::new(event)));
+        }
+    }
+}
+
+/// One lock for everything: a seed runs on one thread.
+#[derive(Clone)]
+pub(crate) struct Shared(pub(crate) Arc<Mutex<Core>>);
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.0.lock().expect("nobody panics while holding it")
+    }
+
+    /// The way to a service and back takes a moment.
+    pub(crate) fn travel(&self) -> Until {
+        let mut core = self.lock();
+        let usual = core.rng.below(4);
+        let wait_ms = if core.rng.percent(4) { core.rng.between(5, 120) } else { usual };
+        Until { core: self.clone(), at_ms: core.now_ms + wait_ms }
+    }
+
+    pub(crate) fn wait(&self, wait_ms: u64) -> Until {
+        let at_ms = self.lock().now_ms + wait_ms;
+        Until { core: self.clone(), at_ms }
+    }
+}
+
+/// Is over at a virtual moment.
+pub(crate) struct Until {
+    core: Shared,
+    at_ms: u64,
+}
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        let mut core = self.core.lock();
+        if core.now_ms >= self.at_ms {
+            return Poll::Ready(());
+        }
+        core.wake_ms = Some(self.at_ms);
+        Poll::Pending
+    }
+}
+
+/// The presence port of one node.
+pub(crate) struct SimPresence {
+    pub(crate) core: Shared,
+    pub(crate) node: usize,
+}
+
+const UNAVAILABLE: PresenceError =
+    PresenceError::Unavailable { retry_after: Duration::from_millis(250) };
+
+#[async_trait]
+impl Presence for SimPresence {
+    async fn enter(
+        &self,
+        room: &RoomId,
+        who: &PresenceKey,
+        connection: ConnectionId,
+    ) -> Result<(), PresenceError> {
+        self.core.travel().await;
+        {
+            let mut core = self.core.lock();
+            let weather = core.weather;
+            if core.rng.percent(weather.refuse_presence) {
+                core.counts.fault(Fault::PresenceRefused);
+                return Err(UNAVAILABLE);
+            }
+            core.leases.insert((room.clone(), who.clone(), connection), self.node);
+            let event = core.presence.entry(room.clone()).or_default().enter(who, connection);
+            core.tell_presence(room, event);
+        }
+        self.core.travel().await;
+        let mut core = self.core.lock();
+        let weather = core.weather;
+        if core.rng.percent(weather.lose_presence_replies) {
+            core.counts.fault(Fault::PresenceReplyLost);
+            return Err(UNAVAILABLE);
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, room: &RoomId, who: &PresenceKey, connection: ConnectionId) {
+        let slow = {
+            let mut core = self.core.lock();
+            let weather = core.weather;
+            core.rng.percent(weather.slow_presence).then(|| {
+                core.counts.fault(Fault::PresenceSlow);
+                core.rng.between(100, 2_000)
+            })
+        };
+        if let Some(slow_ms) = slow {
+            self.core.wait(slow_ms).await;
+        }
+        self.core.travel().await;
+        self.core.lock().take_leave(room, who, connection);
+    }
+
+    async fn update(
+        &self,
+        room: &RoomId,
+        who: &PresenceKey,
+        data: Bytes,
+    ) -> Result<(), PresenceError> {
+        self.core.travel().await;
+        {
+            let mut core = self.core.lock();
+            let presence = core.presence.entry(room.clone()).or_default();
+            let event = presence.update(who, data);
+            core.tell_presence(room, event);
+        }
+        self.core.travel().await;
+        Ok(())
+    }
+
+    async fn list(&self, room: &RoomId, members_max: usize) -> Result<PresenceList, PresenceError> {
+        self.core.travel().await;
+        let list = self.core.lock().presence.entry(room.clone()).or_default().list(members_max);
+        self.core.travel().await;
+        Ok(list)
+    }
+}
+
+/// Takes `user:<name>:<milliseconds since 1970 when it ends>`.
+pub(crate) struct SimVerifier(pub(crate) Shared);
+
+#[async_trait]
+impl TokenVerifier for SimVerifier {
+    async fn verify(&self, token: &str, now: Wall) -> Result<Principal, TokenError> {
+        self.0.travel().await;
+        let mut parts = token.split(':').skip(1);
+        let user = parts.next().and_then(|name| UserId::parse(name).ok());
+        let ends = parts.next().and_then(|ms| ms.parse().ok()).map(Wall::from_millis);
+        let (Some(user), Some(ends)) = (user, ends) else { return Err(TokenError::Malformed) };
+        if ends <= now {
+            return Err(TokenError::Expired);
+        }
+        Ok(Principal { user: Some(user), expires_at: Some(ends), ..Principal::default() })
+    }
+}
+
+pub(crate) struct SimClock(pub(crate) Shared);
+
+impl Clock for SimClock {
+    fn now(&self) -> Now {
+        let core = self.0.lock();
+        Now { monotonic: Monotonic::from_millis(core.now_ms), wall: core.wall() }
+    }
+}
+
+pub(crate) struct SimEntropy(pub(crate) Shared);
+
+impl Entropy for SimEntropy {
+    fn bits(&self) -> u64 {
+        self.0.lock().rng.bits()
+    }
+}

@@ -1,0 +1,220 @@
+//! The faults of a seed as they are done: to clients, links, shards, nodes and the broker.
+//!
+//! A fault only breaks; it must never mend what it broke. What it is called stands in `faults`.
+
+use std::time::Duration;
+
+use domain::codes::CloseCode;
+use domain::id::{Epoch, UserId};
+
+use crate::faults::{Effect, Fault};
+use crate::hearing::DROPS;
+use crate::links::Up;
+use crate::ports::Weather;
+use crate::world::{Event, World};
+
+/// How long after its death a node's leases run out.
+const LEASE_MS: u64 = 5_000;
+
+impl World {
+    /// One fault, or some bad weather.
+    pub(crate) fn fault(&mut self) {
+        if self.faults_left == 0 || self.healed {
+            return;
+        }
+        self.faults_left -= 1;
+        let next = self.now_ms + self.rng.between(100, 2_200);
+        self.queue.push(next, Event::Fault);
+        if self.rng.percent(45) {
+            self.change_weather();
+        }
+        let client = self.rng.index(self.clients.len());
+        let node = self.rng.index(self.nodes.len());
+        let done = match self.rng.below(100) {
+            0..35 => self.drop_client(client),
+            35..50 => self.slow_reader(client),
+            50..60 => self.stall_shard(node),
+            60..70 => self.kill(node),
+            70..77 => self.drain(node),
+            77..84 => self.end_by_order(client),
+            _ => false,
+        };
+        if !done {
+            self.lose_log();
+        }
+    }
+
+    fn count(&self, fault: Fault) {
+        self.core.lock().counts.fault(fault);
+    }
+
+    fn change_weather(&mut self) {
+        let mut weather = Weather::default();
+        let chance = self.rng.between(10, 80);
+        for _ in 0..self.rng.between(1, 3) {
+            *match self.rng.below(11) {
+                0 => &mut weather.lose_notifications,
+                1 => &mut weather.double_notifications,
+                2 => &mut weather.delay_notifications,
+                3 => &mut weather.refuse_publishes,
+                4 => &mut weather.lose_publish_replies,
+                5 => &mut weather.refuse_subscriptions,
+                6 => &mut weather.slow_reads,
+                7 => &mut weather.refuse_reads,
+                8 => &mut weather.refuse_presence,
+                9 => &mut weather.lose_presence_replies,
+                _ => &mut weather.slow_presence,
+            } = chance;
+        }
+        self.core.lock().weather = weather;
+        let calm = self.now_ms + self.rng.between(200, 3_000);
+        self.queue.push(calm, Event::Calm);
+    }
+
+    fn lose_log(&mut self) {
+        let mut core = self.core.lock();
+        let which = self.rng.index(core.rooms.len());
+        let epoch = Epoch::from_bits(core.rng.bits());
+        if let Some(room) = core.rooms.values_mut().nth(which) {
+            room.lose_log(epoch);
+        }
+        core.counts.fault(Fault::EpochChanged);
+    }
+
+    /// A client loses its connection, in one of the ways there are.
+    fn drop_client(&mut self, client: usize) -> bool {
+        let Some(link) = self.clients[client].link else { return false };
+        let how = *self.rng.pick(&DROPS);
+        self.count(how);
+        match how {
+            Fault::ClientClosed => self.send_up(link, Up::Closed),
+            Fault::LinkSilent => {
+                // Neither side is told; the client finds out by its own watch.
+                self.links[link].silent = true;
+                self.links[link].stalled = true;
+                return true;
+            }
+            _ => {
+                // What the client has sent last is lost, the node sees the end.
+                self.links[link].unread.clear();
+                let at = self.now_ms + self.rng.between(0, 300);
+                self.queue.push(at, Event::Up { link, up: Up::Closed });
+            }
+        }
+        self.part(client);
+        true
+    }
+
+    fn slow_reader(&mut self, client: usize) -> bool {
+        let Some(link) = self.clients[client].link else { return false };
+        if self.links[link].stalled {
+            return false;
+        }
+        self.links[link].stalled = true;
+        self.count(Fault::ReaderSlow);
+        let at = self.now_ms + self.rng.between(200, 6_000);
+        self.queue.push(at, Event::Unstall { link });
+        true
+    }
+
+    fn stall_shard(&mut self, node: usize) -> bool {
+        if !self.nodes[node].alive {
+            return false;
+        }
+        let until = self.now_ms + self.rng.between(50, 1_500);
+        let shard = self.rng.index(self.nodes[node].shards.len());
+        self.nodes[node].shards[shard].stalled_until_ms = until;
+        self.count(Fault::ShardStalled);
+        true
+    }
+
+    fn kill(&mut self, node: usize) -> bool {
+        if !self.nodes[node].alive {
+            return false;
+        }
+        self.count(Fault::NodeKilled);
+        self.bury(node);
+        let at = self.now_ms + self.rng.between(50, 2_500);
+        self.queue.push(at, Event::Restart { kill: None });
+        self.queue.push(self.now_ms + LEASE_MS, Event::LeaseEnd { node });
+        true
+    }
+
+    /// The node is gone with all it knew.
+    fn bury(&mut self, node: usize) {
+        self.nodes[node].alive = false;
+        let mut core = self.core.lock();
+        for shard in &mut self.nodes[node].shards {
+            for room in core.rooms.values_mut() {
+                room.subscribers.remove(&shard.mailbox.id());
+            }
+            self.mailboxes.remove(&shard.mailbox.id());
+            if !shard.calls.is_empty() {
+                core.counts.effect(Effect::CallDropped);
+            }
+        }
+        drop(core);
+        for shard in &mut self.nodes[node].shards {
+            shard.calls.clear();
+        }
+        for link in 0..self.links.len() {
+            if self.links[link].node == node && self.links[link].client_open {
+                self.links[link].server_open = false;
+                let client = self.links[link].client;
+                if self.links[link].silent || self.rng.percent(20) {
+                    self.links[link].silent = true;
+                } else {
+                    self.part(client);
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, node: usize) -> bool {
+        if !self.nodes[node].alive || self.nodes[node].draining {
+            return false;
+        }
+        self.count(Fault::NodeDrained);
+        self.nodes[node].draining = true;
+        let window = self.rng.between(100, 2_000);
+        self.nodes[node].node.drain(Duration::from_millis(window));
+        self.ordered(node);
+        let at = self.now_ms + window + 6_000;
+        self.queue.push(at, Event::Restart { kill: Some(node) });
+        true
+    }
+
+    fn end_by_order(&mut self, client: usize) -> bool {
+        let Some(link) = self.clients[client].link else { return false };
+        let node = self.links[link].node;
+        let user = self.clients[client].user.clone().and_then(|user| UserId::parse(&user).ok());
+        match user {
+            Some(user) if self.rng.percent(50) => {
+                self.count(Fault::UserEnded);
+                self.nodes[node].node.disconnect_user(&user, CloseCode::TryAgainLater);
+            }
+            _ => {
+                self.count(Fault::ConnectionEnded);
+                self.nodes[node].node.disconnect(self.links[link].id, CloseCode::TryAgainLater);
+            }
+        }
+        self.ordered(node);
+        true
+    }
+
+    pub(crate) fn restart(&mut self, kill: Option<usize>) {
+        if let Some(node) = kill.filter(|node| self.nodes[*node].alive) {
+            // It was drained: what is left of it must be nothing, but it is checked at the end.
+            self.bury(node);
+            self.queue.push(self.now_ms + LEASE_MS, Event::LeaseEnd { node });
+        }
+        self.start_node();
+    }
+
+    pub(crate) fn end_lease(&self, node: usize) {
+        let mut core = self.core.lock();
+        if core.end_leases(node) > 0 {
+            core.counts.effect(Effect::LeaseEnded);
+        }
+    }
+}

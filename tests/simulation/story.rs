@@ -1,0 +1,310 @@
+//! The story of one seed: users act while faults fire; then everything heals, everyone gets a
+//! canary, and everyone goes. What must hold at the end of each part is checked here.
+//!
+//! Healing stops new faults only. What they broke has to be mended by the application.
+
+use domain::delivery::Class;
+use domain::id::UserId;
+
+use crate::checker::{Checked, Stage, Violation};
+use crate::faults::Counts;
+use crate::links::Up;
+use crate::ports::Weather;
+use crate::world::{Event, World};
+
+/// The most time that the acts and faults of a seed take.
+const STORY_MS: u64 = 60_000;
+/// Longer than any heartbeat, lease, retry or look at positions.
+const HEAL_MS: u64 = 22_000;
+/// Enough for a message to reach everyone when all is well.
+const CANARY_MS: u64 = 1_000;
+
+/// With less, what is held while a hole is filled may be dropped and read again; a message
+/// without a position can't be.
+const HELD_BYTES_ENOUGH: usize = 100_000;
+
+/// What came of one seed.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) counts: Counts,
+    pub(crate) hash: u64,
+    pub(crate) violation: Option<Violation>,
+}
+
+/// Runs one seed to its end, or to the first violation.
+pub(crate) fn run(seed: u64, trace: bool) -> Report {
+    let mut world = World::new(seed, trace);
+    let violation = world.tell().err();
+    let counts = world.core.lock().counts.clone();
+    Report { counts, hash: world.hash(), violation }
+}
+
+impl World {
+    fn tell(&mut self) -> Checked {
+        let mut end = 0;
+        while (self.acts_left > 0 || self.faults_left > 0) && end < STORY_MS {
+            end += 500;
+            self.run_until(end)?;
+        }
+        self.heal();
+        self.run_until(end + HEAL_MS)?;
+        self.check_connected()?;
+        let canaries = self.say_canaries(Class::Latest)?;
+        self.run_until(self.now_ms + CANARY_MS)?;
+        self.check_newest(&canaries)?;
+        self.say_canaries(Class::Reliable)?;
+        self.run_until(self.now_ms + CANARY_MS)?;
+        self.check_histories()?;
+        self.check_presence()?;
+        self.leave()?;
+        self.run_until(self.now_ms + HEAL_MS)?;
+        self.check_nothing_left()
+    }
+
+    pub(crate) fn act(&mut self) -> Checked {
+        if self.acts_left == 0 || self.healed {
+            return Ok(());
+        }
+        self.acts_left -= 1;
+        let next = self.now_ms + self.rng.between(5, 180);
+        self.queue.push(next, Event::Act);
+        let client = self.rng.index(self.clients.len());
+        self.scene(client, |client, scene| {
+            if client.greeted {
+                client.act(scene);
+            }
+            Ok(())
+        })
+    }
+
+    fn heal(&mut self) {
+        self.healed = true;
+        self.core.lock().weather = Weather::default();
+        for client in &mut self.clients {
+            client.token_life_ms = 3_600_000;
+        }
+        for client in 0..self.clients.len() {
+            let refreshed = self.scene(client, |client, scene| {
+                if client.greeted {
+                    client.refresh(scene);
+                }
+                Ok(())
+            });
+            debug_assert!(refreshed.is_ok(), "nothing was heard");
+        }
+        for link in 0..self.links.len() {
+            if self.links[link].stalled && !self.links[link].silent {
+                self.unstall(link);
+            }
+        }
+    }
+
+    fn check_connected(&self) -> Checked {
+        for client in &self.clients {
+            let fail = |text: String| {
+                Err(Violation::new("I13", format!("client {}: {text}", client.index)))
+            };
+            if !client.greeted {
+                return fail("is not connected".to_owned());
+            }
+            for view in &client.views {
+                let expected = if view.wanted { Stage::On } else { Stage::Off };
+                if view.stage != expected {
+                    return fail(format!("{} is {:?}", view.room, view.stage));
+                }
+            }
+            if let Some((id, asked)) = client.asked.first_key_value() {
+                return fail(format!("command {id} has no answer: {asked:?}"));
+            }
+            if let Some(sent) = client.sent.iter().find(|sent| !sent.done) {
+                return fail(format!("{} was never acknowledged", sent.data));
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody in each room says something, and changes how it is listed. Answers what was said.
+    fn say_canaries(&mut self, class: Class) -> Result<Vec<(usize, String)>, Violation> {
+        let mut canaries = Vec::new();
+        for view in 0..self.clients[0].views.len() {
+            let on = |client: &crate::client::Client| client.views[view].stage == Stage::On;
+            let Some(client) = self.clients.iter().position(on) else { continue };
+            let mood = self.rng.bits() >> 20;
+            self.scene(client, |client, scene| {
+                canaries.push((view, client.say(view, class, scene)));
+                Ok(())
+            })?;
+            // One after the other: the smallest mailbox holds little.
+            self.run_until(self.now_ms + CANARY_MS / 10)?;
+            self.scene(client, |client, scene| {
+                if client.views[view].listed {
+                    let data = format!("{{\"canary\":{mood}}}");
+                    client.update_presence(view, &data, scene);
+                }
+                Ok(())
+            })?;
+            self.run_until(self.now_ms + CANARY_MS / 10)?;
+        }
+        Ok(canaries)
+    }
+
+    fn check_newest(&self, canaries: &[(usize, String)]) -> Checked {
+        for (view, data) in canaries {
+            for client in &self.clients {
+                let own = client.sent.iter().any(|sent| sent.data == *data && !sent.echo);
+                let seen = &client.views[*view];
+                if seen.stage == Stage::On && !own && !seen.newest.values().any(|d| d == data) {
+                    let text = format!("client {} never got {data}", client.index);
+                    return Err(Violation::new("I13 (latest)", text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_histories(&self) -> Checked {
+        self.check_connected()?;
+        let core = self.core.lock();
+        for client in &self.clients {
+            for view in client.views.iter().filter(|view| view.stage == Stage::On) {
+                let truth = &core.rooms[&view.room];
+                let top = Some((truth.life().epoch, truth.last()));
+                if view.at != top {
+                    let text = format!(
+                        "client {} is in {} at {:?}, the log ends at {top:?}",
+                        client.index, view.room, view.at
+                    );
+                    return Err(Violation::new("I1 (end)", text));
+                }
+                let silent: Vec<&str> =
+                    client.sent.iter().filter(|s| !s.echo).map(|s| s.data.as_str()).collect();
+                // Without a position, what did not fit can't be asked for.
+                let excused = client.link.is_none_or(|link| {
+                    let link = &self.links[link];
+                    link.dropped || self.nodes[link.node].shards[link.shard].overflowed
+                });
+                if excused || self.rules.limits.held_bytes_max < HELD_BYTES_ENOUGH {
+                    continue;
+                }
+                for (key, data) in &view.newest {
+                    let newest = truth.newest(key).map(|p| &p.publication.data);
+                    let newest = newest.and_then(|d| std::str::from_utf8(d).ok());
+                    if newest.is_some_and(|d| d != data && !silent.contains(&d)) {
+                        let text = format!("client {}: {key} is {newest:?}", client.index);
+                        return Err(Violation::new("I1 (latest)", format!("{text}, not {data}")));
+                    }
+                }
+            }
+            // What one connection published first stands first, unless it had to be sent again.
+            let mut last = std::collections::BTreeMap::new();
+            for sent in client.sent.iter().filter(|sent| sent.tries == 1) {
+                let Some((epoch, offset)) = sent.at else { continue };
+                let before = last.insert((sent.link, sent.view, epoch), offset);
+                if before.is_some_and(|before| before >= offset) {
+                    let text = format!("client {}: {} came too early", client.index, sent.data);
+                    return Err(Violation::new("I4", text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is listed is who is there, and every follower knows it.
+    fn check_presence(&self) -> Checked {
+        let core = self.core.lock();
+        for (number, view) in self.clients[0].views.iter().enumerate() {
+            let room = &view.room;
+            let mut truth = std::collections::BTreeMap::<String, usize>::new();
+            let inside = self.clients.iter().filter(|c| c.views[number].stage == Stage::On);
+            for client in inside.clone() {
+                let anonymous = client.link.map(|l| format!("anonymous:{}", self.links[l].id));
+                let name = client.user.clone().or(anonymous).unwrap_or_default();
+                *truth.entry(name).or_default() += 1;
+            }
+            if !view.listed {
+                truth.clear();
+            }
+            let listed = core.presence.get(room).map(|p| p.list(1_000)).unwrap_or_default();
+            let names = listed.members.iter().map(|m| (m.who.to_string(), m.connections));
+            let names: std::collections::BTreeMap<_, _> = names.collect();
+            if names != truth {
+                return Err(Violation::new("I9", format!("{room} lists {names:?}, not {truth:?}")));
+            }
+            for client in inside.filter(|c| c.views[number].present.followed) {
+                let told = &client.views[number].present;
+                let data = |m: &domain::presence::PresentMember| {
+                    let data = if m.data.is_empty() { b"null" } else { &m.data[..] };
+                    (m.who.to_string(), String::from_utf8_lossy(data).into_owned())
+                };
+                let expected: std::collections::BTreeMap<_, _> =
+                    listed.members.iter().map(data).collect();
+                if told.members.as_ref() != Some(&expected) {
+                    let text = format!("client {} believes {:?}", client.index, told.members);
+                    return Err(Violation::new(
+                        "I9",
+                        format!("{text} in {room}, not {expected:?}"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everyone goes: some say so, some just close, some vanish.
+    fn leave(&mut self) -> Checked {
+        for client in 0..self.clients.len() {
+            self.clients[client].leaving = true;
+            let Some(link) = self.clients[client].link else { continue };
+            if self.rng.percent(50) {
+                self.scene(client, |client, scene| {
+                    for view in 0..client.views.len() {
+                        client.views[view].wanted = false;
+                        if client.views[view].stage == Stage::On {
+                            client.unsubscribe(view, scene);
+                        }
+                    }
+                    Ok(())
+                })?;
+            }
+            if self.rng.percent(30) {
+                self.links[link].silent = true;
+            } else {
+                self.send_up(link, Up::Closed);
+            }
+            self.part(client);
+        }
+        Ok(())
+    }
+
+    fn check_nothing_left(&self) -> Checked {
+        let fail = |text: String| Err(Violation::new("I14", text));
+        for (number, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.alive) {
+            for sim in &node.shards {
+                let (connections, rooms) = (sim.shard.connections(), sim.shard.rooms());
+                if (connections, rooms, sim.calls.len()) != (0, 0, 0) {
+                    let calls = sim.calls.len();
+                    return fail(format!(
+                        "node {number}: {connections} connections, {rooms} rooms, {calls} calls"
+                    ));
+                }
+            }
+            for client in &self.clients {
+                let Some(Ok(user)) = client.user.as_deref().map(UserId::parse) else { continue };
+                let admitted = node.node.services().directory.connections_of(&user);
+                if admitted > 0 {
+                    return fail(format!("{user} has {admitted} connections"));
+                }
+            }
+        }
+        let core = self.core.lock();
+        for (room, sim) in &core.rooms {
+            if !sim.subscribers.is_empty() {
+                return fail(format!("{room} has {} subscriptions", sim.subscribers.len()));
+            }
+        }
+        if core.leases.is_empty() {
+            return Ok(());
+        }
+        fail(format!("{} entries are left in presence", core.leases.len()))
+    }
+}

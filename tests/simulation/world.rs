@@ -1,0 +1,444 @@
+//! The world of one seed: virtual time, what is on its way, the nodes, the links, the clients.
+//!
+//! One queue decides what happens next; a tie goes to what was planned first. No clock, no thread.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::{Arc, Mutex};
+
+use application::mailbox::Mail;
+use application::services::Rules;
+use application::shard::{Completion, Input, Opening};
+use domain::codes::{CloseCode, should_reconnect};
+use domain::id::{ClientId, Epoch};
+use domain::room::RoomId;
+
+use crate::broker::SimRoom;
+use crate::checker::{Checked, Violation};
+use crate::client::{Client, Scene, Wish};
+use crate::faults::Counts;
+use crate::links::{Down, Link, Up, Wires};
+use crate::nodes::{NAMESPACES, SimNode, draw_rules};
+use crate::ports::{Core, Shared, Weather};
+use crate::rng::Rng;
+
+/// The most events of one seed: who needs more runs in circles.
+const EVENTS_MAX: u64 = 150_000;
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    Work { node: usize, shard: usize },
+    Poll { node: usize, shard: usize, call: u64 },
+    Completed { node: usize, shard: usize, completion: Completion },
+    Mail { mailbox: u64, mail: Mail },
+    Down { link: usize, down: Down },
+    Up { link: usize, up: Up },
+    Resume { link: usize },
+    Unstall { link: usize },
+    Connect { client: usize },
+    Wake { client: usize },
+    Watch { client: usize },
+    Act,
+    Fault,
+    Calm,
+    Restart { kill: Option<usize> },
+    LeaseEnd { node: usize },
+}
+
+impl Event {
+    /// What a trace shows.
+    fn describe(&self) -> String {
+        match self {
+            Self::Down { link, down: Down::Bytes(bytes) } => {
+                let text = String::from_utf8_lossy(bytes);
+                format!("link {link} gives {}", text.trim_end())
+            }
+            Self::Mail { mailbox, mail: Mail::Publication(published) } => {
+                let publication = &published.publication;
+                let (room, offset) = (&publication.room, publication.offset);
+                format!("mail to {mailbox}: {room} {:?} {offset:?}", publication.epoch)
+            }
+            Self::Completed { node, shard, .. } => format!("completed {node}/{shard}"),
+            _ => format!("{self:?}"),
+        }
+    }
+}
+
+struct Planned {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    heap: BinaryHeap<Reverse<Planned>>,
+    number: u64,
+}
+
+impl Queue {
+    pub(crate) fn push(&mut self, at: u64, event: Event) {
+        self.number += 1;
+        self.heap.push(Reverse(Planned { at, number: self.number, event }));
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) now_ms: u64,
+    pub(crate) rng: Rng,
+    pub(crate) core: Shared,
+    pub(crate) rules: Rules,
+    pub(crate) queue: Queue,
+    pub(crate) nodes: Vec<SimNode>,
+    /// Which shard a mailbox belongs to, while its node is alive.
+    pub(crate) mailboxes: BTreeMap<u64, (usize, usize)>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) wires: Vec<(u64, usize, Down)>,
+    pub(crate) next_call: u64,
+    pub(crate) acts_left: u64,
+    pub(crate) faults_left: u64,
+    /// No fault begins any more, and everyone recovers.
+    pub(crate) healed: bool,
+    pub(crate) violation: Option<Violation>,
+    events: u64,
+    hash: u64,
+    trace: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, trace: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let lossy = rng.percent(70);
+        let rules = draw_rules(&mut rng, lossy);
+        let mut rooms = BTreeMap::new();
+        let n_rooms = rng.between(2, 4);
+        for number in 0..n_rooms {
+            let (namespace, ..) = rng.pick(&NAMESPACES);
+            let room = RoomId::parse(&format!("{namespace}:{number}")).expect("a good name");
+            rooms.insert(room, SimRoom::new(Epoch::from_bits(rng.bits())));
+        }
+        let names: Vec<RoomId> = rooms.keys().cloned().collect();
+        let core = Core {
+            now_ms: 0,
+            rng: rng.fork(),
+            weather: Weather::default(),
+            lossy,
+            log_keeps_origin: rng.percent(70),
+            wake_ms: None,
+            rooms,
+            outgoing: Vec::new(),
+            presence: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            sent: std::collections::HashSet::new(),
+            counts: Counts::default(),
+            violation: None,
+        };
+        let n_clients = usize::try_from(rng.between(3, 16)).unwrap_or(3);
+        let n_users = rng.between(1, n_clients as u64);
+        let clients = (0..n_clients).map(|index| {
+            let user = (!rng.percent(20)).then(|| format!("u{}", rng.below(n_users)));
+            Client::new(index, user, &names, &mut rng)
+        });
+        let clients = clients.collect();
+        let mut world = Self {
+            now_ms: 0,
+            core: Shared(Arc::new(Mutex::new(core))),
+            rules,
+            queue: Queue::default(),
+            nodes: Vec::new(),
+            mailboxes: BTreeMap::new(),
+            links: Vec::new(),
+            clients,
+            wires: Vec::new(),
+            next_call: 0,
+            acts_left: rng.between(50, 200),
+            faults_left: rng.between(4, 9),
+            healed: false,
+            violation: None,
+            events: 0,
+            hash: 0xcbf2_9ce4_8422_2325,
+            trace,
+            rng,
+        };
+        for _ in 0..world.rng.between(1, 3) {
+            world.start_node();
+        }
+        for client in 0..world.clients.len() {
+            let at = world.rng.below(400);
+            world.queue.push(at, Event::Connect { client });
+            world.queue.push(at + 3_000, Event::Watch { client });
+        }
+        world.queue.push(300, Event::Act);
+        world.queue.push(500, Event::Fault);
+        world
+    }
+
+    pub(crate) fn start_node(&mut self) {
+        let number = self.nodes.len();
+        let node = SimNode::start(&self.core, &self.rules, number, &mut self.rng);
+        for (shard, sim) in node.shards.iter().enumerate() {
+            self.mailboxes.insert(sim.mailbox.id(), (number, shard));
+        }
+        self.nodes.push(node);
+    }
+
+    /// What tells this run from another one.
+    pub(crate) const fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Lets everything happen until a moment, or until an invariant is broken.
+    pub(crate) fn run_until(&mut self, end_ms: u64) -> Checked {
+        while let Some(Reverse(next)) = self.queue.heap.peek() {
+            if next.at > end_ms {
+                break;
+            }
+            let Some(Reverse(Planned { at, event, .. })) = self.queue.heap.pop() else { break };
+            self.now_ms = at;
+            self.core.lock().now_ms = at;
+            self.events += 1;
+            self.note(&event);
+            self.happen(event)?;
+            let mut core = self.core.lock();
+            for (at, mailbox, mail) in core.outgoing.drain(..) {
+                self.queue.push(at, Event::Mail { mailbox, mail });
+            }
+            if let Some(violation) = core.violation.take().or(self.violation.take()) {
+                return Err(violation);
+            }
+            if self.events > EVENTS_MAX {
+                return Err(Violation::new("I13", "the world runs in circles"));
+            }
+        }
+        self.now_ms = end_ms;
+        self.core.lock().now_ms = end_ms;
+        Ok(())
+    }
+
+    fn note(&mut self, event: &Event) {
+        self.mix(self.now_ms);
+        if let Event::Down { link, down: Down::Bytes(bytes) } = event {
+            self.mix(*link as u64);
+            for chunk in bytes.chunks(8) {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                self.mix(u64::from_le_bytes(word));
+            }
+        }
+        if self.trace {
+            eprintln!("{:>7} {}", self.now_ms, event.describe());
+        }
+    }
+
+    const fn mix(&mut self, word: u64) {
+        self.hash = (self.hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    }
+
+    fn happen(&mut self, event: Event) -> Checked {
+        match event {
+            Event::Work { node, shard } => self.work(node, shard),
+            Event::Poll { node, shard, call } => self.poll(node, shard, call),
+            Event::Completed { node, shard, completion } => {
+                self.input(node, shard, Input::Completed(completion));
+            }
+            Event::Mail { mailbox, mail } => self.mail(mailbox, mail),
+            Event::Down { link, down } => return self.arrive_down(link, down),
+            Event::Up { link, up } => self.arrive_up(link, up),
+            Event::Resume { link } => self.read_link(link),
+            Event::Unstall { link } => self.unstall(link),
+            Event::Connect { client } => self.connect(client),
+            Event::Wake { client } => self.scene(client, |client, scene| {
+                client.reconcile(scene);
+                Ok(())
+            })?,
+            Event::Watch { client } => self.watch(client),
+            Event::Act => return self.act(),
+            Event::Fault => self.fault(),
+            Event::Calm => self.core.lock().weather = Weather::default(),
+            Event::Restart { kill } => self.restart(kill),
+            Event::LeaseEnd { node } => self.end_lease(node),
+        }
+        Ok(())
+    }
+
+    /// Lets a client do something, and sends what it wants sent.
+    pub(crate) fn scene(
+        &mut self,
+        client: usize,
+        act: impl FnOnce(&mut Client, &mut Scene<'_>) -> Checked,
+    ) -> Checked {
+        let Some(link) = self.clients[client].link else { return Ok(()) };
+        let mut wishes = Vec::new();
+        let (node, shard) = (self.links[link].node, self.links[link].shard);
+        let done = {
+            let mut core = self.core.lock();
+            let mut scene = Scene {
+                now_ms: self.now_ms,
+                rng: &mut self.rng,
+                core: &mut core,
+                wishes: &mut wishes,
+                link,
+                id: self.links[link].id,
+                overflowed: self.nodes[node].shards[shard].overflowed,
+            };
+            act(&mut self.clients[client], &mut scene)
+        };
+        let mut texts: Vec<String> = Vec::new();
+        for wish in wishes {
+            match wish {
+                Wish::Send(text) => texts.push(text),
+                Wish::Wake(at) => self.queue.push(at, Event::Wake { client }),
+            }
+        }
+        // Several commands may share a text.
+        if texts.len() > 1 && self.rng.percent(50) {
+            texts = vec![texts.join("\n")];
+        }
+        for text in texts {
+            if self.trace {
+                eprintln!("{:>7} client {client} says {text}", self.now_ms);
+            }
+            self.send_up(link, Up::Text(text));
+        }
+        done
+    }
+
+    pub(crate) fn send_up(&mut self, link: usize, up: Up) {
+        let side = &mut self.links[link];
+        if !side.silent {
+            let at = side.up_at(self.now_ms, &mut self.rng);
+            self.queue.push(at, Event::Up { link, up });
+        }
+    }
+
+    fn arrive_up(&mut self, link: usize, up: Up) {
+        self.links[link].unread.push_back(up);
+        if self.links[link].unread.len() == 1 {
+            self.read_link(link);
+        }
+    }
+
+    /// A node reads what has come over a link, as long as it may.
+    fn read_link(&mut self, link: usize) {
+        loop {
+            let side = &self.links[link];
+            let (node, shard, slot) = (side.node, side.shard, side.slot);
+            if side.silent || side.paused || !side.server_open || !self.nodes[node].alive {
+                return;
+            }
+            let stalled_until = self.nodes[node].shards[shard].stalled_until_ms;
+            if stalled_until > self.now_ms {
+                return self.queue.push(stalled_until, Event::Resume { link });
+            }
+            match self.links[link].unread.pop_front() {
+                None => return,
+                Some(Up::Text(text)) => self.input(node, shard, Input::Text(slot, &text)),
+                Some(Up::Closed) => {
+                    self.links[link].server_open = false;
+                    self.nodes[node].shards[shard].by_slot.remove(&slot);
+                    self.input(node, shard, Input::Closed(slot, CloseCode::GoingAway));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn unstall(&mut self, link: usize) {
+        let mut wires = Wires { now_ms: self.now_ms, rng: &mut self.rng, sent: &mut self.wires };
+        self.links[link].flush(link, &mut wires);
+        for (at, link, down) in self.wires.drain(..) {
+            self.queue.push(at, Event::Down { link, down });
+        }
+    }
+
+    fn arrive_down(&mut self, link: usize, down: Down) -> Checked {
+        let side = &self.links[link];
+        if side.silent || !side.client_open {
+            return Ok(());
+        }
+        let client = side.client;
+        match down {
+            Down::Bytes(bytes) => self.scene(client, |client, scene| client.hear(&bytes, scene)),
+            Down::Closed(code) => {
+                if !should_reconnect(code) {
+                    return Err(Violation::new("I13", format!("closed with {code}")));
+                }
+                self.part(client);
+                Ok(())
+            }
+        }
+    }
+
+    /// A client is without a connection, and comes back after a while.
+    pub(crate) fn part(&mut self, client: usize) {
+        let Some(link) = self.clients[client].link else { return };
+        self.links[link].client_open = false;
+        self.clients[client].disconnected();
+        let told = self.clients[client].come_back_ms.take().unwrap_or(0);
+        if !self.clients[client].leaving {
+            let at = self.now_ms + told + self.rng.between(20, 1_200);
+            self.queue.push(at, Event::Connect { client });
+        }
+    }
+
+    fn connect(&mut self, client: usize) {
+        if self.clients[client].link.is_some() {
+            return;
+        }
+        let ready = |(_, node): &(usize, &SimNode)| node.alive && !node.draining;
+        let ready: Vec<usize> =
+            self.nodes.iter().enumerate().filter(ready).map(|(number, _)| number).collect();
+        if ready.is_empty() {
+            let at = self.now_ms + self.rng.between(50, 400);
+            return self.queue.push(at, Event::Connect { client });
+        }
+        let node = *self.rng.pick(&ready);
+        let host = &mut self.nodes[node];
+        let shard = self.rng.index(host.shards.len());
+        let connection = host.node.connection_id();
+        let sim = &mut host.shards[shard];
+        let slot = sim.shard.reserve();
+        let link = self.links.len();
+        self.links.push(Link::new(client, node, shard, slot, connection));
+        sim.by_slot.insert(slot, link);
+        let label = ClientId::parse(&format!("client-{client}")).expect("a good label");
+        let token = self.clients[client].token(self.now_ms);
+        let conflicting_tokens = false;
+        let opening = Opening { connection, client: label, token, conflicting_tokens };
+        self.clients[client].link = Some(link);
+        self.clients[client].heard_ms = self.now_ms;
+        self.input(node, shard, Input::Opened(slot, opening));
+    }
+
+    /// A client that hears nothing for long takes its connection for dead.
+    fn watch(&mut self, client: usize) {
+        let silent = self.now_ms.saturating_sub(self.clients[client].heard_ms) > 9_000;
+        if silent && let Some(link) = self.clients[client].link {
+            self.send_up(link, Up::Closed);
+            self.part(client);
+        }
+        if !self.clients[client].leaving {
+            self.queue.push(self.now_ms + 3_000, Event::Watch { client });
+        }
+    }
+}
