@@ -194,7 +194,7 @@ impl Shard {
         }
         if let Some(entry) = self.table.get_mut(slot) {
             // Its commands wait behind the page, as behind one that is being read.
-            entry.busy = true;
+            entry.calls += 1;
         }
         if self.parked.is_empty() {
             self.parked_until = host.now.monotonic.after(PARKED_LOOK);
@@ -206,10 +206,9 @@ impl Shard {
     pub(super) fn look_at_parked(&mut self, host: &Host<'_>) {
         self.parked_until = host.now.monotonic.after(PARKED_LOOK);
         for page in std::mem::take(&mut self.parked) {
-            if self.table.get(page.slot).is_none() {
-                continue;
-            }
+            let Some(entry) = self.table.get_mut(page.slot) else { continue };
             if host.outbox.queued_bytes(page.slot) == 0 {
+                entry.calls = entry.calls.saturating_sub(1);
                 self.read_page(page.slot, page.tag, page.since, page.own_hole);
             } else {
                 self.parked.push(page);
@@ -390,8 +389,11 @@ impl Shard {
 
     /// Takes a connection out of a slice's lists and out of its own.
     pub(super) fn remove_from_slice(&mut self, slot: Slot, key: RoomKey) {
+        let n_parked = self.parked.len();
         self.parked.retain(|page| page.slot != slot || page.tag.key != key);
+        let n_dropped = n_parked - self.parked.len();
         let Some(entry) = self.table.get_mut(slot) else { return };
+        entry.calls = entry.calls.saturating_sub(n_dropped as _);
         let state = entry.rooms.leave(key);
         let Some(slice) = self.rooms.get_mut(key) else { return };
         if state.is_some() {
