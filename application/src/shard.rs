@@ -25,6 +25,7 @@ use domain::id::{ClientId, ConnectionId};
 use domain::time::{Monotonic, Now};
 
 pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome};
+use self::join::Parked;
 pub use self::rooms::RoomKey;
 use self::rooms::Rooms;
 use self::table::Table;
@@ -99,6 +100,9 @@ pub struct Shard {
     /// Encoding happens here, so that a frame costs one allocation: its own.
     scratch: Vec<u8>,
     position_check_at: Monotonic,
+    /// Pages of slow clients, and when to look at them again.
+    parked: Vec<Parked>,
+    parked_until: Monotonic,
     draining: Option<Monotonic>,
     deliveries_per_step: usize,
 }
@@ -122,6 +126,8 @@ impl Shard {
             refused: Vec::new(),
             scratch: Vec::new(),
             position_check_at: now.monotonic.after(check),
+            parked: Vec::new(),
+            parked_until: now.monotonic,
             draining: None,
             deliveries_per_step: Self::DELIVERIES_PER_STEP,
         }
@@ -180,7 +186,10 @@ impl Shard {
     /// When [`Input::Tick`] should come next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Monotonic> {
-        let timers = self.timers.next_deadline();
+        let mut timers = self.timers.next_deadline();
+        if !self.parked.is_empty() {
+            timers = Some(timers.map_or(self.parked_until, |at| at.min(self.parked_until)));
+        }
         if self.services.rules.limits.position_check.is_none() || self.rooms.len() == 0 {
             return timers;
         }

@@ -46,7 +46,9 @@ fn read_on(client: &mut Client, subscribed: &Value, last: u64) -> (Vec<Value>, u
 fn a_thousand_missed_messages_come_in_pages_and_live_ones_behind_them_without_hole_or_twin() {
     let server = Server::start(&["--set", "namespaces.public.history_messages_max=5000"]);
     let room = "public:long";
-    let epoch = Client::open(&server).subscribe(room)["epoch"].clone();
+    // A room in memory without members and messages may be forgotten, and its epoch with it.
+    let mut member = Client::open(&server);
+    let epoch = member.subscribe(room)["epoch"].clone();
     publish_numbers(server.addr(), room, 1..=1_000);
     let mut readers = (0..4).map(|_| Client::open(&server)).collect::<Vec<_>>();
     std::thread::scope(|scope| {
@@ -73,7 +75,9 @@ fn a_thousand_missed_messages_come_in_pages_and_live_ones_behind_them_without_ho
 fn a_missed_part_that_the_log_no_longer_keeps_is_a_gap_that_names_it() {
     let server = Server::start(&["--set", "namespaces.public.history_messages_max=10"]);
     let room = "public:short";
-    let epoch = Client::open(&server).subscribe(room)["epoch"].clone();
+    // A room in memory without members and messages may be forgotten, and its epoch with it.
+    let mut member = Client::open(&server);
+    let epoch = member.subscribe(room)["epoch"].clone();
     publish_numbers(server.addr(), room, 1..=30);
     let mut late = Client::open(&server);
     let subscribed = late.subscribe_since(room, &epoch, 5);
@@ -157,4 +161,40 @@ fn a_durable_log_longer_than_memory_holds_is_read_to_its_beginning() {
     assert_eq!(subscribed["recovered"], true);
     let (messages, _) = read_on(&mut reader, &subscribed, 1_600);
     assert_eq!(offsets_of(&messages), (101..=1_600).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_client_that_reads_too_slowly_is_closed_comes_back_and_has_lost_nothing() {
+    let server = Server::start(&["--set", "namespaces.public.history_bytes_max=100000000"]);
+    let room = "public:fast";
+    let (mut slow, mut fast) = (Client::open(&server), Client::open(&server));
+    let epoch = slow.subscribe(room)["epoch"].clone();
+    fast.subscribe(room);
+    let mut publisher = Client::open(&server);
+    let data = "x".repeat(60_000);
+    // Far more than the buffers of a socket and the queue behind it take.
+    for n in 1..=400 {
+        publisher.publish(room, data.clone());
+        // The others are not held up.
+        assert_eq!(fast.next()["offset"], n);
+    }
+    let (values, code) = slow.until_closed();
+    assert_eq!(code, 3001);
+    let (told, values) = values.split_last().unwrap();
+    assert_eq!((&told["type"], &told["reconnect"]), (&json!("disconnect"), &json!(true)));
+    let had = values.len() as u64;
+    assert_eq!(offsets_of(values), (1..=had).collect::<Vec<_>>());
+    assert!(had < 400);
+    let mut back = Client::open(&server);
+    let subscribed = back.subscribe_since(room, &epoch, had);
+    assert_eq!(subscribed["recovered"], true);
+    let mut offsets = offsets_of(subscribed["messages"].as_array().unwrap());
+    let mut more = subscribed["more"] == true;
+    while more {
+        let page = back.next();
+        assert_eq!(page["type"], "page", "{:.300}", page.to_string());
+        offsets.extend(offsets_of(page["messages"].as_array().unwrap()));
+        more = page["more"] == true;
+    }
+    assert_eq!(offsets, (had + 1..=400).collect::<Vec<_>>());
 }

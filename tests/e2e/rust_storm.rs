@@ -131,7 +131,8 @@ fn clients_of_rust_hold_every_message_over_a_cable_that_keeps_breaking() {
         let ready = std::sync::Arc::new(Barrier::new(CLIENTS));
         let clients = (0..CLIENTS).map(|number| {
             // Every room has some.
-            let url = if number / ROOMS % ONE_IN == 0 { bad.clone() } else { server.ws(PATH) };
+            let url =
+                if (number / ROOMS).is_multiple_of(ONE_IN) { bad.clone() } else { server.ws(PATH) };
             tokio::spawn(one(number, url, ready.clone()))
         });
         let clients = clients.collect::<Vec<_>>();

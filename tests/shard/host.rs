@@ -85,6 +85,8 @@ struct Lines {
     lines: BTreeMap<Slot, Line>,
     /// Refuses everything, as a full queue does.
     stuck: Vec<Slot>,
+    /// Takes everything, but has not read what it was sent.
+    slow: Vec<Slot>,
 }
 
 impl Outbox for Lines {
@@ -117,8 +119,8 @@ impl Outbox for Lines {
         }
     }
 
-    fn queued_bytes(&self, _: Slot) -> usize {
-        0
+    fn queued_bytes(&self, of: Slot) -> usize {
+        usize::from(self.slow.contains(&of))
     }
 }
 
@@ -224,6 +226,13 @@ impl Host {
 
     pub(crate) fn stick(&mut self, slot: Slot) {
         self.lines.stuck.push(slot);
+    }
+
+    pub(crate) fn slow_down(&mut self, slot: Slot, slow: bool) {
+        self.lines.slow.retain(|other| *other != slot);
+        if slow {
+            self.lines.slow.push(slot);
+        }
     }
 
     pub(crate) fn give(&mut self, input: Input<'_>) {

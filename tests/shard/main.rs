@@ -176,6 +176,34 @@ fn live_messages_wait_behind_the_pages_of_a_long_recovery() {
 }
 
 #[test]
+fn a_page_waits_until_its_client_has_taken_the_one_before() {
+    let mut rules = open_rules();
+    rules.limits.page_messages_max = 2;
+    let mut host = Host::new(rules);
+    let publisher = host.member("public:a");
+    for n in 1..=5 {
+        host.say(publisher, &publish(n));
+    }
+    let epoch = host.frames(publisher)[0]["epoch"].as_str().unwrap().to_owned();
+    let again = host.connect(None);
+    host.slow_down(again, true);
+    let since = format!(r#"{{"epoch":"{epoch}","offset":0}}"#);
+    let subscribe = r#"{"type":"subscribe","id":1,"room":"public:a","since":"#;
+    host.say(again, &format!("{subscribe}{since}}}"));
+    host.say(again, r#"{"type":"ping","id":2}"#);
+    host.pass(5_000);
+    assert_eq!(types(&host.frames(again)), ["hello", "subscribed"]);
+    host.say(publisher, &publish(6));
+    host.slow_down(again, false);
+    host.pass(100);
+    let frames = host.frames(again);
+    assert_eq!(types(&frames), ["page", "page", "pong"]);
+    assert_eq!(frames[1]["offset"], 6);
+    host.say(publisher, &publish(7));
+    assert_eq!(host.frames(again)[0]["offset"], 7);
+}
+
+#[test]
 fn a_room_that_keeps_nothing_says_what_is_missing() {
     let mut rules = open_rules();
     let mut policy = open_policy();

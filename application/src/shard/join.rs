@@ -4,6 +4,7 @@
 //! when the two meet by offset. It must never miss a message in between, nor get one twice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::codes::{CloseCode, ErrorCode};
 use domain::membership::{JoinError, MemberState};
@@ -22,6 +23,17 @@ use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom, Joined, presence_key};
 use crate::use_cases::leave_room::LeaveRoom;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
+
+/// How often it is looked whether a client has taken its page.
+const PARKED_LOOK: Duration = Duration::from_millis(20);
+
+/// A page that is read once its client has taken the one before.
+pub(super) struct Parked {
+    slot: Slot,
+    tag: JoinTag,
+    since: Position,
+    own_hole: bool,
+}
 
 impl Shard {
     pub(super) fn subscribe(
@@ -159,12 +171,49 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         if more {
-            return self.read_page(slot, tag.clone(), reached, false);
+            return self.read_on(slot, tag.clone(), reached, false, host);
         }
         if let Some(joiner) = self.rooms.get_mut(tag.key).and_then(|slice| slice.joiner(slot)) {
             joiner.reached = Some(reached);
         }
         self.promote(tag.key, host);
+    }
+
+    /// Reads the next page, or waits with it until the client has taken what it was sent: a log
+    /// may be longer than what may wait for a connection.
+    fn read_on(
+        &mut self,
+        slot: Slot,
+        tag: JoinTag,
+        since: Position,
+        own_hole: bool,
+        host: &Host<'_>,
+    ) {
+        if host.outbox.queued_bytes(slot) == 0 {
+            return self.read_page(slot, tag, since, own_hole);
+        }
+        if let Some(entry) = self.table.get_mut(slot) {
+            // Its commands wait behind the page, as behind one that is being read.
+            entry.calls += 1;
+        }
+        if self.parked.is_empty() {
+            self.parked_until = host.now.monotonic.after(PARKED_LOOK);
+        }
+        self.parked.push(Parked { slot, tag, since, own_hole });
+    }
+
+    /// Reads the pages whose clients have caught up.
+    pub(super) fn look_at_parked(&mut self, host: &Host<'_>) {
+        self.parked_until = host.now.monotonic.after(PARKED_LOOK);
+        for page in std::mem::take(&mut self.parked) {
+            let Some(entry) = self.table.get_mut(page.slot) else { continue };
+            if host.outbox.queued_bytes(page.slot) == 0 {
+                entry.calls = entry.calls.saturating_sub(1);
+                self.read_page(page.slot, page.tag, page.since, page.own_hole);
+            } else {
+                self.parked.push(page);
+            }
+        }
     }
 
     fn read_page(&mut self, slot: Slot, tag: JoinTag, since: Position, own_hole: bool) {
@@ -239,7 +288,7 @@ impl Shard {
             let Some(who) = self.who(slot) else { continue };
             let listed = listed.then(|| (presence_key(&who), who.connection));
             let tag = JoinTag { key, room: room.clone(), token, listed };
-            self.read_page(slot, tag, reached, true);
+            self.read_on(slot, tag, reached, true, host);
         }
         if is_behind && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none()) {
             self.start_fill(key);
@@ -348,7 +397,11 @@ impl Shard {
 
     /// Takes a connection out of a slice's lists and out of its own.
     pub(super) fn remove_from_slice(&mut self, slot: Slot, key: RoomKey) {
+        let n_parked = self.parked.len();
+        self.parked.retain(|page| page.slot != slot || page.tag.key != key);
+        let n_dropped = n_parked - self.parked.len();
         let Some(entry) = self.table.get_mut(slot) else { return };
+        entry.calls = entry.calls.saturating_sub(n_dropped as _);
         let state = entry.rooms.leave(key);
         let Some(slice) = self.rooms.get_mut(key) else { return };
         if state.is_some() {

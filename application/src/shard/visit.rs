@@ -21,6 +21,9 @@ impl Shard {
         for (slot, at) in due {
             self.visit(slot, at, host);
         }
+        if !self.parked.is_empty() && host.now.monotonic >= self.parked_until {
+            self.look_at_parked(host);
+        }
         if let Some(interval) = self.services.rules.limits.position_check
             && host.now.monotonic >= self.position_check_at
         {
