@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::frame::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, TEXT};
 use tests::raw::RawSocket;
 
