@@ -178,7 +178,7 @@ fn reserved_bits_and_opcodes_close_behind_what_came_before() {
             for payload in [&b""[..], b"reserved"] {
                 let bad = Frame::new(opcode, payload);
                 let name = format!("opcode {opcode}");
-                cases.push(chopped(piece, case(&name, &[bad.clone()], refused(1002))));
+                cases.push(chopped(piece, case(&name, std::slice::from_ref(&bad), refused(1002))));
                 let frames = [Frame::text("Hello"), bad, Frame::new(PING, b"")];
                 let back = Back::Close(vec![text("Hello")], 1002);
                 cases.push(chopped(piece, case(name, &frames, back)));
