@@ -21,9 +21,9 @@ use worker_tokio::{SystemClock, Worker};
 
 use self::signals::Signals;
 use crate::exit::Exit;
-use crate::settings::Loaded;
 use crate::settings::secrets::token_secret;
 use crate::settings::tokens::chain;
+use crate::settings::{Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
 use crate::{descriptors, log};
 
@@ -93,7 +93,7 @@ async fn run(loaded: &Loaded) -> Result<(), ServeError> {
     let ports = build::ports(settings, &secret, &broker, &clock)?;
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
-    let workers = start_workers(&node, &clock, n_workers)?;
+    let workers = start_workers(settings, &node, &clock, n_workers)?;
     let config = build::gateway(settings, descriptors);
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
@@ -122,6 +122,7 @@ async fn run(loaded: &Loaded) -> Result<(), ServeError> {
 }
 
 fn start_workers(
+    settings: &Settings,
     node: &Node,
     clock: &Arc<SystemClock>,
     n_workers: usize,
@@ -129,7 +130,7 @@ fn start_workers(
     node.mailboxes()
         .iter()
         .map(|mailbox| {
-            let config = build::worker(n_workers);
+            let config = build::worker(settings, n_workers);
             let services = Arc::clone(node.services());
             Worker::start(services, Arc::clone(mailbox), Arc::clone(clock), config)
         })

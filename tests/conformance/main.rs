@@ -1,1 +1,27 @@
-//! conformance
+//! What happens to whoever does not keep to the rules: each bad input gets its documented answer,
+//! and nothing else suffers.
+//!
+//! Every test runs against the built server from outside. A canary (`arena`) talks on the same
+//! server all the while, and a test ends by asking how it was. The rows named in front of a test
+//! are those of the fault catalogue.
+//!
+//! Suggested reading order: `arena`, `handshake`, `frames`, `echo`, `json`, `states`, `origin`,
+//! `auth`, `limits`, `slow_consumers`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may stop where it stands; its helpers are outside #[test] functions"
+)]
+
+mod arena;
+mod auth;
+mod echo;
+mod frames;
+mod handshake;
+mod json;
+mod limits;
+mod origin;
+mod slow_consumers;
+mod states;

@@ -17,7 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct Process {
     name: String,
     child: Child,
-    lines: Receiver<String>,
+    /// Behind a lock only so that tests may share a process.
+    lines: Mutex<Receiver<String>>,
     seen: Vec<String>,
     errors: Arc<Mutex<String>>,
     errors_end: Option<JoinHandle<()>>,
@@ -61,7 +62,7 @@ impl Process {
                 buffer.push('\n');
             }
         });
-        let (seen, errors_end) = (Vec::new(), Some(errors_end));
+        let (lines, seen, errors_end) = (Mutex::new(lines), Vec::new(), Some(errors_end));
         Self { name, child, lines, seen, errors, errors_end, status: None }
     }
 
@@ -77,7 +78,7 @@ impl Process {
     ///
     /// When `deadline` passes first.
     pub fn next_line(&mut self, deadline: Duration) -> Option<String> {
-        match self.lines.recv_timeout(deadline) {
+        match self.lines.get_mut().unwrap().recv_timeout(deadline) {
             Ok(line) => {
                 self.seen.push(line.clone());
                 Some(line)
@@ -134,7 +135,12 @@ impl Process {
     pub fn wait(&mut self, deadline: Duration) -> Exit {
         let end = Instant::now() + deadline;
         loop {
-            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .get_mut()
+                .unwrap()
+                .recv_timeout(end.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => self.seen.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {

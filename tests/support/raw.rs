@@ -89,14 +89,26 @@ impl RawSocket {
     }
 
     /// Reads the head of an HTTP answer; what follows it stays to be read.
+    ///
+    /// # Panics
+    ///
+    /// When the connection ends first; [`RawSocket::try_read_head`] doesn't mind.
     pub fn read_head(&mut self) -> String {
+        let head = self.try_read_head();
+        head.unwrap_or_else(|| panic!("closed before the head ended: {:?}", self.rest()))
+    }
+
+    /// Reads the head of an HTTP answer; none when the connection ends without one.
+    pub fn try_read_head(&mut self) -> Option<String> {
         let end = Instant::now() + self.deadline;
         loop {
             if let Some(at) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 let head = self.buffer.drain(..at + 4).collect::<Vec<_>>();
-                return String::from_utf8_lossy(&head).into_owned();
+                return Some(String::from_utf8_lossy(&head).into_owned());
             }
-            assert!(self.fill(end), "closed before the head ended: {:?}", self.rest());
+            if !self.fill(end) {
+                return None;
+            }
         }
     }
 
@@ -153,6 +165,23 @@ impl RawSocket {
                 return frame;
             }
             assert!(self.fill(end), "closed instead of a frame: {:?}", self.rest());
+        }
+    }
+
+    /// The next frame; none when the connection ends before one has come.
+    ///
+    /// # Panics
+    ///
+    /// When neither happens in time.
+    pub fn try_read_frame(&mut self) -> Option<Received> {
+        let end = Instant::now() + self.deadline;
+        loop {
+            if let Some(frame) = frame::take(&mut self.buffer) {
+                return Some(frame);
+            }
+            if !self.fill(end) {
+                return None;
+            }
         }
     }
 
@@ -221,6 +250,29 @@ impl RawSocket {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Whether the server closes the connection within this time; what comes before stays to be
+    /// read. Also the way to let time pass on a connection that should stay.
+    pub fn ends_within(&mut self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while !self.ended && Instant::now() < end {
+            self.fill_until(end);
+        }
+        self.ended
+    }
+
+    /// Reads once, and gives how many bytes that were: none at the end of the connection, or when
+    /// nothing came in this time. The bytes are thrown away.
+    pub fn skim(&mut self, bytes_max: usize, time: Duration) -> usize {
+        self.stream.set_read_timeout(Some(time)).expect("a socket takes options");
+        self.stream.read(&mut vec![0; bytes_max]).unwrap_or(0)
+    }
+
+    /// Takes as little as the kernel allows before it is read, like a client far away.
+    pub fn narrow(&self) {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 2048)
+            .expect("a socket takes options");
+    }
+
     /// Says that nothing more will be sent, and goes on reading.
     pub fn finish(&mut self) {
         self.stream.shutdown(Shutdown::Write).ok();
@@ -251,6 +303,13 @@ impl RawSocket {
     fn fill(&mut self, end: Instant) -> bool {
         let left = end.saturating_duration_since(Instant::now());
         assert!(!left.is_zero(), "nothing more within {:?}: {:?}", self.deadline, self.rest());
+        self.fill_until(end);
+        !self.ended
+    }
+
+    /// Reads once, until `end` at most.
+    fn fill_until(&mut self, end: Instant) {
+        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         self.stream.set_read_timeout(Some(left)).expect("a socket takes options");
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
@@ -260,7 +319,6 @@ impl RawSocket {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(_) => self.ended = true,
         }
-        !self.ended
     }
 
     fn rest(&self) -> String {

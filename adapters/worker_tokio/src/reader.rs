@@ -84,6 +84,10 @@ impl Reader {
                 }
             };
             used += decoded.used;
+            // The next message may have begun in the same read; its time is its own.
+            if decoded.event.is_some() && !self.decoder.is_mid_message() {
+                self.message_deadline = None;
+            }
             if let Some(event) = decoded.event {
                 self.take(event)?;
             }

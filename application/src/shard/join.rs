@@ -9,6 +9,7 @@ use std::time::Duration;
 use domain::codes::{CloseCode, ErrorCode};
 use domain::membership::{JoinError, MemberState};
 use domain::position::Position;
+use domain::principal::Action;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 use smallvec::SmallVec;
@@ -64,7 +65,12 @@ impl Shard {
         if !slice.seats.take(policy.members_max) {
             entry.rooms.leave(key);
             self.release_if_unused(key);
-            let refusal = Refusal::new(ErrorCode::RoomFull, "the room is full").field("room");
+            // That a room is full is nothing for those to know who may not be in it.
+            let refusal = if who.principal.may(Action::Subscribe, room, &policy) {
+                Refusal::new(ErrorCode::RoomFull, "the room is full").field("room")
+            } else {
+                Refusal::denied()
+            };
             return self.refuse(slot, command, &refusal, host);
         }
         slice.joiners.push(Joiner {

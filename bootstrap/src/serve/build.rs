@@ -148,9 +148,15 @@ pub(super) fn n_workers(settings: &Settings) -> usize {
 /// All connections of a node together may have this much waiting, shared evenly by its workers.
 const OUTBOUND_TOTAL_BYTES_MAX: usize = 256 << 20;
 
-pub(super) fn worker(n_workers: usize) -> worker_tokio::Config {
-    let outbound_total_bytes_max = OUTBOUND_TOTAL_BYTES_MAX / n_workers.max(1);
-    worker_tokio::Config { outbound_total_bytes_max, ..worker_tokio::Config::default() }
+pub(super) fn worker(settings: &Settings, n_workers: usize) -> worker_tokio::Config {
+    let server = &settings.server;
+    worker_tokio::Config {
+        close_timeout: Duration::from_millis(server.close_timeout_ms),
+        message_timeout: Duration::from_millis(server.message_timeout_ms),
+        lag_max: Duration::from_millis(server.lag_timeout_ms),
+        outbound_total_bytes_max: OUTBOUND_TOTAL_BYTES_MAX / n_workers.max(1),
+        ..worker_tokio::Config::default()
+    }
 }
 
 pub(super) fn rules(settings: &Settings) -> Rules {

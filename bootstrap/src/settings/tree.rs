@@ -88,6 +88,12 @@ pub struct Server {
     pub connections_max: u32,
     /// From connecting to the end of the upgrade request.
     pub handshake_timeout_ms: u64,
+    /// From a message's first byte to its last.
+    pub message_timeout_ms: u64,
+    /// How long what waits for a client may not run empty.
+    pub lag_timeout_ms: u64,
+    /// From the close frame to the end of the socket.
+    pub close_timeout_ms: u64,
     /// How long a stopping server spreads its closes.
     pub drain_window_ms: u64,
     /// `scheme://host[:port]`, or `*` for all.
