@@ -12,7 +12,9 @@
 
 mod host;
 
+use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;
+use application::refusal::Refusal;
 use application::shard::Input;
 use domain::codes::CloseCode;
 use domain::connection::Timing;
@@ -394,4 +396,73 @@ fn draining_tells_each_when_to_come_back_and_answers_what_is_under_way() {
     let line = host.line(slots[0]);
     assert_eq!(types(&line.frames), ["ack"]);
     assert_eq!(line.closed, Some(CloseCode::ServiceRestart));
+}
+
+struct Does(Vec<HandlerEffect>);
+
+#[async_trait::async_trait]
+impl MessageHandler for Does {
+    fn message_type(&self) -> &str {
+        "do"
+    }
+
+    fn validate(&self, _: &str) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+        Ok(self.0.clone())
+    }
+}
+
+fn reply(n: u8) -> HandlerEffect {
+    HandlerEffect::Reply { kind: format!("done_{n}"), data: bytes::Bytes::from(n.to_string()) }
+}
+
+#[test]
+fn what_a_handler_wants_is_done_in_its_order() {
+    let room = domain::room::RoomId::parse("public:a").unwrap();
+    let wants = vec![reply(1), HandlerEffect::Join(room), reply(2)];
+    let mut rules = open_rules();
+    rules.handlers.register(std::sync::Arc::new(Does(wants))).unwrap();
+    let mut host = Host::new(rules);
+    let slot = host.connect(None);
+    host.say(slot, r#"{"type":"do","id":1}"#);
+    host.say(slot, &publish(2));
+    let frames = host.frames(slot);
+    assert_eq!(types(&frames), ["hello", "done_1", "done_2", "subscribed", "ack", "message"]);
+}
+
+#[test]
+fn a_handler_that_closes_has_said_before_what_it_had_to_say() {
+    let mut rules = open_rules();
+    let wants = vec![reply(1), HandlerEffect::Close(CloseCode::Normal), reply(2)];
+    rules.handlers.register(std::sync::Arc::new(Does(wants))).unwrap();
+    let mut host = Host::new(rules);
+    let slot = host.connect(None);
+    host.say(slot, r#"{"type":"do","id":1}"#);
+    let line = host.line(slot);
+    assert_eq!(types(&line.frames), ["hello", "done_1", "disconnect"]);
+    assert_eq!(line.closed, Some(CloseCode::Normal));
+}
+
+#[test]
+fn a_joiner_that_read_ahead_of_a_flood_holds_nothing_it_has() {
+    let mut rules = open_rules();
+    // Room for two messages, far less than the shard is behind.
+    rules.limits.held_bytes_max = 600;
+    let mut host = Host::new(rules);
+    let publisher = host.member("public:a");
+    let epoch = host.frames(publisher);
+    assert!(epoch.is_empty());
+    for n in 1..=20 {
+        host.say_only(publisher, &publish(n));
+    }
+    let late = host.connect(None);
+    host.say_only(late, r#"{"type":"subscribe","id":1,"room":"public:a"}"#);
+    host.settle();
+    host.say(publisher, &publish(21));
+    let frames = host.frames(late);
+    assert_eq!(types(&frames), ["hello", "subscribed", "message"]);
+    assert_eq!((&frames[1]["offset"], &frames[2]["offset"]), (&20.into(), &21.into()));
 }

@@ -99,6 +99,12 @@ impl Core {
         let mut post = Post::default();
         let (mut open, mut accepted) = (true, Vec::new());
         loop {
+            // Under load the loop never sleeps: deadlines and new sockets must not wait for that.
+            self.keep_time();
+            for _ in 0..ACCEPTED_PER_TURN {
+                let Ok(socket) = inlet.try_recv() else { break };
+                begin(&self, socket);
+            }
             let more = self.turn(&mut post);
             if !open && self.connections.load(Ordering::Relaxed) == 0 {
                 return;
@@ -132,6 +138,14 @@ impl Core {
                 () = tick => self.handle(Input::Tick),
             }
             self.asleep.set(None);
+        }
+    }
+
+    /// Ticks, if the time for it has come.
+    fn keep_time(self: &Rc<Self>) {
+        let deadline = self.shard.borrow().next_deadline();
+        if deadline.is_some_and(|at| at <= self.now().monotonic) {
+            self.handle(Input::Tick);
         }
     }
 

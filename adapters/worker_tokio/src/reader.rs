@@ -137,7 +137,8 @@ impl Reader {
     fn answer_close(&self, code: WireCode, reason: &str) {
         let removed = self.core.sockets.borrow_mut().remove(self.slot);
         if let Some(mut conn) = removed {
-            close_conn(&mut conn, Bytes::new(), code, reason);
+            // Who closes first, or breaks the framing, reads nothing more.
+            close_conn(&mut conn, Bytes::new(), code, reason, false);
             writer::start(&self.core, Work::Close(conn));
         }
     }

@@ -54,6 +54,8 @@ pub(crate) struct Conn {
     /// Only while something waits.
     pub(crate) queue: Option<Box<OutboundQueue>>,
     pub(crate) has_writer: bool,
+    /// It could not take something and is about to be closed.
+    refused: bool,
     _counted: Counted,
 }
 
@@ -110,6 +112,7 @@ impl Sockets {
             gate: Rc::clone(&gate),
             queue: None,
             has_writer: false,
+            refused: false,
             _counted: counted,
         }));
         (read_half, gate)
@@ -191,51 +194,51 @@ impl Sockets {
         result.map(|()| empty)
     }
 
-    /// What the kernel did not take: frame by frame, so that classes count.
+    /// What the kernel did not take: frame by frame, so that classes count. A frame that was cut
+    /// is always finished; what can't be queued behind it ends the connection, and nothing later
+    /// may overtake it until then.
     fn queue(&mut self, to: Slot, written: usize, batch: &Batch<'_>) -> Delivered {
-        let (queue_max, total_max) = (self.queue_bytes_max, self.total_bytes_max);
-        let (total, n_queues) = (self.total_bytes, self.n_queues.max(1));
+        let queue_max = self.queue_bytes_max;
+        let (total, total_max, n_queues) =
+            (self.total_bytes, self.total_bytes_max, self.n_queues.max(1));
         let Some(conn) = self.get_mut(to) else { return Delivered::Gone };
+        if conn.refused {
+            return Delivered::Refused;
+        }
         let fresh = conn.queue.is_none();
         let mut begun = OutboundQueue::default();
         let queue = conn.queue.as_deref_mut().unwrap_or(&mut begun);
         let before = queue.bytes();
         // Over the budget of all, who has more than the average goes first.
-        if total + batch.joined.len() > total_max
-            && (before >= total / n_queues || total > total_max + total_max / 8)
-        {
-            return Delivered::Refused;
-        }
+        let over = total + batch.joined.len() > total_max
+            && (before >= total / n_queues || total > total_max + total_max / 8);
         let mut refused = false;
-        if written > 0 {
-            // The frame that was cut is finished whatever its class; those behind it are queued.
-            let mut end = 0;
-            for frame in batch.frames {
-                let start = end;
-                end += frame.bytes.len();
-                if end <= written {
-                    continue;
-                }
-                if start < written {
-                    queue.start(frame.bytes.slice(written - start..));
-                } else {
-                    refused |= queue.push(frame.clone(), queue_max).is_err();
-                }
+        let mut end = 0;
+        for frame in batch.frames {
+            let start = end;
+            end += frame.bytes.len();
+            if end <= written {
+                continue;
             }
-        } else {
-            for frame in batch.frames {
-                refused |= queue.push(frame.clone(), queue_max).is_err();
+            if start < written {
+                queue.start(frame.bytes.slice(written - start..));
+            } else if over || queue.push(frame.clone(), queue_max).is_err() {
+                refused = true;
+                break;
             }
         }
         let after = queue.bytes();
-        if fresh {
-            if after > 0 {
-                self.adopt(to, begun);
-            }
-        } else {
+        conn.refused = refused;
+        if !fresh {
             self.total_bytes = self.total_bytes + after - before;
+        } else if after > 0 {
+            self.adopt(to, begun);
         }
-        if refused { Delivered::Refused } else { Delivered::Taken }
+        if refused {
+            self.hot.queued(to);
+            return Delivered::Refused;
+        }
+        Delivered::Taken
     }
 }
 
@@ -272,7 +275,9 @@ impl Outbox for Sockets {
     fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
         let Some(mut conn) = self.remove(to) else { return };
         let wire = WireCode::new(code.number()).unwrap_or(WireCode::NORMAL);
-        close_conn(&mut conn, last, wire, code.reason());
+        // An orderly end lets what waits go out first; one for slowness can't.
+        let orderly = code != CloseCode::SlowConsumer;
+        close_conn(&mut conn, last, wire, code.reason(), orderly);
         self.work.push(Work::Close(conn));
     }
 
@@ -293,10 +298,15 @@ impl Outbox for Sockets {
 }
 
 /// Leaves a connection with nothing to say but what was begun, its last frame and the close frame.
-pub(crate) fn close_conn(conn: &mut Conn, last: Bytes, code: WireCode, reason: &str) {
+pub(crate) fn close_conn(
+    conn: &mut Conn,
+    last: Bytes,
+    code: WireCode,
+    reason: &str,
+    orderly: bool,
+) {
     let queue = conn.queue.get_or_insert_default();
-    // An orderly end lets what waits go out first; one for slowness can't.
-    if code.get() == CloseCode::SlowConsumer.number() {
+    if !orderly {
         queue.drop_messages();
     }
     for bytes in [last, encode_close(code, reason)] {

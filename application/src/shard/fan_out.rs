@@ -75,7 +75,7 @@ impl Shard {
         let silent = self.silent(key, published).into_iter().collect();
         let Some(slice) = self.rooms.get_mut(key) else { return };
         for joiner in &mut slice.joiners {
-            joiner.held.push(published, held_max);
+            joiner.hold(published, held_max);
         }
         let has_joiners = !slice.joiners.is_empty();
         let publication = &published.publication;

@@ -179,8 +179,11 @@ impl Shard {
         if more {
             return self.read_on(slot, tag.clone(), reached, false, host);
         }
-        if let Some(joiner) = self.rooms.get_mut(tag.key).and_then(|slice| slice.joiner(slot)) {
-            joiner.reached = Some(reached);
+        if let Some(slice) = self.rooms.get_mut(tag.key) {
+            let seen = slice.seen;
+            if let Some(joiner) = slice.joiner(slot) {
+                joiner.reach(reached, seen);
+            }
         }
         self.promote(tag.key, host);
     }

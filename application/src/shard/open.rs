@@ -7,7 +7,7 @@ use std::sync::Arc;
 use domain::codes::{CloseCode, ErrorCode};
 use domain::connection::Connection;
 use domain::id::ConnectionId;
-use domain::membership::Membership;
+use domain::membership::{MemberState, Membership};
 use domain::principal::{Action, Principal};
 use domain::protocol::ServerFrame;
 use domain::rate_limit::RateLimiter;
@@ -205,6 +205,7 @@ impl Shard {
                 })
             })
             .collect();
+        self.unfollow(slot);
         for key in lost {
             let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { continue };
             self.leave_now(slot, key, host);
@@ -216,6 +217,26 @@ impl Shard {
                 reason: Some(code.word()),
             };
             self.tell(slot, &frame, host);
+        }
+    }
+
+    /// Ends the following of presence where a connection's token does not allow it any more.
+    fn unfollow(&mut self, slot: Slot) {
+        let Some(entry) = self.table.get(slot) else { return };
+        for key in entry.rooms.rooms() {
+            let Some(slice) = self.rooms.get_mut(key) else { continue };
+            if entry.who.principal.may(Action::Presence, &slice.id, &slice.policy) {
+                continue;
+            }
+            match entry.rooms.state(key) {
+                Some(MemberState::Live(place)) => slice.members[place as usize].presence = false,
+                Some(MemberState::Joining) => {
+                    if let Some(joiner) = slice.joiner(slot) {
+                        joiner.presence = false;
+                    }
+                }
+                None => {}
+            }
         }
     }
 

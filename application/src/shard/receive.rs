@@ -209,9 +209,9 @@ impl Shard {
             Ok(effects) => effects,
             Err(refusal) => return self.refuse(slot, command, &refusal, host),
         };
-        for effect in effects.into_iter().rev() {
-            // Joins and leaves take their turn as commands of the connection, before those that
-            // wait already; hence in reverse.
+        let mut own = Vec::new();
+        for effect in effects {
+            // Joins and leaves are commands of the connection, before those that wait already.
             let frame = match &effect {
                 HandlerEffect::Join(room) => ClientFrame::Subscribe {
                     id: None,
@@ -227,18 +227,18 @@ impl Shard {
                     self.tell(slot, &ServerFrame::Reply { id: command, kind, body }, host);
                     continue;
                 }
-                HandlerEffect::Close(code) => {
-                    self.end(slot, *code, None, host);
-                    return;
-                }
+                HandlerEffect::Close(code) => return self.end(slot, *code, None, host),
                 HandlerEffect::Publish { .. } => continue,
             };
-            let text = protocol::encode_client(&frame);
-            if let Some(entry) = self.table.get_mut(slot) {
-                let inbox = entry.inbox.get_or_insert_default();
-                inbox.bytes += text.len();
-                inbox.texts.push_front(text.into());
-            }
+            own.push(protocol::encode_client(&frame));
         }
+        if own.is_empty() {
+            return;
+        }
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let inbox = entry.inbox.get_or_insert_default();
+        let text = own.concat();
+        inbox.bytes += text.len();
+        inbox.texts.push_front(text.into());
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::id::Epoch;
+use domain::message::Publication;
 use domain::policy::NamespacePolicy;
 use domain::position::Position;
 use domain::room::RoomId;
@@ -54,6 +55,29 @@ pub(super) struct Joiner {
     pub(super) told: bool,
     /// Where it stands once it needs no further page: live as soon as the slice is there too.
     pub(super) reached: Option<Position>,
+}
+
+impl Joiner {
+    /// Holds a live message, unless the log has given it already.
+    pub(super) fn hold(&mut self, published: &Arc<Published>, bytes_max: usize) {
+        let Publication { epoch, offset, .. } = &published.publication;
+        let has_it = self.reached.is_some_and(|reached| {
+            reached.epoch == *epoch && offset.is_some_and(|offset| offset <= reached.offset)
+        });
+        if !has_it {
+            self.held.push(published, bytes_max);
+        }
+    }
+
+    /// The log has given everything up to `reached`, which the live stream has passed up to
+    /// `seen`: what is held up to there is not needed, and not missed either.
+    pub(super) fn reach(&mut self, reached: Position, seen: Option<Position>) {
+        self.reached = Some(reached);
+        let behind = |seen: Position| seen.epoch == reached.epoch && seen.offset <= reached.offset;
+        if seen.is_some_and(behind) {
+            self.held = std::mem::take(&mut self.held).forget_positioned();
+        }
+    }
 }
 
 /// Publications that wait, bounded in bytes.
