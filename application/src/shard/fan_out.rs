@@ -106,10 +106,7 @@ impl Shard {
 
     fn accept_presence(&mut self, room: &RoomId, event: &PresenceEvent, host: &mut Host<'_>) {
         let Some(key) = self.rooms.find(room) else { return };
-        let followed = self.rooms.get(key).is_some_and(|slice| {
-            slice.members.iter().any(|m| m.presence) || slice.joiners.iter().any(|j| j.presence)
-        });
-        if !followed {
+        if self.rooms.get(key).is_none_or(|slice| slice.n_followers == 0) {
             return;
         }
         let bytes = self.encode(&ServerFrame::PresenceEvent { room, event }, host);

@@ -73,6 +73,7 @@ impl Shard {
             };
             return self.refuse(slot, command, &refusal, host);
         }
+        slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {
             slot,
             presence,
@@ -418,9 +419,14 @@ impl Shard {
         }
         match state {
             None => {}
-            Some(MemberState::Joining) => slice.joiners.retain(|joiner| joiner.slot != slot),
+            Some(MemberState::Joining) => {
+                let followed = slice.joiner(slot).is_some_and(|joiner| joiner.presence);
+                slice.n_followers -= u32::from(followed);
+                slice.joiners.retain(|joiner| joiner.slot != slot);
+            }
             Some(MemberState::Live(place)) => {
                 let place = place as usize;
+                slice.n_followers -= u32::from(slice.members[place].presence);
                 if let Some(walk) = &mut slice.walk {
                     walk.vacated = true;
                     slice.members[place].slot = VACATED;

@@ -11,7 +11,6 @@ use domain::membership::{MemberState, Membership};
 use domain::principal::{Action, Principal};
 use domain::protocol::ServerFrame;
 use domain::rate_limit::RateLimiter;
-use domain::time::Monotonic;
 
 use super::calls::Outcome;
 use super::table::Entry;
@@ -46,7 +45,7 @@ impl Shard {
             refused_commands: RateLimiter::default(),
             unparsable: RateLimiter::default(),
             opened_at: host.now.wall,
-            visit_at: Monotonic::START,
+            visit_at: None,
             admission: None,
             echoes: Vec::new(),
             publishing: None,
@@ -228,15 +227,16 @@ impl Shard {
             if entry.who.principal.may(Action::Presence, &slice.id, &slice.policy) {
                 continue;
             }
-            match entry.rooms.state(key) {
-                Some(MemberState::Live(place)) => slice.members[place as usize].presence = false,
-                Some(MemberState::Joining) => {
-                    if let Some(joiner) = slice.joiner(slot) {
-                        joiner.presence = false;
-                    }
+            let follows = match entry.rooms.state(key) {
+                Some(MemberState::Live(place)) => {
+                    std::mem::take(&mut slice.members[place as usize].presence)
                 }
-                None => {}
-            }
+                Some(MemberState::Joining) => {
+                    slice.joiner(slot).is_some_and(|joiner| std::mem::take(&mut joiner.presence))
+                }
+                None => false,
+            };
+            slice.n_followers -= u32::from(follows);
         }
     }
 

@@ -11,6 +11,7 @@ use domain::protocol::{self, ClientFrame, Rejected, ServerFrame};
 
 use super::calls::Outcome;
 use super::open::request_id;
+use super::table::Waiting;
 use super::{Host, Shard, Slot};
 use crate::extensions::handlers::HandlerEffect;
 use crate::refusal::Refusal;
@@ -25,33 +26,38 @@ impl Shard {
         entry.life.heard(host.now.monotonic);
         if entry.is_busy() || entry.inbox.is_some() {
             self.put_in_inbox(slot, text, host);
-        } else {
-            self.read(slot, text, host);
+        } else if let Some(rest) = self.read(slot, text, host) {
+            self.put_back(slot, Waiting { text: text[rest..].into(), at: 0 });
         }
     }
 
-    /// Carries out the commands of a text until one has to be waited for; the rest waits.
-    fn read(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) {
+    /// Carries out the commands of a text until one has to be waited for. Answers where the rest
+    /// begins, if there is one.
+    fn read(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) -> Option<usize> {
         let mut frames = protocol::decode(text);
         while let Some(frame) = frames.next() {
             match frame {
                 Ok(frame) => self.take_frame(slot, frame, host),
                 Err(rejected) => self.take_rejected(slot, rejected, host),
             }
-            match self.table.get_mut(slot) {
-                None => return,
+            match self.table.get(slot) {
+                None => return None,
                 Some(entry) if entry.is_busy() => {
-                    let rest = frames.rest();
-                    if !rest.is_empty() {
-                        let inbox = entry.inbox.get_or_insert_default();
-                        inbox.bytes += rest.len();
-                        inbox.texts.push_front(rest.into());
-                    }
-                    return;
+                    let rest = frames.rest().len();
+                    return (rest > 0).then_some(text.len() - rest);
                 }
                 Some(_) => {}
             }
         }
+        None
+    }
+
+    /// Puts a text before all that wait.
+    fn put_back(&mut self, slot: Slot, waiting: Waiting) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let inbox = entry.inbox.get_or_insert_default();
+        inbox.bytes += waiting.text.len();
+        inbox.texts.push_front(waiting);
     }
 
     fn put_in_inbox(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) {
@@ -61,7 +67,7 @@ impl Shard {
             if entry.greeted { limits.inbox_bytes_max } else { UNGREETED_INBOX_BYTES_MAX };
         let inbox = entry.inbox.get_or_insert_default();
         inbox.bytes += text.len();
-        inbox.texts.push_back(text.into());
+        inbox.texts.push_back(Waiting { text: text.into(), at: 0 });
         let full = inbox.texts.len() >= limits.inbox_messages_max || inbox.bytes >= bytes_max;
         if full && !inbox.paused {
             inbox.paused = true;
@@ -76,7 +82,7 @@ impl Shard {
                 return;
             }
             let Some(inbox) = &mut entry.inbox else { return };
-            let Some(text) = inbox.texts.pop_front() else {
+            let Some(waiting) = inbox.texts.pop_front() else {
                 let paused = inbox.paused;
                 entry.inbox = None;
                 if paused {
@@ -84,8 +90,11 @@ impl Shard {
                 }
                 return;
             };
+            let Waiting { text, at } = waiting;
             inbox.bytes -= text.len();
-            self.read(slot, &text, host);
+            if let Some(rest) = self.read(slot, &text[at..], host) {
+                self.put_back(slot, Waiting { text, at: at + rest });
+            }
         }
     }
 
@@ -235,10 +244,6 @@ impl Shard {
         if own.is_empty() {
             return;
         }
-        let Some(entry) = self.table.get_mut(slot) else { return };
-        let inbox = entry.inbox.get_or_insert_default();
-        let text = own.concat();
-        inbox.bytes += text.len();
-        inbox.texts.push_front(text.into());
+        self.put_back(slot, Waiting { text: own.concat().into(), at: 0 });
     }
 }

@@ -187,6 +187,8 @@ pub(super) struct RoomSlice {
     pub(super) seats: Seats,
     pub(super) members: Vec<Member>,
     pub(super) joiners: Vec<Joiner>,
+    /// How many of both follow presence.
+    pub(super) n_followers: u32,
     /// The newest position that has passed through; none before the first.
     pub(super) seen: Option<Position>,
     /// The epochs that it has left, newest last.
@@ -341,6 +343,7 @@ impl Rooms {
             seats: directory.seats(room),
             members: Vec::new(),
             joiners: Vec::new(),
+            n_followers: 0,
             seen: None,
             ended: SmallVec::new(),
             accepted: 0,

@@ -37,8 +37,8 @@ pub(super) struct Entry {
     pub(super) refused_commands: RateLimiter,
     pub(super) unparsable: RateLimiter,
     pub(super) opened_at: Wall,
-    /// The one entry of the timer wheel that counts; earlier ones are stale.
-    pub(super) visit_at: Monotonic,
+    /// The one entry of the timer wheel that counts; others are stale.
+    pub(super) visit_at: Option<Monotonic>,
     pub(super) admission: Option<Admission>,
     /// Publishes with `echo:false` whose place in the order is still to come or was just there.
     pub(super) echoes: Vec<Echo>,
@@ -74,10 +74,17 @@ pub(super) struct Echo {
     pub(super) n_reads: u64,
 }
 
+/// A text whose commands before `at` have been carried out.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) text: Box<str>,
+    pub(super) at: usize,
+}
+
 /// Messages that wait behind a cold call, as they came.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    pub(super) texts: VecDeque<Box<str>>,
+    pub(super) texts: VecDeque<Waiting>,
     pub(super) bytes: usize,
     /// Whether the host was told to stop reading.
     pub(super) paused: bool,

@@ -7,10 +7,12 @@ use domain::time::Monotonic;
 use super::{Host, Shard, Slot};
 
 impl Shard {
-    /// Makes the next visit of a connection the one at `at`.
+    /// Has a connection visited at `at`, or earlier: a visit that is planned already says itself
+    /// when the next one is due, so that no command can fill the wheel.
     pub(super) fn visit_at(&mut self, slot: Slot, at: Monotonic) {
-        if let Some(entry) = self.table.get_mut(slot) {
-            entry.visit_at = at;
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        if entry.visit_at.is_none_or(|planned| at < planned) {
+            entry.visit_at = Some(at);
             self.timers.add(at, (slot, at));
         }
     }
@@ -36,9 +38,10 @@ impl Shard {
         let sent_at = self.table.sent_at.get(slot.index as usize).copied().unwrap_or_default();
         let timing = self.services.rules.timing;
         let Some(entry) = self.table.get_mut(slot) else { return };
-        if entry.visit_at != at {
+        if entry.visit_at != Some(at) {
             return;
         }
+        entry.visit_at = None;
         let (effect, next) = entry.life.visit(host.now, sent_at, &timing);
         match effect {
             None => {}
