@@ -1,6 +1,7 @@
 //! Who may depend on whom.
 //!
 //! `domain` ← `application` ← `adapters/*` ← `bootstrap`, and only `tests` looks at all of them.
+//! `benches` stands apart.
 //! The tables below are the law; a new edge is a decision and is written here with its crate.
 
 use crate::repository::{Dependency, Kind, Member, Package, members, packages};
@@ -51,6 +52,10 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
     ("websocket_codec", &["base64", "sha1", "simdutf8"]),
     ("worker_tokio", &["libc", "rustix", "socket2"]),
 ];
+
+/// What the measuring tools may use: as little as possible, and nothing of the product but the
+/// handshake, since they are what the product is compared with.
+const BENCHES: &[&str] = &["rustix", "websocket_codec"];
 
 /// Never in the tree, with what is used instead.
 const BANNED: &[(&str, &str)] = &[
@@ -112,6 +117,11 @@ fn check_allowed(member: &Member, edge: &Dependency) -> Option<String> {
         "application" if edge.name == "tokio" => check_tokio_features(edge),
         "application" => (!is_listed(edge, APPLICATION, APPLICATION_OPTIONAL))
             .then(|| "use cases name no technology: define a port and write an adapter".to_owned()),
+        "benches" => (!is_listed(edge, BENCHES, &[])).then(|| {
+            "what measures the product shares nothing with it: do it with std, or write the crate \
+             into BENCHES in tests/law/layers.rs"
+                .to_owned()
+        }),
         adapter => check_adapter(adapter, edge),
     }
 }
@@ -263,6 +273,13 @@ mod breaches {
     #[test]
     fn an_adapter_that_the_law_does_not_know_is_seen() {
         assert_complains(&complaints("broker_carrier_pigeon", edge("bytes")), "TECHNOLOGY");
+    }
+
+    #[test]
+    fn a_measuring_tool_that_uses_the_product_or_its_runtime_is_seen() {
+        assert_complains(&complaints("benches", edge("domain")), "shares nothing");
+        assert_complains(&complaints("benches", edge("tokio")), "shares nothing");
+        assert_lawful(&complaints("benches", edge("rustix")));
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! The command line. It must never know what a target says on the wire.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::target::{Target, TargetKind};
+
+pub(crate) const USAGE: &str = "\
+load fanout --target roomkeeper|floor --addr ADDRESS:PORT [--pid PID] [--token TOKEN]
+            [--members 500] [--rooms 1] [--size 64] [--stall 0] [--warm 1] [--secs 5 | --messages N]
+            [--window 1 | --rate R]
+load idle   --target … --addr … [--pid PID] [--token TOKEN]
+            [--connections 10000] [--rooms 1000] [--settle 2] [--secs 5]
+
+fanout: in each room one member publishes and all members, it too, receive.
+  --window W    closed loop: W messages are under way in each room, the next one is published when
+                all members have got the oldest
+  --rate R      open loop: R messages a second over all rooms, whatever arrives
+  --messages N  publish N messages in each room instead of for some seconds, with no warm-up
+  --stall S     S members of each room stop reading once they are in; nothing is expected of them
+  --size N      bytes of published data, at least 18
+idle: opens connections, joins, waits; answers the server's pings.
+--pid is the server's process, whose processor time and memory are reported.";
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) enum Mode {
+    Fanout,
+    Idle,
+}
+
+/// Who decides when the next message is published.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// The members: so many messages are under way in each room.
+    Closed { window: usize },
+    /// The clock: so long after the one before.
+    Open { step: Duration },
+}
+
+/// When publishing ends.
+#[derive(Clone, Copy)]
+pub(crate) enum Length {
+    Time(Duration),
+    /// In each room.
+    Messages(u64),
+}
+
+pub(crate) struct Arguments {
+    pub(crate) mode: Mode,
+    pub(crate) target: Target,
+    pub(crate) addr: SocketAddr,
+    pub(crate) pid: Option<u32>,
+    /// Of each room.
+    pub(crate) members: usize,
+    /// Of all rooms.
+    pub(crate) connections: usize,
+    pub(crate) rooms: usize,
+    pub(crate) size: usize,
+    /// Of each room.
+    pub(crate) stall: usize,
+    pub(crate) pace: Pace,
+    pub(crate) warm: Duration,
+    pub(crate) length: Length,
+    pub(crate) settle: Duration,
+}
+
+impl Arguments {
+    pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mode = match words.next().as_deref() {
+            Some("fanout") => Mode::Fanout,
+            Some("idle") => Mode::Idle,
+            _ => return Err("the first word is fanout or idle".to_owned()),
+        };
+        let given = Given::read(words)?;
+        let kind = match given.text("--target").unwrap_or_default() {
+            "roomkeeper" => TargetKind::Roomkeeper,
+            "floor" => TargetKind::Floor,
+            _ => return Err("--target is roomkeeper or floor".to_owned()),
+        };
+        let rooms = given.number("--rooms", if mode == Mode::Idle { 1000 } else { 1 })?;
+        let members = given.number("--members", 500)?;
+        let connections = match mode {
+            Mode::Fanout => members * rooms,
+            Mode::Idle => given.number("--connections", 10_000)?,
+        };
+        let pace = match given.number("--rate", 0.0)? {
+            rate if rate > 0.0 => Pace::Open { step: Duration::from_secs_f64(1.0 / rate) },
+            _ => Pace::Closed { window: given.number("--window", 1)? },
+        };
+        let seconds = |flag, default| given.number(flag, default).map(Duration::from_secs_f64);
+        let length = match given.number("--messages", 0)? {
+            0 => Length::Time(seconds("--secs", 5.0)?),
+            messages => Length::Messages(messages),
+        };
+        let all = Self {
+            mode,
+            target: Target { kind, token: given.text("--token").map(str::to_owned) },
+            addr: given.number("--addr", SocketAddr::from(([127, 0, 0, 1], 8000)))?,
+            pid: given
+                .text("--pid")
+                .map(|pid| pid.parse().map_err(|_| "--pid is a number"))
+                .transpose()?,
+            members,
+            connections,
+            rooms,
+            size: given.number("--size", 64)?,
+            stall: given.number("--stall", 0)?,
+            pace,
+            warm: seconds("--warm", 1.0)?,
+            length,
+            settle: seconds("--settle", 2.0)?,
+        };
+        let possible = all.rooms > 0 && all.connections >= all.rooms && all.stall < all.members;
+        possible.then_some(all).ok_or_else(|| "every room needs a member that reads".to_owned())
+    }
+}
+
+/// Flags with their values, as they were written.
+struct Given(Vec<(String, String)>);
+
+impl Given {
+    fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut pairs = Vec::new();
+        while let Some(flag) = words.next() {
+            let known = USAGE.split(|c: char| c.is_whitespace() || "[]".contains(c));
+            if !flag.starts_with("--") || !known.into_iter().any(|word| word == flag) {
+                return Err(format!("{flag} is no flag"));
+            }
+            let value = words.next().ok_or_else(|| format!("{flag} wants a value"))?;
+            pairs.push((flag, value));
+        }
+        Ok(Self(pairs))
+    }
+
+    fn text(&self, flag: &str) -> Option<&str> {
+        self.0.iter().rfind(|(name, _)| name == flag).map(|(_, value)| value.as_str())
+    }
+
+    fn number<T: std::str::FromStr>(&self, flag: &str, default: T) -> Result<T, String> {
+        let Some(text) = self.text(flag) else { return Ok(default) };
+        text.parse().map_err(|_| format!("{flag} {text}: that can't be read"))
+    }
+}
