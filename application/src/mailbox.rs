@@ -1,7 +1,12 @@
 //! The one way into a shard from outside: bounded, and honest about what did not fit.
 //!
 //! It is bounded in number and in bytes. Publications that do not fit leave a hole that the shard
-//! fills by position; control is never dropped. It must never block a publisher.
+//! fills by position; control is never dropped. It must never block the broker.
+//!
+//! One crowded shard slows all publishers of its node, on purpose: a message may have members on
+//! any shard, and a publisher that waits costs less than a hole that is read from the log. Who
+//! waited looks again before going on, so the crowd does not grow by all who waited for its end;
+//! the order in which they go on is not promised.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +128,7 @@ impl Mailbox {
     }
 
     /// Puts mail in; beyond either maximum it becomes a hole of its room. A publisher that can
-    /// wait should wait for [`relief`](Self::relief) before it publishes.
+    /// wait should wait for [`relief_of_all`](Self::relief_of_all) before it publishes.
     pub fn put(&self, mail: Mail) {
         let weight = mail.weight();
         let mut inner = self.lock();
@@ -173,18 +178,30 @@ impl Mailbox {
         self.arrived.notified().await;
     }
 
-    /// Waits until a crowded mailbox has been emptied.
+    /// Waits until the mailbox is not crowded. All who wait are woken at once, and the first of
+    /// them may crowd it again: the others go on waiting.
     pub async fn relief(&self) {
-        if !self.crowded.load(Ordering::Acquire) {
-            return;
+        while self.is_crowded() {
+            let relieved = self.relieved.notified();
+            // Registered before the look, so that an emptying in between is not missed.
+            let mut relieved = std::pin::pin!(relieved);
+            relieved.as_mut().enable();
+            if self.is_crowded() {
+                relieved.await;
+            }
         }
-        let relieved = self.relieved.notified();
-        // Registered before the look, so that an emptying in between is not missed.
-        let mut relieved = std::pin::pin!(relieved);
-        relieved.as_mut().enable();
-        if self.crowded.load(Ordering::Acquire) {
-            relieved.await;
+    }
+
+    /// Waits until none of the mailboxes is crowded: one may become so while another is waited
+    /// for.
+    pub async fn relief_of_all(mailboxes: &[Arc<Self>]) {
+        while let Some(crowded) = mailboxes.iter().find(|mailbox| mailbox.is_crowded()) {
+            crowded.relief().await;
         }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -275,6 +292,39 @@ mod tests {
         assert!(mailbox.crowded.load(Ordering::Acquire));
         mailbox.take(&mut Post::default());
         assert!(!mailbox.crowded.load(Ordering::Acquire));
+    }
+
+    async fn settle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn publishers_that_waited_together_look_again_before_each_goes_on() {
+        let mailboxes: Arc<[_]> = [1, 2].map(|id| Arc::new(Mailbox::new(id, 4))).into();
+        let crowd = |mailbox: &Mailbox| {
+            mailbox.put(publication("public:a", 1));
+            mailbox.put(publication("public:a", 2));
+        };
+        crowd(&mailboxes[1]);
+        let gone_on = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        for _ in 0..3 {
+            let (mailboxes, gone_on) = (Arc::clone(&mailboxes), Arc::clone(&gone_on));
+            tokio::spawn(async move {
+                Mailbox::relief_of_all(&mailboxes).await;
+                gone_on.fetch_add(1, Ordering::Relaxed);
+                crowd(&mailboxes[0]);
+            });
+        }
+        settle().await;
+        assert_eq!(gone_on.load(Ordering::Relaxed), 0);
+        // The first crowds the other mailbox, which those behind it have looked at before.
+        for (emptied, n_gone_on) in [(1, 1), (0, 2), (0, 3)] {
+            mailboxes[emptied].take(&mut Post::default());
+            settle().await;
+            assert_eq!(gone_on.load(Ordering::Relaxed), n_gone_on);
+        }
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use domain::room::RoomId;
 use std::time::Duration;
 use thiserror::Error;
 
+use crate::mailbox::Mailbox;
 use crate::ports::{PublishError, Receipt};
 use crate::services::Services;
 
@@ -58,9 +59,7 @@ impl BroadcastMessage {
 
     async fn publish_to(&self, room: &RoomId) -> Result<Receipt, BroadcastError> {
         let Services { ports, rules, mailboxes, .. } = &*self.services;
-        for mailbox in mailboxes {
-            mailbox.relief().await;
-        }
+        Mailbox::relief_of_all(mailboxes).await;
         let policy = rules.policies.of(room).ok_or(BroadcastError::UnknownRoom)?;
         let publish = Publish {
             room: room.clone(),

@@ -10,6 +10,7 @@ use domain::principal::Action;
 use thiserror::Error;
 
 use crate::extensions::middleware::{Inbound, Who};
+use crate::mailbox::Mailbox;
 use crate::ports::{PublishError, Receipt};
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -72,9 +73,7 @@ impl PublishMessage {
             let asked = services.rules.middleware.process_message(&who, inbound).await;
             asked.map_err(PublishRefused::Middleware)?;
         }
-        for mailbox in &services.mailboxes {
-            mailbox.relief().await;
-        }
+        Mailbox::relief_of_all(&services.mailboxes).await;
         services.ports.broker.publish(publish, &policy).await.map_err(PublishRefused::Broker)
     }
 }
