@@ -132,9 +132,6 @@ fn read(key: &ApiKey, headers: &HeaderMap, body: &[u8]) -> Result<ApiPublish, Re
         None => None,
         Some(text) => Some(MessageKey::parse(text).map_err(|error| id_refused("key", error))?),
     };
-    if (class == Some(Class::Latest)) != message_key.is_some() {
-        return Err(invalid("key", "goes with class latest, and only with it"));
-    }
     let ttl = match body.ttl_ms {
         None => None,
         Some(ms @ 1..=TTL_MS_MAX) => Some(Duration::from_millis(ms)),
@@ -185,6 +182,7 @@ fn refusal(error: &BroadcastError) -> Refusal {
         BroadcastError::UnknownRoom => {
             Refusal::new(ErrorCode::UnknownRoom, "this server has no such namespace").field("room")
         }
+        BroadcastError::Key => invalid("key", "goes with class latest, and only with it"),
         BroadcastError::Broker(PublishError::Unavailable { retry_after }) => {
             tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
             Refusal::unavailable(*retry_after)
@@ -262,6 +260,13 @@ mod tests {
         let key = ApiKey::new(name, "a secret");
         let refusal = read(&key, &HeaderMap::new(), body.as_bytes()).unwrap_err();
         (refusal.code, refusal.field.unwrap_or_default().into_owned())
+    }
+
+    #[test]
+    fn a_key_that_does_not_go_with_the_rooms_class_is_an_invalid_field() {
+        let refusal = refusal(&BroadcastError::Key);
+        assert_eq!(refusal.code, ErrorCode::InvalidField);
+        assert_eq!(refusal.field.as_deref(), Some("key"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::codes::{CloseCode, ErrorCode};
 use domain::delivery::Class;
-use domain::id::{ClientId, ConnectionId, Epoch, UserId};
+use domain::id::{ClientId, ConnectionId, Epoch, MessageKey, UserId};
 use domain::message::{Publication, Publish, Sender};
 use domain::policy::{Access, AckLevel, NamespacePolicy, Policies};
 use domain::position::{Offset, Position};
@@ -33,6 +33,7 @@ use crate::published::Published;
 use crate::refusal::Refusal;
 use crate::services::{Ports, Rules, Services};
 use crate::use_cases::authenticate::{Authenticate, AuthenticateError};
+use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
 use crate::use_cases::handle_message::HandleMessage;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom};
 use crate::use_cases::list_presence::{ListPresence, PresenceRefused};
@@ -266,6 +267,50 @@ async fn a_broker_that_is_away_tells_the_client_when_to_come_back() {
     let refusal = Refusal::from(refused);
     assert_eq!(refusal.code, ErrorCode::Unavailable);
     assert_eq!(refusal.retry_after, Some(Duration::from_millis(1_500)));
+}
+
+// --- broadcast ---
+
+async fn broadcast(default_class: Class, class: Option<Class>, key: bool) -> Option<Class> {
+    let published = Arc::new(std::sync::Mutex::new(None));
+    let seen = Arc::clone(&published);
+    let mut mocks = Mocks::default();
+    let policy = NamespacePolicy { default_class, ..(*policy(Access::Anyone)).clone() };
+    mocks.rules.policies.set_namespace("chat", policy);
+    mocks.broker.expect_publish().returning(move |publish, _| {
+        *seen.lock().unwrap() = Some(publish.class);
+        let level = AckLevel::Accepted;
+        let receipt = Receipt { epoch: EPOCH, offset: None, duplicate: false, level };
+        Box::pin(async move { Ok(receipt) })
+    });
+    let call = BroadcastMessage {
+        services: mocks.services(),
+        key_name: ClientId::parse("backend").unwrap(),
+        rooms: vec![room()],
+        data: Bytes::from_static(b"1"),
+        class,
+        key: key.then(|| MessageKey::parse("k").unwrap()),
+        msg_id: None,
+        ttl: None,
+    };
+    let (_, result) = call.execute().await.pop().unwrap();
+    assert!(result.is_ok() || result == Err(BroadcastError::Key));
+    let published = published.lock().unwrap().take();
+    assert_eq!(result.is_ok(), published.is_some());
+    published
+}
+
+#[tokio::test]
+async fn a_key_goes_with_the_class_that_the_room_gives_a_message_without_one() {
+    let (latest, reliable) = (Class::Latest, Class::Reliable);
+    assert_eq!(broadcast(latest, None, true).await, Some(latest));
+    assert_eq!(broadcast(latest, None, false).await, None);
+    assert_eq!(broadcast(reliable, None, true).await, None);
+    assert_eq!(broadcast(reliable, None, false).await, Some(reliable));
+    assert_eq!(broadcast(latest, Some(reliable), true).await, None);
+    assert_eq!(broadcast(latest, Some(reliable), false).await, Some(reliable));
+    assert_eq!(broadcast(reliable, Some(latest), true).await, Some(latest));
+    assert_eq!(broadcast(reliable, Some(latest), false).await, None);
 }
 
 // --- join and recover ---
