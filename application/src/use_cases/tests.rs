@@ -529,6 +529,81 @@ async fn a_message_that_its_handler_finds_invalid_is_answered_and_not_handled() 
     assert_eq!(refusal.field.as_deref(), Some("name"));
 }
 
+struct Wants(Vec<HandlerEffect>);
+
+#[async_trait::async_trait]
+impl MessageHandler for Wants {
+    fn message_type(&self) -> &str {
+        "want"
+    }
+
+    fn validate(&self, _: &str) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+        Ok(self.0.clone())
+    }
+}
+
+fn wants_publish(room: &str, data: &'static str) -> HandlerEffect {
+    let room = RoomId::parse(room).unwrap();
+    HandlerEffect::Publish {
+        room,
+        data: Bytes::from_static(data.as_bytes()),
+        class: Class::Reliable,
+    }
+}
+
+fn wants_reply(data: &'static [u8]) -> HandlerEffect {
+    HandlerEffect::Reply { kind: "wanted".to_owned(), data: Bytes::from_static(data) }
+}
+
+/// What is left to do, and what was published.
+async fn handle(effects: Vec<HandlerEffect>) -> (Result<Vec<HandlerEffect>, Refusal>, Vec<Bytes>) {
+    let mut mocks = Mocks::default();
+    mocks.rules.policies.set_namespace("chat", (*policy(Access::Anyone)).clone());
+    mocks.rules.policies.set_namespace("closed", (*policy(Access::Granted)).clone());
+    let published = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&published);
+    mocks.broker.expect_publish().returning(move |publish, _| {
+        seen.lock().unwrap().push(publish.data);
+        let level = AckLevel::Accepted;
+        let receipt = Receipt { epoch: EPOCH, offset: None, duplicate: false, level };
+        Box::pin(async move { Ok(receipt) })
+    });
+    let (services, handler) = (mocks.services(), Arc::new(Wants(effects)));
+    let body = Bytes::from_static(br#"{"type":"want"}"#);
+    let result = HandleMessage { services, who: who(None), handler, body }.execute().await;
+    let published = std::mem::take(&mut *published.lock().unwrap());
+    (result, published)
+}
+
+#[tokio::test]
+async fn a_handlers_publishes_are_all_checked_before_the_first_is_published() {
+    for (second, code) in [
+        (wants_publish("closed:a", "2"), ErrorCode::PermissionDenied),
+        (wants_publish("nowhere:a", "2"), ErrorCode::UnknownRoom),
+        (wants_publish("chat:a", "{"), ErrorCode::Internal),
+        (wants_reply(b"{"), ErrorCode::Internal),
+    ] {
+        let (result, published) = handle(vec![wants_publish("chat:a", "1"), second]).await;
+        assert_eq!((result.unwrap_err().code, published), (code, Vec::<Bytes>::new()));
+    }
+}
+
+#[tokio::test]
+async fn what_a_handler_made_leaves_as_one_json_value_on_one_line_or_not_at_all() {
+    for broken in [&b""[..], b"1 2", b"1}", b"{\"a\":1},{}", b"\"a\nb\"", b"\xff"] {
+        let (result, _) = handle(vec![wants_reply(broken)]).await;
+        assert_eq!(result.unwrap_err().code, ErrorCode::Internal, "{broken:?}");
+    }
+    let effects = vec![wants_publish("chat:a", "{\r\n\"a\": 1\n}\n"), wants_reply(b"[1,\n2]")];
+    let (result, published) = handle(effects).await;
+    assert_eq!(published, [Bytes::from_static(br#"{"a": 1}"#)]);
+    assert_eq!(result.unwrap(), [wants_reply(b"[1,2]")]);
+}
+
 #[test]
 fn a_type_has_one_handler_and_the_protocols_own_types_have_none() {
     struct Named(&'static str);
