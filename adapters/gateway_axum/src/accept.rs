@@ -137,12 +137,15 @@ async fn hand_over(
 ) {
     let Ok(stream) = stream.into_std() else { return };
     let early = Bytes::copy_from_slice(early);
-    let accepted = Accepted { stream, early, purpose, permit: Some(Box::new(permit)) };
-    if let Some(worker) = shared.next_worker()
-        && worker.take(accepted).await.is_err()
-    {
-        tracing::error!("a worker has ended");
+    let mut accepted = Accepted { stream, early, purpose, permit: Some(Box::new(permit)) };
+    // Who gives a socket back has ended and does not get another turn.
+    while let Some(worker) = shared.next_worker() {
+        match worker.take(accepted).await {
+            Ok(()) => return,
+            Err(back) => accepted = back,
+        }
     }
+    tracing::error!("no worker is left for a connection");
 }
 
 fn is_exhausted(error: &io::Error) -> bool {
