@@ -48,11 +48,19 @@ pub struct Limits {
     /// The most mail that waits for one shard; above it a room has a hole that is filled from
     /// its log.
     pub mailbox_publications_max: usize,
+    /// The most bytes of data that wait for one shard, with something added for each publication
+    /// and presence event; above it the same.
+    pub mailbox_bytes_max: usize,
     /// The most bytes of one joined write to one member.
     pub joined_bytes_max: usize,
     /// How often the positions of rooms are compared with the broker's, for brokers that may
     /// lose a notification without knowing; none for those that can't.
     pub position_check: Option<Duration>,
+}
+
+impl Limits {
+    /// What `mailbox_bytes_max` is by default.
+    pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
 }
 
 impl Default for Limits {
@@ -75,6 +83,7 @@ impl Default for Limits {
             refused_commands: Rate::new(5, 100),
             unparsable: Rate::per_minute(20),
             mailbox_publications_max: 65_536,
+            mailbox_bytes_max: Self::MAILBOX_BYTES_MAX,
             joined_bytes_max: 64 << 10,
             position_check: None,
         }

@@ -1,7 +1,12 @@
 //! The one way into a shard from outside: bounded, and honest about what did not fit.
 //!
-//! Publications that do not fit leave a hole that the shard fills by position; control is never
-//! dropped. It must never block a publisher.
+//! It is bounded in number and in bytes. Publications that do not fit leave a hole that the shard
+//! fills by position; control is never dropped. It must never block the broker.
+//!
+//! One crowded shard slows all publishers of its node, on purpose: a message may have members on
+//! any shard, and a publisher that waits costs less than a hole that is read from the log. Who
+//! waited looks again before going on, so the crowd does not grow by all who waited for its end;
+//! the order in which they go on is not promised.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +19,11 @@ use domain::room::RoomId;
 use domain::time::Monotonic;
 use tokio::sync::Notify;
 
+use crate::limits::Limits;
 use crate::published::Published;
+
+/// What mail takes beside its data, about: itself, its names, its place in the queue.
+const MAIL_OVERHEAD_BYTES: usize = 256;
 
 /// Something for the members of a room.
 #[derive(Clone, Debug)]
@@ -23,6 +32,24 @@ pub enum Mail {
     Publication(Arc<Published>),
     /// A change for the followers of a room.
     Presence(RoomId, Arc<PresenceEvent>),
+}
+
+impl Mail {
+    /// How much of the mailbox's bytes it takes.
+    fn weight(&self) -> usize {
+        let data = match self {
+            Self::Publication(published) => &published.publication.data,
+            Self::Presence(_, event) => &event.data,
+        };
+        data.len() + MAIL_OVERHEAD_BYTES
+    }
+
+    fn into_room(self) -> RoomId {
+        match self {
+            Self::Publication(published) => published.publication.room.clone(),
+            Self::Presence(room, _) => room,
+        }
+    }
 }
 
 /// An order from outside.
@@ -51,6 +78,8 @@ pub struct Post {
 #[derive(Debug, Default)]
 struct Inner {
     post: Post,
+    /// The weight of all mail in `post`.
+    mail_bytes: usize,
     control: Vec<Control>,
 }
 
@@ -59,27 +88,37 @@ struct Inner {
 pub struct Mailbox {
     id: u64,
     publications_max: usize,
+    bytes_max: usize,
     /// Held for a push or a swap, never across anything that waits.
     inner: Mutex<Inner>,
     arrived: Notify,
-    /// Whether a quarter of the maximum waits; read without the lock, once per publish.
+    /// Whether a quarter of either maximum waits; read without the lock, once per publish.
     crowded: AtomicBool,
     relieved: Notify,
 }
 
 impl Mailbox {
     /// An empty mailbox; `id` is unique among all mailboxes of a broker. At most
-    /// `publications_max` publications and presence events wait in it.
+    /// `publications_max` publications and presence events wait in it, and at most as many bytes
+    /// as [`Limits`] has by default; [`with_bytes_max`](Self::with_bytes_max) sets another number.
     #[must_use]
     pub fn new(id: u64, publications_max: usize) -> Self {
         Self {
             id,
             publications_max,
+            bytes_max: Limits::MAILBOX_BYTES_MAX,
             inner: Mutex::default(),
             arrived: Notify::new(),
             crowded: AtomicBool::new(false),
             relieved: Notify::new(),
         }
+    }
+
+    /// The same mailbox for at most `bytes_max` bytes of data, with something added for each
+    /// publication and presence event.
+    #[must_use]
+    pub fn with_bytes_max(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
     }
 
     /// What tells this mailbox from others.
@@ -88,25 +127,26 @@ impl Mailbox {
         self.id
     }
 
-    /// Puts mail in; beyond the maximum it becomes a hole of its room. A publisher that can wait
-    /// should wait for [`relief`](Self::relief) before it publishes.
+    /// Puts mail in; beyond either maximum it becomes a hole of its room. A publisher that can
+    /// wait should wait for [`relief_of_all`](Self::relief_of_all) before it publishes.
     pub fn put(&self, mail: Mail) {
+        let weight = mail.weight();
         let mut inner = self.lock();
         let waiting = inner.post.mail.len();
-        if waiting >= self.publications_max {
-            let room = match mail {
-                Mail::Publication(published) => published.publication.room.clone(),
-                Mail::Presence(room, _) => room,
-            };
-            inner.post.holes.insert(room);
-            return;
-        }
-        inner.post.mail.push_back(mail);
-        if waiting >= self.publications_max / 4 {
-            self.crowded.store(true, Ordering::Release);
+        // A hole comes first where one message alone is above the maximum.
+        let is_first = waiting == 0 && inner.post.holes.is_empty();
+        let mail_bytes = inner.mail_bytes.saturating_add(weight);
+        if waiting >= self.publications_max || mail_bytes > self.bytes_max {
+            inner.post.holes.insert(mail.into_room());
+        } else {
+            inner.post.mail.push_back(mail);
+            inner.mail_bytes = mail_bytes;
+            if waiting >= self.publications_max / 4 || mail_bytes >= self.bytes_max / 4 {
+                self.crowded.store(true, Ordering::Release);
+            }
         }
         drop(inner);
-        if waiting == 0 {
+        if is_first {
             self.arrived.notify_one();
         }
     }
@@ -121,6 +161,7 @@ impl Mailbox {
     pub fn take(&self, post: &mut Post) {
         let mut inner = self.lock();
         std::mem::swap(&mut inner.post, post);
+        inner.mail_bytes = 0;
         if self.crowded.swap(false, Ordering::AcqRel) {
             drop(inner);
             self.relieved.notify_waiters();
@@ -137,18 +178,30 @@ impl Mailbox {
         self.arrived.notified().await;
     }
 
-    /// Waits until a crowded mailbox has been emptied.
+    /// Waits until the mailbox is not crowded. All who wait are woken at once, and the first of
+    /// them may crowd it again: the others go on waiting.
     pub async fn relief(&self) {
-        if !self.crowded.load(Ordering::Acquire) {
-            return;
+        while self.is_crowded() {
+            let relieved = self.relieved.notified();
+            // Registered before the look, so that an emptying in between is not missed.
+            let mut relieved = std::pin::pin!(relieved);
+            relieved.as_mut().enable();
+            if self.is_crowded() {
+                relieved.await;
+            }
         }
-        let relieved = self.relieved.notified();
-        // Registered before the look, so that an emptying in between is not missed.
-        let mut relieved = std::pin::pin!(relieved);
-        relieved.as_mut().enable();
-        if self.crowded.load(Ordering::Acquire) {
-            relieved.await;
+    }
+
+    /// Waits until none of the mailboxes is crowded: one may become so while another is waited
+    /// for.
+    pub async fn relief_of_all(mailboxes: &[Arc<Self>]) {
+        while let Some(crowded) = mailboxes.iter().find(|mailbox| mailbox.is_crowded()) {
+            crowded.relief().await;
         }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -166,9 +219,14 @@ mod tests {
     use domain::id::Epoch;
     use domain::message::{Publication, Sender};
     use domain::position::Offset;
+    use domain::presence::{PresenceChange, PresenceKey};
     use domain::time::Wall;
 
     fn publication(room: &str, offset: u64) -> Mail {
+        sized(room, offset, 1)
+    }
+
+    fn sized(room: &str, offset: u64, bytes: usize) -> Mail {
         Mail::Publication(Arc::new(Published::new(Publication {
             room: RoomId::parse(room).unwrap(),
             epoch: Epoch::from_bits(1),
@@ -176,7 +234,7 @@ mod tests {
             class: Class::Reliable,
             key: None,
             sender: Sender::default(),
-            data: Bytes::from_static(b"1"),
+            data: Bytes::from(vec![b'1'; bytes]),
             origin: None,
             at: Wall::default(),
             expires_at: None,
@@ -199,5 +257,83 @@ mod tests {
         mailbox.put(publication("public:a", 5));
         mailbox.take(&mut later);
         assert_eq!((later.mail.len(), later.holes.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_is_above_the_maximum_of_bytes_is_a_hole_and_taking_the_mail_makes_room() {
+        let mailbox = Mailbox::new(1, 100).with_bytes_max(2_000);
+        // 744 and 256 bytes are half of it.
+        mailbox.put(sized("public:a", 1, 744));
+        let event = PresenceEvent {
+            seq: 1,
+            change: PresenceChange::Update,
+            who: PresenceKey::Anonymous(ConnectionId::from_bits(1)),
+            data: Bytes::from(vec![b'1'; 744]),
+        };
+        mailbox.put(Mail::Presence(RoomId::parse("public:b").unwrap(), Arc::new(event)));
+        mailbox.put(sized("public:c", 1, 1));
+        let mut post = Post::default();
+        mailbox.take(&mut post);
+        let holes: Vec<_> = post.holes.iter().map(ToString::to_string).collect();
+        assert_eq!((post.mail.len(), holes), (2, vec!["public:c".to_owned()]));
+        let mut later = Post::default();
+        mailbox.put(sized("public:c", 2, 1_744));
+        mailbox.take(&mut later);
+        assert_eq!((later.mail.len(), later.holes.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_quarter_of_the_bytes_is_a_crowd() {
+        let mailbox = Mailbox::new(1, 100).with_bytes_max(4_000);
+        mailbox.put(sized("public:a", 1, 743));
+        assert!(!mailbox.crowded.load(Ordering::Acquire));
+        mailbox.take(&mut Post::default());
+        mailbox.put(sized("public:a", 2, 744));
+        assert!(mailbox.crowded.load(Ordering::Acquire));
+        mailbox.take(&mut Post::default());
+        assert!(!mailbox.crowded.load(Ordering::Acquire));
+    }
+
+    async fn settle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn publishers_that_waited_together_look_again_before_each_goes_on() {
+        let mailboxes: Arc<[_]> = [1, 2].map(|id| Arc::new(Mailbox::new(id, 4))).into();
+        let crowd = |mailbox: &Mailbox| {
+            mailbox.put(publication("public:a", 1));
+            mailbox.put(publication("public:a", 2));
+        };
+        crowd(&mailboxes[1]);
+        let gone_on = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        for _ in 0..3 {
+            let (mailboxes, gone_on) = (Arc::clone(&mailboxes), Arc::clone(&gone_on));
+            tokio::spawn(async move {
+                Mailbox::relief_of_all(&mailboxes).await;
+                gone_on.fetch_add(1, Ordering::Relaxed);
+                crowd(&mailboxes[0]);
+            });
+        }
+        settle().await;
+        assert_eq!(gone_on.load(Ordering::Relaxed), 0);
+        // The first crowds the other mailbox, which those behind it have looked at before.
+        for (emptied, n_gone_on) in [(1, 1), (0, 2), (0, 3)] {
+            mailboxes[emptied].take(&mut Post::default());
+            settle().await;
+            assert_eq!(gone_on.load(Ordering::Relaxed), n_gone_on);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_never_fits_wakes_the_shard_for_its_hole() {
+        let mailbox = Mailbox::new(1, 100).with_bytes_max(300);
+        mailbox.put(sized("public:a", 1, 300));
+        mailbox.arrival().await;
+        let mut post = Post::default();
+        mailbox.take(&mut post);
+        assert_eq!((post.mail.len(), post.holes.len()), (0, 1));
     }
 }

@@ -54,10 +54,11 @@ impl Node {
     #[must_use]
     pub fn build(ports: Ports, rules: Rules, n_shards: usize) -> Self {
         let publications_max = rules.limits.mailbox_publications_max;
+        let bytes_max = rules.limits.mailbox_bytes_max;
         let mailboxes = (0..n_shards)
             .map(|_| {
                 let id = MAILBOXES.fetch_add(1, Ordering::Relaxed);
-                Arc::new(Mailbox::new(id, publications_max))
+                Arc::new(Mailbox::new(id, publications_max).with_bytes_max(bytes_max))
             })
             .collect();
         let directory = Arc::new(Directory::default());

@@ -137,12 +137,15 @@ async fn hand_over(
 ) {
     let Ok(stream) = stream.into_std() else { return };
     let early = Bytes::copy_from_slice(early);
-    let accepted = Accepted { stream, early, purpose, permit: Some(Box::new(permit)) };
-    if let Some(worker) = shared.next_worker()
-        && worker.take(accepted).await.is_err()
-    {
-        tracing::error!("a worker has ended");
+    let mut accepted = Accepted { stream, early, purpose, permit: Some(Box::new(permit)) };
+    // Who gives a socket back has ended and does not get another turn.
+    while let Some(worker) = shared.next_worker() {
+        match worker.take(accepted).await {
+            Ok(()) => return,
+            Err(back) => accepted = back,
+        }
     }
+    tracing::error!("no worker is left for a connection");
 }
 
 fn is_exhausted(error: &io::Error) -> bool {
@@ -153,7 +156,10 @@ fn is_exhausted(error: &io::Error) -> bool {
 /// Above the limit of connections. The answer fits the socket's empty buffer; who sent a request
 /// in the meantime may see a reset instead.
 fn turn_away(stream: &TcpStream) {
-    let _ = stream.try_write(answer::OVERLOADED_RAW);
+    // Past the runtime, which does not try to write before its driver has seen the socket.
+    let socket = socket2::SockRef::from(stream);
+    let mut socket: &socket2::Socket = &socket;
+    let _ = socket.write(answer::OVERLOADED_RAW);
 }
 
 /// A descriptor kept for the moment when there is none left: given up to answer one client with
@@ -176,5 +182,27 @@ impl Spare {
             let _ = socket.write(answer::OVERLOADED_RAW);
         }
         self.0 = File::open("/dev/null").ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[tokio::test]
+    async fn who_is_turned_away_gets_the_answer_although_the_socket_is_new() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        // Nothing waits between here and the end, so the driver never sees the socket.
+        let stream = TcpStream::from_std(stream).unwrap();
+        turn_away(&stream);
+        drop(stream);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, answer::OVERLOADED_RAW);
     }
 }

@@ -84,10 +84,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The worker for the next connection: each in turn, so that all are equally busy.
+    /// The worker for the next connection: each in turn, so that all are equally busy, except
+    /// those that have ended.
     pub(crate) fn next_worker(&self) -> Option<&Worker> {
         let turn = self.next_worker.fetch_add(1, Ordering::Relaxed);
-        self.workers.get(turn % self.workers.len().max(1))
+        let (before, from) = self.workers.split_at(turn % self.workers.len().max(1));
+        from.iter().chain(before).find(|worker| worker.is_running())
+    }
+
+    /// Whether the shards of all workers are run: members of one that has ended get nothing.
+    pub(crate) fn are_workers_running(&self) -> bool {
+        self.workers.iter().all(Worker::is_running)
     }
 }
 
@@ -162,4 +169,90 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use application::ports::broker::MockBroker;
+    use application::ports::clock::{MockClock, MockEntropy};
+    use application::ports::presence::MockPresence;
+    use application::ports::token_verifier::MockTokenVerifier;
+    use application::services::{Ports, Rules};
+    use domain::time::Now;
+    use std::time::Instant;
+    use worker_tokio::SystemClock;
+
+    fn node(clock: MockClock) -> Node {
+        let ports = Ports {
+            broker: Arc::new(MockBroker::new()),
+            presence: Arc::new(MockPresence::new()),
+            token_verifier: Arc::new(MockTokenVerifier::new()),
+            clock: Arc::new(clock),
+            entropy: Arc::new(MockEntropy::new()),
+        };
+        Node::build(ports, Rules::default(), 1)
+    }
+
+    fn start(node: &Node) -> Worker {
+        let (services, mailbox) = (Arc::clone(node.services()), Arc::clone(&node.mailboxes()[0]));
+        let clock = Arc::new(SystemClock::start());
+        Worker::start(services, mailbox, clock, worker_tokio::Config::default()).unwrap()
+    }
+
+    fn running() -> Worker {
+        let mut clock = MockClock::new();
+        clock.expect_now().returning(Now::default);
+        start(&node(clock))
+    }
+
+    /// A worker whose shard panics as soon as it asks for the time.
+    fn ended() -> Worker {
+        let worker = start(&node(MockClock::new()));
+        let begun = Instant::now();
+        while worker.is_running() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the worker goes on");
+            std::thread::yield_now();
+        }
+        worker
+    }
+
+    /// What requests share, with workers of which some have ended.
+    pub(crate) fn shared(are_running: &[bool]) -> Arc<Shared> {
+        let workers = are_running.iter().map(|run| if *run { running() } else { ended() });
+        let config = Config {
+            handshake_timeout: Duration::from_secs(5),
+            connections_max: 10,
+            origins: OriginPolicy::default(),
+            echo_endpoint: false,
+            api_keys: Vec::new(),
+            publish_bytes_max: 1_000,
+        };
+        Arc::new(Shared {
+            config,
+            node: node(MockClock::new()),
+            workers: workers.collect(),
+            permits: Arc::new(Semaphore::new(10)),
+            stopping: AtomicBool::new(false),
+            next_worker: AtomicUsize::new(0),
+        })
+    }
+
+    fn turns(are_running: &[bool]) -> Vec<Option<usize>> {
+        let shared = shared(are_running);
+        let turn = |_| {
+            let next = shared.next_worker()?;
+            shared.workers.iter().position(|worker| std::ptr::eq(worker, next))
+        };
+        (0..4).map(turn).collect()
+    }
+
+    #[test]
+    fn workers_take_turns_and_one_that_has_ended_is_passed_over() {
+        assert_eq!(turns(&[true, true]), [Some(0), Some(1), Some(0), Some(1)]);
+        assert_eq!(turns(&[true, false]), [Some(0); 4]);
+        assert_eq!(turns(&[false, true]), [Some(1); 4]);
+        assert_eq!(turns(&[false]), [None; 4]);
+        assert_eq!(turns(&[]), [None; 4]);
+    }
 }

@@ -1,7 +1,7 @@
 //! `POST /api/v1/publish`: one message to one room, from a backend that holds an API key.
 //!
 //! The published bytes are passed on as they are; a key's secret is compared by its digest and
-//! without a shortcut.
+//! without a shortcut. It must never read the body of a caller that it does not know.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,7 @@ use application::refusal::Refusal;
 use application::use_cases::broadcast_message::BroadcastError;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use domain::codes::ErrorCode;
 use domain::delivery::Class;
@@ -26,7 +25,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::answer::HttpRefusal;
-use crate::gateway::{ApiKey, Shared};
+use crate::gateway::{ApiKey, Config, Shared};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,21 +50,32 @@ pub(crate) struct Answer {
 
 pub(crate) async fn publish(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Json<Answer>, HttpRefusal> {
-    let key = authorize(&shared.config.api_keys, &headers)?;
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(ErrorCode::TooLarge, "the body is too large"),
-        _ => Refusal::new(ErrorCode::BadRequest, "the body can't be read"),
-    })?;
-    let publish = read(key, &headers, &body)?;
+    let publish = receive(&shared.config, request).await?;
     let mut answers = shared.node.publish(publish).await;
     match answers.pop() {
         Some((room, Ok(receipt))) => Ok(Json(answer(&room, &receipt))),
         Some((_, Err(error))) => Err(refusal(&error).into()),
         None => Err(Refusal::internal().into()),
     }
+}
+
+/// Asks for the key on the head alone, then takes the body: all of it within the time that a head
+/// may take, too.
+async fn receive(config: &Config, request: Request) -> Result<ApiPublish, HttpRefusal> {
+    let key = authorize(&config.api_keys, request.headers())?;
+    let headers = request.headers().clone();
+    let body = Bytes::from_request(request, &());
+    let body = tokio::time::timeout(config.handshake_timeout, body).await.map_err(|_| {
+        let message = "the body took too long";
+        HttpRefusal::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::BadRequest, message)
+    })?;
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(ErrorCode::TooLarge, "the body is too large"),
+        _ => Refusal::new(ErrorCode::BadRequest, "the body can't be read"),
+    })?;
+    Ok(read(key, &headers, &body)?)
 }
 
 fn authorize<'a>(keys: &'a [ApiKey], headers: &HeaderMap) -> Result<&'a ApiKey, HttpRefusal> {
@@ -122,9 +132,6 @@ fn read(key: &ApiKey, headers: &HeaderMap, body: &[u8]) -> Result<ApiPublish, Re
         None => None,
         Some(text) => Some(MessageKey::parse(text).map_err(|error| id_refused("key", error))?),
     };
-    if (class == Some(Class::Latest)) != message_key.is_some() {
-        return Err(invalid("key", "goes with class latest, and only with it"));
-    }
     let ttl = match body.ttl_ms {
         None => None,
         Some(ms @ 1..=TTL_MS_MAX) => Some(Duration::from_millis(ms)),
@@ -175,6 +182,7 @@ fn refusal(error: &BroadcastError) -> Refusal {
         BroadcastError::UnknownRoom => {
             Refusal::new(ErrorCode::UnknownRoom, "this server has no such namespace").field("room")
         }
+        BroadcastError::Key => invalid("key", "goes with class latest, and only with it"),
         BroadcastError::Broker(PublishError::Unavailable { retry_after }) => {
             tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
             Refusal::unavailable(*retry_after)
@@ -186,12 +194,79 @@ fn refusal(error: &BroadcastError) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use application::origin::OriginPolicy;
+    use axum::body::Body as RequestBody;
+    use hyper::body::Frame;
+
+    /// A body that never comes.
+    struct Withheld;
+
+    impl axum::body::HttpBody for Withheld {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    fn config(handshake_timeout: Duration) -> Config {
+        let name = domain::id::ClientId::parse("backend").unwrap();
+        Config {
+            handshake_timeout,
+            connections_max: 1,
+            origins: OriginPolicy::default(),
+            echo_endpoint: false,
+            api_keys: vec![ApiKey::new(name, "a secret")],
+            publish_bytes_max: 1_000,
+        }
+    }
+
+    fn request(authorization: &str, body: RequestBody) -> Request {
+        let request = Request::post("/").header(header::AUTHORIZATION, authorization);
+        request.body(body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_caller_without_a_key_is_refused_before_any_of_the_body_has_come() {
+        let config = config(Duration::from_secs(3_600));
+        let refused = receive(&config, request("Bearer wrong", RequestBody::new(Withheld)));
+        let refused = tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap();
+        assert_eq!(refused.unwrap_err().status, StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_in_time_is_answered_with_408_and_one_that_does_is_read() {
+        let config = config(Duration::from_millis(20));
+        let refused =
+            receive(&config, request("Bearer a secret", RequestBody::new(Withheld))).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.status, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(refused.refusal.code, ErrorCode::BadRequest);
+        let body = RequestBody::from(r#"{"room":"public:x","data":1}"#);
+        let publish = receive(&config, request("Bearer a secret", body)).await;
+        assert_eq!(publish.unwrap_or_else(|_| unreachable!()).data, "1");
+    }
 
     fn refused(body: &str) -> (ErrorCode, String) {
         let name = domain::id::ClientId::parse("backend").unwrap();
         let key = ApiKey::new(name, "a secret");
         let refusal = read(&key, &HeaderMap::new(), body.as_bytes()).unwrap_err();
         (refusal.code, refusal.field.unwrap_or_default().into_owned())
+    }
+
+    #[test]
+    fn a_key_that_does_not_go_with_the_rooms_class_is_an_invalid_field() {
+        let refusal = refusal(&BroadcastError::Key);
+        assert_eq!(refusal.code, ErrorCode::InvalidField);
+        assert_eq!(refusal.field.as_deref(), Some("key"));
     }
 
     #[test]

@@ -57,10 +57,12 @@ async fn healthy() -> &'static str {
     "ok\n"
 }
 
-/// Ready: new connections are welcome.
+/// Ready: new connections are welcome. A node with a worker that has ended should be replaced.
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     if shared.stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+    } else if !shared.are_workers_running() {
+        (StatusCode::SERVICE_UNAVAILABLE, "a worker has ended\n").into_response()
     } else {
         "ok\n".into_response()
     }
@@ -74,4 +76,25 @@ async fn not_found() -> HttpRefusal {
 async fn wrong_method() -> HttpRefusal {
     let message = "this address does not take that method";
     HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::shared;
+    use axum::body::Body;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_node_with_a_worker_that_has_ended_is_alive_and_not_ready() {
+        for (are_running, status) in
+            [([true, true], StatusCode::OK), ([true, false], StatusCode::SERVICE_UNAVAILABLE)]
+        {
+            let router = router(&shared(&are_running));
+            let ask =
+                |path| router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+            assert_eq!(ask("/readyz").await.unwrap().status(), status);
+            assert_eq!(ask("/healthz").await.unwrap().status(), StatusCode::OK);
+        }
+    }
 }

@@ -140,6 +140,12 @@ impl Worker {
         self.inlet.send(accepted).await.map_err(|refused| refused.0)
     }
 
+    /// Whether it takes sockets; never again once its thread has ended, by a panic for instance.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.inlet.is_closed() && !self.thread.is_finished()
+    }
+
     /// How many connections it has.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -12,6 +12,7 @@ use domain::room::RoomId;
 use std::time::Duration;
 use thiserror::Error;
 
+use crate::mailbox::Mailbox;
 use crate::ports::{PublishError, Receipt};
 use crate::services::Services;
 
@@ -41,6 +42,10 @@ pub enum BroadcastError {
     /// The room's namespace is not one that this server has.
     #[error("no such namespace")]
     UnknownRoom,
+    /// A key came without class latest, or class latest without a key; the class is the room's
+    /// default where none was named.
+    #[error("a key goes with class latest, and only with it")]
+    Key,
     /// The broker did not take it.
     #[error("the broker did not take it")]
     Broker(#[source] PublishError),
@@ -58,15 +63,17 @@ impl BroadcastMessage {
 
     async fn publish_to(&self, room: &RoomId) -> Result<Receipt, BroadcastError> {
         let Services { ports, rules, mailboxes, .. } = &*self.services;
-        for mailbox in mailboxes {
-            mailbox.relief().await;
-        }
         let policy = rules.policies.of(room).ok_or(BroadcastError::UnknownRoom)?;
+        let class = self.class.unwrap_or(policy.default_class);
+        if (class == Class::Latest) != self.key.is_some() {
+            return Err(BroadcastError::Key);
+        }
+        Mailbox::relief_of_all(mailboxes).await;
         let publish = Publish {
             room: room.clone(),
             publisher: Publisher::ApiKey(self.key_name.clone()),
             msg_id: self.msg_id.clone(),
-            class: self.class.unwrap_or(policy.default_class),
+            class,
             key: self.key.clone(),
             sender: Sender::default(),
             data: self.data.clone(),

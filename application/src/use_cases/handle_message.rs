@@ -1,13 +1,16 @@
 //! Runs the host's handler for a message type of its own.
 //!
 //! Effects on the connection are answered, not carried out; publishes go through the same use
-//! case and the same checks as a client's own.
+//! case and the same checks as a client's own. Everything is checked before anything is published,
+//! so only a broker that does not take a publish can leave some of them done. What a handler made
+//! must never reach a frame before it is known to be one JSON value on one line.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::codes::ErrorCode;
 use domain::message::{Publish, Publisher, Sender};
+use domain::protocol::{compact_lines, json};
 
 use crate::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use crate::extensions::middleware::{Inbound, Who};
@@ -49,27 +52,33 @@ impl HandleMessage {
             tracing::error!(kind, effects = effects.len(), "a handler wants too many effects");
             return Err(Refusal::internal());
         }
-        let mut left = Vec::new();
+        let (mut publishes, mut left) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
                 HandlerEffect::Publish { room, data, class } => {
                     let policy = self.services.rules.policies.of(&room).cloned();
                     let policy = policy
                         .ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "no such namespace"))?;
-                    let publish = self.publish(room, data, class);
+                    let publish = self.publish(room, checked(kind, &data)?, class);
                     let publish = PublishMessage {
                         services: Arc::clone(&self.services),
                         who: Arc::clone(&self.who),
                         policy,
                         publish,
                     };
-                    publish.execute().await?;
+                    publish.check().await?;
+                    publishes.push(publish);
                 }
-                HandlerEffect::Reply { .. }
-                | HandlerEffect::Join(_)
-                | HandlerEffect::Leave(_)
-                | HandlerEffect::Close(_) => left.push(effect),
+                HandlerEffect::Reply { kind: reply, data } => {
+                    left.push(HandlerEffect::Reply { kind: reply, data: checked(kind, &data)? });
+                }
+                HandlerEffect::Join(_) | HandlerEffect::Leave(_) | HandlerEffect::Close(_) => {
+                    left.push(effect)
+                }
             }
+        }
+        for publish in publishes {
+            publish.publish().await?;
         }
         Ok(left)
     }
@@ -93,6 +102,20 @@ impl HandleMessage {
             at: self.services.ports.clock.now().wall,
         }
     }
+}
+
+/// What a handler made, as it may stand in a frame.
+fn checked(kind: &str, data: &[u8]) -> Result<Bytes, Refusal> {
+    let text = std::str::from_utf8(data).ok().filter(|text| {
+        let end = json::scan_value(text, 0, json::DEPTH_MAX);
+        end.is_ok_and(|end| text[end..].trim_matches([' ', '\t', '\n', '\r']).is_empty())
+    });
+    let Some(text) = text else {
+        tracing::error!(kind, "a handler's data is not JSON, or nested more than 64 deep");
+        return Err(Refusal::internal());
+    };
+    // A copy of its own: a slice of the handled frame would keep all of it alive in the log.
+    Ok(Bytes::copy_from_slice(compact_lines(text).as_bytes()))
 }
 
 /// Whose `msg_id`s a connection's publishes carry: its user's, else its client's.

@@ -10,6 +10,7 @@ use domain::principal::Action;
 use thiserror::Error;
 
 use crate::extensions::middleware::{Inbound, Who};
+use crate::mailbox::Mailbox;
 use crate::ports::{PublishError, Receipt};
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -59,8 +60,14 @@ impl PublishMessage {
     /// # Errors
     /// [`PublishRefused`] says why it was not taken.
     pub async fn execute(self) -> Result<Receipt, PublishRefused> {
+        self.check().await?;
+        self.publish().await
+    }
+
+    /// Whether policy and middleware allow it.
+    pub(super) async fn check(&self) -> Result<(), PublishRefused> {
         let Self { services, who, policy, publish } = self;
-        if !who.principal.may(Action::Publish, &publish.room, &policy) {
+        if !who.principal.may(Action::Publish, &publish.room, policy) {
             return Err(PublishRefused::Denied);
         }
         if !services.rules.middleware.is_empty() {
@@ -69,12 +76,16 @@ impl PublishMessage {
                 room: Some(publish.room.as_str()),
                 body: std::str::from_utf8(&publish.data).unwrap_or_default(),
             };
-            let asked = services.rules.middleware.process_message(&who, inbound).await;
+            let asked = services.rules.middleware.process_message(who, inbound).await;
             asked.map_err(PublishRefused::Middleware)?;
         }
-        for mailbox in &services.mailboxes {
-            mailbox.relief().await;
-        }
+        Ok(())
+    }
+
+    /// Publishes what [`check`](Self::check) has allowed.
+    pub(super) async fn publish(self) -> Result<Receipt, PublishRefused> {
+        let Self { services, policy, publish, .. } = self;
+        Mailbox::relief_of_all(&services.mailboxes).await;
         services.ports.broker.publish(publish, &policy).await.map_err(PublishRefused::Broker)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::codes::{CloseCode, ErrorCode};
 use domain::delivery::Class;
-use domain::id::{ClientId, ConnectionId, Epoch, UserId};
+use domain::id::{ClientId, ConnectionId, Epoch, MessageKey, UserId};
 use domain::message::{Publication, Publish, Sender};
 use domain::policy::{Access, AckLevel, NamespacePolicy, Policies};
 use domain::position::{Offset, Position};
@@ -33,6 +33,7 @@ use crate::published::Published;
 use crate::refusal::Refusal;
 use crate::services::{Ports, Rules, Services};
 use crate::use_cases::authenticate::{Authenticate, AuthenticateError};
+use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
 use crate::use_cases::handle_message::HandleMessage;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom};
 use crate::use_cases::list_presence::{ListPresence, PresenceRefused};
@@ -268,6 +269,50 @@ async fn a_broker_that_is_away_tells_the_client_when_to_come_back() {
     assert_eq!(refusal.retry_after, Some(Duration::from_millis(1_500)));
 }
 
+// --- broadcast ---
+
+async fn broadcast(default_class: Class, class: Option<Class>, key: bool) -> Option<Class> {
+    let published = Arc::new(std::sync::Mutex::new(None));
+    let seen = Arc::clone(&published);
+    let mut mocks = Mocks::default();
+    let policy = NamespacePolicy { default_class, ..(*policy(Access::Anyone)).clone() };
+    mocks.rules.policies.set_namespace("chat", policy);
+    mocks.broker.expect_publish().returning(move |publish, _| {
+        *seen.lock().unwrap() = Some(publish.class);
+        let level = AckLevel::Accepted;
+        let receipt = Receipt { epoch: EPOCH, offset: None, duplicate: false, level };
+        Box::pin(async move { Ok(receipt) })
+    });
+    let call = BroadcastMessage {
+        services: mocks.services(),
+        key_name: ClientId::parse("backend").unwrap(),
+        rooms: vec![room()],
+        data: Bytes::from_static(b"1"),
+        class,
+        key: key.then(|| MessageKey::parse("k").unwrap()),
+        msg_id: None,
+        ttl: None,
+    };
+    let (_, result) = call.execute().await.pop().unwrap();
+    assert!(result.is_ok() || result == Err(BroadcastError::Key));
+    let published = published.lock().unwrap().take();
+    assert_eq!(result.is_ok(), published.is_some());
+    published
+}
+
+#[tokio::test]
+async fn a_key_goes_with_the_class_that_the_room_gives_a_message_without_one() {
+    let (latest, reliable) = (Class::Latest, Class::Reliable);
+    assert_eq!(broadcast(latest, None, true).await, Some(latest));
+    assert_eq!(broadcast(latest, None, false).await, None);
+    assert_eq!(broadcast(reliable, None, true).await, None);
+    assert_eq!(broadcast(reliable, None, false).await, Some(reliable));
+    assert_eq!(broadcast(latest, Some(reliable), true).await, None);
+    assert_eq!(broadcast(latest, Some(reliable), false).await, Some(reliable));
+    assert_eq!(broadcast(reliable, Some(latest), true).await, Some(latest));
+    assert_eq!(broadcast(reliable, Some(latest), false).await, None);
+}
+
 // --- join and recover ---
 
 fn joining(mocks: Mocks, since: Option<Position>, access: Access) -> JoinRoom {
@@ -482,6 +527,81 @@ async fn a_message_that_its_handler_finds_invalid_is_answered_and_not_handled() 
     let call = HandleMessage { services, who: who(None), handler: Arc::new(Greets), body };
     let refusal = call.execute().await.unwrap_err();
     assert_eq!(refusal.field.as_deref(), Some("name"));
+}
+
+struct Wants(Vec<HandlerEffect>);
+
+#[async_trait::async_trait]
+impl MessageHandler for Wants {
+    fn message_type(&self) -> &str {
+        "want"
+    }
+
+    fn validate(&self, _: &str) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+        Ok(self.0.clone())
+    }
+}
+
+fn wants_publish(room: &str, data: &'static str) -> HandlerEffect {
+    let room = RoomId::parse(room).unwrap();
+    HandlerEffect::Publish {
+        room,
+        data: Bytes::from_static(data.as_bytes()),
+        class: Class::Reliable,
+    }
+}
+
+fn wants_reply(data: &'static [u8]) -> HandlerEffect {
+    HandlerEffect::Reply { kind: "wanted".to_owned(), data: Bytes::from_static(data) }
+}
+
+/// What is left to do, and what was published.
+async fn handle(effects: Vec<HandlerEffect>) -> (Result<Vec<HandlerEffect>, Refusal>, Vec<Bytes>) {
+    let mut mocks = Mocks::default();
+    mocks.rules.policies.set_namespace("chat", (*policy(Access::Anyone)).clone());
+    mocks.rules.policies.set_namespace("closed", (*policy(Access::Granted)).clone());
+    let published = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&published);
+    mocks.broker.expect_publish().returning(move |publish, _| {
+        seen.lock().unwrap().push(publish.data);
+        let level = AckLevel::Accepted;
+        let receipt = Receipt { epoch: EPOCH, offset: None, duplicate: false, level };
+        Box::pin(async move { Ok(receipt) })
+    });
+    let (services, handler) = (mocks.services(), Arc::new(Wants(effects)));
+    let body = Bytes::from_static(br#"{"type":"want"}"#);
+    let result = HandleMessage { services, who: who(None), handler, body }.execute().await;
+    let published = std::mem::take(&mut *published.lock().unwrap());
+    (result, published)
+}
+
+#[tokio::test]
+async fn a_handlers_publishes_are_all_checked_before_the_first_is_published() {
+    for (second, code) in [
+        (wants_publish("closed:a", "2"), ErrorCode::PermissionDenied),
+        (wants_publish("nowhere:a", "2"), ErrorCode::UnknownRoom),
+        (wants_publish("chat:a", "{"), ErrorCode::Internal),
+        (wants_reply(b"{"), ErrorCode::Internal),
+    ] {
+        let (result, published) = handle(vec![wants_publish("chat:a", "1"), second]).await;
+        assert_eq!((result.unwrap_err().code, published), (code, Vec::<Bytes>::new()));
+    }
+}
+
+#[tokio::test]
+async fn what_a_handler_made_leaves_as_one_json_value_on_one_line_or_not_at_all() {
+    for broken in [&b""[..], b"1 2", b"1}", b"{\"a\":1},{}", b"\"a\nb\"", b"\xff"] {
+        let (result, _) = handle(vec![wants_reply(broken)]).await;
+        assert_eq!(result.unwrap_err().code, ErrorCode::Internal, "{broken:?}");
+    }
+    let effects = vec![wants_publish("chat:a", "{\r\n\"a\": 1\n}\n"), wants_reply(b"[1,\n2]")];
+    let (result, published) = handle(effects).await;
+    assert_eq!(published, [Bytes::from_static(br#"{"a": 1}"#)]);
+    assert_eq!(result.unwrap(), [wants_reply(b"[1,2]")]);
 }
 
 #[test]
