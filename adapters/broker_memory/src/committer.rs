@@ -271,6 +271,7 @@ impl MemoryBroker {
         id: &RoomId,
     ) -> Result<(), ArchiveError> {
         const PAGE_MESSAGES: u32 = 256;
+        const PAGE_BYTES: usize = 1 << 20;
         let stored = archive.open_room(id, self.fresh_epoch()).await?;
         loop {
             let known = self.stripe(id).rooms.get(id).and_then(|room| room.head.known());
@@ -286,7 +287,8 @@ impl MemoryBroker {
             if known.last >= stored.last {
                 break;
             }
-            let page = archive.read(id, stored.epoch, known.last, PAGE_MESSAGES).await?;
+            let after = known.last;
+            let page = archive.read(id, stored.epoch, after, PAGE_MESSAGES, PAGE_BYTES).await?;
             self.deliver_stored(id, page.messages, known, stored);
         }
         self.trust_room(id);

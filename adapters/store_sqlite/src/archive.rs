@@ -13,6 +13,7 @@ use domain::id::Epoch;
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
 use domain::time::Wall;
+use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
 use tokio::sync::{oneshot, watch};
 
@@ -104,8 +105,10 @@ impl Archive for SqliteArchive {
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError> {
-        self.read_page(room, epoch, after, limit).await.map_err(|error| storage_error(&error))
+        let page = self.read_page(room, epoch, after, limit, bytes_max).await;
+        page.map_err(|error| storage_error(&error))
     }
 
     async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
@@ -153,9 +156,10 @@ impl SqliteArchive {
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, sqlx::Error> {
         let mut connection = self.pools.readers().acquire().await?;
-        let found = sqlx::query(
+        let mut found = sqlx::query(
             "SELECT rooms.last_offset, (SELECT min(offset) FROM messages \
              WHERE room_id = (SELECT id FROM rooms WHERE room = ?1) AND epoch = ?2) AS first, \
              messages.* FROM rooms LEFT JOIN messages \
@@ -167,19 +171,24 @@ impl SqliteArchive {
         .bind(rows::offset_to_sql(after))
         // The bounds are read even where no message is wanted.
         .bind(limit.max(1))
-        .fetch_all(&mut *connection)
-        .await?;
-        drop(connection);
+        .fetch(&mut *connection);
+        let mut bytes = 0_usize;
         let mut page = ArchivePage { first: after_last(Offset::ZERO), messages: Vec::new() };
-        for row in &found {
+        while let Some(row) = found.try_next().await? {
             page.first = match row.try_get("first")? {
                 Some(first) => rows::offset(first)?,
                 None => after_last(rows::offset(row.try_get("last_offset")?)?),
             };
             let offset: Option<i64> = row.try_get("offset")?;
-            if offset.is_some() && limit > 0 {
-                page.messages.push(rows::publication(room, row)?);
+            if offset.is_none() || limit == 0 {
+                break;
             }
+            bytes = bytes.saturating_add(row.try_get::<&[u8], _>("data")?.len());
+            if bytes > bytes_max && !page.messages.is_empty() {
+                // The statement ends with its stream: what lies behind is never loaded.
+                break;
+            }
+            page.messages.push(rows::publication(room, &row)?);
         }
         Ok(page)
     }

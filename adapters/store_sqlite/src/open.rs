@@ -34,6 +34,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a read waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Rows that SQLite reads ahead of whoever asked: a page that ends by its bytes has loaded that
+/// many in vain.
+const ROWS_AHEAD_MAX: usize = 8;
+
 /// Prepared statements kept per connection; there are fewer different ones.
 const STATEMENTS_MAX: usize = 32;
 
@@ -166,7 +170,7 @@ async fn open_file(file: &Path) -> Result<Pools, BuildError> {
     let writer = pool(1).connect_with(writing).await.map_err(|e| sql_error(file, e))?;
     migrate(file, &writer).await?;
     let readers = pool(READERS_MAX)
-        .connect_with(common(options).read_only(true))
+        .connect_with(common(options).read_only(true).row_buffer_size(ROWS_AHEAD_MAX))
         .await
         .map_err(|e| sql_error(file, e))?;
     Ok(Pools { writer, readers: Some(readers) })

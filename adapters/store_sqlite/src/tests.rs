@@ -79,7 +79,7 @@ async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
     let reopened = build(&copy).await;
     let head = reopened.open_room(&room, Epoch::from_bits(1)).await;
     assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: offset(50) }));
-    let page = reopened.read(&room, EPOCH, Offset::ZERO, 100).await.unwrap();
+    let page = reopened.read(&room, EPOCH, Offset::ZERO, 100, usize::MAX).await.unwrap();
     assert_eq!(page.messages.len(), 50);
 }
 
@@ -96,7 +96,7 @@ async fn a_closed_archive_has_written_all_and_gives_its_directory_back() {
     archive.close().await;
     let late = archive.append(vec![record(&room, EPOCH, 2)]).await;
     assert_eq!(late, Err(ArchiveError::Closed));
-    let read = archive.read(&room, EPOCH, Offset::ZERO, 1).await;
+    let read = archive.read(&room, EPOCH, Offset::ZERO, 1, usize::MAX).await;
     assert_eq!(read, Err(ArchiveError::Closed));
 
     let reopened = build(&directory).await;
@@ -196,7 +196,10 @@ async fn a_full_disk_refuses_what_does_not_fit_and_is_forgotten_once_there_is_sp
         assert!(matches!(again, Err(ArchiveError::Storage(_))), "{again:?}");
     }
     assert_eq!(last(&archive, &room).await, offset(stored));
-    assert_eq!(archive.read(&room, EPOCH, offset(stored), 1).await.unwrap().messages, []);
+    assert_eq!(
+        archive.read(&room, EPOCH, offset(stored), 1, usize::MAX).await.unwrap().messages,
+        []
+    );
 
     sqlx::query("PRAGMA max_page_count = 100000").execute(&archive.pools.writer).await.unwrap();
     assert_eq!(archive.append(vec![large(&room, stored + 1)]).await, Ok(()));

@@ -85,13 +85,16 @@ pub trait Archive: Send + Sync {
     /// has the order and the length of the keys.
     async fn find(&self, keys: Vec<DedupKey>) -> Result<Vec<Option<Position>>, ArchiveError>;
 
-    /// The messages of `epoch` behind `after`, at most `limit`, oldest first. Never skips one.
+    /// The messages of `epoch` behind `after`, oldest first: at most `limit`, and no more than fit
+    /// in `bytes_max` bytes of data, but the first one always. Never skips one, and MUST not load
+    /// much beyond either limit: readers rely on it for their memory.
     async fn read(
         &self,
         room: &RoomId,
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError>;
 
     /// Forgets messages of a room below `first` and those stored before `before`, oldest first,

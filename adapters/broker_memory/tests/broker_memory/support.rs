@@ -48,6 +48,7 @@ struct Stored {
     opens_fail: bool,
     batches: Vec<usize>,
     calls: BTreeMap<&'static str, usize>,
+    largest_page: usize,
 }
 
 /// An archive that outlives the brokers of a test.
@@ -84,6 +85,11 @@ impl MemoArchive {
 
     pub(crate) fn calls(&self, method: &'static str) -> usize {
         self.stored.lock().unwrap().calls.get(method).copied().unwrap_or(0)
+    }
+
+    /// The most messages that one read has answered.
+    pub(crate) fn largest_page(&self) -> usize {
+        self.stored.lock().unwrap().largest_page
     }
 
     fn call(&self, method: &'static str) -> std::sync::MutexGuard<'_, Stored> {
@@ -145,13 +151,22 @@ impl Archive for MemoArchive {
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError> {
         tokio::task::yield_now().await;
-        let stored = self.call("read");
+        let mut stored = self.call("read");
+        let stored = &mut *stored;
         let (head, first, messages) = stored.rooms.get(room).unwrap();
         assert_eq!(head.epoch, epoch);
         let behind = messages.iter().filter(|message| message.offset.unwrap() > after);
-        let messages = behind.take(limit as usize).cloned().collect();
+        let mut bytes = 0_usize;
+        let fitting = behind.enumerate().take_while(|(n, message)| {
+            bytes = bytes.saturating_add(message.data.len());
+            *n == 0 || bytes <= bytes_max
+        });
+        let messages: Vec<_> =
+            fitting.take(limit as usize).map(|(_, message)| message.clone()).collect();
+        stored.largest_page = stored.largest_page.max(messages.len());
         Ok(ArchivePage { first: *first, messages })
     }
 
