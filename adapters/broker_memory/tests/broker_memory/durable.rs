@@ -419,6 +419,24 @@ async fn the_byte_limit_of_a_read_reaches_the_archive() {
     assert_eq!(archive.largest_page(), 3);
 }
 
+#[tokio::test]
+async fn the_rooms_of_a_batch_are_opened_together_but_not_too_many() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(archive.clone());
+    let publishing: Vec<_> = (0..300)
+        .map(|n| {
+            let (broker, policy) = (Arc::clone(&scene.broker), Arc::clone(&scene.policy));
+            let publish = publish(&format!("chat:{n}"), "u1", "x");
+            tokio::spawn(async move { broker.publish(publish, &policy).await })
+        })
+        .collect();
+    for publishing in publishing {
+        assert_eq!(publishing.await.unwrap().unwrap().offset, number(1));
+    }
+    assert_eq!(archive.calls("open_room"), 300);
+    assert_eq!(archive.opening_most(), 128);
+}
+
 /// An answer that is there at once, as the mock wants it.
 fn ready<T: Send + 'static>(answer: T) -> Pin<Box<dyn Future<Output = T> + Send>> {
     Box::pin(std::future::ready(answer))

@@ -49,6 +49,15 @@ struct Stored {
     batches: Vec<usize>,
     calls: BTreeMap<&'static str, usize>,
     largest_page: usize,
+    opening: usize,
+    opening_most: usize,
+}
+
+impl Stored {
+    fn begin_open(&mut self) {
+        self.opening += 1;
+        self.opening_most = self.opening_most.max(self.opening);
+    }
 }
 
 /// An archive that outlives the brokers of a test.
@@ -87,6 +96,11 @@ impl MemoArchive {
         self.stored.lock().unwrap().calls.get(method).copied().unwrap_or(0)
     }
 
+    /// The most rooms that were being opened at the same time.
+    pub(crate) fn opening_most(&self) -> usize {
+        self.stored.lock().unwrap().opening_most
+    }
+
     /// The most messages that one read has answered.
     pub(crate) fn largest_page(&self) -> usize {
         self.stored.lock().unwrap().largest_page
@@ -102,8 +116,10 @@ impl MemoArchive {
 #[async_trait]
 impl Archive for MemoArchive {
     async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+        self.stored.lock().unwrap().begin_open();
         tokio::task::yield_now().await;
         let mut stored = self.call("open_room");
+        stored.opening -= 1;
         if stored.opens_fail {
             return Err(ArchiveError::Overloaded);
         }
