@@ -151,7 +151,8 @@ impl MemoryBroker {
         // In use from now on, so that no sweep forgets the room before the commit.
         let in_use = |stripe: &mut Stripe| {
             if let Some(room) = stripe.rooms.get_mut(id) {
-                room.used_at = Some(at);
+                room.used_at = at;
+                room.kept_at = Some(at);
             }
         };
         self.with_open(archive, id, policy, in_use).await.is_ok()

@@ -126,8 +126,10 @@ pub(crate) struct Room {
     /// Some for a room whose log is in the archive; the ring is a cache then.
     pub(crate) archived: Option<Archived>,
     pub(crate) retention: Retention,
-    /// When something was last published; none if never in this process.
-    pub(crate) used_at: Option<Wall>,
+    /// When it was made, published to, subscribed to or left for the last time.
+    pub(crate) used_at: Wall,
+    /// When the last message came that its log or `latest` keeps; none if never in this process.
+    pub(crate) kept_at: Option<Wall>,
     log: Log,
     latest: Latest,
     /// A `Vec`: there are as many as shards, and they are walked in the same order every time.
@@ -135,14 +137,15 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new(generation: u64) -> Self {
+    pub(crate) fn new(generation: u64, now: Wall) -> Self {
         Self {
             generation,
             head: Head::Unknown,
             presence: crate::present::Present::default(),
             archived: None,
             retention: Retention::default(),
-            used_at: None,
+            used_at: now,
+            kept_at: None,
             log: Log::default(),
             latest: Latest::default(),
             subscribers: Vec::new(),
@@ -160,7 +163,15 @@ impl Room {
 
     /// Takes a positioned publication into the room: log or `latest`, then all mailboxes.
     pub(crate) fn accept(&mut self, publication: Publication, budget: &Budget) {
-        self.used_at = Some(publication.at);
+        self.used_at = publication.at;
+        let keeps = match publication.class {
+            Class::Reliable => self.archived.is_some() || self.retention.keeps_history(),
+            Class::Latest => true,
+            Class::Droppable => false,
+        };
+        if keeps {
+            self.kept_at = Some(publication.at);
+        }
         let published = Arc::new(Published::new(publication));
         match published.publication.class {
             Class::Reliable => {
@@ -261,21 +272,36 @@ impl Room {
         self.log.shrink();
     }
 
-    /// Whether nothing would be lost with the room. Forgetting the epoch of a log costs every
-    /// client that comes back a gap, so a room is kept until all of its log has aged out.
+    /// Whether nothing would be lost with the room. Forgetting an epoch costs every client that
+    /// comes back a gap, so a room is kept until all of its log has aged out, and an empty one for
+    /// the window in which clients come back.
     pub(crate) fn is_forgettable(&self, now: Wall, dedup_window: Duration) -> bool {
-        if !self.subscribers.is_empty() || !self.presence.is_empty() {
-            return false;
-        }
-        let Some(used_at) = self.used_at else {
-            return !matches!(self.head, Head::InDoubt(_));
-        };
         let quiet = match self.archived {
             // The archive keeps epoch and log.
             Some(_) => dedup_window,
             None => self.retention.age_max.max(dedup_window),
         };
-        !matches!(self.head, Head::InDoubt(_)) && now.since(used_at) > quiet
+        self.is_left()
+            && now.since(self.used_at) > dedup_window
+            && self.kept_at.is_none_or(|kept_at| now.since(kept_at) > quiet)
+    }
+
+    /// Whether the room may give way to another when rooms are short. One in an archive that was
+    /// published to lately may not: the committer may be about to append to it.
+    pub(crate) fn can_give_way(&self, now: Wall, dedup_window: Duration) -> bool {
+        let is_committing = self.archived.is_some()
+            && self.kept_at.is_some_and(|kept_at| now.since(kept_at) <= dedup_window);
+        self.is_left() && !is_committing
+    }
+
+    /// Who gives way first: rooms that keep nothing, then the longest unused.
+    pub(crate) fn worth(&self) -> (bool, Wall) {
+        (self.kept_at.is_some(), self.used_at)
+    }
+
+    fn is_left(&self) -> bool {
+        let is_in_doubt = matches!(self.head, Head::InDoubt(_));
+        self.subscribers.is_empty() && self.presence.is_empty() && !is_in_doubt
     }
 
     /// Gives back what the room costs the node.

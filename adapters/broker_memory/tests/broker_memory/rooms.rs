@@ -54,27 +54,76 @@ async fn a_room_with_a_subscriber_or_a_member_is_never_forgotten() {
     assert_eq!(top(&broker, ROOM, keep).await.0, subscribed.bounds.epoch);
     assert_eq!(broker.list(&room("public:b"), 10).await.unwrap().total, 1);
     broker.unsubscribe(&room(ROOM), &mailbox, token).await;
-    broker.sweep(at(1_000_001)).await;
+    broker.sweep(at(1_000_601)).await;
     assert_ne!(top(&broker, ROOM, keep).await.0, subscribed.bounds.epoch);
 }
 
 #[tokio::test]
-async fn rooms_have_a_limit_and_an_unused_one_gives_way() {
+async fn an_empty_room_keeps_its_epoch_for_the_dedup_window_after_its_last_use() {
+    let broker = build(Config::default());
+    let keep = Retention::default();
+    let mailbox = Arc::new(Mailbox::new(1, 10));
+    let token = SubscriptionToken(1);
+    broker.sweep(at(1_000)).await;
+    broker.subscribe(&room(ROOM), &policy(keep), &mailbox, token).await.unwrap();
+    let epoch = top(&broker, ROOM, keep).await.0;
+    broker.sweep(at(5_000)).await;
+    broker.unsubscribe(&room(ROOM), &mailbox, token).await;
+    broker.sweep(at(5_600)).await;
+    assert_eq!(top(&broker, ROOM, keep).await.0, epoch);
+    broker.sweep(at(5_601)).await;
+    assert_ne!(top(&broker, ROOM, keep).await.0, epoch);
+}
+
+#[tokio::test]
+async fn what_no_log_keeps_does_not_keep_its_room_for_the_age_of_logs() {
+    let broker = build(Config::default());
+    let keep = Retention::default();
+    let mut kept = Vec::new();
+    for (name, class) in [("a", Class::Droppable), ("b", Class::Latest), ("c", Class::Reliable)] {
+        let name = format!("public:{name}");
+        let sent = Publish { class, ..publish(&name, "u1", "x") };
+        let epoch = broker.publish(sent, &policy(keep)).await.unwrap().epoch;
+        broker.sweep(at(700)).await;
+        kept.push(top(&broker, &name, keep).await.0 == epoch);
+    }
+    assert_eq!(kept, [false, true, true]);
+}
+
+#[tokio::test]
+async fn rooms_have_a_limit_and_the_longest_unused_one_gives_way() {
+    let broker = build(Config { rooms_max: 3, stripes: 1, ..Config::default() });
+    let keep = Retention::default();
+    let said = async |name: &str, class, seconds| {
+        let sent = Publish { class, at: at(seconds), ..publish(name, "u1", "x") };
+        broker.publish(sent, &policy(keep)).await.unwrap().epoch
+    };
+    let b = said("public:b", Class::Reliable, 1).await;
+    let a = said("public:a", Class::Reliable, 2).await;
+    said("public:c", Class::Droppable, 3).await;
+    said("public:d", Class::Reliable, 4).await;
+    assert_eq!(said("public:a", Class::Reliable, 5).await, a, "what kept nothing went first");
+    assert_eq!(said("public:b", Class::Droppable, 1).await, b);
+    said("public:e", Class::Reliable, 6).await;
+    assert_eq!(said("public:a", Class::Reliable, 7).await, a, "then the longest unused");
+    assert_ne!(said("public:b", Class::Reliable, 8).await, b, "it says that its log is lost");
+}
+
+#[tokio::test]
+async fn a_room_that_somebody_is_in_never_gives_way() {
     let broker = build(Config { rooms_max: 2, stripes: 1, ..Config::default() });
     let keep = policy(Retention::default());
-    for name in ["public:a", "public:b"] {
-        broker.publish(publish(name, "u1", "x"), &keep).await.unwrap();
-    }
+    let mailbox = Arc::new(Mailbox::new(1, 10));
+    let token = SubscriptionToken(1);
+    broker.subscribe(&room("public:a"), &keep, &mailbox, token).await.unwrap();
+    let (who, connection) =
+        (PresenceKey::Anonymous(ConnectionId::from_bits(1)), ConnectionId::from_bits(1));
+    broker.enter(&room("public:b"), &who, connection).await.unwrap();
     let refused = broker.publish(publish("public:c", "u1", "x"), &keep).await;
     assert_eq!(refused, Err(PublishError::Unavailable { retry_after: Duration::from_secs(1) }));
-    let who = PresenceKey::Anonymous(ConnectionId::from_bits(1));
-    assert!(broker.enter(&room("public:c"), &who, ConnectionId::from_bits(1)).await.is_err());
-    assert!(broker.publish(publish("public:a", "u1", "x"), &keep).await.is_ok());
-    // A day later the two have aged out, without any sweep.
-    let later = Publish { at: at(90_000), ..publish("public:a", "u1", "x") };
-    broker.publish(later, &keep).await.unwrap();
-    let later = Publish { at: at(90_000), ..publish("public:c", "u1", "x") };
-    assert!(broker.publish(later, &keep).await.is_ok());
+    assert!(broker.enter(&room("public:c"), &who, connection).await.is_err());
+    broker.unsubscribe(&room("public:a"), &mailbox, token).await;
+    assert!(broker.publish(publish("public:c", "u1", "x"), &keep).await.is_ok());
 }
 
 #[tokio::test]
