@@ -65,41 +65,62 @@ struct Latest {
     /// With the count at which it came: a larger one is younger.
     by_key: BTreeMap<Option<MessageKey>, (u64, Arc<Published>)>,
     count: u64,
+    /// What all messages cost the node.
+    cost_bytes: usize,
 }
 
 impl Latest {
     /// The most keys of one room; the key that was longest without a message is forgotten.
     const KEYS_MAX: usize = 256;
+    /// The most that all of them cost the node: 256 keys of 5 KiB, or about 20 of the largest.
+    /// The newest is kept whatever it costs.
+    const BYTES_MAX: usize = 4 << 20;
 
     fn put(&mut self, published: &Arc<Published>, budget: &Budget) {
         self.count += 1;
-        budget.charge(cost(published));
+        self.charge(cost(published), budget);
         let entry = (self.count, Arc::clone(published));
         let replaced = self.by_key.insert(published.publication.key.clone(), entry);
         if let Some((_, replaced)) = replaced {
-            budget.release(cost(&replaced));
-        } else if self.by_key.len() > Self::KEYS_MAX {
-            self.drop_oldest(budget);
+            self.release(cost(&replaced), budget);
         }
+        let is_over = |latest: &Self| {
+            latest.by_key.len() > Self::KEYS_MAX
+                || (latest.cost_bytes > Self::BYTES_MAX && latest.by_key.len() > 1)
+        };
+        while is_over(self) && self.drop_oldest(budget) {}
     }
 
-    fn drop_oldest(&mut self, budget: &Budget) {
+    /// Drops the message of the key that was longest silent; answers whether there was one.
+    fn drop_oldest(&mut self, budget: &Budget) -> bool {
         let oldest = self.by_key.iter().min_by_key(|(_, (count, _))| *count);
-        if let Some(key) = oldest.map(|(key, _)| key.clone())
-            && let Some((_, published)) = self.by_key.remove(&key)
-        {
-            budget.release(cost(&published));
+        let Some(key) = oldest.map(|(key, _)| key.clone()) else { return false };
+        if let Some((_, published)) = self.by_key.remove(&key) {
+            self.release(cost(&published), budget);
         }
+        true
+    }
+
+    fn charge(&mut self, bytes: usize, budget: &Budget) {
+        self.cost_bytes += bytes;
+        budget.charge(bytes);
+    }
+
+    fn release(&mut self, bytes: usize, budget: &Budget) {
+        self.cost_bytes -= bytes;
+        budget.release(bytes);
     }
 
     fn retain(&mut self, budget: &Budget, mut keep: impl FnMut(&Publication) -> bool) {
+        let mut dropped = 0;
         self.by_key.retain(|_, (_, published)| {
             let keeps = keep(&published.publication);
             if !keeps {
-                budget.release(cost(published));
+                dropped += cost(published);
             }
             keeps
         });
+        self.release(dropped, budget);
     }
 
     fn oldest_first(&self) -> Vec<Arc<Published>> {
@@ -261,13 +282,16 @@ impl Room {
         }
     }
 
-    /// Drops what has aged out.
+    /// Drops what has aged out and, when the node's memory for logs is nearly used up, what is
+    /// beyond the room's fair share: first of the log, then of `latest`, to the last message.
     pub(crate) fn sweep(&mut self, now: Wall, budget: &Budget) {
         self.log.trim(&self.retention, now, budget);
         self.latest.retain(budget, |publication| !publication.is_expired(now));
         if budget.is_nearly_exceeded() {
             let share = budget.fair_share();
-            while self.log.cost_bytes() > share && self.log.drop_oldest(budget) {}
+            let latest_bytes = self.latest.cost_bytes;
+            while self.log.cost_bytes() + latest_bytes > share && self.log.drop_oldest(budget) {}
+            while self.latest.cost_bytes > share && self.latest.drop_oldest(budget) {}
         }
         self.log.shrink();
     }

@@ -199,6 +199,55 @@ async fn the_key_that_was_silent_longest_is_forgotten_first() {
     assert_eq!((latest.len(), &latest[0].publication.data[..]), (256, &b"\"44\""[..]));
 }
 
+async fn latest_count(broker: &MemoryBroker, name: &str) -> usize {
+    let mailbox = Arc::new(Mailbox::new(1, 10));
+    let (keep, token) = (policy(Retention::default()), SubscriptionToken(1));
+    let top = broker.subscribe(&room(name), &keep, &mailbox, token).await.unwrap();
+    broker.unsubscribe(&room(name), &mailbox, token).await;
+    top.latest.len()
+}
+
+async fn publish_latest(broker: &MemoryBroker, name: &str, key: &str, bytes: usize) {
+    let key = Some(MessageKey::parse(key).unwrap());
+    let sent = publish(name, "u1", &"x".repeat(bytes));
+    let sent = Publish { class: Class::Latest, key, ..sent };
+    broker.publish(sent, &policy(Retention::default())).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_latest_messages_of_a_room_have_a_limit_in_bytes() {
+    let broker = build(Config::default());
+    for n in 0..100 {
+        publish_latest(&broker, ROOM, &n.to_string(), 60 * 1_024).await;
+    }
+    let count = latest_count(&broker, ROOM).await;
+    assert!((15..25).contains(&count), "{count}");
+    // Replaced messages are given back: the same key again and again costs one message.
+    for _ in 0..100 {
+        publish_latest(&broker, "public:b", "a", 60 * 1_024).await;
+    }
+    publish_latest(&broker, "public:b", "b", 1).await;
+    assert_eq!(latest_count(&broker, "public:b").await, 2);
+}
+
+#[tokio::test]
+async fn latest_messages_beyond_a_fair_share_go_when_memory_is_short() {
+    let broker = build(Config { log_bytes_max: 100_000, ..Config::default() });
+    for n in 0..90 {
+        publish_latest(&broker, ROOM, &n.to_string(), 100).await;
+    }
+    for n in 0..4 {
+        let name = format!("public:{n}");
+        broker.publish(publish(&name, "u1", "x"), &policy(Retention::default())).await.unwrap();
+    }
+    let before = latest_count(&broker, ROOM).await;
+    broker.sweep(at(1)).await;
+    let after = latest_count(&broker, ROOM).await;
+    assert!(before > 80 && (1..25).contains(&after), "{before}, then {after}");
+    publish_latest(&broker, "public:1", "k", 100).await;
+    assert_eq!(top(&broker, "public:1", Retention::default()).await.1, 1, "its log is kept");
+}
+
 #[tokio::test]
 async fn more_mailboxes_than_shards_are_refused() {
     let broker = build(Config { subscribers_max: 1, ..Config::default() });
