@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use crate::config::Config;
 use crate::open::{self, BuildError, Pools};
 use crate::queue::{Command, Job, Queue};
-use crate::rows;
+use crate::rows::{self, CHUNK, Statements};
 use crate::writer::{Writer, storage_error};
 
 /// The archive on one SQLite file.
@@ -39,6 +39,7 @@ use crate::writer::{Writer, storage_error};
 pub struct SqliteArchive {
     queue: Arc<Queue>,
     pub(crate) pools: Pools,
+    pub(crate) statements: Statements,
     ended: watch::Receiver<()>,
 }
 
@@ -54,7 +55,7 @@ impl SqliteArchive {
         let (alive, ended) = watch::channel(());
         let writer = Writer { queue: Arc::clone(&queue), pools: pools.clone(), lock, alive };
         tokio::spawn(writer.run());
-        Ok(Self { queue, pools, ended })
+        Ok(Self { queue, pools, statements: Statements::new(), ended })
     }
 
     /// Finishes what waits, moves the write-ahead log into the database and gives the directory
@@ -127,24 +128,20 @@ impl SqliteArchive {
     async fn find_all(&self, keys: &[DedupKey]) -> Result<Vec<Option<Position>>, sqlx::Error> {
         let mut connection = self.pools.readers().acquire().await?;
         let mut found = Vec::with_capacity(keys.len());
-        for key in keys {
-            let row: Option<(i64, i64)> = sqlx::query_as(
-                "SELECT epoch, offset FROM messages \
-                 WHERE room_id = (SELECT id FROM rooms WHERE room = ?) \
-                 AND publisher = ? AND msg_id = ?",
-            )
-            .bind(key.room.as_str().to_owned())
-            .bind(key.publisher.to_key())
-            .bind(key.msg_id.as_str().to_owned())
-            .fetch_optional(&mut *connection)
-            .await?;
-            let position = row.map(|(epoch, offset)| {
-                Ok::<_, sqlx::Error>(Position {
-                    epoch: rows::epoch(epoch),
-                    offset: rows::offset(offset)?,
-                })
-            });
-            found.push(position.transpose()?);
+        for chunk in keys.chunks(CHUNK) {
+            let from = found.len();
+            found.resize(from + chunk.len(), None);
+            let query = self.statements.find_messages(chunk);
+            for row in query.fetch_all(&mut *connection).await? {
+                let place: u32 = row.try_get("place")?;
+                let position = Position {
+                    epoch: rows::epoch(row.try_get("epoch")?),
+                    offset: rows::offset(row.try_get("offset")?)?,
+                };
+                if let Some(found) = found.get_mut(from + place as usize) {
+                    *found = Some(position);
+                }
+            }
         }
         Ok(found)
     }

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, RoomHead};
+use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
 use application::testing::archive_contract::{self, offset, record, room};
 use bytes::Bytes;
 use domain::id::{Epoch, MessageId};
-use domain::position::Offset;
+use domain::position::{Offset, Position};
 use domain::room::RoomId;
 use tempfile::{TempDir, tempdir};
 
@@ -110,6 +110,53 @@ async fn an_archive_in_memory_closes_too() {
     archive.close().await;
     assert_eq!(archive.open_room(&room, EPOCH).await, Err(ArchiveError::Closed));
     assert_eq!(archive.find(Vec::new()).await, Err(ArchiveError::Closed));
+}
+
+fn keys(room: &RoomId, numbers: std::ops::RangeInclusive<u64>) -> Vec<DedupKey> {
+    let records = numbers.map(|number| record(room, EPOCH, number));
+    let key = |record: ArchiveRecord| DedupKey {
+        room: record.publication.room,
+        publisher: record.publisher,
+        msg_id: record.msg_id.unwrap(),
+    };
+    records.map(key).collect()
+}
+
+#[tokio::test]
+async fn many_keys_are_found_each_in_its_place() {
+    let archive = SqliteArchive::build(Config::in_memory()).await.unwrap();
+    let room = opened(&archive).await;
+    let records = (1..=100).map(|number| record(&room, EPOCH, number)).collect();
+    archive.append(records).await.unwrap();
+    let mut asked = keys(&room, 51..=180);
+    asked.extend(keys(&room, 1..=63));
+    let found = archive.find(asked).await.unwrap();
+    let at = |number| Some(Position { epoch: EPOCH, offset: offset(number) });
+    let expected = (51..=100).map(at).chain(vec![None; 80]).chain((1..=63).map(at));
+    assert_eq!(found, expected.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn keys_are_found_through_indexes_only() {
+    let archive = SqliteArchive::build(Config::in_memory()).await.unwrap();
+    let room = opened(&archive).await;
+    for count in [1, 2] {
+        use sqlx::Execute as _;
+        let asked = keys(&room, 1..=count);
+        let text = archive.statements.find_messages(&asked).sql();
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", text.as_str())))
+                .fetch_all(&archive.pools.writer)
+                .await
+                .unwrap();
+        let steps: Vec<&str> = plan.iter().map(|step| step.3.as_str()).collect();
+        assert!(
+            steps.iter().any(|step| step.contains("messages_msg_id (room_id=? AND")),
+            "{steps:?}"
+        );
+        assert!(!steps.iter().any(|step| step.starts_with("SCAN rooms")), "{steps:?}");
+        assert!(!steps.iter().any(|step| step.starts_with("SCAN messages")), "{steps:?}");
+    }
 }
 
 #[tokio::test]
