@@ -13,6 +13,7 @@ use bytes::Bytes;
 use domain::id::{Epoch, MessageId};
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
+use domain::time::Wall;
 use tempfile::{TempDir, tempdir};
 
 use crate::{BuildError, Config, FILE_NAME, Limits, SqliteArchive};
@@ -156,6 +157,32 @@ async fn keys_are_found_through_indexes_only() {
         );
         assert!(!steps.iter().any(|step| step.starts_with("SCAN rooms")), "{steps:?}");
         assert!(!steps.iter().any(|step| step.starts_with("SCAN messages")), "{steps:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_rooms_that_never_had_a_message_are_forgotten_with_a_restart() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let (empty, used, trimmed) = (room("chat:empty"), room("chat:used"), room("chat:trimmed"));
+    for room in [&empty, &used, &trimmed] {
+        archive.open_room(room, EPOCH).await.unwrap();
+    }
+    for room in [&used, &trimmed] {
+        archive.append(vec![record(room, EPOCH, 1)]).await.unwrap();
+    }
+    archive.trim(&trimmed, offset(2), Wall::MAX).await.unwrap();
+    archive.close().await;
+    let archive = build(&directory).await;
+    let rooms: i64 = sqlx::query_scalar("SELECT count(*) FROM rooms")
+        .fetch_one(&archive.pools.writer)
+        .await
+        .unwrap();
+    assert_eq!(rooms, 2);
+    let fresh = Epoch::from_bits(1);
+    for (room, epoch, last) in [(empty, fresh, 0), (used, EPOCH, 1), (trimmed, EPOCH, 1)] {
+        let head = archive.open_room(&room, fresh).await.unwrap();
+        assert_eq!(head, RoomHead { epoch, last: offset(last) });
     }
 }
 
