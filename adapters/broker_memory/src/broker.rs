@@ -30,9 +30,13 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Config {
     /// How many locks the rooms are spread over; at least 1.
     pub stripes: usize,
-    /// The most rooms in memory, those that are kept only for their log included.
+    /// The most rooms in memory, those that are kept only for their log included. Beyond it a room
+    /// that nobody is in gives way: one that keeps nothing, else the longest unused of a few.
+    /// Unless an archive keeps it, its log is lost and clients that come back find a new epoch.
+    /// Only when all are in use a new room is refused.
     pub rooms_max: usize,
-    /// For how long a publish is known by its `msg_id`.
+    /// For how long a publish is known by its `msg_id`, and an empty room keeps its epoch after its
+    /// last use.
     pub dedup_window: Duration,
     /// The most publishes that are known by their `msg_id`, spread evenly over the stripes; beyond
     /// it the oldest of a stripe are forgotten.
@@ -179,7 +183,10 @@ impl Broker for MemoryBroker {
         };
         let top = match self.archive_of(policy) {
             Some(archive) => {
-                let step = |stripe: &mut Stripe| stripe.rooms.get_mut(room).and_then(join);
+                let step = |stripe: &mut Stripe| {
+                    stripe.touch(room);
+                    stripe.rooms.get_mut(room).and_then(join)
+                };
                 self.with_open(archive, room, policy, step).await?
             }
             None => self.with_room(room, policy, join).flatten(),
@@ -188,9 +195,11 @@ impl Broker for MemoryBroker {
     }
 
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
-        if let Some(room) = self.stripe(room).rooms.get_mut(room) {
-            room.unsubscribe(mailbox, token);
+        let mut stripe = self.stripe(room);
+        if let Some(here) = stripe.rooms.get_mut(room) {
+            here.unsubscribe(mailbox, token);
         }
+        stripe.touch(room);
     }
 
     async fn read(

@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use application::ports::{
     Archive, ArchiveError, ArchiveRecord, DedupKey, PublishError, Receipt, RoomHead,
@@ -106,22 +108,28 @@ impl MemoryBroker {
         }
     }
 
-    /// Opens every room of the batch; who publishes to one that can't be opened is told so.
+    /// The most rooms that are opened at once.
+    const OPENING_MAX: usize = 128;
+
+    /// Opens every room of the batch, many at once, so that the archive can make one transaction
+    /// of them while all publishes wait; who publishes to one that can't be opened is told so.
     async fn open_rooms(&self, archive: &Arc<dyn Archive>, batch: Vec<Waiting>) -> Vec<Waiting> {
         let mut rooms: BTreeMap<RoomId, (Arc<NamespacePolicy>, Wall, bool)> = BTreeMap::new();
         for waiting in &batch {
             let room = waiting.publish.room.clone();
             rooms.entry(room).or_insert((Arc::clone(&waiting.policy), waiting.publish.at, false));
         }
-        for (id, (policy, at, is_open)) in &mut rooms {
-            // In use from now on, so that no sweep forgets the room before the commit.
-            let in_use = |stripe: &mut Stripe| {
-                if let Some(room) = stripe.rooms.get_mut(id) {
-                    room.used_at = Some(*at);
-                }
-            };
-            let opened = self.with_open(archive, id, policy, in_use).await;
-            *is_open = opened.is_ok();
+        let mut opening: Vec<_> = rooms.iter_mut().collect();
+        for together in opening.chunks_mut(Self::OPENING_MAX) {
+            let opens = together.iter().map(|(id, (policy, at, _))| {
+                let open: Pin<Box<dyn Future<Output = bool> + Send + '_>> =
+                    Box::pin(self.open_for_commit(archive, id, policy, *at));
+                open
+            });
+            let opened = join(opens.collect()).await;
+            for ((_, (_, _, is_open)), opened) in together.iter_mut().zip(opened) {
+                *is_open = opened;
+            }
         }
         let mut open = Vec::with_capacity(batch.len());
         for waiting in batch {
@@ -131,6 +139,23 @@ impl MemoryBroker {
             }
         }
         open
+    }
+
+    async fn open_for_commit(
+        &self,
+        archive: &Arc<dyn Archive>,
+        id: &RoomId,
+        policy: &NamespacePolicy,
+        at: Wall,
+    ) -> bool {
+        // In use from now on, so that no sweep forgets the room before the commit.
+        let in_use = |stripe: &mut Stripe| {
+            if let Some(room) = stripe.rooms.get_mut(id) {
+                room.used_at = at;
+                room.kept_at = Some(at);
+            }
+        };
+        self.with_open(archive, id, policy, in_use).await.is_ok()
     }
 
     /// Answers what is remembered and joins what came twice in the batch.
@@ -271,6 +296,7 @@ impl MemoryBroker {
         id: &RoomId,
     ) -> Result<(), ArchiveError> {
         const PAGE_MESSAGES: u32 = 256;
+        const PAGE_BYTES: usize = 1 << 20;
         let stored = archive.open_room(id, self.fresh_epoch()).await?;
         loop {
             let known = self.stripe(id).rooms.get(id).and_then(|room| room.head.known());
@@ -286,7 +312,8 @@ impl MemoryBroker {
             if known.last >= stored.last {
                 break;
             }
-            let page = archive.read(id, stored.epoch, known.last, PAGE_MESSAGES).await?;
+            let after = known.last;
+            let page = archive.read(id, stored.epoch, after, PAGE_MESSAGES, PAGE_BYTES).await?;
             self.deliver_stored(id, page.messages, known, stored);
         }
         self.trust_room(id);
@@ -320,6 +347,23 @@ fn record(positioned: &Positioned) -> ArchiveRecord {
         publisher: positioned.publisher.clone(),
         msg_id: positioned.key.as_ref().map(|key| key.msg_id.clone()),
     }
+}
+
+/// Awaits all of a few futures at once. Each wake polls all that are left, so they must be few.
+async fn join(mut futures: Vec<Pin<Box<dyn Future<Output = bool> + Send + '_>>>) -> Vec<bool> {
+    let mut outputs: Vec<Option<bool>> = vec![None; futures.len()];
+    std::future::poll_fn(|context| {
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none()
+                && let Poll::Ready(ready) = future.as_mut().poll(context)
+            {
+                *output = Some(ready);
+            }
+        }
+        if outputs.contains(&None) { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    outputs.into_iter().map(|output| output == Some(true)).collect()
 }
 
 const fn level(place: Place) -> AckLevel {

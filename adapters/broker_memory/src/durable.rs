@@ -78,7 +78,7 @@ impl MemoryBroker {
         if head.last == Offset::ZERO {
             return Ok((head, after_last));
         }
-        let page = archive.read(id, head.epoch, head.last, 1).await?;
+        let page = archive.read(id, head.epoch, head.last, 1, 0).await?;
         Ok((head, page.first.min(after_last)))
     }
 
@@ -130,7 +130,7 @@ async fn read_archive(
     read: &ReadLog,
 ) -> Result<LogPage, ArchiveError> {
     let limit = read.messages_max.clamp(1, PAGE_MESSAGES_MAX);
-    let stored = archive.read(id, head.epoch, read.after, limit).await?;
+    let stored = archive.read(id, head.epoch, read.after, limit, read.bytes_max).await?;
     let first = stored.first.min(head.last.next().unwrap_or(Offset::MAX));
     let mut page = PageBuilder::new(read);
     for publication in stored.messages {

@@ -77,6 +77,7 @@ impl Presence for MemoryBroker {
         if let Some(event) = here.presence.leave(who, connection) {
             here.deliver(&Mail::Presence(room.clone(), Arc::new(event)));
         }
+        stripe.touch(room);
     }
 
     async fn update(

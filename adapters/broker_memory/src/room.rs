@@ -65,41 +65,62 @@ struct Latest {
     /// With the count at which it came: a larger one is younger.
     by_key: BTreeMap<Option<MessageKey>, (u64, Arc<Published>)>,
     count: u64,
+    /// What all messages cost the node.
+    cost_bytes: usize,
 }
 
 impl Latest {
     /// The most keys of one room; the key that was longest without a message is forgotten.
     const KEYS_MAX: usize = 256;
+    /// The most that all of them cost the node: 256 keys of 5 KiB, or about 20 of the largest.
+    /// The newest is kept whatever it costs.
+    const BYTES_MAX: usize = 4 << 20;
 
     fn put(&mut self, published: &Arc<Published>, budget: &Budget) {
         self.count += 1;
-        budget.charge(cost(published));
+        self.charge(cost(published), budget);
         let entry = (self.count, Arc::clone(published));
         let replaced = self.by_key.insert(published.publication.key.clone(), entry);
         if let Some((_, replaced)) = replaced {
-            budget.release(cost(&replaced));
-        } else if self.by_key.len() > Self::KEYS_MAX {
-            self.drop_oldest(budget);
+            self.release(cost(&replaced), budget);
         }
+        let is_over = |latest: &Self| {
+            latest.by_key.len() > Self::KEYS_MAX
+                || (latest.cost_bytes > Self::BYTES_MAX && latest.by_key.len() > 1)
+        };
+        while is_over(self) && self.drop_oldest(budget) {}
     }
 
-    fn drop_oldest(&mut self, budget: &Budget) {
+    /// Drops the message of the key that was longest silent; answers whether there was one.
+    fn drop_oldest(&mut self, budget: &Budget) -> bool {
         let oldest = self.by_key.iter().min_by_key(|(_, (count, _))| *count);
-        if let Some(key) = oldest.map(|(key, _)| key.clone())
-            && let Some((_, published)) = self.by_key.remove(&key)
-        {
-            budget.release(cost(&published));
+        let Some(key) = oldest.map(|(key, _)| key.clone()) else { return false };
+        if let Some((_, published)) = self.by_key.remove(&key) {
+            self.release(cost(&published), budget);
         }
+        true
+    }
+
+    fn charge(&mut self, bytes: usize, budget: &Budget) {
+        self.cost_bytes += bytes;
+        budget.charge(bytes);
+    }
+
+    fn release(&mut self, bytes: usize, budget: &Budget) {
+        self.cost_bytes -= bytes;
+        budget.release(bytes);
     }
 
     fn retain(&mut self, budget: &Budget, mut keep: impl FnMut(&Publication) -> bool) {
+        let mut dropped = 0;
         self.by_key.retain(|_, (_, published)| {
             let keeps = keep(&published.publication);
             if !keeps {
-                budget.release(cost(published));
+                dropped += cost(published);
             }
             keeps
         });
+        self.release(dropped, budget);
     }
 
     fn oldest_first(&self) -> Vec<Arc<Published>> {
@@ -126,8 +147,10 @@ pub(crate) struct Room {
     /// Some for a room whose log is in the archive; the ring is a cache then.
     pub(crate) archived: Option<Archived>,
     pub(crate) retention: Retention,
-    /// When something was last published; none if never in this process.
-    pub(crate) used_at: Option<Wall>,
+    /// When it was made, published to, subscribed to or left for the last time.
+    pub(crate) used_at: Wall,
+    /// When the last message came that its log or `latest` keeps; none if never in this process.
+    pub(crate) kept_at: Option<Wall>,
     log: Log,
     latest: Latest,
     /// A `Vec`: there are as many as shards, and they are walked in the same order every time.
@@ -135,14 +158,15 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new(generation: u64) -> Self {
+    pub(crate) fn new(generation: u64, now: Wall) -> Self {
         Self {
             generation,
             head: Head::Unknown,
             presence: crate::present::Present::default(),
             archived: None,
             retention: Retention::default(),
-            used_at: None,
+            used_at: now,
+            kept_at: None,
             log: Log::default(),
             latest: Latest::default(),
             subscribers: Vec::new(),
@@ -160,7 +184,15 @@ impl Room {
 
     /// Takes a positioned publication into the room: log or `latest`, then all mailboxes.
     pub(crate) fn accept(&mut self, publication: Publication, budget: &Budget) {
-        self.used_at = Some(publication.at);
+        self.used_at = publication.at;
+        let keeps = match publication.class {
+            Class::Reliable => self.archived.is_some() || self.retention.keeps_history(),
+            Class::Latest => true,
+            Class::Droppable => false,
+        };
+        if keeps {
+            self.kept_at = Some(publication.at);
+        }
         let published = Arc::new(Published::new(publication));
         match published.publication.class {
             Class::Reliable => {
@@ -250,32 +282,50 @@ impl Room {
         }
     }
 
-    /// Drops what has aged out.
+    /// Drops what has aged out and, when the node's memory for logs is nearly used up, what is
+    /// beyond the room's fair share: first of the log, then of `latest`, to the last message.
     pub(crate) fn sweep(&mut self, now: Wall, budget: &Budget) {
         self.log.trim(&self.retention, now, budget);
         self.latest.retain(budget, |publication| !publication.is_expired(now));
         if budget.is_nearly_exceeded() {
             let share = budget.fair_share();
-            while self.log.cost_bytes() > share && self.log.drop_oldest(budget) {}
+            let latest_bytes = self.latest.cost_bytes;
+            while self.log.cost_bytes() + latest_bytes > share && self.log.drop_oldest(budget) {}
+            while self.latest.cost_bytes > share && self.latest.drop_oldest(budget) {}
         }
         self.log.shrink();
     }
 
-    /// Whether nothing would be lost with the room. Forgetting the epoch of a log costs every
-    /// client that comes back a gap, so a room is kept until all of its log has aged out.
+    /// Whether nothing would be lost with the room. Forgetting an epoch costs every client that
+    /// comes back a gap, so a room is kept until all of its log has aged out, and an empty one for
+    /// the window in which clients come back.
     pub(crate) fn is_forgettable(&self, now: Wall, dedup_window: Duration) -> bool {
-        if !self.subscribers.is_empty() || !self.presence.is_empty() {
-            return false;
-        }
-        let Some(used_at) = self.used_at else {
-            return !matches!(self.head, Head::InDoubt(_));
-        };
         let quiet = match self.archived {
             // The archive keeps epoch and log.
             Some(_) => dedup_window,
             None => self.retention.age_max.max(dedup_window),
         };
-        !matches!(self.head, Head::InDoubt(_)) && now.since(used_at) > quiet
+        self.is_left()
+            && now.since(self.used_at) > dedup_window
+            && self.kept_at.is_none_or(|kept_at| now.since(kept_at) > quiet)
+    }
+
+    /// Whether the room may give way to another when rooms are short. One in an archive that was
+    /// published to lately may not: the committer may be about to append to it.
+    pub(crate) fn can_give_way(&self, now: Wall, dedup_window: Duration) -> bool {
+        let is_committing = self.archived.is_some()
+            && self.kept_at.is_some_and(|kept_at| now.since(kept_at) <= dedup_window);
+        self.is_left() && !is_committing
+    }
+
+    /// Who gives way first: rooms that keep nothing, then the longest unused.
+    pub(crate) fn worth(&self) -> (bool, Wall) {
+        (self.kept_at.is_some(), self.used_at)
+    }
+
+    fn is_left(&self) -> bool {
+        let is_in_doubt = matches!(self.head, Head::InDoubt(_));
+        self.subscribers.is_empty() && self.presence.is_empty() && !is_in_doubt
     }
 
     /// Gives back what the room costs the node.

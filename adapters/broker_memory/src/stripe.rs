@@ -45,16 +45,22 @@ impl Stripe {
         }
     }
 
-    /// The room, made if it is not here; none when there are too many.
+    /// The room, made if it is not here. When there are too many, another that nobody is in gives
+    /// way: of those looked at one that keeps nothing, else the longest unused, whose clients find
+    /// a new epoch when they come back. None when there is no such room.
     pub(crate) fn room(&mut self, id: &RoomId, budget: &Budget) -> Option<&mut Room> {
         if !budget.has_room_for_a_room() && !self.rooms.contains_key(id) {
             let cursor = self.cursor.take();
             self.cursor =
                 self.forget_idle(cursor.as_ref(), Self::SEARCH_ROOMS_MAX, budget, |_, _| {});
+            if !budget.has_room_for_a_room() {
+                self.make_one_give_way(cursor.as_ref(), budget);
+            }
         }
+        let now = self.seen_at;
         match self.rooms.entry(id.clone()) {
             Entry::Occupied(room) => Some(room.into_mut()),
-            Entry::Vacant(place) => Some(place.insert(Room::new(budget.take_room()?))),
+            Entry::Vacant(place) => Some(place.insert(Room::new(budget.take_room()?, now))),
         }
     }
 
@@ -90,6 +96,36 @@ impl Stripe {
         Ok(receipt(place, false, AckLevel::Accepted))
     }
 
+    fn make_one_give_way(&mut self, cursor: Option<&RoomId>, budget: &Budget) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = cursor.map_or(Unbounded, Excluded);
+        // Round once, so that the end of the names has as many to choose from.
+        let behind = self.rooms.range((from, Unbounded)).chain(self.rooms.iter());
+        let (now, window) = (self.seen_at, self.dedup_window);
+        let leaving = behind
+            .take(Self::SEARCH_ROOMS_MAX)
+            .filter(|(_, room)| room.can_give_way(now, window))
+            .min_by_key(|(_, room)| room.worth())
+            .map(|(id, _)| id.clone());
+        if let Some(id) = leaving {
+            self.forget(&id, budget);
+        }
+    }
+
+    fn forget(&mut self, id: &RoomId, budget: &Budget) {
+        if let Some(mut room) = self.rooms.remove(id) {
+            room.release(budget);
+            budget.give_room_back();
+        }
+    }
+
+    /// Notes that the room is in use now, so that it is not forgotten right after.
+    pub(crate) fn touch(&mut self, id: &RoomId) {
+        if let Some(room) = self.rooms.get_mut(id) {
+            room.used_at = room.used_at.max(self.seen_at);
+        }
+    }
+
     /// Sets the time by which rooms age.
     pub(crate) fn saw(&mut self, now: Wall) {
         self.seen_at = now;
@@ -120,10 +156,7 @@ impl Stripe {
         }
         let next = if looked_at == rooms_max { last.cloned() } else { None };
         for id in idle {
-            if let Some(mut room) = self.rooms.remove(&id) {
-                room.release(budget);
-                budget.give_room_back();
-            }
+            self.forget(&id, budget);
         }
         next
     }

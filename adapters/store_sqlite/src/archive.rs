@@ -13,13 +13,14 @@ use domain::id::Epoch;
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
 use domain::time::Wall;
+use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
 use crate::open::{self, BuildError, Pools};
 use crate::queue::{Command, Job, Queue};
-use crate::rows;
+use crate::rows::{self, CHUNK, Statements};
 use crate::writer::{Writer, storage_error};
 
 /// The archive on one SQLite file.
@@ -38,6 +39,7 @@ use crate::writer::{Writer, storage_error};
 pub struct SqliteArchive {
     queue: Arc<Queue>,
     pub(crate) pools: Pools,
+    pub(crate) statements: Statements,
     ended: watch::Receiver<()>,
 }
 
@@ -53,7 +55,7 @@ impl SqliteArchive {
         let (alive, ended) = watch::channel(());
         let writer = Writer { queue: Arc::clone(&queue), pools: pools.clone(), lock, alive };
         tokio::spawn(writer.run());
-        Ok(Self { queue, pools, ended })
+        Ok(Self { queue, pools, statements: Statements::new(), ended })
     }
 
     /// Finishes what waits, moves the write-ahead log into the database and gives the directory
@@ -104,8 +106,10 @@ impl Archive for SqliteArchive {
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError> {
-        self.read_page(room, epoch, after, limit).await.map_err(|error| storage_error(&error))
+        let page = self.read_page(room, epoch, after, limit, bytes_max).await;
+        page.map_err(|error| storage_error(&error))
     }
 
     async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
@@ -124,24 +128,20 @@ impl SqliteArchive {
     async fn find_all(&self, keys: &[DedupKey]) -> Result<Vec<Option<Position>>, sqlx::Error> {
         let mut connection = self.pools.readers().acquire().await?;
         let mut found = Vec::with_capacity(keys.len());
-        for key in keys {
-            let row: Option<(i64, i64)> = sqlx::query_as(
-                "SELECT epoch, offset FROM messages \
-                 WHERE room_id = (SELECT id FROM rooms WHERE room = ?) \
-                 AND publisher = ? AND msg_id = ?",
-            )
-            .bind(key.room.as_str().to_owned())
-            .bind(key.publisher.to_key())
-            .bind(key.msg_id.as_str().to_owned())
-            .fetch_optional(&mut *connection)
-            .await?;
-            let position = row.map(|(epoch, offset)| {
-                Ok::<_, sqlx::Error>(Position {
-                    epoch: rows::epoch(epoch),
-                    offset: rows::offset(offset)?,
-                })
-            });
-            found.push(position.transpose()?);
+        for chunk in keys.chunks(CHUNK) {
+            let from = found.len();
+            found.resize(from + chunk.len(), None);
+            let query = self.statements.find_messages(chunk);
+            for row in query.fetch_all(&mut *connection).await? {
+                let place: u32 = row.try_get("place")?;
+                let position = Position {
+                    epoch: rows::epoch(row.try_get("epoch")?),
+                    offset: rows::offset(row.try_get("offset")?)?,
+                };
+                if let Some(found) = found.get_mut(from + place as usize) {
+                    *found = Some(position);
+                }
+            }
         }
         Ok(found)
     }
@@ -153,9 +153,10 @@ impl SqliteArchive {
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, sqlx::Error> {
         let mut connection = self.pools.readers().acquire().await?;
-        let found = sqlx::query(
+        let mut found = sqlx::query(
             "SELECT rooms.last_offset, (SELECT min(offset) FROM messages \
              WHERE room_id = (SELECT id FROM rooms WHERE room = ?1) AND epoch = ?2) AS first, \
              messages.* FROM rooms LEFT JOIN messages \
@@ -167,19 +168,24 @@ impl SqliteArchive {
         .bind(rows::offset_to_sql(after))
         // The bounds are read even where no message is wanted.
         .bind(limit.max(1))
-        .fetch_all(&mut *connection)
-        .await?;
-        drop(connection);
+        .fetch(&mut *connection);
+        let mut bytes = 0_usize;
         let mut page = ArchivePage { first: after_last(Offset::ZERO), messages: Vec::new() };
-        for row in &found {
+        while let Some(row) = found.try_next().await? {
             page.first = match row.try_get("first")? {
                 Some(first) => rows::offset(first)?,
                 None => after_last(rows::offset(row.try_get("last_offset")?)?),
             };
             let offset: Option<i64> = row.try_get("offset")?;
-            if offset.is_some() && limit > 0 {
-                page.messages.push(rows::publication(room, row)?);
+            if offset.is_none() || limit == 0 {
+                break;
             }
+            bytes = bytes.saturating_add(row.try_get::<&[u8], _>("data")?.len());
+            if bytes > bytes_max && !page.messages.is_empty() {
+                // The statement ends with its stream: what lies behind is never loaded.
+                break;
+            }
+            page.messages.push(rows::publication(room, &row)?);
         }
         Ok(page)
     }

@@ -34,6 +34,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a read waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Rows that SQLite reads ahead of whoever asked: a page that ends by its bytes has loaded that
+/// many in vain.
+const ROWS_AHEAD_MAX: usize = 8;
+
 /// Prepared statements kept per connection; there are fewer different ones.
 const STATEMENTS_MAX: usize = 32;
 
@@ -165,8 +169,9 @@ async fn open_file(file: &Path) -> Result<Pools, BuildError> {
         .pragma("cache_size", WRITER_CACHE_KIB);
     let writer = pool(1).connect_with(writing).await.map_err(|e| sql_error(file, e))?;
     migrate(file, &writer).await?;
+    forget_empty_rooms(&writer).await;
     let readers = pool(READERS_MAX)
-        .connect_with(common(options).read_only(true))
+        .connect_with(common(options).read_only(true).row_buffer_size(ROWS_AHEAD_MAX))
         .await
         .map_err(|e| sql_error(file, e))?;
     Ok(Pools { writer, readers: Some(readers) })
@@ -210,6 +215,16 @@ async fn migrate(file: &Path, writer: &SqlitePool) -> Result<(), BuildError> {
         }
         other => BuildError::Open { file: file.to_owned(), source: Box::new(other) },
     })
+}
+
+/// Forgets the rooms that were opened and never got a message: nothing was given out in their
+/// epochs. Only before anybody can know one of them as open.
+async fn forget_empty_rooms(writer: &SqlitePool) {
+    let forget = sqlx::query("DELETE FROM rooms WHERE last_offset = 0");
+    if let Err(error) = forget.execute(writer).await {
+        // They only take space; a full disk must not keep the log from being read.
+        tracing::warn!(%error, "rooms without a message could not be forgotten");
+    }
 }
 
 /// Makes the directory, for its owner only, and locks it. The system gives the lock back when the

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use application::ports::archive::ArchiveRecord;
+use application::ports::archive::{ArchiveRecord, DedupKey};
 use bytes::Bytes;
 use domain::delivery::Class;
 use domain::id::{ConnectionId, Epoch, MessageKey, UserId};
@@ -26,10 +26,11 @@ const MESSAGE_COLUMNS: &str = "room_id, epoch, offset, class, msg_key, sender_us
      sender_connection, at_ms, expires_at_ms, publisher, msg_id, tombstone, data";
 const MESSAGE_COLUMNS_COUNT: usize = 13;
 
-/// The texts of the writer's statements that come in two sizes, made once. They hold
+/// The texts of the statements that come in two sizes, made once. They hold
 /// placeholders only, never a value.
 pub(crate) struct Statements {
     find_rooms: TwoSizes,
+    find_messages: TwoSizes,
     insert_messages: TwoSizes,
     move_heads: TwoSizes,
 }
@@ -56,6 +57,18 @@ impl Statements {
             let rooms = repeat("?", rows);
             format!("SELECT room, id, epoch, last_offset FROM rooms WHERE room IN ({rooms})")
         });
+        let find_messages = TwoSizes::new(|rows| {
+            let values: Vec<String> = (0..rows).map(|n| format!("({n},?,?,?)")).collect();
+            // CROSS JOIN is the order of the loops: two looks into an index for each key.
+            format!(
+                "WITH asked (place, room, publisher, msg_id) AS (VALUES {}) \
+                 SELECT asked.place, messages.epoch, messages.offset FROM asked \
+                 CROSS JOIN rooms ON rooms.room = asked.room \
+                 CROSS JOIN messages ON messages.room_id = rooms.id \
+                 AND messages.publisher = asked.publisher AND messages.msg_id = asked.msg_id",
+                values.join(",")
+            )
+        });
         let insert_messages = TwoSizes::new(|rows| {
             let values = repeat(&format!("({})", repeat("?", MESSAGE_COLUMNS_COUNT)), rows);
             format!("INSERT INTO messages ({MESSAGE_COLUMNS}) VALUES {values}")
@@ -67,7 +80,7 @@ impl Statements {
                  WHERE rooms.id = moved.column1"
             )
         });
-        Self { find_rooms, insert_messages, move_heads }
+        Self { find_rooms, find_messages, insert_messages, move_heads }
     }
 
     /// Finds the rooms of a chunk; unused places are NULL, which equals no room.
@@ -75,6 +88,20 @@ impl Statements {
         let mut query = self.find_rooms.query(rooms.len());
         for place in 0..places(rooms.len()) {
             query = query.bind(rooms.get(place).map(|room| room.as_str().to_owned()));
+        }
+        query
+    }
+
+    /// Finds the messages of a chunk of keys, each answered with its place in the chunk; unused
+    /// places are NULL, which equals no key.
+    pub(crate) fn find_messages(&self, keys: &[DedupKey]) -> Query<'_, Sqlite, SqliteArguments> {
+        let mut query = self.find_messages.query(keys.len());
+        for place in 0..places(keys.len()) {
+            let key = keys.get(place);
+            query = query
+                .bind(key.map(|key| key.room.as_str().to_owned()))
+                .bind(key.map(|key| key.publisher.to_key()))
+                .bind(key.map(|key| key.msg_id.as_str().to_owned()));
         }
         query
     }

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, RoomHead};
+use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
 use application::testing::archive_contract::{self, offset, record, room};
 use bytes::Bytes;
 use domain::id::{Epoch, MessageId};
-use domain::position::Offset;
+use domain::position::{Offset, Position};
 use domain::room::RoomId;
+use domain::time::Wall;
 use tempfile::{TempDir, tempdir};
 
 use crate::{BuildError, Config, FILE_NAME, Limits, SqliteArchive};
@@ -79,7 +80,7 @@ async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
     let reopened = build(&copy).await;
     let head = reopened.open_room(&room, Epoch::from_bits(1)).await;
     assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: offset(50) }));
-    let page = reopened.read(&room, EPOCH, Offset::ZERO, 100).await.unwrap();
+    let page = reopened.read(&room, EPOCH, Offset::ZERO, 100, usize::MAX).await.unwrap();
     assert_eq!(page.messages.len(), 50);
 }
 
@@ -96,7 +97,7 @@ async fn a_closed_archive_has_written_all_and_gives_its_directory_back() {
     archive.close().await;
     let late = archive.append(vec![record(&room, EPOCH, 2)]).await;
     assert_eq!(late, Err(ArchiveError::Closed));
-    let read = archive.read(&room, EPOCH, Offset::ZERO, 1).await;
+    let read = archive.read(&room, EPOCH, Offset::ZERO, 1, usize::MAX).await;
     assert_eq!(read, Err(ArchiveError::Closed));
 
     let reopened = build(&directory).await;
@@ -110,6 +111,79 @@ async fn an_archive_in_memory_closes_too() {
     archive.close().await;
     assert_eq!(archive.open_room(&room, EPOCH).await, Err(ArchiveError::Closed));
     assert_eq!(archive.find(Vec::new()).await, Err(ArchiveError::Closed));
+}
+
+fn keys(room: &RoomId, numbers: std::ops::RangeInclusive<u64>) -> Vec<DedupKey> {
+    let records = numbers.map(|number| record(room, EPOCH, number));
+    let key = |record: ArchiveRecord| DedupKey {
+        room: record.publication.room,
+        publisher: record.publisher,
+        msg_id: record.msg_id.unwrap(),
+    };
+    records.map(key).collect()
+}
+
+#[tokio::test]
+async fn many_keys_are_found_each_in_its_place() {
+    let archive = SqliteArchive::build(Config::in_memory()).await.unwrap();
+    let room = opened(&archive).await;
+    let records = (1..=100).map(|number| record(&room, EPOCH, number)).collect();
+    archive.append(records).await.unwrap();
+    let mut asked = keys(&room, 51..=180);
+    asked.extend(keys(&room, 1..=63));
+    let found = archive.find(asked).await.unwrap();
+    let at = |number| Some(Position { epoch: EPOCH, offset: offset(number) });
+    let expected = (51..=100).map(at).chain(vec![None; 80]).chain((1..=63).map(at));
+    assert_eq!(found, expected.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn keys_are_found_through_indexes_only() {
+    let archive = SqliteArchive::build(Config::in_memory()).await.unwrap();
+    let room = opened(&archive).await;
+    for count in [1, 2] {
+        use sqlx::Execute as _;
+        let asked = keys(&room, 1..=count);
+        let text = archive.statements.find_messages(&asked).sql();
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", text.as_str())))
+                .fetch_all(&archive.pools.writer)
+                .await
+                .unwrap();
+        let steps: Vec<&str> = plan.iter().map(|step| step.3.as_str()).collect();
+        assert!(
+            steps.iter().any(|step| step.contains("messages_msg_id (room_id=? AND")),
+            "{steps:?}"
+        );
+        assert!(!steps.iter().any(|step| step.starts_with("SCAN rooms")), "{steps:?}");
+        assert!(!steps.iter().any(|step| step.starts_with("SCAN messages")), "{steps:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_rooms_that_never_had_a_message_are_forgotten_with_a_restart() {
+    let directory = tempdir().unwrap();
+    let archive = build(&directory).await;
+    let (empty, used, trimmed) = (room("chat:empty"), room("chat:used"), room("chat:trimmed"));
+    for room in [&empty, &used, &trimmed] {
+        archive.open_room(room, EPOCH).await.unwrap();
+    }
+    for room in [&used, &trimmed] {
+        archive.append(vec![record(room, EPOCH, 1)]).await.unwrap();
+    }
+    archive.trim(&trimmed, offset(2), Wall::MAX).await.unwrap();
+    archive.close().await;
+    let archive = build(&directory).await;
+    let rooms: i64 = sqlx::query_scalar("SELECT count(*) FROM rooms")
+        .fetch_one(&archive.pools.writer)
+        .await
+        .unwrap();
+    assert_eq!(rooms, 2);
+    let fresh = Epoch::from_bits(1);
+    for (room, epoch, last) in [(empty, fresh, 0), (used, EPOCH, 1), (trimmed, EPOCH, 1)] {
+        let head = archive.open_room(&room, fresh).await.unwrap();
+        assert_eq!(head, RoomHead { epoch, last: offset(last) });
+    }
 }
 
 #[tokio::test]
@@ -196,7 +270,10 @@ async fn a_full_disk_refuses_what_does_not_fit_and_is_forgotten_once_there_is_sp
         assert!(matches!(again, Err(ArchiveError::Storage(_))), "{again:?}");
     }
     assert_eq!(last(&archive, &room).await, offset(stored));
-    assert_eq!(archive.read(&room, EPOCH, offset(stored), 1).await.unwrap().messages, []);
+    assert_eq!(
+        archive.read(&room, EPOCH, offset(stored), 1, usize::MAX).await.unwrap().messages,
+        []
+    );
 
     sqlx::query("PRAGMA max_page_count = 100000").execute(&archive.pools.writer).await.unwrap();
     assert_eq!(archive.append(vec![large(&room, stored + 1)]).await, Ok(()));

@@ -15,7 +15,7 @@ use thiserror::Error;
 /// Where a room's durable log stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RoomHead {
-    /// Its epoch, which survives restarts.
+    /// Its epoch, which survives restarts once the room has had a message.
     pub epoch: Epoch,
     /// The last offset given out; [`Offset::ZERO`] for a new room.
     pub last: Offset,
@@ -71,7 +71,9 @@ pub enum ArchiveError {
 #[async_trait]
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 pub trait Archive: Send + Sync {
-    /// Where a room's log stands; a room not known yet begins with `fresh` as its epoch, and that
+    /// Where a room's log stands. A room that never had a message may be forgotten while the archive
+    /// is closed, and only then: anybody can name rooms, so what they leave must not grow for ever.
+    /// A room not known yet begins with `fresh` as its epoch, and that
     /// MUST be durable before the answer. A wrong answer reuses offsets: clients would take new
     /// messages for old ones.
     async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError>;
@@ -85,13 +87,16 @@ pub trait Archive: Send + Sync {
     /// has the order and the length of the keys.
     async fn find(&self, keys: Vec<DedupKey>) -> Result<Vec<Option<Position>>, ArchiveError>;
 
-    /// The messages of `epoch` behind `after`, at most `limit`, oldest first. Never skips one.
+    /// The messages of `epoch` behind `after`, oldest first: at most `limit`, and no more than fit
+    /// in `bytes_max` bytes of data, but the first one always. Never skips one, and MUST not load
+    /// much beyond either limit: readers rely on it for their memory.
     async fn read(
         &self,
         room: &RoomId,
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError>;
 
     /// Forgets messages of a room below `first` and those stored before `before`, oldest first,

@@ -27,6 +27,7 @@ pub async fn all(factory: impl AsyncFn() -> Arc<dyn Archive>) {
     opening_again_keeps_the_epoch_and_the_last_offset(&*factory().await).await;
     messages_come_back_equal_and_in_order(&*factory().await).await;
     pages_follow_each_other_without_a_hole(&*factory().await).await;
+    a_page_ends_where_its_bytes_do(&*factory().await).await;
     an_unknown_room_is_empty(&*factory().await).await;
     find_answers_in_the_order_of_its_keys(&*factory().await).await;
     a_message_id_is_stored_once_per_publisher_and_room(&*factory().await).await;
@@ -87,7 +88,11 @@ async fn filled(archive: &dyn Archive, name: &str, last: u64) -> RoomId {
 }
 
 async fn read_all(archive: &dyn Archive, room: &RoomId) -> Vec<Publication> {
-    archive.read(room, EPOCH, Offset::ZERO, 100_000).await.expect("the room is read").messages
+    archive
+        .read(room, EPOCH, Offset::ZERO, 100_000, usize::MAX)
+        .await
+        .expect("the room is read")
+        .messages
 }
 
 async fn offsets(archive: &dyn Archive, room: &RoomId) -> Vec<u64> {
@@ -143,22 +148,49 @@ pub async fn pages_follow_each_other_without_a_hole(archive: &dyn Archive) {
     let room = filled(archive, "chat:a", 25).await;
     let mut after = Offset::ZERO;
     for (from, to) in [(1, 10), (11, 20), (21, 25)] {
-        let page = archive.read(&room, EPOCH, after, 10).await.expect("the room is read");
+        let page =
+            archive.read(&room, EPOCH, after, 10, usize::MAX).await.expect("the room is read");
         assert_eq!(page.first, offset(1));
         let numbers: Vec<_> = page.messages.iter().filter_map(|m| m.offset).collect();
         assert_eq!(numbers, (from..=to).map(offset).collect::<Vec<_>>());
         after = offset(to);
     }
-    let page = archive.read(&room, EPOCH, after, 10).await.expect("the room is read");
+    let page = archive.read(&room, EPOCH, after, 10, usize::MAX).await.expect("the room is read");
     assert!(page.messages.is_empty());
-    let page = archive.read(&room, EPOCH, Offset::ZERO, 0).await.expect("the room is read");
+    let page =
+        archive.read(&room, EPOCH, Offset::ZERO, 0, usize::MAX).await.expect("the room is read");
     assert_eq!((page.first, page.messages.len()), (offset(1), 0));
+}
+
+/// A page takes what fits in its bytes, and one message even if that is too large, so that a
+/// reader gets past it; what is left comes with the next page.
+pub async fn a_page_ends_where_its_bytes_do(archive: &dyn Archive) {
+    let room = room("chat:a");
+    archive.open_room(&room, EPOCH).await.expect("the room opens");
+    let mut records: Vec<_> = (1..=6).map(|n| record(&room, EPOCH, n)).collect();
+    for (record, bytes) in records.iter_mut().zip([100, 100, 100, 500, 100, 100]) {
+        record.publication.data = Bytes::from(vec![b'1'; bytes]);
+    }
+    assert_eq!(archive.append(records).await, Ok(()));
+    for (after, bytes_max, count) in
+        [(0, 0, 1), (0, 199, 1), (0, 200, 2), (0, 799, 3), (0, 800, 4), (3, 200, 1), (4, 200, 2)]
+    {
+        let page = archive.read(&room, EPOCH, offset(after), 10, bytes_max).await;
+        let page = page.expect("the room is read");
+        assert_eq!(page.first, offset(1));
+        let numbers: Vec<_> = page.messages.iter().filter_map(|m| m.offset).collect();
+        let expected: Vec<_> = (after + 1..=after + count).map(offset).collect();
+        assert_eq!(numbers, expected, "{bytes_max} bytes behind {after}");
+    }
+    let page = archive.read(&room, EPOCH, Offset::ZERO, 2, 800).await.expect("the room is read");
+    assert_eq!(page.messages.len(), 2, "the limit of messages counts too");
 }
 
 /// A room that was never opened has no messages and nothing to trim, and that is no error.
 pub async fn an_unknown_room_is_empty(archive: &dyn Archive) {
     let room = room("chat:none");
-    let page = archive.read(&room, EPOCH, Offset::ZERO, 10).await.expect("the room is read");
+    let page =
+        archive.read(&room, EPOCH, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert_eq!((page.first, page.messages.len()), (offset(1), 0));
     assert_eq!(archive.trim(&room, offset(5), Wall::MAX).await, Ok(()));
     assert_eq!(archive.find(vec![key(&record(&room, EPOCH, 1))]).await, Ok(vec![None]));
@@ -238,11 +270,13 @@ pub async fn trimming_forgets_the_oldest_and_keeps_the_head(archive: &dyn Archiv
         assert_eq!(archive.trim(&room, offset(3), long_ago).await, Ok(()));
         assert_eq!(offsets(archive, &room).await, [3, 4, 5]);
     }
-    let page = archive.read(&room, EPOCH, Offset::ZERO, 10).await.expect("the room is read");
+    let page =
+        archive.read(&room, EPOCH, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert_eq!(page.first, offset(3));
     assert_eq!(archive.find(vec![key(&record(&room, EPOCH, 1))]).await, Ok(vec![None]));
     assert_eq!(archive.trim(&room, offset(99), long_ago).await, Ok(()));
-    let page = archive.read(&room, EPOCH, Offset::ZERO, 10).await.expect("the room is read");
+    let page =
+        archive.read(&room, EPOCH, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert_eq!((page.first, page.messages.len()), (offset(6), 0));
     let head = archive.open_room(&room, Epoch::from_bits(1)).await;
     assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: offset(5) }));
@@ -328,7 +362,8 @@ pub async fn rooms_do_not_mix(archive: &dyn Archive) {
 pub async fn epochs_do_not_mix(archive: &dyn Archive) {
     let room = filled(archive, "chat:a", 3).await;
     let other = Epoch::from_bits(EPOCH.bits() ^ 1);
-    let page = archive.read(&room, other, Offset::ZERO, 10).await.expect("the room is read");
+    let page =
+        archive.read(&room, other, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert!(page.messages.is_empty());
     assert_eq!(offsets(archive, &room).await, [1, 2, 3]);
 }

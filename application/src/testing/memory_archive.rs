@@ -103,6 +103,7 @@ impl Archive for MemoryArchive {
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError> {
         let state = self.state()?;
         let Some(room) = state.rooms.get(room) else {
@@ -113,8 +114,13 @@ impl Archive for MemoryArchive {
         }
         let first = room.messages.keys().next().copied();
         let messages = room.messages.iter().filter(|(offset, _)| **offset > after);
-        let messages =
-            messages.map(|(_, record)| Publication { origin: None, ..record.publication.clone() });
+        let mut bytes = 0_usize;
+        let fitting = messages.enumerate().take_while(|(n, (_, record))| {
+            bytes = bytes.saturating_add(record.publication.data.len());
+            *n == 0 || bytes <= bytes_max
+        });
+        let messages = fitting
+            .map(|(_, (_, record))| Publication { origin: None, ..record.publication.clone() });
         Ok(ArchivePage {
             first: first.unwrap_or_else(|| behind(room.head.last)),
             messages: messages.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect(),

@@ -404,6 +404,39 @@ async fn an_idle_durable_room_is_forgotten_and_comes_back_as_it_was() {
     );
 }
 
+#[tokio::test]
+async fn the_byte_limit_of_a_read_reaches_the_archive() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(archive.clone());
+    for n in 0..20 {
+        scene.say(&n.to_string()).await.unwrap();
+    }
+    // A broker that has just started has nothing in its ring.
+    let scene = Scene::new(archive.clone());
+    let read = ReadLog { after: Offset::ZERO, messages_max: 100, bytes_max: 10, now: at(1) };
+    let page = scene.broker.read(&room(ROOM), &scene.policy, read).await.unwrap();
+    assert_eq!((page.messages.len(), page.more), (3, true));
+    assert_eq!(archive.largest_page(), 3);
+}
+
+#[tokio::test]
+async fn the_rooms_of_a_batch_are_opened_together_but_not_too_many() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(archive.clone());
+    let publishing: Vec<_> = (0..300)
+        .map(|n| {
+            let (broker, policy) = (Arc::clone(&scene.broker), Arc::clone(&scene.policy));
+            let publish = publish(&format!("chat:{n}"), "u1", "x");
+            tokio::spawn(async move { broker.publish(publish, &policy).await })
+        })
+        .collect();
+    for publishing in publishing {
+        assert_eq!(publishing.await.unwrap().unwrap().offset, number(1));
+    }
+    assert_eq!(archive.calls("open_room"), 300);
+    assert_eq!(archive.opening_most(), 128);
+}
+
 /// An answer that is there at once, as the mock wants it.
 fn ready<T: Send + 'static>(answer: T) -> Pin<Box<dyn Future<Output = T> + Send>> {
     Box::pin(std::future::ready(answer))
@@ -446,7 +479,7 @@ async fn a_log_that_has_given_out_its_last_offset_says_so() {
     archive.expect_find().returning(|keys| ready(Ok(vec![None; keys.len()])));
     archive
         .expect_read()
-        .returning(|_, _, _, _| ready(Ok(ArchivePage { first: Offset::MAX, messages: vec![] })));
+        .returning(|_, _, _, _, _| ready(Ok(ArchivePage { first: Offset::MAX, messages: vec![] })));
     archive.expect_append().never();
     let scene = Scene::new(Arc::new(archive));
     assert_eq!(scene.say("a").await, Err(PublishError::LogFull));

@@ -54,27 +54,76 @@ async fn a_room_with_a_subscriber_or_a_member_is_never_forgotten() {
     assert_eq!(top(&broker, ROOM, keep).await.0, subscribed.bounds.epoch);
     assert_eq!(broker.list(&room("public:b"), 10).await.unwrap().total, 1);
     broker.unsubscribe(&room(ROOM), &mailbox, token).await;
-    broker.sweep(at(1_000_001)).await;
+    broker.sweep(at(1_000_601)).await;
     assert_ne!(top(&broker, ROOM, keep).await.0, subscribed.bounds.epoch);
 }
 
 #[tokio::test]
-async fn rooms_have_a_limit_and_an_unused_one_gives_way() {
+async fn an_empty_room_keeps_its_epoch_for_the_dedup_window_after_its_last_use() {
+    let broker = build(Config::default());
+    let keep = Retention::default();
+    let mailbox = Arc::new(Mailbox::new(1, 10));
+    let token = SubscriptionToken(1);
+    broker.sweep(at(1_000)).await;
+    broker.subscribe(&room(ROOM), &policy(keep), &mailbox, token).await.unwrap();
+    let epoch = top(&broker, ROOM, keep).await.0;
+    broker.sweep(at(5_000)).await;
+    broker.unsubscribe(&room(ROOM), &mailbox, token).await;
+    broker.sweep(at(5_600)).await;
+    assert_eq!(top(&broker, ROOM, keep).await.0, epoch);
+    broker.sweep(at(5_601)).await;
+    assert_ne!(top(&broker, ROOM, keep).await.0, epoch);
+}
+
+#[tokio::test]
+async fn what_no_log_keeps_does_not_keep_its_room_for_the_age_of_logs() {
+    let broker = build(Config::default());
+    let keep = Retention::default();
+    let mut kept = Vec::new();
+    for (name, class) in [("a", Class::Droppable), ("b", Class::Latest), ("c", Class::Reliable)] {
+        let name = format!("public:{name}");
+        let sent = Publish { class, ..publish(&name, "u1", "x") };
+        let epoch = broker.publish(sent, &policy(keep)).await.unwrap().epoch;
+        broker.sweep(at(700)).await;
+        kept.push(top(&broker, &name, keep).await.0 == epoch);
+    }
+    assert_eq!(kept, [false, true, true]);
+}
+
+#[tokio::test]
+async fn rooms_have_a_limit_and_the_longest_unused_one_gives_way() {
+    let broker = build(Config { rooms_max: 3, stripes: 1, ..Config::default() });
+    let keep = Retention::default();
+    let said = async |name: &str, class, seconds| {
+        let sent = Publish { class, at: at(seconds), ..publish(name, "u1", "x") };
+        broker.publish(sent, &policy(keep)).await.unwrap().epoch
+    };
+    let b = said("public:b", Class::Reliable, 1).await;
+    let a = said("public:a", Class::Reliable, 2).await;
+    said("public:c", Class::Droppable, 3).await;
+    said("public:d", Class::Reliable, 4).await;
+    assert_eq!(said("public:a", Class::Reliable, 5).await, a, "what kept nothing went first");
+    assert_eq!(said("public:b", Class::Droppable, 1).await, b);
+    said("public:e", Class::Reliable, 6).await;
+    assert_eq!(said("public:a", Class::Reliable, 7).await, a, "then the longest unused");
+    assert_ne!(said("public:b", Class::Reliable, 8).await, b, "it says that its log is lost");
+}
+
+#[tokio::test]
+async fn a_room_that_somebody_is_in_never_gives_way() {
     let broker = build(Config { rooms_max: 2, stripes: 1, ..Config::default() });
     let keep = policy(Retention::default());
-    for name in ["public:a", "public:b"] {
-        broker.publish(publish(name, "u1", "x"), &keep).await.unwrap();
-    }
+    let mailbox = Arc::new(Mailbox::new(1, 10));
+    let token = SubscriptionToken(1);
+    broker.subscribe(&room("public:a"), &keep, &mailbox, token).await.unwrap();
+    let (who, connection) =
+        (PresenceKey::Anonymous(ConnectionId::from_bits(1)), ConnectionId::from_bits(1));
+    broker.enter(&room("public:b"), &who, connection).await.unwrap();
     let refused = broker.publish(publish("public:c", "u1", "x"), &keep).await;
     assert_eq!(refused, Err(PublishError::Unavailable { retry_after: Duration::from_secs(1) }));
-    let who = PresenceKey::Anonymous(ConnectionId::from_bits(1));
-    assert!(broker.enter(&room("public:c"), &who, ConnectionId::from_bits(1)).await.is_err());
-    assert!(broker.publish(publish("public:a", "u1", "x"), &keep).await.is_ok());
-    // A day later the two have aged out, without any sweep.
-    let later = Publish { at: at(90_000), ..publish("public:a", "u1", "x") };
-    broker.publish(later, &keep).await.unwrap();
-    let later = Publish { at: at(90_000), ..publish("public:c", "u1", "x") };
-    assert!(broker.publish(later, &keep).await.is_ok());
+    assert!(broker.enter(&room("public:c"), &who, connection).await.is_err());
+    broker.unsubscribe(&room("public:a"), &mailbox, token).await;
+    assert!(broker.publish(publish("public:c", "u1", "x"), &keep).await.is_ok());
 }
 
 #[tokio::test]
@@ -148,6 +197,55 @@ async fn the_key_that_was_silent_longest_is_forgotten_first() {
     let token = SubscriptionToken(1);
     let latest = broker.subscribe(&room(ROOM), &keep, &mailbox, token).await.unwrap().latest;
     assert_eq!((latest.len(), &latest[0].publication.data[..]), (256, &b"\"44\""[..]));
+}
+
+async fn latest_count(broker: &MemoryBroker, name: &str) -> usize {
+    let mailbox = Arc::new(Mailbox::new(1, 10));
+    let (keep, token) = (policy(Retention::default()), SubscriptionToken(1));
+    let top = broker.subscribe(&room(name), &keep, &mailbox, token).await.unwrap();
+    broker.unsubscribe(&room(name), &mailbox, token).await;
+    top.latest.len()
+}
+
+async fn publish_latest(broker: &MemoryBroker, name: &str, key: &str, bytes: usize) {
+    let key = Some(MessageKey::parse(key).unwrap());
+    let sent = publish(name, "u1", &"x".repeat(bytes));
+    let sent = Publish { class: Class::Latest, key, ..sent };
+    broker.publish(sent, &policy(Retention::default())).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_latest_messages_of_a_room_have_a_limit_in_bytes() {
+    let broker = build(Config::default());
+    for n in 0..100 {
+        publish_latest(&broker, ROOM, &n.to_string(), 60 * 1_024).await;
+    }
+    let count = latest_count(&broker, ROOM).await;
+    assert!((15..25).contains(&count), "{count}");
+    // Replaced messages are given back: the same key again and again costs one message.
+    for _ in 0..100 {
+        publish_latest(&broker, "public:b", "a", 60 * 1_024).await;
+    }
+    publish_latest(&broker, "public:b", "b", 1).await;
+    assert_eq!(latest_count(&broker, "public:b").await, 2);
+}
+
+#[tokio::test]
+async fn latest_messages_beyond_a_fair_share_go_when_memory_is_short() {
+    let broker = build(Config { log_bytes_max: 100_000, ..Config::default() });
+    for n in 0..90 {
+        publish_latest(&broker, ROOM, &n.to_string(), 100).await;
+    }
+    for n in 0..4 {
+        let name = format!("public:{n}");
+        broker.publish(publish(&name, "u1", "x"), &policy(Retention::default())).await.unwrap();
+    }
+    let before = latest_count(&broker, ROOM).await;
+    broker.sweep(at(1)).await;
+    let after = latest_count(&broker, ROOM).await;
+    assert!(before > 80 && (1..25).contains(&after), "{before}, then {after}");
+    publish_latest(&broker, "public:1", "k", 100).await;
+    assert_eq!(top(&broker, "public:1", Retention::default()).await.1, 1, "its log is kept");
 }
 
 #[tokio::test]

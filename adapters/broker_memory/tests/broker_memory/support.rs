@@ -48,6 +48,16 @@ struct Stored {
     opens_fail: bool,
     batches: Vec<usize>,
     calls: BTreeMap<&'static str, usize>,
+    largest_page: usize,
+    opening: usize,
+    opening_most: usize,
+}
+
+impl Stored {
+    fn begin_open(&mut self) {
+        self.opening += 1;
+        self.opening_most = self.opening_most.max(self.opening);
+    }
 }
 
 /// An archive that outlives the brokers of a test.
@@ -86,6 +96,16 @@ impl MemoArchive {
         self.stored.lock().unwrap().calls.get(method).copied().unwrap_or(0)
     }
 
+    /// The most rooms that were being opened at the same time.
+    pub(crate) fn opening_most(&self) -> usize {
+        self.stored.lock().unwrap().opening_most
+    }
+
+    /// The most messages that one read has answered.
+    pub(crate) fn largest_page(&self) -> usize {
+        self.stored.lock().unwrap().largest_page
+    }
+
     fn call(&self, method: &'static str) -> std::sync::MutexGuard<'_, Stored> {
         let mut stored = self.stored.lock().unwrap();
         *stored.calls.entry(method).or_default() += 1;
@@ -96,8 +116,10 @@ impl MemoArchive {
 #[async_trait]
 impl Archive for MemoArchive {
     async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+        self.stored.lock().unwrap().begin_open();
         tokio::task::yield_now().await;
         let mut stored = self.call("open_room");
+        stored.opening -= 1;
         if stored.opens_fail {
             return Err(ArchiveError::Overloaded);
         }
@@ -145,13 +167,22 @@ impl Archive for MemoArchive {
         epoch: Epoch,
         after: Offset,
         limit: u32,
+        bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError> {
         tokio::task::yield_now().await;
-        let stored = self.call("read");
+        let mut stored = self.call("read");
+        let stored = &mut *stored;
         let (head, first, messages) = stored.rooms.get(room).unwrap();
         assert_eq!(head.epoch, epoch);
         let behind = messages.iter().filter(|message| message.offset.unwrap() > after);
-        let messages = behind.take(limit as usize).cloned().collect();
+        let mut bytes = 0_usize;
+        let fitting = behind.enumerate().take_while(|(n, message)| {
+            bytes = bytes.saturating_add(message.data.len());
+            *n == 0 || bytes <= bytes_max
+        });
+        let messages: Vec<_> =
+            fitting.take(limit as usize).map(|(_, message)| message.clone()).collect();
+        stored.largest_page = stored.largest_page.max(messages.len());
         Ok(ArchivePage { first: *first, messages })
     }
 
