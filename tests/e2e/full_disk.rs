@@ -27,6 +27,11 @@ impl TinyDisk {
         if command.output().is_ok_and(|output| output.status.success()) {
             return Some(Self { folder });
         }
+        let full = std::env::var_os("ROOMKEEPER_TESTS").is_some_and(|value| value == "full");
+        assert!(
+            !full,
+            "a small file system can't be mounted (run as root), and full skips nothing"
+        );
         eprintln!("skipped: only who may mount a file system can fill one up");
         None
     }
