@@ -8,7 +8,7 @@ use crate::target::{Target, TargetKind};
 pub(crate) const USAGE: &str = "\
 load fanout --target roomkeeper|floor --addr ADDRESS:PORT [--pid PID] [--token TOKEN]
             [--members 500] [--rooms 1] [--size 64] [--stall 0] [--warm 1] [--secs 5 | --messages N]
-            [--window 1 | --rate R]
+            [--window 1 | --rate R [--warm-rate R]]
 load idle   --target … --addr … [--pid PID] [--token TOKEN]
             [--connections 10000] [--rooms 1000] [--settle 2] [--secs 5]
 
@@ -16,6 +16,8 @@ fanout: in each room one member publishes and all members, it too, receive.
   --window W    closed loop: W messages are under way in each room, the next one is published when
                 all members have got the oldest
   --rate R      open loop: R messages a second over all rooms, whatever arrives
+  --warm-rate R an open loop's rate while it warms up: what the kernel keeps for a stalled member is
+                full before the measured span begins
   --messages N  publish N messages in each room instead of for some seconds, with no warm-up
   --stall S     S members of each room stop reading once they are in; nothing is expected of them
   --size N      bytes of published data, at least 18
@@ -59,6 +61,7 @@ pub(crate) struct Arguments {
     /// Of each room.
     pub(crate) stall: usize,
     pub(crate) pace: Pace,
+    pub(crate) warm_pace: Pace,
     pub(crate) warm: Duration,
     pub(crate) length: Length,
     pub(crate) settle: Duration,
@@ -87,6 +90,10 @@ impl Arguments {
             rate if rate > 0.0 => Pace::Open { step: Duration::from_secs_f64(1.0 / rate) },
             _ => Pace::Closed { window: given.number("--window", 1)? },
         };
+        let warm_pace = match given.number("--warm-rate", 0.0)? {
+            rate if rate > 0.0 => Pace::Open { step: Duration::from_secs_f64(1.0 / rate) },
+            _ => pace,
+        };
         let seconds = |flag, default| given.number(flag, default).map(Duration::from_secs_f64);
         let length = match given.number("--messages", 0)? {
             0 => Length::Time(seconds("--secs", 5.0)?),
@@ -106,6 +113,7 @@ impl Arguments {
             size: given.number("--size", 64)?,
             stall: given.number("--stall", 0)?,
             pace,
+            warm_pace,
             warm: seconds("--warm", 1.0)?,
             length,
             settle: seconds("--settle", 2.0)?,

@@ -222,11 +222,12 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
         due: Instant::now(),
         turn: 0,
     };
-    let mut measure = |length| span(&mut pool, &mut ledger, &mut publisher, length, process);
     if let Length::Time(_) = arguments.length {
-        measure(Length::Time(arguments.warm));
+        publisher.pace = arguments.warm_pace;
+        span(&mut pool, &mut ledger, &mut publisher, Length::Time(arguments.warm), process);
+        publisher.pace = arguments.pace;
     }
-    let span = measure(arguments.length);
+    let span = span(&mut pool, &mut ledger, &mut publisher, arguments.length, process);
     Report {
         json: json(arguments, &ledger, &span, process.memory()),
         faults: faults(&pool, &ledger),
