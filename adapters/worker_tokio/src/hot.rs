@@ -78,6 +78,7 @@ impl HotTable {
 
     /// One `send`, if nothing waits. Not through the runtime: it has nothing to add while the
     /// socket keeps up. A broken socket takes all; its reader finds out.
+    #[inline]
     pub(crate) fn send(&self, to: Slot, bytes: &[u8]) -> Path {
         let Some(hot) = self.entries.get(to.index as usize) else { return Path::Gone };
         if hot.generation != to.generation || hot.descriptor == GONE {

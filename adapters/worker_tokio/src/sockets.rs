@@ -194,6 +194,16 @@ impl Sockets {
         result.map(|()| empty)
     }
 
+    /// What becomes of a batch that the kernel did not take whole.
+    #[cold]
+    fn deliver_rest(&mut self, to: Slot, path: Path, batch: &Batch<'_>) -> Delivered {
+        match path {
+            Path::Sent(written) => self.queue(to, written, batch),
+            Path::Queued => self.queue(to, 0, batch),
+            Path::Gone => Delivered::Gone,
+        }
+    }
+
     /// What the kernel did not take: frame by frame, so that classes count. A frame that was cut
     /// is always finished; what can't be queued behind it ends the connection, and nothing later
     /// may overtake it until then.
@@ -266,9 +276,21 @@ impl Outbox for Sockets {
     fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered {
         match self.hot.send(to, batch.joined) {
             Path::Sent(written) if written == batch.joined.len() => Delivered::Taken,
-            Path::Sent(written) => self.queue(to, written, batch),
-            Path::Queued => self.queue(to, 0, batch),
-            Path::Gone => Delivered::Gone,
+            path => self.deliver_rest(to, path, batch),
+        }
+    }
+
+    fn deliver_to_all(&mut self, to: &[Slot], batch: &Batch<'_>, refused: &mut Vec<Slot>) {
+        let bytes: &[u8] = batch.joined;
+        for &slot in to {
+            match self.hot.send(slot, bytes) {
+                Path::Sent(written) if written == bytes.len() => {}
+                path => {
+                    if self.deliver_rest(slot, path, batch) == Delivered::Refused {
+                        refused.push(slot);
+                    }
+                }
+            }
         }
     }
 

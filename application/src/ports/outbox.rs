@@ -53,6 +53,14 @@ pub trait Outbox {
     /// Gives a batch to one connection. MUST keep the order of calls per connection.
     fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered;
 
+    /// Gives a batch to many connections, as [`deliver`](Self::deliver) does to each, in one loop
+    /// of the host's: that is what a delivery costs. Whose answer is [`Delivered::Refused`] MUST be
+    /// added to `refused`.
+    fn deliver_to_all(&mut self, to: &[Slot], batch: &Batch<'_>, refused: &mut Vec<Slot>) {
+        let refuses = |slot: &Slot| self.deliver(*slot, batch) == Delivered::Refused;
+        refused.extend(to.iter().copied().filter(refuses));
+    }
+
     /// Sends a last frame (already framed; may be empty) and closes with a code. The slot is free
     /// for the host to forget; later calls for it answer `Gone`.
     fn close(&mut self, to: Slot, last: Bytes, code: CloseCode);

@@ -176,6 +176,23 @@ pub(super) struct Walk {
     pub(super) vacated: bool,
 }
 
+impl Walk {
+    /// Whether any of the batch is for this member.
+    #[inline]
+    pub(super) const fn is_for(&self, member: &Member) -> bool {
+        member.slot.index != VACATED.index && (member.presence || !self.for_followers)
+    }
+
+    /// Whether the member gets the batch as it is: it had nothing of it while joining, and sent
+    /// nothing of it that it does not want back.
+    #[inline]
+    pub(super) fn is_for_whole(&self, member: &Member) -> bool {
+        self.is_for(member)
+            && member.accepted <= self.first
+            && self.silent.iter().all(|(_, silent)| silent.slot != member.slot)
+    }
+}
+
 /// A room as far as this shard is concerned.
 #[derive(Debug)]
 pub(super) struct RoomSlice {

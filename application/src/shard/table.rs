@@ -102,6 +102,16 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// Something was sent to all of these. Who could not be given it is about to end and has no use
+    /// for a ping either.
+    pub(super) fn sent(&mut self, to: &[Slot], at: Monotonic) {
+        for slot in to {
+            if let Some(sent_at) = self.sent_at.get_mut(slot.index as usize) {
+                *sent_at = at;
+            }
+        }
+    }
+
     /// A slot that nobody uses; it stays reserved until `insert` or `release`.
     pub(super) fn reserve(&mut self) -> Slot {
         if let Some(index) = self.free.pop() {
