@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::json;
+use tests::foreign::{Tool, python, require};
 use tests::process::Process;
 use tests::server::{START_DEADLINE, STOP_DEADLINE, Server, command};
 
@@ -202,7 +203,7 @@ fn systemd_takes_the_unit_and_its_settings_are_settings() {
 
 #[test]
 fn a_backup_taken_while_it_runs_goes_on_where_it_was_taken() {
-    if !has("sqlite3") {
+    if !require(Tool::Python) {
         return;
     }
     let server = Server::start_durable(&["--set", "namespaces.public.durable=true"]);
@@ -210,9 +211,8 @@ fn a_backup_taken_while_it_runs_goes_on_where_it_was_taken() {
     let before = ann.publish("public:a", 1);
     let place = tempfile::tempdir().unwrap();
     let copy = place.path().join("roomkeeper.db");
-    let mut backup = Command::new("sqlite3");
-    backup.arg(server.data().unwrap().join("roomkeeper.db"));
-    run(backup.arg(format!(".backup '{}'", copy.display())));
+    let original = server.data().unwrap().join("roomkeeper.db");
+    let _ = python("backup.py", &[original.to_str().unwrap(), copy.to_str().unwrap()]);
     ann.publish("public:a", 2);
     drop(server);
     let data = place.path().to_str().unwrap();

@@ -159,6 +159,29 @@ fn what_needs_a_start_is_named_and_left_as_it_was() {
 }
 
 #[test]
+fn production_stays_safe_over_a_reload() {
+    let with = |origin: &str| {
+        format!(
+            "server.allowed_origins = [\"{origin}\"]\n\
+             auth.allow_anonymous = true\nserver.data_dir = \"\"\n\
+             namespaces.chat.durable = false\nlog.format = \"text\"\n"
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("roomkeeper.toml");
+    fs::write(&file, with("https://a.example")).unwrap();
+    let arguments = ["--config", file.to_str().unwrap(), "--profile", "production"];
+    let server = Server::start(&arguments);
+    let mut it = Configured { server, file, _folder: folder };
+    it.reload(&with("*"), REFUSED);
+    assert_eq!(status_of(&it.server, "https://b.example"), "403");
+    it.reload(&with("https://b.example"), RELOADED);
+    assert_eq!(status_of(&it.server, "https://b.example"), "101");
+    // A page of this machine is no friend in production.
+    assert_eq!(status_of(&it.server, "http://localhost:3000"), "403");
+}
+
+#[test]
 fn many_reloads_under_traffic_lose_nothing() {
     let mut it = Configured::start(&rooms(2));
     let (mut ann, mut bob) = (Client::open(&it.server), Client::open(&it.server));

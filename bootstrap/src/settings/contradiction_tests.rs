@@ -1,7 +1,6 @@
 //! Settings that do not go together, as a table; and everything that production refuses, at once.
 
 use super::tests::set;
-use super::*;
 
 #[test]
 fn each_contradiction_is_refused_and_names_both_settings() {
