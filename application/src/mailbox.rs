@@ -9,6 +9,7 @@
 //! the order in which they go on is not promised.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::limits::Limits;
 use crate::published::Published;
+use crate::services::Services;
 
 /// What mail takes beside its data, about: itself, its names, its place in the queue.
 const MAIL_OVERHEAD_BYTES: usize = 256;
@@ -64,7 +66,27 @@ pub enum Control {
         /// When the last connection is closed.
         until: Monotonic,
     },
+    /// Go on under other rules; what is under way ends under those it began with.
+    Adopt(NewServices),
 }
+
+/// What a shard goes on with. Equal to another when both are the same value in memory.
+#[derive(Clone)]
+pub struct NewServices(pub Arc<Services>);
+
+impl fmt::Debug for NewServices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewServices")
+    }
+}
+
+impl PartialEq for NewServices {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for NewServices {}
 
 /// What came since the last look.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 //!
 //! It holds no thread and no socket: a host runs each shard wherever it likes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use domain::id::{ClientId, ConnectionId, MessageId, MessageKey, UserId};
 use domain::room::RoomId;
 
 use crate::directory::Directory;
-use crate::mailbox::{Control, Mailbox};
-use crate::ports::Receipt;
+use crate::mailbox::{Control, Mailbox, NewServices};
+use crate::ports::{Receipt, TokenVerifier};
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
@@ -41,7 +41,9 @@ pub struct ApiPublish {
 
 /// One node: see the module's text.
 pub struct Node {
-    services: Arc<Services>,
+    /// Held to clone or to replace the `Arc`, never across anything that waits. Shards have theirs.
+    services: RwLock<Arc<Services>>,
+    mailboxes: Vec<Arc<Mailbox>>,
 }
 
 /// Mailboxes are told apart within one process, so that two nodes of a simulation can share a
@@ -55,26 +57,40 @@ impl Node {
     pub fn build(ports: Ports, rules: Rules, n_shards: usize) -> Self {
         let publications_max = rules.limits.mailbox_publications_max;
         let bytes_max = rules.limits.mailbox_bytes_max;
-        let mailboxes = (0..n_shards)
+        let mailboxes: Vec<_> = (0..n_shards)
             .map(|_| {
                 let id = MAILBOXES.fetch_add(1, Ordering::Relaxed);
                 Arc::new(Mailbox::new(id, publications_max).with_bytes_max(bytes_max))
             })
             .collect();
         let directory = Arc::new(Directory::default());
-        Self { services: Arc::new(Services { ports, rules, directory, mailboxes }) }
+        let services = Services { ports, rules, directory, mailboxes: mailboxes.clone() };
+        Self { services: RwLock::new(Arc::new(services)), mailboxes }
     }
 
-    /// What the shards share.
+    /// What the shards share now.
     #[must_use]
-    pub const fn services(&self) -> &Arc<Services> {
-        &self.services
+    pub fn services(&self) -> Arc<Services> {
+        Arc::clone(&self.services.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Goes on under other rules and with another verifier of tokens, while connections stay. Each
+    /// shard takes both at once, between two inputs; a command that is under way ends as it began.
+    /// Limits of mailboxes and policies of rooms stay as they are: members and logs hold them.
+    pub fn adopt(&self, rules: Rules, token_verifier: Arc<dyn TokenVerifier>) {
+        // Held while the orders go out, so that of two changes every shard takes the same one last.
+        let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Services::clone(&services);
+        next.rules = Rules { policies: next.rules.policies, ..rules };
+        next.ports.token_verifier = token_verifier;
+        *services = Arc::new(next);
+        self.order(&Control::Adopt(NewServices(Arc::clone(&services))));
     }
 
     /// The mailboxes, one per shard, in the order in which shards are numbered.
     #[must_use]
     pub fn mailboxes(&self) -> &[Arc<Mailbox>] {
-        &self.services.mailboxes
+        &self.mailboxes
     }
 
     /// The shard behind a mailbox. A shard is not `Send`: call this on the thread that runs it.
@@ -87,7 +103,7 @@ impl Node {
     /// A fresh connection id.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
-        ConnectionId::from_bits(self.services.ports.entropy.bits())
+        ConnectionId::from_bits(self.services().ports.entropy.bits())
     }
 
     /// Publishes for the server's own API, to each room in order.
@@ -96,7 +112,7 @@ impl Node {
         publish: ApiPublish,
     ) -> Vec<(RoomId, Result<Receipt, BroadcastError>)> {
         let ApiPublish { key_name, rooms, data, class, key, msg_id, ttl } = publish;
-        let services = Arc::clone(&self.services);
+        let services = self.services();
         let call = BroadcastMessage { services, key_name, rooms, data, class, key, msg_id, ttl };
         call.execute().await
     }
@@ -113,12 +129,12 @@ impl Node {
 
     /// Tells every connection to come back later, spread over `window`, and closes them.
     pub fn drain(&self, window: Duration) {
-        let until = self.services.ports.clock.now().monotonic.after(window);
+        let until = self.services().ports.clock.now().monotonic.after(window);
         self.order(&Control::Drain { until });
     }
 
     fn order(&self, control: &Control) {
-        for mailbox in &self.services.mailboxes {
+        for mailbox in &self.mailboxes {
             mailbox.order(control.clone());
         }
     }

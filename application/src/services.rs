@@ -1,6 +1,7 @@
 //! What all shards of a node share: the ports, the policies, the limits and the host's own rules.
 //!
-//! Nothing in here is changed after the node is built; what changes lies behind the ports.
+//! Nothing in here is changed after it is built: new rules come as another value, by an order that
+//! each shard takes between two inputs (see [`Control::Adopt`](crate::mailbox::Control::Adopt)).
 
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ pub struct Rules {
 }
 
 /// Ports and rules together, shared by all shards and cold calls of a node.
+#[derive(Clone)]
 pub struct Services {
     /// The adapters.
     pub ports: Ports,

@@ -56,7 +56,11 @@ impl Cli {
     /// What to do.
     #[must_use]
     pub fn into_command(self) -> Command {
-        if self.version { Command::Version } else { self.command.unwrap_or(Command::Serve) }
+        if self.version {
+            Command::Version { json: false }
+        } else {
+            self.command.unwrap_or(Command::Serve)
+        }
     }
 }
 
@@ -141,8 +145,37 @@ pub enum Command {
     /// Look at the settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask a running server whether it is ready; ends with 1 when it is not
+    Health(Health),
+    /// Print what a shell needs to complete this command's words
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one page for each command
+    Man {
+        /// Write the pages as files into this directory, which must exist
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Print the version
-    Version,
+    Version {
+        /// As JSON, with the commit, the features, the compiler and the protocols
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `roomkeeper health`.
+#[derive(Args, Clone, Debug)]
+pub struct Health {
+    /// What to ask, like http://127.0.0.1:8000/readyz [default: /readyz where the settings say
+    /// that the server of this machine listens]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// How long to wait for the answer: 500ms, 3s or 1m
+    #[arg(long, default_value = "3s", value_parser = short_duration)]
+    pub timeout: Duration,
 }
 
 /// How a debugging command connects.
@@ -200,6 +233,18 @@ pub enum Token {
     /// In development the secret is the one that `serve` made up, so both have to be started with
     /// the same data directory. The token is signed with HS256.
     Create(TokenCreate),
+    /// Show what a token says, which key it would be checked with, and what is wrong with it
+    ///
+    /// Ends with 1 when the server would not accept it. The signature is never shown in full.
+    Inspect(TokenInspect),
+}
+
+/// `roomkeeper token inspect`.
+#[derive(Args, Clone, Debug)]
+pub struct TokenInspect {
+    /// The token; - reads it from standard input, where other users of the machine don't see it
+    #[arg(env = "ROOMKEEPER_TOKEN", hide_env_values = true)]
+    pub token: SecretString,
 }
 
 /// `roomkeeper token create`.
@@ -242,6 +287,8 @@ pub enum ConfigCommand {
     Print,
     /// Print the built-in value of every setting with what it means, as a file to start from
     Default,
+    /// Print every setting with its range, its built-in value and what a reload does, in Markdown
+    Docs,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -280,6 +327,20 @@ fn room_grant(text: &str) -> Result<RoomGrant, String> {
         })
     });
     Ok(RoomGrant { pattern: pattern.to_owned(), allow: allow.collect::<Result<_, _>>()? })
+}
+
+fn short_duration(text: &str) -> Result<Duration, String> {
+    let allowed = "write it as a number above 0 with a unit, like 500ms, 3s or 1m, at most 1h";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| allowed)?;
+    let unit_ms = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err(allowed.to_owned()),
+    };
+    let ms = number.checked_mul(unit_ms).filter(|ms| (1..=3_600_000).contains(ms));
+    ms.map(Duration::from_millis).ok_or_else(|| allowed.to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -16,7 +16,7 @@ fn the_command_line_is_consistent() {
 fn a_plain_run_serves() {
     assert!(matches!(parse(&[]).unwrap().into_command(), Command::Serve));
     assert!(matches!(parse(&["serve"]).unwrap().into_command(), Command::Serve));
-    assert!(matches!(parse(&["-V"]).unwrap().into_command(), Command::Version));
+    assert!(matches!(parse(&["-V"]).unwrap().into_command(), Command::Version { json: false }));
 }
 
 #[test]

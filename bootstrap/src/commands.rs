@@ -2,8 +2,12 @@
 //!
 //! Each writes what it answers to the writer it is given, and ends nothing.
 
+pub mod completions;
 pub mod config;
+pub mod health;
+pub mod man;
 pub mod publish;
 pub mod subscribe;
 pub mod token_create;
+pub mod token_inspect;
 pub mod version;

@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::settings::{Log, LogFormat};
 use text::{Bounded, escape, escape_json};
@@ -33,13 +33,30 @@ pub const MESSAGE_BYTES_MAX: usize = 1_024;
 ///
 /// # Errors
 /// The filter cannot be read, or a log was started before.
-pub fn init(settings: &Log, colour: bool) -> Result<(), String> {
+pub fn init(settings: &Log, colour: bool) -> Result<LogFilter, String> {
     let filter = EnvFilter::try_new(&settings.filter).map_err(|error| error.to_string())?;
+    let (filter, handle) = reload::Layer::new(filter);
     let layer = EventLog { format: settings.format, colour, writer: std::io::stderr };
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    Ok(LogFilter(handle))
+}
+
+/// The filter of a log that runs.
+#[derive(Clone, Debug)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// Filters by other words from now on.
+    ///
+    /// # Errors
+    /// They cannot be read, or the log has ended.
+    pub fn set(&self, filter: &str) -> Result<(), String> {
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        self.0.reload(filter).map_err(|error| error.to_string())
+    }
 }
 
 /// Whether standard error takes colours: a terminal, and `NO_COLOR` is not set.

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use bootstrap::cli::{Cli, Command, ConfigCommand, Connect, SettingsArgs, Token};
+use bootstrap::cli::{Cli, Command, ConfigCommand, Connect, Health, SettingsArgs, Token};
 use bootstrap::commands::publish::{Connection, PublishArgs};
 use bootstrap::commands::subscribe::SubscribeArgs;
 use bootstrap::commands::{self, token_create::TokenCreateError};
@@ -15,7 +15,7 @@ use bootstrap::exit::Exit;
 use bootstrap::settings::tokens::chain;
 use bootstrap::settings::{Loaded, environment_of_process, load};
 use bootstrap::{log, serve};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use client_tungstenite::Token as ClientToken;
 use secrecy::ExposeSecret;
 
@@ -32,21 +32,21 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
     let out = &mut io::stdout().lock();
     match command {
         Command::Serve => {
-            serve::execute(&loaded(args)?).map_err(|error| failed(error.exit(), &error))
+            let given = args.given(environment_of_process());
+            let loaded = load(&given).map_err(|error| failed(Exit::Settings, &error))?;
+            serve::execute(&loaded, &given).map_err(|error| failed(error.exit(), &error))
         }
-        Command::Version => written(commands::version::execute(out)),
-        Command::Config(ConfigCommand::Check) => {
-            written(commands::config::check(&loaded(args)?, out))
+        Command::Version { json: false } => written(commands::version::execute(out)),
+        Command::Version { json: true } => written(commands::version::as_json(out)),
+        Command::Completions { shell } => {
+            written(commands::completions::execute(*shell, Cli::command(), out))
         }
-        Command::Config(ConfigCommand::Print) => {
-            written(commands::config::print(&loaded(args)?, out))
+        Command::Man { dir } => {
+            written(commands::man::execute(Cli::command(), dir.as_deref(), out))
         }
-        Command::Config(ConfigCommand::Default) => written(commands::config::default(out)),
-        Command::Token(Token::Create(args_of_token)) => {
-            let settings = loaded(args)?.settings;
-            commands::token_create::execute(args_of_token, &settings, log::now(), out)
-                .map_err(|error| failed(exit_of(&error), &chain(&error)))
-        }
+        Command::Health(args_of_health) => health(args, args_of_health, out),
+        Command::Config(command) => config(args, *command, out),
+        Command::Token(command) => token(args, command, out),
         Command::Subscribe(args) => {
             let connection = connection(&args.connect);
             let args = SubscribeArgs {
@@ -68,6 +68,41 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
             wait_for(commands::publish::run(args, out))
         }
     }
+}
+
+fn config(args: &SettingsArgs, command: ConfigCommand, out: &mut dyn Write) -> Result<(), Exit> {
+    written(match command {
+        ConfigCommand::Check => commands::config::check(&loaded(args)?, out),
+        ConfigCommand::Print => commands::config::print(&loaded(args)?, out),
+        ConfigCommand::Default => commands::config::default(out),
+        ConfigCommand::Docs => commands::config::docs(out),
+    })
+}
+
+fn token(args: &SettingsArgs, command: &Token, out: &mut dyn Write) -> Result<(), Exit> {
+    let settings = loaded(args)?.settings;
+    match command {
+        Token::Create(args) => commands::token_create::execute(args, &settings, log::now(), out)
+            .map_err(|error| failed(exit_of(&error), &chain(&error))),
+        Token::Inspect(args) => {
+            let input = &mut io::stdin().lock();
+            match commands::token_inspect::execute(args, &settings, log::now(), input, out) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Exit::Failure),
+                Err(error) => Err(failed(error.exit(), &chain(&error))),
+            }
+        }
+    }
+}
+
+fn health(args: &SettingsArgs, health: &Health, out: &mut dyn Write) -> Result<(), Exit> {
+    let url = match &health.url {
+        Some(url) => url.clone(),
+        None => commands::health::url_of(&loaded(args)?.settings.server.listen),
+    };
+    let answer = commands::health::ask(&url, health.timeout)
+        .map_err(|error| failed(Exit::Failure, &format!("{url}: {}", chain(&error))))?;
+    written(writeln!(out, "{answer}"))
 }
 
 fn connection(connect: &Connect) -> Connection {

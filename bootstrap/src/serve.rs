@@ -4,6 +4,7 @@
 //! Nothing but choosing and calling: what a part does is its own crate's.
 
 mod build;
+mod reload;
 mod signals;
 
 use std::io::{self, Write};
@@ -16,14 +17,17 @@ use application::ports::{Archive, Clock};
 use broker_memory::MemoryBroker;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use worker_tokio::{SystemClock, Worker};
 
+use self::reload::Reloader;
 use self::signals::Signals;
 use crate::exit::Exit;
+use crate::log::LogFilter;
+use crate::sd_notify::{ManagerNames, ServiceManager};
 use crate::settings::secrets::token_secret;
 use crate::settings::tokens::chain;
-use crate::settings::{Loaded, Settings};
+use crate::settings::{Given, Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
 use crate::{descriptors, log};
 
@@ -61,12 +65,13 @@ fn part(error: &dyn std::error::Error, exit: Exit) -> ServeError {
     ServeError::Part(chain(error), exit)
 }
 
-/// Runs the server until a signal ends it.
+/// Runs the server until a signal ends it. `given` is what `loaded` was read from, to read it again
+/// at a reload.
 ///
 /// # Errors
 /// [`ServeError`] when it can't start.
-pub fn execute(loaded: &Loaded) -> Result<(), ServeError> {
-    log::init(&loaded.settings.log, log::takes_colour())
+pub fn execute(loaded: &Loaded, given: &Given) -> Result<(), ServeError> {
+    let log_filter = log::init(&loaded.settings.log, log::takes_colour())
         .map_err(|error| ServeError::Part(error, Exit::Settings))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -74,15 +79,17 @@ pub fn execute(loaded: &Loaded) -> Result<(), ServeError> {
     // HTTP, the API and signals; connections live on the workers' own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| part(&e, Exit::Io))?;
-    runtime.block_on(run(loaded))
+    runtime.block_on(run(loaded, given, log_filter))
 }
 
-async fn run(loaded: &Loaded) -> Result<(), ServeError> {
+async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<(), ServeError> {
     let settings = &loaded.settings;
     let descriptors = descriptors::raise();
     if let Some(warning) = descriptors.warning(settings.server.connections_max) {
         tracing::warn!("{warning}");
     }
+    let manager = ServiceManager::open(&ManagerNames::of_process(), std::process::id());
+    let manager = Arc::new(manager.map_err(|e| part(&e, Exit::Settings))?);
     let address = resolve(&settings.server.listen)?;
     let secret = token_secret(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
     let clock = Arc::new(SystemClock::start());
@@ -108,10 +115,30 @@ async fn run(loaded: &Loaded) -> Result<(), ServeError> {
     };
     // Whoever reads the next line may signal at once.
     let signals = Signals::catch().map_err(|e| part(&e, Exit::of_io(&e)))?;
+    let (reload, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
+    let reloader = Reloader {
+        given: given.clone(),
+        settings: settings.clone(),
+        at_start: loaded.effective.clone(),
+        last: loaded.effective.clone(),
+        secret: secret.clone(),
+        descriptors,
+        gateway: gateway.handle(),
+        log_filter,
+        manager: Arc::clone(&manager),
+        n_refused: 0,
+    };
+    let helpers = [
+        tokio::spawn(feed_watchdog(Arc::clone(&manager), gateway.handle())),
+        tokio::spawn(say_stopping(Arc::clone(&manager), stopped.clone())),
+        tokio::spawn(reloader.run(Arc::clone(&reload))),
+    ];
+    let signals = tokio::spawn(signals.watch(stop, reload));
     announce(&screen, address);
-    let (stop, stopped) = watch::channel(false);
-    let signals = tokio::spawn(signals.watch(stop));
+    manager.ready("serving");
     gateway.serve(stopped, Duration::from_millis(settings.server.drain_window_ms)).await;
+    // They hold the gateway, which is over.
+    helpers.iter().for_each(tokio::task::JoinHandle::abort);
     sweeper.abort();
     broker.finish_committer();
     let _ = committer.await;
@@ -131,11 +158,30 @@ fn start_workers(
         .iter()
         .map(|mailbox| {
             let config = build::worker(settings, n_workers);
-            let services = Arc::clone(node.services());
+            let services = node.services();
             Worker::start(services, Arc::clone(mailbox), Arc::clone(clock), config)
         })
         .collect::<Result<_, _>>()
         .map_err(|e| part(&e, Exit::Io))
+}
+
+/// Gives signs of life while all workers run: who watches the process should start it anew when
+/// one has ended.
+async fn feed_watchdog(manager: Arc<ServiceManager>, gateway: gateway_axum::Handle) {
+    let Some(every) = manager.watchdog_interval() else { return };
+    let mut interval = tokio::time::interval(every);
+    loop {
+        interval.tick().await;
+        if gateway.are_workers_running() {
+            manager.alive();
+        }
+    }
+}
+
+async fn say_stopping(manager: Arc<ServiceManager>, mut stopped: watch::Receiver<bool>) {
+    if stopped.wait_for(|stopped| *stopped).await.is_ok() {
+        manager.stopping("telling connections when to come back");
+    }
 }
 
 /// How often logs age, idle rooms are forgotten and the archive is trimmed.

@@ -3,14 +3,17 @@
 //! Whatever is unknown, mistyped, out of range, contradictory or unsafe stops the start; nothing
 //! is guessed, corrected or ignored. What loading needs from the process is an argument.
 //!
-//! Suggested reading order: [`tree`], [`schema`], [`layer`], [`error`], [`effective`], [`checks`],
-//! [`secrets`], [`tokens`], [`policies`].
+//! Suggested reading order: [`tree`], [`schema`], [`layer`], [`documented`], [`error`],
+//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`policies`], [`reload`], [`docs`].
 
 pub mod checks;
+pub mod docs;
+pub mod documented;
 pub mod effective;
 pub mod error;
 pub mod layer;
 pub mod policies;
+pub mod reload;
 pub mod schema;
 pub mod secrets;
 pub mod tokens;
@@ -26,7 +29,7 @@ pub use error::{Problem, SettingsError};
 pub use layer::FlagValue;
 pub use policies::to_policies;
 pub use tree::{
-    AccessWord, Api, ApiKey, Auth, ClassWord, Heartbeat, History, Limits, Log, LogFormat,
+    AccessWord, Api, ApiKey, Auth, Channels, ClassWord, Heartbeat, History, Limits, Log, LogFormat,
     Namespace, Profile, Server, Settings,
 };
 
@@ -45,7 +48,8 @@ const TESTING_ON_DISK: &str = include_str!("testing_on_disk.toml");
 pub struct Given {
     /// The files of `--config`, in their order.
     pub files: Vec<PathBuf>,
-    /// The variables of the environment; others than `ROOMKEEPER_*` are not looked at.
+    /// The variables of the environment; others than `ROOMKEEPER_*` and those of [`documented`]
+    /// are not looked at.
     pub environment: BTreeMap<String, String>,
     /// The flags that set a key, in their order.
     pub flags: Vec<FlagValue>,
@@ -67,7 +71,9 @@ pub struct Loaded {
 pub fn environment_of_process() -> BTreeMap<String, String> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
-        .filter(|(name, _): &(String, String)| name.starts_with(layer::ENVIRONMENT_PREFIX))
+        .filter(|(name, _): &(String, String)| {
+            name.starts_with(layer::ENVIRONMENT_PREFIX) || documented::is_name(name)
+        })
         .collect()
 }
 
@@ -95,6 +101,8 @@ fn layers(given: &Given) -> Result<Vec<Vec<Entry>>, SettingsError> {
     for file in &given.files {
         outer.push(layer::from_file(file)?);
     }
+    let documented = documented::entries(&given.environment);
+    outer.push(documented.map_err(|problems| SettingsError { problems })?);
     outer.push(layer::from_environment(&given.environment));
     let flags = layer::from_flags(&given.flags);
     outer.push(flags.map_err(|problems| SettingsError { problems })?);
@@ -252,8 +260,14 @@ fn value_of(typed: &Typed) -> Value {
 }
 
 #[cfg(test)]
+mod contradiction_tests;
+#[cfg(test)]
 mod docs_tests;
 #[cfg(test)]
+mod documented_tests;
+#[cfg(test)]
 mod production_tests;
+#[cfg(test)]
+mod reload_tests;
 #[cfg(test)]
 mod tests;

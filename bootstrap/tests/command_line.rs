@@ -84,6 +84,103 @@ fn the_version_is_printed() {
 }
 
 #[test]
+fn what_the_binary_is_can_be_read_by_a_machine() {
+    let output = run(&["version", "--json"], &[]);
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert!(version["rustc"].as_str().unwrap().starts_with("rustc 1."), "{version}");
+    assert_eq!(version["protocols"], serde_json::json!(["roomkeeper.v2"]));
+    let commit = &version["commit"];
+    assert!(commit.is_null() || commit.as_str().is_some_and(|c| c.len() >= 7), "{version}");
+    assert!(version["features"].is_array() && version["target"].is_string(), "{version}");
+}
+
+#[test]
+fn each_shell_gets_completions_that_know_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completions", shell], &[]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = text(&output.stdout);
+        for word in ["subscribe", "health", "inspect", "data-dir"] {
+            assert!(script.contains(word), "{word} is missing for {shell}");
+        }
+    }
+    assert_eq!(run(&["completions", "cmd"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn the_manual_page_is_printed_and_a_directory_that_is_not_there_is_named() {
+    let output = run(&["man"], &[]);
+    let page = text(&output.stdout);
+    assert!(page.contains(".TH roomkeeper 1") && page.contains("Exit codes"), "{page}");
+    let output = run(&["man", "--dir", "/nowhere/man"], &[]);
+    assert_eq!(output.status.code(), Some(74));
+    assert!(text(&output.stderr).contains("/nowhere/man"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_settings_are_documented_by_the_binary_as_in_the_document() {
+    let printed = run(&["config", "docs"], &[]);
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    assert!(document.contains(text(&printed.stdout)));
+    for word in ["| `limits.commands_burst` |", "at once", "next start", "REDIS_URL"] {
+        assert!(text(&printed.stdout).contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_token_is_looked_at_from_an_argument_the_environment_or_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = ["--data-dir", dir.path().to_str().unwrap()];
+    let made = run(&[&["token", "create", "--user", "ada"], &data[..]].concat(), &[]);
+    let token = text(&made.stdout).trim();
+    let by_argument = run(&[&["token", "inspect", token], &data[..]].concat(), &[]);
+    let by_environment =
+        run(&[&["token", "inspect"], &data[..]].concat(), &[("ROOMKEEPER_TOKEN", token)]);
+    for output in [by_argument, by_environment] {
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+        assert!(text(&output.stdout).contains("valid: user ada"), "{}", text(&output.stdout));
+        assert!(!text(&output.stdout).contains(token.rsplit('.').next().unwrap()));
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = ["--data-dir", elsewhere.path().to_str().unwrap()];
+    let output = run(&[&["token", "inspect", token], &other[..]].concat(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("another secret or key"), "{}", text(&output.stdout));
+    // Standard input is empty here.
+    let output = run(&[&["token", "inspect", "-"], &data[..]].concat(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "not valid: the token is malformed\n");
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_not_healthy() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    drop(taken);
+    let output = run(&["health", "--listen", &address], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("http://{address}/readyz: does not answer")), "{said}");
+    assert_eq!(run(&["health", "--listen", "nonsense"], &[]).status.code(), Some(78));
+    assert_eq!(run(&["health", "--timeout", "0s"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn what_this_build_does_not_have_stops_the_start_but_not_a_client() {
+    let environment = [("REDIS_URL", "redis://user:hunter2@example:6379")];
+    for args in [&["serve"][..], &["config", "check"], &["config", "print"]] {
+        let output = run(args, &environment);
+        assert_eq!(output.status.code(), Some(78), "{args:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("REDIS_URL") && said.contains("no Redis adapter yet"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    assert_eq!(run(&["version"], &environment).status.code(), Some(0));
+}
+
+#[test]
 fn the_help_names_each_command_and_the_exit_codes() {
     let output = run(&["-h"], &[]);
     let help = text(&output.stdout);

@@ -14,9 +14,11 @@ use crate::time::{Monotonic, Now, Wall};
 pub struct Timing {
     /// From the upgrade to a valid `connect`.
     pub authentication_timeout: Duration,
-    /// After this long with nothing sent or nothing heard the server pings; after twice as long
-    /// with nothing heard it closes.
+    /// After this long with nothing sent or nothing heard the server pings.
     pub heartbeat_interval: Duration,
+    /// After this long with nothing heard it closes. Longer than `heartbeat_interval`: what is
+    /// between the two is the time that a client has for its answer.
+    pub heartbeat_timeout: Duration,
     /// How long before its token's end a client is told.
     pub expiry_notice: Duration,
     /// How long after its token's end a connection may stay, for clocks that differ.
@@ -28,6 +30,7 @@ impl Default for Timing {
         Self {
             authentication_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(25),
+            heartbeat_timeout: Duration::from_secs(50),
             expiry_notice: Duration::from_secs(60),
             expiry_leeway: Duration::from_secs(5),
         }
@@ -179,14 +182,16 @@ impl Connection {
                 return Some(Effect::TokenExpiring(expires_at));
             }
         }
-        if now.monotonic.since(self.visit_due) >= interval {
+        // Who was not asked in time must not be closed for the lack of an answer.
+        let time_to_answer = timing.heartbeat_timeout.saturating_sub(interval).min(interval);
+        if now.monotonic.since(self.visit_due) >= time_to_answer {
             // The process slept (suspend, stop, starvation): ping first, judge later.
             self.heard_at = now.monotonic.max(self.heard_at);
             self.pinged = true;
             return Some(Effect::Ping);
         }
         let silence = now.monotonic.since(self.heard_at);
-        if silence >= interval * 2 {
+        if silence >= timing.heartbeat_timeout {
             return Some(Effect::Close(CloseCode::NoPong));
         }
         // Who only listens says nothing until asked, however much is sent.
@@ -203,8 +208,9 @@ impl Connection {
             Phase::Closed(_) => Monotonic::from_millis(u64::MAX),
             Phase::Open => {
                 let ping = sent_at.after(timing.heartbeat_interval);
-                let patience = if self.pinged { 2 } else { 1 };
-                let silence = self.heard_at.after(timing.heartbeat_interval * patience);
+                let patience =
+                    if self.pinged { timing.heartbeat_timeout } else { timing.heartbeat_interval };
+                let silence = self.heard_at.after(patience);
                 let heartbeat = ping.min(silence);
                 let Some(expires_at) = self.expires_at else { return heartbeat };
                 let wait = if self.expiry_told {
@@ -256,6 +262,24 @@ mod tests {
         assert_eq!(effect, Some(Effect::Ping));
         assert_eq!(next, Monotonic::from_millis(2 * INTERVAL_MS));
         let (effect, _) = connection.visit(at(2 * INTERVAL_MS), at(INTERVAL_MS).monotonic, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
+    }
+
+    #[test]
+    fn silence_is_closed_after_a_timeout_of_its_own_and_whoever_is_asked_late_has_time_to_answer() {
+        let timing =
+            Timing { heartbeat_timeout: Duration::from_millis(30_000), ..Timing::default() };
+        let mut connection = open();
+        let (effect, next) = connection.visit(at(INTERVAL_MS), Monotonic::START, &timing);
+        assert_eq!((effect, next.as_millis()), (Some(Effect::Ping), 30_000));
+        let (effect, _) = connection.visit(at(30_000), at(INTERVAL_MS).monotonic, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
+        let mut connection = open();
+        let (effect, next) = connection.visit(at(31_000), Monotonic::START, &timing);
+        assert_eq!((effect, next.as_millis()), (Some(Effect::Ping), 56_000));
+        let (effect, next) = connection.visit(at(56_000), at(31_000).monotonic, &timing);
+        assert_eq!((effect, next.as_millis()), (Some(Effect::Ping), 61_000));
+        let (effect, _) = connection.visit(at(61_000), at(56_000).monotonic, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
     }
 

@@ -81,3 +81,19 @@ fn a_terminal_without_a_server_or_without_the_right_says_why() {
     assert_ne!(exit.code, Some(0));
     assert!(exit.stderr.contains("nowhere"), "{}", exit.stderr);
 }
+
+#[test]
+fn a_server_is_healthy_where_its_settings_say_that_it_listens_until_it_ends() {
+    let mut server = Server::start(&[]);
+    let listen = server.addr().to_string();
+    let asked = ["health", "--listen", listen.as_str()];
+    assert_eq!(exit_of_with(&asked, &[]), (Some(0), "ok\n".to_owned(), String::new()));
+    let url = server.http("/healthz");
+    assert_eq!(exit_of_with(&["health", "--url", &url], &[]).0, Some(0));
+    let nowhere = server.http("/nowhere");
+    let (code, _, stderr) = exit_of_with(&["health", "--url", &nowhere], &[]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("answers 404"), "{stderr}");
+    server.kill();
+    assert_eq!(exit_of_with(&asked, &[]).0, Some(1));
+}

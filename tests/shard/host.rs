@@ -134,7 +134,7 @@ fn read_frames(bytes: &[u8], frames: &mut Vec<Value>) {
 pub(crate) struct Host {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) broker: Arc<MemoryBroker>,
-    _node: Node,
+    pub(crate) node: Node,
     pub(crate) shard: Shard,
     lines: Lines,
     post: Post,
@@ -181,9 +181,9 @@ impl Host {
             entropy,
         };
         let node = Node::build(ports, rules, 1);
-        let shard = Node::shard(node.services(), &node.mailboxes()[0]);
+        let shard = Node::shard(&node.services(), &node.mailboxes()[0]);
         let (lines, post) = (Lines::default(), Post::default());
-        Self { clock, broker, _node: node, shard, lines, post, hold_calls: false, held: Vec::new() }
+        Self { clock, broker, node, shard, lines, post, hold_calls: false, held: Vec::new() }
     }
 
     pub(crate) fn connect(&mut self, token: Option<&str>) -> Slot {

@@ -84,6 +84,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
     let timing = Timing {
         authentication_timeout: Duration::from_secs(3),
         heartbeat_interval: Duration::from_secs(4),
+        heartbeat_timeout: Duration::from_secs(8),
         expiry_notice: Duration::from_secs(4),
         expiry_leeway: Duration::from_secs(1),
     };
@@ -103,7 +104,7 @@ impl SimNode {
         let node = Node::build(ports, rules.clone(), n_shards);
         let mailboxes = node.mailboxes();
         let shards = mailboxes.iter().map(|mailbox| {
-            let mut shard = Node::shard(node.services(), mailbox);
+            let mut shard = Node::shard(&node.services(), mailbox);
             if rng.percent(50) {
                 shard.set_deliveries_per_step(2);
             }

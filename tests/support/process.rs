@@ -105,9 +105,18 @@ impl Process {
 
     /// Asks it to end (SIGTERM). Does nothing to one that has ended.
     pub fn terminate(&mut self) {
+        self.tell(Signal::TERM);
+    }
+
+    /// Asks it to read its settings again (SIGHUP). Does nothing to one that has ended.
+    pub fn hang_up(&mut self) {
+        self.tell(Signal::HUP);
+    }
+
+    fn tell(&mut self, signal: Signal) {
         if self.is_running() {
             let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-            kill_process(id.expect("a process id"), Signal::TERM).expect("our child can be told");
+            kill_process(id.expect("a process id"), signal).expect("our child can be told");
         }
     }
 

@@ -118,6 +118,11 @@ impl Server {
         self.process.terminate();
     }
 
+    /// Asks it to read its settings again (SIGHUP); its log tells what came of it.
+    pub fn hang_up(&mut self) {
+        self.process.hang_up();
+    }
+
     /// Waits for the end, 30 seconds at most.
     pub fn wait(&mut self) -> Exit {
         self.process.wait(STOP_DEADLINE)
@@ -228,7 +233,8 @@ pub fn command() -> Command {
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        if name.starts_with("ROOMKEEPER_") || name == "REDIS_URL" || name == "DATABASE_URL" {
+        let documented = ["WS_", "WEBSOCKET_", "REDIS_", "DATABASE_URL", "NOTIFY_", "WATCHDOG_"];
+        if name.starts_with("ROOMKEEPER_") || documented.iter().any(|d| name.starts_with(d)) {
             command.env_remove(&*name);
         }
     }

@@ -52,6 +52,13 @@ impl KeySet {
         self.0.is_empty()
     }
 
+    /// How the key that the header may use is called.
+    pub(crate) fn label_of_chosen(&self, header: &Header) -> Result<String, TokenError> {
+        let chosen = self.choose(header)?;
+        let index = self.0.iter().position(|key| std::ptr::eq(key, chosen)).unwrap_or_default();
+        Ok(key_label(index, chosen.kid.as_deref()))
+    }
+
     /// The key that the header may use: the one of that id, or for a token without an id the one
     /// without an id, or the only one.
     pub(crate) fn choose(&self, header: &Header) -> Result<&Key, TokenError> {

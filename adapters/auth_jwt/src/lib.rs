@@ -25,6 +25,7 @@ pub use config::{
     Algorithm, BuildError, Config, KEYS_MAX, KID_BYTES_MAX, KeyConfig, KeyMaterial, KeyProblem,
     LEEWAY_MAX, SECRET_BYTES_MIN,
 };
+pub use inspect::Inspection;
 pub use key_file::{EntryProblem, KeyFileError, load_keys};
 pub use mint::{MintError, RoomGrant, SigningKey, TokenRequest, mint};
 pub use verifier::JwtVerifier;
@@ -37,5 +38,6 @@ mod compact;
 mod json;
 mod keys;
 
+mod inspect;
 mod key_file;
 mod mint;

@@ -15,7 +15,7 @@ use crate::keys::KeySet;
 /// Verifies JSON Web Tokens with configured keys.
 #[derive(Debug)]
 pub struct JwtVerifier {
-    keys: KeySet,
+    pub(crate) keys: KeySet,
     expected: Expected,
     token_bytes_max: usize,
 }
@@ -44,7 +44,7 @@ impl JwtVerifier {
         Ok(Self { keys, expected, token_bytes_max: config.token_bytes_max })
     }
 
-    fn check(&self, token: &str, now: Wall) -> Result<Principal, TokenError> {
+    pub(crate) fn check(&self, token: &str, now: Wall) -> Result<Principal, TokenError> {
         if self.keys.is_empty() {
             return Err(TokenError::NoKeys);
         }

@@ -99,7 +99,7 @@ async fn serve(
     // gives the socket back.
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.config.handshake_timeout)
+        .header_read_timeout(shared.config().handshake_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service);

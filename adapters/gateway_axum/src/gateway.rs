@@ -3,8 +3,8 @@
 //! It stops in order: first it takes nothing new, then connections are drained, then it ends.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use application::node::Node;
@@ -75,7 +75,8 @@ pub enum BindError {
 
 /// What all requests share.
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    /// Held to clone or to replace the `Arc`, once per request; never across anything that waits.
+    config: RwLock<Arc<Config>>,
     pub(crate) node: Node,
     pub(crate) workers: Vec<Worker>,
     pub(crate) permits: Arc<Semaphore>,
@@ -84,6 +85,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// How requests are treated now. One request asks once, so that it meets one configuration.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The worker for the next connection: each in turn, so that all are equally busy, except
     /// those that have ended.
     pub(crate) fn next_worker(&self) -> Option<&Worker> {
@@ -126,6 +132,7 @@ impl Gateway {
         let permits = Arc::new(Semaphore::new(config.connections_max));
         let stopping = AtomicBool::new(false);
         let next_worker = AtomicUsize::new(0);
+        let config = RwLock::new(Arc::new(config));
         let shared = Shared { config, node, workers, permits, stopping, next_worker };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
@@ -136,6 +143,12 @@ impl Gateway {
     /// What the system says.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Reaches the gateway while it serves.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { shared: Arc::clone(&self.shared) }
     }
 
     /// Serves until `stop` is true, then drains: tells every connection when to come back within
@@ -155,10 +168,40 @@ impl Gateway {
         shared.node.drain(window);
         // A little longer than the window: closing itself takes a moment.
         let limit = window + Duration::from_secs(6);
-        let all = shared.permits.acquire_many(shared.config.connections_max as u32);
+        let n_permits = u32::try_from(shared.config().connections_max).unwrap_or(u32::MAX);
+        let all = shared.permits.acquire_many(n_permits);
         if tokio::time::timeout(limit, all).await.is_err() {
             tracing::warn!("connections are left at the end of the drain window");
         }
+    }
+}
+
+/// A gateway that serves, for whoever started it.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// The node behind the gateway.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.shared.node
+    }
+
+    /// Treats requests that come from now on by another configuration: origins, API keys and the
+    /// deadline of a request's head. What the listener and the routes were built with stays:
+    /// `connections_max`, `echo_endpoint` and `publish_bytes_max`.
+    pub fn replace_config(&self, config: Config) {
+        let mut now = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
+        let Config { connections_max, echo_endpoint, publish_bytes_max, .. } = **now;
+        *now = Arc::new(Config { connections_max, echo_endpoint, publish_bytes_max, ..config });
+    }
+
+    /// Whether all workers run. A node with one that has ended should be replaced.
+    #[must_use]
+    pub fn are_workers_running(&self) -> bool {
+        self.shared.are_workers_running()
     }
 }
 
@@ -195,7 +238,7 @@ pub(crate) mod tests {
     }
 
     fn start(node: &Node) -> Worker {
-        let (services, mailbox) = (Arc::clone(node.services()), Arc::clone(&node.mailboxes()[0]));
+        let (services, mailbox) = (node.services(), Arc::clone(&node.mailboxes()[0]));
         let clock = Arc::new(SystemClock::start());
         Worker::start(services, mailbox, clock, worker_tokio::Config::default()).unwrap()
     }
@@ -229,7 +272,7 @@ pub(crate) mod tests {
             publish_bytes_max: 1_000,
         };
         Arc::new(Shared {
-            config,
+            config: RwLock::new(Arc::new(config)),
             node: node(MockClock::new()),
             workers: workers.collect(),
             permits: Arc::new(Semaphore::new(10)),

@@ -12,7 +12,7 @@ use websocket_codec::handshake::is_valid_key;
 use crate::answer::HttpRefusal;
 
 /// The sub-protocol of the v2 protocol; the only one that is ever answered.
-pub(crate) const SUBPROTOCOL: &str = "roomkeeper.v2";
+pub const SUBPROTOCOL: &str = "roomkeeper.v2";
 /// In front of a token that comes as a sub-protocol.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 /// The longest `Sec-WebSocket-Protocol` that is read.

@@ -15,4 +15,5 @@ mod publish;
 mod routes;
 mod upgrade;
 
-pub use gateway::{ApiKey, BindError, Config, Gateway};
+pub use gateway::{ApiKey, BindError, Config, Gateway, Handle};
+pub use handshake::SUBPROTOCOL;

@@ -52,7 +52,7 @@ pub(crate) async fn publish(
     State(shared): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Json<Answer>, HttpRefusal> {
-    let publish = receive(&shared.config, request).await?;
+    let publish = receive(&shared.config(), request).await?;
     let mut answers = shared.node.publish(publish).await;
     match answers.pop() {
         Some((room, Ok(receipt))) => Ok(Json(answer(&room, &receipt))),

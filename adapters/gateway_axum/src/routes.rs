@@ -17,14 +17,14 @@ use crate::publish;
 use crate::upgrade::{Wanted, upgrade};
 
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
-    let publish =
-        post(publish::publish).layer(DefaultBodyLimit::max(shared.config.publish_bytes_max));
+    let config = shared.config();
+    let publish = post(publish::publish).layer(DefaultBodyLimit::max(config.publish_bytes_max));
     let mut router = Router::new()
         .route("/ws/v2/connect", any(connect))
         .route("/api/v1/publish", publish)
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready));
-    if shared.config.echo_endpoint {
+    if config.echo_endpoint {
         router = router.route("/ws/{client_id}", any(echo));
     }
     router

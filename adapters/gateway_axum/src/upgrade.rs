@@ -39,7 +39,7 @@ fn try_upgrade(
     wanted: Wanted,
 ) -> Result<Response, HttpRefusal> {
     let (parts, _) = request.into_parts();
-    if !shared.config.origins.allows(handshake::origin(&parts.headers)?) {
+    if !shared.config().origins.allows(handshake::origin(&parts.headers)?) {
         let message = "pages of this origin may not connect; see server.allowed_origins";
         return Err(HttpRefusal::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, message));
     }

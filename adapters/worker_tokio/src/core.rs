@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use application::mailbox::{Control, Post};
+use application::mailbox::{Control, NewServices, Post};
 use application::ports::Clock;
 use application::services::Services;
 use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
@@ -44,7 +44,8 @@ pub(crate) struct Core {
     /// Where every read of this worker goes first.
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
     clock: Arc<SystemClock>,
-    pub(crate) limits: Limits,
+    /// Of the frames that clients send.
+    limits: Cell<Limits>,
     pub(crate) config: Config,
     connections: Arc<AtomicUsize>,
     /// True once the node drains, for what has no place in the shard.
@@ -69,10 +70,7 @@ impl Core {
         connections: Arc<AtomicUsize>,
     ) -> Self {
         let limits = &services.rules.limits;
-        let codec = Limits {
-            message_bytes_max: limits.message_bytes_max,
-            fragments_max: limits.fragments_max,
-        };
+        let codec = codec_limits(limits);
         let sockets =
             Sockets::new(limits.outbound_queue_bytes_max, config.outbound_total_bytes_max);
         Self {
@@ -80,13 +78,18 @@ impl Core {
             sockets: RefCell::new(sockets),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             clock,
-            limits: codec,
+            limits: Cell::new(codec),
             config,
             connections,
             draining: watch::Sender::new(false),
             asleep: Cell::new(None),
             news: Notify::new(),
         }
+    }
+
+    /// What a client may send, as it counts now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.get()
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -156,8 +159,12 @@ impl Core {
             (shard.mailbox().take_orders(), shard.has_backlog())
         };
         for order in orders {
-            if matches!(order, Control::Drain { .. }) {
-                self.draining.send_replace(true);
+            match &order {
+                Control::Drain { .. } => {
+                    self.draining.send_replace(true);
+                }
+                Control::Adopt(NewServices(services)) => self.adopt(&services.rules.limits),
+                Control::Disconnect(..) | Control::DisconnectUser(..) => {}
             }
             self.handle(Input::Order(order));
         }
@@ -175,6 +182,12 @@ impl Core {
             }
         }
         self.shard.borrow().has_backlog()
+    }
+
+    /// Takes over those of a node's limits that count for sockets.
+    fn adopt(&self, limits: &application::limits::Limits) {
+        self.limits.set(codec_limits(limits));
+        self.sockets.borrow_mut().set_queue_bytes_max(limits.outbound_queue_bytes_max);
     }
 
     /// Gives the shard one input, and starts what it wants done elsewhere.
@@ -261,6 +274,10 @@ impl Core {
     pub(crate) fn closed(self: &Rc<Self>, slot: Slot, code: domain::codes::CloseCode) {
         self.handle(Input::Closed(slot, code));
     }
+}
+
+fn codec_limits(limits: &application::limits::Limits) -> Limits {
+    Limits { message_bytes_max: limits.message_bytes_max, fragments_max: limits.fragments_max }
 }
 
 /// A connection in the worker's count and in its host's.

@@ -103,7 +103,7 @@ impl Session {
     fn decode(&mut self, input: &mut [u8]) {
         let mut used = 0;
         while used < input.len() && !self.closing {
-            match self.decoder.decode(&mut input[used..], &self.core.limits) {
+            match self.decoder.decode(&mut input[used..], &self.core.limits()) {
                 Ok(decoded) => {
                     used += decoded.used;
                     if let Some(event) = decoded.event {

@@ -75,7 +75,7 @@ impl Reader {
             if self.gate.paused.get() {
                 break;
             }
-            let decoded = self.decoder.decode(&mut input[used..], &self.core.limits);
+            let decoded = self.decoder.decode(&mut input[used..], &self.core.limits());
             let decoded = match decoded {
                 Ok(decoded) => decoded,
                 Err(error) => {

@@ -91,6 +91,11 @@ impl Sockets {
         }
     }
 
+    /// From now on this many bytes may wait for one connection; what waits already stays.
+    pub(crate) const fn set_queue_bytes_max(&mut self, queue_bytes_max: usize) {
+        self.queue_bytes_max = queue_bytes_max;
+    }
+
     pub(crate) fn insert(
         &mut self,
         slot: Slot,

@@ -75,6 +75,8 @@ impl Shard {
                 }
             }
             Control::Drain { until } => self.drain(*until, host),
+            // Cold calls hold what they began with; the next step reads the new rules.
+            Control::Adopt(services) => self.services = Arc::clone(&services.0),
         }
     }
 

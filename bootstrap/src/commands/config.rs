@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use crate::settings::{DEFAULTS, Loaded};
+use crate::settings::{DEFAULTS, Loaded, docs};
 
 /// `config check`: the settings are loaded, so they are right.
 ///
@@ -23,9 +23,21 @@ pub fn check(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
 /// The writer's.
 pub fn print(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     for (key, shown) in loaded.effective.iter() {
-        writeln!(out, "{key} = {} # {}", shown.value, shown.origin)?;
+        write!(out, "{key} = {} # {}", shown.value, shown.origin)?;
+        match &shown.overruled {
+            Some((value, origin)) => writeln!(out, "; wins over {value} from {origin}")?,
+            None => writeln!(out)?,
+        }
     }
     Ok(())
+}
+
+/// `config docs`: all settings as tables in Markdown.
+///
+/// # Errors
+/// The writer's.
+pub fn docs(out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(docs::markdown().as_bytes())
 }
 
 /// `config default`: the built-in values with what they mean.

@@ -1,9 +1,16 @@
 //! `roomkeeper version`.
+//!
+//! It tells what the binary is, and nothing about the machine it runs on.
 
 use std::io::{self, Write};
 
+use serde_json::json;
+
 /// The version of the binary.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The protocols that this server speaks, by the names of their sub-protocols.
+const PROTOCOLS: [&str; 1] = [gateway_axum::SUBPROTOCOL];
 
 /// Prints name and version.
 ///
@@ -11,4 +18,23 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The writer's.
 pub fn execute(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "roomkeeper {VERSION}")
+}
+
+/// Prints what the binary is as one JSON object: the commit is null where the build did not say.
+///
+/// # Errors
+/// The writer's.
+pub fn as_json(out: &mut dyn Write) -> io::Result<()> {
+    let features: &[&str] = if cfg!(feature = "sqlite") { &["sqlite"] } else { &[] };
+    let commit = option_env!("ROOMKEEPER_COMMIT").filter(|commit| !commit.is_empty());
+    let version = json!({
+        "name": "roomkeeper",
+        "version": VERSION,
+        "commit": commit,
+        "features": features,
+        "rustc": env!("ROOMKEEPER_RUSTC"),
+        "target": env!("ROOMKEEPER_TARGET"),
+        "protocols": PROTOCOLS,
+    });
+    writeln!(out, "{version}")
 }

@@ -22,6 +22,7 @@ use worker_tokio::SystemClock;
 use super::{ServeError, SharedArchive, part};
 use crate::descriptors::Descriptors;
 use crate::exit::Exit;
+use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
 use crate::settings::secrets::TokenSecret;
 use crate::settings::tokens::verifier_config;
 use crate::settings::{Profile, Settings, to_policies};
@@ -145,9 +146,6 @@ pub(super) fn n_workers(settings: &Settings) -> usize {
     }
 }
 
-/// All connections of a node together may have this much waiting, shared evenly by its workers.
-const OUTBOUND_TOTAL_BYTES_MAX: usize = 256 << 20;
-
 pub(super) fn worker(settings: &Settings, n_workers: usize) -> worker_tokio::Config {
     let server = &settings.server;
     worker_tokio::Config {
@@ -182,6 +180,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
     let timing = Timing {
         authentication_timeout: Duration::from_millis(auth.authentication_timeout_ms),
         heartbeat_interval: Duration::from_millis(settings.heartbeat.interval_ms),
+        heartbeat_timeout: Duration::from_millis(settings.heartbeat.silence_max_ms()),
         expiry_notice: Duration::from_millis(auth.expiry_notice_ms),
         expiry_leeway: Duration::from_millis(auth.leeway_ms),
     };

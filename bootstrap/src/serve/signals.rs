@@ -1,9 +1,13 @@
-//! The signals that end the server: the first lets it drain, the second ends it at once.
+//! The signals: the first to end lets the server drain, the second ends it at once, and SIGHUP has
+//! the settings read again.
+//!
+//! A SIGHUP that comes because the terminal was closed ends the server, as it ends others.
 
-use std::io;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::exit::Exit;
 
@@ -11,30 +15,49 @@ use crate::exit::Exit;
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    /// Whether standard input was a terminal at the start.
+    has_terminal: bool,
 }
 
 impl Signals {
     /// Catches them from now on. Must come before anybody can know that the server runs.
     pub(super) fn catch() -> io::Result<Self> {
-        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            has_terminal: io::stdin().is_terminal(),
+        })
     }
 
-    /// Says `stop` at the first and ends the process at the second.
-    pub(super) async fn watch(mut self, stop: watch::Sender<bool>) {
-        for first in [true, false] {
+    /// Says `stop` at the first that ends and ends the process at the second; says `reload` at
+    /// each SIGHUP.
+    pub(super) async fn watch(mut self, stop: watch::Sender<bool>, reload: Arc<Notify>) {
+        self.ending(&reload).await;
+        tracing::info!(
+            "stopping: connections are told when to come back; signal again to end at once"
+        );
+        let _ = stop.send(true);
+        self.ending(&reload).await;
+        tracing::warn!("ended at once");
+        std::process::exit(i32::from(Exit::Failure.number()));
+    }
+
+    /// Waits for a signal that ends.
+    async fn ending(&mut self, reload: &Notify) {
+        loop {
             tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
-            if first {
-                tracing::info!(
-                    "stopping: connections are told when to come back; signal again to end at once"
-                );
-                let _ = stop.send(true);
-            } else {
-                tracing::warn!("ended at once");
-                std::process::exit(i32::from(Exit::Failure.number()));
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    // A terminal that was closed is none any more.
+                    if self.has_terminal && !io::stdin().is_terminal() {
+                        self.has_terminal = false;
+                        return;
+                    }
+                    reload.notify_one();
+                }
             }
         }
     }

@@ -7,11 +7,14 @@ use secrecy::ExposeSecret;
 
 use super::effective::Effective;
 use super::error::Problem;
-use super::tree::{Profile, Settings};
+use super::tree::{AccessWord, Profile, Settings};
 use super::{secrets, tokens};
 
 /// The shortest key of the HTTP interface, in characters.
 pub const API_KEY_CHARS_MIN: usize = 32;
+
+/// What may wait for all connections of a node together, shared evenly by its workers.
+pub const OUTBOUND_TOTAL_BYTES_MAX: usize = 256 << 20;
 
 /// Everything that is wrong with these settings as a whole.
 #[must_use]
@@ -28,13 +31,15 @@ pub fn find(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     if settings.profile == Profile::Production {
         problems.extend(unsafe_tokens(settings, effective));
         problems.extend(unsafe_server(settings, effective));
+        problems.extend(open_to_nobody_in_particular(settings, effective));
     }
     problems
 }
 
 fn contradictions(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     let (limits, auth) = (&settings.limits, &settings.auth);
-    let mut problems = Vec::new();
+    let mut problems = silences(settings, effective);
+    problems.extend(queue_over_budget(settings, effective));
     let mut must_not_exceed = |smaller: &str, larger: &str, holds: bool| {
         if !holds {
             let reason = format!("must not be larger than {}", effective.mention(larger));
@@ -58,12 +63,62 @@ fn contradictions(settings: &Settings, effective: &Effective) -> Vec<Problem> {
             "limits.inbox_bytes_max",
             limits.message_bytes_max <= limits.inbox_bytes_max,
         );
+        must_not_exceed(
+            "api.publish_bytes_max",
+            "limits.outbound_queue_bytes_max",
+            settings.api.publish_bytes_max <= limits.outbound_queue_bytes_max,
+        );
     }
+    must_not_exceed(
+        "limits.metadata_bytes_max",
+        "limits.message_bytes_max",
+        limits.metadata_bytes_max <= limits.message_bytes_max,
+    );
     if auth.algorithms.is_empty() {
         let reason = "must name at least one of HS256, HS384, HS512";
         problems.push(effective.problem("auth.algorithms", reason));
     }
     problems
+}
+
+/// The shortest time that a client may be given to answer a ping, in milliseconds; an interval that
+/// is shorter than that gives itself.
+const ANSWER_MS_MIN: u64 = 1_000;
+
+fn silences(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    let (heartbeat, channels) = (&settings.heartbeat, &settings.channels);
+    let mut problems = Vec::new();
+    let mut must_leave_time = |key: &str, interval_key: &str, interval_ms: u64, silence_ms: u64| {
+        let answer_ms = interval_ms.min(ANSWER_MS_MIN);
+        if silence_ms < interval_ms.saturating_add(answer_ms) {
+            let other = effective.mention(interval_key);
+            let reason =
+                format!("must be {answer_ms} ms or more above {other}, so that a ping is answered");
+            problems.push(effective.problem(key, &reason));
+        }
+    };
+    must_leave_time(
+        "heartbeat.timeout_ms",
+        "heartbeat.interval_ms",
+        heartbeat.interval_ms,
+        heartbeat.silence_max_ms(),
+    );
+    must_leave_time(
+        "channels.connection_timeout_ms",
+        "channels.heartbeat_interval_ms",
+        channels.heartbeat_interval_ms,
+        channels.connection_timeout_ms,
+    );
+    problems
+}
+
+fn queue_over_budget(settings: &Settings, effective: &Effective) -> Option<Problem> {
+    let reason = format!(
+        "must not be larger than {OUTBOUND_TOTAL_BYTES_MAX}, what may wait for all connections \
+         together"
+    );
+    (settings.limits.outbound_queue_bytes_max > OUTBOUND_TOTAL_BYTES_MAX)
+        .then(|| effective.problem("limits.outbound_queue_bytes_max", &reason))
 }
 
 fn durable_without_disk(settings: &Settings, effective: &Effective) -> Vec<Problem> {
@@ -176,6 +231,29 @@ fn unsafe_server(settings: &Settings, effective: &Effective) -> Vec<Problem> {
                       loopback, or put a proxy that ends TLS in front and set \
                       server.behind_proxy = true";
         problems.push(effective.problem("server.listen", reason));
+    }
+    problems
+}
+
+/// Whoever finds the address could fill such a room, and nobody could be told from anybody else.
+fn open_to_nobody_in_particular(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    if !settings.auth.allow_anonymous {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    for (section, policies) in [("namespaces", &settings.namespaces), ("rooms", &settings.rooms)] {
+        for (name, policy) in policies {
+            if policy.publish != Some(AccessWord::Anyone) {
+                continue;
+            }
+            let path = [section.to_owned(), name.clone(), "publish".to_owned()];
+            let reason = format!(
+                "in production nobody may publish without a token: let authenticated users \
+                 publish, or change {}",
+                effective.mention("auth.allow_anonymous")
+            );
+            problems.push(effective.problem(&super::layer::written(&path), &reason));
+        }
     }
     problems
 }

@@ -20,6 +20,8 @@ pub struct Shown {
     pub value: String,
     /// Where it comes from.
     pub origin: Origin,
+    /// Another value that the operator gave in a weaker place, with that place.
+    pub overruled: Option<(String, Origin)>,
 }
 
 /// All settings that count, by key.
@@ -29,7 +31,14 @@ pub struct Effective(BTreeMap<String, Shown>);
 impl Effective {
     /// Notes a value; a later one replaces it.
     pub fn set(&mut self, key: String, typed: &Typed, secret: bool, origin: Origin) {
-        self.0.insert(key, Shown { value: shown(typed, secret), origin });
+        let value = shown(typed, secret);
+        let before = self.0.remove(&key);
+        let overruled = before.and_then(|before| match before.origin {
+            Origin::Default | Origin::Profile(_) => None,
+            _ if before.value == value => before.overruled,
+            weaker => Some((before.value, weaker)),
+        });
+        self.0.insert(key, Shown { value, origin, overruled });
     }
 
     /// All keys in order.

@@ -159,7 +159,7 @@ const WELL_KNOWN: [&str; 27] = [
 ];
 
 /// The secret that signs tokens, and how it came about.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum TokenSecret {
     /// It was configured.
     Configured(SecretString),

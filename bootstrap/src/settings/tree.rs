@@ -62,6 +62,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Signs of life.
     pub heartbeat: Heartbeat,
+    /// Signs of life on the endpoints of the channels.
+    pub channels: Channels,
     /// Tokens.
     pub auth: Auth,
     /// The HTTP interface for servers.
@@ -160,8 +162,33 @@ pub struct Limits {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
-    /// After this long with nothing sent the server pings.
+    /// After this long with nothing sent or nothing heard the server pings.
     pub interval_ms: u64,
+    /// After this long with nothing heard it closes; 0 means twice the interval.
+    pub timeout_ms: u64,
+}
+
+impl Heartbeat {
+    /// The silence after which a connection is closed, in milliseconds.
+    #[must_use]
+    pub const fn silence_max_ms(&self) -> u64 {
+        match self.timeout_ms {
+            0 => self.interval_ms.saturating_mul(2),
+            ms => ms,
+        }
+    }
+}
+
+/// Signs of life on the endpoints of the channels; nothing serves them yet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channels {
+    /// After this long with nothing heard the server pings.
+    pub heartbeat_interval_ms: u64,
+    /// How often the server looks for connections to close.
+    pub cleanup_interval_ms: u64,
+    /// After this long with nothing heard the server closes.
+    pub connection_timeout_ms: u64,
 }
 
 /// Tokens.
