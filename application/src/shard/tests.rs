@@ -131,6 +131,7 @@ impl Bench {
             broker: Arc::new(MockBroker::new()),
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
+            session_tickets: Arc::new(crate::ports::NoTickets),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };

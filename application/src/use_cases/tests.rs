@@ -32,7 +32,7 @@ use crate::ports::{
 use crate::published::Published;
 use crate::refusal::Refusal;
 use crate::services::{Ports, Rules, Services};
-use crate::use_cases::authenticate::{Authenticate, AuthenticateError};
+use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Credentials};
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
 use crate::use_cases::handle_message::HandleMessage;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom};
@@ -61,6 +61,7 @@ impl Mocks {
             broker: Arc::new(self.broker),
             presence: Arc::new(self.presence),
             token_verifier: Arc::new(self.verifier),
+            session_tickets: Arc::new(crate::ports::NoTickets),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };
@@ -173,8 +174,8 @@ fn refusing() -> Rules {
 // --- authenticate ---
 
 fn authenticate(mocks: Mocks, token: Option<&str>) -> Authenticate {
-    let token = token.map(str::to_owned);
-    Authenticate { services: mocks.services(), who: who(None), token }
+    let credentials = Credentials { session: None, token: token.map(str::to_owned) };
+    Authenticate { services: mocks.services(), who: who(None), credentials }
 }
 
 #[tokio::test]
@@ -207,7 +208,7 @@ async fn the_connection_over_the_users_limit_is_refused_and_counts_nothing() {
     let again = || Authenticate {
         services: Arc::clone(&services),
         who: who(None),
-        token: Some("t".to_owned()),
+        credentials: Credentials { session: None, token: Some("t".to_owned()) },
     };
     let first = again().execute().await.unwrap();
     assert_eq!(again().execute().await.unwrap_err(), AuthenticateError::ConnectionLimit);
@@ -325,6 +326,7 @@ fn joining(mocks: Mocks, since: Option<Position>, access: Access) -> JoinRoom {
         presence: false,
         mailbox: Arc::new(Mailbox::new(1, 10)),
         token: SubscriptionToken(1),
+        bytes_max: 1_000,
     }
 }
 
@@ -385,7 +387,7 @@ async fn recover(since: Position, pages: Vec<LogPage>) -> super::recover_room::R
     });
     let services = mocks.services();
     let policy = policy(Access::Anyone);
-    let call = RecoverRoom { services, room: room(), policy, since, own_hole: false };
+    let call = RecoverRoom { services, room: room(), policy, since, own_hole: false, bytes_max: 1_000 };
     call.execute().await.unwrap()
 }
 
