@@ -276,10 +276,7 @@ impl Shard {
                 self.finish_presence_update(slot, command, &room, result, host);
             }
             Outcome::Handled(result) => self.finish_handler(slot, command, result, host),
-            Outcome::Done
-            | Outcome::Filled(_)
-            | Outcome::Looked(_)
-            | Outcome::Resumed(_) => {}
+            Outcome::Done | Outcome::Filled(_) | Outcome::Looked(_) | Outcome::Resumed(_) => {}
             Outcome::Panicked => self.end(slot, CloseCode::InternalError, None, host),
         }
     }

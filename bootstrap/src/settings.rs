@@ -4,7 +4,7 @@
 //! is guessed, corrected or ignored. What loading needs from the process is an argument.
 //!
 //! Suggested reading order: [`tree`], [`schema`], [`layer`], [`error`], [`effective`], [`checks`],
-//! [`secrets`], [`tokens`], [`policies`].
+//! [`secrets`], [`tokens`], [`tickets`], [`policies`].
 
 pub mod checks;
 pub mod effective;
@@ -13,6 +13,7 @@ pub mod layer;
 pub mod policies;
 pub mod schema;
 pub mod secrets;
+pub mod tickets;
 pub mod tokens;
 pub mod tree;
 

@@ -23,6 +23,8 @@ mod no_descriptors;
 mod presence;
 mod publishing;
 mod recovery;
+mod resume;
+mod resume_storm;
 mod rust_storm;
 mod start;
 mod storm;

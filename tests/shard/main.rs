@@ -11,6 +11,7 @@
 )]
 
 mod host;
+mod resume;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;

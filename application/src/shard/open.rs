@@ -123,9 +123,10 @@ impl Shard {
     ) {
         let Some(who) = self.who(slot) else { return };
         let call = Authenticate { services: Arc::clone(&self.services), who, credentials };
-        let future = Box::pin(async move {
-            Outcome::Authenticated { result: call.execute().await, resume }
-        });
+        let future =
+            Box::pin(
+                async move { Outcome::Authenticated { result: call.execute().await, resume } },
+            );
         self.call(slot, command, None, future);
     }
 

@@ -201,7 +201,8 @@ impl Bench {
     }
 
     fn joined(top: Position, page: RecoveredPage) -> Outcome {
-        Outcome::Joined(Ok(Joined { top, page, recovered: false, latest: Vec::new() }))
+        let latest = Vec::new();
+        Outcome::Joined(Ok(Joined { top, page, recovered: false, latest, latest_later: false }))
     }
 
     /// A live member that stands at a position.

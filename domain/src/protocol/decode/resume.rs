@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::{flag_of, parse_room, position, string, text};
 use crate::position::Position;
 use crate::protocol::client_frame::{
-    Rejected, Resume, RESUME_ROOMS_MAX, SESSION_BYTES_MAX, TokenText,
+    RESUME_ROOMS_MAX, Rejected, Resume, SESSION_BYTES_MAX, TokenText,
 };
 use crate::protocol::envelope::{Envelope, Name, parse_integer};
 use crate::protocol::json::{self, Members, scan_value, skip_space};
