@@ -31,6 +31,9 @@ pub struct Limits {
     pub page_messages_max: u32,
     /// The most bytes of data in one page of recovery or history; at least one message comes.
     pub page_bytes_max: usize,
+    /// The most bytes of messages, as they are sent, in one `hello` that brings rooms back; the
+    /// rest comes in pages.
+    pub resume_bytes_max: usize,
     /// The most messages in one answer to `history`; a client that asks for more gets this many.
     pub history_messages_max: u32,
     /// The most bytes of presence data; above it `too_large`.
@@ -75,6 +78,7 @@ impl Default for Limits {
             held_bytes_max: 256 << 10,
             page_messages_max: 100,
             page_bytes_max: 512 << 10,
+            resume_bytes_max: 512 << 10,
             history_messages_max: 1_000,
             metadata_bytes_max: 4 << 10,
             presence_list_max: 1_000,

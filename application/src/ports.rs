@@ -9,6 +9,7 @@ pub mod broker;
 pub mod clock;
 pub mod outbox;
 pub mod presence;
+pub mod session_tickets;
 pub mod token_verifier;
 
 pub use archive::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead};
@@ -18,4 +19,5 @@ pub use broker::{
 pub use clock::{Clock, Entropy};
 pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
+pub use session_tickets::{NoTickets, SessionTickets, TicketError};
 pub use token_verifier::{TokenError, TokenVerifier};

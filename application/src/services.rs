@@ -13,7 +13,7 @@ use crate::extensions::handlers::HandlerRegistry;
 use crate::extensions::middleware::MiddlewareChain;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
-use crate::ports::{Broker, Clock, Entropy, Presence, TokenVerifier};
+use crate::ports::{Broker, Clock, Entropy, Presence, SessionTickets, TokenVerifier};
 
 /// The adapters a node runs on.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct Ports {
     pub presence: Arc<dyn Presence>,
     /// Tells who a token's bearer is.
     pub token_verifier: Arc<dyn TokenVerifier>,
+    /// Lets those who were here before come back without a token.
+    pub session_tickets: Arc<dyn SessionTickets>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws random bits.

@@ -10,8 +10,10 @@ mod fan_out;
 mod fill;
 mod join;
 mod open;
+mod pages;
 mod publish;
 mod receive;
+mod resume;
 mod rooms;
 mod table;
 mod tell;
@@ -24,8 +26,7 @@ use domain::codes::CloseCode;
 use domain::id::{ClientId, ConnectionId};
 use domain::time::{Monotonic, Now};
 
-pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome};
-use self::join::Parked;
+pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome, Resuming};
 pub use self::rooms::RoomKey;
 use self::rooms::Rooms;
 use self::table::Table;
@@ -100,8 +101,8 @@ pub struct Shard {
     /// Encoding happens here, so that a frame costs one allocation: its own.
     scratch: Vec<u8>,
     position_check_at: Monotonic,
-    /// Pages of slow clients, and when to look at them again.
-    parked: Vec<Parked>,
+    /// Connections whose pages wait until they have read more, and when to look at them again.
+    parked: Vec<Slot>,
     parked_until: Monotonic,
     draining: Option<Monotonic>,
     deliveries_per_step: usize,
@@ -222,6 +223,20 @@ impl Shard {
                 self.read_inbox(slot, host);
                 self.leave_if_idle(slot, host);
             }
+            CallTag::Resume { slot, command, rooms } => {
+                let Some(entry) = self.table.get_mut(slot) else {
+                    return self.undo_resume(rooms);
+                };
+                entry.calls = entry.calls.saturating_sub(1);
+                match completion.outcome {
+                    Outcome::Resumed(results) => {
+                        self.finish_resume(slot, command, rooms, results, host);
+                    }
+                    _ => self.end(slot, CloseCode::InternalError, None, host),
+                }
+                self.read_inbox(slot, host);
+                self.leave_if_idle(slot, host);
+            }
         }
     }
 
@@ -234,7 +249,9 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         match outcome {
-            Outcome::Authenticated(result) => self.finish_open(slot, command, result, host),
+            Outcome::Authenticated { result, resume } => {
+                self.finish_open(slot, command, result, resume, host);
+            }
             Outcome::Refreshed(result) => self.finish_refresh(slot, command, result, host),
             Outcome::Joined(result) => {
                 if let Some(tag) = room {
@@ -259,7 +276,7 @@ impl Shard {
                 self.finish_presence_update(slot, command, &room, result, host);
             }
             Outcome::Handled(result) => self.finish_handler(slot, command, result, host),
-            Outcome::Done | Outcome::Filled(_) | Outcome::Looked(_) => {}
+            Outcome::Done | Outcome::Filled(_) | Outcome::Looked(_) | Outcome::Resumed(_) => {}
             Outcome::Panicked => self.end(slot, CloseCode::InternalError, None, host),
         }
     }

@@ -12,6 +12,7 @@ pub mod list_presence;
 pub mod publish_message;
 pub mod read_history;
 pub mod recover_room;
+pub mod resume_rooms;
 pub mod update_presence;
 
 #[cfg(test)]

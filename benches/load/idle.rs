@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::Report;
 use crate::arguments::{Arguments, Length};
 use crate::pool::Pool;
+use crate::storm::prepare;
 use crate::usage::Process;
 
 const TURN_MAX: Duration = Duration::from_millis(100);
@@ -24,10 +25,14 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
         return Report { json: "{}".to_owned(), faults };
     };
     let process = Process(arguments.pid);
+    let mut target = arguments.target.clone();
+    if arguments.tickets {
+        target.back = Some(prepare(arguments, 0));
+    }
     let (memory_before, cpu_before) = (process.memory(), process.cpu());
     let start = Instant::now();
     let (connections, rooms) = (arguments.connections, arguments.rooms);
-    let mut pool = Pool::open(&arguments.target, arguments.addr, connections, rooms);
+    let mut pool = Pool::open(&target, arguments.addr, connections, rooms);
     let (open_seconds, cpu_opened) = (start.elapsed().as_secs_f64(), process.cpu());
     wait(&mut pool, arguments.settle);
     let (cpu_idle, pings) = (process.cpu(), pool.pings);

@@ -1,14 +1,32 @@
 //! The two servers that are measured, as what is said to them. The same messages go to both; only
 //! what is wrapped around them differs, which is part of what is compared.
 
+#[derive(Clone)]
 pub(crate) enum TargetKind {
     Roomkeeper,
     Floor,
 }
 
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) kind: TargetKind,
+    pub(crate) namespace: &'static str,
     pub(crate) token: Option<String>,
+    /// With it, connections come back instead of coming for the first time.
+    pub(crate) back: Option<Back>,
+}
+
+/// What it takes to come back.
+#[derive(Clone)]
+pub(crate) struct Back {
+    pub(crate) session: String,
+    /// Of each room.
+    pub(crate) epochs: Vec<String>,
+    /// Where everybody stands, in every room.
+    pub(crate) offset: u64,
+    /// How many rooms a connection is in.
+    pub(crate) each: usize,
+    pub(crate) rooms: usize,
 }
 
 /// What a text from the server means to a member, when it is no message.
@@ -31,26 +49,47 @@ impl Target {
     pub(crate) fn path(&self, room: usize) -> String {
         match (&self.kind, &self.token) {
             (TargetKind::Floor, _) => format!("/ws?room=r{room}"),
+            (TargetKind::Roomkeeper, _) if self.back.is_some() => "/ws/v2/connect".to_owned(),
             (TargetKind::Roomkeeper, None) => "/ws/v2/connect".to_owned(),
             (TargetKind::Roomkeeper, Some(token)) => format!("/ws/v2/connect?token={token}"),
         }
     }
 
     /// What is said once the socket is open; where it is nothing, the upgrade was the joining.
-    pub(crate) fn join(&self, room: usize) -> Option<String> {
-        match self.kind {
-            TargetKind::Floor => None,
-            TargetKind::Roomkeeper => {
-                Some(format!(r#"{{"type":"subscribe","id":1,"room":"public:r{room}"}}"#))
-            }
+    pub(crate) fn join(&self, member: usize, room: usize) -> Option<String> {
+        match (&self.kind, &self.back) {
+            (TargetKind::Floor, _) => None,
+            (TargetKind::Roomkeeper, None) => Some(self.subscribe(room)),
+            (TargetKind::Roomkeeper, Some(back)) => Some(self.connect(member, back)),
         }
+    }
+
+    pub(crate) fn subscribe(&self, room: usize) -> String {
+        format!(r#"{{"type":"subscribe","id":1,"room":"{}:r{room}"}}"#, self.namespace)
+    }
+
+    fn connect(&self, member: usize, back: &Back) -> String {
+        let entry = |room: usize| {
+            let (namespace, epoch, offset) = (self.namespace, &back.epochs[room], back.offset);
+            format!(r#"{{"room":"{namespace}:r{room}","epoch":"{epoch}","offset":{offset}}}"#)
+        };
+        let resume = back.rooms_of(member).map(entry).collect::<Vec<_>>().join(",");
+        let session = &back.session;
+        format!(r#"{{"type":"connect","id":1,"session":"{session}","resume":[{resume}]}}"#)
+    }
+
+    /// A publish whose `ack` is waited for.
+    pub(crate) fn publish_with_id(&self, room: usize, data: &str) -> String {
+        let room = format!("{}:r{room}", self.namespace);
+        format!(r#"{{"type":"publish","id":2,"room":"{room}","data":"{data}","echo":false}}"#)
     }
 
     pub(crate) fn publish(&self, room: usize, data: &str) -> String {
         match self.kind {
             TargetKind::Floor => data.to_owned(),
             TargetKind::Roomkeeper => {
-                format!(r#"{{"type":"publish","room":"public:r{room}","data":"{data}"}}"#)
+                let namespace = self.namespace;
+                format!(r#"{{"type":"publish","room":"{namespace}:r{room}","data":"{data}"}}"#)
             }
         }
     }
@@ -60,6 +99,7 @@ impl Target {
         match self.kind {
             TargetKind::Floor => Notice::Other,
             TargetKind::Roomkeeper if is("subscribed") => Notice::Joined,
+            TargetKind::Roomkeeper if self.back.is_some() && is("hello") => Notice::Joined,
             TargetKind::Roomkeeper if is("ping") => Notice::Ping,
             TargetKind::Roomkeeper if is("error") || is("unsubscribed") => Notice::Refused,
             TargetKind::Roomkeeper => Notice::Other,

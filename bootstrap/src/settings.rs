@@ -4,7 +4,8 @@
 //! is guessed, corrected or ignored. What loading needs from the process is an argument.
 //!
 //! Suggested reading order: [`tree`], [`schema`], [`layer`], [`documented`], [`error`],
-//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`policies`], [`reload`], [`docs`].
+//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`tickets`], [`policies`], [`reload`],
+//! [`docs`].
 
 pub mod checks;
 pub mod docs;
@@ -16,6 +17,7 @@ pub mod policies;
 pub mod reload;
 pub mod schema;
 pub mod secrets;
+pub mod tickets;
 pub mod tokens;
 pub mod tree;
 

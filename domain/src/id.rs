@@ -117,6 +117,11 @@ text_id! {
     Role, max 64, alphabet printable
 }
 
+text_id! {
+    /// The name of one token, its `jti`.
+    TokenId, max 256, alphabet printable
+}
+
 /// One connection, unique among all nodes with overwhelming likelihood (64 random bits). It is
 /// public: knowing it grants nothing.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::id::{Role, UserId};
+use crate::id::{Role, TokenId, UserId};
 use crate::policy::{Access, NamespacePolicy};
 use crate::room::RoomId;
 use crate::time::Wall;
@@ -40,12 +40,14 @@ impl Action {
         }
     }
 
+    /// Every action, in a fixed order.
+    pub const ALL: [Self; 5] =
+        [Self::Subscribe, Self::Publish, Self::Presence, Self::History, Self::Moderate];
+
     /// Reads the word in a token's `allow`.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Subscribe, Self::Publish, Self::Presence, Self::History, Self::Moderate]
-            .into_iter()
-            .find(|action| action.word() == word)
+        Self::ALL.into_iter().find(|action| action.word() == word)
     }
 
     const fn bit(self) -> u8 {
@@ -81,6 +83,12 @@ impl RoomPattern {
         Ok(Self { text: Arc::from(body), prefix })
     }
 
+    /// The text it was read from.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!("{}{}", self.text, if self.prefix { "*" } else { "" })
+    }
+
     /// Whether the room is meant.
     #[must_use]
     pub fn matches(&self, room: &RoomId) -> bool {
@@ -106,9 +114,29 @@ impl Grant {
         Self { pattern, allowed: actions.iter().fold(0, |bits, action| bits | action.bit()) }
     }
 
+    /// In which rooms.
+    #[must_use]
+    pub const fn pattern(&self) -> &RoomPattern {
+        &self.pattern
+    }
+
+    /// What it allows there.
+    pub fn actions(&self) -> impl Iterator<Item = Action> + '_ {
+        Action::ALL.into_iter().filter(|action| self.allowed & action.bit() != 0)
+    }
+
     fn allows(&self, room: &RoomId, action: Action) -> bool {
         self.allowed & action.bit() != 0 && self.pattern.matches(room)
     }
+}
+
+/// Which token a principal's rights come from, so that they can be taken back.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Credential {
+    /// The token's name (`jti`); none when it has none.
+    pub id: Option<TokenId>,
+    /// When the token was issued (`iat`); none when it does not say.
+    pub issued_at: Option<Wall>,
 }
 
 /// Who a connection is: a user that a token names, or nobody in particular.
@@ -124,6 +152,8 @@ pub struct Principal {
     pub grants: Vec<Grant>,
     /// When the token ends; none for an anonymous connection.
     pub expires_at: Option<Wall>,
+    /// The token that all of this comes from; a ticket keeps that of the token it was made for.
+    pub credential: Credential,
 }
 
 impl Principal {

@@ -16,12 +16,12 @@ pub mod encode;
 pub mod json;
 pub mod server_event;
 
-pub use client_frame::{ClientFrame, Rejected, TokenText, encode_client};
+pub use client_frame::{ClientFrame, Rejected, Resume, TokenText, encode_client};
 pub use decode::{Frames, decode};
 pub use encode::{encode_message, push_json_string};
 pub use json::compact_lines;
 pub use server_event::{ServerEvent, decode_server};
-pub use server_frame::ServerFrame;
+pub use server_frame::{ResumeOutcome, Resumed, ServerFrame};
 
 /// The version that `hello.accepted_version` names.
 pub const VERSION: u64 = 2;

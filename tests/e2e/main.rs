@@ -25,6 +25,8 @@ mod presence;
 mod publishing;
 mod recovery;
 mod reload;
+mod resume;
+mod resume_storm;
 mod rust_storm;
 mod service_manager;
 mod start;

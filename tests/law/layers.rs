@@ -49,6 +49,7 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
         &["axum", "http", "http-body-util", "hyper", "hyper-util", "sha2", "socket2", "tower"],
     ),
     ("store_sqlite", &["sqlx"]),
+    ("tickets_hmac", &["aws-lc-rs", "base64"]),
     ("websocket_codec", &["base64", "sha1", "simdutf8"]),
     ("worker_tokio", &["libc", "rustix", "socket2"]),
 ];

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use application::mailbox::Post;
 use application::node::Node;
@@ -26,7 +27,12 @@ use domain::policy::{Access, NamespacePolicy, Policies};
 use domain::principal::Principal;
 use domain::retention::Retention;
 use domain::time::{Monotonic, Now, Wall};
+use secrecy::SecretString;
 use serde_json::Value;
+use tickets_hmac::HmacTickets;
+
+/// How long a ticket counts at most.
+pub(crate) const TICKET_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Time that only a test moves.
 #[derive(Debug, Default)]
@@ -48,12 +54,15 @@ impl Entropy for Counting {
     }
 }
 
-/// A token is the name of its user; `bad` is none. `until:MS:NAME` ends at that time.
-struct NamedTokens;
+/// A token is the name of its user; `bad` is none. `until:MS:NAME` ends at that time. It counts how
+/// often it is asked.
+#[derive(Default)]
+struct NamedTokens(Arc<AtomicU64>);
 
 #[async_trait]
 impl TokenVerifier for NamedTokens {
     async fn verify(&self, token: &str, _: Wall) -> Result<Principal, TokenError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
         let (expires_at, name) = match token.strip_prefix("until:") {
             Some(rest) => {
                 let (ms, name) = rest.split_once(':').ok_or(TokenError::Malformed)?;
@@ -134,6 +143,8 @@ fn read_frames(bytes: &[u8], frames: &mut Vec<Value>) {
 pub(crate) struct Host {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) broker: Arc<MemoryBroker>,
+    /// How many tokens were verified.
+    pub(crate) verified: Arc<AtomicU64>,
     pub(crate) node: Node,
     pub(crate) shard: Shard,
     lines: Lines,
@@ -173,17 +184,22 @@ impl Host {
         let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU64::new(0)));
         let broker =
             MemoryBroker::build(broker_memory::Config::default(), Arc::clone(&entropy), None);
+        let verified = Arc::new(AtomicU64::new(0));
+        let secret = SecretString::from("a secret of thirty-two bytes or more");
+        let tickets = HmacTickets::build(&[secret], TICKET_LIFETIME).expect("a good secret");
         let ports = Ports {
             broker: Arc::clone(&broker) as _,
             presence: Arc::clone(&broker) as _,
-            token_verifier: Arc::new(NamedTokens),
+            token_verifier: Arc::new(NamedTokens(Arc::clone(&verified))),
+            session_tickets: Arc::new(tickets),
             clock: Arc::clone(&clock) as _,
             entropy,
         };
         let node = Node::build(ports, rules, 1);
         let shard = Node::shard(&node.services(), &node.mailboxes()[0]);
         let (lines, post) = (Lines::default(), Post::default());
-        Self { clock, broker, node, shard, lines, post, hold_calls: false, held: Vec::new() }
+        let held = Vec::new();
+        Self { clock, broker, verified, node, shard, lines, post, hold_calls: false, held }
     }
 
     pub(crate) fn connect(&mut self, token: Option<&str>) -> Slot {

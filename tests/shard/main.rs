@@ -12,6 +12,7 @@
 
 mod adopt;
 mod host;
+mod resume;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;

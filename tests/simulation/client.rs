@@ -11,7 +11,7 @@ use bytes::Bytes;
 use domain::delivery::Class;
 use domain::id::{ConnectionId, Epoch, MessageId, MessageKey};
 use domain::position::{Offset, Position};
-use domain::protocol::{ClientFrame, TokenText, encode_client};
+use domain::protocol::{ClientFrame, Resume, TokenText, encode_client};
 use domain::room::RoomId;
 
 use crate::checker::{Stage, View};
@@ -42,6 +42,7 @@ pub(crate) struct Scene<'a> {
 /// What a command was for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Asked {
+    Connect,
     Subscribe(usize),
     Unsubscribe(usize),
     Publish(usize),
@@ -78,6 +79,8 @@ pub(crate) struct Client {
     pub(crate) user: Option<String>,
     pub(crate) link: Option<usize>,
     pub(crate) greeted: bool,
+    /// The ticket of the last `hello`.
+    pub(crate) session: Option<String>,
     pub(crate) buffer: Vec<u8>,
     pub(crate) views: Vec<View>,
     retry_ms: Vec<u64>,
@@ -107,6 +110,7 @@ impl Client {
             user,
             link: None,
             greeted: false,
+            session: None,
             buffer: Vec::new(),
             retry_ms: vec![0; views.len()],
             views,
@@ -171,6 +175,29 @@ impl Client {
                 self.publish(sent, scene);
             }
         }
+    }
+
+    /// Whether there are rooms to come back to.
+    pub(crate) fn may_resume(&self) -> bool {
+        self.views.iter().any(|view| view.wanted && view.at.is_some())
+    }
+
+    /// Says where it was, and who it is if no token came with the upgrade.
+    pub(crate) fn resume(&mut self, with_ticket: bool, scene: &mut Scene<'_>) {
+        let mut resume = Vec::new();
+        for view in &mut self.views {
+            let Some((epoch, offset)) = view.at.filter(|_| view.wanted) else { continue };
+            let Ok(offset) = Offset::parse(offset) else { continue };
+            view.stage = Stage::Joining { named: true, gap: false };
+            view.present.followed = view.listed && scene.rng.percent(70);
+            let (room, presence) = (view.room.clone(), view.present.followed);
+            resume.push(Resume { room, since: Position { epoch, offset }, presence });
+        }
+        let text = |text: String| TokenText::new(Cow::Owned(text));
+        let session = self.session.clone().filter(|_| with_ticket).map(text);
+        let token = self.token(scene.now_ms).filter(|_| with_ticket).map(text);
+        let frame = ClientFrame::Connect { id: self.next_id(), token, session, resume };
+        self.send(Asked::Connect, &frame, scene);
     }
 
     fn subscribe(&mut self, view: usize, scene: &mut Scene<'_>) {

@@ -52,6 +52,10 @@ table! {
     Effect {
         Recovered = "recovered without a gap",
         PageRead = "a further page of recovery",
+        Resumed = "a room comes back with hello",
+        ResumedInPart = "a room comes back with hello and pages",
+        TicketOpened = "a ticket is taken for a token",
+        TicketRefused = "a ticket does not count, its token does",
         GapRetention = "gap: retention",
         GapEpoch = "gap: epoch_changed",
         GapOverflow = "gap: overflow",

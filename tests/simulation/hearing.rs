@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use domain::codes::ErrorCode;
 use domain::protocol::server_event::{
-    Ack, ErrorEvent, HistoryPage, LogEntry, Message, PresenceEvent, PresenceState, ServerEvent,
+    Ack, ErrorEvent, EventResumed, Gap, Hello, HistoryPage, LogEntry, Message, PresenceEvent,
+    PresenceState, ServerEvent, Subscribed,
 };
 use domain::protocol::{ClientFrame, decode_server};
 use domain::room::RoomId;
@@ -50,14 +51,7 @@ impl Client {
 
     fn on_event(&mut self, event: &ServerEvent<'_>, scene: &mut Scene<'_>) -> Checked {
         match event {
-            ServerEvent::Hello(hello) => {
-                let user = hello.user_id.as_deref();
-                if self.greeted || user != self.user.as_deref() {
-                    return Err(unexpected("a second hello, or for somebody else"));
-                }
-                self.greeted = true;
-                self.reconcile(scene);
-            }
+            ServerEvent::Hello(hello) => self.on_hello(hello, scene)?,
             ServerEvent::Ping(_) => {
                 let pong = domain::protocol::encode_client(&ClientFrame::Pong);
                 scene.wishes.push(Wish::Send(pong));
@@ -84,6 +78,79 @@ impl Client {
             ServerEvent::PresenceEvent(event) => self.on_presence(event, scene)?,
             ServerEvent::Other { kind, .. } => return Err(unexpected(format!("a {kind}"))),
             _ => self.on_room_event(event, scene)?,
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, hello: &Hello<'_>, scene: &mut Scene<'_>) -> Checked {
+        let connects = self.asked.values().any(|asked| *asked == Asked::Connect);
+        if connects && hello.id.is_none() {
+            // The server's own greeting; the answer to `connect` is on its way.
+            return Ok(());
+        }
+        if connects {
+            self.expect(hello.id, Asked::Connect)?;
+        }
+        let user = hello.user_id.as_deref();
+        if self.greeted || user != self.user.as_deref() {
+            return Err(unexpected("a second hello, or for somebody else"));
+        }
+        self.greeted = true;
+        self.session = hello.session.as_deref().map(str::to_owned);
+        let named = self.views.iter().filter(|v| matches!(v.stage, Stage::Joining { .. })).count();
+        if hello.resumed.len() != named {
+            return Err(unexpected(format!("{named} rooms were named: {:?}", hello.resumed)));
+        }
+        for resumed in &hello.resumed {
+            self.on_resumed(resumed, scene)?;
+        }
+        self.reconcile(scene);
+        Ok(())
+    }
+
+    fn on_resumed(&mut self, resumed: &EventResumed<'_>, scene: &mut Scene<'_>) -> Checked {
+        let back = match resumed {
+            EventResumed::Back(back) => back,
+            EventResumed::Refused(refused) => {
+                if refused.error.code != ErrorCode::Unavailable.number() {
+                    return Err(unexpected(format!("{refused:?}")));
+                }
+                let view = self.view(&refused.room)?;
+                let wait_ms = refused.error.retry_after_ms.unwrap_or(0);
+                self.retry(Asked::Subscribe(view), wait_ms, scene);
+                return Ok(());
+            }
+        };
+        let index = self.view(&back.room)?;
+        let wall = scene.core.wall();
+        let Some(truth) = scene.core.rooms.get(&back.room) else { return Ok(()) };
+        let view = &mut self.views[index];
+        if let Some(gap) = &back.gap {
+            let gap = Gap {
+                room: back.room.clone(),
+                epoch: back.epoch,
+                from: gap.from,
+                to: gap.to,
+                reason: gap.reason.clone(),
+                timestamp: "".into(),
+            };
+            view.on_gap(&gap, truth)?;
+        }
+        let told = Subscribed {
+            id: None,
+            room: back.room.clone(),
+            epoch: back.epoch,
+            offset: back.offset,
+            recovered: back.recovered,
+            messages: back.messages.clone(),
+            more: back.more,
+            timestamp: "".into(),
+        };
+        view.on_subscribed(&told, truth, wall)?;
+        let effect = if back.more { Effect::ResumedInPart } else { Effect::Resumed };
+        scene.core.counts.effect(effect);
+        if view.present.followed {
+            self.ask_presence(index, scene);
         }
         Ok(())
     }

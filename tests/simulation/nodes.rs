@@ -23,7 +23,7 @@ use crate::broker::SimBroker;
 use crate::faults::Effect;
 use crate::hearing::effect_of;
 use crate::links::{SimOutbox, Wires};
-use crate::ports::{Shared, SimClock, SimEntropy, SimPresence, SimVerifier};
+use crate::ports::{Shared, SimClock, SimEntropy, SimPresence, SimTickets, SimVerifier};
 use crate::rng::Rng;
 use crate::world::{Event, World};
 
@@ -97,6 +97,7 @@ impl SimNode {
             broker: Arc::new(SimBroker(core.clone())),
             presence: Arc::new(SimPresence { core: core.clone(), node: number }),
             token_verifier: Arc::new(SimVerifier(core.clone())),
+            session_tickets: Arc::new(SimTickets::new(core.clone())),
             clock: Arc::new(SimClock(core.clone())),
             entropy: Arc::new(SimEntropy(core.clone())),
         };

@@ -10,7 +10,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use application::mailbox::Mail;
-use application::ports::{Clock, Entropy, Presence, PresenceError, TokenError, TokenVerifier};
+use application::ports::{
+    Clock, Entropy, Presence, PresenceError, SessionTickets, TicketError, TokenError, TokenVerifier,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::id::{ConnectionId, UserId};
@@ -18,10 +20,12 @@ use domain::presence::{PresenceEvent, PresenceKey, PresenceList, RoomPresence};
 use domain::principal::Principal;
 use domain::room::RoomId;
 use domain::time::{Monotonic, Now, Wall};
+use secrecy::SecretString;
+use tickets_hmac::HmacTickets;
 
 use crate::broker::SimRoom;
 use crate::checker::Violation;
-use crate::faults::{Counts, Fault};
+use crate::faults::{Counts, Effect, Fault};
 use crate::rng::Rng;
 
 pub(crate) const WALL_START_MS: i64 = 1_763_717_880_000;
@@ -224,6 +228,33 @@ impl TokenVerifier for SimVerifier {
             return Err(TokenError::Expired);
         }
         Ok(Principal { user: Some(user), expires_at: Some(ends), ..Principal::default() })
+    }
+}
+
+/// Real tickets, and a count of what became of them.
+pub(crate) struct SimTickets {
+    core: Shared,
+    tickets: HmacTickets,
+}
+
+impl SimTickets {
+    pub(crate) fn new(core: Shared) -> Self {
+        let secret = SecretString::from("the one secret of all simulated nodes");
+        let tickets = HmacTickets::build(&[secret], Duration::from_secs(30));
+        Self { core, tickets: tickets.expect("a good secret") }
+    }
+}
+
+impl SessionTickets for SimTickets {
+    fn seal(&self, principal: &Principal, now: Wall) -> Option<String> {
+        self.tickets.seal(principal, now)
+    }
+
+    fn open(&self, ticket: &str, now: Wall) -> Result<Principal, TicketError> {
+        let opened = self.tickets.open(ticket, now);
+        let effect = if opened.is_ok() { Effect::TicketOpened } else { Effect::TicketRefused };
+        self.core.lock().counts.effect(effect);
+        opened
     }
 }
 

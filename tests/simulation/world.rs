@@ -422,12 +422,22 @@ impl World {
         self.links.push(Link::new(client, node, shard, slot, connection));
         sim.by_slot.insert(slot, link);
         let label = ClientId::parse(&format!("client-{client}")).expect("a good label");
-        let token = self.clients[client].token(self.now_ms);
+        let resumes = self.clients[client].may_resume() && self.rng.percent(50);
+        let has_ticket = self.clients[client].session.is_some();
+        let with_ticket = resumes && has_ticket && self.rng.percent(60);
+        let token = self.clients[client].token(self.now_ms).filter(|_| !with_ticket);
         let conflicting_tokens = false;
         let opening = Opening { connection, client: label, token, conflicting_tokens };
         self.clients[client].link = Some(link);
         self.clients[client].heard_ms = self.now_ms;
         self.input(node, shard, Input::Opened(slot, opening));
+        if resumes {
+            let said = self.scene(client, |client, scene| {
+                client.resume(with_ticket, scene);
+                Ok(())
+            });
+            debug_assert!(said.is_ok(), "nothing was heard");
+        }
     }
 
     /// A client that hears nothing for long takes its connection for dead.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::ports::token_verifier::TokenError;
-use domain::id::{Role, UserId};
+use domain::id::{Role, TokenId, UserId};
 use domain::presence::PresenceKey;
-use domain::principal::{Action, Grant, Principal, RoomPattern};
+use domain::principal::{Action, Credential, Grant, Principal, RoomPattern};
 use domain::time::Wall;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -43,6 +43,7 @@ pub(crate) struct Claims {
     audience_seen: bool,
     expires_at: Option<Wall>,
     not_before: Option<Wall>,
+    credential: Credential,
 }
 
 impl Claims {
@@ -82,6 +83,7 @@ impl Claims {
             roles: self.roles,
             grants: self.grants,
             expires_at: Some(expires_at),
+            credential: self.credential,
         })
     }
 }
@@ -116,8 +118,10 @@ impl<'de> Visitor<'de> for ClaimsSeed<'_> {
                 "sub" => claims.subject = Some(blame.value("sub", map, Text(subject))?),
                 "exp" => claims.expires_at = Some(blame.value("exp", map, Instant)?),
                 "nbf" => claims.not_before = Some(blame.value("nbf", map, Instant)?),
-                "iat" => {
-                    blame.value("iat", map, Instant)?;
+                "iat" => claims.credential.issued_at = Some(blame.value("iat", map, Instant)?),
+                "jti" => {
+                    let id = Text(|id: &str| TokenId::parse(id).ok());
+                    claims.credential.id = Some(blame.value("jti", map, id)?);
                 }
                 "iss" => {
                     blame.value("iss", map, Text(|issuer: &str| expected.fits_issuer(issuer)))?;

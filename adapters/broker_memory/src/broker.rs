@@ -17,6 +17,7 @@ use domain::policy::NamespacePolicy;
 use domain::room::RoomId;
 
 use crate::budget::Budget;
+use crate::durable::Open;
 use crate::queue::Queue;
 use crate::room::Room;
 use crate::stripe::Stripe;
@@ -187,7 +188,7 @@ impl Broker for MemoryBroker {
                     stripe.touch(room);
                     stripe.rooms.get_mut(room).and_then(join)
                 };
-                self.with_open(archive, room, policy, step).await?
+                self.with_open(archive, room, policy, Open::Recent, step).await?
             }
             None => self.with_room(room, policy, join).flatten(),
         };

@@ -21,6 +21,7 @@ use domain::time::Wall;
 
 use crate::broker::MemoryBroker;
 use crate::dedup::Place;
+use crate::durable::Open;
 use crate::queue::{AWAY, Answer, Next, Waiting};
 use crate::room::{Head, positioned};
 use crate::stripe::{Stripe, dedup_key, receipt};
@@ -155,7 +156,7 @@ impl MemoryBroker {
                 room.kept_at = Some(at);
             }
         };
-        self.with_open(archive, id, policy, in_use).await.is_ok()
+        self.with_open(archive, id, policy, Open::Head, in_use).await.is_ok()
     }
 
     /// Answers what is remembered and joins what came twice in the batch.

@@ -1,7 +1,9 @@
-//! Rooms whose log is in the archive: opening them and reading beyond the ring.
+//! Rooms whose log is in the archive: opening them, once for everybody, and reading beyond what is
+//! in memory.
 //!
 //! A room's epoch and last offset come from the archive and must never be guessed here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use application::ports::{
@@ -17,69 +19,138 @@ use domain::room::RoomId;
 use crate::broker::{MemoryBroker, RETRY_AFTER};
 use crate::log::{PAGE_MESSAGES_MAX, PageBuilder, readable};
 use crate::queue::AWAY;
-use crate::room::{Archived, Head};
+use crate::room::{Archived, Head, Room};
 use crate::stripe::Stripe;
+
+/// What has to be known of a room before a step.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Open {
+    /// Where its log stands and begins.
+    Head,
+    /// That, and the end of the stored log is in memory: for those who read.
+    Recent,
+}
+
+/// What the archive answered.
+struct Found {
+    head: RoomHead,
+    /// The oldest stored offset.
+    first: Offset,
+    /// The end of the stored log, oldest first; only if it was asked for.
+    recent: Vec<Arc<Published>>,
+}
+
+/// What is known of a room that is not open enough.
+#[derive(Clone, Copy)]
+struct Known {
+    generation: u64,
+    head: Option<RoomHead>,
+    /// The oldest offset in memory.
+    first_here: Option<Offset>,
+    is_loaded: bool,
+}
 
 impl MemoryBroker {
     /// How often opening begins again because a sweep forgot the room meanwhile.
     const OPEN_TRIES_MAX: usize = 8;
+    /// How much of a stored log is brought into memory when its room is opened: what most who come
+    /// back have missed. Whatever lies before it is read from the archive each time.
+    const RECENT_MESSAGES_MAX: u32 = PAGE_MESSAGES_MAX;
+    const RECENT_BYTES_MAX: usize = 4 << 20;
 
-    /// Runs one step on the stripe of a durable room, once the room's head and its oldest stored
-    /// offset are known.
+    /// Runs one step on the stripe of a durable room, once enough of the room is known. However
+    /// many want that at the same time, the archive is asked once.
     pub(crate) async fn with_open<T>(
         &self,
         archive: &Arc<dyn Archive>,
         id: &RoomId,
         policy: &NamespacePolicy,
+        open: Open,
         step: impl FnOnce(&mut Stripe) -> T,
     ) -> Result<T, BrokerError> {
-        let mut found = None;
+        const AWAY: BrokerError = BrokerError::Unavailable { retry_after: RETRY_AFTER };
         for _ in 0..Self::OPEN_TRIES_MAX {
-            let (generation, known) = {
+            let gate = {
                 let mut stripe = self.stripe(id);
-                let room = stripe
-                    .room(id, &self.budget)
-                    .ok_or(BrokerError::Unavailable { retry_after: RETRY_AFTER })?;
+                let room = stripe.room(id, &self.budget).ok_or(AWAY)?;
                 room.retention = policy.retention;
                 let archived = room.archived.get_or_insert_with(Archived::default);
-                // An answer for a room that was forgotten meanwhile may be older than what others
-                // have published since, so it counts only for the room it was asked for.
-                if let Some((generation, head, first)) = found.take()
-                    && generation == room.generation
-                {
-                    archived.first.get_or_insert(first);
-                    if room.head.known().is_none() {
-                        room.head = Head::Sure(head);
-                    }
-                }
-                if archived.first.is_some() && room.head.known().is_some() {
+                let gate = Arc::clone(&archived.gate);
+                if is_open(room, open) {
                     return Ok(step(&mut stripe));
                 }
-                (room.generation, room.head.known())
+                gate
             };
-            let (head, first) =
-                self.ask_archive(archive, id, known).await.map_err(|error| away(&error))?;
-            found = Some((generation, head, first));
+            let turn = gate.enter().await.ok_or(AWAY)?;
+            // Whoever had the turn before may have found it out.
+            let Some(known) = self.look_at(id, open) else { continue };
+            match self.ask_archive(archive, id, policy, open, known).await {
+                Ok(found) => self.note(id, known.generation, open, &found),
+                Err(error) => {
+                    turn.fail();
+                    return Err(away(&error));
+                }
+            }
         }
-        Err(BrokerError::Unavailable { retry_after: RETRY_AFTER })
+        Err(AWAY)
+    }
+
+    /// What is known of a room that is not open enough; none if it is, or is gone.
+    fn look_at(&self, id: &RoomId, open: Open) -> Option<Known> {
+        let stripe = self.stripe(id);
+        let room = stripe.rooms.get(id).filter(|room| !is_open(room, open))?;
+        let (generation, head) = (room.generation, room.head.known());
+        let is_loaded = room.archived.as_ref().is_some_and(|archived| archived.is_loaded);
+        Some(Known { generation, head, first_here: room.first_here(), is_loaded })
     }
 
     async fn ask_archive(
         &self,
         archive: &Arc<dyn Archive>,
         id: &RoomId,
-        known: Option<RoomHead>,
-    ) -> Result<(RoomHead, Offset), ArchiveError> {
-        let head = match known {
+        policy: &NamespacePolicy,
+        open: Open,
+        known: Known,
+    ) -> Result<Found, ArchiveError> {
+        let head = match known.head {
             Some(head) => head,
             None => archive.open_room(id, self.fresh_epoch()).await?,
         };
         let after_last = head.last.next().unwrap_or(Offset::MAX);
         if head.last == Offset::ZERO {
-            return Ok((head, after_last));
+            return Ok(Found { head, first: after_last, recent: Vec::new() });
+        }
+        let n_recent = policy.retention.messages_max.min(Self::RECENT_MESSAGES_MAX);
+        let wants = open == Open::Recent && !known.is_loaded && n_recent > 0;
+        if wants && !self.budget.is_nearly_exceeded() {
+            let end = known.first_here.map_or(head.last, Offset::previous);
+            let after = head.last.get().saturating_sub(u64::from(n_recent));
+            if let Ok(after) = Offset::parse(after)
+                && after < end
+            {
+                return read_recent(archive, id, head, after, end).await;
+            }
         }
         let page = archive.read(id, head.epoch, head.last, 1, 0).await?;
-        Ok((head, page.first.min(after_last)))
+        Ok(Found { head, first: page.first.min(after_last), recent: Vec::new() })
+    }
+
+    /// Takes in what the archive answered, unless the room was forgotten meanwhile: the answer may
+    /// then be older than what others have published since.
+    fn note(&self, id: &RoomId, generation: u64, open: Open, found: &Found) {
+        let mut stripe = self.stripe(id);
+        let Some(room) = stripe.rooms.get_mut(id).filter(|room| room.generation == generation)
+        else {
+            return;
+        };
+        if room.head.known().is_none() {
+            room.head = Head::Sure(found.head);
+        }
+        if let Some(archived) = &mut room.archived {
+            archived.first.get_or_insert(found.first);
+            archived.is_loaded |= open == Open::Recent;
+        }
+        room.load(found.head.epoch, &found.recent, &self.budget);
     }
 
     /// Publishes what takes no offset in a durable room: it needs the room's epoch only.
@@ -94,7 +165,7 @@ impl MemoryBroker {
         let step = |stripe: &mut Stripe| {
             stripe.publish(publish, policy.retention, &self.budget, || self.fresh_epoch())
         };
-        let published = self.with_open(archive, &id, policy, step).await;
+        let published = self.with_open(archive, &id, policy, Open::Head, step).await;
         published.unwrap_or(Err(AWAY))
     }
 
@@ -112,7 +183,7 @@ impl MemoryBroker {
             let head = room.head.known()?;
             Some((head, room.read(head, read, &self.budget)))
         };
-        let ring = self.with_open(archive, id, policy, step).await?;
+        let ring = self.with_open(archive, id, policy, Open::Recent, step).await?;
         let Some((head, page)) = ring else {
             return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
         };
@@ -121,6 +192,42 @@ impl MemoryBroker {
             None => read_archive(archive, id, head, read).await.map_err(|error| away(&error)),
         }
     }
+}
+
+fn is_open(room: &Room, open: Open) -> bool {
+    let archived = room.archived.as_ref();
+    let is_known = room.head.known().is_some() && archived.is_some_and(|a| a.first.is_some());
+    is_known && (open == Open::Head || archived.is_some_and(|archived| archived.is_loaded))
+}
+
+/// The messages behind `after` up to `end`, or as many of the last of them as memory is set aside
+/// for.
+async fn read_recent(
+    archive: &Arc<dyn Archive>,
+    id: &RoomId,
+    head: RoomHead,
+    mut after: Offset,
+    end: Offset,
+) -> Result<Found, ArchiveError> {
+    const BYTES_MAX: usize = MemoryBroker::RECENT_BYTES_MAX;
+    let (mut recent, mut bytes) = (VecDeque::new(), 0);
+    let mut first = head.last.next().unwrap_or(Offset::MAX);
+    while after < end {
+        let page = archive.read(id, head.epoch, after, PAGE_MESSAGES_MAX, BYTES_MAX).await?;
+        first = page.first.min(first);
+        let Some(reached) = page.messages.last().and_then(|last| last.offset) else { break };
+        after = reached;
+        for message in page.messages.into_iter().filter(|m| m.offset.is_some_and(|o| o <= end)) {
+            bytes += message.data.len();
+            recent.push_back(Arc::new(Published::new(message)));
+            while bytes > BYTES_MAX
+                && let Some(oldest) = recent.pop_front()
+            {
+                bytes -= oldest.publication.data.len();
+            }
+        }
+    }
+    Ok(Found { head, first, recent: recent.into() })
 }
 
 async fn read_archive(

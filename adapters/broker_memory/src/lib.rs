@@ -8,13 +8,14 @@
 //! [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
-//! `committer`, `queue`, `sweep`.
+//! `gate`, `committer`, `queue`, `sweep`.
 
 mod broker;
 mod budget;
 mod committer;
 mod dedup;
 mod durable;
+mod gate;
 mod log;
 mod present;
 mod queue;

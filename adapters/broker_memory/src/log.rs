@@ -101,6 +101,17 @@ impl Log {
         self.trim(keep, now, budget);
     }
 
+    /// Puts older messages before those that are here, which they must lead up to.
+    pub(crate) fn prepend(&mut self, older: &[Arc<Published>], budget: &Budget) {
+        for published in older.iter().rev() {
+            self.data_bytes += published.publication.data.len() as u64;
+            let cost = cost(published);
+            self.cost_bytes += cost;
+            budget.charge(cost);
+            self.entries.push_front(Arc::clone(published));
+        }
+    }
+
     /// Drops what retention no longer keeps.
     pub(crate) fn trim(&mut self, keep: &Retention, now: Wall, budget: &Budget) {
         while let Some(oldest) = self.entries.front() {

@@ -18,6 +18,7 @@ use domain::retention::Retention;
 use domain::time::Wall;
 
 use crate::budget::Budget;
+use crate::gate::Gate;
 use crate::log::{Log, cost};
 
 /// What is known of where the log stands.
@@ -57,6 +58,10 @@ pub(crate) struct Archived {
     pub(crate) trimmed_at: Option<Wall>,
     /// How many messages came since.
     pub(crate) appended: u32,
+    /// Whether the end of the stored log was brought into memory.
+    pub(crate) is_loaded: bool,
+    /// Who may ask for what is not known yet.
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// The newest `latest` message of each key.
@@ -273,12 +278,30 @@ impl Room {
         Some(LogPage { bounds, messages, more })
     }
 
+    /// The oldest offset in memory; none when nothing is.
+    pub(crate) fn first_here(&self) -> Option<Offset> {
+        self.log.first()
+    }
+
+    /// Takes the end of the stored log into memory, if it leads up to what is here: `epoch` and the
+    /// last of `stored` say where it ends.
+    pub(crate) fn load(&mut self, epoch: Epoch, stored: &[Arc<Published>], budget: &Budget) {
+        let Some(head) = self.head.known() else { return };
+        let here = self.log.first().unwrap_or_else(|| head.last.next().unwrap_or(Offset::MAX));
+        let end = stored.last().and_then(|published| published.publication.offset);
+        if head.epoch == epoch && end == Some(here.previous()) {
+            self.log.prepend(stored, budget);
+            self.make_way(budget);
+        }
+    }
+
     /// Begins a new log: the archive says that the old one is gone.
     pub(crate) fn restart(&mut self, head: RoomHead, budget: &Budget) {
         self.log.clear(budget);
         self.head = Head::Sure(head);
         if let Some(archived) = &mut self.archived {
             archived.first = None;
+            archived.is_loaded = false;
         }
     }
 

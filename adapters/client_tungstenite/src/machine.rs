@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use domain::protocol::{ClientFrame, TokenText, encode_client};
+use domain::protocol::{ClientFrame, Resume, TokenText, encode_client, server_event as wire};
 use domain::room::RoomId;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -20,6 +20,7 @@ use crate::options::{Options, Token, TokenPlace};
 mod answers;
 mod commands;
 mod requests;
+mod resume;
 mod rooms;
 mod track;
 
@@ -65,6 +66,8 @@ enum Stage {
         until: Instant,
         /// The id of our `connect`, if `hello` has to answer it.
         connect: Option<u64>,
+        /// Whether that `connect` asked for more than to be known by the token.
+        resumes: bool,
     },
     /// It is up.
     Online {
@@ -140,6 +143,12 @@ pub(crate) struct Machine {
     retries: BTreeSet<(Instant, RoomId)>,
     requests: Requests,
     token: Option<Token>,
+    /// What the server gave to come back with.
+    session: Option<Token>,
+    /// Whether the last server that greeted us knows `resume`.
+    may_resume: bool,
+    /// The server's greeting, should it refuse our `connect`.
+    early_hello: Option<Hello>,
     farewell: Option<Farewell>,
     heard_at: Instant,
     settings: Settings,
@@ -168,6 +177,9 @@ impl Machine {
             retries: BTreeSet::new(),
             requests: Requests::default(),
             token: options.token.clone(),
+            session: None,
+            may_resume: false,
+            early_hello: None,
             farewell: None,
             heard_at: now,
             settings: Settings {
@@ -187,8 +199,10 @@ impl Machine {
         self.token.as_ref().filter(|_| self.settings.token_in == TokenPlace::Header)
     }
 
+    /// Takes a token that may be another user's: a ticket would come before it.
     pub(crate) fn set_token(&mut self, token: Token) {
         self.token = Some(token);
+        self.session = None;
     }
 
     pub(crate) fn is_online(&self) -> bool {
@@ -197,34 +211,89 @@ impl Machine {
 
     /// The socket is open; `hello` has to come until then.
     pub(crate) fn opened(&mut self, until: Instant, now: Instant) {
-        let mut connect = None;
-        if self.settings.token_in == TokenPlace::ConnectFrame
-            && let Some(token) = &self.token
-        {
-            let id = self.requests.next_id();
-            let token = Some(TokenText::new(token.as_str().into()));
-            self.out.push_frame(&ClientFrame::Connect { id: Some(id), token });
-            self.requests.insert(id, Kind::Connect, None, until);
-            connect = Some(id);
-        }
         self.heard_at = now;
-        self.stage = Stage::Greeting { until, connect };
+        self.early_hello = None;
+        let resume = if self.may_resume { self.resume() } else { Vec::new() };
+        let session = self.frame_token().and(self.session.clone());
+        let resumes = !resume.is_empty() || session.is_some();
+        let connect = self.send_connect(session.as_ref(), resume, until);
+        self.stage = Stage::Greeting { until, connect, resumes };
+    }
+
+    /// Whether our `connect` asked for more than to be known by the token.
+    pub(crate) const fn has_resumed(&self) -> bool {
+        matches!(self.stage, Stage::Greeting { resumes: true, .. })
+    }
+
+    /// The token for `connect`.
+    fn frame_token(&self) -> Option<&Token> {
+        self.token.as_ref().filter(|_| self.settings.token_in == TokenPlace::ConnectFrame)
+    }
+
+    /// Says who the client is and where it was, if there is anything to say.
+    fn send_connect(
+        &mut self,
+        session: Option<&Token>,
+        resume: Vec<Resume>,
+        until: Instant,
+    ) -> Option<u64> {
+        let text = |token: &Token| TokenText::new(token.as_str().to_owned().into());
+        let token = self.frame_token().map(text);
+        if token.is_none() && resume.is_empty() {
+            return None;
+        }
+        let id = self.requests.next_id();
+        let session = session.map(text);
+        self.out.push_frame(&ClientFrame::Connect { id: Some(id), token, session, resume });
+        self.requests.insert(id, Kind::Connect, None, until);
+        Some(id)
+    }
+
+    /// The server refused a `connect` that asked for a ticket or rooms to count: without them, then,
+    /// and room by room.
+    fn connect_plainly(&mut self, now: Instant) {
+        let Stage::Greeting { until, .. } = self.stage else { return };
+        (self.session, self.may_resume) = (None, false);
+        self.rooms_away();
+        let connect = self.send_connect(None, Vec::new(), until);
+        self.stage = Stage::Greeting { until, connect, resumes: false };
+        if connect.is_none()
+            && let Some(hello) = self.early_hello.take()
+        {
+            self.online(hello, Vec::new(), now);
+        }
     }
 
     /// `hello` came: everything that was wanted is asked for, in the order it was wanted.
-    fn greeted(&mut self, id: Option<u64>, hello: Hello, now: Instant) {
+    fn greeted(
+        &mut self,
+        id: Option<u64>,
+        hello: Hello,
+        session: Option<&str>,
+        resumed: Vec<wire::EventResumed<'_>>,
+        now: Instant,
+    ) {
         let Stage::Greeting { connect, .. } = self.stage else { return };
+        self.session = session.map(Token::new);
+        self.may_resume = hello.features.iter().any(|feature| feature == "resume");
         if connect.is_some() && id != connect {
-            // The greeting of an anonymous client; ours is still on its way.
+            // The greeting before our `connect`; its answer is still on its way.
+            self.early_hello = Some(hello);
             return;
         }
         if let Some(id) = connect {
             self.requests.take(id);
         }
+        self.online(hello, resumed, now);
+    }
+
+    fn online(&mut self, hello: Hello, resumed: Vec<wire::EventResumed<'_>>, now: Instant) {
         let silence_max = hello.heartbeat_interval.mul_f64(1.5);
         self.stage = Stage::Online { since: now, silence_max };
+        self.early_hello = None;
         self.events.push_back(Event::Connected(hello));
-        self.join_all(now);
+        self.join_away(now);
+        self.resumed(resumed, now);
         for frame in self.requests.publish_frames() {
             self.out.push(frame);
         }

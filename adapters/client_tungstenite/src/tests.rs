@@ -5,4 +5,5 @@ mod hostile;
 mod real_socket;
 mod recovery;
 mod requests;
+mod resume;
 mod support;

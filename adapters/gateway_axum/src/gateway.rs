@@ -231,6 +231,7 @@ pub(crate) mod tests {
             broker: Arc::new(MockBroker::new()),
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
+            session_tickets: Arc::new(application::ports::NoTickets),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };

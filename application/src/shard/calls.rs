@@ -8,6 +8,8 @@ use std::pin::Pin;
 
 use domain::id::ConnectionId;
 use domain::presence::{PresenceKey, PresenceList};
+use domain::principal::Principal;
+use domain::protocol::Resume;
 use domain::room::RoomId;
 
 use super::Slot;
@@ -55,6 +57,15 @@ pub enum CallTag {
         /// What to undo if the connection is gone by then.
         room: Option<JoinTag>,
     },
+    /// A connection that comes back; its next command waits for it.
+    Resume {
+        /// Whose.
+        slot: Slot,
+        /// The command's id.
+        command: Option<u64>,
+        /// What became of each of its rooms so far, in the order of the command.
+        rooms: Vec<Resuming>,
+    },
     /// A hole of a room, or a look at its position.
     Room(RoomKey),
     /// Nobody waits for it.
@@ -74,13 +85,29 @@ pub struct JoinTag {
     pub listed: Option<(PresenceKey, ConnectionId)>,
 }
 
+/// One room of a connection that comes back.
+#[derive(Clone, Debug)]
+pub enum Resuming {
+    /// Its join is under way.
+    Joining(JoinTag),
+    /// It can't even begin.
+    Refused(RoomId, Refusal),
+}
+
 /// What came of a cold call.
 #[derive(Debug)]
 pub enum Outcome {
     /// Of finding out who a connection is.
-    Authenticated(Result<Authenticated, AuthenticateError>),
+    Authenticated {
+        /// Who it is.
+        result: Result<Authenticated, AuthenticateError>,
+        /// The rooms it wants to be in again.
+        resume: Vec<Resume>,
+    },
+    /// Of coming back: an answer for each join that began.
+    Resumed(Vec<Result<Joined, JoinRefused>>),
     /// Of a fresh token.
-    Refreshed(Result<Authenticated, AuthenticateError>),
+    Refreshed(Result<Principal, AuthenticateError>),
     /// Of the first step of a join.
     Joined(Result<Joined, JoinRefused>),
     /// Of a further page of a join.

@@ -67,6 +67,7 @@ impl Shard {
             policy: Arc::clone(&slice.policy),
             since,
             own_hole: true,
+            bytes_max: self.services.rules.limits.page_bytes_max,
         })
     }
 

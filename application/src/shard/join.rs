@@ -4,9 +4,8 @@
 //! when the two meet by offset. It must never miss a message in between, nor get one twice.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use domain::codes::{CloseCode, ErrorCode};
+use domain::codes::ErrorCode;
 use domain::membership::{JoinError, MemberState};
 use domain::position::Position;
 use domain::principal::Action;
@@ -15,26 +14,15 @@ use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::calls::{JoinTag, Outcome};
+use super::pages::Page;
 use super::rooms::{Held, Joiner, Member, RoomKey, RoomSlice, VACATED};
-use super::table::Echo;
+use super::table::{Door, Echo};
 use super::{Host, Shard, Slot};
 use crate::planted::{Mistake, is_planted};
-use crate::ports::{BrokerError, Receipt};
+use crate::ports::Receipt;
 use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom, Joined, presence_key};
 use crate::use_cases::leave_room::LeaveRoom;
-use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
-
-/// How often it is looked whether a client has taken its page.
-const PARKED_LOOK: Duration = Duration::from_millis(20);
-
-/// A page that is read once its client has taken the one before.
-pub(super) struct Parked {
-    slot: Slot,
-    tag: JoinTag,
-    since: Position,
-    own_hole: bool,
-}
 
 impl Shard {
     pub(super) fn subscribe(
@@ -46,32 +34,47 @@ impl Shard {
         presence: bool,
         host: &mut Host<'_>,
     ) {
-        let Some(policy) = self.policy(slot, command, room, host) else { return };
+        match self.begin_join(slot, room, since, presence) {
+            Err(refusal) => self.refuse(slot, command, &refusal, host),
+            Ok((tag, join)) => {
+                let future = Box::pin(async move { Outcome::Joined(join.execute().await) });
+                self.call(slot, command, Some(tag), future);
+            }
+        }
+    }
+
+    /// Makes a connection a joiner of a room, and answers what is to be done elsewhere.
+    pub(super) fn begin_join(
+        &mut self,
+        slot: Slot,
+        room: &RoomId,
+        since: Option<Position>,
+        presence: bool,
+    ) -> Result<(JoinTag, JoinRoom), Refusal> {
+        let policy = self.find_policy(room)?;
         let rooms_max = self.services.rules.limits.rooms_per_connection_max;
         let key = self.rooms.find_or_create(room, &policy, &self.services.directory);
-        let Some(entry) = self.table.get_mut(slot) else { return };
+        let entry = self.table.get_mut(slot).ok_or_else(Refusal::internal)?;
         if let Err(error) = entry.rooms.begin(key, rooms_max) {
             let code = match error {
                 JoinError::Already => ErrorCode::AlreadySubscribed,
                 JoinError::TooMany => ErrorCode::TooManyRooms,
             };
             self.release_if_unused(key);
-            let refusal = Refusal::new(code, error.to_string()).field("room");
-            return self.refuse(slot, command, &refusal, host);
+            return Err(Refusal::new(code, error.to_string()).field("room"));
         }
-        entry.identified = true;
+        entry.door = Door::Shut;
         let who = Arc::clone(&entry.who);
-        let Some(slice) = self.rooms.get_mut(key) else { return };
+        let slice = self.rooms.get_mut(key).ok_or_else(Refusal::internal)?;
         if !slice.seats.take(policy.members_max) {
             entry.rooms.leave(key);
             self.release_if_unused(key);
             // That a room is full is nothing for those to know who may not be in it.
-            let refusal = if who.principal.may(Action::Subscribe, room, &policy) {
+            return Err(if who.principal.may(Action::Subscribe, room, &policy) {
                 Refusal::new(ErrorCode::RoomFull, "the room is full").field("room")
             } else {
                 Refusal::denied()
-            };
-            return self.refuse(slot, command, &refusal, host);
+            });
         }
         slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {
@@ -79,6 +82,7 @@ impl Shard {
             presence,
             held: Held::default(),
             told: false,
+            owed: Vec::new(),
             reached: None,
         });
         let tag = JoinTag {
@@ -87,7 +91,7 @@ impl Shard {
             token: slice.token,
             listed: policy.presence_listed.then(|| (presence_key(&who), who.connection)),
         };
-        let call = JoinRoom {
+        let join = JoinRoom {
             services: Arc::clone(&self.services),
             who,
             room: room.clone(),
@@ -96,9 +100,9 @@ impl Shard {
             presence,
             mailbox: Arc::clone(&self.mailbox),
             token: tag.token,
+            bytes_max: self.services.rules.limits.page_bytes_max,
         };
-        let future = Box::pin(async move { Outcome::Joined(call.execute().await) });
-        self.call(slot, command, Some(tag), future);
+        Ok((tag, join))
     }
 
     pub(super) fn finish_join(
@@ -109,7 +113,7 @@ impl Shard {
         result: Result<Joined, JoinRefused>,
         host: &mut Host<'_>,
     ) {
-        let joined = match result {
+        let mut joined = match result {
             Ok(joined) => joined,
             Err(error) => {
                 self.remove_from_slice(slot, tag.key);
@@ -117,12 +121,8 @@ impl Shard {
                 return self.refuse(slot, command, &error.into(), host);
             }
         };
-        let Joined { top, page, recovered, latest } = joined;
-        let Some(slice) = self.rooms.get_mut(tag.key) else { return };
-        slice.begin_at(top);
-        let Some(joiner) = slice.joiner(slot) else { return };
-        joiner.told = true;
-        let overflowed = joiner.held.overflowed;
+        let Some(more) = self.enter_slice(slot, tag, &mut joined) else { return };
+        let Joined { page, recovered, latest, .. } = joined;
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
@@ -134,42 +134,32 @@ impl Shard {
             position: page.reached,
             recovered,
             messages: &messages,
-            more: page.more || overflowed,
+            more,
         };
         self.tell(slot, &subscribed, host);
         self.settle(slot, tag, page.reached, page.more, host);
     }
 
-    pub(super) fn finish_page(
+    /// The room has answered, and the joiner is about to be told. Answers whether pages follow what
+    /// it is told; none if it is no joiner any more.
+    pub(super) fn enter_slice(
         &mut self,
         slot: Slot,
         tag: &JoinTag,
-        result: Result<RecoveredPage, BrokerError>,
-        host: &mut Host<'_>,
-    ) {
-        let Ok(page) = result else {
-            // What it missed can't be read now and can't be named either: come back.
-            return self.end(slot, CloseCode::InsufficientState, None, host);
-        };
-        let Some(slice) = self.rooms.get_mut(tag.key) else { return };
-        let Some(joiner) = slice.joiner(slot) else { return };
-        let overflowed = joiner.held.overflowed;
-        if let Some(gap) = page.gap {
-            self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
+        joined: &mut Joined,
+    ) -> Option<bool> {
+        let slice = self.rooms.get_mut(tag.key)?;
+        slice.begin_at(joined.top);
+        let joiner = slice.joiner(slot)?;
+        joiner.told = true;
+        if joined.latest_later {
+            joiner.owed = std::mem::take(&mut joined.latest);
         }
-        let messages: Vec<&[u8]> = page.messages.iter().map(|p| &p.message()[..]).collect();
-        let frame = ServerFrame::Page {
-            room: &tag.room,
-            position: page.reached,
-            messages: &messages,
-            more: page.more || overflowed,
-        };
-        self.tell(slot, &frame, host);
-        self.settle(slot, tag, page.reached, page.more, host);
+        Some(joined.page.more || joiner.held.overflowed)
     }
 
     /// A joiner stands at `reached`: read on, or meet the live stream.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         slot: Slot,
         tag: &JoinTag,
@@ -178,7 +168,8 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         if more {
-            return self.read_on(slot, tag.clone(), reached, false, host);
+            let page = Page { tag: tag.clone(), since: reached, own_hole: false };
+            return self.read_on(slot, page, host);
         }
         if let Some(slice) = self.rooms.get_mut(tag.key) {
             let seen = slice.seen;
@@ -187,56 +178,6 @@ impl Shard {
             }
         }
         self.promote(tag.key, host);
-    }
-
-    /// Reads the next page, or waits with it until the client has taken what it was sent: a log
-    /// may be longer than what may wait for a connection.
-    fn read_on(
-        &mut self,
-        slot: Slot,
-        tag: JoinTag,
-        since: Position,
-        own_hole: bool,
-        host: &Host<'_>,
-    ) {
-        if host.outbox.queued_bytes(slot) == 0 {
-            return self.read_page(slot, tag, since, own_hole);
-        }
-        if let Some(entry) = self.table.get_mut(slot) {
-            // Its commands wait behind the page, as behind one that is being read.
-            entry.calls += 1;
-        }
-        if self.parked.is_empty() {
-            self.parked_until = host.now.monotonic.after(PARKED_LOOK);
-        }
-        self.parked.push(Parked { slot, tag, since, own_hole });
-    }
-
-    /// Reads the pages whose clients have caught up.
-    pub(super) fn look_at_parked(&mut self, host: &Host<'_>) {
-        self.parked_until = host.now.monotonic.after(PARKED_LOOK);
-        for page in std::mem::take(&mut self.parked) {
-            let Some(entry) = self.table.get_mut(page.slot) else { continue };
-            if host.outbox.queued_bytes(page.slot) == 0 {
-                entry.calls = entry.calls.saturating_sub(1);
-                self.read_page(page.slot, page.tag, page.since, page.own_hole);
-            } else {
-                self.parked.push(page);
-            }
-        }
-    }
-
-    fn read_page(&mut self, slot: Slot, tag: JoinTag, since: Position, own_hole: bool) {
-        let Some(slice) = self.rooms.get(tag.key) else { return };
-        let call = RecoverRoom {
-            services: Arc::clone(&self.services),
-            room: slice.id.clone(),
-            policy: Arc::clone(&slice.policy),
-            since,
-            own_hole,
-        };
-        let future = Box::pin(async move { Outcome::Paged(call.execute().await) });
-        self.call(slot, None, Some(tag), future);
     }
 
     /// Makes live every joiner of a room that stands where the slice stands.
@@ -298,7 +239,7 @@ impl Shard {
             let Some(who) = self.who(slot) else { continue };
             let listed = listed.then(|| (presence_key(&who), who.connection));
             let tag = JoinTag { key, room: room.clone(), token, listed };
-            self.read_on(slot, tag, reached, true, host);
+            self.read_on(slot, Page { tag, since: reached, own_hole: true }, host);
         }
         if is_behind && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none()) {
             self.start_fill(key);
@@ -407,11 +348,8 @@ impl Shard {
 
     /// Takes a connection out of a slice's lists and out of its own.
     pub(super) fn remove_from_slice(&mut self, slot: Slot, key: RoomKey) {
-        let n_parked = self.parked.len();
-        self.parked.retain(|page| page.slot != slot || page.tag.key != key);
-        let n_dropped = n_parked - self.parked.len();
+        self.drop_pages(slot, key);
         let Some(entry) = self.table.get_mut(slot) else { return };
-        entry.calls = entry.calls.saturating_sub(n_dropped as _);
         let state = entry.rooms.leave(key);
         let Some(slice) = self.rooms.get_mut(key) else { return };
         if state.is_some() {

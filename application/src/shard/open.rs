@@ -9,19 +9,21 @@ use domain::connection::Connection;
 use domain::id::ConnectionId;
 use domain::membership::{MemberState, Membership};
 use domain::principal::{Action, Principal};
-use domain::protocol::ServerFrame;
+use domain::protocol::{Resume, Resumed, ServerFrame};
 use domain::rate_limit::RateLimiter;
 
 use super::calls::Outcome;
-use super::table::Entry;
+use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
 use crate::refusal::Refusal;
-use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Authenticated};
+use crate::use_cases::authenticate::{
+    Authenticate, AuthenticateError, Authenticated, Credentials, identify,
+};
 
 /// What this server offers, in `hello.features`.
-const FEATURES: [&str; 7] =
-    ["recovery", "history", "presence", "dedup", "echo_control", "classes", "refresh"];
+const FEATURES: [&str; 8] =
+    ["recovery", "history", "presence", "dedup", "echo_control", "classes", "refresh", "resume"];
 
 impl Shard {
     pub(super) fn open(&mut self, slot: Slot, opening: Opening, host: &mut Host<'_>) {
@@ -38,9 +40,10 @@ impl Shard {
             life: Connection::opening(host.now, &rules.timing),
             rooms: Membership::default(),
             greeted: false,
-            identified: opening.token.is_some(),
+            door: if opening.token.is_some() { Door::Named } else { Door::Open },
             calls: 0,
             inbox: None,
+            pages: None,
             commands: RateLimiter::default(),
             refused_commands: RateLimiter::default(),
             unparsable: RateLimiter::default(),
@@ -62,44 +65,68 @@ impl Shard {
         } else if opening.conflicting_tokens {
             self.end(slot, CloseCode::Unauthenticated, None, host);
         } else if let Some(token) = opening.token {
-            self.authenticate(slot, None, Some(token));
+            let credentials = Credentials { session: None, token: Some(token) };
+            self.authenticate(slot, None, credentials, Vec::new());
         } else if asks_nobody {
-            self.greet(slot, None, host);
+            self.let_in(slot, host);
+            self.hello(slot, None, &[], host);
         } else if !may_wait {
-            self.authenticate(slot, None, None);
+            self.authenticate(slot, None, Credentials::default(), Vec::new());
         }
     }
 
-    /// The `connect` command: who the client is, once and before the first room.
+    /// The `connect` command: who the client is and where it was, once and before the first room.
     pub(super) fn connect(
         &mut self,
         slot: Slot,
         command: Option<u64>,
-        token: Option<String>,
+        credentials: Credentials,
+        resume: Vec<Resume>,
         host: &mut Host<'_>,
     ) {
         let Some(entry) = self.table.get_mut(slot) else { return };
-        if entry.identified || !entry.rooms.is_empty() {
-            let refusal = Refusal::new(
-                ErrorCode::AlreadyConnected,
-                "connect comes once, before the first subscribe, and not after a token",
-            );
-            self.refuse(slot, command, &refusal, host);
-            return;
+        let services = &self.services;
+        let names_another = |session: &String| {
+            let opened = services.ports.session_tickets.open(session, host.now.wall);
+            opened.is_ok_and(|ticket| ticket.user != entry.who.principal.user)
+        };
+        let refusal = match entry.door {
+            Door::Shut => Some(("connect comes once, before the first subscribe", None)),
+            Door::Named if credentials.token.is_some() => {
+                Some(("a token came with the upgrade already", Some("token")))
+            }
+            Door::Named if credentials.session.as_ref().is_some_and(names_another) => {
+                Some(("the ticket is another user's than the token", Some("session")))
+            }
+            Door::Named | Door::Open => None,
+        };
+        if let Some((message, field)) = refusal {
+            let mut refusal = Refusal::new(ErrorCode::AlreadyConnected, message);
+            refusal.field = field.map(Into::into);
+            return self.refuse(slot, command, &refusal, host);
         }
-        entry.identified = true;
-        if token.is_none() && entry.greeted {
-            // Already let in as nobody in particular; saying so again changes nothing.
-            self.greet(slot, command, host);
+        let was_named = std::mem::replace(&mut entry.door, Door::Shut) == Door::Named;
+        if was_named || (credentials == Credentials::default() && entry.greeted) {
+            // It is known who it is, or let in as nobody in particular; that does not change.
+            self.bring_back(slot, command, resume, host);
         } else {
-            self.authenticate(slot, command, token);
+            self.authenticate(slot, command, credentials, resume);
         }
     }
 
-    fn authenticate(&mut self, slot: Slot, command: Option<u64>, token: Option<String>) {
+    fn authenticate(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        credentials: Credentials,
+        resume: Vec<Resume>,
+    ) {
         let Some(who) = self.who(slot) else { return };
-        let call = Authenticate { services: Arc::clone(&self.services), who, token };
-        let future = Box::pin(async move { Outcome::Authenticated(call.execute().await) });
+        let call = Authenticate { services: Arc::clone(&self.services), who, credentials };
+        let future =
+            Box::pin(
+                async move { Outcome::Authenticated { result: call.execute().await, resume } },
+            );
         self.call(slot, command, None, future);
     }
 
@@ -108,6 +135,7 @@ impl Shard {
         slot: Slot,
         command: Option<u64>,
         result: Result<Authenticated, AuthenticateError>,
+        resume: Vec<Resume>,
         host: &mut Host<'_>,
     ) {
         match result {
@@ -120,20 +148,33 @@ impl Shard {
                     entry.who = authenticated.who;
                     entry.admission = authenticated.admission;
                 }
-                self.greet(slot, command, host);
+                self.let_in(slot, host);
+                self.bring_back(slot, command, resume, host);
             }
         }
     }
 
-    fn greet(&mut self, slot: Slot, command: Option<u64>, host: &mut Host<'_>) {
-        let services = Arc::clone(&self.services);
-        let timing = &services.rules.timing;
+    /// From here on the connection lives by its heartbeat and its token, and no longer by how long
+    /// it takes to say who it is.
+    fn let_in(&mut self, slot: Slot, host: &Host<'_>) {
+        let timing = self.services.rules.timing;
         let Some(entry) = self.table.get_mut(slot) else { return };
         entry.greeted = true;
-        let visit = entry.life.opened(host.now, entry.who.principal.expires_at, timing);
-        let who = Arc::clone(&entry.who);
+        let visit = entry.life.opened(host.now, entry.who.principal.expires_at, &timing);
         self.visit_at(slot, visit);
-        let interval = timing.heartbeat_interval.as_millis();
+    }
+
+    pub(super) fn hello(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        resumed: &[Resumed<'_>],
+        host: &mut Host<'_>,
+    ) {
+        let services = Arc::clone(&self.services);
+        let Some(who) = self.who(slot) else { return };
+        let session = services.ports.session_tickets.seal(&who.principal, host.now.wall);
+        let interval = services.rules.timing.heartbeat_interval.as_millis();
         let hello = ServerFrame::Hello {
             id: command,
             features: &FEATURES,
@@ -141,6 +182,8 @@ impl Shard {
             client_id: &who.client,
             connection_id: who.connection,
             user_id: who.principal.user.as_ref(),
+            session: session.as_deref(),
+            resumed,
             heartbeat_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
         };
         self.tell(slot, &hello, host);
@@ -148,15 +191,10 @@ impl Shard {
 
     /// The `refresh` command: a fresh token of the same user.
     pub(super) fn refresh(&mut self, slot: Slot, command: Option<u64>, token: String) {
-        let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
         let future = Box::pin(async move {
-            let now = services.ports.clock.now().wall;
-            let verified = services.ports.token_verifier.verify(&token, now).await;
-            Outcome::Refreshed(verified.map_err(AuthenticateError::Token).map(|principal| {
-                let who = Who { principal: Arc::new(principal), ..(*who).clone() };
-                Authenticated { who: Arc::new(who), admission: None }
-            }))
+            let credentials = Credentials { session: None, token: Some(token) };
+            Outcome::Refreshed(identify(&services, &credentials).await)
         });
         self.call(slot, command, None, future);
     }
@@ -165,13 +203,13 @@ impl Shard {
         &mut self,
         slot: Slot,
         command: Option<u64>,
-        result: Result<Authenticated, AuthenticateError>,
+        result: Result<Principal, AuthenticateError>,
         host: &mut Host<'_>,
     ) {
         let services = Arc::clone(&self.services);
         let Some(entry) = self.table.get_mut(slot) else { return };
-        let who = match result {
-            Ok(fresh) if fresh.who.principal.user == entry.who.principal.user => fresh.who,
+        let principal = match result {
+            Ok(fresh) if fresh.user == entry.who.principal.user => fresh,
             Ok(_) => {
                 tracing::info!("a token of another user came for refresh");
                 self.end(slot, CloseCode::Unauthenticated, None, host);
@@ -183,11 +221,13 @@ impl Shard {
                 return;
             }
         };
-        let expires_at = who.principal.expires_at;
-        entry.who = who;
+        let expires_at = principal.expires_at;
+        let session = services.ports.session_tickets.seal(&principal, host.now.wall);
+        entry.who = Arc::new(Who { principal: Arc::new(principal), ..(*entry.who).clone() });
         let visit = entry.life.renewed(host.now, expires_at, &services.rules.timing);
         self.visit_at(slot, visit);
-        self.tell(slot, &ServerFrame::Refreshed { id: command, expires_at }, host);
+        let session = session.as_deref();
+        self.tell(slot, &ServerFrame::Refreshed { id: command, expires_at, session }, host);
         self.revalidate(slot, host);
     }
 

@@ -45,6 +45,14 @@ pub(super) struct Command {
 }
 
 impl Shard {
+    /// The room's policy, if there is one.
+    pub(super) fn find_policy(&self, room: &RoomId) -> Result<Arc<NamespacePolicy>, Refusal> {
+        self.services.rules.policies.of(room).cloned().ok_or_else(|| {
+            let message = "this server has no such namespace";
+            Refusal::new(ErrorCode::UnknownRoom, message).field("room")
+        })
+    }
+
     /// The room's policy; the client is told if there is none.
     pub(super) fn policy(
         &mut self,
@@ -53,13 +61,13 @@ impl Shard {
         room: &RoomId,
         host: &mut Host<'_>,
     ) -> Option<Arc<NamespacePolicy>> {
-        let policy = self.services.rules.policies.of(room).cloned();
-        if policy.is_none() {
-            let message = "this server has no such namespace";
-            let refusal = Refusal::new(ErrorCode::UnknownRoom, message).field("room");
-            self.refuse(slot, command, &refusal, host);
+        match self.find_policy(room) {
+            Ok(policy) => Some(policy),
+            Err(refusal) => {
+                self.refuse(slot, command, &refusal, host);
+                None
+            }
         }
-        policy
     }
 
     pub(super) fn publish(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::codes::{CloseCode, ErrorCode};
-use domain::protocol::{self, ClientFrame, Rejected, ServerFrame};
+use domain::protocol::{self, ClientFrame, Rejected, ServerFrame, TokenText};
 
 use super::calls::Outcome;
 use super::open::request_id;
@@ -15,6 +15,7 @@ use super::table::Waiting;
 use super::{Host, Shard, Slot};
 use crate::extensions::handlers::HandlerEffect;
 use crate::refusal::Refusal;
+use crate::use_cases::authenticate::Credentials;
 use crate::use_cases::handle_message::HandleMessage;
 
 /// The most bytes that wait before it is known who a connection is.
@@ -120,8 +121,10 @@ impl Shard {
         }
         let id = frame.id();
         match frame {
-            ClientFrame::Connect { token, .. } => {
-                self.connect(slot, id, token.map(|token| token.as_str().to_owned()), host);
+            ClientFrame::Connect { token, session, resume, .. } => {
+                let text = |text: TokenText<'_>| text.as_str().to_owned();
+                let (session, token) = (session.map(text), token.map(text));
+                self.connect(slot, id, Credentials { session, token }, resume, host);
             }
             ClientFrame::Pong => {}
             ClientFrame::Ping { .. } => self.tell(slot, &ServerFrame::Pong { id }, host),

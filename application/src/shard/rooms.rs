@@ -53,6 +53,8 @@ pub(super) struct Joiner {
     pub(super) held: Held,
     /// Whether it knows that it is a member: it follows presence from then on.
     pub(super) told: bool,
+    /// Newest `latest` messages that did not fit into the first frame: the next page brings them.
+    pub(super) owed: Vec<Arc<Published>>,
     /// Where it stands once it needs no further page: live as soon as the slice is there too.
     pub(super) reached: Option<Position>,
 }

@@ -14,6 +14,7 @@ use domain::rate_limit::RateLimiter;
 use domain::time::{Monotonic, Wall};
 
 use super::Slot;
+use super::pages::Pages;
 use super::rooms::RoomKey;
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
@@ -24,15 +25,17 @@ pub(super) struct Entry {
     pub(super) who: Arc<Who>,
     pub(super) life: Connection,
     pub(super) rooms: Membership<RoomKey, u32>,
-    /// Whether `hello` has been sent: commands are read from then on.
+    /// Whether it is let in: its commands count, once those before them are done.
     pub(super) greeted: bool,
-    /// Whether `connect` may not come any more: a token came, or it came, or a room was joined.
-    pub(super) identified: bool,
+    /// What `connect` may still bring.
+    pub(super) door: Door,
     /// How many cold calls are under way; commands wait in the inbox until there is none. A page
     /// that a joiner turns out to need can come beside a command.
     pub(super) calls: u32,
     /// Only while something waits.
     pub(super) inbox: Option<Box<Inbox>>,
+    /// The pages that its joins need; only while there are some.
+    pub(super) pages: Option<Box<Pages>>,
     pub(super) commands: RateLimiter,
     pub(super) refused_commands: RateLimiter,
     pub(super) unparsable: RateLimiter,
@@ -59,6 +62,17 @@ impl Entry {
         let at = self.echoes.iter().position(|e| e.room == room && e.position == position)?;
         Some(self.echoes.remove(at))
     }
+}
+
+/// What `connect` may still bring.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Door {
+    /// Anything: it is not known who the connection is.
+    Open,
+    /// A ticket of the same user, and rooms: a token came with the upgrade.
+    Named,
+    /// Nothing: it came, or a room was joined.
+    Shut,
 }
 
 /// A publish with `echo:false`: the `ack` stands where the message would. Written down by

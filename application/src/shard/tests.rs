@@ -131,6 +131,7 @@ impl Bench {
             broker: Arc::new(MockBroker::new()),
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
+            session_tickets: Arc::new(crate::ports::NoTickets),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };
@@ -200,7 +201,8 @@ impl Bench {
     }
 
     fn joined(top: Position, page: RecoveredPage) -> Outcome {
-        Outcome::Joined(Ok(Joined { top, page, recovered: false, latest: Vec::new() }))
+        let latest = Vec::new();
+        Outcome::Joined(Ok(Joined { top, page, recovered: false, latest, latest_later: false }))
     }
 
     /// A live member that stands at a position.

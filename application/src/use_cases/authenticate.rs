@@ -6,12 +6,28 @@ use std::sync::Arc;
 
 use domain::codes::CloseCode;
 use domain::principal::Principal;
+use domain::time::Wall;
 use thiserror::Error;
 
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
-use crate::ports::TokenError;
+use crate::ports::{TicketError, TokenError};
 use crate::services::Services;
+
+/// What a connection shows for itself.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Credentials {
+    /// A ticket, which counts before the token.
+    pub session: Option<String>,
+    /// A token.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
 
 /// A connection that wants to open, or to be known as a user.
 pub struct Authenticate {
@@ -19,8 +35,8 @@ pub struct Authenticate {
     pub services: Arc<Services>,
     /// Who it is so far.
     pub who: Arc<Who>,
-    /// Its token; none asks to be let in anonymously.
-    pub token: Option<String>,
+    /// What it shows; nothing asks to be let in anonymously.
+    pub credentials: Credentials,
 }
 
 /// Who it is.
@@ -41,6 +57,9 @@ pub enum AuthenticateError {
     /// The token is not accepted.
     #[error("the token is not accepted")]
     Token(#[source] TokenError),
+    /// The ticket does not count, and no token came with it.
+    #[error("the ticket is not accepted")]
+    Ticket(#[source] TicketError),
     /// The user has as many connections as allowed.
     #[error("the user has as many connections as allowed")]
     ConnectionLimit,
@@ -54,7 +73,7 @@ impl AuthenticateError {
     #[must_use]
     pub const fn close_code(self) -> CloseCode {
         match self {
-            Self::Missing | Self::Token(_) => CloseCode::Unauthenticated,
+            Self::Missing | Self::Token(_) | Self::Ticket(_) => CloseCode::Unauthenticated,
             Self::ConnectionLimit => CloseCode::ConnectionLimit,
             Self::Refused(code) => code,
         }
@@ -67,16 +86,8 @@ impl Authenticate {
     /// # Errors
     /// [`AuthenticateError`] says why it may not open.
     pub async fn execute(self) -> Result<Authenticated, AuthenticateError> {
-        let Services { ports, rules, directory, .. } = &*self.services;
-        let principal = match &self.token {
-            None if rules.allow_anonymous => Principal::anonymous(),
-            None => return Err(AuthenticateError::Missing),
-            Some(token) => ports
-                .token_verifier
-                .verify(token, ports.clock.now().wall)
-                .await
-                .map_err(AuthenticateError::Token)?,
-        };
+        let Services { rules, directory, .. } = &*self.services;
+        let principal = identify(&self.services, &self.credentials).await?;
         let admission = match &principal.user {
             None => None,
             Some(user) => Some(
@@ -90,4 +101,53 @@ impl Authenticate {
             rules.middleware.process_connection(&who).await.map_err(AuthenticateError::Refused)?;
         Ok(Authenticated { who: Arc::new(who), admission })
     }
+}
+
+/// Finds out whom credentials stand for. A ticket that counts spares the token; one that does not
+/// count leaves it to the token.
+///
+/// # Errors
+/// [`AuthenticateError`] says why they stand for nobody.
+pub async fn identify(
+    services: &Services,
+    credentials: &Credentials,
+) -> Result<Principal, AuthenticateError> {
+    let Services { ports, rules, .. } = services;
+    let now = ports.clock.now().wall;
+    let Credentials { session, token } = credentials;
+    if let Some(session) = session {
+        let opened = ports.session_tickets.open(session, now).map_err(AuthenticateError::Ticket);
+        match opened.and_then(|principal| vouch(services, principal, now)) {
+            Ok(principal) => return Ok(principal),
+            Err(error) if token.is_none() => return Err(error),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "a ticket does not count; its token is verified");
+            }
+        }
+    }
+    let principal = match token {
+        None if rules.allow_anonymous => Principal::anonymous(),
+        None => return Err(AuthenticateError::Missing),
+        Some(token) => {
+            let verified = ports.token_verifier.verify(token, now).await;
+            verified.map_err(AuthenticateError::Token)?
+        }
+    };
+    vouch(services, principal, now)
+}
+
+/// Every principal passes here before it counts, whether a token, a ticket or neither stands for
+/// it, on a new connection and in a refresh: what takes rights back is asked here and nowhere else.
+/// Nobody whose time is over passes, whatever the adapter said.
+fn vouch(
+    services: &Services,
+    principal: Principal,
+    now: Wall,
+) -> Result<Principal, AuthenticateError> {
+    let leeway = services.rules.timing.expiry_leeway;
+    if principal.expires_at.is_some_and(|end| end.after(leeway) <= now) {
+        return Err(AuthenticateError::Token(TokenError::Expired));
+    }
+    Ok(principal)
 }

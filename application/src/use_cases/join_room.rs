@@ -41,6 +41,8 @@ pub struct JoinRoom {
     pub mailbox: Arc<Mailbox>,
     /// The shard's subscription.
     pub token: SubscriptionToken,
+    /// The most bytes of data to read of what it missed; at least one message is read.
+    pub bytes_max: usize,
 }
 
 /// What the new member begins with.
@@ -54,6 +56,34 @@ pub struct Joined {
     pub recovered: bool,
     /// The newest `latest` message of each key.
     pub latest: Vec<Arc<Published>>,
+    /// Whether they come with the next page instead of this one.
+    pub latest_later: bool,
+}
+
+impl Joined {
+    /// Cuts what the member begins with to what fits in `bytes_left` bytes of encoded messages,
+    /// and takes from them what it needs; the rest is read again as a page.
+    pub fn fit(&mut self, bytes_left: &mut usize) {
+        let mut takes = |published: &Arc<Published>| {
+            let bytes = published.message().len();
+            let fits = bytes <= *bytes_left;
+            *bytes_left -= if fits { bytes } else { 0 };
+            fits
+        };
+        let n_fitting = self.page.messages.iter().take_while(|published| takes(published)).count();
+        if let Some(first) = self.page.messages.get(n_fitting) {
+            // The first that does not fit is the next one to be read.
+            if let Some(offset) = first.publication.offset {
+                self.page.reached.offset = offset.previous();
+            }
+            self.page.messages.truncate(n_fitting);
+            self.page.more = true;
+        }
+        let bytes: usize = self.latest.iter().map(|published| published.message().len()).sum();
+        self.latest_later = bytes > *bytes_left;
+        self.page.more |= self.latest_later;
+        *bytes_left -= if self.latest_later { 0 } else { bytes };
+    }
 }
 
 /// Why a connection is not a member.
@@ -139,7 +169,8 @@ impl JoinRoom {
             |gap: Gap| gap.reason == GapReason::EpochChanged && is_planted(Mistake::LostLogHidden);
         let page = RecoveredPage { gap: page.gap.filter(|gap| !hides(*gap)), ..page };
         let recovered = self.since.is_some() && page.gap.is_none();
-        Ok(Joined { top: top.bounds.top(), page, recovered, latest: top.latest })
+        let (top, latest) = (top.bounds.top(), top.latest);
+        Ok(Joined { top, page, recovered, latest, latest_later: false })
     }
 
     async fn authorize(&self) -> Result<(), JoinRefused> {
@@ -164,6 +195,7 @@ impl JoinRoom {
             policy: Arc::clone(&self.policy),
             since,
             own_hole: false,
+            bytes_max: self.bytes_max,
         };
         recover.execute().await
     }
@@ -208,6 +240,7 @@ mod tests {
             broker: Arc::new(broker),
             presence: Arc::new(presence),
             token_verifier: Arc::new(MockTokenVerifier::new()),
+            session_tickets: Arc::new(crate::ports::NoTickets),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };
@@ -240,6 +273,7 @@ mod tests {
             presence: true,
             mailbox: Arc::new(Mailbox::new(1, 10)),
             token: SubscriptionToken(1),
+            bytes_max: 1_000,
         };
         assert_eq!(join.execute().await.unwrap_err(), JoinRefused::Presence(away));
     }

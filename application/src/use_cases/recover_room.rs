@@ -27,6 +27,8 @@ pub struct RecoverRoom {
     /// Whether the hole is this server's own: what the log does not keep is then lost by
     /// overflow, not by age.
     pub own_hole: bool,
+    /// The most bytes of data to read; at least one message is read.
+    pub bytes_max: usize,
 }
 
 /// What comes next.
@@ -72,7 +74,7 @@ impl RecoverRoom {
         let read = ReadLog {
             after,
             messages_max: limits.page_messages_max,
-            bytes_max: limits.page_bytes_max,
+            bytes_max: self.bytes_max,
             now: self.services.ports.clock.now().wall,
         };
         self.services.ports.broker.read(&self.room, &self.policy, read).await

@@ -24,15 +24,16 @@ use crate::mailbox::Mailbox;
 use crate::ports::broker::MockBroker;
 use crate::ports::clock::{MockClock, MockEntropy};
 use crate::ports::presence::MockPresence;
+use crate::ports::session_tickets::MockSessionTickets;
 use crate::ports::token_verifier::MockTokenVerifier;
 use crate::ports::{
     BrokerError, LogPage, PresenceError, PublishError, Receipt, RoomTop, SubscriptionToken,
-    TokenError,
+    TicketError, TokenError,
 };
 use crate::published::Published;
 use crate::refusal::Refusal;
 use crate::services::{Ports, Rules, Services};
-use crate::use_cases::authenticate::{Authenticate, AuthenticateError};
+use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Credentials};
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
 use crate::use_cases::handle_message::HandleMessage;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom};
@@ -40,6 +41,7 @@ use crate::use_cases::list_presence::{ListPresence, PresenceRefused};
 use crate::use_cases::publish_message::{PublishMessage, PublishRefused};
 use crate::use_cases::read_history::{HistoryRefused, ReadHistory};
 use crate::use_cases::recover_room::RecoverRoom;
+use crate::use_cases::resume_rooms::ResumeRooms;
 
 const EPOCH: Epoch = Epoch::from_bits(7);
 const OTHER: Epoch = Epoch::from_bits(8);
@@ -50,6 +52,7 @@ struct Mocks {
     broker: MockBroker,
     presence: MockPresence,
     verifier: MockTokenVerifier,
+    tickets: MockSessionTickets,
     rules: Rules,
 }
 
@@ -61,6 +64,7 @@ impl Mocks {
             broker: Arc::new(self.broker),
             presence: Arc::new(self.presence),
             token_verifier: Arc::new(self.verifier),
+            session_tickets: Arc::new(self.tickets),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };
@@ -173,8 +177,8 @@ fn refusing() -> Rules {
 // --- authenticate ---
 
 fn authenticate(mocks: Mocks, token: Option<&str>) -> Authenticate {
-    let token = token.map(str::to_owned);
-    Authenticate { services: mocks.services(), who: who(None), token }
+    let credentials = Credentials { session: None, token: token.map(str::to_owned) };
+    Authenticate { services: mocks.services(), who: who(None), credentials }
 }
 
 #[tokio::test]
@@ -194,6 +198,63 @@ async fn a_token_that_is_not_accepted_closes_with_unauthenticated() {
     assert_eq!(refused.close_code(), CloseCode::Unauthenticated);
 }
 
+fn showing(mocks: Mocks, session: &str, token: Option<&str>) -> Authenticate {
+    let (session, token) = (Some(session.to_owned()), token.map(str::to_owned));
+    let credentials = Credentials { session, token };
+    Authenticate { services: mocks.services(), who: who(None), credentials }
+}
+
+fn user(name: &str) -> Principal {
+    Principal { user: UserId::parse(name).ok(), ..Principal::default() }
+}
+
+#[tokio::test]
+async fn a_ticket_that_counts_spares_the_token() {
+    // The verifier expects nothing: asking it would fail the test.
+    for token in [None, Some("t")] {
+        let mut mocks = Mocks::default();
+        mocks.tickets.expect_open().times(1).returning(|_, _| Ok(user("u")));
+        let authenticated = showing(mocks, "s", token).execute().await.unwrap();
+        assert_eq!(*authenticated.who.principal, user("u"));
+        assert!(authenticated.admission.is_some(), "it counts as a connection of its user");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_that_does_not_count_leaves_it_to_the_token_beside_it() {
+    let refusing = |error| {
+        let mut mocks = Mocks::default();
+        mocks.tickets.expect_open().returning(move |_, _| Err(error));
+        mocks
+    };
+    for error in [TicketError::Expired, TicketError::Signature, TicketError::NotTaken] {
+        let refused = showing(refusing(error), "s", None).execute().await.unwrap_err();
+        assert_eq!(refused, AuthenticateError::Ticket(error));
+        assert_eq!(refused.close_code(), CloseCode::Unauthenticated);
+        let mut mocks = refusing(error);
+        mocks.verifier.expect_verify().times(1).returning(|_, _| Box::pin(async { Ok(user("t")) }));
+        let authenticated = showing(mocks, "s", Some("t")).execute().await.unwrap();
+        assert_eq!(*authenticated.who.principal, user("t"));
+    }
+    // Nobody in particular is let in here, but not with a ticket that does not count.
+    let mut mocks = refusing(TicketError::Expired);
+    mocks.rules.allow_anonymous = true;
+    assert!(showing(mocks, "s", None).execute().await.is_err());
+}
+
+#[tokio::test]
+async fn nobody_whose_time_is_over_gets_in_whatever_the_adapter_says() {
+    let over = || Principal { expires_at: Some(Wall::from_millis(-60_000)), ..user("u") };
+    let mut mocks = Mocks::default();
+    mocks.tickets.expect_open().returning(move |_, _| Ok(over()));
+    mocks.verifier.expect_verify().times(1).returning(move |_, _| {
+        let over = over();
+        Box::pin(async move { Ok(over) })
+    });
+    let refused = showing(mocks, "s", Some("t")).execute().await.unwrap_err();
+    assert_eq!(refused, AuthenticateError::Token(TokenError::Expired));
+}
+
 #[tokio::test]
 async fn the_connection_over_the_users_limit_is_refused_and_counts_nothing() {
     let mut mocks = Mocks::default();
@@ -207,7 +268,7 @@ async fn the_connection_over_the_users_limit_is_refused_and_counts_nothing() {
     let again = || Authenticate {
         services: Arc::clone(&services),
         who: who(None),
-        token: Some("t".to_owned()),
+        credentials: Credentials { session: None, token: Some("t".to_owned()) },
     };
     let first = again().execute().await.unwrap();
     assert_eq!(again().execute().await.unwrap_err(), AuthenticateError::ConnectionLimit);
@@ -325,6 +386,7 @@ fn joining(mocks: Mocks, since: Option<Position>, access: Access) -> JoinRoom {
         presence: false,
         mailbox: Arc::new(Mailbox::new(1, 10)),
         token: SubscriptionToken(1),
+        bytes_max: 1_000,
     }
 }
 
@@ -375,6 +437,43 @@ async fn a_join_whose_log_can_not_be_read_leaves_presence_again() {
     assert!(matches!(refused, JoinRefused::Broker(_)));
 }
 
+#[tokio::test]
+async fn what_rooms_bring_back_is_cut_to_one_frame_and_each_says_where_it_goes_on() {
+    let mut mocks = Mocks::default();
+    mocks.broker.expect_subscribe().returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));
+    mocks.presence.expect_enter().returning(|_, _, _| Box::pin(async { Ok(()) }));
+    mocks.broker.expect_read().times(3).returning(|_, _, read| {
+        assert!(read.bytes_max <= 1_000);
+        Box::pin(async { Ok(page(EPOCH, 1, 5, &[4, 5], false)) })
+    });
+    let message = page(EPOCH, 1, 5, &[4], false).messages[0].message().len();
+    let since = Some(Position { epoch: EPOCH, offset: offset(3) });
+    let services = mocks.services();
+    let again = || JoinRoom {
+        services: Arc::clone(&services),
+        ..joining(Mocks::default(), since, Access::Anyone)
+    };
+    let joins = vec![again(), again(), again()];
+    let resumed = ResumeRooms { joins, bytes_max: 3 * message + 1 }.execute().await;
+    let resumed: Vec<_> = resumed
+        .into_iter()
+        .map(Result::unwrap)
+        .map(|joined| (joined.page.messages.len(), joined.page.reached.offset, joined.page.more))
+        .collect();
+    assert_eq!(resumed, [(2, offset(5), false), (1, offset(4), true), (0, offset(3), true)]);
+}
+
+#[tokio::test]
+async fn a_room_that_is_refused_is_refused_alone() {
+    let mut mocks = Mocks::default();
+    mocks.broker.expect_subscribe().times(1).returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));
+    mocks.presence.expect_enter().times(1).returning(|_, _, _| Box::pin(async { Ok(()) }));
+    let allowed = joining(mocks, None, Access::Anyone);
+    let denied = joining(Mocks::default(), None, Access::Granted);
+    let resumed = ResumeRooms { joins: vec![denied, allowed], bytes_max: 1_000 }.execute().await;
+    assert!(matches!(resumed.as_slice(), [Err(JoinRefused::Denied), Ok(_)]), "{resumed:?}");
+}
+
 async fn recover(since: Position, pages: Vec<LogPage>) -> super::recover_room::RecoveredPage {
     let mut mocks = Mocks::default();
     let n_pages = pages.len();
@@ -385,7 +484,8 @@ async fn recover(since: Position, pages: Vec<LogPage>) -> super::recover_room::R
     });
     let services = mocks.services();
     let policy = policy(Access::Anyone);
-    let call = RecoverRoom { services, room: room(), policy, since, own_hole: false };
+    let call =
+        RecoverRoom { services, room: room(), policy, since, own_hole: false, bytes_max: 1_000 };
     call.execute().await.unwrap()
 }
 

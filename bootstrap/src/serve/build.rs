@@ -17,6 +17,7 @@ use domain::id::ClientId;
 use domain::rate_limit::Rate;
 use gateway_axum::ApiKey;
 use secrecy::ExposeSecret;
+use tickets_hmac::HmacTickets;
 use worker_tokio::SystemClock;
 
 use super::{ServeError, SharedArchive, part};
@@ -24,6 +25,7 @@ use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
 use crate::settings::secrets::TokenSecret;
+use crate::settings::tickets::{TicketSecrets, lifetime, ticket_secrets};
 use crate::settings::tokens::verifier_config;
 use crate::settings::{Profile, Settings, to_policies};
 
@@ -129,10 +131,17 @@ pub(super) fn ports(
     let config =
         verifier_config(settings, secret.secret()).map_err(|e| part(&e, Exit::Settings))?;
     let verifier = JwtVerifier::build(config).map_err(|e| part(&e, Exit::Settings))?;
+    let secrets = ticket_secrets(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
+    if let TicketSecrets::OfThisProcess(_, why) = &secrets {
+        tracing::info!("session tickets end with this process: no secret is configured, and {why}");
+    }
+    let tickets = HmacTickets::build(secrets.secrets(), lifetime(settings))
+        .map_err(|e| part(&e, Exit::Settings))?;
     Ok(Ports {
         broker: Arc::clone(broker) as _,
         presence: Arc::clone(broker) as _,
         token_verifier: Arc::new(verifier),
+        session_tickets: Arc::new(tickets),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
     })

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::effective::Effective;
 use super::error::Problem;
 use super::tree::{AccessWord, Profile, Settings};
-use super::{secrets, tokens};
+use super::{secrets, tickets, tokens};
 
 /// The shortest key of the HTTP interface, in characters.
 pub const API_KEY_CHARS_MIN: usize = 32;
@@ -24,6 +24,7 @@ pub fn find(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     problems.extend(rooms_without_namespace(settings));
     problems.extend(api_keys(settings, effective));
     problems.extend(secret_bytes(settings, effective));
+    problems.extend(tickets::check(settings, effective));
     // A verifier names only the first thing that it cannot use, so it comes last.
     if problems.is_empty() {
         problems.extend(tokens::check(settings, effective));

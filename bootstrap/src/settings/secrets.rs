@@ -42,6 +42,8 @@ pub fn read_files(
     let mut reader = Reader::new(effective, settings.profile);
     let auth = &mut settings.auth;
     reader.read("auth.hmac_secret", auth.hmac_secret_file.as_deref(), &mut auth.hmac_secret);
+    let ticket_file = auth.ticket_secret_file.as_deref();
+    reader.read("auth.ticket_secret", ticket_file, &mut auth.ticket_secret);
     for (name, key) in &mut settings.api.keys {
         reader.read(&format!("api.keys.{name}.key"), key.key_file.as_deref(), &mut key.key);
     }
@@ -202,7 +204,7 @@ pub fn token_secret(settings: &Settings) -> io::Result<TokenSecret> {
         return Ok(TokenSecret::OfThisProcess(made_up()?, why));
     };
     let path = dir.join(DEV_SECRET_FILE);
-    match kept_secret(dir, &path) {
+    match kept_secret(dir, DEV_SECRET_FILE) {
         Ok(secret) => Ok(TokenSecret::Kept(secret, path)),
         // A read-only disk does not stop a trial.
         Err(error) => {
@@ -212,13 +214,15 @@ pub fn token_secret(settings: &Settings) -> io::Result<TokenSecret> {
     }
 }
 
-fn kept_secret(dir: &Path, path: &Path) -> io::Result<SecretString> {
+/// The secret that a file of the data directory keeps; made up if there is none yet.
+pub(super) fn kept_secret(dir: &Path, file: &str) -> io::Result<SecretString> {
+    let path = &dir.join(file);
     fs::create_dir_all(dir)?;
     if !path.try_exists()? {
         // Written whole under a name of its own and linked, so that of two first starts at one
         // time both use the same secret and none reads half of it.
         let made_up = made_up()?;
-        let draft = dir.join(format!("{DEV_SECRET_FILE}.{}", random_hex::<8>()?));
+        let draft = dir.join(format!("{file}.{}", random_hex::<8>()?));
         let linked = write_private(&draft, &made_up).and_then(|()| {
             fs::hard_link(&draft, path)
                 .or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
@@ -240,7 +244,7 @@ fn write_private(path: &Path, secret: &SecretString) -> io::Result<()> {
     file.sync_all()
 }
 
-fn made_up() -> io::Result<SecretString> {
+pub(super) fn made_up() -> io::Result<SecretString> {
     random_hex::<MADE_UP_BYTES>().map(SecretString::from)
 }
 

@@ -214,6 +214,15 @@ pub struct Auth {
     /// The `aud` that a token must carry.
     #[serde(deserialize_with = "text_or_none")]
     pub audience: Option<String>,
+    /// The secrets that sign tickets, separated by white space; once loaded, also when they stand
+    /// in `ticket_secret_file`.
+    #[serde(deserialize_with = "secret_or_none")]
+    pub ticket_secret: Option<SecretString>,
+    /// The file that holds them.
+    #[serde(deserialize_with = "path_or_none")]
+    pub ticket_secret_file: Option<PathBuf>,
+    /// How long a ticket counts at most.
+    pub ticket_lifetime_ms: u64,
     /// How far clocks may differ.
     pub leeway_ms: u64,
     /// How long before its token's end a client is told.

@@ -29,7 +29,12 @@ pub const HISTORY_LIMIT_MAX: u32 = 1000;
 /// The longest epoch text; longer ones cannot be any server's.
 pub const EPOCH_BYTES_MAX: usize = 64;
 
-/// A bearer token. Its `Debug` hides it, so that a logged frame gives nothing away.
+/// The longest session ticket, in bytes: no token is so large that its ticket needs more.
+pub const SESSION_BYTES_MAX: usize = 16 << 10;
+/// The most rooms of one `resume`: as many as a connection is in by default.
+pub const RESUME_ROOMS_MAX: usize = 128;
+
+/// A bearer token or ticket. Its `Debug` hides it, so that a logged frame gives nothing away.
 #[derive(Clone, Eq, PartialEq)]
 pub struct TokenText<'a>(Cow<'a, str>);
 
@@ -53,6 +58,18 @@ impl fmt::Debug for TokenText<'_> {
     }
 }
 
+/// A room that a client was in, and wants to be in again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Resume {
+    /// Which room.
+    pub room: RoomId,
+    /// Up to where the client has everything. An epoch that cannot be one of ours is
+    /// [`UNKNOWN_EPOCH`].
+    pub since: Position,
+    /// Whether the client wants to follow who comes and goes.
+    pub presence: bool,
+}
+
 /// One command. `id` is what the answer will carry; no `id`, no answer, except an error.
 ///
 /// Raw JSON (`data`, `body`) is a checked slice of the text, byte for byte as it came.
@@ -62,8 +79,12 @@ pub enum ClientFrame<'a> {
     Connect {
         /// The command's id.
         id: Option<u64>,
-        /// The token; none asks to stay anonymous.
+        /// The token; without it and a ticket the client asks to stay anonymous.
         token: Option<TokenText<'a>>,
+        /// The ticket of an earlier connection, at most [`SESSION_BYTES_MAX`] bytes.
+        session: Option<TokenText<'a>>,
+        /// The rooms to be in again, all different, at most [`RESUME_ROOMS_MAX`].
+        resume: Vec<Resume>,
     },
     /// Joins a room.
     Subscribe {
@@ -271,9 +292,15 @@ pub fn encode_client(frame: &ClientFrame<'_>) -> String {
 
 fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
     match frame {
-        ClientFrame::Connect { token, .. } => {
+        ClientFrame::Connect { token, session, resume, .. } => {
             if let Some(token) = token {
                 line.text("token", token.as_str());
+            }
+            if let Some(session) = session {
+                line.text("session", session.as_str());
+            }
+            if !resume.is_empty() {
+                line.list("resume", resume, encode_resume);
             }
         }
         ClientFrame::Refresh { token, .. } => line.text("token", token.as_str()),
@@ -320,6 +347,16 @@ fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
         | ClientFrame::Status { .. }
         | ClientFrame::Other { .. } => {}
     }
+}
+
+fn encode_resume(out: &mut Vec<u8>, resume: &Resume) {
+    let mut item = Line::item(out, "room", resume.room.as_str());
+    item.hex("epoch", resume.since.epoch.bits());
+    item.number("offset", resume.since.offset.get());
+    if resume.presence {
+        item.flag("presence", true);
+    }
+    item.close();
 }
 
 fn encode_since(since: Option<Position>, line: &mut Line<'_>) {

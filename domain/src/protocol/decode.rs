@@ -3,6 +3,8 @@
 //! It must never stop at the first refusal that leaves clear where the next frame begins, and
 //! never go on after one that does not.
 
+mod resume;
+
 use std::borrow::Cow;
 use std::iter::FusedIterator;
 use std::time::Duration;
@@ -164,10 +166,9 @@ fn decode_command<'a>(
         }
         "connect" => {
             e.only(const { Name::bits(&[Name::Token, Name::Session, Name::Resume]) })?;
-            refuse_unavailable(e, Name::Session)?;
-            refuse_unavailable(e, Name::Resume)?;
             let token = text(e, Name::Token)?.map(TokenText::new);
-            Ok(ClientFrame::Connect { id, token })
+            let session = resume::session(e)?;
+            Ok(ClientFrame::Connect { id, token, session, resume: resume::rooms(e)? })
         }
         "refresh" => {
             e.only(const { Name::bits(&[Name::Token]) })?;
@@ -197,7 +198,7 @@ fn decode_publish<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'
         },
     )?;
     let (room, data) = (room(e)?, data(e)?);
-    let id_error = |name: Name| move |error| id_rejected(name, error);
+    let id_error = |name: Name| move |error| id_rejected(name.word(), error);
     let msg_id = text(e, Name::MsgId)?
         .map(|text| MessageId::parse(&text).map_err(id_error(Name::MsgId)))
         .transpose()?;
@@ -222,10 +223,14 @@ fn decode_publish<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'
 
 fn room(e: &Envelope<'_>) -> Result<RoomId, Rejected> {
     let name = text(e, Name::Room)?.ok_or_else(|| missing(Name::Room))?;
-    RoomId::parse(&name).map_err(|error| match error {
-        RoomIdError::Id(error) => id_rejected(Name::Room, error),
+    parse_room("room", &name)
+}
+
+fn parse_room(field: &'static str, name: &str) -> Result<RoomId, Rejected> {
+    RoomId::parse(name).map_err(|error| match error {
+        RoomIdError::Id(error) => id_rejected(field, error),
         RoomIdError::Shape | RoomIdError::Namespace | RoomIdError::Dots => {
-            Rejected::invalid("room", error.to_string())
+            Rejected::invalid(field, error.to_string())
         }
     })
 }
@@ -274,13 +279,18 @@ fn since(e: &Envelope<'_>) -> Result<Option<Position>, Rejected> {
         }
     }
     let (Some(epoch), Some(offset)) = (epoch, offset) else { return Err(invalid()) };
+    position("since", &epoch, offset).map(Some)
+}
+
+fn position(field: &'static str, epoch: &str, offset: u64) -> Result<Position, Rejected> {
     if epoch.len() > EPOCH_BYTES_MAX {
-        return Err(Rejected::too_large("since", "its epoch must be at most 64 bytes"));
+        return Err(Rejected::too_large(field, "its epoch must be at most 64 bytes"));
     }
     // Not an error: after a change of servers, clients come with positions of the old kind.
-    let epoch = Epoch::parse(&epoch).unwrap_or(UNKNOWN_EPOCH);
-    let offset = Offset::parse(offset).map_err(|_| invalid())?;
-    Ok(Some(Position { epoch, offset }))
+    let epoch = Epoch::parse(epoch).unwrap_or(UNKNOWN_EPOCH);
+    let offset = Offset::parse(offset)
+        .map_err(|error| Rejected::invalid(field, format!("its offset {error}")))?;
+    Ok(Position { epoch, offset })
 }
 
 /// Tags are checked and then dropped: nothing reads them yet, and a client that sends them today
@@ -307,11 +317,17 @@ fn check_tags(e: &Envelope<'_>) -> Result<(), Rejected> {
 }
 
 fn flag(e: &Envelope<'_>, name: Name) -> Result<Option<bool>, Rejected> {
-    match e.get(name) {
-        None => Ok(None),
-        Some("true") => Ok(Some(true)),
-        Some("false") => Ok(Some(false)),
-        Some(_) => Err(Rejected::invalid(name.word(), "must be true or false")),
+    let invalid = || Rejected::invalid(name.word(), "must be true or false");
+    e.raw(name).map_or(Ok(None), |raw| flag_of(raw).ok_or_else(invalid))
+}
+
+/// A flag; `null` counts as absent. None for any other value.
+fn flag_of(raw: &str) -> Option<Option<bool>> {
+    match raw {
+        "null" => Some(None),
+        "true" => Some(Some(true)),
+        "false" => Some(Some(false)),
+        _ => None,
     }
 }
 
@@ -340,10 +356,10 @@ fn refuse_unavailable(e: &Envelope<'_>, name: Name) -> Result<(), Rejected> {
     }
 }
 
-fn id_rejected(name: Name, error: IdError) -> Rejected {
+fn id_rejected(field: &'static str, error: IdError) -> Rejected {
     let code = match error {
         IdError::TooLong { .. } => ErrorCode::TooLarge,
         IdError::Empty | IdError::Alphabet | IdError::Reserved => ErrorCode::InvalidField,
     };
-    Rejected::field(code, name.word(), error.to_string())
+    Rejected::field(code, field, error.to_string())
 }

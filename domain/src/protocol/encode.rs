@@ -234,6 +234,18 @@ impl<'o> Line<'o> {
         out.push(b'"');
     }
 
+    /// An object as a value, of what `fill` writes; one field at least.
+    pub(super) fn nested(&mut self, name: &'static str, fill: impl FnOnce(&mut Line<'_>)) {
+        let out = self.key(name);
+        let start = out.len();
+        fill(&mut Line { out });
+        // Each field brings a comma before it; that of the first opens the object.
+        if let Some(first) = out.get_mut(start) {
+            *first = b'{';
+        }
+        out.push(b'}');
+    }
+
     /// A position as a value of its own: `{"epoch":"…","offset":41}`.
     pub(super) fn position(&mut self, name: &'static str, position: Position) {
         let out = self.key(name);

@@ -109,6 +109,11 @@ events! {
         connection_id: ConnectionId,
         #[serde(borrow)]
         user_id: Option<Cow<'a, str>>,
+        /// The ticket to come back with.
+        #[serde(borrow)]
+        session: Option<Cow<'a, str>>,
+        #[serde(borrow, default, deserialize_with = "resumed")]
+        resumed: Vec<EventResumed<'a>>,
         heartbeat_interval_ms: u64,
     }
     /// The client is a member.
@@ -240,6 +245,9 @@ events! {
         id: Option<u64>,
         #[serde(borrow)]
         expires_at: Option<Cow<'a, str>>,
+        /// The ticket to come back with.
+        #[serde(borrow)]
+        session: Option<Cow<'a, str>>,
     }
     /// The token runs out soon.
     "token_expiring" => TokenExpiring {
@@ -310,6 +318,64 @@ pub struct EventSender<'a> {
     pub connection_id: Option<Cow<'a, str>>,
 }
 
+/// What became of one room that `connect` named in `resume`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventResumed<'a> {
+    /// The client is a member again.
+    Back(EventBack<'a>),
+    /// It is not.
+    Refused(EventNotBack<'a>),
+}
+
+/// A room that the client is in again.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[allow(missing_docs, reason = "docs/protocol.md has the fields")]
+pub struct EventBack<'a> {
+    #[serde(deserialize_with = "room")]
+    pub room: RoomId,
+    #[serde(deserialize_with = "epoch")]
+    pub epoch: Epoch,
+    pub offset: u64,
+    pub recovered: bool,
+    #[serde(borrow)]
+    pub gap: Option<EventGap<'a>>,
+    #[serde(borrow, deserialize_with = "entries")]
+    pub messages: Vec<LogEntry<'a>>,
+    pub more: bool,
+}
+
+/// The gap before the messages of a room that the client is in again; of the room's epoch.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[allow(missing_docs, reason = "docs/protocol.md has the fields")]
+pub struct EventGap<'a> {
+    pub from: u64,
+    pub to: u64,
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+}
+
+/// A room that the client is not in again.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[allow(missing_docs, reason = "docs/protocol.md has the fields")]
+pub struct EventNotBack<'a> {
+    #[serde(deserialize_with = "room")]
+    pub room: RoomId,
+    #[serde(borrow)]
+    pub error: EventResumeError<'a>,
+}
+
+/// Why not.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[allow(missing_docs, reason = "docs/protocol.md has the fields")]
+pub struct EventResumeError<'a> {
+    pub code: u16,
+    #[serde(borrow)]
+    pub error: Cow<'a, str>,
+    #[serde(borrow)]
+    pub message: Cow<'a, str>,
+    pub retry_after_ms: Option<u64>,
+}
+
 /// One listed member of a room.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct EventMember<'a> {
@@ -355,6 +421,23 @@ fn raw<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<&'a str, D::Error> 
 fn entries<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Vec<LogEntry<'a>>, D::Error> {
     let raws = Vec::<&'a RawValue>::deserialize(from)?;
     raws.into_iter().map(|raw| decode_entry(raw.get()).map_err(de::Error::custom)).collect()
+}
+
+fn resumed<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Vec<EventResumed<'a>>, D::Error> {
+    let raws = Vec::<&'a RawValue>::deserialize(from)?;
+    raws.into_iter().map(|raw| decode_resumed(raw.get()).map_err(de::Error::custom)).collect()
+}
+
+fn decode_resumed(body: &str) -> Result<EventResumed<'_>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(default)]
+        error: Option<de::IgnoredAny>,
+    }
+    match serde_json::from_str::<Kind>(body)?.error {
+        Some(_) => serde_json::from_str(body).map(EventResumed::Refused),
+        None => serde_json::from_str(body).map(EventResumed::Back),
+    }
 }
 
 fn decode_entry(body: &str) -> Result<LogEntry<'_>, serde_json::Error> {

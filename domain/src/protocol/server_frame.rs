@@ -16,6 +16,42 @@ use crate::recovery::Gap;
 use crate::room::RoomId;
 use crate::time::Wall;
 
+/// One entry of `hello.resumed`.
+#[derive(Clone, Debug)]
+pub struct Resumed<'a> {
+    /// Which room.
+    pub room: &'a RoomId,
+    /// Whether the client is in it again.
+    pub outcome: ResumeOutcome<'a>,
+}
+
+/// What became of a room that a client came back to.
+#[derive(Clone, Debug)]
+pub enum ResumeOutcome<'a> {
+    /// It is a member again, as behind `subscribed`.
+    Back {
+        /// Where the client stands after `messages`.
+        position: Position,
+        /// Whether `messages` begin where the client stopped, without a gap.
+        recovered: bool,
+        /// What will not come; it stands before `messages`, and its epoch is that of `position`.
+        gap: Option<Gap>,
+        /// The missed messages.
+        messages: Vec<&'a [u8]>,
+        /// Whether `page` frames follow before live messages do.
+        more: bool,
+    },
+    /// It is not; the connection stays.
+    Refused {
+        /// The row of the table.
+        code: ErrorCode,
+        /// What is wrong, in words.
+        message: &'a str,
+        /// When to try again.
+        retry_after_ms: Option<u64>,
+    },
+}
+
 /// One frame of the server. `id` is that of the command it answers; none is written as `null`.
 ///
 /// `messages` are what [`encode_message`](super::encode_message) made, oldest first.
@@ -35,6 +71,10 @@ pub enum ServerFrame<'a> {
         connection_id: ConnectionId,
         /// The user; none for an anonymous connection.
         user_id: Option<&'a UserId>,
+        /// The ticket to come back with; none for an anonymous connection.
+        session: Option<&'a str>,
+        /// What became of the rooms that `connect` named, in its order.
+        resumed: &'a [Resumed<'a>],
         /// How long the connection may be silent before the server sends `ping`.
         heartbeat_interval_ms: u64,
     },
@@ -139,6 +179,8 @@ pub enum ServerFrame<'a> {
         id: Option<u64>,
         /// When it runs out, if it does.
         expires_at: Option<Wall>,
+        /// The ticket to come back with.
+        session: Option<&'a str>,
     },
     /// The token runs out soon; bring a fresh one.
     TokenExpiring {
@@ -260,9 +302,10 @@ impl ServerFrame<'_> {
             Self::PresenceState { .. }
             | Self::PresenceEvent { .. }
             | Self::PresenceUpdated { .. } => self.encode_presence(&mut line),
-            Self::Refreshed { id, expires_at } => {
+            Self::Refreshed { id, expires_at, session } => {
                 line.number_or_null("id", *id);
                 line.time_or_null("expires_at", *expires_at);
+                line.text_or_null("session", *session);
             }
             Self::TokenExpiring { expires_at } => line.time("expires_at", *expires_at),
             Self::Ping => {}
@@ -291,11 +334,10 @@ impl ServerFrame<'_> {
             line.text("client_id", client_id.as_str());
             line.hex("connection_id", connection_id.bits());
         }
-        if let Self::Hello { user_id, heartbeat_interval_ms, .. } = self {
+        if let Self::Hello { user_id, session, resumed, heartbeat_interval_ms, .. } = self {
             line.text_or_null("user_id", user_id.map(UserId::as_str));
-            // Session tickets do not exist yet; their places in the frame do.
-            line.raw("session", b"null");
-            line.raw("resumed", b"[]");
+            line.text_or_null("session", *session);
+            line.list("resumed", *resumed, encode_resumed);
             line.number("heartbeat_interval_ms", *heartbeat_interval_ms);
         }
         if let Self::Status { id, connection_id, user_id, rooms, .. } = self {
@@ -359,6 +401,36 @@ impl ServerFrame<'_> {
             line.text("room", room.as_str());
         }
     }
+}
+
+fn encode_resumed(out: &mut Vec<u8>, resumed: &Resumed<'_>) {
+    let mut item = Line::item(out, "room", resumed.room.as_str());
+    match &resumed.outcome {
+        ResumeOutcome::Back { position, recovered, gap, messages, more } => {
+            item.hex("epoch", position.epoch.bits());
+            item.number("offset", position.offset.get());
+            item.flag("recovered", *recovered);
+            match gap {
+                Some(gap) => item.nested("gap", |gap_line| {
+                    gap_line.number("from", gap.from.get());
+                    gap_line.number("to", gap.to.get());
+                    gap_line.text("reason", gap.reason.word());
+                }),
+                None => item.raw("gap", b"null"),
+            }
+            item.list("messages", messages, |out, message| out.extend_from_slice(message));
+            item.flag("more", *more);
+        }
+        ResumeOutcome::Refused { code, message, retry_after_ms } => {
+            item.nested("error", |error| {
+                error.number("code", u64::from(code.number()));
+                error.text("error", code.word());
+                error.text("message", message);
+                error.number_or_null("retry_after_ms", *retry_after_ms);
+            });
+        }
+    }
+    item.close();
 }
 
 fn encode_member(out: &mut Vec<u8>, member: &PresentMember) {

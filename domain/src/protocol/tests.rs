@@ -3,5 +3,6 @@
 mod commands;
 mod frames;
 mod random_commands;
+mod resume;
 mod scanner;
 mod strategies;

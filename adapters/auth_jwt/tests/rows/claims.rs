@@ -2,6 +2,7 @@
 
 use application::ports::token_verifier::TokenError;
 use auth_jwt::{Algorithm, Config, JwtVerifier};
+use domain::principal::Credential;
 use domain::time::Wall;
 
 use crate::support::{
@@ -85,6 +86,21 @@ fn times_are_numbers_within_four_digit_years() {
     // The last year neither overflows nor is endless.
     let token = with_claims(r#"{"sub":"u1","exp":253402300799}"#);
     assert!(check_at(&hs256(), &token, Wall::MAX).is_ok());
+}
+
+#[test]
+fn a_tokens_own_name_and_time_are_kept_so_that_it_can_be_taken_back() {
+    let plain = check(&hs256(), &with_more("")).unwrap();
+    assert_eq!(plain.credential, Credential::default());
+    let more = format!(r#","jti":"7f3e-1","iat":{NOW}"#);
+    let credential = check(&hs256(), &with_more(&more)).unwrap().credential;
+    assert_eq!(credential.id.unwrap().as_str(), "7f3e-1");
+    assert_eq!(credential.issued_at, Some(at(NOW)));
+    let long = format!("\"{}\"", "x".repeat(257));
+    for value in ["null", "7", "\"\"", "\"a b\"", "[\"a\"]", &long] {
+        let answer = check(&hs256(), &with_more(&format!(r#","jti":{value}"#)));
+        assert_eq!(answer, Err(TokenError::Claim("jti")), "{value}");
+    }
 }
 
 /// A39

@@ -7,8 +7,8 @@ use std::time::Duration;
 use application::mailbox::Mailbox;
 use application::ports::archive::MockArchive;
 use application::ports::{
-    Archive, ArchiveError, ArchivePage, Broker, PublishError, ReadLog, Receipt, RoomHead,
-    SubscriptionToken,
+    Archive, ArchiveError, ArchivePage, Broker, BrokerError, PublishError, ReadLog, Receipt,
+    RoomHead, SubscriptionToken,
 };
 use application::testing::broker_contract::{at, named, policy, publish, room};
 use broker_memory::{Config, MemoryBroker};
@@ -89,6 +89,102 @@ impl Scene {
 
 fn said(texts: &[&str]) -> Vec<(u64, String)> {
     (1..).zip(texts.iter().map(|text| (*text).to_owned())).collect()
+}
+
+/// A crowd that comes back to one room at the same time, each from somewhere else.
+async fn crowd(scene: &Scene, n: u64) -> Vec<Result<Vec<u64>, BrokerError>> {
+    let members: Vec<_> = (0..n)
+        .map(|member| {
+            let (broker, policy) = (Arc::clone(&scene.broker), Arc::clone(&scene.policy));
+            tokio::spawn(async move {
+                let mailbox = Arc::new(Mailbox::new(1, 1_000));
+                let id = room(ROOM);
+                broker.subscribe(&id, &policy, &mailbox, SubscriptionToken(1)).await?;
+                let after = number(member % 20).unwrap();
+                let read = ReadLog { after, messages_max: 100, bytes_max: 1 << 20, now: at(0) };
+                let page = broker.read(&id, &policy, read).await?;
+                Ok(page.messages.iter().map(|m| place(&m.publication).0).collect())
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for member in members {
+        answers.push(member.await.unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn after_a_restart_the_archive_is_asked_once_per_room_whoever_comes_back() {
+    let archive = Arc::new(MemoArchive::default());
+    let before = Scene::new(Arc::clone(&archive) as _);
+    for n in 1..=20 {
+        before.say(&n.to_string()).await.unwrap();
+    }
+    before.committer.abort();
+    let (opened, read) = (archive.calls("open_room"), archive.calls("read"));
+    let scene = Scene::new(Arc::clone(&archive) as _);
+    for (member, answer) in (0..).zip(crowd(&scene, 500).await) {
+        let missed: Vec<u64> = (member % 20 + 1..=20).collect();
+        assert_eq!(answer.unwrap(), missed, "member {member}");
+    }
+    assert_eq!(archive.calls("open_room") - opened, 1);
+    assert_eq!(archive.calls("read") - read, 1);
+    // And what is published now follows what was loaded.
+    scene.say("21").await.unwrap();
+    let (_, all) = scene.read_all(7).await;
+    let offsets: Vec<u64> = all.iter().map(|(offset, _)| *offset).collect();
+    assert_eq!(offsets, (1..=21).collect::<Vec<_>>());
+    assert_eq!(archive.calls("read") - read, 1);
+}
+
+#[tokio::test]
+async fn a_room_that_was_published_to_first_is_loaded_behind_what_is_there() {
+    let archive = Arc::new(MemoArchive::default());
+    let before = Scene::new(Arc::clone(&archive) as _);
+    for n in 1..=20 {
+        before.say(&n.to_string()).await.unwrap();
+    }
+    before.committer.abort();
+    let scene = Scene::new(Arc::clone(&archive) as _);
+    scene.say("21").await.unwrap();
+    scene.say("22").await.unwrap();
+    let read = archive.calls("read");
+    for (member, answer) in (0..).zip(crowd(&scene, 60).await) {
+        assert_eq!(answer.unwrap(), (member % 20 + 1..=22).collect::<Vec<_>>());
+    }
+    assert_eq!(archive.calls("read") - read, 1);
+}
+
+#[tokio::test]
+async fn a_crowd_shares_the_failure_of_its_archive_and_the_next_one_asks_again() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(Arc::clone(&archive) as _);
+    archive.set_opens_fail(true);
+    let opened = archive.calls("open_room");
+    assert!(crowd(&scene, 200).await.iter().all(Result::is_err));
+    assert_eq!(archive.calls("open_room") - opened, 1);
+    archive.set_opens_fail(false);
+    assert!(crowd(&scene, 200).await.iter().all(Result::is_ok));
+    assert_eq!(archive.calls("open_room") - opened, 2);
+}
+
+#[tokio::test]
+async fn only_the_end_of_a_long_log_is_loaded_and_what_lies_before_it_is_still_read() {
+    let archive = Arc::new(MemoArchive::default());
+    let keep = Retention { messages_max: 5_000, ..Retention::default() };
+    let before = Scene::with(Arc::clone(&archive) as _, Config::default(), keep);
+    let all: Vec<_> = (1..=1_500).map(|n| before.begin(&n.to_string())).collect();
+    for published in all {
+        published.await.unwrap().unwrap();
+    }
+    before.committer.abort();
+    let scene = Scene::with(Arc::clone(&archive) as _, Config::default(), keep);
+    let read = archive.calls("read");
+    let (_, all) = scene.read_all(500).await;
+    let offsets: Vec<u64> = all.iter().map(|(offset, _)| *offset).collect();
+    assert_eq!(offsets, (1..=1_500).collect::<Vec<_>>());
+    assert!(archive.calls("read") - read <= 3, "the load, and a page of what lies before it");
 }
 
 #[tokio::test]

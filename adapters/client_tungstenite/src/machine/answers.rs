@@ -20,6 +20,7 @@ use crate::event::{
     Ack, Event, Gap, Hello, HistoryPage, LogEntry, Malformed, Message, PresenceChange,
     PresenceState, Status, Subscribed, Tombstone, Violation, position, span,
 };
+use crate::options::Token;
 
 impl Machine {
     /// A text message came.
@@ -44,7 +45,12 @@ impl Machine {
 
     fn event(&mut self, event: ServerEvent<'_>, now: Instant) -> Result<(), Malformed> {
         match event {
-            ServerEvent::Hello(hello) => self.greeted(hello.id, Hello::from_wire(hello), now),
+            ServerEvent::Hello(mut hello) => {
+                let resumed = std::mem::take(&mut hello.resumed);
+                let session = hello.session.take();
+                let session = session.as_deref();
+                self.greeted(hello.id, Hello::from_wire(hello), session, resumed, now);
+            }
             ServerEvent::Subscribed(subscribed) => self.subscribed(subscribed)?,
             ServerEvent::Page(page) => self.page(page)?,
             ServerEvent::Message(message) => {
@@ -148,7 +154,7 @@ impl Machine {
     }
 
     /// What was missed, up to `reached`.
-    fn batch(
+    pub(super) fn batch(
         &mut self,
         room: &RoomId,
         messages: Vec<wire::LogEntry<'_>>,
@@ -217,7 +223,7 @@ impl Machine {
         });
     }
 
-    fn gap(&mut self, gap: Gap) {
+    pub(super) fn gap(&mut self, gap: Gap) {
         let Some(track) = self.track(&gap.room) else { return };
         if let Some((from, to)) = track.skip(&gap) {
             self.violation(Violation::Hole { room: gap.room.clone(), from, to });
@@ -266,7 +272,7 @@ impl Machine {
     }
 
     /// The server ended a membership, or does not grant it again.
-    fn put_out(&mut self, room: RoomId, code: Option<u16>, reason: Option<String>) {
+    pub(super) fn put_out(&mut self, room: RoomId, code: Option<u16>, reason: Option<String>) {
         if self.rooms.remove(&room).is_some() {
             self.events.push_back(Event::Unsubscribed { room, code, reason });
         }
@@ -276,6 +282,7 @@ impl Machine {
         let Some(pending) = from.id.and_then(|id| self.requests.take(id)) else { return };
         let Kind::Refresh(token) = &pending.kind else { return self.wrong_answer(pending) };
         self.token = Some(token.clone());
+        self.session = from.session.map(|session| Token::new(&session));
         let expires_at = from.expires_at.map(std::borrow::Cow::into_owned);
         pending.resolve(Ok(Answer::Refreshed(expires_at)));
     }
@@ -297,6 +304,9 @@ impl Machine {
             return;
         };
         match &pending.kind {
+            Kind::Connect if !refusal.is_temporary() && self.has_resumed() => {
+                return self.connect_plainly(now);
+            }
             Kind::Connect => {
                 let code = if refusal.is_temporary() { 1013 } else { 3500 };
                 self.verdict = Some(Lost { code, reason: refusal.message, after });

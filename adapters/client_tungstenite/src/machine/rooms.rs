@@ -22,7 +22,7 @@ const REJOIN_DELAY: Duration = Duration::from_secs(2);
 pub(crate) struct Room {
     pub(super) phase: RoomPhase,
     pub(super) track: Track,
-    presence: bool,
+    pub(super) presence: bool,
 }
 
 /// Where the client is with a room.
@@ -96,10 +96,12 @@ impl Machine {
         self.requests.insert(id, Kind::Unsubscribe(room), reply, deadline);
     }
 
-    /// On a new connection: into every room again, from where the client stands.
-    pub(super) fn join_all(&mut self, now: Instant) {
+    /// On a new connection: into every room again that is not on the way in, from where the client
+    /// stands.
+    pub(super) fn join_away(&mut self, now: Instant) {
         self.retries.clear();
-        let rooms: Vec<_> = self.rooms.keys().cloned().collect();
+        let away = self.rooms.iter().filter(|(_, entry)| entry.phase == RoomPhase::Away);
+        let rooms: Vec<_> = away.map(|(room, _)| room.clone()).collect();
         for room in rooms {
             self.join(&room, now);
         }
@@ -117,7 +119,7 @@ impl Machine {
         }
     }
 
-    fn join(&mut self, room: &RoomId, now: Instant) {
+    pub(super) fn join(&mut self, room: &RoomId, now: Instant) {
         if !self.rooms.contains_key(room) {
             return;
         }

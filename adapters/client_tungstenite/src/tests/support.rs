@@ -126,8 +126,13 @@ impl Server {
 
     /// Takes the next connection and says `hello`.
     pub(super) async fn greet(&mut self) -> Peer {
+        self.greet_with(&hello(None)).await
+    }
+
+    /// Takes the next connection and says this `hello`.
+    pub(super) async fn greet_with(&mut self, hello: &Value) -> Peer {
         let mut peer = self.accept().await;
-        peer.say(&hello(None)).await;
+        peer.say(hello).await;
         peer
     }
 

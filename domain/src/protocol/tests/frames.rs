@@ -126,6 +126,8 @@ fn hello_and_status_say_who_is_connected() {
         client_id: &client,
         connection_id: ConnectionId::from_bits(1),
         user_id: None,
+        session: None,
+        resumed: &[],
         heartbeat_interval_ms: 25_000,
     };
     let text = line(&hello);
@@ -268,8 +270,8 @@ fn the_short_frames_are_exactly_these() {
             r#""unsubscribed","id":null,"room":"public:r0","code":103,"reason":"permission_denied""#,
         ),
         (
-            ServerFrame::Refreshed { id: Some(8), expires_at: None },
-            r#""refreshed","id":8,"expires_at":null"#,
+            ServerFrame::Refreshed { id: Some(8), expires_at: None, session: Some("s") },
+            r#""refreshed","id":8,"expires_at":null,"session":"s""#,
         ),
         (
             ServerFrame::TokenExpiring { expires_at: Wall::from_millis(0) },

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::delivery::Class;
 use crate::id::{Epoch, MessageId, MessageKey};
 use crate::position::{Offset, Position};
-use crate::protocol::{ClientFrame, TokenText};
+use crate::protocol::{ClientFrame, Resume, TokenText};
 use crate::room::RoomId;
 
 pub(super) fn space() -> impl Strategy<Value = &'static str> {
@@ -79,6 +79,14 @@ fn token() -> impl Strategy<Value = TokenText<'static>> {
     any::<String>().prop_map(|text| TokenText::new(Cow::Owned(text)))
 }
 
+/// A few rooms, all different.
+fn resume() -> impl Strategy<Value = Vec<Resume>> {
+    prop::collection::btree_map(room(), (position(), any::<bool>()), 0..5).prop_map(|rooms| {
+        let entry = |(room, (since, presence))| Resume { room, since, presence };
+        rooms.into_iter().map(entry).collect()
+    })
+}
+
 prop_compose! {
     fn publish()(
         id in id(),
@@ -108,8 +116,9 @@ pub(super) fn command() -> impl Strategy<Value = ClientFrame<'static>> {
     let since = || prop::option::of(position());
     prop_oneof![
         4 => publish(),
-        1 => (id(), prop::option::of(token()))
-            .prop_map(|(id, token)| ClientFrame::Connect { id, token }),
+        1 => (id(), prop::option::of(token()), prop::option::of(token()), resume()).prop_map(
+            |(id, token, session, resume)| ClientFrame::Connect { id, token, session, resume }
+        ),
         1 => (id(), room(), since(), any::<bool>()).prop_map(|(id, room, since, presence)| {
             ClientFrame::Subscribe { id, room, since, presence }
         }),
