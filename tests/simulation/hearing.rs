@@ -70,6 +70,7 @@ impl Client {
             ServerEvent::Refreshed(refreshed) => {
                 scene.core.counts.effect(Effect::Refreshed);
                 self.expect(refreshed.id, Asked::Refresh)?;
+                self.session = refreshed.session.as_deref().map(str::to_owned);
             }
             ServerEvent::ErrorEvent(error) => self.on_error(error, scene)?,
             ServerEvent::Ack(ack) => self.on_ack(ack, scene)?,

@@ -131,7 +131,9 @@ fn find(mistake: Mistake) -> (u64, &'static str) {
 
 #[test]
 fn a_hole_that_is_ignored_is_found() {
-    assert_eq!(find(Mistake::HoleIgnored).1, "I1");
+    // By the next message, or by an `ack` that stands where the next message would.
+    let found = find(Mistake::HoleIgnored).1;
+    assert!(found == "I1" || found == "I3 (ack in place)", "{found}");
 }
 
 #[test]

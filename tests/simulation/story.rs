@@ -82,6 +82,8 @@ impl World {
         self.core.lock().weather = Weather::default();
         for client in &mut self.clients {
             client.token_life_ms = 3_600_000;
+            // It would win over the longer token.
+            client.session = None;
         }
         for client in 0..self.clients.len() {
             let refreshed = self.scene(client, |client, scene| {

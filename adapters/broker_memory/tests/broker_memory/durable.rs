@@ -503,13 +503,20 @@ async fn an_idle_durable_room_is_forgotten_and_comes_back_as_it_was() {
 #[tokio::test]
 async fn the_byte_limit_of_a_read_reaches_the_archive() {
     let archive = Arc::new(MemoArchive::default());
-    let scene = Scene::new(archive.clone());
-    for n in 0..20 {
-        scene.say(&n.to_string()).await.unwrap();
+    let keep = Retention { messages_max: 5_000, ..Retention::default() };
+    let scene = Scene::with(archive.clone(), Config::default(), keep);
+    let all: Vec<_> = (1_000..2_100).map(|n| scene.begin(&n.to_string())).collect();
+    for published in all {
+        published.await.unwrap().unwrap();
     }
-    // A broker that has just started has nothing in its ring.
-    let scene = Scene::new(archive.clone());
-    let read = ReadLog { after: Offset::ZERO, messages_max: 100, bytes_max: 10, now: at(1) };
+    // A broker that has just started loads the end of the log; what lies before it is read anew.
+    let scene = Scene::with(archive.clone(), Config::default(), keep);
+    let read =
+        ReadLog { after: number(100).unwrap(), messages_max: 100, bytes_max: 18, now: at(1) };
+    let page = scene.broker.read(&room(ROOM), &scene.policy, read).await.unwrap();
+    assert_eq!((page.messages.len(), page.more), (3, true));
+    archive.largest_page();
+    let read = ReadLog { after: Offset::ZERO, ..read };
     let page = scene.broker.read(&room(ROOM), &scene.policy, read).await.unwrap();
     assert_eq!((page.messages.len(), page.more), (3, true));
     assert_eq!(archive.largest_page(), 3);

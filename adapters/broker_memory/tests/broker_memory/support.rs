@@ -101,9 +101,9 @@ impl MemoArchive {
         self.stored.lock().unwrap().opening_most
     }
 
-    /// The most messages that one read has answered.
+    /// The most messages that one read has answered since this was last asked.
     pub(crate) fn largest_page(&self) -> usize {
-        self.stored.lock().unwrap().largest_page
+        std::mem::take(&mut self.stored.lock().unwrap().largest_page)
     }
 
     fn call(&self, method: &'static str) -> std::sync::MutexGuard<'_, Stored> {

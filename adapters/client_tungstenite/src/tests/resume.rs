@@ -235,8 +235,9 @@ async fn more_rooms_than_one_frame_may_name_are_joined_one_by_one() {
         })
         .collect();
     peer.say(&greeting(connect["id"].as_u64(), "s", &entries)).await;
-    let rest = [peer.hear().await["room"].clone(), peer.hear().await["room"].clone()];
-    assert_eq!(rest, [json!("public:x128"), json!("public:x129")]);
+    for rest in ["public:x127", "public:x128", "public:x129"] {
+        assert_eq!(peer.hear().await["room"], rest);
+    }
 }
 
 #[tokio::test(start_paused = true)]
