@@ -80,7 +80,13 @@ pub fn combined(running: &Settings, loaded: &Settings) -> Settings {
             ..running.server
         },
         limits: loaded.limits,
-        auth: Auth { ..loaded.auth },
+        // Who has a ticket has it from the secret that was there when it was sealed.
+        auth: Auth {
+            ticket_secret: running.auth.ticket_secret,
+            ticket_secret_file: running.auth.ticket_secret_file,
+            ticket_lifetime_ms: running.auth.ticket_lifetime_ms,
+            ..loaded.auth
+        },
         api: Api { keys: loaded.api.keys, ..running.api },
         log: Log { filter: loaded.log.filter, ..running.log },
         ..running

@@ -8,7 +8,9 @@ use super::*;
 /// The settings as text, with the secrets in it.
 fn text(settings: &Settings) -> String {
     use secrecy::ExposeSecret;
-    let secret = settings.auth.hmac_secret.as_ref().map(|s| s.expose_secret().to_owned());
+    let auth = &settings.auth;
+    let secret = [&auth.hmac_secret, &auth.ticket_secret]
+        .map(|secret| secret.as_ref().map(|s| s.expose_secret().to_owned()));
     let keys = settings.api.keys.values();
     let keys: Vec<_> =
         keys.map(|key| key.key.as_ref().map(|s| s.expose_secret().to_owned())).collect();
@@ -27,7 +29,9 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
     let path = key.path.replace("api.keys.*", "api.keys.backend").replace('*', "chat");
     let value = match (key.path, key.kind) {
         ("profile", _) => "testing".to_owned(),
-        ("auth.hmac_secret_file" | "api.keys.*.key_file", _) => file("secret", SECRET),
+        ("auth.hmac_secret_file" | "auth.ticket_secret_file" | "api.keys.*.key_file", _) => {
+            file("secret", SECRET)
+        }
         ("auth.keys_file", _) => file("keys", r#"{"keys": []}"#),
         ("auth.algorithms", _) => "HS384".to_owned(),
         ("server.listen", _) => "127.0.0.1:1".to_owned(),
