@@ -10,6 +10,7 @@
     reason = "a failed step of a test stops the test, with words"
 )]
 
+mod contract;
 mod host;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
