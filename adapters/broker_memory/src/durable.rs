@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use application::planted::{self, Mistake};
 use application::ports::{
     Archive, ArchiveError, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomHead,
 };
@@ -74,6 +75,10 @@ impl MemoryBroker {
             Some(head) => head,
             None => archive.open_room(id, self.fresh_epoch()).await?,
         };
+        if planted::is_planted(Mistake::EpochRedrawn) && known.is_none() {
+            let fresh = RoomHead { epoch: self.fresh_epoch(), last: Offset::ZERO };
+            return Ok((fresh, fresh.last.next().unwrap_or(Offset::MAX)));
+        }
         let after_last = head.last.next().unwrap_or(Offset::MAX);
         if head.last == Offset::ZERO {
             return Ok((head, after_last));
