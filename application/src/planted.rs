@@ -18,6 +18,14 @@ pub enum Mistake {
     GhostOfJoin,
     /// The `ack` of a publish without echo does not wait for its place.
     AckTooEarly,
+    /// A durable publish is acknowledged before the archive has it.
+    AckBeforeCommit,
+    /// An append that seemed to fail is taken not to have happened, so its offsets are free.
+    DoubtForgotten,
+    /// The archive is not asked whether it has a retried publish already.
+    RetryNotLookedUp,
+    /// A process that starts takes a new epoch for a durable room that has one.
+    EpochRedrawn,
 }
 
 #[cfg(feature = "testing")]
@@ -36,18 +44,18 @@ mod soil {
     }
 
     /// Whether a mistake is to be made here.
-    pub(crate) fn is_planted(mistake: Mistake) -> bool {
+    #[must_use]
+    pub fn is_planted(mistake: Mistake) -> bool {
         PLANTED.with(|planted| planted.get() == Some(mistake))
     }
 }
 
 #[cfg(feature = "testing")]
-pub(crate) use self::soil::is_planted;
-#[cfg(feature = "testing")]
-pub use self::soil::plant;
+pub use self::soil::{is_planted, plant};
 
 /// Nothing is planted outside of tests.
 #[cfg(not(feature = "testing"))]
-pub(crate) const fn is_planted(_: Mistake) -> bool {
+#[must_use]
+pub const fn is_planted(_: Mistake) -> bool {
     false
 }

@@ -4,7 +4,10 @@
 
 pub mod archive_contract;
 pub mod broker_contract;
+pub mod clock_contract;
+pub mod entropy_contract;
 pub mod memory_archive;
+pub mod outbox_contract;
 pub mod presence_contract;
 pub mod session_tickets_contract;
 pub mod token_verifier_contract;

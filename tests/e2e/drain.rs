@@ -70,7 +70,7 @@ fn an_http_publish_that_was_taken_is_answered_although_the_server_stops() {
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                while let Some(status) = http_publish(addr, KEY) {
+                while let Some(status) = http_publish(addr, KEY).filter(|status| *status != 503) {
                     assert_eq!(status, 200);
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
@@ -115,20 +115,30 @@ fn connections_of_the_echo_endpoint_are_told_too_and_hold_nothing_up() {
     assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
 }
 
+/// N02.
 #[test]
-fn a_stopping_server_is_not_ready_and_takes_nobody_new() {
+fn a_draining_server_is_alive_not_ready_and_takes_nobody_new() {
     let mut server = Server::start(&["--set", "server.drain_window_ms=5000"]);
-    let _stuck = stuck(&server);
+    let stuck = stuck(&server);
     server.terminate();
-    until("the server takes nobody new", || {
-        let Ok(mut stream) = TcpStream::connect(server.addr()) else { return Some(()) };
-        let request = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.starts_with("HTTP/1.1 503").then_some(())
+    until("the server is not ready", || {
+        (crate::http::get(server.addr(), "/readyz").status == 503).then_some(())
     });
-    server.kill();
+    assert_eq!(crate::http::get(server.addr(), "/healthz").status, 200);
+    for path in [PATH, "/ws/somebody"] {
+        let mut refused = RawSocket::connect(server.addr());
+        let head = refused.upgrade(path, &[]).to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 503"), "{head}");
+        assert!(head.contains("\r\nretry-after: 1\r\n"), "{head}");
+        assert!(refused.ends_within(Duration::from_secs(5)), "it may ask for more");
+    }
+    let refused = http_publish(server.addr(), "whatever");
+    assert_eq!(refused, Some(503), "nothing new is taken, whoever asks");
+    // Who asks nothing at all does not hold it up.
+    let _silent = RawSocket::connect(server.addr());
+    drop(stuck);
+    assert_eq!(server.wait().code, Some(0));
+    assert!(TcpStream::connect(server.addr()).is_err(), "it still listens");
 }
 
 /// A member with megabytes on the way to it that reads nothing.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use application::mailbox::Post;
 use application::node::Node;
+use application::outbound_queue::OutboundQueue;
 use application::ports::outbox::{Batch, Delivered, Outbox};
 use application::ports::{Clock, Entropy, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
@@ -89,13 +90,72 @@ pub(crate) struct Line {
     pub(crate) reading: bool,
 }
 
+/// What lies between the outbox and the other end of a line.
+#[derive(Debug)]
+struct Wire {
+    queue: OutboundQueue,
+    queue_bytes_max: usize,
+    /// The other end takes nothing at the moment.
+    stalled: bool,
+    refused: bool,
+    /// What the other end has taken.
+    taken: Vec<u8>,
+}
+
+impl Wire {
+    fn new() -> Self {
+        Self {
+            queue: OutboundQueue::default(),
+            queue_bytes_max: Lines::QUEUE_BYTES_MAX,
+            stalled: false,
+            refused: false,
+            taken: Vec::new(),
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(front) = self.queue.front().filter(|_| !self.stalled).cloned() {
+            self.queue.advance(front.len());
+            self.taken.extend_from_slice(&front);
+        }
+    }
+}
+
 #[derive(Default)]
-struct Lines {
+pub(crate) struct Lines {
     lines: BTreeMap<Slot, Line>,
-    /// Refuses everything, as a full queue does.
-    stuck: Vec<Slot>,
-    /// Takes everything, but has not read what it was sent.
-    slow: Vec<Slot>,
+    /// Of lines that are open.
+    wires: BTreeMap<Slot, Wire>,
+    /// What closed lines have left to take.
+    closed: BTreeMap<Slot, Wire>,
+}
+
+impl Lines {
+    pub(crate) const QUEUE_BYTES_MAX: usize = 64 << 10;
+
+    pub(crate) fn open(&mut self, slot: Slot) {
+        self.lines.insert(slot, Line { reading: true, ..Line::default() });
+        self.wires.insert(slot, Wire::new());
+    }
+
+    pub(crate) fn stall(&mut self, slot: Slot, stalled: bool) {
+        let wire = self.wires.get_mut(&slot).or_else(|| self.closed.get_mut(&slot));
+        if let Some(wire) = wire {
+            wire.stalled = stalled;
+            wire.flush();
+        }
+    }
+
+    /// What the other end has taken since the last look, and the code if that was all.
+    pub(crate) fn taken(&mut self, slot: Slot) -> (Vec<u8>, Option<CloseCode>) {
+        let wire = self.wires.get_mut(&slot).or_else(|| self.closed.get_mut(&slot));
+        let taken = wire.map(|wire| std::mem::take(&mut wire.taken)).unwrap_or_default();
+        (taken, self.lines.get(&slot).and_then(|line| line.closed))
+    }
+
+    pub(crate) fn is_read(&self, slot: Slot) -> bool {
+        self.lines.get(&slot).is_some_and(|line| line.reading)
+    }
 }
 
 impl Outbox for Lines {
@@ -106,16 +166,35 @@ impl Outbox for Lines {
     }
 
     fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered {
-        if self.stuck.contains(&to) {
+        let (Some(line), Some(wire)) = (self.lines.get_mut(&to), self.wires.get_mut(&to)) else {
+            return Delivered::Gone;
+        };
+        if wire.refused {
             return Delivered::Refused;
         }
-        let Some(line) = self.lines.get_mut(&to) else { return Delivered::Gone };
+        if wire.stalled {
+            for frame in batch.frames {
+                if wire.queue.push(frame.clone(), wire.queue_bytes_max).is_err() {
+                    wire.refused = true;
+                    return Delivered::Refused;
+                }
+            }
+        } else {
+            wire.taken.extend_from_slice(batch.joined);
+        }
         line.writes += 1;
         read_frames(batch.joined, &mut line.frames);
         Delivered::Taken
     }
 
     fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+        let Some(mut wire) = self.wires.remove(&to) else { return };
+        wire.queue.drop_messages();
+        if !last.is_empty() {
+            wire.queue.push_urgent(last.clone());
+        }
+        wire.flush();
+        self.closed.insert(to, wire);
         if let Some(line) = self.lines.get_mut(&to) {
             read_frames(&last, &mut line.frames);
             line.closed = Some(code);
@@ -129,7 +208,7 @@ impl Outbox for Lines {
     }
 
     fn queued_bytes(&self, of: Slot) -> usize {
-        usize::from(self.slow.contains(&of))
+        self.wires.get(&of).map_or(0, |wire| wire.queue.bytes())
     }
 }
 
@@ -204,7 +283,7 @@ impl Host {
 
     pub(crate) fn connect(&mut self, token: Option<&str>) -> Slot {
         let slot = self.shard.reserve();
-        self.lines.lines.insert(slot, Line { reading: true, ..Line::default() });
+        self.lines.open(slot);
         let connection = ConnectionId::from_bits(1_000 + u64::from(slot.index));
         let opening = Opening {
             connection,
@@ -236,19 +315,21 @@ impl Host {
 
     pub(crate) fn drop_line(&mut self, slot: Slot) {
         self.lines.lines.remove(&slot);
+        self.lines.wires.remove(&slot);
         self.give(Input::Closed(slot, CloseCode::GoingAway));
         self.settle();
     }
 
+    /// It takes nothing any more, and its queue is full.
     pub(crate) fn stick(&mut self, slot: Slot) {
-        self.lines.stuck.push(slot);
+        if let Some(wire) = self.lines.wires.get_mut(&slot) {
+            (wire.stalled, wire.queue_bytes_max) = (true, 0);
+        }
     }
 
+    /// It takes nothing for a while; what it is told waits.
     pub(crate) fn slow_down(&mut self, slot: Slot, slow: bool) {
-        self.lines.slow.retain(|other| *other != slot);
-        if slow {
-            self.lines.slow.push(slot);
-        }
+        self.lines.stall(slot, slow);
     }
 
     pub(crate) fn give(&mut self, input: Input<'_>) {

@@ -11,6 +11,7 @@
 )]
 
 mod adopt;
+mod contract;
 mod host;
 mod resume;
 

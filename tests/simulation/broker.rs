@@ -4,7 +4,7 @@
 //! It keeps the contract of the port except where a fault says otherwise, and remembers the truth
 //! for the checker.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,24 +49,42 @@ pub(crate) struct Subscriber {
 pub(crate) struct SimRoom {
     /// All lives of the log; the last is the present one.
     pub(crate) lives: Vec<Life>,
+    /// The oldest offset that the log must still have.
     pub(crate) first: u64,
+    messages_max: u32,
     log: VecDeque<Arc<Published>>,
     latest: Vec<(MessageKey, Arc<Published>)>,
     dedup: BTreeMap<(Publisher, MessageId), Option<Offset>>,
-    said: HashSet<bytes::Bytes>,
+    pub(crate) said: HashSet<bytes::Bytes>,
+    /// What no archive keeps although the room has one: a process forgets it with its end.
+    pub(crate) said_in_memory: HashSet<bytes::Bytes>,
+    /// Where the archive has stored what, and which process had it stored.
+    pub(crate) stored: HashMap<bytes::Bytes, (u64, u64)>,
+    pub(crate) process: u64,
     /// By the mailboxes' ids.
     pub(crate) subscribers: BTreeMap<u64, Subscriber>,
 }
 
 impl SimRoom {
-    pub(crate) fn new(epoch: Epoch) -> Self {
+    pub(crate) fn new(epoch: Epoch, messages_max: u32) -> Self {
+        let mut room = Self::unborn(messages_max);
+        room.lose_log(epoch);
+        room
+    }
+
+    /// A room of which nobody has spoken yet.
+    pub(crate) fn unborn(messages_max: u32) -> Self {
         Self {
-            lives: vec![Life { epoch, messages: Vec::new() }],
+            lives: Vec::new(),
             first: 1,
+            messages_max,
             log: VecDeque::new(),
             latest: Vec::new(),
             dedup: BTreeMap::new(),
             said: HashSet::new(),
+            said_in_memory: HashSet::new(),
+            stored: HashMap::new(),
+            process: 0,
             subscribers: BTreeMap::new(),
         }
     }
@@ -110,11 +128,23 @@ impl SimRoom {
         self.said.clear();
     }
 
-    fn trim(&mut self, policy: &NamespacePolicy) {
-        while self.log.len() > policy.retention.messages_max as usize {
-            self.log.pop_front();
-            self.first += 1;
-        }
+    /// The process that had the room has ended. What it kept in memory only is gone; whether a log
+    /// began anew is said by the next one.
+    pub(crate) fn lose_memory(&mut self) {
+        self.latest.clear();
+        self.said_in_memory.clear();
+        self.process += 1;
+    }
+
+    /// A message takes the next place of the present life.
+    pub(crate) fn push(&mut self, published: Arc<Published>) {
+        self.lives.last_mut().expect("a room has a log").messages.push(published);
+        self.first = self.first.max((self.last() + 1).saturating_sub(self.messages_max.into()));
+    }
+
+    pub(crate) fn set_newest(&mut self, key: MessageKey, published: Arc<Published>) {
+        self.latest.retain(|(older, _)| *older != key);
+        self.latest.push((key, published));
     }
 
     fn read(&self, read: &ReadLog) -> LogPage {
@@ -148,11 +178,7 @@ fn as_read(published: &Arc<Published>, now: Wall) -> Arc<Published> {
 
 impl Core {
     /// Appends and notifies in one step, unless the same was published before.
-    fn append(
-        &mut self,
-        publish: Publish,
-        policy: &NamespacePolicy,
-    ) -> Result<Receipt, PublishError> {
+    fn append(&mut self, publish: Publish, policy: &NamespacePolicy) -> Receipt {
         let wall = self.wall();
         self.vouch(&publish);
         let level = policy.ack_level();
@@ -160,7 +186,7 @@ impl Core {
         let epoch = room.life().epoch;
         let name = publish.msg_id.map(|id| (publish.publisher, id));
         if let Some(offset) = name.as_ref().and_then(|name| room.dedup.get(name)) {
-            return Ok(Receipt { epoch, offset: *offset, duplicate: true, level });
+            return Receipt { epoch, offset: *offset, duplicate: true, level };
         }
         let offset = publish.class.is_positioned().then(|| room.last() + 1);
         let offset = offset.and_then(|n| Offset::parse(n).ok());
@@ -193,24 +219,51 @@ impl Core {
                 let publication = published.publication.clone();
                 Arc::new(Published::new(Publication { origin: None, ..publication }))
             };
-            let life = room.lives.last_mut().expect("a room has a log");
-            life.messages.push(Arc::clone(&published));
+            room.push(Arc::clone(&published));
             room.log.push_back(logged);
-            room.trim(policy);
+            while room.log.len() > room.messages_max as usize {
+                room.log.pop_front();
+            }
         } else if let Some(key) = publish.key {
-            room.latest.retain(|(older, _)| *older != key);
-            room.latest.push((key, Arc::clone(&published)));
+            room.set_newest(key, Arc::clone(&published));
         }
         self.notify(&publish.room, &Mail::Publication(published));
-        Ok(Receipt { epoch, offset, duplicate: false, level })
+        Receipt { epoch, offset, duplicate: false, level }
     }
 
     /// Says to the checker when the application publishes what nobody sent.
-    fn vouch(&mut self, publish: &Publish) {
+    pub(crate) fn vouch(&mut self, publish: &Publish) {
         let known = self.sent.contains(&(publish.room.clone(), publish.data.clone()));
         if !known && self.violation.is_none() {
             let text = format!("{} was published, nobody sent it", publish.room);
             self.violation = Some(Violation::new("I5", text));
+        }
+    }
+
+    /// A shard listens to a room from now on.
+    pub(crate) fn on_subscribed(
+        &mut self,
+        room: &RoomId,
+        mailbox: &Mailbox,
+        token: SubscriptionToken,
+    ) {
+        let began_ms = self.now_ms;
+        let room = self.rooms.get_mut(room).expect("all rooms are known");
+        let fresh = Subscriber { token, arrives_ms: 0, began_ms };
+        let subscriber = room.subscribers.entry(mailbox.id()).or_insert(fresh);
+        subscriber.token = subscriber.token.max(token);
+    }
+
+    /// A shard listens no more, unless it has begun again since.
+    pub(crate) fn on_unsubscribed(
+        &mut self,
+        room: &RoomId,
+        mailbox: &Mailbox,
+        token: SubscriptionToken,
+    ) {
+        let room = self.rooms.get_mut(room).expect("all rooms are known");
+        if room.subscribers.get(&mailbox.id()).is_some_and(|s| s.token <= token) {
+            room.subscribers.remove(&mailbox.id());
         }
     }
 
@@ -277,7 +330,7 @@ impl Broker for SimBroker {
                 core.counts.fault(Fault::PublishRefused);
                 return Err(unavailable());
             }
-            core.append(publish, policy)?
+            core.append(publish, policy)
         };
         self.0.travel().await;
         let mut core = self.0.lock();
@@ -304,14 +357,10 @@ impl Broker for SimBroker {
                 core.counts.fault(Fault::SubscribeRefused);
                 return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
             }
-            let began_ms = core.now_ms;
-            let room = core.rooms.get_mut(room).expect("all rooms are known");
-            let bounds = room.bounds();
+            core.on_subscribed(room, mailbox, token);
+            let room = core.rooms.get(room).expect("all rooms are known");
             let latest = room.latest.iter().map(|(_, published)| Arc::clone(published)).collect();
-            let fresh = Subscriber { token, arrives_ms: 0, began_ms };
-            let subscriber = room.subscribers.entry(mailbox.id()).or_insert(fresh);
-            subscriber.token = subscriber.token.max(token);
-            RoomTop { bounds, latest }
+            RoomTop { bounds: room.bounds(), latest }
         };
         self.0.travel().await;
         Ok(top)
@@ -319,11 +368,7 @@ impl Broker for SimBroker {
 
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
         self.0.travel().await;
-        let mut core = self.0.lock();
-        let room = core.rooms.get_mut(room).expect("all rooms are known");
-        if room.subscribers.get(&mailbox.id()).is_some_and(|s| s.token <= token) {
-            room.subscribers.remove(&mailbox.id());
-        }
+        self.0.lock().on_unsubscribed(room, mailbox, token);
     }
 
     async fn read(

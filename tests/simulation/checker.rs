@@ -51,6 +51,8 @@ pub(crate) struct View {
     pub(crate) room: RoomId,
     /// Whether the room lists its members.
     pub(crate) listed: bool,
+    /// Whether its log has an archive.
+    pub(crate) durable: bool,
     pub(crate) wanted: bool,
     pub(crate) stage: Stage,
     /// Up to where the client has everything or was told what is missing.
@@ -83,6 +85,7 @@ impl View {
     pub(crate) fn new(room: RoomId) -> Self {
         Self {
             listed: !room.as_str().starts_with("quiet"),
+            durable: room.as_str().starts_with("kept"),
             room,
             wanted: false,
             stage: Stage::Off,

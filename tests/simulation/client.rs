@@ -15,7 +15,7 @@ use domain::protocol::{ClientFrame, Resume, TokenText, encode_client};
 use domain::room::RoomId;
 
 use crate::checker::{Stage, View};
-use crate::ports::{Core, WALL_START_MS};
+use crate::ports::{Core, REFUSED, WALL_START_MS};
 use crate::rng::Rng;
 
 /// What a client wants done.
@@ -60,6 +60,8 @@ pub(crate) struct Sent {
     pub(crate) view: usize,
     pub(crate) class: Class,
     pub(crate) echo: bool,
+    /// A middleware refuses it whenever it comes.
+    pub(crate) refused: bool,
     msg_id: Option<MessageId>,
     key: Option<MessageKey>,
     ttl: Option<Duration>,
@@ -269,15 +271,16 @@ impl Client {
     /// Does something that users do.
     pub(crate) fn act(&mut self, scene: &mut Scene<'_>) {
         let view = scene.rng.index(self.views.len());
+        let refused = scene.core.censored && scene.rng.percent(5);
         match scene.rng.below(100) {
-            0..48 => drop(self.say(view, Class::Reliable, scene)),
+            0..48 => drop(self.say(view, Class::Reliable, refused, scene)),
             48..53 => {
                 for _ in 0..scene.rng.between(3, 10) {
-                    drop(self.say(view, Class::Reliable, scene));
+                    drop(self.say(view, Class::Reliable, false, scene));
                 }
             }
-            53..61 => drop(self.say(view, Class::Latest, scene)),
-            61..65 => drop(self.say(view, Class::Droppable, scene)),
+            53..61 => drop(self.say(view, Class::Latest, refused, scene)),
+            61..65 => drop(self.say(view, Class::Droppable, refused, scene)),
             65..79 => self.come_or_go(view, scene),
             79..82 if self.is_listed(view) => self.ask_presence(view, scene),
             82..89 if self.is_listed(view) => {
@@ -341,22 +344,30 @@ impl Client {
     }
 
     /// Publishes something new.
-    pub(crate) fn say(&mut self, view: usize, class: Class, scene: &mut Scene<'_>) -> String {
+    pub(crate) fn say(
+        &mut self,
+        view: usize,
+        class: Class,
+        refused: bool,
+        scene: &mut Scene<'_>,
+    ) -> String {
         let number = self.index * 100_000 + self.sent.len();
         let long = if scene.rng.percent(5) { 700 } else { 60 };
         let padding = "x".repeat(scene.rng.index(long));
-        let data = format!("{{\"n\":{number},\"p\":\"{padding}\"}}");
+        let mark = if refused { format!(",{REFUSED}") } else { String::new() };
+        let data = format!("{{\"n\":{number},\"p\":\"{padding}\"{mark}}}");
         let named = scene.rng.percent(85);
         let latest = class == Class::Latest;
         let key = latest.then(|| format!("k{}", scene.rng.below(3)));
-        scene
-            .core
-            .sent
-            .insert((self.views[view].room.clone(), Bytes::copy_from_slice(data.as_bytes())));
+        if !refused {
+            let room = self.views[view].room.clone();
+            scene.core.sent.insert((room, Bytes::copy_from_slice(data.as_bytes())));
+        }
         self.sent.push(Sent {
             view,
             class,
             echo: scene.rng.percent(65),
+            refused,
             msg_id: named.then(|| MessageId::parse(&format!("m{number}")).expect("printable")),
             key: key.map(|key| MessageKey::parse(&key).expect("printable")),
             ttl: scene.rng.percent(6).then(|| Duration::from_millis(scene.rng.between(200, 6_000))),

@@ -44,6 +44,14 @@ table! {
         ReaderSlow = "a client stops reading",
         ConnectionEnded = "a connection is ended by order",
         UserEnded = "a user is ended by order",
+        MessageRefused = "a middleware refuses a message",
+        AppendSlow = "the archive is slow to append",
+        AppendFailed = "an append fails",
+        AppendAnswerLost = "an append is stored, and fails",
+        AppendKilled = "a kill before an append is stored",
+        AppendAnswerKilled = "a kill after an append is stored",
+        ArchiveSlow = "the archive is slow to open or read",
+        ArchiveFailed = "the archive can't open or read",
     }
 }
 
@@ -79,6 +87,9 @@ table! {
         LatestReplaced = "a message of class latest",
         QueueDropped = "a full queue drops by class",
         CallDropped = "a call dies with its node",
+        AckedDurable = "an ack of level durable",
+        LogKept = "a durable log is opened again",
+        FoundStored = "a retry is found in the archive",
     }
 }
 

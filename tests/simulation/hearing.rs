@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use domain::codes::ErrorCode;
+use domain::policy::AckLevel;
 use domain::protocol::server_event::{
     Ack, ErrorEvent, EventResumed, Gap, Hello, HistoryPage, LogEntry, Message, PresenceEvent,
     PresenceState, ServerEvent, Subscribed,
@@ -268,6 +269,17 @@ impl Client {
         if !fits {
             return Err(Violation::new("I6", format!("{} does not stand at {at:?}", sent.data)));
         }
+        if sent.refused {
+            return Err(Violation::new("I5", format!("{} was refused, and acked", sent.data)));
+        }
+        let durable = sent.class.is_positioned() && view.durable;
+        if (ack.level == AckLevel::Durable.word()) != durable {
+            let text = format!("{} in {} is said to be {}", sent.data, view.room, ack.level);
+            return Err(Violation::new("I6 (level)", text));
+        }
+        if durable {
+            scene.core.counts.effect(Effect::AckedDurable);
+        }
         if ack.duplicate {
             scene.core.counts.effect(Effect::AckedTwice);
         } else if sent.tries == 1 {
@@ -282,6 +294,13 @@ impl Client {
 
     fn on_error(&mut self, error: &ErrorEvent<'_>, scene: &mut Scene<'_>) -> Checked {
         let asked = self.answer(error.id, "an error")?;
+        if let Asked::Publish(index) = asked
+            && self.sent[index].refused
+            && error.code == ErrorCode::PermissionDenied.number()
+        {
+            self.sent[index].done = true;
+            return Ok(());
+        }
         let refused = error.code == ErrorCode::Unavailable.number();
         let lost = asked == Asked::History && error.code == ErrorCode::InvalidPosition.number();
         if !refused && !lost {

@@ -48,6 +48,8 @@ pub(crate) struct Link {
     pub(crate) silent: bool,
     /// A full queue has dropped a message whose class allows that.
     pub(crate) dropped: bool,
+    /// It was refused something, and is about to be closed.
+    refused: bool,
     pub(crate) server_open: bool,
     pub(crate) client_open: bool,
     closing: Option<u16>,
@@ -78,6 +80,7 @@ impl Link {
             begun_bytes: 0,
             silent: false,
             dropped: false,
+            refused: false,
             server_open: true,
             client_open: true,
             closing: None,
@@ -162,6 +165,9 @@ impl Outbox for SimOutbox<'_> {
     fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered {
         let Some(index) = self.by_slot.get(&to).copied() else { return Delivered::Gone };
         let link = &mut self.links[index];
+        if link.refused {
+            return Delivered::Refused;
+        }
         if !link.stalled {
             link.send(index, Down::Bytes(batch.joined.clone()), &mut self.wires);
             return Delivered::Taken;
@@ -180,6 +186,7 @@ impl Outbox for SimOutbox<'_> {
                 *self.dropped += 1;
             }
             if link.queue.push(frame.clone(), self.queue_bytes_max).is_err() {
+                link.refused = true;
                 return Delivered::Refused;
             }
         }

@@ -1,4 +1,4 @@
-//! The simulation: the real application on nodes, a broker, a network and clients that are all
+//! The simulation: the real application on nodes, a broker or a disk, a network and clients that are all
 //! made of numbers drawn from a seed.
 //!
 //! A seed is a story of 50 to 200 acts and several faults in virtual time; the checker reads every
@@ -6,7 +6,12 @@
 //! Nothing here may depend on a clock, a thread or anything else that a seed does not decide.
 //!
 //! Suggested reading order: [`story`], [`checker`], [`hearing`], [`client`], [`world`], [`nodes`],
-//! [`links`], [`broker`], [`ports`], [`storm`], [`faults`].
+//! [`links`], [`broker`], [`witness`], [`disk`], [`ports`], [`storm`], [`faults`].
+//!
+//! Two worlds: several nodes over a simulated broker that loses, doubles and delays; or one process
+//! at a time over the real in-memory broker, whose durable rooms are on a disk that outlives kills.
+//! A simulated committer would only repeat what somebody believes of the real one; what can fail
+//! for real is behind the archive's port, so only that is simulated.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +24,8 @@
 mod broker;
 mod checker;
 mod client;
+mod contract;
+mod disk;
 mod faults;
 mod hearing;
 mod links;
@@ -27,6 +34,7 @@ mod ports;
 mod rng;
 mod storm;
 mod story;
+mod witness;
 mod world;
 
 use std::env;
@@ -159,6 +167,26 @@ fn a_ghost_in_presence_is_found() {
 #[test]
 fn an_ack_that_does_not_wait_for_its_place_is_found() {
     assert!(find(Mistake::AckTooEarly).1.starts_with("I3"));
+}
+
+#[test]
+fn an_ack_before_the_commit_is_found() {
+    assert!(find(Mistake::AckBeforeCommit).1.starts_with("I6"));
+}
+
+#[test]
+fn an_offset_that_is_used_again_after_an_append_seemed_to_fail_is_found() {
+    assert_eq!(find(Mistake::DoubtForgotten).1, "I8");
+}
+
+#[test]
+fn a_retry_that_is_not_looked_up_in_the_archive_is_found() {
+    assert_eq!(find(Mistake::RetryNotLookedUp).1, "I8");
+}
+
+#[test]
+fn an_epoch_that_does_not_survive_a_kill_is_found() {
+    assert_eq!(find(Mistake::EpochRedrawn).1, "I8 (durable)");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! A killed node is dropped where it stands; a restart is another node.
 
 use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -11,8 +12,10 @@ use std::time::Duration;
 use application::limits::Limits;
 use application::mailbox::{Mail, Mailbox, Post};
 use application::node::Node;
+use application::ports::{Broker, Presence};
 use application::services::{Ports, Rules};
 use application::shard::{ColdCall, Completion, Input, Shard, Slot};
+use broker_memory::MemoryBroker;
 use domain::connection::Timing;
 use domain::delivery::Class;
 use domain::policy::{Access, NamespacePolicy, Policies};
@@ -20,18 +23,22 @@ use domain::retention::Retention;
 use domain::time::{Monotonic, Now};
 
 use crate::broker::SimBroker;
+use crate::disk::Disk;
 use crate::faults::Effect;
 use crate::hearing::effect_of;
 use crate::links::{SimOutbox, Wires};
-use crate::ports::{Shared, SimClock, SimEntropy, SimPresence, SimTickets, SimVerifier};
+use crate::ports::{
+    Shared, SimClock, SimEntropy, SimPresence, SimTickets, SimVerifier, Woken, waker,
+};
 use crate::rng::Rng;
+use crate::witness::Witness;
 use crate::world::{Event, World};
 
 pub(crate) struct SimShard {
     pub(crate) shard: Shard,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) by_slot: BTreeMap<Slot, usize>,
-    pub(crate) calls: BTreeMap<u64, ColdCall>,
+    pub(crate) calls: BTreeMap<u64, (ColdCall, Waker)>,
     pub(crate) stalled_until_ms: u64,
     /// When it works next; what was planned for another moment is void.
     work_ms: Option<u64>,
@@ -41,21 +48,55 @@ pub(crate) struct SimShard {
     pub(crate) overflowed: bool,
 }
 
+/// Something that runs beside the shards.
+pub(crate) struct Task {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    waker: Waker,
+}
+
 pub(crate) struct SimNode {
     pub(crate) node: Node,
     pub(crate) shards: Vec<SimShard>,
+    /// The process's own broker; none where all nodes share the simulated one.
+    pub(crate) memory: Option<Arc<MemoryBroker>>,
+    /// Its committer and its sweeps.
+    pub(crate) tasks: BTreeMap<u64, Task>,
     pub(crate) alive: bool,
     pub(crate) draining: bool,
 }
 
-/// The namespaces: what their logs keep, and whether members are listed.
-pub(crate) const NAMESPACES: [(&str, u32, bool); 4] =
-    [("chat", 200, true), ("short", 6, true), ("none", 0, true), ("quiet", 40, false)];
+/// One namespace.
+pub(crate) struct Namespace {
+    pub(crate) name: &'static str,
+    /// What a log keeps.
+    pub(crate) messages_max: u32,
+    presence_listed: bool,
+    durable: bool,
+}
+
+const fn namespace(name: &'static str, messages_max: u32) -> Namespace {
+    Namespace { name, messages_max, presence_listed: true, durable: false }
+}
+
+/// The namespaces. Those behind [`KEPT_FROM`] have an archive: only where there is a disk.
+pub(crate) const NAMESPACES: [Namespace; 7] = [
+    namespace("chat", 200),
+    namespace("short", 6),
+    namespace("none", 0),
+    Namespace { presence_listed: false, ..namespace("quiet", 40) },
+    Namespace { durable: true, ..namespace("kept", 200) },
+    Namespace { durable: true, ..namespace("kept-short", 6) },
+    Namespace { durable: true, ..namespace("kept-none", 0) },
+];
+pub(crate) const KEPT_FROM: usize = 4;
+
+/// How often a host lets its broker sweep.
+const SWEEP_MS: u64 = 1_000;
 
 /// Rules that differ from seed to seed; all limits are small, so that they are met.
 pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
     let mut policies = Policies::default();
-    for (namespace, messages_max, presence_listed) in NAMESPACES {
+    for Namespace { name, messages_max, presence_listed, durable } in NAMESPACES {
         let policy = NamespacePolicy {
             subscribe: Access::Anyone,
             publish: Access::Anyone,
@@ -64,10 +105,10 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
             presence_listed,
             retention: Retention { messages_max, ..Retention::default() },
             default_class: Class::Reliable,
-            durable: false,
+            durable,
             members_max: 1_000,
         };
-        policies.set_namespace(namespace, policy);
+        policies.set_namespace(name, policy);
     }
     let limits = Limits {
         outbound_queue_bytes_max: *rng.pick(&[1_500, 6_000, 60_000]),
@@ -92,15 +133,33 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
 }
 
 impl SimNode {
-    pub(crate) fn start(core: &Shared, rules: &Rules, number: usize, rng: &mut Rng) -> Self {
-        let ports = Ports {
-            broker: Arc::new(SimBroker(core.clone())),
-            presence: Arc::new(SimPresence { core: core.clone(), node: number }),
-            token_verifier: Arc::new(SimVerifier(core.clone())),
-            session_tickets: Arc::new(SimTickets::new(core.clone())),
-            clock: Arc::new(SimClock(core.clone())),
-            entropy: Arc::new(SimEntropy(core.clone())),
+    pub(crate) fn start(
+        core: &Shared,
+        rules: &Rules,
+        number: usize,
+        disk: Option<&Arc<Disk>>,
+        rng: &mut Rng,
+    ) -> Self {
+        let entropy = Arc::new(SimEntropy(core.clone()));
+        // Few locks: there are few rooms.
+        let config = broker_memory::Config { stripes: 2, ..broker_memory::Config::default() };
+        let memory = disk.map(|disk| {
+            MemoryBroker::build(config, Arc::clone(&entropy) as _, Some(Arc::clone(disk) as _))
+        });
+        let (broker, presence): (Arc<dyn Broker>, Arc<dyn Presence>) = match &memory {
+            Some(memory) => {
+                let broker = Arc::clone(memory);
+                (Arc::new(Witness { broker, core: core.clone() }), Arc::clone(memory) as _)
+            }
+            None => {
+                let presence = SimPresence { core: core.clone(), node: number };
+                (Arc::new(SimBroker(core.clone())), Arc::new(presence))
+            }
         };
+        let token_verifier = Arc::new(SimVerifier(core.clone()));
+        let clock = Arc::new(SimClock(core.clone()));
+        let session_tickets = Arc::new(SimTickets::new(core.clone()));
+        let ports = Ports { broker, presence, token_verifier, session_tickets, clock, entropy };
         let n_shards = 1 + rng.index(2);
         let node = Node::build(ports, rules.clone(), n_shards);
         let mailboxes = node.mailboxes();
@@ -121,7 +180,8 @@ impl SimNode {
             }
         });
         let shards = shards.collect();
-        Self { node, shards, alive: true, draining: false }
+        let tasks = BTreeMap::new();
+        Self { node, shards, memory, tasks, alive: true, draining: false }
     }
 }
 
@@ -160,9 +220,10 @@ impl World {
         }
         while let Some(call) = sim.shard.poll_call() {
             self.next_call += 1;
-            sim.calls.insert(self.next_call, call);
-            let at = self.now_ms + self.rng.below(3);
             let number = self.next_call;
+            let waker = waker(Woken::Call { node, shard, call: number }, &self.alarms);
+            sim.calls.insert(number, (call, waker));
+            let at = self.now_ms + self.rng.below(3);
             self.queue.push(at, Event::Poll { node, shard, call: number });
         }
         for (at, link, down) in self.wires.drain(..) {
@@ -211,6 +272,10 @@ impl World {
             let mut post = Post::default();
             sim.mailbox.take(&mut post);
             sim.n_mail = 0;
+            if self.disk.is_some() && !post.holes.is_empty() {
+                sim.overflowed = true;
+                self.core.lock().counts.effect(Effect::MailboxFull);
+            }
             self.input(node, shard, Input::Mail(&mut post));
         }
         let due = self.nodes[node].shards[shard].shard.next_deadline();
@@ -251,16 +316,18 @@ impl World {
     pub(crate) fn poll(&mut self, node: usize, shard: usize, number: u64) {
         let Some(host) = self.nodes.get_mut(node).filter(|node| node.alive) else { return };
         let sim = &mut host.shards[shard];
-        let Some(call) = sim.calls.get_mut(&number) else { return };
+        let Some((call, waker)) = sim.calls.get_mut(&number) else { return };
         self.core.lock().wake_ms = None;
-        match call.future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        match call.future.as_mut().poll(&mut Context::from_waker(waker)) {
             Poll::Pending => {
-                let wake = self.core.lock().wake_ms.unwrap_or(self.now_ms + 1);
-                self.queue.push(wake, Event::Poll { node, shard, call: number });
+                // Without a moment it waits for somebody else, who wakes it.
+                if let Some(wake) = self.core.lock().wake_ms {
+                    self.queue.push(wake, Event::Poll { node, shard, call: number });
+                }
             }
             Poll::Ready(outcome) => {
                 // Its end waits for the shard like everything else.
-                let Some(call) = sim.calls.remove(&number) else { return };
+                let Some((call, _)) = sim.calls.remove(&number) else { return };
                 let completion = Completion { tag: call.tag, outcome };
                 if sim.stalled_until_ms > self.now_ms {
                     let at = sim.stalled_until_ms;
@@ -268,6 +335,71 @@ impl World {
                 } else {
                     self.input(node, shard, Input::Completed(completion));
                 }
+            }
+        }
+    }
+
+    /// Has something run beside the shards of a node.
+    fn spawn(&mut self, node: usize, future: impl Future<Output = ()> + Send + 'static) {
+        self.next_call += 1;
+        let task = self.next_call;
+        let waker = waker(Woken::Task { node, task }, &self.alarms);
+        self.nodes[node].tasks.insert(task, Task { future: Box::pin(future), waker });
+        self.queue.push(self.now_ms, Event::Task { node, task });
+    }
+
+    /// What a host does for a broker of its own.
+    pub(crate) fn start_committer(&mut self, node: usize) {
+        let Some(memory) = self.nodes[node].memory.clone() else { return };
+        self.spawn(node, memory.run_committer());
+        self.queue.push(self.now_ms + SWEEP_MS, Event::Sweep { node });
+    }
+
+    pub(crate) fn sweep(&mut self, node: usize) {
+        let Some(memory) = self.nodes[node].memory.clone() else { return };
+        if self.nodes[node].alive {
+            let now = self.now().wall;
+            self.spawn(node, async move { memory.sweep(now).await });
+            self.queue.push(self.now_ms + SWEEP_MS, Event::Sweep { node });
+        }
+    }
+
+    pub(crate) fn run_task(&mut self, node: usize, task: u64) {
+        let Some(running) = self.nodes[node].tasks.get_mut(&task) else { return };
+        self.core.lock().wake_ms = None;
+        match running.future.as_mut().poll(&mut Context::from_waker(&running.waker)) {
+            Poll::Ready(()) => drop(self.nodes[node].tasks.remove(&task)),
+            Poll::Pending => {
+                if let Some(wake) = self.core.lock().wake_ms {
+                    self.queue.push(wake, Event::Task { node, task });
+                }
+            }
+        }
+    }
+
+    /// The real broker puts mail straight into mailboxes, and wakes who waits for it.
+    pub(crate) fn notice(&mut self) {
+        let woken = std::mem::take(&mut *self.alarms.lock().expect("nobody panics with it"));
+        for woken in woken {
+            let at = self.now_ms + self.rng.below(2);
+            self.queue.push(
+                at,
+                match woken {
+                    Woken::Call { node, shard, call } => Event::Poll { node, shard, call },
+                    Woken::Task { node, task } => Event::Task { node, task },
+                },
+            );
+        }
+        let Some(node) = self.nodes.len().checked_sub(1) else { return };
+        if self.disk.is_none() || !self.nodes[node].alive {
+            return;
+        }
+        for shard in 0..self.nodes[node].shards.len() {
+            let sim = &mut self.nodes[node].shards[shard];
+            let mut context = Context::from_waker(Waker::noop());
+            if pin!(sim.mailbox.arrival()).poll(&mut context).is_ready() {
+                sim.n_mail = sim.n_mail.max(1);
+                self.plan_work(node, shard);
             }
         }
     }

@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use application::extensions::middleware::{Context as MiddlewareContext, Inbound, Middleware, Who};
 use application::mailbox::Mail;
 use application::ports::{
     Clock, Entropy, Presence, PresenceError, SessionTickets, TicketError, TokenError, TokenVerifier,
 };
+use application::refusal::Refusal;
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::id::{ConnectionId, UserId};
@@ -44,6 +46,11 @@ pub(crate) struct Weather {
     pub(crate) refuse_presence: u64,
     pub(crate) lose_presence_replies: u64,
     pub(crate) slow_presence: u64,
+    pub(crate) slow_appends: u64,
+    pub(crate) refuse_appends: u64,
+    pub(crate) lose_append_answers: u64,
+    pub(crate) slow_disk: u64,
+    pub(crate) refuse_disk: u64,
 }
 
 pub(crate) struct Core {
@@ -53,6 +60,8 @@ pub(crate) struct Core {
     /// Whether notifications of this seed may be lost; positions are compared then.
     pub(crate) lossy: bool,
     pub(crate) log_keeps_origin: bool,
+    /// Whether a middleware refuses messages of this seed.
+    pub(crate) censored: bool,
     /// When the future that was polled last wants to be polled again.
     pub(crate) wake_ms: Option<u64>,
     pub(crate) rooms: BTreeMap<RoomId, SimRoom>,
@@ -68,6 +77,26 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Fine weather, and no room yet.
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self {
+            now_ms: 0,
+            rng,
+            weather: Weather::default(),
+            lossy: false,
+            log_keeps_origin: false,
+            censored: false,
+            wake_ms: None,
+            rooms: BTreeMap::new(),
+            outgoing: Vec::new(),
+            presence: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            sent: HashSet::new(),
+            counts: Counts::default(),
+            violation: None,
+        }
+    }
+
     /// Ends the leases of a node that was killed. Answers how many there were.
     pub(crate) fn end_leases(&mut self, node: usize) -> usize {
         let ended: Vec<_> =
@@ -91,11 +120,41 @@ impl Core {
     }
 }
 
+/// Which future has been woken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Woken {
+    Call { node: usize, shard: usize, call: u64 },
+    Task { node: usize, task: u64 },
+}
+
+/// What was woken by something else than time, and is to be polled.
+pub(crate) type Alarms = Arc<Mutex<Vec<Woken>>>;
+
+struct Alarm {
+    woken: Woken,
+    alarms: Alarms,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.alarms.lock().expect("nobody panics while holding it").push(self.woken);
+    }
+}
+
+/// Has a future polled again when it is woken.
+pub(crate) fn waker(woken: Woken, alarms: &Alarms) -> Waker {
+    Waker::from(Arc::new(Alarm { woken, alarms: Arc::clone(alarms) }))
+}
+
 /// One lock for everything: a seed runs on one thread.
 #[derive(Clone)]
 pub(crate) struct Shared(pub(crate) Arc<Mutex<Core>>);
 
 impl Shared {
+    pub(crate) fn new(core: Core) -> Self {
+        Self(Arc::new(Mutex::new(core)))
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         self.0.lock().expect("nobody panics while holding it")
     }
@@ -128,7 +187,8 @@ impl Future for Until {
         if core.now_ms >= self.at_ms {
             return Poll::Ready(());
         }
-        core.wake_ms = Some(self.at_ms);
+        // Of several that are waited for, the first.
+        core.wake_ms = Some(core.wake_ms.map_or(self.at_ms, |at| at.min(self.at_ms)));
         Poll::Pending
     }
 }
@@ -255,6 +315,31 @@ impl SessionTickets for SimTickets {
         let effect = if opened.is_ok() { Effect::TicketOpened } else { Effect::TicketRefused };
         self.core.lock().counts.effect(effect);
         opened
+    }
+}
+
+/// What the middleware of a seed refuses.
+pub(crate) const REFUSED: &str = "\"refused\":true";
+
+/// Refuses publishes that say that they are to be refused.
+pub(crate) struct SimMiddleware(pub(crate) Shared);
+
+#[async_trait]
+impl Middleware for SimMiddleware {
+    async fn process_message(
+        &self,
+        _who: &Who,
+        message: Inbound<'_>,
+        _context: &mut MiddlewareContext,
+    ) -> Result<(), Refusal> {
+        if message.kind == "publish" {
+            self.0.travel().await;
+        }
+        if message.body.contains(REFUSED) {
+            self.0.lock().counts.fault(Fault::MessageRefused);
+            return Err(Refusal::denied());
+        }
+        Ok(())
     }
 }
 

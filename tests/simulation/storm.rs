@@ -29,7 +29,9 @@ impl World {
             self.change_weather();
         }
         let client = self.rng.index(self.clients.len());
-        let node = self.rng.index(self.nodes.len());
+        let alone = self.disk.is_some();
+        // One process at a time: the others are dead.
+        let node = if alone { self.nodes.len() - 1 } else { self.rng.index(self.nodes.len()) };
         let done = match self.rng.below(100) {
             0..35 => self.drop_client(client),
             35..50 => self.slow_reader(client),
@@ -37,10 +39,13 @@ impl World {
             60..70 => self.kill(node),
             70..77 => self.drain(node),
             77..84 => self.end_by_order(client),
-            _ => false,
+            _ => alone && self.kill(node),
         };
-        if !done {
-            self.lose_log();
+        match done {
+            true => {}
+            // What is in memory is lost by kills, and what is on the disk never.
+            false if alone => self.change_weather(),
+            false => self.lose_log(),
         }
     }
 
@@ -52,7 +57,9 @@ impl World {
         let mut weather = Weather::default();
         let chance = self.rng.between(10, 80);
         for _ in 0..self.rng.between(1, 3) {
-            *match self.rng.below(11) {
+            let which =
+                if self.disk.is_some() { self.rng.between(11, 15) } else { self.rng.below(11) };
+            *match which {
                 0 => &mut weather.lose_notifications,
                 1 => &mut weather.double_notifications,
                 2 => &mut weather.delay_notifications,
@@ -63,7 +70,12 @@ impl World {
                 7 => &mut weather.refuse_reads,
                 8 => &mut weather.refuse_presence,
                 9 => &mut weather.lose_presence_replies,
-                _ => &mut weather.slow_presence,
+                10 => &mut weather.slow_presence,
+                11 => &mut weather.slow_appends,
+                12 => &mut weather.refuse_appends,
+                13 => &mut weather.lose_append_answers,
+                14 => &mut weather.slow_disk,
+                _ => &mut weather.refuse_disk,
             } = chance;
         }
         self.core.lock().weather = weather;
@@ -157,6 +169,7 @@ impl World {
         for shard in &mut self.nodes[node].shards {
             shard.calls.clear();
         }
+        self.nodes[node].tasks.clear();
         for link in 0..self.links.len() {
             if self.links[link].node == node && self.links[link].client_open {
                 self.links[link].server_open = false;
@@ -208,7 +221,10 @@ impl World {
             self.bury(node);
             self.queue.push(self.now_ms + LEASE_MS, Event::LeaseEnd { node });
         }
-        self.start_node();
+        // A disk has one process at a time.
+        if self.disk.is_none() || self.nodes.iter().all(|node| !node.alive) {
+            self.start_node();
+        }
     }
 
     pub(crate) fn end_lease(&self, node: usize) {

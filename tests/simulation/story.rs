@@ -3,8 +3,14 @@
 //!
 //! Healing stops new faults only. What they broke has to be mended by the application.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use application::ports::Presence;
 use domain::delivery::Class;
 use domain::id::UserId;
+use domain::presence::PresenceList;
+use domain::room::RoomId;
 
 use crate::checker::{Checked, Stage, Violation};
 use crate::faults::Counts;
@@ -133,7 +139,7 @@ impl World {
             let Some(client) = self.clients.iter().position(on) else { continue };
             let mood = self.rng.bits() >> 20;
             self.scene(client, |client, scene| {
-                canaries.push((view, client.say(view, class, scene)));
+                canaries.push((view, client.say(view, class, false, scene)));
                 Ok(())
             })?;
             // One after the other: the smallest mailbox holds little.
@@ -213,7 +219,6 @@ impl World {
 
     /// Who is listed is who is there, and every follower knows it.
     fn check_presence(&self) -> Checked {
-        let core = self.core.lock();
         for (number, view) in self.clients[0].views.iter().enumerate() {
             let room = &view.room;
             let mut truth = std::collections::BTreeMap::<String, usize>::new();
@@ -226,7 +231,7 @@ impl World {
             if !view.listed {
                 truth.clear();
             }
-            let listed = core.presence.get(room).map(|p| p.list(1_000)).unwrap_or_default();
+            let listed = self.listed(room);
             let names = listed.members.iter().map(|m| (m.who.to_string(), m.connections));
             let names: std::collections::BTreeMap<_, _> = names.collect();
             if names != truth {
@@ -250,6 +255,20 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Who is listed, whoever keeps the list.
+    fn listed(&self, room: &RoomId) -> PresenceList {
+        let memory = self.nodes.iter().filter(|node| node.alive).find_map(|n| n.memory.as_ref());
+        let Some(memory) = memory else {
+            let core = self.core.lock();
+            return core.presence.get(room).map(|p| p.list(1_000)).unwrap_or_default();
+        };
+        let mut list = pin!(Presence::list(memory.as_ref(), room, 1_000));
+        match list.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(list)) => list,
+            other => panic!("a list in memory is there at once, not {other:?}"),
+        }
     }
 
     /// Everyone goes: some say so, some just close, some vanish.
@@ -304,9 +323,13 @@ impl World {
                 return fail(format!("{room} has {} subscriptions", sim.subscribers.len()));
             }
         }
-        if core.leases.is_empty() {
+        let leases = core.leases.len();
+        drop(core);
+        let present: usize =
+            self.clients[0].views.iter().map(|view| self.listed(&view.room).members.len()).sum();
+        if leases + present == 0 {
             return Ok(());
         }
-        fail(format!("{} entries are left in presence", core.leases.len()))
+        fail(format!("{leases} leases and {present} members are left in presence"))
     }
 }

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use application::planted::{self, Mistake};
 use application::ports::{
     Archive, ArchiveError, ArchiveRecord, DedupKey, PublishError, Receipt, RoomHead,
 };
@@ -22,7 +23,7 @@ use domain::time::Wall;
 use crate::broker::MemoryBroker;
 use crate::dedup::Place;
 use crate::durable::Open;
-use crate::queue::{AWAY, Answer, Next, Waiting};
+use crate::queue::{AWAY, Answer, Doubtful, Next, Waiting};
 use crate::room::{Head, positioned};
 use crate::stripe::{Stripe, dedup_key, receipt};
 
@@ -93,9 +94,15 @@ impl MemoryBroker {
         let batch = self.open_rooms(archive, batch).await;
         let entries = self.merge(batch);
         let entries = self.drop_stored(archive, entries).await;
-        let batch = self.position(entries);
+        let mut batch = self.position(entries);
         if batch.is_empty() {
             return;
+        }
+        if planted::is_planted(Mistake::AckBeforeCommit) {
+            for early in &mut batch {
+                let done = Ok(receipt(early.place, false, AckLevel::Durable));
+                answer_all(std::mem::take(&mut early.answers), &done);
+            }
         }
         let records = batch.iter().map(record).collect();
         match archive.append(records).await {
@@ -103,6 +110,12 @@ impl MemoryBroker {
             Err(error) => {
                 tracing::warn!(%error, messages = batch.len(), "nothing of a batch was committed");
                 for failed in batch {
+                    if planted::is_planted(Mistake::DoubtForgotten) {
+                        drop(self.trust_room(&failed.publication.room));
+                    }
+                    let (place, at) = (failed.place, failed.publication.at);
+                    let name = failed.key.map(|key| Doubtful { key, place, at });
+                    name.into_iter().for_each(|name| self.queue.doubt_name(name));
                     answer_all(failed.answers, &Err(AWAY));
                 }
             }
@@ -185,7 +198,7 @@ impl MemoryBroker {
     /// Answers what the archive knows already, which one question for the whole batch tells.
     async fn drop_stored(&self, archive: &Arc<dyn Archive>, entries: Vec<Entry>) -> Vec<Entry> {
         let keys: Vec<DedupKey> = entries.iter().filter_map(|entry| entry.key.clone()).collect();
-        if keys.is_empty() {
+        if keys.is_empty() || planted::is_planted(Mistake::RetryNotLookedUp) {
             return entries;
         }
         let asked = keys.len();
@@ -251,7 +264,7 @@ impl MemoryBroker {
         let Head::Sure(head) = room.head else { return None };
         room.head = Head::InDoubt(head);
         drop(stripe);
-        self.queue.doubt([id.clone()]);
+        self.queue.doubt(id.clone());
         Some(head)
     }
 
@@ -274,11 +287,12 @@ impl MemoryBroker {
             answer_all(answers, &Ok(receipt(place, false, AckLevel::Durable)));
         }
         for id in &rooms {
-            self.trust_room(id);
+            // Nothing of the batch is in doubt: it has just been committed.
+            drop(self.trust_room(id));
         }
     }
 
-    fn trust_room(&self, id: &RoomId) {
+    fn trust_room(&self, id: &RoomId) -> Vec<Doubtful> {
         let mut stripe = self.stripe(id);
         if let Some(room) = stripe.rooms.get_mut(id)
             && let Some(head) = room.head.known()
@@ -286,7 +300,7 @@ impl MemoryBroker {
             room.head = Head::Sure(head);
         }
         drop(stripe);
-        self.queue.trust(id);
+        self.queue.trust(id)
     }
 
     /// Asks the archive how an append ended that was not seen to end. What it stored after all
@@ -317,7 +331,17 @@ impl MemoryBroker {
             let page = archive.read(id, stored.epoch, after, PAGE_MESSAGES, PAGE_BYTES).await?;
             self.deliver_stored(id, page.messages, known, stored);
         }
-        self.trust_room(id);
+        // Its publishers were told that it failed. Retention may trim what was stored after all,
+        // and its name with it, before they try again.
+        let names = self.trust_room(id);
+        let is_stored = |name: &Doubtful| {
+            name.place.epoch == stored.epoch
+                && name.place.offset.is_some_and(|offset| offset <= stored.last)
+        };
+        let mut stripe = self.stripe(id);
+        for Doubtful { key, place, at } in names.into_iter().filter(is_stored) {
+            stripe.dedup.remember(key, place, at);
+        }
         Ok(())
     }
 

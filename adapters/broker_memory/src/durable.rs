@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use application::planted::{self, Mistake};
 use application::ports::{
     Archive, ArchiveError, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomHead,
 };
@@ -116,6 +117,10 @@ impl MemoryBroker {
             Some(head) => head,
             None => archive.open_room(id, self.fresh_epoch()).await?,
         };
+        if planted::is_planted(Mistake::EpochRedrawn) && known.is_none() {
+            let fresh = RoomHead { epoch: self.fresh_epoch(), last: Offset::ZERO };
+            return Ok((fresh, fresh.last.next().unwrap_or(Offset::MAX)));
+        }
         let after_last = head.last.next().unwrap_or(Offset::MAX);
         if head.last == Offset::ZERO {
             return Ok(Found { head, first: after_last, recent: Vec::new() });

@@ -3,16 +3,18 @@
 //! Bounded in number and bytes; what does not fit is refused at once. Nothing may wait here for a
 //! committer that does not run.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use application::ports::{PublishError, Receipt};
+use application::ports::{DedupKey, PublishError, Receipt};
 use domain::message::Publish;
 use domain::policy::NamespacePolicy;
 use domain::room::RoomId;
+use domain::time::Wall;
 use tokio::sync::{Notify, oneshot};
 
 use crate::broker::{RETRY_AFTER, lock};
+use crate::dedup::Place;
 
 /// What a publisher waits for.
 pub(crate) type Answer = oneshot::Sender<Result<Receipt, PublishError>>;
@@ -26,6 +28,14 @@ pub(crate) struct Waiting {
     pub(crate) publish: Publish,
     pub(crate) policy: Arc<NamespacePolicy>,
     pub(crate) answer: Answer,
+}
+
+/// The name of a publish whose append seemed to fail, and the place that it may have.
+#[derive(Debug)]
+pub(crate) struct Doubtful {
+    pub(crate) key: DedupKey,
+    pub(crate) place: Place,
+    pub(crate) at: Wall,
 }
 
 /// What the committer does next.
@@ -54,8 +64,10 @@ struct Inner {
     committer: Committer,
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// Rooms of which an append was begun and not known to have ended. They outlive a committer.
-    doubtful: BTreeSet<RoomId>,
+    /// Rooms of which an append was begun and not known to have ended, with the names of what it
+    /// would have stored: at most one batch, since a room in doubt takes nothing. They outlive a
+    /// committer.
+    doubtful: BTreeMap<RoomId, Vec<Doubtful>>,
     settle: bool,
 }
 
@@ -152,19 +164,26 @@ impl Queue {
         self.wake.notified().await;
     }
 
-    /// Marks rooms as in doubt.
-    pub(crate) fn doubt(&self, rooms: impl IntoIterator<Item = RoomId>) {
-        lock(&self.inner).doubtful.extend(rooms);
+    /// Marks a room as in doubt.
+    pub(crate) fn doubt(&self, room: RoomId) {
+        lock(&self.inner).doubtful.entry(room).or_default();
     }
 
-    /// Clears a room of doubt.
-    pub(crate) fn trust(&self, room: &RoomId) {
-        lock(&self.inner).doubtful.remove(room);
+    /// Keeps a name until its room is out of doubt.
+    pub(crate) fn doubt_name(&self, name: Doubtful) {
+        if let Some(names) = lock(&self.inner).doubtful.get_mut(&name.key.room) {
+            names.push(name);
+        }
+    }
+
+    /// Clears a room of doubt. Answers the names that were kept for it.
+    pub(crate) fn trust(&self, room: &RoomId) -> Vec<Doubtful> {
+        lock(&self.inner).doubtful.remove(room).unwrap_or_default()
     }
 
     /// The rooms in doubt, at most as many as one commit can have left.
     pub(crate) fn doubtful(&self) -> Vec<RoomId> {
-        lock(&self.inner).doubtful.iter().take(Self::BATCH_MAX).cloned().collect()
+        lock(&self.inner).doubtful.keys().take(Self::BATCH_MAX).cloned().collect()
     }
 
     /// Wakes the committer if a room is in doubt.

@@ -11,7 +11,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::server::conn::http1;
@@ -23,7 +22,8 @@ use tower::ServiceExt;
 use worker_tokio::{Accepted, Purpose};
 
 use crate::answer;
-use crate::gateway::Shared;
+use crate::gateway::{Life, Shared};
+use crate::routes::Routers;
 
 /// The largest head of a request. hyper's minimum; above it the answer is 431.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -50,20 +50,28 @@ impl Handover {
 
 pub(crate) async fn run(
     listener: TcpListener,
-    router: Router,
+    routers: Routers,
     shared: Arc<Shared>,
-    closing: watch::Receiver<bool>,
+    life: watch::Receiver<Life>,
 ) {
     let mut spare = Spare::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match Arc::clone(&shared.permits).try_acquire_owned() {
-                Ok(permit) => {
-                    let (shared, closing) = (Arc::clone(&shared), closing.clone());
-                    tokio::spawn(serve(stream, router.clone(), shared, permit, closing));
+            Ok((stream, _)) => {
+                // Those who drain hold their permits until they are gone, and all are waited for.
+                let permits = match *life.borrow() {
+                    Life::Serving => &shared.permits,
+                    Life::Draining | Life::Ended => &shared.drain_permits,
+                };
+                match Arc::clone(permits).try_acquire_owned() {
+                    Ok(permit) => {
+                        let (shared, life) = (Arc::clone(&shared), life.clone());
+                        let serving = serve(stream, routers.clone(), shared, permit, life);
+                        tokio::spawn(serving);
+                    }
+                    Err(_) => turn_away(&stream),
                 }
-                Err(_) => turn_away(&stream),
-            },
+            }
             Err(error) if is_exhausted(&error) => {
                 spare.answer_one(&listener);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
@@ -77,14 +85,17 @@ pub(crate) async fn run(
 }
 
 /// Serves plain HTTP up to an upgrade. When the server stops, a request that was taken is still
-/// answered, and nothing new is read; upgraded sockets are no longer in here by then.
+/// answered, and nothing new is read; upgraded sockets are no longer in here by then. Who comes
+/// while it drains asks once.
 async fn serve(
     stream: TcpStream,
-    router: Router,
+    routers: Routers,
     shared: Arc<Shared>,
     permit: OwnedSemaphorePermit,
-    mut closing: watch::Receiver<bool>,
+    mut life: watch::Receiver<Life>,
 ) {
+    let came = *life.borrow();
+    let router = if came == Life::Serving { routers.serving } else { routers.draining };
     // Small frames must not wait for an acknowledgement.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -102,8 +113,9 @@ async fn serve(
         .header_read_timeout(shared.config().handshake_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
+        .keep_alive(came == Life::Serving)
         .serve_connection(TokioIo::new(stream), service);
-    let mut stopping = pin!(async move { drop(closing.wait_for(|closing| *closing).await) });
+    let mut stopping = pin!(async move { drop(life.wait_for(|life| *life > came).await) });
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         () = stopping.as_mut() => {

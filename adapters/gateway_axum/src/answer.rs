@@ -1,5 +1,7 @@
 //! What HTTP refusals look like: one JSON object, the numbers of the error table, no inner detail.
 
+use std::time::Duration;
+
 use application::refusal::Refusal;
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
@@ -42,6 +44,13 @@ impl HttpRefusal {
         self.header = Some((name, value));
         self
     }
+}
+
+/// What a server that drains answers to everything but how it is. Another one, or this one after
+/// its restart, may take it.
+pub(crate) fn stopping() -> HttpRefusal {
+    let refusal = Refusal::new(ErrorCode::Unavailable, "the server is stopping; try again later");
+    refusal.retry_after(Duration::from_secs(1)).into()
 }
 
 impl From<Refusal> for HttpRefusal {

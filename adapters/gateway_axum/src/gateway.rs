@@ -1,6 +1,7 @@
 //! The gateway: its configuration, its listener, its life.
 //!
-//! It stops in order: first it takes nothing new, then connections are drained, then it ends.
+//! It stops in order: first it takes nothing new and says so, then connections are drained, then it
+//! listens no more.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -73,6 +74,17 @@ pub enum BindError {
     },
 }
 
+/// How far a gateway is. It only goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, PartialOrd)]
+pub(crate) enum Life {
+    /// Everybody is welcome.
+    Serving,
+    /// Those who were there are told to go; others are told that it stops.
+    Draining,
+    /// It listens no more.
+    Ended,
+}
+
 /// What all requests share.
 pub(crate) struct Shared {
     /// Held to clone or to replace the `Arc`, once per request; never across anything that waits.
@@ -80,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) workers: Vec<Worker>,
     pub(crate) permits: Arc<Semaphore>,
+    /// For those who ask how a draining server is.
+    pub(crate) drain_permits: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
     next_worker: AtomicUsize,
 }
@@ -112,6 +126,10 @@ pub struct Gateway {
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4_096;
+/// Requests at one time to a server that drains: probes, and clients that have not heard of it.
+const DRAIN_REQUESTS_MAX: usize = 64;
+/// How long the last of them may take.
+const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Listens on an address; `workers` must be running the shards of `node`.
@@ -133,7 +151,9 @@ impl Gateway {
         let stopping = AtomicBool::new(false);
         let next_worker = AtomicUsize::new(0);
         let config = RwLock::new(Arc::new(config));
-        let shared = Shared { config, node, workers, permits, stopping, next_worker };
+        let drain_permits = Arc::new(Semaphore::new(DRAIN_REQUESTS_MAX));
+        let shared =
+            Shared { config, node, workers, permits, drain_permits, stopping, next_worker };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 
@@ -152,19 +172,17 @@ impl Gateway {
     }
 
     /// Serves until `stop` is true, then drains: tells every connection when to come back within
-    /// `window`, and ends when all are gone, or at the window's end.
+    /// `window`, and ends when all are gone, or at the window's end. Until then it still answers
+    /// how it is, and everything else that is new with 503.
     pub async fn serve(self, mut stop: watch::Receiver<bool>, window: Duration) {
         let Self { listener, shared } = self;
-        let router = routes::router(&shared);
-        let (closing, is_closing) = watch::channel(false);
-        let accepting =
-            tokio::spawn(accept::run(listener, router, Arc::clone(&shared), is_closing));
+        let routers = routes::routers(&shared);
+        let (life, lives) = watch::channel(Life::Serving);
+        let accepting = tokio::spawn(accept::run(listener, routers, Arc::clone(&shared), lives));
         // An error means that whoever could have asked to stop is gone.
         let _ = stop.wait_for(|stop| *stop).await;
         shared.stopping.store(true, Ordering::Relaxed);
-        let _ = closing.send(true);
-        accepting.abort();
-        let _ = accepting.await;
+        let _ = life.send(Life::Draining);
         shared.node.drain(window);
         // A little longer than the window: closing itself takes a moment.
         let limit = window + Duration::from_secs(6);
@@ -173,6 +191,11 @@ impl Gateway {
         if tokio::time::timeout(limit, all).await.is_err() {
             tracing::warn!("connections are left at the end of the drain window");
         }
+        accepting.abort();
+        let _ = accepting.await;
+        let _ = life.send(Life::Ended);
+        let last = shared.drain_permits.acquire_many(DRAIN_REQUESTS_MAX as u32);
+        let _ = tokio::time::timeout(LAST_REQUESTS_TIMEOUT, last).await;
     }
 }
 
@@ -277,6 +300,7 @@ pub(crate) mod tests {
             node: node(MockClock::new()),
             workers: workers.collect(),
             permits: Arc::new(Semaphore::new(10)),
+            drain_permits: Arc::new(Semaphore::new(1)),
             stopping: AtomicBool::new(false),
             next_worker: AtomicUsize::new(0),
         })

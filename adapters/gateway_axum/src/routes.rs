@@ -11,12 +11,32 @@ use axum::routing::{any, get, post};
 use domain::codes::ErrorCode;
 use domain::id::ClientId;
 
-use crate::answer::HttpRefusal;
+use crate::answer::{HttpRefusal, stopping};
 use crate::gateway::Shared;
 use crate::publish;
 use crate::upgrade::{Wanted, upgrade};
 
-pub(crate) fn router(shared: &Arc<Shared>) -> Router {
+/// What is answered to those who come while the server serves, and while it drains.
+#[derive(Clone)]
+pub(crate) struct Routers {
+    pub(crate) serving: Router,
+    pub(crate) draining: Router,
+}
+
+pub(crate) fn routers(shared: &Arc<Shared>) -> Routers {
+    Routers { serving: router(shared), draining: draining(shared) }
+}
+
+/// How the server is, and nothing else.
+fn draining(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .fallback(|| async { stopping() })
+        .with_state(Arc::clone(shared))
+}
+
+fn router(shared: &Arc<Shared>) -> Router {
     let config = shared.config();
     let publish = post(publish::publish).layer(DefaultBodyLimit::max(config.publish_bytes_max));
     let mut router = Router::new()

@@ -14,7 +14,7 @@ use domain::id::ClientId;
 use worker_tokio::Purpose;
 
 use crate::accept::Handover;
-use crate::answer::HttpRefusal;
+use crate::answer::{self, HttpRefusal};
 use crate::gateway::Shared;
 use crate::handshake::{self, SUBPROTOCOL, Upgrade};
 
@@ -45,12 +45,7 @@ fn try_upgrade(
     }
     let upgrade = handshake::read(&parts)?;
     if shared.stopping.load(std::sync::atomic::Ordering::Relaxed) {
-        let message = "the server is stopping";
-        return Err(HttpRefusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::Unavailable,
-            message,
-        ));
+        return Err(answer::stopping());
     }
     let Some(handover) = parts.extensions.get::<Handover>() else {
         let status = StatusCode::NOT_IMPLEMENTED;

@@ -8,6 +8,8 @@
 //! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`.
 
 mod clock;
+#[cfg(test)]
+mod contract;
 mod core;
 mod echo;
 mod hot;

@@ -38,7 +38,8 @@ pub struct Frame {
 pub enum Delivered {
     /// Taken, by the socket or by the queue.
     Taken,
-    /// Not taken: the queue is full and the class may not be dropped. The connection must end.
+    /// Not taken: the queue is full and the class may not be dropped. The connection must end, and
+    /// until then every delivery to it is refused: nothing may overtake what was not taken.
     Refused,
     /// There is no such connection any more.
     Gone,
@@ -50,7 +51,9 @@ pub trait Outbox {
     /// delivery.
     fn frame(&mut self, message: &[u8]) -> Bytes;
 
-    /// Gives a batch to one connection. MUST keep the order of calls per connection.
+    /// Gives a batch to one connection, all of it or, once something waits, frame by frame. MUST
+    /// keep the order of calls per connection, MUST NOT cut a frame, and keeps what waits within
+    /// the host's cap. A slow connection costs the others nothing.
     fn deliver(&mut self, to: Slot, batch: &Batch<'_>) -> Delivered;
 
     /// Gives a batch to many connections, as [`deliver`](Self::deliver) does to each, in one loop
@@ -62,7 +65,8 @@ pub trait Outbox {
     }
 
     /// Sends a last frame (already framed; may be empty) and closes with a code. The slot is free
-    /// for the host to forget; later calls for it answer `Gone`.
+    /// for the host to forget; later calls for it answer `Gone`, and calls for an earlier generation
+    /// MUST NOT reach a later one.
     fn close(&mut self, to: Slot, last: Bytes, code: CloseCode);
 
     /// Stops or resumes reading from a connection whose inbox is full.

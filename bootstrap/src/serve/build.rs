@@ -229,3 +229,15 @@ fn origins(settings: &Settings) -> OriginPolicy {
         required: server.require_origin,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use application::testing::entropy_contract;
+
+    use super::SystemEntropy;
+
+    #[test]
+    fn the_system_s_randomness_keeps_its_contract() {
+        entropy_contract::check(&|| Box::<SystemEntropy>::default());
+    }
+}

@@ -260,6 +260,25 @@ async fn a_commit_that_failed_after_all_was_stored_ends_as_one_message() {
 }
 
 #[tokio::test]
+async fn a_commit_that_failed_after_all_is_known_by_its_name_although_retention_has_trimmed_it() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::with(archive.clone(), Config::default(), Retention::NONE);
+    let (mailbox, _) = scene.subscribe(1).await;
+    archive.set_mode(Mode::FailsAfter);
+    assert_eq!(scene.say("a").await, Err(AWAY));
+    archive.set_mode(Mode::Well);
+    // The room is out of doubt, then trimmed.
+    for seconds in 1..3 {
+        scene.broker.sweep(at(seconds)).await;
+        settle().await;
+    }
+    archive.forget_places();
+    let retried = scene.say("a").await.unwrap();
+    assert_eq!((retried.offset, retried.duplicate), (number(1), true));
+    assert_eq!(delivered(&mailbox), said(&["a"]));
+}
+
+#[tokio::test]
 async fn a_sweep_delivers_what_a_failed_commit_had_stored() {
     let archive = Arc::new(MemoArchive::default());
     let scene = Scene::new(archive.clone());
@@ -498,6 +517,26 @@ async fn an_idle_durable_room_is_forgotten_and_comes_back_as_it_was() {
             said(&["a"]),
         )
     );
+}
+
+#[tokio::test]
+async fn a_room_about_to_be_committed_never_gives_way_when_rooms_run_out() {
+    let archive = Arc::new(MemoArchive::find_gated());
+    let config = Config { rooms_max: 1, stripes: 1, ..Config::default() };
+    let scene = Scene::with(archive.clone(), config, Retention::default());
+    let publishing = scene.begin("a");
+    settle().await;
+    assert_eq!((archive.calls("open_room"), archive.calls("append")), (1, 0), "open, not stored");
+    // Nobody is in the room, and its log is empty: it looks as if nobody would miss it.
+    let in_memory = policy(Retention::default());
+    let other = || publish("public:b", "u1", "x");
+    assert_eq!(scene.broker.publish(other(), &in_memory).await, Err(AWAY));
+    archive.find_gate.add_permits(10);
+    assert_eq!(publishing.await.unwrap().unwrap().offset, number(1));
+    assert_eq!(scene.say("b").await.unwrap().offset, number(2));
+    // Long after its last message it may.
+    let later = Publish { at: at(601), ..other() };
+    assert!(scene.broker.publish(later, &in_memory).await.is_ok());
 }
 
 #[tokio::test]

@@ -65,11 +65,14 @@ pub(crate) struct MemoArchive {
     stored: Mutex<Stored>,
     /// One permit for each append that may go on.
     pub(crate) gate: Semaphore,
+    /// One for each question about names.
+    pub(crate) find_gate: Semaphore,
 }
 
 impl Default for MemoArchive {
     fn default() -> Self {
-        Self { stored: Mutex::default(), gate: Semaphore::new(Semaphore::MAX_PERMITS) }
+        let open = || Semaphore::new(Semaphore::MAX_PERMITS);
+        Self { stored: Mutex::default(), gate: open(), find_gate: open() }
     }
 }
 
@@ -79,8 +82,18 @@ impl MemoArchive {
         Self { gate: Semaphore::new(0), ..Self::default() }
     }
 
+    /// One whose questions about names wait for permits.
+    pub(crate) fn find_gated() -> Self {
+        Self { find_gate: Semaphore::new(0), ..Self::default() }
+    }
+
     pub(crate) fn set_mode(&self, mode: Mode) {
         self.stored.lock().unwrap().mode = mode;
+    }
+
+    /// What a trim does to the names of what it removes.
+    pub(crate) fn forget_places(&self) {
+        self.stored.lock().unwrap().places.clear();
     }
 
     pub(crate) fn set_opens_fail(&self, opens_fail: bool) {
@@ -156,6 +169,7 @@ impl Archive for MemoArchive {
     }
 
     async fn find(&self, keys: Vec<DedupKey>) -> Result<Vec<Option<Position>>, ArchiveError> {
+        self.find_gate.acquire().await.unwrap().forget();
         tokio::task::yield_now().await;
         let stored = self.call("find");
         Ok(keys.iter().map(|key| stored.places.get(key).copied()).collect())
