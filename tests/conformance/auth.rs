@@ -314,10 +314,20 @@ fn who_keeps_talking_without_a_name_is_closed_in_time_all_the_same() {
 fn an_identity_is_fixed_once_it_is_known() {
     let arena = arena(&[]);
     let path = format!("{CONNECT}?token={}", good_token("ann"));
-    for token in [json!(good_token("eve")), json!(good_token("ann")), Value::Null] {
+    // Without a token it brings nobody else, and may come once.
+    let nobody_else = [json!({"type": "connect", "id": 0}), json!({"type": "connect", "id": 1})];
+    for (first, second) in [
+        (json!({"type": "connect", "id": 0, "token": good_token("eve")}), None),
+        (json!({"type": "connect", "id": 0, "token": good_token("ann")}), None),
+        (nobody_else[0].clone(), Some(nobody_else[1].clone())),
+    ] {
         let mut socket = arena.open(&path);
         socket.expect_json("hello");
-        socket.send_json(&json!({"type": "connect", "id": 1, "token": token}));
+        socket.send_json(&first);
+        if let Some(second) = second {
+            assert_eq!(socket.expect_json("hello")["user_id"], "ann");
+            socket.send_json(&second);
+        }
         assert_eq!(socket.next_json()["code"], 112);
         socket.send_json(&json!({"type": "status", "id": 2}));
         assert_eq!(socket.expect_json("status")["user_id"], "ann");

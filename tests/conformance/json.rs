@@ -119,6 +119,7 @@ enum Kind {
     Since,
     Tags,
     Any,
+    Resume,
     /// Refused with 115 whatever it holds.
     Later,
 }
@@ -133,6 +134,7 @@ impl Kind {
             Self::Flag => value.is_boolean(),
             Self::Tags => *value == json!({}),
             Self::Any => true,
+            Self::Resume => *value == json!([]),
             Self::Room | Self::Since | Self::Later => false,
         };
         all.filter(|value| !fits(value)).collect()
@@ -148,8 +150,8 @@ const COMMANDS: &[(&str, &[Field])] = &[
         "connect",
         &[
             ("token", Kind::Text, false),
-            ("session", Kind::Later, false),
-            ("resume", Kind::Later, false),
+            ("session", Kind::Text, false),
+            ("resume", Kind::Resume, false),
         ],
     ),
     (

@@ -117,9 +117,10 @@ impl MemoryBroker {
             Some(head) => head,
             None => archive.open_room(id, self.fresh_epoch()).await?,
         };
-        if planted::is_planted(Mistake::EpochRedrawn) && known.is_none() {
+        if planted::is_planted(Mistake::EpochRedrawn) && known.head.is_none() {
             let fresh = RoomHead { epoch: self.fresh_epoch(), last: Offset::ZERO };
-            return Ok((fresh, fresh.last.next().unwrap_or(Offset::MAX)));
+            let first = fresh.last.next().unwrap_or(Offset::MAX);
+            return Ok(Found { head: fresh, first, recent: Vec::new() });
         }
         let after_last = head.last.next().unwrap_or(Offset::MAX);
         if head.last == Offset::ZERO {
