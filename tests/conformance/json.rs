@@ -118,6 +118,7 @@ enum Kind {
     Flag,
     Since,
     Tags,
+    Filter,
     Any,
     /// Refused with 115 whatever it holds.
     Later,
@@ -133,7 +134,7 @@ impl Kind {
             Self::Flag => value.is_boolean(),
             Self::Tags => *value == json!({}),
             Self::Any => true,
-            Self::Room | Self::Since | Self::Later => false,
+            Self::Room | Self::Since | Self::Filter | Self::Later => false,
         };
         all.filter(|value| !fits(value)).collect()
     }
@@ -158,10 +159,11 @@ const COMMANDS: &[(&str, &[Field])] = &[
             ("room", Kind::Room, true),
             ("since", Kind::Since, false),
             ("presence", Kind::Flag, false),
-            ("filter", Kind::Later, false),
+            ("filter", Kind::Filter, false),
+            ("pattern", Kind::Text, false),
         ],
     ),
-    ("unsubscribe", &[("room", Kind::Room, true)]),
+    ("unsubscribe", &[("room", Kind::Room, true), ("pattern", Kind::Text, false)]),
     (
         "publish",
         &[
@@ -452,6 +454,35 @@ fn ids_are_numbers_and_message_ids_make_a_publish_once() {
     }
     socket.send_json(&json!({"type": "history", "id": 5, "room": room}));
     assert_eq!(socket.expect_json("history")["messages"].as_array().map(Vec::len), Some(1));
+    arena.finish();
+}
+
+/// J10.
+#[test]
+fn every_limit_of_filters_and_patterns_is_exact() {
+    let arena = Arena::shared(&[]);
+    let mut socket = arena.greeted();
+    let room = new_room();
+    let nots = |levels: usize| {
+        (1..levels).fold(json!({"eq": {"a": "1"}}), |inner, _| json!({"not": inner}))
+    };
+    let wide = |parts: usize| json!({"or": vec![json!({"eq": {"a": "1"}}); parts]});
+    let values = |n: usize| json!({"in": {"a": vec!["v"; n]}});
+    let long = |bytes: usize| json!({"eq": {"a": "v".repeat(bytes)}});
+    let at = [nots(8), wide(31), values(64), long(64)];
+    let over = [nots(9), wide(32), values(65), long(65)];
+    for (n, (at, over)) in at.into_iter().zip(over).enumerate() {
+        let room = format!("{room}/{n}");
+        let with = |filter| json!({"type": "subscribe", "id": 1, "room": room, "filter": filter});
+        assert_error(&mut socket, &with(over).to_string(), 109, "filter", Some(1));
+        socket.send_json(&with(at));
+        assert_eq!(socket.next_json()["type"], "subscribed");
+    }
+    for (length, code) in [(255, 103), (256, 109)] {
+        let pattern = format!("public:{}*", "r".repeat(length - 8));
+        let command = json!({"type": "subscribe", "id": 1, "pattern": pattern});
+        assert_error(&mut socket, &command.to_string(), code, "pattern", Some(1));
+    }
     arena.finish();
 }
 

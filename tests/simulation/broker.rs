@@ -18,6 +18,7 @@ use domain::id::{Epoch, MessageId, MessageKey};
 use domain::message::{Publication, Publish, Publisher, TombstoneReason};
 use domain::policy::NamespacePolicy;
 use domain::position::Offset;
+use domain::principal::RoomPattern;
 use domain::recovery::LogBounds;
 use domain::room::RoomId;
 use domain::time::Wall;
@@ -172,6 +173,7 @@ impl Core {
             key: publish.key.clone(),
             sender: publish.sender,
             data: publish.data.clone(),
+            tags: publish.tags,
             origin: publish.origin,
             at: wall,
             expires_at: publish.ttl.map(|ttl| wall.after(ttl)),
@@ -324,6 +326,17 @@ impl Broker for SimBroker {
         if room.subscribers.get(&mailbox.id()).is_some_and(|s| s.token <= token) {
             room.subscribers.remove(&mailbox.id());
         }
+    }
+
+    /// No client of a simulation follows a pattern.
+    async fn watch(
+        &self,
+        _mailbox: &Arc<Mailbox>,
+        patterns: &[RoomPattern],
+        _version: u64,
+    ) -> Result<(), BrokerError> {
+        assert!(patterns.is_empty(), "nobody follows {patterns:?}");
+        Ok(())
     }
 
     async fn read(

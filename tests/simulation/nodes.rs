@@ -66,6 +66,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
             default_class: Class::Reliable,
             durable: false,
             members_max: 1_000,
+            patterns: false,
         };
         policies.set_namespace(namespace, policy);
     }
