@@ -4,7 +4,7 @@
 //! member of a room and loses its last; never per message.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::id::UserId;
@@ -20,6 +20,7 @@ pub struct TooManyConnections;
 pub struct Directory {
     users: Mutex<BTreeMap<UserId, u32>>,
     rooms: Mutex<BTreeMap<RoomId, Arc<AtomicU32>>>,
+    watches: AtomicUsize,
 }
 
 /// The members of one room over all shards, as one shard sees them; letting go of it when the
@@ -58,6 +59,19 @@ impl Drop for Seats {
     }
 }
 
+/// The place of one pattern of one shard among those of the node; letting go of it makes room for
+/// another.
+#[derive(Debug)]
+pub struct WatchSeat {
+    directory: Arc<Directory>,
+}
+
+impl Drop for WatchSeat {
+    fn drop(&mut self) {
+        self.directory.watches.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// One admitted connection; letting go of it makes room for another.
 #[derive(Debug)]
 pub struct Admission {
@@ -91,6 +105,15 @@ impl Directory {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = Arc::clone(rooms.entry(room.clone()).or_default());
         Seats { directory: Arc::clone(self), room: room.clone(), taken }
+    }
+
+    /// A place for one more pattern, unless `watches_max` are taken.
+    #[must_use]
+    pub fn watch_seat(self: &Arc<Self>, watches_max: usize) -> Option<WatchSeat> {
+        let taken = self.watches.fetch_add(1, Ordering::AcqRel);
+        // Gives its place back when it is not to be had.
+        let seat = WatchSeat { directory: Arc::clone(self) };
+        (taken < watches_max).then_some(seat)
     }
 
     /// How many connections a user has.
@@ -133,6 +156,15 @@ mod tests {
         assert!(!other.take(2));
         drop(other);
         assert!(directory.rooms.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_pattern_takes_a_place_until_it_is_let_go() {
+        let directory = Arc::new(Directory::default());
+        let first = directory.watch_seat(1).unwrap();
+        assert!(directory.watch_seat(1).is_none());
+        drop(first);
+        assert!(directory.watch_seat(1).is_some());
     }
 
     #[test]

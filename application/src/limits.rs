@@ -56,6 +56,14 @@ pub struct Limits {
     pub mailbox_bytes_max: usize,
     /// The most bytes of one joined write to one member.
     pub joined_bytes_max: usize,
+    /// The most different filters that the members of one room have on one shard, 255 at most;
+    /// above it `room_full`.
+    pub filters_per_room_max: usize,
+    /// The most patterns one connection follows; above it `too_many_rooms`.
+    pub patterns_per_connection_max: usize,
+    /// The most different patterns that are followed on one node, counted once per shard; above it
+    /// `room_full`. Each publish is compared with those of its room's namespace.
+    pub patterns_max: usize,
     /// How often the positions of rooms are compared with the broker's, for brokers that may
     /// lose a notification without knowing; none for those that can't.
     pub position_check: Option<Duration>,
@@ -89,6 +97,9 @@ impl Default for Limits {
             mailbox_publications_max: 65_536,
             mailbox_bytes_max: Self::MAILBOX_BYTES_MAX,
             joined_bytes_max: 64 << 10,
+            filters_per_room_max: 64,
+            patterns_per_connection_max: 8,
+            patterns_max: 256,
             position_check: None,
         }
     }

@@ -39,11 +39,13 @@ pub enum Mail {
 impl Mail {
     /// How much of the mailbox's bytes it takes.
     fn weight(&self) -> usize {
-        let data = match self {
-            Self::Publication(published) => &published.publication.data,
-            Self::Presence(_, event) => &event.data,
+        let bytes = match self {
+            Self::Publication(published) => {
+                published.publication.data.len() + published.publication.tags.cost_bytes()
+            }
+            Self::Presence(_, event) => event.data.len(),
         };
-        data.len() + MAIL_OVERHEAD_BYTES
+        bytes + MAIL_OVERHEAD_BYTES
     }
 
     fn into_room(self) -> RoomId {
@@ -242,6 +244,7 @@ mod tests {
     use domain::message::{Publication, Sender};
     use domain::position::Offset;
     use domain::presence::{PresenceChange, PresenceKey};
+    use domain::tags::Tags;
     use domain::time::Wall;
 
     fn publication(room: &str, offset: u64) -> Mail {
@@ -257,6 +260,7 @@ mod tests {
             key: None,
             sender: Sender::default(),
             data: Bytes::from(vec![b'1'; bytes]),
+            tags: Tags::default(),
             origin: None,
             at: Wall::default(),
             expires_at: None,

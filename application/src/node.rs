@@ -12,6 +12,7 @@ use domain::codes::CloseCode;
 use domain::delivery::Class;
 use domain::id::{ClientId, ConnectionId, MessageId, MessageKey, UserId};
 use domain::room::RoomId;
+use domain::tags::Tags;
 
 use crate::directory::Directory;
 use crate::mailbox::{Control, Mailbox, NewServices};
@@ -37,6 +38,8 @@ pub struct ApiPublish {
     pub msg_id: Option<MessageId>,
     /// How long it may be delivered.
     pub ttl: Option<Duration>,
+    /// By what members may choose it.
+    pub tags: Tags,
 }
 
 /// One node: see the module's text.
@@ -111,9 +114,10 @@ impl Node {
         &self,
         publish: ApiPublish,
     ) -> Vec<(RoomId, Result<Receipt, BroadcastError>)> {
-        let ApiPublish { key_name, rooms, data, class, key, msg_id, ttl } = publish;
+        let ApiPublish { key_name, rooms, data, class, key, msg_id, ttl, tags } = publish;
         let services = self.services();
-        let call = BroadcastMessage { services, key_name, rooms, data, class, key, msg_id, ttl };
+        let call =
+            BroadcastMessage { services, key_name, rooms, data, class, key, msg_id, ttl, tags };
         call.execute().await
     }
 

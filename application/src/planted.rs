@@ -16,6 +16,8 @@ pub enum Mistake {
     LostLogHidden,
     /// Who vanishes in the middle of a join stays listed.
     GhostOfJoin,
+    /// A joiner with a filter does not get what was held for it.
+    HeldForFilterLost,
     /// The `ack` of a publish without echo does not wait for its place.
     AckTooEarly,
     /// A durable publish is acknowledged before the archive has it.

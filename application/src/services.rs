@@ -43,6 +43,8 @@ pub struct Rules {
     pub timing: Timing,
     /// Whether a connection without a token is let in.
     pub allow_anonymous: bool,
+    /// Whether a connection is in the room of its own user, `user:<id>`, without asking.
+    pub join_user_room: bool,
     /// What a host wants asked first.
     pub middleware: MiddlewareChain,
     /// What a host wants done with message types of its own.

@@ -8,8 +8,10 @@ mod calls;
 mod end;
 mod fan_out;
 mod fill;
+mod filters;
 mod join;
 mod open;
+mod own_room;
 mod pages;
 mod publish;
 mod receive;
@@ -18,6 +20,7 @@ mod rooms;
 mod table;
 mod tell;
 mod visit;
+mod watches;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,6 +33,7 @@ pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcom
 pub use self::rooms::RoomKey;
 use self::rooms::Rooms;
 use self::table::Table;
+use self::watches::Watches;
 use crate::mailbox::{Control, Mailbox, Post};
 use crate::ports::Outbox;
 use crate::services::Services;
@@ -92,6 +96,7 @@ pub struct Shard {
     mailbox: Arc<Mailbox>,
     table: Table,
     rooms: Rooms,
+    watches: Watches,
     timers: TimerWheel<(Slot, Monotonic)>,
     /// Rooms with something to send, in turn.
     backlog: VecDeque<RoomKey>,
@@ -116,11 +121,12 @@ impl Shard {
     #[must_use]
     pub fn new(services: Arc<Services>, mailbox: Arc<Mailbox>, now: Now) -> Self {
         let check = services.rules.limits.position_check.unwrap_or_default();
-        Self {
+        let mut shard = Self {
             services,
             mailbox,
             table: Table::default(),
             rooms: Rooms::default(),
+            watches: Watches::default(),
             timers: TimerWheel::new(now.monotonic),
             backlog: VecDeque::new(),
             calls: VecDeque::new(),
@@ -131,13 +137,23 @@ impl Shard {
             parked_until: now.monotonic,
             draining: None,
             deliveries_per_step: Self::DELIVERIES_PER_STEP,
-        }
+        };
+        shard.watch_own_rooms();
+        shard
     }
 
     /// Makes steps shorter, so that a test with few members meets a walk that keeps its place.
     #[cfg(feature = "testing")]
     pub const fn set_deliveries_per_step(&mut self, deliveries: usize) {
         self.deliveries_per_step = deliveries;
+    }
+
+    /// How often it was decided whether a message passes a filter, for the rooms it has now.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn filter_decisions(&self) -> u64 {
+        let slices = self.rooms.keys().filter_map(|key| self.rooms.get(key));
+        slices.map(|slice| slice.filters.n_decided).sum()
     }
 
     /// Where this shard gets its mail.
@@ -181,7 +197,7 @@ impl Shard {
     /// Whether [`Input::Continue`] has something to do.
     #[must_use]
     pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.backlog.is_empty() || self.watches.has_backlog()
     }
 
     /// When [`Input::Tick`] should come next.
@@ -212,6 +228,7 @@ impl Shard {
     fn complete(&mut self, completion: Completion, host: &mut Host<'_>) {
         match completion.tag {
             CallTag::Detached => {}
+            CallTag::OwnRooms => self.finish_own_rooms(&completion.outcome),
             CallTag::Room(key) => self.finish_read(key, completion.outcome, host),
             CallTag::Connection { slot, command, room } => {
                 let Some(entry) = self.table.get_mut(slot) else {
@@ -276,7 +293,14 @@ impl Shard {
                 self.finish_presence_update(slot, command, &room, result, host);
             }
             Outcome::Handled(result) => self.finish_handler(slot, command, result, host),
-            Outcome::Done | Outcome::Filled(_) | Outcome::Looked(_) | Outcome::Resumed(_) => {}
+            Outcome::Watched { result, pattern } => {
+                self.finish_watch(slot, command, &pattern, result, host);
+            }
+            Outcome::Done
+            | Outcome::Filled(_)
+            | Outcome::Looked(_)
+            | Outcome::Resumed(_)
+            | Outcome::OwnRooms(_) => {}
             Outcome::Panicked => self.end(slot, CloseCode::InternalError, None, host),
         }
     }

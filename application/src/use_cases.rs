@@ -14,6 +14,7 @@ pub mod read_history;
 pub mod recover_room;
 pub mod resume_rooms;
 pub mod update_presence;
+pub mod watch_rooms;
 
 #[cfg(test)]
 mod tests;

@@ -41,7 +41,8 @@ pub enum ErrorCode {
     NotAvailable = 115,
     /// A fault of the server; the details are in its log under `request_id`.
     Internal = 116,
-    /// The room has as many members as it may have.
+    /// The room has as many members or different filters as it may have, or the node as many
+    /// patterns.
     RoomFull = 117,
 }
 

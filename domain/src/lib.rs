@@ -5,12 +5,13 @@
 //! `now` and randomness are arguments, so that a simulator can host it and a seed can replay it.
 //!
 //! Suggested reading order: [`id`], [`time`], [`room`], [`policy`], [`principal`], [`position`],
-//! [`message`], [`recovery`], [`membership`], [`presence`], [`connection`], [`rate_limit`],
+//! [`tags`], [`filter`], [`message`], [`recovery`], [`membership`], [`presence`], [`connection`], [`rate_limit`],
 //! [`delivery`], [`retention`], [`codes`], [`protocol`].
 
 pub mod codes;
 pub mod connection;
 pub mod delivery;
+pub mod filter;
 pub mod id;
 pub mod membership;
 pub mod message;
@@ -23,4 +24,5 @@ pub mod rate_limit;
 pub mod recovery;
 pub mod retention;
 pub mod room;
+pub mod tags;
 pub mod time;

@@ -10,6 +10,7 @@ use crate::delivery::Class;
 use crate::id::{ClientId, ConnectionId, Epoch, MessageId, MessageKey, UserId};
 use crate::position::Offset;
 use crate::room::RoomId;
+use crate::tags::Tags;
 use crate::time::Wall;
 
 /// Who sent a message, as the members see it.
@@ -72,6 +73,8 @@ pub struct Publish {
     pub sender: Sender,
     /// The published JSON.
     pub data: Bytes,
+    /// By what members may choose it.
+    pub tags: Tags,
     /// How long it may be delivered; none means as long as the log keeps it.
     pub ttl: Option<Duration>,
     /// The command it came from; none over the server API.
@@ -117,6 +120,8 @@ pub struct Publication {
     pub sender: Sender,
     /// The published JSON; empty once the message is a tombstone.
     pub data: Bytes,
+    /// By what members may choose it; none once the message is a tombstone.
+    pub tags: Tags,
     /// The command it came from.
     pub origin: Option<Origin>,
     /// When it was positioned.
@@ -137,6 +142,12 @@ impl Publication {
     /// The place that remains of a message that is gone.
     #[must_use]
     pub fn into_tombstone(self, reason: TombstoneReason) -> Self {
-        Self { data: Bytes::new(), expires_at: None, tombstone: Some(reason), ..self }
+        Self {
+            data: Bytes::new(),
+            tags: Tags::default(),
+            expires_at: None,
+            tombstone: Some(reason),
+            ..self
+        }
     }
 }

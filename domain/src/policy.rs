@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::delivery::Class;
+use crate::principal::RoomPattern;
 use crate::retention::Retention;
 use crate::room::RoomId;
 
@@ -66,6 +67,8 @@ pub struct NamespacePolicy {
     pub durable: bool,
     /// The most members one node takes into one room.
     pub members_max: u32,
+    /// Whether one may subscribe to many of these rooms by a pattern.
+    pub patterns: bool,
 }
 
 impl NamespacePolicy {
@@ -101,6 +104,15 @@ impl Policies {
         // Most configurations name few rooms; the empty map costs one comparison.
         self.rooms.get(room).or_else(|| self.namespaces.get(room.namespace()))
     }
+
+    /// The policies of all rooms that a pattern means: that of its namespace, and those of the
+    /// rooms that have one of their own. None when the namespace is not one that this server has.
+    pub fn of_pattern(&self, pattern: &RoomPattern) -> impl Iterator<Item = &NamespacePolicy> {
+        let namespace = self.namespaces.get(pattern.namespace());
+        let rooms = self.rooms.iter().filter(|(room, _)| pattern.matches(room));
+        let rooms = rooms.map(|(_, policy)| policy).filter(move |_| namespace.is_some());
+        namespace.into_iter().chain(rooms).map(|policy| &**policy)
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +130,7 @@ mod tests {
             default_class: Class::Reliable,
             durable: false,
             members_max: 10,
+            patterns: false,
         }
     }
 

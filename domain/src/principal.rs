@@ -3,12 +3,13 @@
 //! A decision needs only the principal, the policy and the room; it must never say yes because
 //! something is missing.
 
+use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::id::{Role, TokenId, UserId};
-use crate::policy::{Access, NamespacePolicy};
+use crate::policy::{Access, NamespacePolicy, Policies};
 use crate::room::RoomId;
 use crate::time::Wall;
 
@@ -64,7 +65,7 @@ pub struct PatternError;
 
 /// Rooms by name: exact, or everything that starts with what stands before a final `*`. The
 /// namespace is always spelled out, so no pattern reaches into another namespace.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct RoomPattern {
     text: Arc<str>,
     prefix: bool,
@@ -83,6 +84,24 @@ impl RoomPattern {
         Ok(Self { text: Arc::from(body), prefix })
     }
 
+    /// Whether it means many rooms: those whose names begin with it.
+    #[must_use]
+    pub const fn is_prefix(&self) -> bool {
+        self.prefix
+    }
+
+    /// The namespace of all rooms that are meant.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.text.split_once(':').map_or(&*self.text, |(namespace, _)| namespace)
+    }
+
+    /// Whether every room that the other means is meant.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        if self.prefix { other.text.starts_with(&*self.text) } else { self == other }
+    }
+
     /// The text it was read from.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -97,6 +116,12 @@ impl RoomPattern {
         } else {
             room.as_str() == &*self.text
         }
+    }
+}
+
+impl fmt::Display for RoomPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.text, if self.prefix { "*" } else { "" })
     }
 }
 
@@ -122,11 +147,15 @@ impl Grant {
 
     /// What it allows there.
     pub fn actions(&self) -> impl Iterator<Item = Action> + '_ {
-        Action::ALL.into_iter().filter(|action| self.allowed & action.bit() != 0)
+        Action::ALL.into_iter().filter(|action| self.has(*action))
+    }
+
+    const fn has(&self, action: Action) -> bool {
+        self.allowed & action.bit() != 0
     }
 
     fn allows(&self, room: &RoomId, action: Action) -> bool {
-        self.allowed & action.bit() != 0 && self.pattern.matches(room)
+        self.has(action) && self.pattern.matches(room)
     }
 }
 
@@ -186,6 +215,22 @@ impl Principal {
         };
         by_policy || self.grants.iter().any(|grant| grant.allows(room, action))
     }
+
+    /// Decides whether this principal may subscribe to all rooms of a pattern, those that don't
+    /// exist yet included. One grant has to cover the whole pattern where policy does not.
+    #[must_use]
+    pub fn may_subscribe_to_all(&self, pattern: &RoomPattern, policies: &Policies) -> bool {
+        let by_policy = |policy: &NamespacePolicy| match policy.subscribe {
+            Access::Anyone => true,
+            Access::Authenticated => self.user.is_some(),
+            // Nobody owns all rooms.
+            Access::Owner | Access::Granted => false,
+        };
+        let covers = |grant: &Grant| grant.has(Action::Subscribe) && grant.pattern.covers(pattern);
+        let granted = self.grants.iter().any(covers);
+        let mut all = policies.of_pattern(pattern).peekable();
+        all.peek().is_some() && all.all(|policy| policy.patterns && (granted || by_policy(policy)))
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +250,7 @@ mod tests {
             default_class: Class::Reliable,
             durable: false,
             members_max: 10,
+            patterns: true,
         }
     }
 
@@ -237,6 +283,42 @@ mod tests {
         assert!(!who.may(Action::Publish, &room("chat:guild/7"), &closed));
         assert!(!who.may(Action::Subscribe, &room("chat:guild/8"), &closed));
         assert!(!who.may(Action::Moderate, &room("chat:guild/7"), &policy(Access::Anyone)));
+    }
+
+    fn policies(namespace: NamespacePolicy, room: Option<(&str, NamespacePolicy)>) -> Policies {
+        let mut policies = Policies::default();
+        policies.set_namespace("game", namespace);
+        if let Some((name, policy)) = room {
+            policies.set_room(RoomId::parse(name).unwrap(), policy);
+        }
+        policies
+    }
+
+    #[test]
+    fn a_pattern_is_for_whom_policy_or_one_grant_allows_every_room_of_it() {
+        let pattern = |text| RoomPattern::parse(text).unwrap();
+        let zones = pattern("game:zone/*");
+        let mut who = Principal { user: UserId::parse("u1").ok(), ..Principal::default() };
+        let open = policies(policy(Access::Authenticated), None);
+        assert!(who.may_subscribe_to_all(&zones, &open));
+        assert!(!Principal::anonymous().may_subscribe_to_all(&zones, &open));
+        assert!(!who.may_subscribe_to_all(&pattern("chat:*"), &open));
+        let not_offered = NamespacePolicy { patterns: false, ..policy(Access::Anyone) };
+        assert!(!who.may_subscribe_to_all(&zones, &policies(not_offered, None)));
+        assert!(!who.may_subscribe_to_all(&zones, &policies(policy(Access::Owner), None)));
+        // One room of it that is closed closes the pattern, whatever the namespace allows.
+        let closed =
+            policies(policy(Access::Anyone), Some(("game:zone/1", policy(Access::Granted))));
+        assert!(!who.may_subscribe_to_all(&zones, &closed));
+        assert!(who.may_subscribe_to_all(&pattern("game:zone/2*"), &closed));
+
+        let granted = policies(policy(Access::Granted), None);
+        assert!(!who.may_subscribe_to_all(&zones, &granted));
+        who.grants.push(Grant::new(pattern("game:zone/*"), &[Action::Subscribe]));
+        assert!(who.may_subscribe_to_all(&zones, &granted));
+        assert!(who.may_subscribe_to_all(&pattern("game:zone/7*"), &granted));
+        assert!(!who.may_subscribe_to_all(&pattern("game:*"), &granted));
+        assert!(who.may_subscribe_to_all(&zones, &closed));
     }
 
     #[test]

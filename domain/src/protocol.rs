@@ -4,7 +4,8 @@
 //! whatever comes in is a command, a rejection that can be answered, or the end of the text.
 //!
 //! Reading order: [`client_frame`] (what clients say), [`server_frame`] (what the server says),
-//! [`server_event`] (the server's frames as a client reads them), [`encode`] and [`json`] below.
+//! [`server_event`] (the server's frames as a client reads them), [`selective`] (tags and filters),
+//! [`encode`] and [`json`] below.
 
 pub mod client_frame;
 pub mod server_frame;
@@ -14,6 +15,7 @@ mod envelope;
 
 pub mod encode;
 pub mod json;
+pub mod selective;
 pub mod server_event;
 
 pub use client_frame::{ClientFrame, Rejected, Resume, TokenText, encode_client};

@@ -48,6 +48,8 @@ pub struct Wall(i64);
 impl Wall {
     /// The latest instant with a four-digit year, which is all that ISO 8601 can write plainly.
     pub const MAX: Self = Self(253_402_300_799_999);
+    /// How many bytes [`to_iso8601`](Self::to_iso8601) writes.
+    pub const ISO8601_BYTES: usize = 24;
 
     /// Takes milliseconds since 1970, held to the years 0000–9999.
     #[must_use]
@@ -76,7 +78,7 @@ impl Wall {
 
     /// The 24 ASCII bytes of `YYYY-MM-DDTHH:MM:SS.mmmZ`; once per publish, so without `fmt`.
     #[must_use]
-    pub fn to_iso8601(self) -> [u8; 24] {
+    pub fn to_iso8601(self) -> [u8; Self::ISO8601_BYTES] {
         let (days, millis) = (self.0.div_euclid(86_400_000), self.0.rem_euclid(86_400_000));
         let (year, month, day) = civil_from_days(days);
         let mut text = *b"0000-00-00T00:00:00.000Z";

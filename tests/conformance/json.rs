@@ -118,10 +118,9 @@ enum Kind {
     Flag,
     Since,
     Tags,
+    Filter,
     Any,
     Resume,
-    /// Refused with 115 whatever it holds.
-    Later,
 }
 
 impl Kind {
@@ -135,7 +134,7 @@ impl Kind {
             Self::Tags => *value == json!({}),
             Self::Any => true,
             Self::Resume => *value == json!([]),
-            Self::Room | Self::Since | Self::Later => false,
+            Self::Room | Self::Since | Self::Filter => false,
         };
         all.filter(|value| !fits(value)).collect()
     }
@@ -160,10 +159,11 @@ const COMMANDS: &[(&str, &[Field])] = &[
             ("room", Kind::Room, true),
             ("since", Kind::Since, false),
             ("presence", Kind::Flag, false),
-            ("filter", Kind::Later, false),
+            ("filter", Kind::Filter, false),
+            ("pattern", Kind::Text, false),
         ],
     ),
-    ("unsubscribe", &[("room", Kind::Room, true)]),
+    ("unsubscribe", &[("room", Kind::Room, true), ("pattern", Kind::Text, false)]),
     (
         "publish",
         &[
@@ -224,8 +224,7 @@ fn wrong_commands(kind: &str, fields: &[Field], room: &str) -> Vec<(Value, u16, 
         with("timestamp", value, 102);
     }
     for (name, kind, required) in fields {
-        let code = if matches!(kind, Kind::Later) { 115 } else { 102 };
-        kind.wrong().into_iter().for_each(|value| with(name, value, code));
+        kind.wrong().into_iter().for_each(|value| with(name, value, 102));
         if *required && !matches!(kind, Kind::Any) {
             with(name, Value::Null, 102);
         }
@@ -454,6 +453,35 @@ fn ids_are_numbers_and_message_ids_make_a_publish_once() {
     }
     socket.send_json(&json!({"type": "history", "id": 5, "room": room}));
     assert_eq!(socket.expect_json("history")["messages"].as_array().map(Vec::len), Some(1));
+    arena.finish();
+}
+
+/// J10.
+#[test]
+fn every_limit_of_filters_and_patterns_is_exact() {
+    let arena = Arena::shared(&[]);
+    let mut socket = arena.greeted();
+    let room = new_room();
+    let nots = |levels: usize| {
+        (1..levels).fold(json!({"eq": {"a": "1"}}), |inner, _| json!({"not": inner}))
+    };
+    let wide = |parts: usize| json!({"or": vec![json!({"eq": {"a": "1"}}); parts]});
+    let values = |n: usize| json!({"in": {"a": vec!["v"; n]}});
+    let long = |bytes: usize| json!({"eq": {"a": "v".repeat(bytes)}});
+    let at = [nots(8), wide(31), values(64), long(64)];
+    let over = [nots(9), wide(32), values(65), long(65)];
+    for (n, (at, over)) in at.into_iter().zip(over).enumerate() {
+        let room = format!("{room}/{n}");
+        let with = |filter| json!({"type": "subscribe", "id": 1, "room": room, "filter": filter});
+        assert_error(&mut socket, &with(over).to_string(), 109, "filter", Some(1));
+        socket.send_json(&with(at));
+        assert_eq!(socket.next_json()["type"], "subscribed");
+    }
+    for (length, code) in [(255, 103), (256, 109)] {
+        let pattern = format!("public:{}*", "r".repeat(length - 8));
+        let command = json!({"type": "subscribe", "id": 1, "pattern": pattern});
+        assert_error(&mut socket, &command.to_string(), code, "pattern", Some(1));
+    }
     arena.finish();
 }
 

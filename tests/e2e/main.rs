@@ -28,6 +28,7 @@ mod reload;
 mod resume;
 mod resume_storm;
 mod rust_storm;
+mod selective;
 mod service_manager;
 mod start;
 mod storm;

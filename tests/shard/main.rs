@@ -14,6 +14,7 @@ mod adopt;
 mod contract;
 mod host;
 mod resume;
+mod selective;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;
@@ -251,6 +252,7 @@ fn a_mailbox_that_overflows_is_filled_from_the_log() {
             key: None,
             sender: domain::message::Sender::default(),
             data: bytes::Bytes::from(n.to_string()),
+            tags: domain::tags::Tags::default(),
             ttl: None,
             origin: None,
             at: domain::time::Wall::from_millis(1_700_000_000_000),

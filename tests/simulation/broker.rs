@@ -18,6 +18,7 @@ use domain::id::{Epoch, MessageId, MessageKey};
 use domain::message::{Publication, Publish, Publisher, TombstoneReason};
 use domain::policy::NamespacePolicy;
 use domain::position::Offset;
+use domain::principal::RoomPattern;
 use domain::recovery::LogBounds;
 use domain::room::RoomId;
 use domain::time::Wall;
@@ -198,6 +199,7 @@ impl Core {
             key: publish.key.clone(),
             sender: publish.sender,
             data: publish.data.clone(),
+            tags: publish.tags,
             origin: publish.origin,
             at: wall,
             expires_at: publish.ttl.map(|ttl| wall.after(ttl)),
@@ -369,6 +371,17 @@ impl Broker for SimBroker {
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
         self.0.travel().await;
         self.0.lock().on_unsubscribed(room, mailbox, token);
+    }
+
+    /// No client of a simulation follows a pattern.
+    async fn watch(
+        &self,
+        _mailbox: &Arc<Mailbox>,
+        patterns: &[RoomPattern],
+        _version: u64,
+    ) -> Result<(), BrokerError> {
+        assert!(patterns.is_empty(), "nobody follows {patterns:?}");
+        Ok(())
     }
 
     async fn read(

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::filter::Filter;
 use domain::id::Epoch;
 use domain::protocol::server_event::{Ack, Gap, LogEntry, Message, Page, Subscribed, Tombstone};
 use domain::room::RoomId;
@@ -54,6 +55,8 @@ pub(crate) struct View {
     /// Whether its log has an archive.
     pub(crate) durable: bool,
     pub(crate) wanted: bool,
+    /// Which messages it asks for; none means all.
+    pub(crate) filter: Option<Filter>,
     pub(crate) stage: Stage,
     /// Up to where the client has everything or was told what is missing.
     pub(crate) at: Option<(Epoch, u64)>,
@@ -88,6 +91,7 @@ impl View {
             durable: room.as_str().starts_with("kept"),
             room,
             wanted: false,
+            filter: None,
             stage: Stage::Off,
             at: None,
             newest: BTreeMap::new(),
@@ -101,11 +105,15 @@ impl View {
         self.present = Presence::default();
     }
 
-    pub(crate) fn on_gap(&mut self, gap: &Gap<'_>, truth: &SimRoom) -> Checked {
+    pub(crate) fn on_gap(&mut self, gap: &Gap<'_>, truth: &SimRoom, now: Wall) -> Checked {
         match &mut self.stage {
             Stage::Off => return fail("I11", format!("gap for {}, which is left", self.room)),
             Stage::Joining { gap, .. } => *gap = true,
             Stage::On | Stage::Leaving => {}
+        }
+        // What lies before it was not wanted.
+        if self.filter.is_some() && self.at.is_some_and(|(epoch, _)| epoch == gap.epoch) {
+            self.pass_over((gap.epoch, gap.from.saturating_sub(1)), truth, now)?;
         }
         let text = format!("{} at {:?} was told {gap:?}", self.room, self.at);
         let Some((epoch, offset)) = self.at else { return fail("I7", text) };
@@ -166,9 +174,12 @@ impl View {
     ) -> Checked {
         for entry in entries {
             match entry {
-                LogEntry::Message(message) => self.on_message(message, truth)?,
+                LogEntry::Message(message) => self.on_message(message, truth, now)?,
                 LogEntry::Tombstone(tombstone) => self.on_tombstone(tombstone, truth, now)?,
             }
+        }
+        if self.filter.is_some() {
+            return self.pass_over(end, truth, now);
         }
         if self.at == Some(end) {
             return Ok(());
@@ -176,7 +187,13 @@ impl View {
         fail("I7", format!("{} is said to stand at {end:?}, not {:?}", self.room, self.at))
     }
 
-    pub(crate) fn on_message(&mut self, message: &Message<'_>, truth: &SimRoom) -> Checked {
+    pub(crate) fn on_message(
+        &mut self,
+        message: &Message<'_>,
+        truth: &SimRoom,
+        now: Wall,
+    ) -> Checked {
+        self.check_wanted(message)?;
         let Some(offset) = message.offset else {
             if self.stage == Stage::Off {
                 return fail("I11", format!("a message of {}, which is left", self.room));
@@ -186,7 +203,11 @@ impl View {
             }
             return Ok(());
         };
-        self.step(message.epoch, offset)?;
+        if self.filter.is_some() && self.stage != Stage::Off {
+            self.step_over((message.epoch, offset), message.previous, truth, now)?;
+        } else {
+            self.step(message.epoch, offset)?;
+        }
         match truth.at(message.epoch, offset) {
             Some(published) if published.publication.data == message.data.as_bytes() => Ok(()),
             _ => fail("I5", format!("{} {offset} is not {}", self.room, message.data)),
@@ -229,11 +250,15 @@ impl View {
         &mut self,
         ack: &Ack<'_>,
         truth: &SimRoom,
+        now: Wall,
     ) -> Result<bool, Violation> {
         let (Some(offset), Some((epoch, at))) = (ack.offset, self.at) else { return Ok(false) };
         // The ack of a duplicate stands nowhere: the message takes its place by itself.
         if ack.duplicate || !matches!(self.stage, Stage::On | Stage::Leaving) {
             return Ok(false);
+        }
+        if self.filter.is_some() && epoch == ack.epoch && offset > at {
+            return self.on_filtered_ack((epoch, offset), truth, now);
         }
         if epoch == ack.epoch && offset == at + 1 {
             self.at = Some((epoch, offset));

@@ -15,6 +15,7 @@ use domain::protocol::{ClientFrame, Resume, TokenText, encode_client};
 use domain::room::RoomId;
 
 use crate::checker::{Stage, View};
+use crate::filtered::{draw_filter, tags_of};
 use crate::ports::{Core, REFUSED, WALL_START_MS};
 use crate::rng::Rng;
 
@@ -105,6 +106,7 @@ impl Client {
         let mut views: Vec<View> = rooms.iter().cloned().map(View::new).collect();
         for view in &mut views {
             view.wanted = rng.percent(60);
+            view.filter = draw_filter(rng);
         }
         let token_life_ms = if rng.percent(30) { rng.between(12_000, 40_000) } else { 3_600_000 };
         Self {
@@ -193,7 +195,8 @@ impl Client {
             view.stage = Stage::Joining { named: true, gap: false };
             view.present.followed = view.listed && scene.rng.percent(70);
             let (room, presence) = (view.room.clone(), view.present.followed);
-            resume.push(Resume { room, since: Position { epoch, offset }, presence });
+            let (since, filter) = (Position { epoch, offset }, view.filter.clone());
+            resume.push(Resume { room, since, presence, filter });
         }
         let text = |text: String| TokenText::new(Cow::Owned(text));
         let session = self.session.clone().filter(|_| with_ticket).map(text);
@@ -211,7 +214,8 @@ impl Client {
         seen.stage = Stage::Joining { named: since.is_some(), gap: false };
         seen.present.followed = seen.listed && scene.rng.percent(70);
         let (room, presence) = (seen.room.clone(), seen.present.followed);
-        let frame = ClientFrame::Subscribe { id, room, since, presence };
+        let filter = seen.filter.clone();
+        let frame = ClientFrame::Subscribe { id, room, since, presence, filter };
         self.send(Asked::Subscribe(view), &frame, scene);
     }
 
@@ -232,6 +236,7 @@ impl Client {
             class: Some(sent.class),
             key: sent.key.clone(),
             ttl: sent.ttl,
+            tags: tags_of(&sent.data),
         };
         self.send(Asked::Publish(index), &frame, scene);
     }

@@ -84,6 +84,7 @@ table! {
         PresenceHole = "a hole in presence",
         HistoryRead = "a page of history",
         ReadingPaused = "a client is not read",
+        FilteredOut = "a filter passes over messages",
         LatestReplaced = "a message of class latest",
         QueueDropped = "a full queue drops by class",
         CallDropped = "a call dies with its node",

@@ -136,7 +136,7 @@ impl Client {
                 reason: gap.reason.clone(),
                 timestamp: "".into(),
             };
-            view.on_gap(&gap, truth)?;
+            view.on_gap(&gap, truth, wall)?;
         }
         let told = Subscribed {
             id: None,
@@ -208,7 +208,7 @@ impl Client {
                 scene.core.counts.effect(Effect::PageRead);
             }
             ServerEvent::Gap(gap) => {
-                view.on_gap(gap, truth)?;
+                view.on_gap(gap, truth, wall)?;
                 scene.core.counts.effect(match &*gap.reason {
                     "retention" => Effect::GapRetention,
                     "overflow" => Effect::GapOverflow,
@@ -216,7 +216,10 @@ impl Client {
                 });
             }
             ServerEvent::Message(message) => {
-                view.on_message(message, truth)?;
+                view.on_message(message, truth, wall)?;
+                if message.previous.is_some_and(|previous| Some(previous + 1) < message.offset) {
+                    scene.core.counts.effect(Effect::FilteredOut);
+                }
                 if message.key.is_some() {
                     scene.core.counts.effect(Effect::LatestReplaced);
                 }
@@ -245,6 +248,7 @@ impl Client {
     }
 
     fn on_ack(&mut self, ack: &Ack<'_>, scene: &mut Scene<'_>) -> Checked {
+        let wall = scene.core.wall();
         let Some((index, acked)) = ack.id.and_then(|id| self.published.get_mut(&id)) else {
             return Err(unexpected("an ack of nothing"));
         };
@@ -286,7 +290,7 @@ impl Client {
             sent.at = at;
         }
         sent.done = true;
-        if !sent.echo && view.on_silent_ack(ack, truth)? {
+        if !sent.echo && view.on_silent_ack(ack, truth, wall)? {
             scene.core.counts.effect(Effect::AckedInPlace);
         }
         Ok(())

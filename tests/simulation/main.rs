@@ -27,6 +27,7 @@ mod client;
 mod contract;
 mod disk;
 mod faults;
+mod filtered;
 mod hearing;
 mod links;
 mod nodes;
@@ -162,6 +163,11 @@ fn a_recovery_that_hides_a_lost_log_is_found() {
 #[test]
 fn a_ghost_in_presence_is_found() {
     assert_eq!(find(Mistake::GhostOfJoin).1, "I9");
+}
+
+#[test]
+fn a_filtered_joiner_that_misses_what_was_held_is_found() {
+    assert_eq!(find(Mistake::HeldForFilterLost).1, "I16");
 }
 
 #[test]

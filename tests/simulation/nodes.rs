@@ -107,6 +107,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
             default_class: Class::Reliable,
             durable,
             members_max: 1_000,
+            patterns: false,
         };
         policies.set_namespace(name, policy);
     }

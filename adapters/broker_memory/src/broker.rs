@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::message::Publish;
 use domain::policy::NamespacePolicy;
+use domain::principal::RoomPattern;
 use domain::room::RoomId;
 
 use crate::budget::Budget;
@@ -22,6 +23,7 @@ use crate::queue::Queue;
 use crate::room::Room;
 use crate::stripe::Stripe;
 use crate::sweep::SweepCursor;
+use crate::watchers::{Watcher, Watchers};
 
 /// When to come back after something was away or full.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -79,6 +81,8 @@ pub struct MemoryBroker {
     pub(crate) budget: Budget,
     pub(crate) queue: Queue,
     pub(crate) sweep_cursor: Mutex<SweepCursor>,
+    /// Held while they change, before any stripe; never by a publish.
+    watchers: Mutex<Vec<Watcher>>,
     /// Each is held for one publish, subscription or page, never across anything that waits.
     stripes: Box<[Mutex<Stripe>]>,
     entropy: Arc<dyn Entropy>,
@@ -102,6 +106,7 @@ impl MemoryBroker {
             budget: Budget::new(config.log_bytes_max, config.rooms_max),
             queue: Queue::new(config.commit_entries_max, config.commit_bytes_max),
             sweep_cursor: Mutex::default(),
+            watchers: Mutex::default(),
             stripes: std::iter::repeat_with(stripe).take(count).collect(),
             entropy,
             archive,
@@ -201,6 +206,39 @@ impl Broker for MemoryBroker {
             here.unsubscribe(mailbox, token);
         }
         stripe.touch(room);
+    }
+
+    async fn watch(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        patterns: &[RoomPattern],
+        version: u64,
+    ) -> Result<(), BrokerError> {
+        let mut watchers = lock(&self.watchers);
+        let is_full = watchers.len() >= self.config.subscribers_max;
+        let known = watchers.iter_mut().find(|known| known.mailbox.id() == mailbox.id());
+        match known {
+            Some(known) if known.version > version => return Ok(()),
+            Some(known) => {
+                known.version = version;
+                if known.patterns == patterns {
+                    return Ok(());
+                }
+                known.patterns = patterns.to_vec();
+            }
+            None if is_full => {
+                return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
+            }
+            None => {
+                let mailbox = Arc::clone(mailbox);
+                watchers.push(Watcher { mailbox, patterns: patterns.to_vec(), version });
+            }
+        }
+        let all = Arc::new(Watchers::new(&watchers));
+        for stripe in &self.stripes {
+            lock(stripe).watchers = Arc::clone(&all);
+        }
+        Ok(())
     }
 
     async fn read(

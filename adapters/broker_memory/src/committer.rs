@@ -276,8 +276,9 @@ impl MemoryBroker {
             let mut stripe = self.stripe(&id);
             let at = publication.at;
             stripe.saw(at);
+            let watchers = Arc::clone(&stripe.watchers);
             if let Some(room) = stripe.rooms.get_mut(&id) {
-                room.accept(publication, &self.budget);
+                room.accept(publication, &self.budget, &watchers);
             }
             if let Some(key) = key {
                 stripe.dedup.remember(key, place, at);
@@ -355,13 +356,14 @@ impl MemoryBroker {
         let is_new = |offset: Offset| offset > known.last && offset <= stored.last;
         messages.retain(|publication| publication.offset.is_some_and(is_new));
         let mut stripe = self.stripe(id);
+        let watchers = Arc::clone(&stripe.watchers);
         let Some(room) = stripe.rooms.get_mut(id) else { return };
         if messages.is_empty() {
             // Trimmed away before anyone saw them; shards see the hole by position.
             room.head = Head::InDoubt(stored);
         }
         for publication in messages {
-            room.accept(publication, &self.budget);
+            room.accept(publication, &self.budget, &watchers);
         }
     }
 }

@@ -22,5 +22,6 @@ mod queue;
 mod room;
 mod stripe;
 mod sweep;
+mod watchers;
 
 pub use broker::{Config, MemoryBroker};

@@ -22,7 +22,7 @@ pub(crate) const PAGE_MESSAGES_MAX: u32 = 1_024;
 /// leave in it, and the fields around them.
 pub(crate) fn cost(published: &Published) -> usize {
     const FIELDS_BYTES: usize = 768;
-    FIELDS_BYTES + 3 * published.publication.data.len()
+    FIELDS_BYTES + 3 * (published.publication.data.len() + published.publication.tags.cost_bytes())
 }
 
 /// The message as a reader gets it: one that has expired is only its place.
@@ -182,6 +182,7 @@ mod tests {
     use domain::id::Epoch;
     use domain::message::{Publication, Sender};
     use domain::room::RoomId;
+    use domain::tags::Tags;
     use std::time::Duration;
 
     fn message(offset: u64, at: i64, expires_at: Option<i64>) -> Arc<Published> {
@@ -193,6 +194,7 @@ mod tests {
             key: None,
             sender: Sender::default(),
             data: Bytes::from_static(b"\"0123\""),
+            tags: Tags::default(),
             origin: None,
             at: Wall::from_millis(at),
             expires_at: expires_at.map(Wall::from_millis),

@@ -20,6 +20,7 @@ use domain::time::Wall;
 use crate::budget::Budget;
 use crate::gate::Gate;
 use crate::log::{Log, cost};
+use crate::watchers::Watchers;
 
 /// What is known of where the log stands.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +189,12 @@ impl Room {
     }
 
     /// Takes a positioned publication into the room: log or `latest`, then all mailboxes.
-    pub(crate) fn accept(&mut self, publication: Publication, budget: &Budget) {
+    pub(crate) fn accept(
+        &mut self,
+        publication: Publication,
+        budget: &Budget,
+        watchers: &Watchers,
+    ) {
         self.used_at = publication.at;
         let keeps = match publication.class {
             Class::Reliable => self.archived.is_some() || self.retention.keeps_history(),
@@ -215,7 +221,12 @@ impl Room {
             Class::Droppable => {}
         }
         self.make_way(budget);
-        self.deliver(&Mail::Publication(published));
+        self.deliver(&Mail::Publication(Arc::clone(&published)));
+        watchers.put(&published, |mailbox| self.is_subscribed(mailbox));
+    }
+
+    fn is_subscribed(&self, mailbox: &Mailbox) -> bool {
+        self.subscribers.iter().any(|known| known.mailbox.id() == mailbox.id())
     }
 
     /// Hands something to every subscribed mailbox.
@@ -376,6 +387,7 @@ pub(crate) fn positioned(publish: Publish, epoch: Epoch, offset: Option<Offset>)
         key: publish.key,
         sender: publish.sender,
         data: publish.data,
+        tags: publish.tags,
         origin: publish.origin,
         expires_at: publish.ttl.map(|ttl| publish.at.after(ttl)),
         at: publish.at,

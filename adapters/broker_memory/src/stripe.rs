@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use std::time::Duration;
 
 use application::ports::{DedupKey, PublishError, Receipt};
@@ -18,6 +19,7 @@ use crate::broker::RETRY_AFTER;
 use crate::budget::Budget;
 use crate::dedup::{Dedup, Place};
 use crate::room::{Room, positioned};
+use crate::watchers::Watchers;
 
 /// Rooms in the order of their names, so that a sweep can go on where it stopped.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ pub(crate) struct Stripe {
     pub(crate) rooms: BTreeMap<RoomId, Room>,
     pub(crate) dedup: Dedup,
     dedup_window: Duration,
+    /// Who gets what is published in rooms that its mailbox need not have subscribed to; the same
+    /// for all stripes.
+    pub(crate) watchers: Arc<Watchers>,
     /// The time of the last publish or sweep; subscriptions bring none of their own.
     seen_at: Wall,
     /// Where the next search for a room to forget begins.
@@ -40,6 +45,7 @@ impl Stripe {
             rooms: BTreeMap::new(),
             dedup: Dedup::new(dedup_window, dedup_entries_max),
             dedup_window,
+            watchers: Arc::default(),
             seen_at: Wall::default(),
             cursor: None,
         }
@@ -79,6 +85,7 @@ impl Stripe {
         if let Some(place) = key.as_ref().and_then(|key| self.dedup.get(key, at)) {
             return Ok(receipt(place, true, AckLevel::Accepted));
         }
+        let watchers = Arc::clone(&self.watchers);
         let room = self
             .room(&publish.room, budget)
             .ok_or(PublishError::Unavailable { retry_after: RETRY_AFTER })?;
@@ -88,7 +95,7 @@ impl Stripe {
             true => Some(head.last.next().ok_or(PublishError::LogFull)?),
             false => None,
         };
-        room.accept(positioned(publish, head.epoch, offset), budget);
+        room.accept(positioned(publish, head.epoch, offset), budget, &watchers);
         let place = Place { epoch: head.epoch, offset };
         if let Some(key) = key {
             self.dedup.remember(key, place, at);

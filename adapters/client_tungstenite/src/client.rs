@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::delivery::Class;
+use domain::filter::Filter;
 use domain::id::{MessageId, MessageKey};
 use domain::position::Position;
 use domain::protocol::client_frame::HISTORY_LIMIT_DEFAULT;
 use domain::room::RoomId;
+use domain::tags::Tags;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -22,12 +24,14 @@ use crate::options::{Options, RandomSource, Token};
 use crate::task::Task;
 
 /// How to join a room.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SubscribeOptions {
     /// Up to where the application has everything; none begins with what comes next.
     pub since: Option<Position>,
     /// Whether to follow who comes and goes.
     pub presence: bool,
+    /// Which messages to get; none gets all.
+    pub filter: Option<Filter>,
 }
 
 /// How to publish a message.
@@ -43,11 +47,13 @@ pub struct PublishOptions {
     pub key: Option<MessageKey>,
     /// How long it may be delivered.
     pub ttl: Option<Duration>,
+    /// By what members may choose it.
+    pub tags: Tags,
 }
 
 impl Default for PublishOptions {
     fn default() -> Self {
-        Self { msg_id: None, echo: true, class: None, key: None, ttl: None }
+        Self { msg_id: None, echo: true, class: None, key: None, ttl: None, tags: Tags::default() }
     }
 }
 

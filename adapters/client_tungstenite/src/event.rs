@@ -2,6 +2,7 @@
 //!
 //! Field names in JSON are the protocol's, so that a printed event reads like a frame.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::id::{ConnectionId, Epoch, MessageId};
@@ -115,6 +116,8 @@ pub struct Hello {
     pub connection_id: ConnectionId,
     /// The user; none for an anonymous connection.
     pub user_id: Option<String>,
+    /// The rooms whose messages come without a subscription: the user's own, if any.
+    pub rooms: Vec<String>,
     /// How long the server is silent at most.
     #[serde(rename = "heartbeat_interval_ms", serialize_with = "as_json::duration")]
     pub heartbeat_interval: Duration,
@@ -157,9 +160,18 @@ pub struct Message {
     pub key: Option<String>,
     /// Who sent it.
     pub sender: Sender,
+    /// Its tags.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
     /// What was sent: JSON, byte for byte.
     #[serde(serialize_with = "as_json::raw")]
     pub data: String,
+    /// With a filter: the offset up to which the client had all that it wants.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_json::offset")]
+    pub previous: Option<Offset>,
+    /// The pattern of rooms that brought it, unless the room itself did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
     /// When it was positioned, in ISO 8601.
     pub timestamp: String,
 }

@@ -141,6 +141,8 @@ pub(crate) struct Machine {
     rooms: BTreeMap<RoomId, Room>,
     /// Rooms to be joined again, and when.
     retries: BTreeSet<(Instant, RoomId)>,
+    /// The rooms that the server put this connection into without being asked.
+    own_rooms: BTreeSet<RoomId>,
     requests: Requests,
     token: Option<Token>,
     /// What the server gave to come back with.
@@ -175,6 +177,7 @@ impl Machine {
             stage: Stage::Offline,
             rooms: BTreeMap::new(),
             retries: BTreeSet::new(),
+            own_rooms: BTreeSet::new(),
             requests: Requests::default(),
             token: options.token.clone(),
             session: None,
@@ -291,6 +294,8 @@ impl Machine {
         let silence_max = hello.heartbeat_interval.mul_f64(1.5);
         self.stage = Stage::Online { since: now, silence_max };
         self.early_hello = None;
+        let own = hello.rooms.iter().filter_map(|room| RoomId::parse(room).ok());
+        self.own_rooms = own.collect();
         self.events.push_back(Event::Connected(hello));
         self.join_away(now);
         self.resumed(resumed, now);

@@ -18,8 +18,10 @@ use domain::codes::ErrorCode;
 use domain::delivery::Class;
 use domain::id::{IdError, MessageId, MessageKey};
 use domain::protocol::client_frame::TTL_MS_MAX;
+use domain::protocol::selective::decode_tags;
 use domain::protocol::{compact_lines, json};
 use domain::room::{RoomId, RoomIdError};
+use domain::tags::Tags;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -37,6 +39,8 @@ struct Body<'a> {
     class: Option<&'a str>,
     key: Option<&'a str>,
     ttl_ms: Option<u64>,
+    #[serde(borrow)]
+    tags: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -145,6 +149,15 @@ fn read(key: &ApiKey, headers: &HeaderMap, body: &[u8]) -> Result<ApiPublish, Re
         key: message_key,
         msg_id: message_id(headers, body.msg_id)?,
         ttl,
+        tags: tags(body.tags)?,
+    })
+}
+
+fn tags(raw: Option<&RawValue>) -> Result<Tags, Refusal> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(Tags::default()) };
+    decode_tags(raw.get()).map_err(|rejected| Refusal {
+        field: rejected.field,
+        ..Refusal::new(rejected.code, rejected.message)
     })
 }
 

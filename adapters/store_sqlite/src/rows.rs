@@ -12,7 +12,9 @@ use domain::delivery::Class;
 use domain::id::{ConnectionId, Epoch, MessageKey, UserId};
 use domain::message::{Publication, Sender, TombstoneReason};
 use domain::position::Offset;
+use domain::protocol::selective::{parse_tags, push_tags};
 use domain::room::RoomId;
+use domain::tags::Tags;
 use domain::time::Wall;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -23,8 +25,8 @@ use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 pub(crate) const CHUNK: usize = 64;
 
 const MESSAGE_COLUMNS: &str = "room_id, epoch, offset, class, msg_key, sender_user, \
-     sender_connection, at_ms, expires_at_ms, publisher, msg_id, tombstone, data";
-const MESSAGE_COLUMNS_COUNT: usize = 13;
+     sender_connection, at_ms, expires_at_ms, publisher, msg_id, tombstone, data, tags";
+const MESSAGE_COLUMNS_COUNT: usize = 14;
 
 /// The texts of the statements that come in two sizes, made once. They hold
 /// placeholders only, never a value.
@@ -165,6 +167,7 @@ fn bind_row<'q>(
         .bind(row.record.msg_id.as_ref().map(|id| id.as_str().to_owned()))
         .bind(publication.tombstone.map(tombstone_to_sql))
         .bind(publication.data.to_vec())
+        .bind(tags_to_sql(&publication.tags))
 }
 
 /// Reads a row that holds the columns of `messages`. The blob is copied out of SQLite's page.
@@ -175,6 +178,7 @@ pub(crate) fn publication(room: &RoomId, row: &SqliteRow) -> Result<Publication,
     let expires_at: Option<i64> = row.try_get("expires_at_ms")?;
     let tombstone: Option<i64> = row.try_get("tombstone")?;
     let data: Vec<u8> = row.try_get("data")?;
+    let tags: Option<&str> = row.try_get("tags")?;
     Ok(Publication {
         room: room.clone(),
         epoch: epoch(row.try_get("epoch")?),
@@ -186,6 +190,7 @@ pub(crate) fn publication(room: &RoomId, row: &SqliteRow) -> Result<Publication,
             connection: connection.map(|bits| ConnectionId::from_bits(bits.cast_unsigned())),
         },
         data: Bytes::from(data),
+        tags: tags.map_or_else(|| Ok(Tags::default()), tags_from_sql)?,
         origin: None,
         at: Wall::from_millis(row.try_get("at_ms")?),
         expires_at: expires_at.map(Wall::from_millis),
@@ -205,6 +210,17 @@ pub(crate) fn offset(number: i64) -> Result<Offset, sqlx::Error> {
 /// An offset has 53 bits, so its sign bit is never set.
 pub(crate) const fn offset_to_sql(offset: Offset) -> i64 {
     offset.get().cast_signed()
+}
+
+fn tags_to_sql(tags: &Tags) -> Option<String> {
+    let mut text = Vec::new();
+    push_tags(&mut text, tags);
+    // It was made of texts, so this never fails.
+    String::from_utf8(text).ok().filter(|_| !tags.is_empty())
+}
+
+fn tags_from_sql(text: &str) -> Result<Tags, sqlx::Error> {
+    parse_tags(text).ok_or_else(|| decode_error("no tags of a message"))
 }
 
 // The numbers are part of the file format: never reuse one.

@@ -108,5 +108,6 @@ pub trait Archive: Send + Sync {
 #[must_use]
 pub fn record_bytes(record: &ArchiveRecord) -> usize {
     let fixed = 256;
-    fixed + record.publication.room.as_str().len() + Bytes::len(&record.publication.data)
+    let Publication { room, data, tags, .. } = &record.publication;
+    fixed + room.as_str().len() + Bytes::len(data) + tags.cost_bytes()
 }

@@ -12,6 +12,7 @@ use domain::id::Epoch;
 use domain::message::Publish;
 use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::Offset;
+use domain::principal::RoomPattern;
 use domain::recovery::LogBounds;
 use domain::room::RoomId;
 use domain::time::Wall;
@@ -126,6 +127,18 @@ pub trait Broker: Send + Sync {
     /// Ends the mailbox's subscription, unless a larger token has renewed it. Publications that
     /// are on their way may still arrive.
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken);
+
+    /// Makes the mailbox get every publication of all rooms that one of the patterns means, beside
+    /// those of the rooms it has subscribed to, each once and in the room's order. Takes the place
+    /// of what the mailbox watched before, unless that came under a larger version; none ends it.
+    /// In effect once answered. There is no position to begin at and no log behind it: what does
+    /// not fit into the mailbox MUST be told as a hole of its room.
+    async fn watch(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        patterns: &[RoomPattern],
+        version: u64,
+    ) -> Result<(), BrokerError>;
 
     /// Reads the log, without holes, up to the newest message when the call began.
     async fn read(

@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use domain::id::ConnectionId;
 use domain::presence::{PresenceKey, PresenceList};
-use domain::principal::Principal;
+use domain::principal::{Principal, RoomPattern};
 use domain::protocol::Resume;
 use domain::room::RoomId;
 
@@ -68,6 +68,8 @@ pub enum CallTag {
     },
     /// A hole of a room, or a look at its position.
     Room(RoomKey),
+    /// The rooms of users, all together.
+    OwnRooms,
     /// Nobody waits for it.
     Detached,
 }
@@ -116,6 +118,15 @@ pub enum Outcome {
     Filled(Result<RecoveredPage, BrokerError>),
     /// Of a look at a room's position.
     Looked(Result<RecoveredPage, BrokerError>),
+    /// Of following a pattern.
+    Watched {
+        /// Whether it is followed.
+        result: Result<(), JoinRefused>,
+        /// The pattern.
+        pattern: RoomPattern,
+    },
+    /// Of watching the rooms of users; whether the broker took it.
+    OwnRooms(bool),
     /// Of a publish.
     Published {
         /// The broker's answer.

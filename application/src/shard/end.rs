@@ -41,6 +41,7 @@ impl Shard {
         for key in keys {
             self.leave_now(slot, key, host);
         }
+        self.leave_watches(slot);
         let Some(entry) = self.table.remove(slot) else { return };
         let services = Arc::clone(&self.services);
         if entry.greeted && !services.rules.middleware.is_empty() {
@@ -76,7 +77,10 @@ impl Shard {
             }
             Control::Drain { until } => self.drain(*until, host),
             // Cold calls hold what they began with; the next step reads the new rules.
-            Control::Adopt(services) => self.services = Arc::clone(&services.0),
+            Control::Adopt(services) => {
+                self.services = Arc::clone(&services.0);
+                self.watch_own_rooms();
+            }
         }
     }
 

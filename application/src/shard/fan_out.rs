@@ -12,10 +12,12 @@ use domain::policy::AckLevel;
 use domain::position::Position;
 use domain::presence::PresenceEvent;
 use domain::protocol::ServerFrame;
+use domain::protocol::selective::mark_previous;
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
-use super::rooms::{Item, RoomKey, RoomSlice, Silent, VACATED, Walk};
+use super::filters::{Choice, Chosen, Part, Wanted, wanted};
+use super::rooms::{Item, Member, RoomKey, RoomSlice, Silent, VACATED, Walk};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::mailbox::{Mail, Post};
@@ -33,6 +35,7 @@ impl Shard {
         for mail in post.mail.drain(..) {
             match mail {
                 Mail::Publication(published) => {
+                    self.watch(&published, host);
                     if let Some(key) = self.rooms.find(&published.publication.room) {
                         self.accept(key, published, host);
                     }
@@ -42,6 +45,7 @@ impl Shard {
         }
         for room in std::mem::take(&mut post.holes) {
             self.note_hole(&room);
+            self.watch_hole(&room, host);
         }
     }
 
@@ -50,7 +54,7 @@ impl Shard {
         let held_max = self.services.rules.limits.held_bytes_max;
         let Some(slice) = self.rooms.get_mut(key) else { return };
         if let Some(fill) = &mut slice.fill {
-            return fill.push(&published, held_max);
+            return fill.push(&published, Wanted::Whole, held_max);
         }
         if let Some(offset) = published.publication.offset {
             let epoch = published.publication.epoch;
@@ -78,15 +82,20 @@ impl Shard {
         let held_max = self.services.rules.limits.held_bytes_max;
         let silent = self.silent(key, published).into_iter().collect();
         let Some(slice) = self.rooms.get_mut(key) else { return };
-        for joiner in &mut slice.joiners {
-            joiner.hold(published, held_max);
-        }
-        let has_joiners = !slice.joiners.is_empty();
         let publication = &published.publication;
         let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
+        let chosen = slice.filters.choose(publication, |previous| match previous {
+            Some(previous) => host.outbox.frame(&mark_previous(published.message(), previous)),
+            None => bytes.clone(),
+        });
+        for joiner in &mut slice.joiners {
+            joiner.hold(published, wanted(&chosen, joiner.filter), held_max);
+        }
+        let has_joiners = !slice.joiners.is_empty();
         let frame_key = publication.key.as_ref().map(|name| (key.index, name.clone()));
         let frame = Frame { bytes, class: publication.class, key: frame_key };
-        self.enqueue(key, Item { frame, for_followers: false, silent });
+        let chosen = Choice::Only(chosen);
+        self.enqueue(key, Item { frame, for_followers: false, chosen, silent });
         if has_joiners {
             self.promote(key, host);
         }
@@ -121,7 +130,8 @@ impl Shard {
             self.give(slot, bytes.clone(), host);
         }
         let frame = Frame { bytes, class: Class::Reliable, key: None };
-        self.enqueue(key, Item { frame, for_followers: true, silent: SmallVec::new() });
+        let (chosen, silent) = (Choice::Everything, SmallVec::new());
+        self.enqueue(key, Item { frame, for_followers: true, chosen, silent });
     }
 
     /// Puts an item behind those that wait for a room.
@@ -139,7 +149,7 @@ impl Shard {
     pub(super) fn send_some(&mut self, host: &mut Host<'_>) {
         let mut budget = self.deliveries_per_step;
         while budget > 0 {
-            let Some(key) = self.backlog.pop_front() else { return };
+            let Some(key) = self.backlog.pop_front() else { break };
             let Some(mut slice) = self.rooms.take(key) else { continue };
             if slice.walk.is_none() {
                 let joined_max = self.services.rules.limits.joined_bytes_max;
@@ -163,6 +173,7 @@ impl Shard {
                 self.release_if_unused(key);
             }
         }
+        self.send_some_watched(&mut budget, host);
     }
 
     fn walk(
@@ -188,8 +199,7 @@ impl Shard {
             self.table.sent(run, host.now.monotonic);
             if n < some.len() {
                 for member in some.iter().filter(|m| walk.is_for(m) && !walk.is_for_whole(m)) {
-                    let (slot, accepted) = (member.slot, member.accepted);
-                    self.give_part(key, slice, walk, slot, accepted, host);
+                    self.give_part(key, slice, walk, *member, host);
                 }
             }
         }
@@ -197,21 +207,39 @@ impl Shard {
         *budget -= members.len().min(*budget).max(usize::from(members.is_empty()));
     }
 
-    /// A member gets only part of a batch: what it has not got while joining, without what it
-    /// sent itself and does not want back.
+    /// A member with a filter gets what passes it.
+    fn give_chosen(&mut self, walk: &Walk, member: Member, host: &mut Host<'_>) {
+        let batch = match walk.parts.get(member.filter.index()) {
+            _ if walk.parts.is_empty() => Batch { joined: &walk.joined, frames: &walk.frames },
+            Some(part) => Batch { joined: &part.joined, frames: &part.frames },
+            None => return,
+        };
+        if !batch.frames.is_empty() {
+            let delivered = host.outbox.deliver(member.slot, &batch);
+            self.delivered(member.slot, delivered, host);
+        }
+    }
+
+    /// A member gets only part of a batch: what passes its filter, what it has not got while
+    /// joining, without what it sent itself and does not want back.
     fn give_part(
         &mut self,
         key: RoomKey,
         slice: &RoomSlice,
         walk: &Walk,
-        slot: Slot,
-        accepted: u64,
+        member: Member,
         host: &mut Host<'_>,
     ) {
-        let skip = usize::try_from(accepted.saturating_sub(walk.first)).unwrap_or(usize::MAX);
-        for (at, frame) in walk.frames.iter().enumerate().skip(skip) {
+        let slot = member.slot;
+        let skip = member.accepted().saturating_sub(walk.first);
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        if skip == 0 && walk.silent.iter().all(|(_, silent)| silent.slot != slot) {
+            return self.give_chosen(walk, member, host);
+        }
+        for at in skip..walk.frames.len() {
             let own = || walk.silent.iter().filter(|(of, s)| *of == at && s.slot == slot);
-            if own().all(|(_, silent)| silent.behind) {
+            let frame = walk.frame_for(member.filter, at);
+            if let Some(frame) = frame.filter(|_| own().all(|(_, silent)| silent.behind)) {
                 let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
                 let delivered = host.outbox.deliver(slot, &batch);
                 self.delivered(slot, delivered, host);
@@ -259,7 +287,7 @@ impl Shard {
         &mut self,
         slot: Slot,
         (key, room, level): (RoomKey, &RoomId, AckLevel),
-        published: &Arc<Published>,
+        (published, wanted): (&Arc<Published>, Wanted),
         host: &mut Host<'_>,
     ) {
         let own = self.silent(key, published).filter(|silent| silent.slot == slot);
@@ -267,7 +295,13 @@ impl Shard {
             return self.pass_echo(key, room, level, &silent, host);
         }
         let publication = &published.publication;
-        let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
+        let bytes = match wanted {
+            Wanted::Whole => {
+                published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone()
+            }
+            Wanted::Marked(bytes) => bytes,
+            Wanted::Not => return,
+        };
         let frame_key = publication.key.as_ref().map(|name| (key.index, name.clone()));
         let frame = Frame { bytes, class: publication.class, key: frame_key };
         let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(&frame) };
@@ -290,6 +324,9 @@ impl Shard {
 fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk>> {
     let for_followers = slice.pending.front()?.for_followers;
     let first = slice.accepted - slice.pending.len() as u64;
+    let n_parts = if for_followers { 0 } else { slice.filters.len() };
+    let mut parts: Vec<Part> = Vec::new();
+    parts.resize_with(n_parts, Part::default);
     let (mut frames, mut silent, mut bytes) = (Vec::new(), SmallVec::new(), 0);
     while let Some(item) = slice.pending.front() {
         bytes += item.frame.bytes.len();
@@ -299,14 +336,40 @@ fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk
         }
         let Some(item) = slice.pending.pop_front() else { break };
         silent.extend(item.silent.into_iter().map(|sender| (frames.len(), sender)));
+        if n_parts > 0 {
+            share_out(&item.frame, item.chosen, frames.len(), &mut parts);
+        }
         frames.push(item.frame);
     }
+    for part in &mut parts {
+        part.joined = join(&part.frames);
+    }
     let joined = join(&frames);
-    Some(Box::new(Walk { frames, joined, for_followers, first, next: 0, silent, vacated: false }))
+    let (next, vacated) = (0, false);
+    Some(Box::new(Walk { frames, joined, for_followers, parts, first, next, silent, vacated }))
+}
+
+/// Puts what is at one place of a batch into the parts of those who get it.
+fn share_out(frame: &Frame, chosen: Choice, place: usize, parts: &mut [Part]) {
+    let put = |part: &mut Part, frame: Frame| {
+        part.frames.push(frame);
+        part.places.push(place);
+    };
+    match chosen {
+        Choice::Everything => parts.iter_mut().for_each(|part| put(part, frame.clone())),
+        Choice::Only(all) => {
+            for Chosen { filter, bytes } in all {
+                // Who had that filter may be gone by now.
+                if let Some(part) = parts.get_mut(filter.index()) {
+                    put(part, Frame { bytes, ..frame.clone() });
+                }
+            }
+        }
+    }
 }
 
 /// All frames in one piece; one alone is shared as it is.
-fn join(frames: &[Frame]) -> Bytes {
+pub(super) fn join(frames: &[Frame]) -> Bytes {
     if let [one] = frames {
         return one.bytes.clone();
     }

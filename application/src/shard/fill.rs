@@ -14,6 +14,7 @@ use domain::room::RoomId;
 use super::calls::{CallTag, ColdCall, Outcome};
 use smallvec::SmallVec;
 
+use super::filters::Choice;
 use super::rooms::{Held, Item, RoomKey, Silent, VACATED};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
@@ -68,6 +69,7 @@ impl Shard {
             since,
             own_hole: true,
             bytes_max: self.services.rules.limits.page_bytes_max,
+            filter: None,
         })
     }
 
@@ -93,6 +95,10 @@ impl Shard {
     fn fill_with(&mut self, key: RoomKey, page: &RecoveredPage, host: &mut Host<'_>) {
         if let Some(gap) = page.gap {
             self.announce_gap(key, gap, host);
+            if let Some(slice) = self.rooms.get_mut(key) {
+                let begin = Position { epoch: page.reached.epoch, offset: page.after };
+                slice.filters.stand_at(begin);
+            }
         }
         for published in &page.messages {
             if let (Some(offset), Some(slice)) =
@@ -115,7 +121,7 @@ impl Shard {
             }
             return;
         }
-        for (at, published) in held.publications.into_iter().enumerate() {
+        for (at, (published, _)) in held.publications.into_iter().enumerate() {
             // The log is at least as new as what came before it was read: of another epoch, that
             // is a late message of a log that was lost.
             let positioned = published.publication.offset.is_some();
@@ -139,7 +145,8 @@ impl Shard {
         let bytes = self.encode(&ServerFrame::Gap { room: &room, gap }, host);
         let frame = Frame { bytes, class: Class::Reliable, key: None };
         let silent = self.lost_echoes(key, gap);
-        self.enqueue(key, Item { frame, for_followers: false, silent });
+        let chosen = Choice::Everything;
+        self.enqueue(key, Item { frame, for_followers: false, chosen, silent });
         if let Some(slice) = self.rooms.get_mut(key) {
             for joiner in &mut slice.joiners {
                 joiner.held.overflow();

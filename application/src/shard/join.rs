@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use domain::codes::ErrorCode;
+use domain::filter::Filter;
 use domain::membership::{JoinError, MemberState};
 use domain::position::Position;
 use domain::principal::Action;
@@ -14,6 +15,7 @@ use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::calls::{JoinTag, Outcome};
+use super::filters::{FilterKey, Wanted, mark_page};
 use super::pages::Page;
 use super::rooms::{Held, Joiner, Member, RoomKey, RoomSlice, VACATED};
 use super::table::{Door, Echo};
@@ -24,17 +26,23 @@ use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom, Joined, presence_key};
 use crate::use_cases::leave_room::LeaveRoom;
 
+/// What a client says of a room that it wants to join.
+pub(super) struct Wish<'r> {
+    pub(super) room: &'r RoomId,
+    pub(super) since: Option<Position>,
+    pub(super) presence: bool,
+    pub(super) filter: Option<Filter>,
+}
+
 impl Shard {
     pub(super) fn subscribe(
         &mut self,
         slot: Slot,
         command: Option<u64>,
-        room: &RoomId,
-        since: Option<Position>,
-        presence: bool,
+        wish: Wish<'_>,
         host: &mut Host<'_>,
     ) {
-        match self.begin_join(slot, room, since, presence) {
+        match self.begin_join(slot, wish) {
             Err(refusal) => self.refuse(slot, command, &refusal, host),
             Ok((tag, join)) => {
                 let future = Box::pin(async move { Outcome::Joined(join.execute().await) });
@@ -47,12 +55,13 @@ impl Shard {
     pub(super) fn begin_join(
         &mut self,
         slot: Slot,
-        room: &RoomId,
-        since: Option<Position>,
-        presence: bool,
+        wish: Wish<'_>,
     ) -> Result<(JoinTag, JoinRoom), Refusal> {
+        let Wish { room, since, presence, filter } = wish;
         let policy = self.find_policy(room)?;
-        let rooms_max = self.services.rules.limits.rooms_per_connection_max;
+        let limits = &self.services.rules.limits;
+        let (rooms_max, filters_max) =
+            (limits.rooms_per_connection_max, limits.filters_per_room_max);
         let key = self.rooms.find_or_create(room, &policy, &self.services.directory);
         let entry = self.table.get_mut(slot).ok_or_else(Refusal::internal)?;
         if let Err(error) = entry.rooms.begin(key, rooms_max) {
@@ -66,20 +75,21 @@ impl Shard {
         entry.door = Door::Shut;
         let who = Arc::clone(&entry.who);
         let slice = self.rooms.get_mut(key).ok_or_else(Refusal::internal)?;
-        if !slice.seats.take(policy.members_max) {
-            entry.rooms.leave(key);
-            self.release_if_unused(key);
-            // That a room is full is nothing for those to know who may not be in it.
-            return Err(if who.principal.may(Action::Subscribe, room, &policy) {
-                Refusal::new(ErrorCode::RoomFull, "the room is full").field("room")
-            } else {
-                Refusal::denied()
-            });
-        }
+        let filter_key = match slice.take_places(&policy, filter.as_ref(), filters_max) {
+            Ok(filter_key) => filter_key,
+            Err(full) => {
+                entry.rooms.leave(key);
+                self.release_if_unused(key);
+                // That a room is full is nothing for those to know who may not be in it.
+                let may = who.principal.may(Action::Subscribe, room, &policy);
+                return Err(if may { full } else { Refusal::denied() });
+            }
+        };
         slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {
             slot,
             presence,
+            filter: filter_key,
             held: Held::default(),
             told: false,
             owed: Vec::new(),
@@ -98,10 +108,13 @@ impl Shard {
             policy,
             since,
             presence,
+            filter,
             mailbox: Arc::clone(&self.mailbox),
             token: tag.token,
             bytes_max: self.services.rules.limits.page_bytes_max,
         };
+        // From here on its messages come by position.
+        self.leave_own_room(slot, room);
         Ok((tag, join))
     }
 
@@ -121,13 +134,15 @@ impl Shard {
                 return self.refuse(slot, command, &error.into(), host);
             }
         };
-        let Some(more) = self.enter_slice(slot, tag, &mut joined) else { return };
+        let Some((more, filter)) = self.enter_slice(slot, tag, &mut joined) else { return };
         let Joined { page, recovered, latest, .. } = joined;
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
+        let marked = mark_page(&page, filter);
+        let latest = latest.iter().map(|published| &published.message()[..]);
         let messages: Vec<&[u8]> =
-            page.messages.iter().chain(&latest).map(|published| &published.message()[..]).collect();
+            marked.iter().map(|message| &message[..]).chain(latest).collect();
         let subscribed = ServerFrame::Subscribed {
             id: command,
             room: &tag.room,
@@ -141,13 +156,13 @@ impl Shard {
     }
 
     /// The room has answered, and the joiner is about to be told. Answers whether pages follow what
-    /// it is told; none if it is no joiner any more.
+    /// it is told, and what it wants; none if it is no joiner any more.
     pub(super) fn enter_slice(
         &mut self,
         slot: Slot,
         tag: &JoinTag,
         joined: &mut Joined,
-    ) -> Option<bool> {
+    ) -> Option<(bool, FilterKey)> {
         let slice = self.rooms.get_mut(tag.key)?;
         slice.begin_at(joined.top);
         let joiner = slice.joiner(slot)?;
@@ -155,7 +170,7 @@ impl Shard {
         if joined.latest_later {
             joiner.owed = std::mem::take(&mut joined.latest);
         }
-        Some(joined.page.more || joiner.held.overflowed)
+        Some((joined.page.more || joiner.held.overflowed, joiner.filter))
     }
 
     /// A joiner stands at `reached`: read on, or meet the live stream.
@@ -214,21 +229,23 @@ impl Shard {
                 continue;
             }
             let joiner = slice.joiners.remove(at);
-            for published in held.publications {
+            for (published, wanted) in held.publications {
                 let passed = published.publication.offset.is_some_and(|o| o <= reached.offset);
+                let is_marked = matches!(wanted, Wanted::Marked(_));
+                if is_marked && is_planted(Mistake::HeldForFilterLost) {
+                    continue;
+                }
                 if !passed || is_planted(Mistake::HeldNotTrimmed) {
                     let level = slice.policy.ack_level();
-                    self.give_held(joiner.slot, (key, &slice.id, level), &published, host);
+                    let place = (key, &slice.id, level);
+                    self.give_held(joiner.slot, place, (&published, wanted), host);
                 }
             }
             is_behind |= self.answer_passed(joiner.slot, key, &slice, host);
             let place = slice.members.len() as u32;
-            slice.members.push(Member {
-                slot: joiner.slot,
-                accepted: slice.accepted,
-                presence: joiner.presence,
-            });
-            if let Some(entry) = self.table.get_mut(joiner.slot) {
+            let Joiner { slot, presence, filter, .. } = joiner;
+            slice.members.push(Member::new(slot, slice.accepted, presence, filter));
+            if let Some(entry) = self.table.get_mut(slot) {
                 entry.rooms.place(key, place);
             }
         }
@@ -281,13 +298,13 @@ impl Shard {
             Some((key, state))
         });
         let Some((key, _)) = state else {
+            if self.leave_own_room(slot, room) {
+                return self.tell_unsubscribed(slot, command, room, host);
+            }
             return self.refuse_non_member(slot, command, host);
         };
         let leave = self.leave_room(slot, key, host);
-        if command.is_some() {
-            let frame = ServerFrame::Unsubscribed { id: command, room, code: None, reason: None };
-            self.tell(slot, &frame, host);
-        }
+        self.tell_unsubscribed(slot, command, room, host);
         if let Some(leave) = leave {
             // The next join of this connection waits until presence has seen the leave.
             let future = Box::pin(async move {
@@ -358,13 +375,18 @@ impl Shard {
         match state {
             None => {}
             Some(MemberState::Joining) => {
-                let followed = slice.joiner(slot).is_some_and(|joiner| joiner.presence);
-                slice.n_followers -= u32::from(followed);
+                let joiner = slice.joiner(slot).map(|joiner| (joiner.presence, joiner.filter));
+                if let Some((followed, filter)) = joiner {
+                    slice.n_followers -= u32::from(followed);
+                    slice.filters.leave(filter);
+                }
                 slice.joiners.retain(|joiner| joiner.slot != slot);
             }
             Some(MemberState::Live(place)) => {
                 let place = place as usize;
-                slice.n_followers -= u32::from(slice.members[place].presence);
+                let Member { presence, filter, .. } = slice.members[place];
+                slice.n_followers -= u32::from(presence);
+                slice.filters.leave(filter);
                 if let Some(walk) = &mut slice.walk {
                     walk.vacated = true;
                     slice.members[place].slot = VACATED;

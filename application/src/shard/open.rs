@@ -11,8 +11,10 @@ use domain::membership::{MemberState, Membership};
 use domain::principal::{Action, Principal};
 use domain::protocol::{Resume, Resumed, ServerFrame};
 use domain::rate_limit::RateLimiter;
+use smallvec::SmallVec;
 
 use super::calls::Outcome;
+use super::own_room::OwnRoom;
 use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
@@ -22,8 +24,19 @@ use crate::use_cases::authenticate::{
 };
 
 /// What this server offers, in `hello.features`.
-const FEATURES: [&str; 8] =
-    ["recovery", "history", "presence", "dedup", "echo_control", "classes", "refresh", "resume"];
+const FEATURES: [&str; 11] = [
+    "recovery",
+    "history",
+    "presence",
+    "dedup",
+    "echo_control",
+    "classes",
+    "refresh",
+    "resume",
+    "tags",
+    "filter",
+    "patterns",
+];
 
 impl Shard {
     pub(super) fn open(&mut self, slot: Slot, opening: Opening, host: &mut Host<'_>) {
@@ -52,6 +65,8 @@ impl Shard {
             admission: None,
             echoes: Vec::new(),
             publishing: None,
+            patterns: Vec::new(),
+            own_room: OwnRoom::None,
             leaving: false,
         };
         let deadline = host.now.monotonic.after(rules.timing.authentication_timeout);
@@ -147,6 +162,7 @@ impl Shard {
                 if let Some(entry) = self.table.get_mut(slot) {
                     entry.who = authenticated.who;
                     entry.admission = authenticated.admission;
+                    entry.own_room = OwnRoom::due(authenticated.own_room);
                 }
                 self.let_in(slot, host);
                 self.bring_back(slot, command, resume, host);
@@ -172,6 +188,8 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         let services = Arc::clone(&self.services);
+        // Not before: nothing of a room comes before the client knows that it is in it.
+        let own_room = self.enter_own_room(slot);
         let Some(who) = self.who(slot) else { return };
         let session = services.ports.session_tickets.seal(&who.principal, host.now.wall);
         let interval = services.rules.timing.heartbeat_interval.as_millis();
@@ -182,6 +200,7 @@ impl Shard {
             client_id: &who.client,
             connection_id: who.connection,
             user_id: who.principal.user.as_ref(),
+            rooms: &own_room.iter().collect::<SmallVec<[_; 1]>>(),
             session: session.as_deref(),
             resumed,
             heartbeat_interval_ms: u64::try_from(interval).unwrap_or(u64::MAX),
@@ -229,6 +248,7 @@ impl Shard {
         let session = session.as_deref();
         self.tell(slot, &ServerFrame::Refreshed { id: command, expires_at, session }, host);
         self.revalidate(slot, host);
+        self.revalidate_watches(slot, host);
     }
 
     /// Ends the memberships that a connection's token does not allow any more.

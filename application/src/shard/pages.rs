@@ -12,6 +12,7 @@ use domain::position::Position;
 use domain::protocol::ServerFrame;
 
 use super::calls::{JoinTag, Outcome};
+use super::filters::{FilterKey, mark_page};
 use super::rooms::RoomKey;
 use super::{Host, Shard, Slot};
 use crate::ports::BrokerError;
@@ -70,7 +71,8 @@ impl Shard {
         }
         entry.calls = entry.calls.saturating_sub(1);
         // Leaving a room drops its page, so the slice is there.
-        let Some(slice) = self.rooms.get(page.tag.key) else { return };
+        let Some(slice) = self.rooms.get_mut(page.tag.key) else { return };
+        let filter = slice.joiner(slot).map_or(FilterKey::NONE, |joiner| joiner.filter);
         pages.is_reading = true;
         let call = RecoverRoom {
             services: Arc::clone(&self.services),
@@ -79,6 +81,7 @@ impl Shard {
             since: page.since,
             own_hole: page.own_hole,
             bytes_max: self.services.rules.limits.page_bytes_max,
+            filter: slice.filters.get(filter).cloned(),
         };
         let future = Box::pin(async move { Outcome::Paged(call.execute().await) });
         self.call(slot, None, Some(page.tag), future);
@@ -133,16 +136,18 @@ impl Shard {
         };
         let Some(slice) = self.rooms.get_mut(tag.key) else { return };
         let Some(joiner) = slice.joiner(slot) else { return };
-        let overflowed = joiner.held.overflowed;
+        let (overflowed, filter) = (joiner.held.overflowed, joiner.filter);
         let owed = std::mem::take(&mut joiner.owed);
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
-        let messages = page.messages.iter().chain(&owed);
+        let marked = mark_page(&page, filter);
+        let owed = owed.iter().map(|published| &published.message()[..]);
+        let messages = marked.iter().map(|message| &message[..]).chain(owed);
         let frame = ServerFrame::Page {
             room: &tag.room,
             position: page.reached,
-            messages: &messages.map(|p| &p.message()[..]).collect::<Vec<_>>(),
+            messages: &messages.collect::<Vec<_>>(),
             more: page.more || overflowed,
         };
         self.tell(slot, &frame, host);

@@ -17,6 +17,7 @@ use domain::position::Position;
 use domain::presence::PresenceList;
 use domain::protocol::{ServerFrame, compact_lines};
 use domain::room::RoomId;
+use domain::tags::Tags;
 
 use super::calls::Outcome;
 use super::table::Echo;
@@ -42,6 +43,7 @@ pub(super) struct Command {
     pub(super) class: Option<Class>,
     pub(super) key: Option<MessageKey>,
     pub(super) ttl: Option<Duration>,
+    pub(super) tags: Tags,
 }
 
 impl Shard {
@@ -79,7 +81,7 @@ impl Shard {
     ) {
         let Some(policy) = self.policy(slot, command.id, &command.room, host) else { return };
         let Some(who) = self.who(slot) else { return };
-        let Command { id, room, msg_id, echo, class, key, ttl } = command;
+        let Command { id, room, msg_id, echo, class, key, ttl, tags } = command;
         let class = class.unwrap_or(policy.default_class);
         if (class == Class::Latest) != key.is_some() {
             let message = "a key goes with class latest, and only with it";
@@ -96,6 +98,7 @@ impl Shard {
             sender: sender(&who),
             // A copy of its own: a slice would keep a whole read buffer alive in the log.
             data: Bytes::copy_from_slice(compact_lines(data).as_bytes()),
+            tags,
             ttl,
             origin: Some(Origin { connection: who.connection, command: id, echo }),
             at: host.now.wall,

@@ -10,6 +10,7 @@ use domain::codes::{CloseCode, ErrorCode};
 use domain::protocol::{self, ClientFrame, Rejected, ServerFrame, TokenText};
 
 use super::calls::Outcome;
+use super::join::Wish;
 use super::open::request_id;
 use super::table::Waiting;
 use super::{Host, Shard, Slot};
@@ -133,12 +134,19 @@ impl Shard {
                 let refusal = Refusal::new(ErrorCode::NotConnected, message);
                 self.refuse(slot, frame.id(), &refusal, host);
             }
-            ClientFrame::Subscribe { room, since, presence, .. } => {
-                self.subscribe(slot, id, &room, since, presence, host);
+            ClientFrame::Subscribe { room, since, presence, filter, .. } => {
+                self.subscribe(slot, id, Wish { room: &room, since, presence, filter }, host);
+            }
+            ClientFrame::SubscribePattern { pattern, .. } => {
+                self.subscribe_pattern(slot, id, pattern, host);
+            }
+            ClientFrame::UnsubscribePattern { pattern, .. } => {
+                self.unsubscribe_pattern(slot, id, &pattern, host);
             }
             ClientFrame::Unsubscribe { room, .. } => self.unsubscribe(slot, id, &room, host),
-            ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, .. } => {
-                let publish = super::publish::Command { id, room, msg_id, echo, class, key, ttl };
+            ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, tags, .. } => {
+                let publish =
+                    super::publish::Command { id, room, msg_id, echo, class, key, ttl, tags };
                 self.publish(slot, publish, data, host);
             }
             ClientFrame::Presence { room, .. } => self.presence(slot, id, room, host),
@@ -181,6 +189,7 @@ impl Shard {
             .rooms
             .rooms()
             .filter_map(|key| self.rooms.get(key).map(|slice| slice.id.clone()))
+            .chain(entry.own_room.joined().cloned())
             .collect();
         let status = ServerFrame::Status {
             id,
@@ -230,6 +239,7 @@ impl Shard {
                     room: room.clone(),
                     since: None,
                     presence: false,
+                    filter: None,
                 },
                 HandlerEffect::Leave(room) => {
                     ClientFrame::Unsubscribe { id: None, room: room.clone() }

@@ -3,10 +3,14 @@
 //! Each room is joined as by a `subscribe`; what one frame does not hold follows in pages. Nothing
 //! of a room may be sent before the `hello` that says that the client is in it.
 
+use std::borrow::Cow;
+
 use domain::protocol::{Resume, ResumeOutcome, Resumed};
 use domain::room::RoomId;
 
 use super::calls::{CallTag, ColdCall, JoinTag, Outcome, Resuming};
+use super::filters::{FilterKey, mark_page};
+use super::join::Wish;
 use super::{Host, Shard, Slot};
 use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, Joined};
@@ -18,6 +22,8 @@ struct Back {
     joined: Joined,
     /// Whether pages follow.
     more: bool,
+    /// Which messages it wants.
+    filter: FilterKey,
 }
 
 impl Shard {
@@ -34,8 +40,9 @@ impl Shard {
         }
         let mut joins = Vec::with_capacity(resume.len());
         let mut rooms = Vec::with_capacity(resume.len());
-        for Resume { room, since, presence } in resume {
-            rooms.push(match self.begin_join(slot, &room, Some(since), presence) {
+        for Resume { room, since, presence, filter } in resume {
+            let wish = Wish { room: &room, since: Some(since), presence, filter };
+            rooms.push(match self.begin_join(slot, wish) {
                 Ok((tag, join)) => {
                     joins.push(join);
                     Resuming::Joining(tag)
@@ -72,8 +79,11 @@ impl Shard {
                 }
             })
             .collect();
-        let resumed: Vec<Resumed<'_>> =
-            rooms.iter().map(|(room, back)| Resumed { room, outcome: outcome(back) }).collect();
+        let marked: Vec<_> = rooms.iter().map(|(_, back)| marked(back)).collect();
+        let outcomes = rooms.iter().zip(&marked);
+        let resumed: Vec<Resumed<'_>> = outcomes
+            .map(|((room, back), marked)| Resumed { room, outcome: outcome(back, marked) })
+            .collect();
         self.hello(slot, command, &resumed, host);
         for back in rooms.iter().filter_map(|(_, back)| back.as_ref().ok()) {
             let page = &back.joined.page;
@@ -89,7 +99,7 @@ impl Shard {
     ) -> Result<Back, Refusal> {
         match result {
             Some(Ok(mut joined)) => match self.enter_slice(slot, &tag, &mut joined) {
-                Some(more) => Ok(Back { tag, joined, more }),
+                Some((more, filter)) => Ok(Back { tag, joined, more, filter }),
                 // Put out meanwhile, and told so.
                 None => Err(Refusal::denied()),
             },
@@ -112,15 +122,21 @@ impl Shard {
     }
 }
 
-fn outcome(back: &Result<Back, Refusal>) -> ResumeOutcome<'_> {
+/// The messages that come with a room.
+fn marked(back: &Result<Back, Refusal>) -> Vec<Cow<'_, [u8]>> {
+    back.as_ref().map_or_else(|_| Vec::new(), |back| mark_page(&back.joined.page, back.filter))
+}
+
+fn outcome<'b>(back: &'b Result<Back, Refusal>, marked: &'b [Cow<'_, [u8]>]) -> ResumeOutcome<'b> {
     match back {
         Ok(Back { joined, more, .. }) => {
-            let messages = joined.page.messages.iter().chain(&joined.latest);
+            let latest = joined.latest.iter().map(|published| &published.message()[..]);
+            let messages = marked.iter().map(|message| &message[..]).chain(latest);
             ResumeOutcome::Back {
                 position: joined.page.reached,
                 recovered: joined.recovered,
                 gap: joined.page.gap,
-                messages: messages.map(|published| &published.message()[..]).collect(),
+                messages: messages.collect(),
                 more: *more,
             }
         }

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use domain::codes::ErrorCode;
+use domain::filter::Filter;
 use domain::id::Epoch;
 use domain::message::Publication;
 use domain::policy::NamespacePolicy;
@@ -16,10 +18,12 @@ use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::Slot;
+use super::filters::{Choice, FilterKey, Filters, Part, Wanted};
 use crate::directory::{Directory, Seats};
 use crate::ports::SubscriptionToken;
 use crate::ports::outbox::Frame;
 use crate::published::Published;
+use crate::refusal::Refusal;
 
 /// A slice's place in its shard; with a generation, like a slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,10 +40,29 @@ const ENDED_MAX: usize = 4;
 pub(super) struct Member {
     /// [`VACATED`] while a walk is under way and the member has left.
     pub(super) slot: Slot,
-    /// How many items the slice had accepted when it became live: those it has already.
-    pub(super) accepted: u64,
+    /// How many items the slice had accepted when it became live: those it has already. Beyond any
+    /// such number for a member with a filter, so that one comparison tells a walk who needs a
+    /// closer look.
+    passed: u64,
     /// Whether it follows presence.
     pub(super) presence: bool,
+    /// Which messages it wants.
+    pub(super) filter: FilterKey,
+}
+
+impl Member {
+    const CHOOSY: u64 = 1 << 63;
+
+    /// A member that has got `accepted` items of the slice already.
+    pub(super) fn new(slot: Slot, accepted: u64, presence: bool, filter: FilterKey) -> Self {
+        let passed = if filter == FilterKey::NONE { accepted } else { accepted | Self::CHOOSY };
+        Self { slot, passed, presence, filter }
+    }
+
+    /// How many items the slice had accepted when it became live.
+    pub(super) const fn accepted(&self) -> u64 {
+        self.passed & !Self::CHOOSY
+    }
 }
 
 /// Marks a member that left during a walk, so that places stay what they are until its end.
@@ -50,6 +73,8 @@ pub(super) const VACATED: Slot = Slot { index: u32::MAX, generation: u32::MAX };
 pub(super) struct Joiner {
     pub(super) slot: Slot,
     pub(super) presence: bool,
+    /// Which messages it wants.
+    pub(super) filter: FilterKey,
     pub(super) held: Held,
     /// Whether it knows that it is a member: it follows presence from then on.
     pub(super) told: bool,
@@ -61,13 +86,13 @@ pub(super) struct Joiner {
 
 impl Joiner {
     /// Holds a live message, unless the log has given it already.
-    pub(super) fn hold(&mut self, published: &Arc<Published>, bytes_max: usize) {
+    pub(super) fn hold(&mut self, published: &Arc<Published>, wanted: Wanted, bytes_max: usize) {
         let Publication { epoch, offset, .. } = &published.publication;
         let has_it = self.reached.is_some_and(|reached| {
             reached.epoch == *epoch && offset.is_some_and(|offset| offset <= reached.offset)
         });
         if !has_it {
-            self.held.push(published, bytes_max);
+            self.held.push(published, wanted, bytes_max);
         }
     }
 
@@ -85,7 +110,7 @@ impl Joiner {
 /// Publications that wait, bounded in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pub(super) publications: VecDeque<Arc<Published>>,
+    pub(super) publications: VecDeque<(Arc<Published>, Wanted)>,
     bytes: usize,
     /// How many of them came before the read that is under way began; only while filling.
     pub(super) n_before_read: usize,
@@ -94,13 +119,18 @@ pub(super) struct Held {
 }
 
 /// A held publication keeps more alive than its data.
-fn kept_alive_bytes(published: &Published) -> usize {
-    published.publication.data.len() + 256
+fn kept_alive_bytes(published: &Published, wanted: &Wanted) -> usize {
+    let marked = match wanted {
+        Wanted::Whole | Wanted::Not => 0,
+        Wanted::Marked(bytes) => bytes.len(),
+    };
+    let publication = &published.publication;
+    publication.data.len() + publication.tags.cost_bytes() + marked + 256
 }
 
 impl Held {
-    pub(super) fn push(&mut self, published: &Arc<Published>, bytes_max: usize) {
-        let bytes = kept_alive_bytes(published);
+    pub(super) fn push(&mut self, published: &Arc<Published>, wanted: Wanted, bytes_max: usize) {
+        let bytes = kept_alive_bytes(published, &wanted);
         if self.overflowed && published.publication.offset.is_some() {
             return;
         }
@@ -109,7 +139,7 @@ impl Held {
             return;
         }
         self.bytes += bytes;
-        self.publications.push_back(Arc::clone(published));
+        self.publications.push_back((Arc::clone(published), wanted));
     }
 
     /// What is held is not all.
@@ -119,8 +149,8 @@ impl Held {
 
     /// What has a position is read from the log instead; the rest is nowhere else.
     pub(super) fn forget_positioned(mut self) -> Self {
-        self.publications.retain(|published| published.publication.offset.is_none());
-        let bytes = self.publications.iter().map(|p| kept_alive_bytes(p)).sum();
+        self.publications.retain(|(published, _)| published.publication.offset.is_none());
+        let bytes = self.publications.iter().map(|(p, w)| kept_alive_bytes(p, w)).sum();
         let n_before_read = self.publications.len();
         Self { publications: self.publications, bytes, n_before_read, overflowed: false }
     }
@@ -128,7 +158,7 @@ impl Held {
     /// Whether these are all that follows `reached` up to `seen`, without a hole.
     pub(super) fn leads(&self, reached: Position, seen: Position) -> bool {
         let mut next = reached;
-        for offset in self.publications.iter().filter_map(|p| p.publication.offset) {
+        for offset in self.publications.iter().filter_map(|(p, _)| p.publication.offset) {
             if offset <= reached.offset {
                 continue;
             }
@@ -147,6 +177,8 @@ pub(super) struct Item {
     pub(super) frame: Frame,
     /// Only for members who follow presence.
     pub(super) for_followers: bool,
+    /// What members with a filter get of it.
+    pub(super) chosen: Choice,
     /// Members of this shard who get an `ack` here.
     pub(super) silent: SmallVec<[Silent; 1]>,
 }
@@ -169,6 +201,8 @@ pub(super) struct Walk {
     pub(super) frames: Vec<Frame>,
     pub(super) joined: Bytes,
     pub(super) for_followers: bool,
+    /// By the places of the room's filters; empty when everyone gets the batch as it is.
+    pub(super) parts: Vec<Part>,
     /// How many items the slice had accepted before the first of the batch.
     pub(super) first: u64,
     /// The next member to serve.
@@ -179,19 +213,28 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Whether any of the batch is for this member.
+    /// Whether any of the batch may be for this member.
     #[inline]
     pub(super) const fn is_for(&self, member: &Member) -> bool {
         member.slot.index != VACATED.index && (member.presence || !self.for_followers)
     }
 
-    /// Whether the member gets the batch as it is: it had nothing of it while joining, and sent
-    /// nothing of it that it does not want back.
+    /// Whether the member gets the batch as it is: it has no filter, had nothing of it while
+    /// joining, and sent nothing of it that it does not want back.
     #[inline]
     pub(super) fn is_for_whole(&self, member: &Member) -> bool {
         self.is_for(member)
-            && member.accepted <= self.first
+            && member.passed <= self.first
             && self.silent.iter().all(|(_, silent)| silent.slot != member.slot)
+    }
+
+    /// What a member with this filter gets at one place of the batch; none when it is not for it.
+    pub(super) fn frame_for(&self, filter: FilterKey, place: usize) -> Option<&Frame> {
+        if self.parts.is_empty() || filter == FilterKey::NONE {
+            return self.frames.get(place);
+        }
+        let part = self.parts.get(filter.index())?;
+        part.frames.get(part.places.binary_search(&place).ok()?)
     }
 }
 
@@ -206,6 +249,8 @@ pub(super) struct RoomSlice {
     pub(super) seats: Seats,
     pub(super) members: Vec<Member>,
     pub(super) joiners: Vec<Joiner>,
+    /// The different filters that both have.
+    pub(super) filters: Filters,
     /// How many of both follow presence.
     pub(super) n_followers: u32,
     /// The newest position that has passed through; none before the first.
@@ -233,6 +278,24 @@ pub(super) struct RoomSlice {
 impl RoomSlice {
     pub(super) fn is_unused(&self) -> bool {
         self.members.is_empty() && self.joiners.is_empty()
+    }
+
+    /// Takes a seat for a joiner, and a place for its filter; or neither, and why.
+    pub(super) fn take_places(
+        &mut self,
+        policy: &NamespacePolicy,
+        filter: Option<&Filter>,
+        filters_max: usize,
+    ) -> Result<FilterKey, Refusal> {
+        if !self.seats.take(policy.members_max) {
+            return Err(Refusal::new(ErrorCode::RoomFull, "the room is full").field("room"));
+        }
+        let Some(filter) = filter else { return Ok(FilterKey::NONE) };
+        self.filters.enter(filter, self.seen, filters_max).ok_or_else(|| {
+            self.seats.give_back();
+            let message = "the room has as many different filters as it may have";
+            Refusal::new(ErrorCode::RoomFull, message).field("filter")
+        })
     }
 
     /// The broker stood at `top` when the subscription took effect. Who joins an empty slice
@@ -299,7 +362,7 @@ impl RoomSlice {
         let Some(member) = self.members.get(place as usize).copied() else { return false };
         let silent = Silent { slot, position: Some(position), command, behind: true };
         // What it has got while joining does not come again.
-        let n_new = usize::try_from(self.accepted - member.accepted).unwrap_or(usize::MAX);
+        let n_new = usize::try_from(self.accepted - member.accepted()).unwrap_or(usize::MAX);
         let n_skipped = self.pending.len().saturating_sub(n_new);
         let mut new = self.pending.iter_mut().skip(n_skipped);
         let last = new.rfind(|item| !item.for_followers || member.presence);
@@ -311,7 +374,7 @@ impl RoomSlice {
         let n_frames = walk.frames.len();
         let misses = walk.next > place as usize
             || (walk.for_followers && !member.presence)
-            || member.accepted >= walk.first + n_frames as u64;
+            || member.accepted() >= walk.first + n_frames as u64;
         if !misses {
             walk.silent.push((n_frames - 1, silent));
         }
@@ -362,6 +425,7 @@ impl Rooms {
             seats: directory.seats(room),
             members: Vec::new(),
             joiners: Vec::new(),
+            filters: Filters::default(),
             n_followers: 0,
             seen: None,
             ended: SmallVec::new(),

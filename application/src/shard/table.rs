@@ -14,8 +14,10 @@ use domain::rate_limit::RateLimiter;
 use domain::time::{Monotonic, Wall};
 
 use super::Slot;
+use super::own_room::OwnRoom;
 use super::pages::Pages;
 use super::rooms::RoomKey;
+use super::watches::Followed;
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
 
@@ -47,6 +49,10 @@ pub(super) struct Entry {
     pub(super) echoes: Vec<Echo>,
     /// The publish with `echo:false` whose answer from the broker is still to come.
     pub(super) publishing: Option<Option<u64>>,
+    /// The patterns it follows, or is about to.
+    pub(super) patterns: Vec<Followed>,
+    /// The room of its own, while it is in it without having asked.
+    pub(super) own_room: OwnRoom,
     /// Set while draining: close as soon as nothing is under way.
     pub(super) leaving: bool,
 }

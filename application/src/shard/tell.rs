@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use domain::delivery::Class;
 use domain::protocol::ServerFrame;
+use domain::room::RoomId;
 
 use super::{Host, Shard, Slot};
 use crate::ports::outbox::{Batch, Delivered, Frame};
@@ -50,6 +51,20 @@ impl Shard {
             Delivered::Refused => self.refused.push(slot),
             // The host tells of the end itself.
             Delivered::Gone => {}
+        }
+    }
+
+    /// Answers a command that ended a membership.
+    pub(super) fn tell_unsubscribed(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        room: &RoomId,
+        host: &mut Host<'_>,
+    ) {
+        if command.is_some() {
+            let frame = ServerFrame::Unsubscribed { id: command, room, code: None, reason: None };
+            self.tell(slot, &frame, host);
         }
     }
 

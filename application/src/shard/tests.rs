@@ -16,6 +16,7 @@ use domain::position::{Offset, Position};
 use domain::recovery::{Gap, GapReason};
 use domain::retention::Retention;
 use domain::room::RoomId;
+use domain::tags::Tags;
 use domain::time::{Now, Wall};
 
 use super::*;
@@ -85,6 +86,7 @@ fn message(epoch: Epoch, offset: u64, origin: Option<Origin>) -> Arc<Published> 
         key: None,
         sender: Sender { user: None, connection: origin.map(|origin| origin.connection) },
         data: Bytes::from(offset.to_string()),
+        tags: Tags::default(),
         origin,
         at: Wall::default(),
         expires_at: None,
@@ -93,7 +95,9 @@ fn message(epoch: Epoch, offset: u64, origin: Option<Origin>) -> Arc<Published> 
 }
 
 fn page(messages: Vec<Arc<Published>>, reached: Position) -> RecoveredPage {
-    RecoveredPage { gap: None, messages, reached, more: false }
+    let first = messages.first().and_then(|first| first.publication.offset);
+    let after = first.map_or(reached.offset, Offset::previous);
+    RecoveredPage { gap: None, after, messages, reached, more: false }
 }
 
 fn gap(epoch: Epoch, from: u64, to: u64, reason: GapReason) -> Gap {
@@ -113,6 +117,7 @@ impl Bench {
             default_class: Class::Reliable,
             durable: false,
             members_max: 10,
+            patterns: true,
         };
         policies.set_namespace("public", policy);
         let limits = Limits {

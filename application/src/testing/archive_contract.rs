@@ -14,6 +14,7 @@ use domain::id::{ClientId, ConnectionId, Epoch, MessageId, UserId};
 use domain::message::{Publication, Publisher, Sender, TombstoneReason};
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
+use domain::tags::Tags;
 use domain::time::Wall;
 
 use crate::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
@@ -54,7 +55,14 @@ pub fn offset(number: u64) -> Offset {
     Offset::parse(number).expect("the contract's offsets are valid")
 }
 
-/// A plain message at an offset of a room, with a `msg_id` of its own, stored `number`
+/// None for every third message, else two that need escapes in any text.
+fn tags(number: u64) -> Tags {
+    let value = format!("\"{number}\\ ü\n");
+    let pairs = [("n", &*value), ("", "'")];
+    Tags::build(pairs.into_iter().filter(|_| !number.is_multiple_of(3))).expect("good tags")
+}
+
+/// A message at an offset of a room, with tags and a `msg_id` of its own, stored `number`
 /// milliseconds after 1970.
 #[must_use]
 pub fn record(room: &RoomId, epoch: Epoch, number: u64) -> ArchiveRecord {
@@ -69,6 +77,7 @@ pub fn record(room: &RoomId, epoch: Epoch, number: u64) -> ArchiveRecord {
         key: None,
         sender,
         data: Bytes::from(format!(r#"{{"n":{number}}}"#)),
+        tags: tags(number),
         origin: None,
         at: Wall::from_millis(i64::try_from(number).unwrap_or(i64::MAX)),
         expires_at: None,

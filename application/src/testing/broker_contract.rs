@@ -8,6 +8,7 @@
 mod log;
 mod membership;
 mod order;
+mod watching;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -22,6 +23,7 @@ use domain::policy::{Access, NamespacePolicy};
 use domain::position::Offset;
 use domain::retention::Retention;
 use domain::room::RoomId;
+use domain::tags::Tags;
 use domain::time::Wall;
 
 use crate::mailbox::{Mail, Mailbox, Post};
@@ -31,6 +33,7 @@ use crate::published::Published;
 pub use log::*;
 pub use membership::*;
 pub use order::*;
+pub use watching::*;
 
 /// One `#[tokio::test]` for each part of the contract; takes a factory: an expression that can be
 /// called and answers a future of an `Arc<dyn Broker>`. The second argument is a
@@ -57,6 +60,9 @@ macro_rules! broker_contract_tests {
             a_message_without_position_is_delivered_and_not_logged
             the_newest_of_each_key_meets_who_subscribes
             rooms_do_not_mix
+            a_watcher_gets_every_room_of_its_patterns_in_order
+            what_is_watched_and_subscribed_comes_once
+            the_later_set_of_patterns_counts
             retention_drops_the_oldest_and_the_bounds_say_so
             retention_counts_bytes
             aged_messages_are_gone
@@ -101,6 +107,7 @@ pub fn policy(retention: Retention) -> Arc<NamespacePolicy> {
         default_class: Class::Reliable,
         durable: false,
         members_max: 1_000,
+        patterns: true,
     })
 }
 
@@ -116,6 +123,7 @@ pub fn publish(room_name: &str, user: &str, text: &str) -> Publish {
         key: None,
         sender: Sender { user: Some(user), connection: Some(ConnectionId::from_bits(1)) },
         data: Bytes::from(format!("\"{text}\"")),
+        tags: Tags::default(),
         ttl: None,
         origin: None,
         at: at(0),

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use domain::codes::CloseCode;
-use domain::principal::Principal;
+use domain::principal::{Action, Principal};
+use domain::room::RoomId;
 use domain::time::Wall;
 use thiserror::Error;
 
@@ -14,6 +15,8 @@ use crate::extensions::middleware::Who;
 use crate::ports::{TicketError, TokenError};
 use crate::services::Services;
 
+/// How the names of the rooms begin that belong to one user each.
+pub(crate) const OWN_ROOMS: &str = "user:";
 /// What a connection shows for itself.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Credentials {
@@ -46,6 +49,8 @@ pub struct Authenticated {
     pub who: Arc<Who>,
     /// Its place among the user's connections; none for an anonymous one.
     pub admission: Option<Admission>,
+    /// The room of its own, which it is in without asking; none when there is none for it.
+    pub own_room: Option<RoomId>,
 }
 
 /// Why a connection may not open.
@@ -99,7 +104,8 @@ impl Authenticate {
         let mut who = Who { principal: Arc::new(principal), ..(*self.who).clone() };
         who.context =
             rules.middleware.process_connection(&who).await.map_err(AuthenticateError::Refused)?;
-        Ok(Authenticated { who: Arc::new(who), admission })
+        let own_room = own_room(&self.services, &who.principal);
+        Ok(Authenticated { who: Arc::new(who), admission, own_room })
     }
 }
 
@@ -150,4 +156,13 @@ fn vouch(
         return Err(AuthenticateError::Token(TokenError::Expired));
     }
     Ok(principal)
+}
+
+/// The room of a connection's own user, if the server puts users there and policy lets them read
+/// it. Not every user id can be part of a room's name.
+pub(crate) fn own_room(services: &Services, principal: &Principal) -> Option<RoomId> {
+    let user = principal.user.as_ref().filter(|_| services.rules.join_user_room)?;
+    let room = RoomId::parse(&format!("{OWN_ROOMS}{user}")).ok()?;
+    let policy = services.rules.policies.of(&room)?;
+    principal.may(Action::Subscribe, &room, policy).then_some(room)
 }

@@ -9,6 +9,7 @@ use domain::delivery::Class;
 use domain::id::{ClientId, MessageId, MessageKey};
 use domain::message::{Publish, Publisher, Sender};
 use domain::room::RoomId;
+use domain::tags::Tags;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -34,6 +35,8 @@ pub struct BroadcastMessage {
     pub msg_id: Option<MessageId>,
     /// How long it may be delivered.
     pub ttl: Option<Duration>,
+    /// By what members may choose it.
+    pub tags: Tags,
 }
 
 /// Why a room did not get it.
@@ -78,6 +81,7 @@ impl BroadcastMessage {
             sender: Sender::default(),
             data: self.data.clone(),
             ttl: self.ttl,
+            tags: self.tags.clone(),
             origin: None,
             at: ports.clock.now().wall,
         };

@@ -97,6 +97,7 @@ impl HandleMessage {
             key: None,
             sender: sender(&self.who),
             data,
+            tags: domain::tags::Tags::default(),
             ttl: None,
             origin: None,
             at: self.services.ports.clock.now().wall,

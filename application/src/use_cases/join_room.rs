@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use domain::filter::Filter;
 use domain::policy::NamespacePolicy;
 use domain::position::Position;
 use domain::presence::PresenceKey;
@@ -37,6 +38,8 @@ pub struct JoinRoom {
     pub since: Option<Position>,
     /// Whether the client wants to follow who comes and goes.
     pub presence: bool,
+    /// Which messages the client wants; none means all.
+    pub filter: Option<Filter>,
     /// Where the shard gets its mail.
     pub mailbox: Arc<Mailbox>,
     /// The shard's subscription.
@@ -151,6 +154,7 @@ impl JoinRoom {
         let page = match self.since {
             None => RecoveredPage {
                 gap: None,
+                after: top.bounds.last,
                 messages: Vec::new(),
                 reached: top.bounds.top(),
                 more: false,
@@ -169,7 +173,10 @@ impl JoinRoom {
             |gap: Gap| gap.reason == GapReason::EpochChanged && is_planted(Mistake::LostLogHidden);
         let page = RecoveredPage { gap: page.gap.filter(|gap| !hides(*gap)), ..page };
         let recovered = self.since.is_some() && page.gap.is_none();
-        let (top, latest) = (top.bounds.top(), top.latest);
+        let (top, mut latest) = (top.bounds.top(), top.latest);
+        if let Some(filter) = &self.filter {
+            latest.retain(|published| filter.passes(&published.publication));
+        }
         Ok(Joined { top, page, recovered, latest, latest_later: false })
     }
 
@@ -196,6 +203,7 @@ impl JoinRoom {
             since,
             own_hole: false,
             bytes_max: self.bytes_max,
+            filter: self.filter.clone(),
         };
         recover.execute().await
     }
@@ -257,6 +265,7 @@ mod tests {
             default_class: Class::Reliable,
             durable: false,
             members_max: 10,
+            patterns: false,
         };
         let who = Who {
             connection: ConnectionId::from_bits(1),
@@ -271,6 +280,7 @@ mod tests {
             policy: Arc::new(policy),
             since: None,
             presence: true,
+            filter: None,
             mailbox: Arc::new(Mailbox::new(1, 10)),
             token: SubscriptionToken(1),
             bytes_max: 1_000,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::filter::Filter;
 use domain::policy::NamespacePolicy;
 use domain::position::{Offset, Position};
 use domain::recovery::{Gap, GapReason, decide_recovery};
@@ -29,6 +30,8 @@ pub struct RecoverRoom {
     pub own_hole: bool,
     /// The most bytes of data to read; at least one message is read.
     pub bytes_max: usize,
+    /// Which messages the member wants; none means all.
+    pub filter: Option<Filter>,
 }
 
 /// What comes next.
@@ -36,7 +39,9 @@ pub struct RecoverRoom {
 pub struct RecoveredPage {
     /// What must be said first.
     pub gap: Option<Gap>,
-    /// The messages, in order, without holes.
+    /// Behind which offset it begins.
+    pub after: Offset,
+    /// The messages, in order, without holes; of a filtered member those that it wants.
     pub messages: Vec<Arc<Published>>,
     /// Where the member stands after them.
     pub reached: Position,
@@ -45,18 +50,41 @@ pub struct RecoveredPage {
 }
 
 impl RecoverRoom {
+    /// How many pages of the log are read for one page of a filtered member while nothing passes.
+    const FILTERED_READS_MAX: usize = 8;
+
     /// Decides and reads.
     ///
     /// # Errors
     /// [`BrokerError`] when the log can't be read now.
     pub async fn execute(self) -> Result<RecoveredPage, BrokerError> {
-        let mut after = self.since.offset;
+        let mut page = self.read_behind(self.since).await?;
+        let Some(filter) = &self.filter else { return Ok(page) };
+        page.messages.retain(|published| filter.passes(&published.publication));
+        for _ in 1..Self::FILTERED_READS_MAX {
+            if !page.more || !page.messages.is_empty() {
+                break;
+            }
+            let next = self.read_behind(page.reached).await?;
+            if next.gap.is_some() {
+                // It stands between pages: the next one finds it again.
+                break;
+            }
+            page.messages = next.messages;
+            page.messages.retain(|published| filter.passes(&published.publication));
+            (page.reached, page.more) = (next.reached, next.more);
+        }
+        Ok(page)
+    }
+
+    async fn read_behind(&self, since: Position) -> Result<RecoveredPage, BrokerError> {
+        let mut after = since.offset;
         // The first read begins where the client stands. Where the decision says to begin
         // elsewhere (the epoch changed), the second read does; a log that changes its epoch
         // between all of them is not well.
         for _ in 0..3 {
             let page = self.read(after).await?;
-            let decision = decide_recovery(self.since, page.bounds);
+            let decision = decide_recovery(since, page.bounds);
             let begins_right = match page.messages.first() {
                 Some(first) => first.publication.offset == decision.after.next(),
                 None => decision.after >= page.bounds.last,
@@ -95,6 +123,7 @@ impl RecoverRoom {
         });
         RecoveredPage {
             gap,
+            after,
             messages: page.messages,
             reached: Position { epoch: page.bounds.epoch, offset },
             more: page.more,

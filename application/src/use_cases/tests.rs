@@ -6,14 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::codes::{CloseCode, ErrorCode};
 use domain::delivery::Class;
+use domain::filter::{Condition, Filter};
 use domain::id::{ClientId, ConnectionId, Epoch, MessageKey, UserId};
 use domain::message::{Publication, Publish, Sender};
 use domain::policy::{Access, AckLevel, NamespacePolicy, Policies};
 use domain::position::{Offset, Position};
-use domain::principal::Principal;
+use domain::principal::{Principal, RoomPattern};
 use domain::recovery::{GapReason, LogBounds};
 use domain::retention::Retention;
 use domain::room::RoomId;
+use domain::tags::Tags;
 use domain::time::{Now, Wall};
 use mockall::Sequence;
 
@@ -42,6 +44,7 @@ use crate::use_cases::publish_message::{PublishMessage, PublishRefused};
 use crate::use_cases::read_history::{HistoryRefused, ReadHistory};
 use crate::use_cases::recover_room::RecoverRoom;
 use crate::use_cases::resume_rooms::ResumeRooms;
+use crate::use_cases::watch_rooms::{WatchRooms, Watching};
 
 const EPOCH: Epoch = Epoch::from_bits(7);
 const OTHER: Epoch = Epoch::from_bits(8);
@@ -95,6 +98,7 @@ fn policy(access: Access) -> Arc<NamespacePolicy> {
         default_class: Class::Reliable,
         durable: false,
         members_max: 10,
+        patterns: true,
     })
 }
 
@@ -115,6 +119,7 @@ fn publish() -> Publish {
         key: None,
         sender: Sender::default(),
         data: Bytes::from_static(b"1"),
+        tags: Tags::default(),
         ttl: None,
         origin: None,
         at: Wall::default(),
@@ -130,6 +135,7 @@ fn message(epoch: Epoch, n: u64) -> Arc<Published> {
         key: None,
         sender: Sender::default(),
         data: Bytes::from_static(b"1"),
+        tags: Tags::default(),
         origin: None,
         at: Wall::default(),
         expires_at: None,
@@ -353,6 +359,7 @@ async fn broadcast(default_class: Class, class: Option<Class>, key: bool) -> Opt
         key: key.then(|| MessageKey::parse("k").unwrap()),
         msg_id: None,
         ttl: None,
+        tags: Tags::default(),
     };
     let (_, result) = call.execute().await.pop().unwrap();
     assert!(result.is_ok() || result == Err(BroadcastError::Key));
@@ -383,6 +390,7 @@ fn joining(mocks: Mocks, since: Option<Position>, access: Access) -> JoinRoom {
         room: room(),
         policy: policy(access),
         since,
+        filter: None,
         presence: false,
         mailbox: Arc::new(Mailbox::new(1, 10)),
         token: SubscriptionToken(1),
@@ -484,8 +492,9 @@ async fn recover(since: Position, pages: Vec<LogPage>) -> super::recover_room::R
     });
     let services = mocks.services();
     let policy = policy(Access::Anyone);
+    let (filter, bytes_max) = (None, 1_000);
     let call =
-        RecoverRoom { services, room: room(), policy, since, own_hole: false, bytes_max: 1_000 };
+        RecoverRoom { services, room: room(), policy, since, own_hole: false, bytes_max, filter };
     call.execute().await.unwrap()
 }
 
@@ -514,6 +523,88 @@ async fn a_position_ahead_of_the_log_is_a_gap_and_not_believed() {
     let recovered = recover(since, vec![page(EPOCH, 1, 4, &[], false)]).await;
     assert_eq!(recovered.gap.unwrap().reason, GapReason::UnknownPosition);
     assert_eq!(recovered.reached.offset, offset(4));
+}
+
+/// A filter that no message of these tests passes, since none has tags.
+fn unmet() -> Option<Filter> {
+    let condition = Condition::In { name: "k".into(), values: vec!["v".into()] };
+    Filter::build(condition).ok()
+}
+
+#[tokio::test]
+async fn a_page_that_would_be_empty_for_its_filter_reads_on_but_not_without_end() {
+    let since = Position { epoch: EPOCH, offset: offset(0) };
+    for (n_pages, more) in [(3, false), (8, true)] {
+        let mut mocks = Mocks::default();
+        let next = std::sync::atomic::AtomicU64::new(1);
+        mocks.broker.expect_read().times(n_pages).returning(move |_, _, read| {
+            let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(read.after, offset(n - 1));
+            let last = n == n_pages as u64 && !more;
+            Box::pin(async move { Ok(page(EPOCH, 1, 99, &[n], !last)) })
+        });
+        let (services, policy) = (mocks.services(), policy(Access::Anyone));
+        let (filter, bytes_max) = (unmet(), 1_000);
+        let call = RecoverRoom {
+            services,
+            room: room(),
+            policy,
+            since,
+            own_hole: false,
+            bytes_max,
+            filter,
+        };
+        let page = call.execute().await.unwrap();
+        assert!(page.messages.is_empty());
+        assert_eq!((page.reached.offset, page.more), (offset(n_pages as u64), more));
+    }
+}
+
+#[tokio::test]
+async fn a_gap_between_two_pages_of_a_filtered_member_is_told_by_the_next_one() {
+    let mut mocks = Mocks::default();
+    let pages = [page(EPOCH, 1, 9, &[1], true), page(EPOCH, 6, 9, &[6], true)];
+    let pages = std::sync::Mutex::new(pages.into_iter());
+    mocks.broker.expect_read().times(2).returning(move |_, _, _| {
+        let next = pages.lock().unwrap().next().unwrap();
+        Box::pin(async move { Ok(next) })
+    });
+    let since = Position { epoch: EPOCH, offset: offset(0) };
+    let (services, policy, filter) = (mocks.services(), policy(Access::Anyone), unmet());
+    let bytes_max = 1_000;
+    let call =
+        RecoverRoom { services, room: room(), policy, since, own_hole: false, bytes_max, filter };
+    let page = call.execute().await.unwrap();
+    assert_eq!((page.gap, page.reached.offset, page.more), (None, offset(1), true));
+}
+
+// --- patterns ---
+
+async fn watch(policy: Option<NamespacePolicy>, times: usize) -> Result<(), JoinRefused> {
+    let mut mocks = Mocks::default();
+    mocks.broker.expect_watch().times(times).returning(|_, patterns, version| {
+        assert_eq!((patterns.len(), version), (1, 5));
+        Box::pin(async { Ok(()) })
+    });
+    if let Some(policy) = policy {
+        mocks.rules.policies.set_namespace("chat", policy);
+    }
+    let pattern = RoomPattern::parse("chat:guild/*").unwrap();
+    let mailbox = Arc::new(Mailbox::new(1, 10));
+    let watching = Watching { mailbox, patterns: vec![pattern.clone()], version: 5 };
+    let call = WatchRooms { services: mocks.services(), who: who(None), pattern, watching };
+    call.execute().await
+}
+
+#[tokio::test]
+async fn the_broker_is_asked_for_a_pattern_only_for_who_may_read_all_of_it() {
+    let open = (*policy(Access::Anyone)).clone();
+    let not_offered = NamespacePolicy { patterns: false, ..open.clone() };
+    let closed = NamespacePolicy { subscribe: Access::Authenticated, ..open.clone() };
+    for policy in [Some(not_offered), Some(closed), None] {
+        assert_eq!(watch(policy, 0).await, Err(JoinRefused::Denied));
+    }
+    assert_eq!(watch(Some(open), 1).await, Ok(()));
 }
 
 // --- history and presence ---

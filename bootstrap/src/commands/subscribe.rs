@@ -87,7 +87,7 @@ pub async fn run(args: SubscribeArgs, out: &mut impl Write) -> Result<(), Comman
         return Ok(());
     }
     let (client, mut events) = connect(args.connection).await?;
-    let options = SubscribeOptions { since, presence: args.presence };
+    let options = SubscribeOptions { since, presence: args.presence, filter: None };
     // Events are read meanwhile: the answers stand behind them.
     let mut joining = pin!(join(&client, &rooms, options));
     let mut is_joining = true;
@@ -123,7 +123,7 @@ async fn join(
     options: SubscribeOptions,
 ) -> Result<(), CommandError> {
     for room in rooms {
-        let joined = client.subscribe(room, options).await;
+        let joined = client.subscribe(room, options.clone()).await;
         joined.map_err(|reason| CommandError::Request { room: room.clone(), reason })?;
     }
     Ok(())

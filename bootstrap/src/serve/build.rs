@@ -180,6 +180,9 @@ pub(super) fn rules(settings: &Settings) -> Rules {
         history_messages_max: limits.history_page_max,
         metadata_bytes_max: limits.metadata_bytes_max,
         presence_list_max: limits.presence_list_max as usize,
+        filters_per_room_max: limits.filters_per_room_max,
+        patterns_per_connection_max: limits.patterns_per_connection_max,
+        patterns_max: limits.patterns_max,
         connections_per_user_max: limits.connections_per_user_max,
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),
         unparsable: Rate::per_minute(limits.unparsable_per_minute_max),
@@ -198,6 +201,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
         limits,
         timing,
         allow_anonymous: auth.allow_anonymous,
+        join_user_room: auth.join_user_room,
         ..Rules::default()
     }
 }

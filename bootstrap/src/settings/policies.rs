@@ -47,6 +47,7 @@ fn base_policy(settings: &Settings) -> NamespacePolicy {
         default_class: Class::Reliable,
         durable: false,
         members_max: settings.server.connections_max,
+        patterns: false,
     }
 }
 
@@ -66,6 +67,7 @@ fn over(base: &NamespacePolicy, set: &Namespace) -> NamespacePolicy {
         default_class: set.class.map_or(base.default_class, class),
         durable: set.durable.unwrap_or(base.durable),
         members_max: set.members_max.unwrap_or(base.members_max),
+        patterns: set.patterns.unwrap_or(base.patterns),
     }
 }
 

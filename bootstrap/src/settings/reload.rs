@@ -30,7 +30,7 @@ impl Reload {
 }
 
 /// What counts for newcomers: who is connected was let in under what counted then.
-const NEWCOMERS: [&str; 13] = [
+const NEWCOMERS: [&str; 14] = [
     "server.allowed_origins",
     "server.require_origin",
     "server.handshake_timeout_ms",
@@ -43,6 +43,7 @@ const NEWCOMERS: [&str; 13] = [
     "auth.issuer",
     "auth.audience",
     "auth.allow_anonymous",
+    "auth.join_user_room",
     "api.keys.",
 ];
 

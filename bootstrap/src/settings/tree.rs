@@ -156,6 +156,12 @@ pub struct Limits {
     pub unparsable_per_minute_max: u32,
     /// The largest presence data of one member.
     pub metadata_bytes_max: usize,
+    /// The most different filters of one room on one worker.
+    pub filters_per_room_max: usize,
+    /// The most patterns that one connection follows.
+    pub patterns_per_connection_max: usize,
+    /// The most different patterns, counted once per worker.
+    pub patterns_max: usize,
 }
 
 /// Signs of life.
@@ -229,6 +235,8 @@ pub struct Auth {
     pub expiry_notice_ms: u64,
     /// Whether a connection without a token is let in.
     pub allow_anonymous: bool,
+    /// Whether a user is in the room of its own without asking.
+    pub join_user_room: bool,
 }
 
 /// The HTTP interface for servers.
@@ -318,6 +326,8 @@ pub struct Namespace {
     pub class: Option<ClassWord>,
     /// The most members in one room.
     pub members_max: Option<u32>,
+    /// Whether one may subscribe to many of these rooms by a pattern.
+    pub patterns: Option<bool>,
 }
 
 /// How the log is written.

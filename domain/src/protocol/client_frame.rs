@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use crate::codes::ErrorCode;
 use crate::delivery::Class;
+use crate::filter::Filter;
 use crate::id::{Epoch, MessageId, MessageKey};
 use crate::position::Position;
+use crate::principal::RoomPattern;
 use crate::protocol::encode::Line;
+use crate::protocol::selective::{push_condition, push_tags};
 use crate::room::RoomId;
+use crate::tags::Tags;
 
 /// The largest presence data, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 4096;
 /// The longest `ttl_ms`: a day, as long as a log keeps anything by default.
 pub const TTL_MS_MAX: u64 = 86_400_000;
-/// The most tags on one publish.
-pub const TAGS_MAX: usize = 8;
-/// The longest tag name, and the longest tag value.
-pub const TAG_BYTES_MAX: usize = 64;
 /// How many messages `history` asks for when it does not say.
 pub const HISTORY_LIMIT_DEFAULT: u32 = 100;
 /// The most messages that one `history` may ask for.
@@ -68,6 +68,8 @@ pub struct Resume {
     pub since: Position,
     /// Whether the client wants to follow who comes and goes.
     pub presence: bool,
+    /// Which messages the client wants; none means all.
+    pub filter: Option<Filter>,
 }
 
 /// One command. `id` is what the answer will carry; no `id`, no answer, except an error.
@@ -97,6 +99,22 @@ pub enum ClientFrame<'a> {
         since: Option<Position>,
         /// Whether the client wants to follow who comes and goes.
         presence: bool,
+        /// Which messages the client wants; none means all.
+        filter: Option<Filter>,
+    },
+    /// Follows all rooms of a pattern, from now on and without their logs.
+    SubscribePattern {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which rooms; always with a final `*`.
+        pattern: RoomPattern,
+    },
+    /// Follows a pattern no longer.
+    UnsubscribePattern {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which rooms.
+        pattern: RoomPattern,
     },
     /// Leaves a room.
     Unsubscribe {
@@ -124,6 +142,8 @@ pub enum ClientFrame<'a> {
         key: Option<MessageKey>,
         /// How long it may be delivered.
         ttl: Option<Duration>,
+        /// By what members may choose it.
+        tags: Tags,
     },
     /// Asks who is in a room.
     Presence {
@@ -193,7 +213,9 @@ impl ClientFrame<'_> {
         match self {
             Self::Connect { id, .. }
             | Self::Subscribe { id, .. }
+            | Self::SubscribePattern { id, .. }
             | Self::Unsubscribe { id, .. }
+            | Self::UnsubscribePattern { id, .. }
             | Self::Publish { id, .. }
             | Self::Presence { id, .. }
             | Self::PresenceUpdate { id, .. }
@@ -211,8 +233,8 @@ impl ClientFrame<'_> {
     pub fn kind(&self) -> &str {
         match self {
             Self::Connect { .. } => "connect",
-            Self::Subscribe { .. } => "subscribe",
-            Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Subscribe { .. } | Self::SubscribePattern { .. } => "subscribe",
+            Self::Unsubscribe { .. } | Self::UnsubscribePattern { .. } => "unsubscribe",
             Self::Publish { .. } => "publish",
             Self::Presence { .. } => "presence",
             Self::PresenceUpdate { .. } => "presence_update",
@@ -304,17 +326,24 @@ fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
             }
         }
         ClientFrame::Refresh { token, .. } => line.text("token", token.as_str()),
-        ClientFrame::Subscribe { room, since, presence, .. } => {
+        ClientFrame::Subscribe { room, since, presence, filter, .. } => {
             line.text("room", room.as_str());
             encode_since(*since, line);
             if *presence {
                 line.flag("presence", true);
             }
+            if let Some(filter) = filter {
+                line.write("filter", |out| push_condition(out, filter.condition()));
+            }
+        }
+        ClientFrame::SubscribePattern { pattern, .. }
+        | ClientFrame::UnsubscribePattern { pattern, .. } => {
+            line.text("pattern", &pattern.to_string());
         }
         ClientFrame::Unsubscribe { room, .. } | ClientFrame::Presence { room, .. } => {
             line.text("room", room.as_str());
         }
-        ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, .. } => {
+        ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, tags, .. } => {
             line.text("room", room.as_str());
             line.raw("data", data.as_bytes());
             if let Some(msg_id) = msg_id {
@@ -331,6 +360,9 @@ fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
             }
             if let Some(ttl) = ttl {
                 line.number("ttl_ms", u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            }
+            if !tags.is_empty() {
+                line.write("tags", |out| push_tags(out, tags));
             }
         }
         ClientFrame::PresenceUpdate { room, data, .. } => {
@@ -355,6 +387,9 @@ fn encode_resume(out: &mut Vec<u8>, resume: &Resume) {
     item.number("offset", resume.since.offset.get());
     if resume.presence {
         item.flag("presence", true);
+    }
+    if let Some(filter) = &resume.filter {
+        item.write("filter", |out| push_condition(out, filter.condition()));
     }
     item.close();
 }

@@ -9,19 +9,21 @@ use std::borrow::Cow;
 use std::iter::FusedIterator;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use crate::codes::ErrorCode;
 use crate::delivery::Class;
+use crate::filter::Filter;
 use crate::id::{Epoch, IdError, MessageId, MessageKey};
 use crate::position::{Offset, Position};
+use crate::principal::RoomPattern;
 use crate::protocol::client_frame::{
     ClientFrame, EPOCH_BYTES_MAX, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, METADATA_BYTES_MAX,
-    Rejected, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX, TokenText, UNKNOWN_EPOCH,
+    Rejected, TTL_MS_MAX, TokenText, UNKNOWN_EPOCH,
 };
 use crate::protocol::envelope::{Envelope, Name, parse_integer};
 use crate::protocol::json::{self, JsonError, Members};
+use crate::protocol::selective::{decode_filter, decode_tags};
 use crate::room::{RoomId, RoomIdError};
+use crate::tags::Tags;
 
 /// Reads the frames of one text message, in order. A text without any is one rejection.
 #[must_use]
@@ -138,16 +140,8 @@ fn decode_command<'a>(
     text(e, Name::Timestamp)?;
     match &*kind {
         "publish" => decode_publish(e, id),
-        "subscribe" => {
-            e.only(const { Name::bits(&[Name::Room, Name::Since, Name::Presence, Name::Filter]) })?;
-            refuse_unavailable(e, Name::Filter)?;
-            let presence = flag(e, Name::Presence)?.unwrap_or(false);
-            Ok(ClientFrame::Subscribe { id, room: room(e)?, since: since(e)?, presence })
-        }
-        "unsubscribe" => {
-            e.only(const { Name::bits(&[Name::Room]) })?;
-            Ok(ClientFrame::Unsubscribe { id, room: room(e)? })
-        }
+        "subscribe" => decode_subscribe(e, id),
+        "unsubscribe" => decode_unsubscribe(e, id),
         "presence" => {
             e.only(const { Name::bits(&[Name::Room]) })?;
             Ok(ClientFrame::Presence { id, room: room(e)? })
@@ -216,9 +210,9 @@ fn decode_publish<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'
         (Some(Class::Latest) | None, Some(_))
         | (Some(Class::Reliable | Class::Droppable) | None, None) => {}
     }
-    check_tags(e)?;
+    let tags = tags(e)?;
     let echo = flag(e, Name::Echo)?.unwrap_or(true);
-    Ok(ClientFrame::Publish { id, room, data, msg_id, echo, class, key, ttl: ttl(e)? })
+    Ok(ClientFrame::Publish { id, room, data, msg_id, echo, class, key, ttl: ttl(e)?, tags })
 }
 
 fn room(e: &Envelope<'_>) -> Result<RoomId, Rejected> {
@@ -293,27 +287,42 @@ fn position(field: &'static str, epoch: &str, offset: u64) -> Result<Position, R
     Ok(Position { epoch, offset })
 }
 
-/// Tags are checked and then dropped: nothing reads them yet, and a client that sends them today
-/// must not find out tomorrow that they were wrong.
-fn check_tags(e: &Envelope<'_>) -> Result<(), Rejected> {
-    let Some(raw) = e.get(Name::Tags) else { return Ok(()) };
-    let invalid = || Rejected::invalid("tags", "must be an object of different names to strings");
-    let mut members = Members::open(raw, 0, json::DEPTH_MAX).ok_or_else(invalid)?;
-    let mut names = SmallVec::<[Cow<'_, str>; TAGS_MAX]>::new();
-    while let Ok(Some((name, value))) = members.next_member() {
-        let value = string(value).ok_or_else(invalid)?;
-        if names.len() == TAGS_MAX {
-            return Err(Rejected::too_large("tags", "must be at most 8"));
-        }
-        if name.len() > TAG_BYTES_MAX || value.len() > TAG_BYTES_MAX {
-            return Err(Rejected::too_large("tags", "names and values must be at most 64 bytes"));
-        }
-        if names.contains(&name) {
-            return Err(invalid());
-        }
-        names.push(name);
+fn tags(e: &Envelope<'_>) -> Result<Tags, Rejected> {
+    e.get(Name::Tags).map_or_else(|| Ok(Tags::default()), decode_tags)
+}
+
+fn filter(e: &Envelope<'_>) -> Result<Option<Filter>, Rejected> {
+    e.get(Name::Filter).map(decode_filter).transpose()
+}
+
+fn decode_subscribe<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'a>, Rejected> {
+    if let Some(pattern) = pattern(e)? {
+        return Ok(ClientFrame::SubscribePattern { id, pattern });
     }
-    Ok(())
+    e.only(const { Name::bits(&[Name::Room, Name::Since, Name::Presence, Name::Filter]) })?;
+    let presence = flag(e, Name::Presence)?.unwrap_or(false);
+    let (room, since, filter) = (room(e)?, since(e)?, filter(e)?);
+    Ok(ClientFrame::Subscribe { id, room, since, presence, filter })
+}
+
+fn decode_unsubscribe<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'a>, Rejected> {
+    if let Some(pattern) = pattern(e)? {
+        return Ok(ClientFrame::UnsubscribePattern { id, pattern });
+    }
+    e.only(const { Name::bits(&[Name::Room]) })?;
+    Ok(ClientFrame::Unsubscribe { id, room: room(e)? })
+}
+
+/// The pattern of a command that has one; then it has nothing else.
+fn pattern(e: &Envelope<'_>) -> Result<Option<RoomPattern>, Rejected> {
+    let Some(text) = text(e, Name::Pattern)? else { return Ok(None) };
+    e.only(const { Name::bits(&[Name::Pattern]) })?;
+    if text.len() > RoomId::BYTES_MAX {
+        return Err(Rejected::too_large("pattern", "must be at most 255 bytes"));
+    }
+    let parsed = RoomPattern::parse(&text).ok().filter(RoomPattern::is_prefix);
+    let message = "must be the beginning of a room's name with its namespace, and a final *";
+    parsed.map(Some).ok_or_else(|| Rejected::invalid("pattern", message))
 }
 
 fn flag(e: &Envelope<'_>, name: Name) -> Result<Option<bool>, Rejected> {
@@ -343,17 +352,6 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
 
 fn missing(name: Name) -> Rejected {
     Rejected::invalid(name.word(), "is missing")
-}
-
-fn refuse_unavailable(e: &Envelope<'_>, name: Name) -> Result<(), Rejected> {
-    match e.get(name) {
-        None => Ok(()),
-        Some(_) => Err(Rejected::field(
-            ErrorCode::NotAvailable,
-            name.word(),
-            "is not offered by this server yet",
-        )),
-    }
 }
 
 fn id_rejected(field: &'static str, error: IdError) -> Rejected {

@@ -5,23 +5,25 @@
 use crate::message::Publication;
 use crate::position::Position;
 use crate::protocol::json::find_special;
+use crate::protocol::selective::push_tags;
 use crate::time::Wall;
 
 /// Encodes a publication as every member of its room gets it: a `message`, or a `tombstone` when
 /// the message is gone. Its timestamp is when it was positioned, so one encoding serves delivery,
 /// recovery and history.
 ///
-/// Only messages of another class than `reliable` name it: `"offset":null,"class":"latest",
+/// Only a message with tags has `tags`. Only messages of another class than `reliable` name it: `"offset":null,"class":"latest",
 /// "key":"…"`, or `"offset":null,"class":"droppable"` without a key.
 #[must_use]
 pub fn encode_message(publication: &Publication) -> Vec<u8> {
     // Enough for all that is fixed, so that there is one allocation.
     const FIXED_BYTES: usize = 224;
-    let Publication { room, epoch, offset, class, key, sender, data, at, tombstone, .. } =
+    let Publication { room, epoch, offset, class, key, sender, data, tags, at, tombstone, .. } =
         publication;
     let user = sender.user.as_ref().map_or("", |user| user.as_str());
     let key_bytes = key.as_ref().map_or(0, |key| key.as_str().len());
-    let variable = room.as_str().len() + user.len() + key_bytes + data.len();
+    // Escapes in tags are rare; those that are there may cost a second allocation.
+    let variable = room.as_str().len() + user.len() + key_bytes + data.len() + tags.cost_bytes();
     let mut out = Vec::with_capacity(FIXED_BYTES + variable);
 
     out.extend_from_slice(match tombstone {
@@ -65,7 +67,12 @@ pub fn encode_message(publication: &Publication) -> Vec<u8> {
             }
             None => out.extend_from_slice(b"null"),
         }
-        out.extend_from_slice(br#"},"data":"#);
+        out.push(b'}');
+        if !tags.is_empty() {
+            out.extend_from_slice(br#","tags":"#);
+            push_tags(&mut out, tags);
+        }
+        out.extend_from_slice(br#","data":"#);
         push_raw(&mut out, data);
     }
     push_end(&mut out, *at);
@@ -111,7 +118,7 @@ fn push_raw(out: &mut Vec<u8>, json: &[u8]) {
 }
 
 #[inline]
-fn push_number(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn push_number(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -185,6 +192,11 @@ impl<'o> Line<'o> {
 
     pub(super) fn raw(&mut self, name: &'static str, json: &[u8]) {
         push_raw(self.key(name), json);
+    }
+
+    /// A value that writes itself.
+    pub(super) fn write(&mut self, name: &'static str, push: impl FnOnce(&mut Vec<u8>)) {
+        push(self.key(name));
     }
 
     pub(super) fn text(&mut self, name: &'static str, text: &str) {

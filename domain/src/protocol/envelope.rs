@@ -57,7 +57,7 @@ names! {
     Type = "type", Id = "id", Room = "room", Data = "data", MsgId = "msg_id", Echo = "echo",
     Class = "class", Key = "key", TtlMs = "ttl_ms", Tags = "tags", Since = "since",
     Presence = "presence", Filter = "filter", Limit = "limit", Token = "token",
-    Session = "session", Resume = "resume", Timestamp = "timestamp",
+    Session = "session", Resume = "resume", Timestamp = "timestamp", Pattern = "pattern",
 }
 
 /// What is wrong with an object that is valid JSON all the same.

@@ -145,6 +145,47 @@ impl<'a> Members<'a> {
     }
 }
 
+/// Walks the elements of one array.
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    text: &'a str,
+    at: usize,
+    first: bool,
+}
+
+impl<'a> Elements<'a> {
+    /// Starts at the `[` at `at`; none when there is no `[`.
+    #[must_use]
+    pub fn open(text: &'a str, at: usize) -> Option<Self> {
+        let is_array = text.as_bytes().get(at) == Some(&b'[');
+        is_array.then_some(Self { text, at: at + 1, first: true })
+    }
+
+    /// The next element as it stands in the text. None behind the last; asking on after that or
+    /// after an error means nothing.
+    ///
+    /// # Errors
+    /// [`JsonError`] says what is wrong first.
+    pub fn next_element(&mut self) -> Result<Option<&'a str>, JsonError> {
+        let bytes = self.text.as_bytes();
+        let mut at = skip_space(bytes, self.at);
+        match bytes.get(at) {
+            // A comma must be followed by a value, so `[1,]` fails in `scan_value`.
+            Some(b']') => {
+                self.at = at + 1;
+                return Ok(None);
+            }
+            Some(b',') if !self.first => at = skip_space(bytes, at + 1),
+            Some(_) if self.first => {}
+            _ => return Err(JsonError::Syntax { at }),
+        }
+        let end = scan_value(self.text, at, DEPTH_MAX)?;
+        self.first = false;
+        self.at = end;
+        Ok(Some(&self.text[at..end]))
+    }
+}
+
 /// What a scanned string says, quotes and escapes removed; borrowed when it has no escapes.
 #[must_use]
 pub fn unescape(raw: &str) -> Cow<'_, str> {

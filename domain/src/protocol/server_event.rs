@@ -4,6 +4,7 @@
 //! out as [`ServerEvent::Other`].
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::iter::FusedIterator;
 
 use serde::{Deserialize, Deserializer, de};
@@ -109,6 +110,9 @@ events! {
         connection_id: ConnectionId,
         #[serde(borrow)]
         user_id: Option<Cow<'a, str>>,
+        /// The rooms that the connection is a member of without having asked.
+        #[serde(borrow, default)]
+        rooms: Vec<Cow<'a, str>>,
         /// The ticket to come back with.
         #[serde(borrow)]
         session: Option<Cow<'a, str>>,
@@ -128,6 +132,21 @@ events! {
         #[serde(borrow, deserialize_with = "entries")]
         messages: Vec<LogEntry<'a>>,
         more: bool,
+    }
+    /// The client follows all rooms of a pattern.
+    "subscribed to a pattern" => PatternSubscribed {
+        id: Option<u64>,
+        #[serde(borrow)]
+        pattern: Cow<'a, str>,
+    }
+    /// The client follows a pattern no longer.
+    "unsubscribed from a pattern" => PatternUnsubscribed {
+        id: Option<u64>,
+        #[serde(borrow)]
+        pattern: Cow<'a, str>,
+        code: Option<u16>,
+        #[serde(borrow)]
+        reason: Option<Cow<'a, str>>,
     }
     /// More of the missed messages.
     "page" => Page {
@@ -155,8 +174,17 @@ events! {
         key: Option<Cow<'a, str>>,
         #[serde(borrow)]
         sender: EventSender<'a>,
+        /// Only there when it has some.
+        #[serde(borrow, default)]
+        tags: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
         #[serde(borrow, deserialize_with = "raw")]
         data: &'a str,
+        /// Only there for a filtered subscription: the offset up to which the client has all
+        /// that it wants.
+        previous: Option<u64>,
+        /// Only there when a pattern brought it.
+        #[serde(borrow)]
+        pattern: Option<Cow<'a, str>>,
     }
     /// The place of a message that is gone.
     "tombstone" => Tombstone {
@@ -394,8 +422,16 @@ fn decode_kind(body: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     struct Kind<'a> {
         #[serde(borrow, rename = "type")]
         kind: Cow<'a, str>,
+        #[serde(borrow)]
+        pattern: Option<&'a RawValue>,
     }
-    serde_json::from_str::<Kind<'_>>(body).map(|kind| kind.kind)
+    let Kind { kind, pattern } = serde_json::from_str(body)?;
+    // Answers about a pattern have no room and no position: they are frames of their own.
+    Ok(match (&*kind, pattern) {
+        ("subscribed", Some(_)) => Cow::Borrowed("subscribed to a pattern"),
+        ("unsubscribed", Some(_)) => Cow::Borrowed("unsubscribed from a pattern"),
+        _ => kind,
+    })
 }
 
 fn room<'de, D: Deserializer<'de>>(from: D) -> Result<RoomId, D::Error> {

@@ -10,6 +10,7 @@ use crate::id::{ClientId, ConnectionId, Epoch, UserId};
 use crate::policy::AckLevel;
 use crate::position::{Offset, Position};
 use crate::presence::{PresenceEvent, PresenceKey, PresenceList, PresentMember};
+use crate::principal::RoomPattern;
 use crate::protocol::VERSION;
 use crate::protocol::encode::{Line, push_json_string};
 use crate::recovery::Gap;
@@ -71,6 +72,8 @@ pub enum ServerFrame<'a> {
         connection_id: ConnectionId,
         /// The user; none for an anonymous connection.
         user_id: Option<&'a UserId>,
+        /// The rooms that it is a member of without having asked.
+        rooms: &'a [&'a RoomId],
         /// The ticket to come back with; none for an anonymous connection.
         session: Option<&'a str>,
         /// What became of the rooms that `connect` named, in its order.
@@ -92,6 +95,22 @@ pub enum ServerFrame<'a> {
         messages: &'a [&'a [u8]],
         /// Whether `page` frames follow before live messages do.
         more: bool,
+    },
+    /// The client follows all rooms of a pattern, from now on.
+    PatternSubscribed {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which rooms.
+        pattern: &'a RoomPattern,
+    },
+    /// The client follows a pattern no longer.
+    PatternUnsubscribed {
+        /// The command's id; none when the server ended it.
+        id: Option<u64>,
+        /// Which rooms.
+        pattern: &'a RoomPattern,
+        /// Why the server ended it.
+        code: Option<ErrorCode>,
     },
     /// More of the missed messages.
     Page {
@@ -248,11 +267,11 @@ impl ServerFrame<'_> {
     pub const fn kind(&self) -> &str {
         match self {
             Self::Hello { .. } => "hello",
-            Self::Subscribed { .. } => "subscribed",
+            Self::Subscribed { .. } | Self::PatternSubscribed { .. } => "subscribed",
             Self::Page { .. } => "page",
             Self::Gap { .. } => "gap",
             Self::Ack { .. } => "ack",
-            Self::Unsubscribed { .. } => "unsubscribed",
+            Self::Unsubscribed { .. } | Self::PatternUnsubscribed { .. } => "unsubscribed",
             Self::PresenceState { .. } => "presence",
             Self::PresenceEvent { .. } => "presence_event",
             Self::PresenceUpdated { .. } => "presence_updated",
@@ -299,6 +318,9 @@ impl ServerFrame<'_> {
                 line.number_or_null("code", code.map(u64::from));
                 line.text_or_null("reason", *reason);
             }
+            Self::PatternSubscribed { .. } | Self::PatternUnsubscribed { .. } => {
+                self.encode_pattern(&mut line);
+            }
             Self::PresenceState { .. }
             | Self::PresenceEvent { .. }
             | Self::PresenceUpdated { .. } => self.encode_presence(&mut line),
@@ -334,8 +356,9 @@ impl ServerFrame<'_> {
             line.text("client_id", client_id.as_str());
             line.hex("connection_id", connection_id.bits());
         }
-        if let Self::Hello { user_id, session, resumed, heartbeat_interval_ms, .. } = self {
+        if let Self::Hello { user_id, rooms, session, resumed, heartbeat_interval_ms, .. } = self {
             line.text_or_null("user_id", user_id.map(UserId::as_str));
+            line.list("rooms", *rooms, |out, room| push_json_string(out, room.as_str()));
             line.text_or_null("session", *session);
             line.list("resumed", *resumed, encode_resumed);
             line.number("heartbeat_interval_ms", *heartbeat_interval_ms);
@@ -379,6 +402,31 @@ impl ServerFrame<'_> {
         }
         line.list("messages", *messages, |out, message| out.extend_from_slice(message));
         line.flag("more", *more);
+    }
+
+    /// A pattern has no position of its own, and nothing is recovered over it.
+    fn encode_pattern(&self, line: &mut Line<'_>) {
+        let (Self::PatternSubscribed { id, pattern }
+        | Self::PatternUnsubscribed { id, pattern, .. }) = self
+        else {
+            return;
+        };
+        line.number_or_null("id", *id);
+        line.raw("room", b"null");
+        line.text("pattern", &pattern.to_string());
+        match self {
+            Self::PatternUnsubscribed { code, .. } => {
+                line.number_or_null("code", code.map(|code| u64::from(code.number())));
+                line.text_or_null("reason", code.map(ErrorCode::word));
+            }
+            _ => {
+                line.raw("epoch", b"null");
+                line.raw("offset", b"null");
+                line.flag("recovered", false);
+                line.raw("messages", b"[]");
+                line.flag("more", false);
+            }
+        }
     }
 
     fn encode_presence(&self, line: &mut Line<'_>) {

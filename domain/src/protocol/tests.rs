@@ -5,4 +5,5 @@ mod frames;
 mod random_commands;
 mod resume;
 mod scanner;
+mod selective;
 mod strategies;

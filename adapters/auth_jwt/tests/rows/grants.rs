@@ -63,6 +63,7 @@ fn rooms_allow_exactly_what_they_say() {
         default_class: Class::Reliable,
         durable: false,
         members_max: 10,
+        patterns: true,
     };
     let may = |action, room: &str| who.may(action, &RoomId::parse(room).unwrap(), &policy);
     assert!(may(Action::Subscribe, "chat:guild/7"));

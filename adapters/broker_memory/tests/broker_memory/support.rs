@@ -15,6 +15,7 @@ use domain::id::Epoch;
 use domain::message::{Publication, Publish};
 use domain::policy::NamespacePolicy;
 use domain::position::{Offset, Position};
+use domain::principal::RoomPattern;
 use domain::room::RoomId;
 use domain::time::Wall;
 use tokio::sync::Semaphore;
@@ -243,6 +244,15 @@ impl Broker for DurableEverywhere {
 
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
         self.0.unsubscribe(room, mailbox, token).await;
+    }
+
+    async fn watch(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        patterns: &[RoomPattern],
+        version: u64,
+    ) -> Result<(), BrokerError> {
+        self.0.watch(mailbox, patterns, version).await
     }
 
     async fn read(

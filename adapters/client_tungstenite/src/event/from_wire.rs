@@ -53,6 +53,7 @@ impl Hello {
             client_id: from.client_id.into_owned(),
             connection_id: from.connection_id,
             user_id: owned(from.user_id),
+            rooms: from.rooms.into_iter().map(Cow::into_owned).collect(),
             heartbeat_interval: span(from.heartbeat_interval_ms).max(HEARTBEAT_MIN),
             timestamp: from.timestamp.into_owned(),
         }
@@ -82,7 +83,10 @@ impl Message {
                 user_id: owned(from.sender.user_id),
                 connection_id: owned(from.sender.connection_id),
             },
+            tags: from.tags.into_iter().map(|(n, v)| (n.into_owned(), v.into_owned())).collect(),
             data: from.data.to_owned(),
+            previous: maybe_offset(from.previous)?,
+            pattern: owned(from.pattern),
             timestamp: from.timestamp.into_owned(),
         })
     }

@@ -62,6 +62,9 @@ impl Machine {
             ServerEvent::Gap(gap) => self.gap(Gap::from_wire(gap)?),
             ServerEvent::Ack(ack) => self.ack(ack)?,
             ServerEvent::Unsubscribed(unsubscribed) => self.unsubscribed(unsubscribed),
+            ServerEvent::PatternSubscribed(_) | ServerEvent::PatternUnsubscribed(_) => {
+                tracing::debug!("an answer about a pattern, which this client asks for none of");
+            }
             ServerEvent::PresenceState(state) => {
                 self.answer(
                     state.id,
@@ -200,14 +203,28 @@ impl Machine {
 
     /// One place of a log, live or missed.
     fn entry(&mut self, entry: LogEntry) {
-        let (room, epoch, offset) = match &entry {
-            LogEntry::Message(message) => (&message.room, message.epoch, message.offset),
-            LogEntry::Tombstone(tombstone) => (&tombstone.room, tombstone.epoch, tombstone.offset),
+        let (room, epoch, offset, previous) = match &entry {
+            // A pattern has no position: what it brings is told as it comes.
+            LogEntry::Message(message) if message.pattern.is_some() => return self.tell(entry),
+            LogEntry::Message(message) => {
+                (&message.room, message.epoch, message.offset, message.previous)
+            }
+            LogEntry::Tombstone(tombstone) => {
+                (&tombstone.room, tombstone.epoch, tombstone.offset, None)
+            }
         };
         let room = room.clone();
+        if self.own_rooms.contains(&room) {
+            match self.rooms.get(&room).map(|entry| entry.phase) {
+                None | Some(RoomPhase::Away) => return self.tell(entry),
+                // The subscription on its way begins before this message, and brings it too.
+                Some(RoomPhase::Joining) => return,
+                Some(RoomPhase::Joined | RoomPhase::Leaving) => {}
+            }
+        }
         let Some(track) = self.track(&room) else { return };
         if let Some(offset) = offset {
-            match track.accept(Position { epoch, offset }) {
+            match track.accept(Position { epoch, offset }, previous) {
                 Place::Next => {}
                 Place::Own => return,
                 Place::Duplicate => return self.violation(Violation::Duplicate { room, offset }),
@@ -217,6 +234,10 @@ impl Machine {
                 Place::NewEpoch => self.violation(Violation::EpochChanged { room }),
             }
         }
+        self.tell(entry);
+    }
+
+    fn tell(&mut self, entry: LogEntry) {
         self.events.push_back(match entry {
             LogEntry::Message(message) => Event::Message(message),
             LogEntry::Tombstone(tombstone) => Event::Tombstone(tombstone),
@@ -273,7 +294,8 @@ impl Machine {
 
     /// The server ended a membership, or does not grant it again.
     pub(super) fn put_out(&mut self, room: RoomId, code: Option<u16>, reason: Option<String>) {
-        if self.rooms.remove(&room).is_some() {
+        let was_own = self.own_rooms.remove(&room);
+        if self.rooms.remove(&room).is_some() || was_own {
             self.events.push_back(Event::Unsubscribed { room, code, reason });
         }
     }

@@ -26,7 +26,8 @@ impl Machine {
                 continue;
             }
             entry.phase = RoomPhase::Joining;
-            resume.push(Resume { room: room.clone(), since, presence: entry.presence });
+            let (room, presence, filter) = (room.clone(), entry.presence, entry.filter.clone());
+            resume.push(Resume { room, since, presence, filter });
         }
         resume
     }

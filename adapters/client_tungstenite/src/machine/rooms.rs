@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::filter::Filter;
 use domain::protocol::ClientFrame;
 use domain::room::RoomId;
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ pub(crate) struct Room {
     pub(super) phase: RoomPhase,
     pub(super) track: Track,
     pub(super) presence: bool,
+    pub(super) filter: Option<Filter>,
 }
 
 /// Where the client is with a room.
@@ -60,8 +62,9 @@ impl Machine {
         }
         let id = self.requests.next_id();
         let phase = RoomPhase::Away;
-        let track = Track::new(options.since);
-        self.rooms.insert(room.clone(), Room { phase, track, presence: options.presence });
+        let SubscribeOptions { since, presence, filter } = options;
+        let track = Track::new(since, filter.is_some());
+        self.rooms.insert(room.clone(), Room { phase, track, presence, filter });
         self.requests.insert(id, Kind::Subscribe(room.clone()), Some(reply), deadline);
         if self.is_online() {
             self.send_subscribe(room, id);
@@ -136,7 +139,8 @@ impl Machine {
         let Some(entry) = self.rooms.get_mut(room) else { return };
         entry.phase = RoomPhase::Joining;
         let (since, presence) = (entry.track.since(), entry.presence);
-        let frame = ClientFrame::Subscribe { id: Some(id), room: room.clone(), since, presence };
+        let (room, filter) = (room.clone(), entry.filter.clone());
+        let frame = ClientFrame::Subscribe { id: Some(id), room, since, presence, filter };
         self.out.push_frame(&frame);
     }
 

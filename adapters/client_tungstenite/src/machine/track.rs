@@ -20,6 +20,8 @@ pub(crate) struct Track {
     /// acknowledgements may come before the messages between; and what is read from the log while
     /// joining may hold them all the same.
     own: BTreeSet<Offset>,
+    /// Whether only some messages are wanted: then their places need not follow each other.
+    filtered: bool,
 }
 
 /// What the place of a message says about it.
@@ -48,8 +50,8 @@ pub(crate) enum Reached {
 
 impl Track {
     /// Starts where the application says that it stands.
-    pub(crate) const fn new(since: Option<Position>) -> Self {
-        Self { position: since, own: BTreeSet::new() }
+    pub(crate) const fn new(since: Option<Position>, filtered: bool) -> Self {
+        Self { position: since, own: BTreeSet::new(), filtered }
     }
 
     /// The position to go on from.
@@ -57,8 +59,9 @@ impl Track {
         self.position
     }
 
-    /// A message came.
-    pub(crate) fn accept(&mut self, at: Position) -> Place {
+    /// A message came. With a filter it names the offset before it, up to which everything that
+    /// is wanted has been told.
+    pub(crate) fn accept(&mut self, at: Position, previous: Option<Offset>) -> Place {
         let Some(stood) = self.position else {
             self.position = Some(at);
             return Place::Next;
@@ -74,7 +77,12 @@ impl Track {
         if at.offset <= stood.offset {
             return Place::Duplicate;
         }
-        let hole = self.hole_before(stood.offset, at.offset);
+        let hole = match previous {
+            // What lies before a message of one's own is known to whom it was not sent back.
+            Some(previous) if self.own.contains(&previous) => None,
+            Some(previous) => self.hole_before(stood.offset, after(previous)),
+            None => self.hole_before(stood.offset, at.offset),
+        };
         self.position = Some(at);
         hole.map_or(Place::Next, |(from, to)| Place::BehindHole { from, to })
     }
@@ -95,7 +103,8 @@ impl Track {
             let all = own == stood.offset.get() - at.offset.get();
             return if all { Reached::Same } else { Reached::WentBack };
         }
-        let missing = at.offset.next().and_then(|end| self.hole_before(stood.offset, end));
+        let end = at.offset.next().filter(|_| !self.filtered);
+        let missing = end.and_then(|end| self.hole_before(stood.offset, end));
         self.position = Some(at);
         missing.map_or(Reached::Same, |(from, to)| Reached::BehindHole { from, to })
     }
@@ -110,7 +119,9 @@ impl Track {
         }
         match self.position {
             Some(stood) if stood.epoch == gap.epoch => {
-                let missing = self.hole_before(stood.offset, gap.from);
+                // A gap of a filtered room begins where the client stood, or behind what it did not
+                // want.
+                let missing = self.hole_before(stood.offset, gap.from).filter(|_| !self.filtered);
                 self.position = Some(if gap.to > stood.offset { end } else { stood });
                 missing
             }
@@ -186,18 +197,18 @@ mod tests {
 
     #[test]
     fn the_next_offset_is_taken_once() {
-        let mut track = Track::new(Some(at(4)));
-        assert_eq!(track.accept(at(5)), Place::Next);
-        assert_eq!(track.accept(at(5)), Place::Duplicate);
-        assert_eq!(track.accept(at(1)), Place::Duplicate);
+        let mut track = Track::new(Some(at(4)), false);
+        assert_eq!(track.accept(at(5), None), Place::Next);
+        assert_eq!(track.accept(at(5), None), Place::Duplicate);
+        assert_eq!(track.accept(at(1), None), Place::Duplicate);
         assert_eq!(track.since(), Some(at(5)));
     }
 
     #[test]
     fn an_offset_that_skips_names_what_is_missing() {
-        let mut track = Track::new(Some(at(4)));
+        let mut track = Track::new(Some(at(4)), false);
         let hole = Place::BehindHole { from: offset(5), to: offset(6) };
-        assert_eq!(track.accept(at(7)), hole);
+        assert_eq!(track.accept(at(7), None), hole);
         assert_eq!(track.reach(at(9)), Reached::BehindHole { from: offset(8), to: offset(9) });
         assert_eq!(track.reach(at(9)), Reached::Same);
         assert_eq!(track.reach(at(3)), Reached::WentBack);
@@ -205,9 +216,9 @@ mod tests {
 
     #[test]
     fn a_gap_moves_the_position_and_only_one_ahead_of_the_log_moves_it_back() {
-        let mut track = Track::new(Some(at(4)));
+        let mut track = Track::new(Some(at(4)), false);
         assert_eq!(track.skip(&gap(7, 5, 9, GapReason::Retention)), None);
-        assert_eq!(track.accept(at(10)), Place::Next);
+        assert_eq!(track.accept(at(10), None), Place::Next);
         assert_eq!(
             track.skip(&gap(7, 12, 13, GapReason::Overflow)),
             Some((offset(11), offset(11)))
@@ -221,27 +232,45 @@ mod tests {
 
     #[test]
     fn an_epoch_that_nobody_announced_is_seen() {
-        let mut track = Track::new(Some(at(4)));
+        let mut track = Track::new(Some(at(4)), false);
         let other = Position { epoch: Epoch::from_bits(8), offset: offset(1) };
-        assert_eq!(track.accept(other), Place::NewEpoch);
+        assert_eq!(track.accept(other, None), Place::NewEpoch);
         assert_eq!(track.since(), Some(other));
     }
 
     #[test]
     fn an_acknowledged_message_of_ones_own_takes_its_place_whenever_it_comes() {
-        let mut track = Track::new(Some(at(4)));
+        let mut track = Track::new(Some(at(4)), false);
         track.pass(at(5));
         assert_eq!(track.since(), Some(at(5)));
         // Ahead of what is still on its way.
         track.pass(at(8));
-        assert_eq!(track.accept(at(6)), Place::Next);
-        assert_eq!(track.accept(at(7)), Place::Next);
-        assert_eq!(track.accept(at(9)), Place::Next);
+        assert_eq!(track.accept(at(6), None), Place::Next);
+        assert_eq!(track.accept(at(7), None), Place::Next);
+        assert_eq!(track.accept(at(9), None), Place::Next);
         // Read from the log all the same.
-        assert_eq!(track.accept(at(8)), Place::Own);
+        assert_eq!(track.accept(at(8), None), Place::Own);
         // A hole around it is still a hole.
         track.pass(at(12));
         let hole = Place::BehindHole { from: offset(10), to: offset(13) };
-        assert_eq!(track.accept(at(14)), hole);
+        assert_eq!(track.accept(at(14), None), hole);
+    }
+
+    #[test]
+    fn with_a_filter_only_a_later_previous_is_a_hole() {
+        let mut track = Track::new(Some(at(4)), true);
+        let previous = |n| Some(offset(n));
+        assert_eq!(track.accept(at(9), previous(4)), Place::Next);
+        // Joined later than others with the same filter: what came before is not missed.
+        assert_eq!(track.accept(at(12), previous(2)), Place::Next);
+        let hole = Place::BehindHole { from: offset(13), to: offset(15) };
+        assert_eq!(track.accept(at(20), previous(15)), hole);
+        assert_eq!(track.accept(at(20), previous(15)), Place::Duplicate);
+        assert_eq!(track.reach(at(30)), Reached::Same);
+        // An own message is not sent back, and what is before it was told by its acknowledgement.
+        track.pass(at(33));
+        assert_eq!(track.accept(at(35), previous(33)), Place::Next);
+        assert_eq!(track.skip(&gap(7, 40, 45, GapReason::Retention)), None);
+        assert_eq!(track.accept(at(46), previous(45)), Place::Next);
     }
 }

@@ -16,7 +16,7 @@ async fn a_client_subscribes_publishes_and_gets_its_message() {
     let (client, mut events, mut peer) = server.client(options()).await;
     let room = room();
     let (subscribed, command) = tokio::join!(
-        client.subscribe(&room, SubscribeOptions { presence: true, since: None }),
+        client.subscribe(&room, SubscribeOptions { presence: true, ..SubscribeOptions::default() }),
         peer.grant(at(3), &[])
     );
     assert_eq!(command["presence"], true);

@@ -44,7 +44,8 @@ async fn in_one_room(
     let mut peer = peer;
     assert!(matches!(next(&mut events).await, Event::Connected(_)));
     let room = room();
-    let join = client.subscribe(&room, SubscribeOptions { since: None, presence: true });
+    let join =
+        client.subscribe(&room, SubscribeOptions { presence: true, ..SubscribeOptions::default() });
     tokio::join!(join, peer.grant(at(offset), &[])).0.unwrap();
     joined(&mut events).await;
     caught_up(&mut events, offset).await;
@@ -210,8 +211,10 @@ async fn more_rooms_than_one_frame_may_name_are_joined_one_by_one() {
     let (client, mut events, mut peer) = in_one_room(&mut server, options(), "s", 3).await;
     for n in 0..130 {
         let name = RoomId::parse(&format!("public:x{n:03}")).unwrap();
-        let join =
-            client.subscribe(&name, SubscribeOptions { since: Some(at(1)), presence: false });
+        let join = client.subscribe(
+            &name,
+            SubscribeOptions { since: Some(at(1)), ..SubscribeOptions::default() },
+        );
         let grant = async {
             let command = peer.hear().await;
             let mut granted = subscribed(&command, at(1), &[], false);

@@ -12,6 +12,7 @@ use domain::id::{ConnectionId, MessageKey};
 use domain::message::{Origin, Publish};
 use domain::position::Offset;
 use domain::retention::Retention;
+use domain::tags::Tags;
 
 use super::{
     Factory, MAIL_MAX, Scene, at, join_all, named, offset, offsets, publish, read_log,
@@ -30,13 +31,19 @@ where
     let data = Bytes::from_static("{ \"b\":1,  \"a\":[1.0,\"\\u00e9é🦀\"],\"b\":2 }".as_bytes());
     let origin = Origin { connection: ConnectionId::from_bits(1), command: Some(7), echo: false };
     let ttl = Some(Duration::from_secs(60));
-    let sent =
-        Publish { data: data.clone(), ttl, origin: Some(origin), ..publish(Scene::ROOM, "u1", "") };
+    let tags = Tags::build([("lang", "de"), ("", "\"")]).unwrap();
+    let sent = Publish {
+        data: data.clone(),
+        tags: tags.clone(),
+        ttl,
+        origin: Some(origin),
+        ..publish(Scene::ROOM, "u1", "")
+    };
     let receipt = scene.publish(sent.clone()).await;
     let delivered = receive_published(&mailbox, 1).await;
     let read = scene.read(read_log(0, 1)).await.messages;
     for publication in [&delivered[0].publication, &read[0].publication] {
-        assert_eq!(publication.data, data);
+        assert_eq!((&publication.data, &publication.tags), (&data, &tags));
         assert_eq!((publication.epoch, publication.offset), (receipt.epoch, receipt.offset));
         assert_eq!((&publication.room, &publication.sender), (&sent.room, &sent.sender));
         assert_eq!((publication.at, publication.expires_at), (at(0), Some(at(60))));

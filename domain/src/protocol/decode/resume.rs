@@ -6,12 +6,14 @@
 use std::collections::BTreeSet;
 
 use super::{flag_of, parse_room, position, string, text};
+use crate::filter::Filter;
 use crate::position::Position;
 use crate::protocol::client_frame::{
     RESUME_ROOMS_MAX, Rejected, Resume, SESSION_BYTES_MAX, TokenText,
 };
 use crate::protocol::envelope::{Envelope, Name, parse_integer};
 use crate::protocol::json::{self, Members, scan_value, skip_space};
+use crate::protocol::selective::decode_filter;
 
 const FIELD: &str = "resume";
 
@@ -42,19 +44,21 @@ pub(super) fn rooms(e: &Envelope<'_>) -> Result<Vec<Resume>, Rejected> {
 
 fn no_list() -> Rejected {
     const SHAPE: &str = "must be a list of {\"room\":string,\"epoch\":string,\"offset\":number,\
-                         \"presence\":boolean}, the last of which may be left out";
+                         \"presence\":boolean,\"filter\":condition}, the last two of which may be left out";
     Rejected::invalid(FIELD, SHAPE)
 }
 
 fn entry(raw: &str) -> Result<Resume, Rejected> {
     let mut members = Members::open(raw, 0, json::DEPTH_MAX).ok_or_else(no_list)?;
-    let (mut room, mut epoch, mut offset, mut presence) = (None, None, None, None);
+    let (mut room, mut epoch, mut offset) = (None, None, None);
+    let (mut presence, mut filter) = (None, None);
     // The whole list has been scanned, so walking it again finds no error.
     while let Ok(Some((key, value))) = members.next_member() {
         let is_unexpected = match &*key {
             "room" => room.replace(string(value).ok_or_else(no_list)?).is_some(),
             "epoch" => epoch.replace(string(value).ok_or_else(no_list)?).is_some(),
             "offset" => offset.replace(parse_integer(value).ok_or_else(no_list)?).is_some(),
+            "filter" => filter.replace(filter_of(value)?).is_some(),
             "presence" => presence.replace(flag_of(value).ok_or_else(no_list)?).is_some(),
             _ => true,
         };
@@ -67,7 +71,17 @@ fn entry(raw: &str) -> Result<Resume, Rejected> {
     };
     let room = parse_room(FIELD, &room)?;
     let since: Position = position(FIELD, &epoch, offset)?;
-    Ok(Resume { room, since, presence: presence.flatten().unwrap_or(false) })
+    let presence = presence.flatten().unwrap_or(false);
+    Ok(Resume { room, since, presence, filter: filter.flatten() })
+}
+
+fn filter_of(raw: &str) -> Result<Option<Filter>, Rejected> {
+    if raw == "null" {
+        return Ok(None);
+    }
+    // Where it stands is what the client can name.
+    let named = |rejected| Rejected { field: Some(FIELD.into()), ..rejected };
+    decode_filter(raw).map(Some).map_err(named)
 }
 
 /// Walks the items of a list that has been scanned.

@@ -16,6 +16,7 @@ use crate::protocol::server_event::{self as event, LogEntry};
 use crate::protocol::{ServerEvent, ServerFrame, compact_lines, decode_server, encode_message};
 use crate::recovery::{Gap, GapReason};
 use crate::room::RoomId;
+use crate::tags::Tags;
 use crate::time::Wall;
 
 const TIME: &str = "2025-11-21T09:38:00.123Z";
@@ -32,7 +33,7 @@ fn at(offset: u64) -> Position {
     Position { epoch: Epoch::from_bits(0xab), offset: Offset::parse(offset).unwrap() }
 }
 
-fn line(frame: &ServerFrame<'_>) -> String {
+pub(super) fn line(frame: &ServerFrame<'_>) -> String {
     let mut out = b"before".to_vec();
     frame.encode(now(), &mut out);
     let text = String::from_utf8(out).unwrap();
@@ -52,7 +53,7 @@ fn event(text: &str) -> ServerEvent<'_> {
     event
 }
 
-fn publication() -> Publication {
+pub(super) fn publication() -> Publication {
     Publication {
         room: lobby(),
         epoch: Epoch::from_bits(0xab),
@@ -64,6 +65,7 @@ fn publication() -> Publication {
             connection: Some(ConnectionId::from_bits(0xfe)),
         },
         data: Bytes::from_static(br#"{"a": [1]}"#),
+        tags: Tags::default(),
         origin: None,
         at: now(),
         expires_at: None,
@@ -126,6 +128,7 @@ fn hello_and_status_say_who_is_connected() {
         client_id: &client,
         connection_id: ConnectionId::from_bits(1),
         user_id: None,
+        rooms: &[&lobby()],
         session: None,
         resumed: &[],
         heartbeat_interval_ms: 25_000,
@@ -134,10 +137,12 @@ fn hello_and_status_say_who_is_connected() {
     assert_eq!(
         text,
         format!(
-            r#"{{"type":"hello","id":null,"server_time":"{TIME}","accepted_version":2,"features":["history","presence"],"request_id":"r-1","client_id":"tab","connection_id":"0000000000000001","user_id":null,"session":null,"resumed":[],"heartbeat_interval_ms":25000,"timestamp":"{TIME}"}}"#
+            r#"{{"type":"hello","id":null,"server_time":"{TIME}","accepted_version":2,"features":["history","presence"],"request_id":"r-1","client_id":"tab","connection_id":"0000000000000001","user_id":null,"rooms":["public:r0"],"session":null,"resumed":[],"heartbeat_interval_ms":25000,"timestamp":"{TIME}"}}"#
         )
     );
-    assert!(matches!(event(&text), ServerEvent::Hello(hello) if hello.features.len() == 2));
+    assert!(
+        matches!(event(&text), ServerEvent::Hello(hello) if hello.features.len() == 2 && hello.rooms == ["public:r0"])
+    );
     let status = ServerFrame::Status {
         id: Some(10),
         connection_id: ConnectionId::from_bits(1),

@@ -43,7 +43,7 @@ fn rooms_are_taken_in_their_order_with_position_and_wishes() {
     let list = r#"[ {"room":"public:b","epoch":"00000000000000ab","offset":41} ,
         {"offset":0,"presence":true,"epoch":"of another server","room":"public:a"},
         {"room":"public:c","epoch":"00000000000000ab","offset":1,"presence":null} ]"#;
-    let of = |name, since, presence| Resume { room: room(name), since, presence };
+    let of = |name, since, presence| Resume { room: room(name), since, presence, filter: None };
     let unknown = Position { epoch: UNKNOWN_EPOCH, offset: Offset::ZERO };
     assert_eq!(
         resume_of(list),
@@ -53,6 +53,9 @@ fn rooms_are_taken_in_their_order_with_position_and_wishes() {
             of("public:c", at(0xab, 1), false)
         ]
     );
+    let filtered = r#"[{"room":"public:a","epoch":"","offset":0,"filter":{"eq":{"a":"1"}}}]"#;
+    assert!(resume_of(filtered)[0].filter.is_some());
+    assert_eq!(refused(&format!(r#""resume":{}"#, filtered.replace("eq", "ne"))).1, "resume");
     assert!(resume_of("[]").is_empty() && resume_of("null").is_empty());
 }
 
@@ -157,6 +160,7 @@ fn hello_brings_each_room_back_or_says_why_not() {
         client_id: &client,
         connection_id: ConnectionId::from_bits(1),
         user_id: Some(&user),
+        rooms: &[],
         session: Some("t"),
         resumed: &[
             Resumed { room: &a, outcome: back(at(0xab, 57), true, None, vec![], false) },

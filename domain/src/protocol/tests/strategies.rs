@@ -7,10 +7,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::delivery::Class;
+use crate::filter::{Condition, Filter};
 use crate::id::{Epoch, MessageId, MessageKey};
 use crate::position::{Offset, Position};
+use crate::principal::RoomPattern;
 use crate::protocol::{ClientFrame, Resume, TokenText};
 use crate::room::RoomId;
+use crate::tags::Tags;
 
 pub(super) fn space() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["", "", " ", "\n", "\r\n", "\t ", "  \n  "])
@@ -81,10 +84,41 @@ fn token() -> impl Strategy<Value = TokenText<'static>> {
 
 /// A few rooms, all different.
 fn resume() -> impl Strategy<Value = Vec<Resume>> {
-    prop::collection::btree_map(room(), (position(), any::<bool>()), 0..5).prop_map(|rooms| {
-        let entry = |(room, (since, presence))| Resume { room, since, presence };
+    let entry = (position(), any::<bool>(), prop::option::of(filter()));
+    prop::collection::btree_map(room(), entry, 0..5).prop_map(|rooms| {
+        let entry = |(room, (since, presence, filter))| Resume { room, since, presence, filter };
         rooms.into_iter().map(entry).collect()
     })
+}
+
+fn pattern() -> impl Strategy<Value = RoomPattern> {
+    "[a-z][a-z0-9_-]{0,8}:[A-Za-z0-9:_~/@+=-]{0,20}[*]"
+        .prop_map(|text| RoomPattern::parse(&text).unwrap())
+}
+
+fn small() -> impl Strategy<Value = String> {
+    any::<String>().prop_filter("small", |text| text.len() <= Tags::BYTES_MAX)
+}
+
+pub(super) fn tags() -> impl Strategy<Value = Tags> {
+    prop::collection::btree_map(small(), small(), 0..=Tags::COUNT_MAX).prop_map(|pairs| {
+        Tags::build(pairs.iter().map(|(name, value)| (&**name, &**value))).unwrap()
+    })
+}
+
+pub(super) fn filter() -> impl Strategy<Value = Filter> {
+    let leaf = (small(), prop::collection::vec(small(), 1..4)).prop_map(|(name, values)| {
+        let values = values.into_iter().map(Into::into).collect();
+        Condition::In { name: name.into(), values }
+    });
+    let condition = leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 1..3).prop_map(Condition::And),
+            prop::collection::vec(inner.clone(), 1..3).prop_map(Condition::Or),
+            inner.prop_map(|part| Condition::Not(Box::new(part))),
+        ]
+    });
+    condition.prop_filter_map("within the limits", |condition| Filter::build(condition).ok())
 }
 
 prop_compose! {
@@ -99,6 +133,7 @@ prop_compose! {
         ]),
         key in "[!-~]{1,30}",
         ttl in prop::option::of(1u64..=86_400_000),
+        tags in tags(),
     ) -> ClientFrame<'static> {
         ClientFrame::Publish {
             id, room,
@@ -107,6 +142,7 @@ prop_compose! {
             echo, class,
             key: (class == Some(Class::Latest)).then(|| MessageKey::parse(&key).unwrap()),
             ttl: ttl.map(Duration::from_millis),
+            tags,
         }
     }
 }
@@ -119,8 +155,14 @@ pub(super) fn command() -> impl Strategy<Value = ClientFrame<'static>> {
         1 => (id(), prop::option::of(token()), prop::option::of(token()), resume()).prop_map(
             |(id, token, session, resume)| ClientFrame::Connect { id, token, session, resume }
         ),
-        1 => (id(), room(), since(), any::<bool>()).prop_map(|(id, room, since, presence)| {
-            ClientFrame::Subscribe { id, room, since, presence }
+        1 => (id(), room(), since(), any::<bool>(), prop::option::of(filter())).prop_map(
+            |(id, room, since, presence, filter)| {
+                ClientFrame::Subscribe { id, room, since, presence, filter }
+            }
+        ),
+        1 => (id(), pattern(), any::<bool>()).prop_map(|(id, pattern, on)| match on {
+            true => ClientFrame::SubscribePattern { id, pattern },
+            false => ClientFrame::UnsubscribePattern { id, pattern },
         }),
         1 => (id(), room()).prop_map(|(id, room)| ClientFrame::Unsubscribe { id, room }),
         1 => (id(), room()).prop_map(|(id, room)| ClientFrame::Presence { id, room }),

@@ -1,0 +1,111 @@
+//! A user in the room of its own, `user:<id>`, without having asked: an entry in a map, fed by one
+//! watch for the rooms of all users.
+//!
+//! It must never tell a message of that room before the `hello` that says so, nor one that a
+//! membership of the same connection tells, too.
+
+use std::sync::Arc;
+
+use domain::codes::ErrorCode;
+use domain::protocol::ServerFrame;
+use domain::room::RoomId;
+
+use super::calls::{CallTag, ColdCall, Outcome};
+use super::{Host, Shard, Slot};
+
+/// Where a connection is with the room of its own.
+#[derive(Debug)]
+pub(super) enum OwnRoom {
+    /// It is not in it, or has joined it like any other.
+    None,
+    /// It gets in with its `hello`.
+    Due(RoomId),
+    /// It is in it without having asked.
+    In(RoomId),
+}
+
+impl OwnRoom {
+    pub(super) fn due(room: Option<RoomId>) -> Self {
+        room.map_or(Self::None, Self::Due)
+    }
+
+    /// The room that the connection is in.
+    pub(super) const fn joined(&self) -> Option<&RoomId> {
+        match self {
+            Self::In(room) => Some(room),
+            Self::None | Self::Due(_) => None,
+        }
+    }
+}
+
+impl Shard {
+    /// Has the rooms of users come to this shard, if connections are to be in their own.
+    pub(super) fn watch_own_rooms(&mut self) {
+        let watches = &mut self.watches;
+        let is_done = watches.has_own_rooms || watches.asks_for_own_rooms;
+        if is_done || !self.services.rules.join_user_room {
+            return;
+        }
+        watches.asks_for_own_rooms = true;
+        let (services, watching) = (Arc::clone(&self.services), self.watching());
+        let future =
+            Box::pin(async move { Outcome::OwnRooms(watching.execute(&services).await.is_ok()) });
+        self.calls.push_back(ColdCall { tag: CallTag::OwnRooms, future });
+    }
+
+    pub(super) fn finish_own_rooms(&mut self, outcome: &Outcome) {
+        self.watches.asks_for_own_rooms = false;
+        self.watches.has_own_rooms |= matches!(outcome, Outcome::OwnRooms(true));
+    }
+
+    /// Puts a connection into the room of its own if that is due, unless it has joined it. Answers
+    /// the room that it is in without having asked.
+    pub(super) fn enter_own_room(&mut self, slot: Slot) -> Option<RoomId> {
+        let entry = self.table.get_mut(slot)?;
+        let room = match &entry.own_room {
+            OwnRoom::None => return None,
+            OwnRoom::In(room) => return Some(room.clone()),
+            OwnRoom::Due(room) => room.clone(),
+        };
+        entry.own_room = OwnRoom::None;
+        if !self.watches.has_own_rooms {
+            // It failed at the start; the next connection may have more luck.
+            self.watch_own_rooms();
+            return None;
+        }
+        if self.rooms.find(&room).is_some_and(|key| entry.rooms.state(key).is_some()) {
+            return None;
+        }
+        entry.own_room = OwnRoom::In(room.clone());
+        self.watches.own.entry(room.clone()).or_default().push(slot);
+        Some(room)
+    }
+
+    /// Takes a connection out of the room of its own; says whether it was in it.
+    pub(super) fn leave_own_room(&mut self, slot: Slot, room: &RoomId) -> bool {
+        let Some(entry) = self.table.get_mut(slot) else { return false };
+        if entry.own_room.joined() != Some(room) {
+            return false;
+        }
+        entry.own_room = OwnRoom::None;
+        if let Some(slots) = self.watches.own.get_mut(room) {
+            slots.retain(|other| *other != slot);
+            if slots.is_empty() {
+                self.watches.own.remove(room);
+            }
+        }
+        true
+    }
+
+    pub(super) fn put_out(
+        &mut self,
+        slot: Slot,
+        room: &RoomId,
+        code: ErrorCode,
+        host: &mut Host<'_>,
+    ) {
+        self.leave_own_room(slot, room);
+        let (code, reason) = (Some(code.number()), Some(code.word()));
+        self.tell(slot, &ServerFrame::Unsubscribed { id: None, room, code, reason }, host);
+    }
+}

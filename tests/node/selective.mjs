@@ -1,0 +1,41 @@
+// A reader that wants some messages only: subscribes, publishes a list, and prints what it gets.
+//
+//   node selective.mjs --url ws://127.0.0.1:8000/ws/v2/connect \
+//     --subscribe '[{"room":"public:news","filter":{"eq":{"lang":"de"}}}]' \
+//     --publish '[{"room":"public:news","data":1,"tags":{"lang":"de"}}]' --last 1
+//
+// Prints every frame as a JSON line; ends with 0 once a message with the data of `--last` has come.
+
+import { address, connect, fail, options, print } from "./client.mjs";
+
+const { url, token, subscribe, publish, last, timeout } = options({
+  url: "ws://127.0.0.1:8000/ws/v2/connect",
+  token: "",
+  subscribe: "[]",
+  publish: "[]",
+  last: "null",
+  timeout: 10,
+});
+
+setTimeout(() => fail(`no last message within ${timeout} s`), timeout * 1000);
+
+const wanted = JSON.parse(subscribe);
+let subscribed = 0;
+
+const connection = connect(address(url, { token }), {
+  frame(value) {
+    print(value);
+    if (value.type === "error") fail(`refused: ${value.raw}`);
+    if (value.type === "hello") {
+      wanted.forEach((what, index) => connection.send({ type: "subscribe", id: index + 1, ...what }));
+    }
+    if (value.type === "subscribed" && ++subscribed === wanted.length) {
+      for (const what of JSON.parse(publish)) connection.send({ type: "publish", ...what });
+    }
+    if (value.type === "message" && JSON.stringify(value.data) === last) connection.close();
+  },
+  closed(code, reason) {
+    if (code !== 1000) fail(`closed with ${code} ${reason}`);
+    process.exit(0);
+  },
+});
