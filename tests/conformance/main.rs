@@ -6,22 +6,26 @@
 //! are those of the fault catalogue.
 //!
 //! Suggested reading order: `arena`, `handshake`, `frames`, `echo`, `json`, `states`, `origin`,
-//! `auth`, `limits`, `slow_consumers`.
+//! `auth`, `boundaries`, `limits`, `slow_consumers`, `many`, `pairs`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     reason = "a test may stop where it stands; its helpers are outside #[test] functions"
 )]
 
 mod arena;
 mod auth;
+mod boundaries;
 mod echo;
 mod frames;
 mod handshake;
 mod json;
 mod limits;
+mod many;
 mod origin;
+mod pairs;
 mod slow_consumers;
 mod states;
