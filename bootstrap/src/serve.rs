@@ -26,7 +26,7 @@ use crate::exit::Exit;
 use crate::log::LogFilter;
 use crate::sd_notify::{ManagerNames, ServiceManager};
 use crate::settings::secrets::token_secret;
-use crate::settings::tokens::chain;
+use crate::settings::tokens::{SeenKeys, chain, verifier_config};
 use crate::settings::{Given, Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
 use crate::{descriptors, log};
@@ -116,12 +116,15 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     // Whoever reads the next line may signal at once.
     let signals = Signals::catch().map_err(|e| part(&e, Exit::of_io(&e)))?;
     let (reload, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
+    let config =
+        verifier_config(settings, secret.secret()).map_err(|e| part(&e, Exit::Settings))?;
     let reloader = Reloader {
         given: given.clone(),
         settings: settings.clone(),
         at_start: loaded.effective.clone(),
         last: loaded.effective.clone(),
         secret: secret.clone(),
+        seen_keys: SeenKeys::default().next(&config, secret.secret()),
         descriptors,
         gateway: gateway.handle(),
         log_filter,

@@ -159,6 +159,48 @@ fn what_needs_a_start_is_named_and_left_as_it_was() {
 }
 
 #[test]
+fn a_changed_ticket_secret_waits_for_the_next_start_and_other_keys_in_a_file_count_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keys, tickets) = (folder.path().join("keys.json"), folder.path().join("tickets"));
+    let other_secret = "another-secret-of-the-tests-that-is-long-enough";
+    let write_keys = |secret: &str| {
+        let keys_text = json!({"keys": [{"alg": "HS256", "secret": secret}]}).to_string();
+        fs::write(&keys, keys_text).unwrap();
+    };
+    write_keys(token::SECRET);
+    fs::write(&tickets, "the-first-secret-of-tickets-in-this-test").unwrap();
+    let text = format!(
+        "[auth]\nkeys_file = \"{}\"\nticket_secret_file = \"{}\"\n",
+        keys.display(),
+        tickets.display()
+    );
+    let mut it = Configured::start(&text);
+    let path = |secret: &str| {
+        format!("{PATH}?token={}", token::hs256(secret, &token::claims("ann", "chat:*")))
+    };
+    Client::open_at(it.server.addr(), &path(token::SECRET));
+    it.reload(&text, "changed=0");
+    let before = it.server.log();
+    assert!(!before.contains("its keys are others") && !before.contains("next start"), "{before}");
+    write_keys(other_secret);
+    it.reload(&text, "changed=1");
+    let log = it.server.log();
+    assert!(log.contains("a setting changed, its keys are others key=auth.keys_file"), "{log}");
+    Client::open_at(it.server.addr(), &path(other_secret));
+    assert_eq!(RawSocket::open(it.server.addr(), &path(token::SECRET)).read_close_code(), 3500);
+    let said = "auth.ticket_secret changed; takes effect at the next start";
+    assert!(!it.server.log().contains(said), "{}", it.server.log());
+    fs::write(&tickets, "the-second-secret-of-tickets-in-this-test").unwrap();
+    it.reload(&text, said);
+    // It is said each time until the start.
+    it.reload(&text, said);
+    let log = it.server.log();
+    for secret in [other_secret, token::SECRET, "secret-of-tickets"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[test]
 fn production_stays_safe_over_a_reload() {
     let with = |origin: &str| {
         format!(
