@@ -228,17 +228,26 @@ fn many_reloads_under_traffic_lose_nothing() {
     let mut it = Configured::start(&rooms(2));
     let (mut ann, mut bob) = (Client::open(&it.server), Client::open(&it.server));
     bob.subscribe("public:a");
+    let reloads = |log: &str| log.matches(RELOADED).count();
     for n in 0..20u32 {
-        fs::write(&it.file, rooms(2 + n)).unwrap();
+        let before = reloads(&it.server.log());
+        fs::write(&it.file, rooms(3 + n)).unwrap();
         it.server.hang_up();
         for m in 0..20 {
             ann.publish("public:a", n * 20 + m);
         }
+        until("each is done", || (reloads(&it.server.log()) > before).then_some(()));
     }
     let data: Vec<u64> =
         bob.messages(400).iter().map(|message| message["data"].as_u64().unwrap()).collect();
     assert_eq!(data, (0..400).collect::<Vec<u64>>());
     assert!(!it.server.log().contains(REFUSED), "{}", it.server.log());
+    // The last limit counts: bob is in one room of 22.
+    for n in 1..22 {
+        bob.subscribe(&format!("public:more-{n}"));
+    }
+    let one_too_many = json!({"type": "subscribe", "room": "public:one-too-many"});
+    assert_eq!(bob.call(one_too_many)["code"], 107);
 }
 
 #[test]
