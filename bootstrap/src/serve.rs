@@ -26,6 +26,7 @@ use crate::exit::Exit;
 use crate::log::LogFilter;
 use crate::sd_notify::{ManagerNames, ServiceManager};
 use crate::settings::secrets::token_secret;
+use crate::settings::tickets::ticket_secrets;
 use crate::settings::tokens::{SeenKeys, chain, verifier_config};
 use crate::settings::{Given, Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
@@ -105,12 +106,14 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
+    let tickets = ticket_secrets(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
     let screen = StartScreen {
         settings,
         address,
         broker: "memory",
         archive: storage.file(),
         token_secret: &secret,
+        ticket_secrets: &tickets,
         descriptors,
     };
     // Whoever reads the next line may signal at once.
