@@ -67,21 +67,12 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> Result<(), Vec<String>> {
-        let given = self.given.clone();
+        let (given, running) = (self.given.clone(), self.settings.clone());
+        let (secret, seen_keys) = (self.secret.clone(), self.seen_keys.clone());
         // Files may lie on a disk that takes its time.
-        let loaded = tokio::task::spawn_blocking(move || load(&given)).await;
-        let loaded = loaded.map_err(|error| vec![chain(&error)])?;
-        let loaded = loaded.map_err(|error| lines(&error.problems))?;
-        let settings = combined(&self.settings, &loaded.settings);
-        let problems = checks::find(&settings, &loaded.effective);
-        if !problems.is_empty() {
-            return Err(lines(&problems));
-        }
-        let secret = self.secret_for(&settings).map_err(|error| vec![chain(&error)])?;
-        let config = verifier_config(&settings, secret.secret());
-        let config = config.map_err(|error| vec![chain(&error)])?;
-        let seen_keys = self.seen_keys.next(&config, secret.secret());
-        let verifier = JwtVerifier::build(config).map_err(|error| vec![chain(&error)])?;
+        let read = tokio::task::spawn_blocking(move || read(&given, &running, &secret, &seen_keys));
+        let read = read.await.map_err(|error| vec![chain(&error)])??;
+        let Read { loaded, settings, secret, seen_keys, verifier } = read;
         self.log_filter.set(&settings.log.filter).map_err(|error| vec![error])?;
         // From here on nothing can fail.
         self.gateway.node().adopt(build::rules(&settings), Arc::new(verifier));
@@ -90,17 +81,6 @@ impl Reloader {
         (self.settings, self.secret, self.last) = (settings, secret, loaded.effective);
         self.seen_keys = seen_keys;
         Ok(())
-    }
-
-    /// A secret that nobody can know needs no successor: tokens of nobody can't be invalid.
-    fn secret_for(&self, settings: &Settings) -> std::io::Result<TokenSecret> {
-        let next = token_secret(settings)?;
-        match (&self.secret, &next) {
-            (TokenSecret::OfThisProcess(..), TokenSecret::OfThisProcess(..)) => {
-                Ok(self.secret.clone())
-            }
-            _ => Ok(next),
-        }
     }
 
     fn tell(&self, loaded: &Loaded, settings: &Settings, seen_keys: &SeenKeys) {
@@ -142,6 +122,46 @@ impl Reloader {
 }
 
 const KEYS_FILE: &str = "auth.keys_file";
+
+/// What a reload found, all of it right.
+struct Read {
+    loaded: Loaded,
+    /// What counts from now on.
+    settings: Settings,
+    secret: TokenSecret,
+    seen_keys: SeenKeys,
+    verifier: JwtVerifier,
+}
+
+/// Everything that touches a file. It blocks.
+fn read(
+    given: &Given,
+    running: &Settings,
+    secret: &TokenSecret,
+    seen_keys: &SeenKeys,
+) -> Result<Read, Vec<String>> {
+    let loaded = load(given).map_err(|error| lines(&error.problems))?;
+    let settings = combined(running, &loaded.settings);
+    let problems = checks::find(&settings, &loaded.effective);
+    if !problems.is_empty() {
+        return Err(lines(&problems));
+    }
+    let secret = successor(secret, &settings).map_err(|error| vec![chain(&error)])?;
+    let config = verifier_config(&settings, secret.secret());
+    let config = config.map_err(|error| vec![chain(&error)])?;
+    let seen_keys = seen_keys.next(&config, secret.secret());
+    let verifier = JwtVerifier::build(config).map_err(|error| vec![chain(&error)])?;
+    Ok(Read { loaded, settings, secret, seen_keys, verifier })
+}
+
+/// A secret that nobody can know needs no successor: tokens of nobody can't be invalid.
+fn successor(before: &TokenSecret, settings: &Settings) -> std::io::Result<TokenSecret> {
+    let next = token_secret(settings)?;
+    match (before, &next) {
+        (TokenSecret::OfThisProcess(..), TokenSecret::OfThisProcess(..)) => Ok(before.clone()),
+        _ => Ok(next),
+    }
+}
 
 fn lines(problems: &[crate::settings::Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
