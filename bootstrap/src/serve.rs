@@ -136,8 +136,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     };
     let helpers = [
         tokio::spawn(feed_watchdog(Arc::clone(&manager), gateway.handle())),
-        tokio::spawn(say_stopping(Arc::clone(&manager), stopped.clone())),
-        tokio::spawn(reloader.run(Arc::clone(&reload))),
+        tokio::spawn(reloader.run(Arc::clone(&reload), stopped.clone())),
     ];
     let signals = tokio::spawn(signals.watch(stop, reload));
     announce(&screen, address);
@@ -181,12 +180,6 @@ async fn feed_watchdog(manager: Arc<ServiceManager>, gateway: gateway_axum::Hand
         if gateway.are_workers_running() {
             manager.alive();
         }
-    }
-}
-
-async fn say_stopping(manager: Arc<ServiceManager>, mut stopped: watch::Receiver<bool>) {
-    if stopped.wait_for(|stopped| *stopped).await.is_ok() {
-        manager.stopping("telling connections when to come back");
     }
 }
 

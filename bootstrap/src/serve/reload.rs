@@ -9,7 +9,7 @@ use std::sync::Arc;
 use auth_jwt::JwtVerifier;
 use gateway_axum::Handle;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::build;
 use crate::descriptors::Descriptors;
@@ -42,8 +42,20 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reloads each time that it is told to.
-    pub(super) async fn run(mut self, told: Arc<Notify>) {
+    /// Reloads each time that it is told to, until the server stops. Tells the manager both, so
+    /// that nothing comes after the news of the end.
+    pub(super) async fn run(mut self, told: Arc<Notify>, mut stopped: watch::Receiver<bool>) {
+        let manager = Arc::clone(&self.manager);
+        tokio::select! {
+            biased;
+            // That nobody is left who could say it means the end as well.
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+            () = self.reload_forever(&told) => {}
+        }
+        manager.stopping("telling connections when to come back");
+    }
+
+    async fn reload_forever(&mut self, told: &Notify) {
         loop {
             told.notified().await;
             self.manager.reloading();
