@@ -26,7 +26,8 @@ use crate::exit::Exit;
 use crate::log::LogFilter;
 use crate::sd_notify::{ManagerNames, ServiceManager};
 use crate::settings::secrets::token_secret;
-use crate::settings::tokens::chain;
+use crate::settings::tickets::ticket_secrets;
+use crate::settings::tokens::{SeenKeys, chain, verifier_config};
 use crate::settings::{Given, Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
 use crate::{descriptors, log};
@@ -105,23 +106,28 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
+    let tickets = ticket_secrets(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
     let screen = StartScreen {
         settings,
         address,
         broker: "memory",
         archive: storage.file(),
         token_secret: &secret,
+        ticket_secrets: &tickets,
         descriptors,
     };
     // Whoever reads the next line may signal at once.
     let signals = Signals::catch().map_err(|e| part(&e, Exit::of_io(&e)))?;
     let (reload, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
+    let config =
+        verifier_config(settings, secret.secret()).map_err(|e| part(&e, Exit::Settings))?;
     let reloader = Reloader {
         given: given.clone(),
         settings: settings.clone(),
         at_start: loaded.effective.clone(),
         last: loaded.effective.clone(),
         secret: secret.clone(),
+        seen_keys: SeenKeys::default().next(&config, secret.secret()),
         descriptors,
         gateway: gateway.handle(),
         log_filter,
@@ -130,8 +136,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     };
     let helpers = [
         tokio::spawn(feed_watchdog(Arc::clone(&manager), gateway.handle())),
-        tokio::spawn(say_stopping(Arc::clone(&manager), stopped.clone())),
-        tokio::spawn(reloader.run(Arc::clone(&reload))),
+        tokio::spawn(reloader.run(Arc::clone(&reload), stopped.clone())),
     ];
     let signals = tokio::spawn(signals.watch(stop, reload));
     announce(&screen, address);
@@ -175,12 +180,6 @@ async fn feed_watchdog(manager: Arc<ServiceManager>, gateway: gateway_axum::Hand
         if gateway.are_workers_running() {
             manager.alive();
         }
-    }
-}
-
-async fn say_stopping(manager: Arc<ServiceManager>, mut stopped: watch::Receiver<bool>) {
-    if stopped.wait_for(|stopped| *stopped).await.is_ok() {
-        manager.stopping("telling connections when to come back");
     }
 }
 

@@ -12,6 +12,7 @@ use crate::commands::version::VERSION;
 use crate::descriptors::Descriptors;
 use crate::settings::Settings;
 use crate::settings::secrets::TokenSecret;
+use crate::settings::tickets::{TicketSecrets, lifetime};
 
 /// What a start knows.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,8 @@ pub struct StartScreen<'a> {
     pub archive: Option<&'a Path>,
     /// The secret that signs tokens; only how it came about is shown.
     pub token_secret: &'a TokenSecret,
+    /// The secrets that sign session tickets; only how they came about is shown.
+    pub ticket_secrets: &'a TicketSecrets,
     /// How many files may be open.
     pub descriptors: Descriptors,
 }
@@ -69,8 +72,20 @@ impl StartScreen<'_> {
                 .map_or_else(|| "nothing on disk".to_owned(), |dir| dir.display().to_string()),
         );
         line("tokens", &self.tokens());
+        line("tickets", &self.tickets());
         line("open files", &self.descriptors.soft.map_or("no limit".to_owned(), |n| n.to_string()));
         format!("\nRoomkeeper {VERSION}\n\n{text}\n{}\n", try_it(&url))
+    }
+
+    fn tickets(&self) -> String {
+        if lifetime(self.settings).is_zero() {
+            return "none are given out".to_owned();
+        }
+        match self.ticket_secrets {
+            TicketSecrets::Configured(_) => "signed with auth.ticket_secret".to_owned(),
+            TicketSecrets::Kept(_, path) => format!("signed with the secret in {}", path.display()),
+            TicketSecrets::OfThisProcess(_, why) => format!("end with this process: {why}"),
+        }
     }
 
     fn tokens(&self) -> String {
@@ -115,13 +130,25 @@ mod tests {
     use secrecy::SecretString;
 
     fn screen(address: &str, secret: &TokenSecret) -> String {
-        let settings = load(&Given::default()).unwrap().settings;
+        let kept = TicketSecrets::Kept("most-private".into(), "data/ticket-secret".into());
+        screen_with_tickets(address, secret, &kept, 1)
+    }
+
+    fn screen_with_tickets(
+        address: &str,
+        secret: &TokenSecret,
+        ticket_secrets: &TicketSecrets,
+        lifetime_ms: u64,
+    ) -> String {
+        let mut settings = load(&Given::default()).unwrap().settings;
+        settings.auth.ticket_lifetime_ms = lifetime_ms;
         StartScreen {
             settings: &settings,
             address: address.parse().unwrap(),
             broker: "memory",
             archive: Some(Path::new("data/archive.sqlite3")),
             token_secret: secret,
+            ticket_secrets,
             descriptors: Descriptors { soft: Some(1_024), hard: None },
         }
         .render()
@@ -145,6 +172,25 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert!(!text.contains("very-private"));
+    }
+
+    #[test]
+    fn where_the_secret_of_tickets_is_kept_is_said_and_the_secret_is_not() {
+        let shown = |secrets: &TicketSecrets, lifetime_ms| {
+            let text =
+                screen_with_tickets("127.0.0.1:8000", &TokenSecret::None, secrets, lifetime_ms);
+            assert!(!text.contains("most-private"), "{text}");
+            let line = text.lines().find_map(|line| line.strip_prefix("  tickets"));
+            line.unwrap().trim_start().to_owned()
+        };
+        let secret = || SecretString::from("most-private");
+        let kept = TicketSecrets::Kept(secret(), "data/ticket-secret".into());
+        assert_eq!(shown(&kept, 1), "signed with the secret in data/ticket-secret");
+        assert_eq!(shown(&kept, 0), "none are given out");
+        let configured = TicketSecrets::Configured(vec![secret()]);
+        assert_eq!(shown(&configured, 1), "signed with auth.ticket_secret");
+        let lost = TicketSecrets::OfThisProcess(secret(), "there is no data directory".to_owned());
+        assert_eq!(shown(&lost, 1), "end with this process: there is no data directory");
     }
 
     #[test]

@@ -17,12 +17,26 @@ pub struct Timing {
     /// After this long with nothing sent or nothing heard the server pings.
     pub heartbeat_interval: Duration,
     /// After this long with nothing heard it closes. Longer than `heartbeat_interval`: what is
-    /// between the two is the time that a client has for its answer.
+    /// between the two is the time that a client has for its answer. Where that is less than a
+    /// second, or less than one more interval if that is shorter, it counts as that much.
     pub heartbeat_timeout: Duration,
     /// How long before its token's end a client is told.
     pub expiry_notice: Duration,
     /// How long after its token's end a connection may stay, for clocks that differ.
     pub expiry_leeway: Duration,
+}
+
+/// The least time that a client has to answer a ping, unless the interval itself is shorter.
+const TIME_TO_ANSWER_MIN: Duration = Duration::from_secs(1);
+
+impl Timing {
+    /// The longest silence. Without a time to answer every visit would come too late to judge,
+    /// and whoever is gone would be pinged forever.
+    fn silence_max(&self) -> Duration {
+        let interval = self.heartbeat_interval;
+        let least = interval.saturating_add(interval.min(TIME_TO_ANSWER_MIN));
+        self.heartbeat_timeout.max(least)
+    }
 }
 
 impl Default for Timing {
@@ -183,7 +197,7 @@ impl Connection {
             }
         }
         // Who was not asked in time must not be closed for the lack of an answer.
-        let time_to_answer = timing.heartbeat_timeout.saturating_sub(interval).min(interval);
+        let time_to_answer = timing.silence_max().saturating_sub(interval).min(interval);
         if now.monotonic.since(self.visit_due) >= time_to_answer {
             // The process slept (suspend, stop, starvation): ping first, judge later.
             self.heard_at = now.monotonic.max(self.heard_at);
@@ -191,7 +205,7 @@ impl Connection {
             return Some(Effect::Ping);
         }
         let silence = now.monotonic.since(self.heard_at);
-        if silence >= timing.heartbeat_timeout {
+        if silence >= timing.silence_max() {
             return Some(Effect::Close(CloseCode::NoPong));
         }
         // Who only listens says nothing until asked, however much is sent.
@@ -209,7 +223,7 @@ impl Connection {
             Phase::Open => {
                 let ping = sent_at.after(timing.heartbeat_interval);
                 let patience =
-                    if self.pinged { timing.heartbeat_timeout } else { timing.heartbeat_interval };
+                    if self.pinged { timing.silence_max() } else { timing.heartbeat_interval };
                 let silence = self.heard_at.after(patience);
                 let heartbeat = ping.min(silence);
                 let Some(expires_at) = self.expires_at else { return heartbeat };
@@ -281,6 +295,42 @@ mod tests {
         assert_eq!((effect, next.as_millis()), (Some(Effect::Ping), 61_000));
         let (effect, _) = connection.visit(at(61_000), at(56_000).monotonic, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
+    }
+
+    #[test]
+    fn who_is_gone_is_closed_although_the_timeout_leaves_no_time_to_answer() {
+        let closed_at = |interval_ms: u64, timeout_ms: u64| {
+            let timing = Timing {
+                heartbeat_interval: Duration::from_millis(interval_ms),
+                heartbeat_timeout: Duration::from_millis(timeout_ms),
+                ..Timing::default()
+            };
+            let mut connection = Connection::opening(at(0), &timing);
+            let mut next = connection.opened(at(0), None, &timing);
+            let mut sent_at = Monotonic::START;
+            for _ in 0..10 {
+                // Timers are late by a little.
+                let now = at(next.as_millis() + 2);
+                let (effect, after) = connection.visit(now, sent_at, &timing);
+                match effect {
+                    Some(Effect::Close(code)) => return Some((code, now.monotonic.as_millis())),
+                    Some(_) => sent_at = now.monotonic,
+                    None => {}
+                }
+                next = after;
+            }
+            None
+        };
+        for (interval_ms, timeout_ms, closes_at) in [
+            (60_000, 50_000, 61_002),
+            (60_000, 60_000, 61_002),
+            (60_000, 60_001, 61_002),
+            (100, 0, 202),
+        ] {
+            let closed = closed_at(interval_ms, timeout_ms);
+            assert_eq!(closed, Some((CloseCode::NoPong, closes_at)), "{interval_ms}, {timeout_ms}");
+        }
+        assert_eq!(closed_at(25_000, 30_000), Some((CloseCode::NoPong, 30_002)));
     }
 
     #[test]

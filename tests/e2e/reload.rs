@@ -159,6 +159,48 @@ fn what_needs_a_start_is_named_and_left_as_it_was() {
 }
 
 #[test]
+fn a_changed_ticket_secret_waits_for_the_next_start_and_other_keys_in_a_file_count_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keys, tickets) = (folder.path().join("keys.json"), folder.path().join("tickets"));
+    let other_secret = "another-secret-of-the-tests-that-is-long-enough";
+    let write_keys = |secret: &str| {
+        let keys_text = json!({"keys": [{"alg": "HS256", "secret": secret}]}).to_string();
+        fs::write(&keys, keys_text).unwrap();
+    };
+    write_keys(token::SECRET);
+    fs::write(&tickets, "the-first-secret-of-tickets-in-this-test").unwrap();
+    let text = format!(
+        "[auth]\nkeys_file = \"{}\"\nticket_secret_file = \"{}\"\n",
+        keys.display(),
+        tickets.display()
+    );
+    let mut it = Configured::start(&text);
+    let path = |secret: &str| {
+        format!("{PATH}?token={}", token::hs256(secret, &token::claims("ann", "chat:*")))
+    };
+    Client::open_at(it.server.addr(), &path(token::SECRET));
+    it.reload(&text, "changed=0");
+    let before = it.server.log();
+    assert!(!before.contains("its keys are others") && !before.contains("next start"), "{before}");
+    write_keys(other_secret);
+    it.reload(&text, "changed=1");
+    let log = it.server.log();
+    assert!(log.contains("a setting changed, its keys are others key=auth.keys_file"), "{log}");
+    Client::open_at(it.server.addr(), &path(other_secret));
+    assert_eq!(RawSocket::open(it.server.addr(), &path(token::SECRET)).read_close_code(), 3500);
+    let said = "auth.ticket_secret changed; takes effect at the next start";
+    assert!(!it.server.log().contains(said), "{}", it.server.log());
+    fs::write(&tickets, "the-second-secret-of-tickets-in-this-test").unwrap();
+    it.reload(&text, said);
+    // It is said each time until the start.
+    it.reload(&text, said);
+    let log = it.server.log();
+    for secret in [other_secret, token::SECRET, "secret-of-tickets"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[test]
 fn production_stays_safe_over_a_reload() {
     let with = |origin: &str| {
         format!(
@@ -186,17 +228,26 @@ fn many_reloads_under_traffic_lose_nothing() {
     let mut it = Configured::start(&rooms(2));
     let (mut ann, mut bob) = (Client::open(&it.server), Client::open(&it.server));
     bob.subscribe("public:a");
+    let reloads = |log: &str| log.matches(RELOADED).count();
     for n in 0..20u32 {
-        fs::write(&it.file, rooms(2 + n)).unwrap();
+        let before = reloads(&it.server.log());
+        fs::write(&it.file, rooms(3 + n)).unwrap();
         it.server.hang_up();
         for m in 0..20 {
             ann.publish("public:a", n * 20 + m);
         }
+        until("each is done", || (reloads(&it.server.log()) > before).then_some(()));
     }
     let data: Vec<u64> =
         bob.messages(400).iter().map(|message| message["data"].as_u64().unwrap()).collect();
     assert_eq!(data, (0..400).collect::<Vec<u64>>());
     assert!(!it.server.log().contains(REFUSED), "{}", it.server.log());
+    // The last limit counts: bob is in one room of 22.
+    for n in 1..22 {
+        bob.subscribe(&format!("public:more-{n}"));
+    }
+    let one_too_many = json!({"type": "subscribe", "room": "public:one-too-many"});
+    assert_eq!(bob.call(one_too_many)["code"], 107);
 }
 
 #[test]

@@ -57,6 +57,30 @@ fn it_hears_ready_reloading_ready_and_stopping() {
 }
 
 #[test]
+fn nothing_comes_after_the_news_of_the_end_although_it_is_told_to_reload_while_it_drains() {
+    let manager = Manager::new();
+    let environment = [("NOTIFY_SOCKET", manager.path.as_str())];
+    let mut server = Server::start_with(&["--set", "server.drain_window_ms=3000"], &environment);
+    assert_eq!(manager.next(), "READY=1\nSTATUS=serving\n");
+    let mut clients = (0..20).map(|_| Client::open(&server)).collect::<Vec<_>>();
+    server.terminate();
+    assert!(manager.next().starts_with("STOPPING=1\nSTATUS="));
+    // Hangs up as each client is told to leave, over the whole window.
+    for client in &mut clients {
+        if server.is_running() {
+            server.hang_up();
+        }
+        assert_eq!(client.until_closed().1, 1012);
+    }
+    assert_eq!(server.wait().code, Some(0));
+    manager.socket.set_nonblocking(true).unwrap();
+    let mut news = [0; 512];
+    let more =
+        manager.socket.recv(&mut news).map(|n| String::from_utf8_lossy(&news[..n]).into_owned());
+    assert_eq!(more.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn a_watchdog_hears_signs_of_life_and_without_one_there_are_none() {
     let manager = Manager::new();
     let watched = [("NOTIFY_SOCKET", manager.path.as_str()), ("WATCHDOG_USEC", "100000")];

@@ -2,10 +2,12 @@
 //!
 //! Nothing here may print key material: every `Debug` and every error leaves it out.
 
+use std::hash::{Hash, Hasher};
+use std::mem;
 use std::time::Duration;
 
 pub use jsonwebtoken::Algorithm;
-use secrecy::SecretSlice;
+use secrecy::{ExposeSecret, SecretSlice};
 use thiserror::Error;
 
 /// The most keys one verifier may have; a token without a fitting key costs one walk over them.
@@ -46,8 +48,8 @@ impl Default for Config {
     }
 }
 
-/// One key and what it may be used for.
-#[derive(Debug)]
+/// One key and what it may be used for. Its hash is there to know a key again without keeping it.
+#[derive(Debug, Hash)]
 pub struct KeyConfig {
     /// The key id that a token's header names; none for the one key of tokens without `kid`.
     pub kid: Option<String>,
@@ -77,6 +79,18 @@ pub enum KeyMaterial {
     EcPoint(Vec<u8>),
     /// The 32 bytes of an Ed25519 public key.
     Ed25519(Vec<u8>),
+}
+
+impl Hash for KeyMaterial {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        mem::discriminant(self).hash(state);
+        match self {
+            Self::HmacSecret(secret) => secret.expose_secret().hash(state),
+            Self::PublicKeyPem(text) => text.hash(state),
+            Self::RsaComponents { modulus, exponent } => (modulus, exponent).hash(state),
+            Self::EcPoint(bytes) | Self::Ed25519(bytes) => bytes.hash(state),
+        }
+    }
 }
 
 /// Why no verifier can be built.

@@ -2,6 +2,8 @@
 //!
 //! The same check runs at loading and at the start, so that `config check` and a start agree.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use auth_jwt::{Algorithm, JwtVerifier, KeyConfig, KeyFileError, KeyMaterial};
@@ -40,6 +42,31 @@ pub fn verifier_config(
     })
 }
 
+/// Knows the keys of `auth.keys_file` again without keeping them: by a hash under a key that this
+/// process drew, so that it tells nobody anything.
+#[derive(Clone, Debug, Default)]
+pub struct SeenKeys {
+    state: RandomState,
+    hash: Option<u64>,
+}
+
+impl SeenKeys {
+    /// These keys, to be compared with those before. `config` is what [`verifier_config`] made
+    /// with the same `secret`.
+    #[must_use]
+    pub fn next(&self, config: &auth_jwt::Config, secret: Option<&SecretString>) -> Self {
+        // The secret's key comes first; the others are the file's.
+        let of_file = config.keys.get(usize::from(secret.is_some())..);
+        Self { state: self.state.clone(), hash: of_file.map(|keys| self.state.hash_one(keys)) }
+    }
+
+    /// Whether these are the same keys in the same order. Both must come from one value.
+    #[must_use]
+    pub fn are(&self, others: &Self) -> bool {
+        self.hash == others.hash
+    }
+}
+
 /// The bytes of a secret, as the adapter takes them.
 #[must_use]
 pub fn bytes(secret: &SecretString) -> SecretSlice<u8> {
@@ -71,4 +98,39 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::set;
+    use super::*;
+
+    const ONE: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    const OTHER: &str = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752";
+
+    #[test]
+    fn other_keys_in_the_file_are_seen_and_another_hmac_secret_is_none_of_them() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |kid: &str, secret: &str| {
+            let text =
+                format!(r#"{{"keys":[{{"kid":"{kid}","alg":"HS256","secret":"{secret}"}}]}}"#);
+            std::fs::write(file.path(), text).unwrap();
+        };
+        let seen = |before: &SeenKeys, secret: &str| {
+            let pairs =
+                [("auth.keys_file", file.path().to_str().unwrap()), ("auth.hmac_secret", secret)];
+            let settings = set(&pairs).unwrap().settings;
+            let secret = settings.auth.hmac_secret.as_ref();
+            before.next(&verifier_config(&settings, secret).unwrap(), secret)
+        };
+        write("a", ONE);
+        let first = seen(&SeenKeys::default(), ONE);
+        assert!(first.are(&seen(&first, ONE)));
+        assert!(first.are(&seen(&first, OTHER)));
+        write("a", OTHER);
+        let second = seen(&first, ONE);
+        assert!(!first.are(&second));
+        write("b", OTHER);
+        assert!(!second.are(&seen(&first, ONE)));
+    }
 }
