@@ -18,6 +18,7 @@ use domain::id::Epoch;
 use domain::message::{Publication, Publish};
 use domain::policy::NamespacePolicy;
 use domain::position::Offset;
+use domain::principal::RoomPattern;
 use domain::room::RoomId;
 
 use crate::broker::Life;
@@ -105,6 +106,7 @@ impl Core {
             class: publish.class,
             key: publish.key.clone(),
             sender: publish.sender,
+            tags: publish.tags,
             data: publish.data,
             origin: publish.origin,
             at: publish.at,
@@ -156,6 +158,15 @@ impl Broker for Witness {
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
         self.broker.unsubscribe(room, mailbox, token).await;
         self.core.lock().on_unsubscribed(room, mailbox, token);
+    }
+
+    async fn watch(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        patterns: &[RoomPattern],
+        version: u64,
+    ) -> Result<(), BrokerError> {
+        self.broker.watch(mailbox, patterns, version).await
     }
 
     async fn read(
