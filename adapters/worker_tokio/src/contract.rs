@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use application::limits::Limits;
 use application::node::Node;
+use application::ports::NoTickets;
 use application::ports::broker::MockBroker;
 use application::ports::clock::MockEntropy;
 use application::ports::outbox::Outbox;
@@ -54,7 +55,7 @@ struct End {
 impl End {
     async fn hear(&mut self, core: &Core) -> Heard {
         loop {
-            let decoded = self.decoder.decode(&mut self.received, &core.limits).expect("framed");
+            let decoded = self.decoder.decode(&mut self.received, &core.limits()).expect("framed");
             let heard = decoded.event.map(|event| match event {
                 Event::Text(text) => Heard::Message(text.into_owned()),
                 Event::Close(frame) => Heard::Closed(frame.map_or(1005, |frame| frame.code.get())),
@@ -88,14 +89,15 @@ impl Loopback {
             broker: Arc::new(MockBroker::new()),
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
+            session_tickets: Arc::new(NoTickets),
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(MockEntropy::new()),
         };
         let limits = Limits { outbound_queue_bytes_max: QUEUE_BYTES_MAX, ..Limits::default() };
         let node = Node::build(ports, Rules { limits, ..Rules::default() }, 1);
-        let shard = Node::shard(node.services(), &node.mailboxes()[0]);
+        let shard = Node::shard(&node.services(), &node.mailboxes()[0]);
         let count = Arc::new(AtomicUsize::new(0));
-        let core = Core::new(shard, node.services(), clock, Config::default(), count);
+        let core = Core::new(shard, &node.services(), clock, Config::default(), count);
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
