@@ -164,7 +164,7 @@ fn a_changed_ticket_secret_waits_for_the_next_start_and_other_keys_in_a_file_cou
     let (keys, tickets) = (folder.path().join("keys.json"), folder.path().join("tickets"));
     let other_secret = "another-secret-of-the-tests-that-is-long-enough";
     let write_keys = |secret: &str| {
-        let keys_text = json!({"keys": [{"alg": "HS256", "secret": secret}]}).to_string();
+        let keys_text = json!({"keys": [{"alg": ["HS256"], "secret": secret}]}).to_string();
         fs::write(&keys, keys_text).unwrap();
     };
     write_keys(token::SECRET);

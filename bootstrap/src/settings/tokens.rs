@@ -113,7 +113,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let write = |kid: &str, secret: &str| {
             let text =
-                format!(r#"{{"keys":[{{"kid":"{kid}","alg":"HS256","secret":"{secret}"}}]}}"#);
+                format!(r#"{{"keys":[{{"kid":"{kid}","alg":["HS256"],"secret":"{secret}"}}]}}"#);
             std::fs::write(file.path(), text).unwrap();
         };
         let seen = |before: &SeenKeys, secret: &str| {
