@@ -335,6 +335,32 @@ fn a_ticket_ends_with_its_token_and_so_does_the_connection_that_it_opened() {
 }
 
 #[test]
+fn who_only_ever_comes_back_with_tickets_needs_its_token_after_one_lifetime() {
+    let mut host = Host::new(rules());
+    let (_, mut ticket, _) = member(&mut host, "ann");
+    let lifetime_ms = u64::try_from(TICKET_LIFETIME.as_millis()).unwrap();
+    let mut back = |host: &mut Host, token: Option<&str>| {
+        let (slot, frames) = come_back(host, &connect(Some(&ticket), token, &[]));
+        if let Some(hello) = frames.first().filter(|frame| frame["type"] == "hello") {
+            ticket = hello["session"].as_str().unwrap_or_default().to_owned();
+            host.drop_line(slot);
+            return None;
+        }
+        host.line(slot).closed
+    };
+    for _ in 0..3 {
+        host.pass(lifetime_ms / 4);
+        assert_eq!(back(&mut host, None), None);
+    }
+    host.pass(lifetime_ms / 4);
+    assert_eq!(back(&mut host, None), Some(CloseCode::Unauthenticated));
+    // The token begins it anew, and the ticket that comes of it.
+    assert_eq!(back(&mut host, Some("ann")), None);
+    host.pass(lifetime_ms - 1);
+    assert_eq!(back(&mut host, None), None);
+}
+
+#[test]
 fn behind_a_token_in_the_upgrade_connect_may_bring_rooms_but_nobody_else() {
     let mut host = Host::new(rules());
     let (_, anns, positions) = member(&mut host, "ann");
