@@ -166,6 +166,9 @@ pub struct Credential {
     pub id: Option<TokenId>,
     /// When the token was issued (`iat`); none when it does not say.
     pub issued_at: Option<Wall>,
+    /// When the token itself was last verified; none when none was. A ticket passes it on as it is,
+    /// so that coming back with tickets never makes it later.
+    pub verified_at: Option<Wall>,
 }
 
 /// Who a connection is: a user that a token names, or nobody in particular.

@@ -266,7 +266,8 @@ impl Host {
             MemoryBroker::build(broker_memory::Config::default(), Arc::clone(&entropy), None);
         let verified = Arc::new(AtomicU64::new(0));
         let secret = SecretString::from("a secret of thirty-two bytes or more");
-        let tickets = HmacTickets::build(&[secret], TICKET_LIFETIME).expect("a good secret");
+        let tickets =
+            HmacTickets::build(&[secret], "shard", TICKET_LIFETIME).expect("a good secret");
         let ports = Ports {
             broker: Arc::clone(&broker) as _,
             presence: Arc::clone(&broker) as _,

@@ -259,6 +259,35 @@ fn the_newest_of_each_key_comes_with_the_frame_or_with_the_page_behind_it() {
     }
 }
 
+#[test]
+fn what_is_published_before_a_page_of_newest_values_is_kept_in_a_room_without_history() {
+    let mut rules = rules();
+    rules.limits.resume_bytes_max = 10;
+    let mut policy = open_policy();
+    policy.retention = Retention { messages_max: 0, ..Retention::default() };
+    rules.policies.set_namespace("public", policy);
+    let mut host = Host::new(rules);
+    let (other, ..) = member(&mut host, "bob");
+    let latest = r#"{"type":"publish","room":"public:a","data":7,"class":"latest","key":"k"}"#;
+    host.say(other, latest);
+    let (slot, ticket, positions) = member(&mut host, "ann");
+    assert_eq!(positions[0]["offset"], json!(0), "a newest value takes no place in the log");
+    host.drop_line(slot);
+    let slot = host.connect(None);
+    host.slow_down(slot, true);
+    host.say(slot, &connect(Some(&ticket), None, &positions));
+    let mut frames = host.frames(slot);
+    assert_eq!(frames[0]["resumed"][0]["more"], json!(true));
+    publish(&mut host, other, "public:a", &json!("live"));
+    host.slow_down(slot, false);
+    host.pass(60);
+    frames.extend(host.frames(slot));
+    assert_eq!(types(&frames), ["hello", "page", "message"], "{frames:?}");
+    assert_eq!((&frames[1]["offset"], &frames[1]["more"]), (&json!(0), &json!(false)));
+    assert_eq!(frames[1]["messages"][0]["key"], "k");
+    assert_eq!((&frames[2]["offset"], &frames[2]["data"]), (&json!(1), &json!("live")));
+}
+
 /// D02
 #[test]
 fn a_ticket_used_twice_at_once_is_two_connections_and_each_gets_everything() {
@@ -332,6 +361,32 @@ fn a_ticket_ends_with_its_token_and_so_does_the_connection_that_it_opened() {
     assert_eq!(host.line(back).closed, Some(CloseCode::TokenExpired));
     let (late, _) = come_back(&mut host, &connect(Some(&ticket), None, &[]));
     assert_eq!(host.line(late).closed, Some(CloseCode::Unauthenticated));
+}
+
+#[test]
+fn who_only_ever_comes_back_with_tickets_needs_its_token_after_one_lifetime() {
+    let mut host = Host::new(rules());
+    let (_, mut ticket, _) = member(&mut host, "ann");
+    let lifetime_ms = u64::try_from(TICKET_LIFETIME.as_millis()).unwrap();
+    let mut back = |host: &mut Host, token: Option<&str>| {
+        let (slot, frames) = come_back(host, &connect(Some(&ticket), token, &[]));
+        if let Some(hello) = frames.first().filter(|frame| frame["type"] == "hello") {
+            ticket = hello["session"].as_str().unwrap_or_default().to_owned();
+            host.drop_line(slot);
+            return None;
+        }
+        host.line(slot).closed
+    };
+    for _ in 0..3 {
+        host.pass(lifetime_ms / 4);
+        assert_eq!(back(&mut host, None), None);
+    }
+    host.pass(lifetime_ms / 4);
+    assert_eq!(back(&mut host, None), Some(CloseCode::Unauthenticated));
+    // The token begins it anew, and the ticket that comes of it.
+    assert_eq!(back(&mut host, Some("ann")), None);
+    host.pass(lifetime_ms - 1);
+    assert_eq!(back(&mut host, None), None);
 }
 
 #[test]

@@ -300,7 +300,7 @@ pub(crate) struct SimTickets {
 impl SimTickets {
     pub(crate) fn new(core: Shared) -> Self {
         let secret = SecretString::from("the one secret of all simulated nodes");
-        let tickets = HmacTickets::build(&[secret], Duration::from_secs(30));
+        let tickets = HmacTickets::build(&[secret], "simulation", Duration::from_secs(30));
         Self { core, tickets: tickets.expect("a good secret") }
     }
 }

@@ -21,11 +21,13 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Appends the bytes. None when something is longer than its length can say.
+    /// Appends the bytes. None when something is longer than its length can say, or stands for no
+    /// user whose token was verified.
     pub(crate) fn write(&self, out: &mut Vec<u8>) -> Option<()> {
         let Principal { user, name, roles, grants, expires_at, credential } = &self.principal;
         push_time(out, self.issued_at);
         push_time(out, self.ends_at);
+        push_time(out, credential.verified_at?);
         push_option(out, *expires_at, push_time);
         push_option(out, credential.issued_at, push_time);
         push_text_option(out, credential.id.as_ref().map(TokenId::as_str))?;
@@ -47,6 +49,7 @@ impl Contents {
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let from = &mut Reader(bytes);
         let (issued_at, ends_at) = (from.time()?, from.time()?);
+        let verified_at = Some(from.time()?);
         let expires_at = from.option(Reader::time)?;
         let token_issued_at = from.option(Reader::time)?;
         let id = from.option(|from| TokenId::parse(from.text()?).ok())?;
@@ -56,7 +59,7 @@ impl Contents {
         let roles = (0..n_roles).map(|_| Role::parse(from.text()?).ok()).collect::<Option<_>>()?;
         let n_grants = from.byte()?;
         let grants = (0..n_grants).map(|_| grant(from)).collect::<Option<_>>()?;
-        let credential = Credential { id, issued_at: token_issued_at };
+        let credential = Credential { id, issued_at: token_issued_at, verified_at };
         let principal = Principal { user: Some(user), name, roles, grants, expires_at, credential };
         from.0.is_empty().then_some(Self { issued_at, ends_at, principal })
     }
@@ -160,6 +163,7 @@ mod tests {
             expires_at in prop::option::of(time()),
             id in prop::option::of("[!-~]{1,256}"),
             token_issued_at in prop::option::of(time()),
+            verified_at in time(),
         ) -> Contents {
             let principal = Principal {
                 user: UserId::parse(&user).ok(),
@@ -170,6 +174,7 @@ mod tests {
                 credential: Credential {
                     id: id.map(|id| TokenId::parse(&id).unwrap()),
                     issued_at: token_issued_at,
+                    verified_at: Some(verified_at),
                 },
             };
             Contents { issued_at, ends_at, principal }
@@ -213,9 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_in_particular_has_no_contents() {
+    fn nobody_in_particular_and_nobody_without_a_verified_token_has_contents() {
         let now = Wall::from_millis(0);
         let contents = Contents { issued_at: now, ends_at: now, principal: Principal::anonymous() };
         assert_eq!(contents.write(&mut Vec::new()), None);
+        let user = UserId::parse("ann").ok();
+        let principal = Principal { user, ..Principal::default() };
+        let unverified = Contents { issued_at: now, ends_at: now, principal };
+        assert_eq!(unverified.write(&mut Vec::new()), None);
     }
 }

@@ -27,9 +27,12 @@ const KEY_ID_BYTES: usize = 4;
 const HEAD_BYTES: usize = 1 + KEY_ID_BYTES;
 const TAG_BYTES: usize = 32;
 /// The labels under which a secret becomes the key and the key's name (as HKDF-Expand does for one
-/// block; RFC 5869 section 2.3). Another version of the format has other labels.
-const KEY_LABEL: &[u8] = b"roomkeeper session ticket 1: key\x01";
-const KEY_ID_LABEL: &[u8] = b"roomkeeper session ticket 1: key id\x01";
+/// block; RFC 5869 section 2.3), each followed by what tokens are judged by. Another version of the
+/// format has other labels.
+const KEY_LABEL: &[u8] = b"roomkeeper session ticket 1: key\0";
+const KEY_ID_LABEL: &[u8] = b"roomkeeper session ticket 1: key id\0";
+/// How the one block of HKDF-Expand ends.
+const BLOCK_END: &[u8] = &[1];
 
 /// Why no tickets can be made of what is configured. No secret stands in it.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -79,11 +82,16 @@ impl fmt::Debug for HmacTickets {
 
 impl HmacTickets {
     /// Tickets signed with the first secret, and read with any of them, that end with their
-    /// token, but after `lifetime` at the latest.
+    /// token, but `lifetime` after that token was verified at the latest. `judged_by` names what
+    /// tokens are judged by, and goes into the keys: a ticket counts only where it is the same.
     ///
     /// # Errors
     /// [`BuildError`] names what is wrong with the secrets.
-    pub fn build(secrets: &[SecretString], lifetime: Duration) -> Result<Self, BuildError> {
+    pub fn build(
+        secrets: &[SecretString],
+        judged_by: &str,
+        lifetime: Duration,
+    ) -> Result<Self, BuildError> {
         if secrets.is_empty() {
             return Err(BuildError::NoSecret);
         }
@@ -96,8 +104,10 @@ impl HmacTickets {
                 return Err(BuildError::Short { number, n_bytes: secret.len() });
             }
             let secret = Key::new(HMAC_SHA256, secret);
-            let id = hmac::sign(&secret, KEY_ID_LABEL);
-            let key = hmac::sign(&secret, KEY_LABEL);
+            let derived = |label: &[u8]| {
+                hmac::sign(&secret, &[label, judged_by.as_bytes(), BLOCK_END].concat())
+            };
+            let (id, key) = (derived(KEY_ID_LABEL), derived(KEY_LABEL));
             let mut short_id = [0; KEY_ID_BYTES];
             short_id.iter_mut().zip(id.as_ref()).for_each(|(to, from)| *to = *from);
             Ok(TicketKey { id: short_id, key: Key::new(HMAC_SHA256, key.as_ref()) })
@@ -109,7 +119,9 @@ impl HmacTickets {
 
 impl SessionTickets for HmacTickets {
     fn seal(&self, principal: &Principal, now: Wall) -> Option<String> {
-        let latest = now.after(self.lifetime);
+        // Not from now on: whoever came with a ticket would never need a token again, and a key that
+        // is taken away would lock nobody out.
+        let latest = principal.credential.verified_at?.after(self.lifetime);
         let ends_at = principal.expires_at.map_or(latest, |end| end.min(latest));
         if ends_at <= now {
             return None;

@@ -10,7 +10,7 @@ use application::testing::session_tickets_contract::check;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::id::UserId;
-use domain::principal::Principal;
+use domain::principal::{Credential, Principal};
 use domain::time::Wall;
 use secrecy::SecretString;
 use tickets_hmac::{BuildError, HmacTickets, SECRETS_MAX};
@@ -19,7 +19,27 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 fn build(secrets: &[&str], lifetime: Duration) -> Result<HmacTickets, BuildError> {
     let secrets: Vec<_> = secrets.iter().copied().map(SecretString::from).collect();
-    HmacTickets::build(&secrets, lifetime)
+    HmacTickets::build(&secrets, "production", lifetime)
+}
+
+fn now() -> Wall {
+    Wall::from_millis(1_763_717_880_000)
+}
+
+fn ann() -> Principal {
+    let credential = Credential { verified_at: Some(now()), ..Credential::default() };
+    Principal { user: UserId::parse("ann").ok(), credential, ..Principal::default() }
+}
+
+#[test]
+fn a_ticket_counts_only_where_tokens_are_judged_by_the_same() {
+    let secret = [SecretString::from("a secret of at least thirty-two bytes")];
+    let of = |judged_by: &str| HmacTickets::build(&secret, judged_by, HOUR).unwrap();
+    let ticket = of("development\nlogin").seal(&ann(), now()).unwrap();
+    assert_eq!(of("development\nlogin").open(&ticket, now()), Ok(ann()));
+    for other in ["production\nlogin", "development\nlogin2", "development", ""] {
+        assert_eq!(of(other).open(&ticket, now()), Err(TicketError::UnknownKey), "{other:?}");
+    }
 }
 
 #[test]
@@ -30,8 +50,7 @@ fn hmac_tickets_keep_the_contract() {
 #[test]
 fn a_ticket_of_another_version_is_refused_even_with_a_right_key() {
     let tickets = build(&["a secret of at least thirty-two bytes"], HOUR).unwrap();
-    let principal = Principal { user: UserId::parse("ann").ok(), ..Principal::default() };
-    let now = Wall::from_millis(1_763_717_880_000);
+    let (principal, now) = (ann(), now());
     let bytes = URL_SAFE_NO_PAD.decode(tickets.seal(&principal, now).unwrap()).unwrap();
     for version in (0..=u8::MAX).filter(|version| *version != bytes[0]) {
         let mut other = bytes.clone();

@@ -32,8 +32,11 @@ pub enum TicketError {
 pub trait SessionTickets: Send + Sync {
     /// A ticket that brings this principal back, at most
     /// [`SESSION_BYTES_MAX`](domain::protocol::client_frame::SESSION_BYTES_MAX) bytes of ASCII
-    /// that JSON need not escape. It MUST end no later than the principal does. None for a
-    /// principal without a user, one whose time is over, or one too large.
+    /// that JSON need not escape. It MUST end no later than the principal does, and no later than
+    /// the tickets' lifetime after the principal's token was verified
+    /// ([`verified_at`](domain::principal::Credential::verified_at)), however many tickets lie
+    /// between. None for a principal without a user or a verified token, one whose time is over,
+    /// or one too large.
     fn seal(&self, principal: &Principal, now: Wall) -> Option<String>;
 
     /// Whom a ticket brings back: exactly the principal that it was made for, its own end and its

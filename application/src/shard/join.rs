@@ -170,7 +170,8 @@ impl Shard {
         if joined.latest_later {
             joiner.owed = std::mem::take(&mut joined.latest);
         }
-        Some((joined.page.more || joiner.held.overflowed, joiner.filter))
+        let more = joined.page.more || joined.latest_later || joiner.held.overflowed;
+        Some((more, joiner.filter))
     }
 
     /// A joiner stands at `reached`: read on, or meet the live stream.
@@ -182,8 +183,11 @@ impl Shard {
         more: bool,
         host: &mut Host<'_>,
     ) {
-        if more {
-            let page = Page { tag: tag.clone(), since: reached, own_hole: false };
+        let joiner = self.rooms.get_mut(tag.key).and_then(|slice| slice.joiner(slot));
+        let is_owed = joiner.is_some_and(|joiner| !joiner.owed.is_empty());
+        if more || is_owed {
+            let (tag, only_owed) = (tag.clone(), !more);
+            let page = Page { tag, since: reached, own_hole: false, only_owed };
             return self.read_on(slot, page, host);
         }
         if let Some(slice) = self.rooms.get_mut(tag.key) {
@@ -256,7 +260,8 @@ impl Shard {
             let Some(who) = self.who(slot) else { continue };
             let listed = listed.then(|| (presence_key(&who), who.connection));
             let tag = JoinTag { key, room: room.clone(), token, listed };
-            self.read_on(slot, Page { tag, since: reached, own_hole: true }, host);
+            let page = Page { tag, since: reached, own_hole: true, only_owed: false };
+            self.read_on(slot, page, host);
         }
         if is_behind && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none()) {
             self.start_fill(key);

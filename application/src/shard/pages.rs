@@ -26,6 +26,8 @@ pub(super) struct Page {
     pub(super) tag: JoinTag,
     pub(super) since: Position,
     pub(super) own_hole: bool,
+    /// Nothing is missing but what the joiner is owed; the log is not asked.
+    pub(super) only_owed: bool,
 }
 
 /// The pages that one connection waits for: at most one for each of its rooms.
@@ -83,7 +85,16 @@ impl Shard {
             bytes_max: self.services.rules.limits.page_bytes_max,
             filter: slice.filters.get(filter).cloned(),
         };
-        let future = Box::pin(async move { Outcome::Paged(call.execute().await) });
+        let (gap, messages, more) = (None, Vec::new(), false);
+        let reached = page.since;
+        let empty = page.only_owed.then_some(RecoveredPage { gap, messages, reached, more });
+        let future = Box::pin(async move {
+            let page = match empty {
+                Some(page) => Ok(page),
+                None => call.execute().await,
+            };
+            Outcome::Paged(page)
+        });
         self.call(slot, None, Some(page.tag), future);
     }
 

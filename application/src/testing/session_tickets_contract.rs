@@ -32,6 +32,7 @@ pub type BuildTickets<'c> = &'c dyn Fn(&[&str], Duration) -> Box<dyn SessionTick
 pub fn check(build: BuildTickets<'_>) {
     a_ticket_brings_back_exactly_whom_it_was_made_for(build);
     a_ticket_ends_with_its_token_or_its_lifetime_whichever_comes_first(build);
+    coming_back_with_a_ticket_never_makes_the_next_one_last_longer(build);
     nobody_in_particular_and_nobody_whose_time_is_over_gets_a_ticket(build);
     a_changed_character_anywhere_never_passes(build);
     a_flipped_bit_anywhere_never_passes(build);
@@ -63,6 +64,7 @@ fn user(name: &str) -> Principal {
         credential: Credential {
             id: TokenId::parse("7f3e").ok(),
             issued_at: Some(Wall::from_millis(now().as_millis() - 5_000)),
+            verified_at: Some(now()),
         },
     }
 }
@@ -77,7 +79,8 @@ fn sealed(tickets: &dyn SessionTickets) -> String {
 /// When the tickets break the contract.
 pub fn a_ticket_brings_back_exactly_whom_it_was_made_for(build: BuildTickets<'_>) {
     let tickets = build(&SECRETS[..1], LIFETIME);
-    let plain = Principal { user: UserId::parse("bob").ok(), ..Principal::default() };
+    let credential = Credential { verified_at: Some(now()), ..Credential::default() };
+    let plain = Principal { user: UserId::parse("bob").ok(), credential, ..Principal::default() };
     for principal in [user("ann"), plain] {
         let ticket = tickets.seal(&principal, now()).expect("a user gets a ticket");
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
@@ -107,6 +110,28 @@ pub fn a_ticket_ends_with_its_token_or_its_lifetime_whichever_comes_first(build:
     }
 }
 
+/// Whose token nobody would take any more is locked out after one lifetime, however often it comes
+/// back before.
+///
+/// # Panics
+/// When the tickets break the contract.
+pub fn coming_back_with_a_ticket_never_makes_the_next_one_last_longer(build: BuildTickets<'_>) {
+    let tickets = build(&SECRETS[..1], LIFETIME);
+    let lasting = Principal { expires_at: Some(Wall::MAX), ..user("ann") };
+    for principal in [lasting.clone(), Principal { expires_at: None, ..lasting }] {
+        let mut ticket = tickets.seal(&principal, now()).expect("a ticket");
+        let end = now().after(LIFETIME);
+        for seconds in (600..3_600).step_by(600) {
+            let later = now().after(Duration::from_secs(seconds));
+            let back = tickets.open(&ticket, later).expect("it still counts");
+            assert_eq!(back, principal);
+            ticket = tickets.seal(&back, later).expect("a ticket");
+        }
+        assert_eq!(tickets.open(&ticket, end), Err(TicketError::Expired));
+        assert_eq!(tickets.seal(&principal, end), None, "nor is there another");
+    }
+}
+
 /// Nothing to come back as.
 ///
 /// # Panics
@@ -114,6 +139,8 @@ pub fn a_ticket_ends_with_its_token_or_its_lifetime_whichever_comes_first(build:
 pub fn nobody_in_particular_and_nobody_whose_time_is_over_gets_a_ticket(build: BuildTickets<'_>) {
     let tickets = build(&SECRETS[..1], LIFETIME);
     assert_eq!(tickets.seal(&Principal::anonymous(), now()), None);
+    let unverified = Principal { credential: Credential::default(), ..user("ann") };
+    assert_eq!(tickets.seal(&unverified, now()), None);
     let over = Principal { expires_at: Some(now()), ..user("ann") };
     assert_eq!(tickets.seal(&over, now()), None);
     assert_eq!(build(&SECRETS[..1], Duration::ZERO).seal(&user("ann"), now()), None);

@@ -137,7 +137,9 @@ pub async fn identify(
         None => return Err(AuthenticateError::Missing),
         Some(token) => {
             let verified = ports.token_verifier.verify(token, now).await;
-            verified.map_err(AuthenticateError::Token)?
+            let mut principal = verified.map_err(AuthenticateError::Token)?;
+            principal.credential.verified_at = Some(now);
+            principal
         }
     };
     vouch(services, principal, now)

@@ -59,7 +59,9 @@ pub struct Joined {
     pub recovered: bool,
     /// The newest `latest` message of each key.
     pub latest: Vec<Arc<Published>>,
-    /// Whether they come with the next page instead of this one.
+    /// Whether they come with the next page instead of this one. When the log has no more, that
+    /// page is not read from it: a room without history would answer a gap for what the member is
+    /// about to get live.
     pub latest_later: bool,
 }
 
@@ -84,7 +86,6 @@ impl Joined {
         }
         let bytes: usize = self.latest.iter().map(|published| published.message().len()).sum();
         self.latest_later = bytes > *bytes_left;
-        self.page.more |= self.latest_later;
         *bytes_left -= if self.latest_later { 0 } else { bytes };
     }
 }

@@ -25,7 +25,7 @@ use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
 use crate::settings::secrets::TokenSecret;
-use crate::settings::tickets::{TicketSecrets, lifetime, ticket_secrets};
+use crate::settings::tickets::{TicketSecrets, judged_by, lifetime, ticket_secrets};
 use crate::settings::tokens::verifier_config;
 use crate::settings::{Profile, Settings, to_policies};
 
@@ -135,7 +135,7 @@ pub(super) fn ports(
     if let TicketSecrets::OfThisProcess(_, why) = &secrets {
         tracing::info!("session tickets end with this process: no secret is configured, and {why}");
     }
-    let tickets = HmacTickets::build(secrets.secrets(), lifetime(settings))
+    let tickets = HmacTickets::build(secrets.secrets(), &judged_by(settings), lifetime(settings))
         .map_err(|e| part(&e, Exit::Settings))?;
     Ok(Ports {
         broker: Arc::clone(broker) as _,

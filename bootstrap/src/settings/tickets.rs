@@ -73,11 +73,21 @@ pub const fn lifetime(settings: &Settings) -> Duration {
     Duration::from_millis(settings.auth.ticket_lifetime_ms)
 }
 
+/// What tokens are judged by, for the tickets' keys: who has a ticket of a server that judges
+/// otherwise, or of a profile that is less strict, needs a token here.
+#[must_use]
+pub fn judged_by(settings: &Settings) -> String {
+    // No part holds a control character, and none is empty when it is set.
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (issuer, audience) = (part(&settings.auth.issuer), part(&settings.auth.audience));
+    format!("{}\n{issuer}\n{audience}", settings.profile.word())
+}
+
 /// What is wrong with the configured secrets, if anything.
 pub(super) fn check(settings: &Settings, effective: &Effective) -> Option<Problem> {
     let text = settings.auth.ticket_secret.as_ref()?;
     let secrets = split(text);
-    let fault = match HmacTickets::build(&secrets, lifetime(settings)) {
+    let fault = match HmacTickets::build(&secrets, &judged_by(settings), lifetime(settings)) {
         Err(error) => Some(error.to_string()),
         Ok(_) if settings.profile == Profile::Production => {
             secrets.iter().find_map(|secret| weakness(secret.expose_secret())).map(str::to_owned)
@@ -129,6 +139,21 @@ mod tests {
         ];
         let error = set(&production).unwrap_err();
         assert!(error.starts_with("auth.ticket_secret = ") && error.contains("random"), "{error}");
+    }
+
+    #[test]
+    fn the_profile_the_issuer_and_the_audience_each_make_other_tickets() {
+        let of = |pairs: &[(&str, &str)]| judged_by(&set(pairs).unwrap().settings);
+        let all = [
+            of(&[]),
+            of(&[("profile", "testing")]),
+            of(&[("auth.issuer", "login")]),
+            of(&[("auth.audience", "login")]),
+            of(&[("auth.issuer", "login"), ("auth.audience", "login")]),
+        ];
+        let different: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len(), "{all:?}");
+        assert_eq!(of(&[]), all[0]);
     }
 
     #[test]
