@@ -86,8 +86,8 @@ impl Shard {
             filter: slice.filters.get(filter).cloned(),
         };
         let (gap, messages, more) = (None, Vec::new(), false);
-        let reached = page.since;
-        let empty = page.only_owed.then_some(RecoveredPage { gap, messages, reached, more });
+        let (reached, after) = (page.since, page.since.offset);
+        let empty = page.only_owed.then_some(RecoveredPage { gap, after, messages, reached, more });
         let future = Box::pin(async move {
             let page = match empty {
                 Some(page) => Ok(page),
