@@ -138,6 +138,16 @@ fn find(mistake: Mistake) -> (u64, &'static str) {
     found.unwrap_or_else(|| panic!("{mistake:?} is not found within {SEEDS_TO_FIND} seeds"))
 }
 
+/// Makes one mistake until a seed notices it by this invariant; others may notice it before.
+fn find_as(mistake: Mistake, invariant: &str) -> u64 {
+    planted::plant(Some(mistake));
+    let breaks = |violation: &checker::Violation| violation.invariant == invariant;
+    let found = (0..SEEDS_TO_FIND)
+        .find(|seed| story::run(*seed, false).violation.as_ref().is_some_and(breaks));
+    planted::plant(None);
+    found.unwrap_or_else(|| panic!("{mistake:?} is not {invariant} within {SEEDS_TO_FIND} seeds"))
+}
+
 #[test]
 fn a_hole_that_is_ignored_is_found() {
     // By the next message, or by an `ack` that stands where the next message would.
@@ -152,12 +162,12 @@ fn a_joiner_that_gets_a_message_twice_is_found() {
 
 #[test]
 fn a_joiner_that_becomes_live_over_a_hole_is_found() {
-    assert_eq!(find(Mistake::JoinedOverHole).1, "I1");
+    find_as(Mistake::JoinedOverHole, "I1");
 }
 
 #[test]
 fn a_recovery_that_hides_a_lost_log_is_found() {
-    assert_eq!(find(Mistake::LostLogHidden).1, "I7");
+    find_as(Mistake::LostLogHidden, "I7");
 }
 
 #[test]
