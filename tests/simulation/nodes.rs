@@ -332,7 +332,10 @@ impl World {
                 let completion = Completion { tag: call.tag, outcome };
                 if sim.stalled_until_ms > self.now_ms {
                     let at = sim.stalled_until_ms;
-                    self.queue.push(at, Event::Completed { node, shard, completion });
+                    self.queue.push(
+                        at,
+                        Event::Completed { node, shard, completion: Box::new(completion) },
+                    );
                 } else {
                     self.input(node, shard, Input::Completed(completion));
                 }

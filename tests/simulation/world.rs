@@ -33,7 +33,7 @@ const ALONE: u64 = 35;
 pub(crate) enum Event {
     Work { node: usize, shard: usize },
     Poll { node: usize, shard: usize, call: u64 },
-    Completed { node: usize, shard: usize, completion: Completion },
+    Completed { node: usize, shard: usize, completion: Box<Completion> },
     Mail { mailbox: u64, mail: Mail },
     Down { link: usize, down: Down },
     Up { link: usize, up: Up },
@@ -278,7 +278,7 @@ impl World {
             Event::Work { node, shard } => self.work(node, shard),
             Event::Poll { node, shard, call } => self.poll(node, shard, call),
             Event::Completed { node, shard, completion } => {
-                self.input(node, shard, Input::Completed(completion));
+                self.input(node, shard, Input::Completed(*completion));
             }
             Event::Mail { mailbox, mail } => self.mail(mailbox, mail),
             Event::Down { link, down } => return self.arrive_down(link, down),
