@@ -20,29 +20,35 @@ pub(crate) struct Contents {
     pub(crate) principal: Principal,
 }
 
-impl Contents {
-    /// Appends the bytes. None when something is longer than its length can say.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) -> Option<()> {
-        let Principal { user, name, roles, grants, expires_at, credential } = &self.principal;
-        push_time(out, self.issued_at);
-        push_time(out, self.ends_at);
-        push_option(out, *expires_at, push_time);
-        push_option(out, credential.issued_at, push_time);
-        push_text_option(out, credential.id.as_ref().map(TokenId::as_str))?;
-        push_text(out, user.as_ref()?.as_str())?;
-        push_text_option(out, name.as_deref())?;
-        out.push(u8::try_from(roles.len()).ok()?);
-        for role in roles {
-            push_text(out, role.as_str())?;
-        }
-        out.push(u8::try_from(grants.len()).ok()?);
-        for grant in grants {
-            push_text(out, &grant.pattern().to_text())?;
-            out.push(actions_to_byte(grant));
-        }
-        Some(())
+/// Appends the contents of a ticket. None when there is no user, or something is longer than its
+/// length can say; what was appended until then means nothing.
+pub(crate) fn write(
+    out: &mut Vec<u8>,
+    principal: &Principal,
+    issued_at: Wall,
+    ends_at: Wall,
+) -> Option<()> {
+    let Principal { user, name, roles, grants, expires_at, credential } = principal;
+    push_time(out, issued_at);
+    push_time(out, ends_at);
+    push_option(out, *expires_at, push_time);
+    push_option(out, credential.issued_at, push_time);
+    push_text_option(out, credential.id.as_ref().map(TokenId::as_str))?;
+    push_text(out, user.as_ref()?.as_str())?;
+    push_text_option(out, name.as_deref())?;
+    out.push(u8::try_from(roles.len()).ok()?);
+    for role in roles {
+        push_text(out, role.as_str())?;
     }
+    out.push(u8::try_from(grants.len()).ok()?);
+    for grant in grants {
+        push_text(out, &grant.pattern().to_text())?;
+        out.push(actions_to_byte(grant));
+    }
+    Some(())
+}
 
+impl Contents {
     /// Reads them back; all of `bytes` must be used.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let from = &mut Reader(bytes);
@@ -139,6 +145,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn written(contents: &Contents, out: &mut Vec<u8>) -> Option<()> {
+        write(out, &contents.principal, contents.issued_at, contents.ends_at)
+    }
+
     fn time() -> impl Strategy<Value = Wall> {
         any::<i64>().prop_map(Wall::from_millis)
     }
@@ -182,7 +192,7 @@ mod tests {
             contents in contents(), cut in any::<prop::sample::Index>(), extra: u8,
         ) {
             let mut bytes = Vec::new();
-            contents.write(&mut bytes).unwrap();
+            written(&contents, &mut bytes).unwrap();
             prop_assert_eq!(Contents::read(&bytes), Some(contents));
             prop_assert_eq!(Contents::read(&bytes[..cut.index(bytes.len())]), None);
             bytes.push(extra);
@@ -195,7 +205,7 @@ mod tests {
         ) {
             if let Some(contents) = Contents::read(&bytes) {
                 let mut again = Vec::new();
-                contents.write(&mut again).unwrap();
+                written(&contents, &mut again).unwrap();
                 prop_assert_eq!(again, bytes);
             }
         }
@@ -205,7 +215,7 @@ mod tests {
             contents in contents(), at in any::<prop::sample::Index>(), flip in 1u8..,
         ) {
             let mut bytes = Vec::new();
-            contents.write(&mut bytes).unwrap();
+            written(&contents, &mut bytes).unwrap();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
             prop_assert_ne!(Contents::read(&bytes), Some(contents));
@@ -215,7 +225,6 @@ mod tests {
     #[test]
     fn nobody_in_particular_has_no_contents() {
         let now = Wall::from_millis(0);
-        let contents = Contents { issued_at: now, ends_at: now, principal: Principal::anonymous() };
-        assert_eq!(contents.write(&mut Vec::new()), None);
+        assert_eq!(write(&mut Vec::new(), &Principal::anonymous(), now, now), None);
     }
 }

@@ -15,7 +15,7 @@ use domain::time::Wall;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
-use crate::contents::Contents;
+use crate::contents::{Contents, write};
 
 /// The most secrets at one time: one that signs, and those before it while their tickets last.
 pub const SECRETS_MAX: usize = 8;
@@ -109,6 +109,7 @@ impl HmacTickets {
 
 impl SessionTickets for HmacTickets {
     fn seal(&self, principal: &Principal, now: Wall) -> Option<String> {
+        principal.user.as_ref()?;
         let latest = now.after(self.lifetime);
         let ends_at = principal.expires_at.map_or(latest, |end| end.min(latest));
         if ends_at <= now {
@@ -118,8 +119,7 @@ impl SessionTickets for HmacTickets {
         let mut bytes = Vec::with_capacity(256);
         bytes.push(VERSION);
         bytes.extend_from_slice(&signing.id);
-        let contents = Contents { issued_at: now, ends_at, principal: principal.clone() };
-        contents.write(&mut bytes)?;
+        write(&mut bytes, principal, now, ends_at)?;
         let tag = hmac::sign(&signing.key, &bytes);
         bytes.extend_from_slice(tag.as_ref());
         let ticket = URL_SAFE_NO_PAD.encode(&bytes);
