@@ -210,7 +210,7 @@ fn what_one_frame_does_not_hold_comes_in_pages_one_at_a_time_before_anything_liv
 }
 
 #[test]
-fn who_leaves_a_room_while_pages_are_to_come_gets_no_more_of_it_and_the_others_go_on() {
+fn whose_line_drops_while_pages_are_to_come_is_in_no_room_any_more() {
     let mut rules = rules();
     rules.limits.resume_bytes_max = 0;
     let mut host = Host::new(rules);
