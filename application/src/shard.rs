@@ -14,6 +14,7 @@ mod pages;
 mod publish;
 mod receive;
 mod resume;
+mod revalidate;
 mod rooms;
 mod table;
 mod tell;
@@ -212,6 +213,9 @@ impl Shard {
     fn complete(&mut self, completion: Completion, host: &mut Host<'_>) {
         match completion.tag {
             CallTag::Detached => {}
+            CallTag::Rights { slot, round } => {
+                self.finish_revalidation(slot, round, completion.outcome, host);
+            }
             CallTag::Room(key) => self.finish_read(key, completion.outcome, host),
             CallTag::Connection { slot, command, room } => {
                 let Some(entry) = self.table.get_mut(slot) else {
@@ -276,7 +280,12 @@ impl Shard {
                 self.finish_presence_update(slot, command, &room, result, host);
             }
             Outcome::Handled(result) => self.finish_handler(slot, command, result, host),
-            Outcome::Done | Outcome::Filled(_) | Outcome::Looked(_) | Outcome::Resumed(_) => {}
+            Outcome::Refused(refusal) => self.refuse(slot, command, &refusal, host),
+            Outcome::Done
+            | Outcome::Filled(_)
+            | Outcome::Looked(_)
+            | Outcome::Resumed(_)
+            | Outcome::Revalidated(_) => {}
             Outcome::Panicked => self.end(slot, CloseCode::InternalError, None, host),
         }
     }

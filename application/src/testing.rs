@@ -6,5 +6,6 @@ pub mod archive_contract;
 pub mod broker_contract;
 pub mod memory_archive;
 pub mod presence_contract;
+pub mod revocations_contract;
 pub mod session_tickets_contract;
 pub mod token_verifier_contract;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::node::Node;
-use application::ports::{Archive, Clock};
+use application::ports::{Archive, Clock, Revocations};
 use broker_memory::MemoryBroker;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
@@ -96,8 +96,12 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let storage = build::storage(settings).await?;
     let broker = build::broker(settings, storage.archive());
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
-    let sweeper = tokio::spawn(sweep(Arc::clone(&broker), Arc::clone(&clock)));
-    let ports = build::ports(settings, &secret, &broker, &clock)?;
+    let revocations = storage.revocations(settings).await?;
+    let sweeper =
+        tokio::spawn(sweep(Arc::clone(&broker), Arc::clone(&revocations), Arc::clone(&clock)));
+    let (ports, remote_keys) = build::ports(settings, &secret, &broker, &clock, revocations)?;
+    let key_fetcher = remote_keys.clone();
+    let key_fetcher = key_fetcher.map(|keys| tokio::spawn(async move { keys.run().await }));
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
     let workers = start_workers(settings, &node, &clock, n_workers)?;
@@ -122,6 +126,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
         at_start: loaded.effective.clone(),
         last: loaded.effective.clone(),
         secret: secret.clone(),
+        remote_keys,
         descriptors,
         gateway: gateway.handle(),
         log_filter,
@@ -140,6 +145,9 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     // They hold the gateway, which is over.
     helpers.iter().for_each(tokio::task::JoinHandle::abort);
     sweeper.abort();
+    if let Some(fetcher) = key_fetcher {
+        fetcher.abort();
+    }
     broker.finish_committer();
     let _ = committer.await;
     storage.close().await;
@@ -184,14 +192,19 @@ async fn say_stopping(manager: Arc<ServiceManager>, mut stopped: watch::Receiver
     }
 }
 
-/// How often logs age, idle rooms are forgotten and the archive is trimmed.
+/// How often logs age, idle rooms and old revocations are forgotten and the archive is trimmed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-async fn sweep(broker: Arc<MemoryBroker>, clock: Arc<SystemClock>) {
+async fn sweep(
+    broker: Arc<MemoryBroker>,
+    revocations: Arc<dyn Revocations>,
+    clock: Arc<SystemClock>,
+) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         interval.tick().await;
         broker.sweep(clock.now().wall).await;
+        revocations.forget(clock.now().wall).await;
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::decision::Asked;
 use crate::id::{Role, TokenId, UserId};
-use crate::policy::{Access, NamespacePolicy};
+use crate::policy::NamespacePolicy;
 use crate::room::RoomId;
 use crate::time::Wall;
 
@@ -125,7 +126,7 @@ impl Grant {
         Action::ALL.into_iter().filter(|action| self.allowed & action.bit() != 0)
     }
 
-    fn allows(&self, room: &RoomId, action: Action) -> bool {
+    pub(crate) fn allows(&self, room: &RoomId, action: Action) -> bool {
         self.allowed & action.bit() != 0 && self.pattern.matches(room)
     }
 }
@@ -171,20 +172,7 @@ impl Principal {
     /// Decides whether this principal may do `action` in `room` under `policy`.
     #[must_use]
     pub fn may(&self, action: Action, room: &RoomId, policy: &NamespacePolicy) -> bool {
-        let access = match action {
-            Action::Subscribe => policy.subscribe,
-            Action::Publish => policy.publish,
-            Action::Presence => policy.presence,
-            Action::History => policy.history,
-            Action::Moderate => Access::Granted,
-        };
-        let by_policy = match access {
-            Access::Anyone => true,
-            Access::Authenticated => self.user.is_some(),
-            Access::Owner => self.user.as_ref().is_some_and(|user| user.as_str() == room.rest()),
-            Access::Granted => false,
-        };
-        by_policy || self.grants.iter().any(|grant| grant.allows(room, action))
+        Asked { principal: self, action, room, policy }.decide().allowed
     }
 }
 
@@ -192,6 +180,7 @@ impl Principal {
 mod tests {
     use super::*;
     use crate::delivery::Class;
+    use crate::policy::Access;
     use crate::retention::Retention;
 
     fn policy(access: Access) -> NamespacePolicy {

@@ -13,6 +13,7 @@
 mod adopt;
 mod host;
 mod resume;
+mod rights;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;

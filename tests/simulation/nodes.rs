@@ -13,6 +13,7 @@ use application::mailbox::{Mail, Mailbox, Post};
 use application::node::Node;
 use application::services::{Ports, Rules};
 use application::shard::{ColdCall, Completion, Input, Shard, Slot};
+use broker_memory::MemoryRevocations;
 use domain::connection::Timing;
 use domain::delivery::Class;
 use domain::policy::{Access, NamespacePolicy, Policies};
@@ -98,6 +99,8 @@ impl SimNode {
             presence: Arc::new(SimPresence { core: core.clone(), node: number }),
             token_verifier: Arc::new(SimVerifier(core.clone())),
             session_tickets: Arc::new(SimTickets::new(core.clone())),
+            authorizer: None,
+            revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
             clock: Arc::new(SimClock(core.clone())),
             entropy: Arc::new(SimEntropy(core.clone())),
         };

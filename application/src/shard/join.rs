@@ -8,7 +8,6 @@ use std::sync::Arc;
 use domain::codes::ErrorCode;
 use domain::membership::{JoinError, MemberState};
 use domain::position::Position;
-use domain::principal::Action;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 use smallvec::SmallVec;
@@ -36,21 +35,28 @@ impl Shard {
     ) {
         match self.begin_join(slot, room, since, presence) {
             Err(refusal) => self.refuse(slot, command, &refusal, host),
-            Ok((tag, join)) => {
+            Ok((Some(tag), join)) => {
                 let future = Box::pin(async move { Outcome::Joined(join.execute().await) });
                 self.call(slot, command, Some(tag), future);
+            }
+            Ok((None, join)) => {
+                let refused = |error| Outcome::Refused(Refusal::from(error));
+                let answer =
+                    async move { join.execute().await.map_or_else(refused, |_| Outcome::Done) };
+                self.call(slot, command, None, Box::pin(answer));
             }
         }
     }
 
-    /// Makes a connection a joiner of a room, and answers what is to be done elsewhere.
+    /// Makes a connection a joiner of a room, and answers what is to be done elsewhere. In a full
+    /// room it is none, and the join only asks whether it may know that.
     pub(super) fn begin_join(
         &mut self,
         slot: Slot,
         room: &RoomId,
         since: Option<Position>,
         presence: bool,
-    ) -> Result<(JoinTag, JoinRoom), Refusal> {
+    ) -> Result<(Option<JoinTag>, JoinRoom), Refusal> {
         let policy = self.find_policy(room)?;
         let rooms_max = self.services.rules.limits.rooms_per_connection_max;
         let key = self.rooms.find_or_create(room, &policy, &self.services.directory);
@@ -66,15 +72,23 @@ impl Shard {
         entry.door = Door::Shut;
         let who = Arc::clone(&entry.who);
         let slice = self.rooms.get_mut(key).ok_or_else(Refusal::internal)?;
-        if !slice.seats.take(policy.members_max) {
+        let has_seat = slice.seats.take(policy.members_max);
+        let join = JoinRoom {
+            services: Arc::clone(&self.services),
+            who: Arc::clone(&who),
+            room: room.clone(),
+            policy: Arc::clone(&policy),
+            since,
+            presence,
+            mailbox: Arc::clone(&self.mailbox),
+            token: slice.token,
+            bytes_max: self.services.rules.limits.page_bytes_max,
+            has_seat,
+        };
+        if !has_seat {
             entry.rooms.leave(key);
             self.release_if_unused(key);
-            // That a room is full is nothing for those to know who may not be in it.
-            return Err(if who.principal.may(Action::Subscribe, room, &policy) {
-                Refusal::new(ErrorCode::RoomFull, "the room is full").field("room")
-            } else {
-                Refusal::denied()
-            });
+            return Ok((None, join));
         }
         slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {
@@ -91,18 +105,7 @@ impl Shard {
             token: slice.token,
             listed: policy.presence_listed.then(|| (presence_key(&who), who.connection)),
         };
-        let join = JoinRoom {
-            services: Arc::clone(&self.services),
-            who,
-            room: room.clone(),
-            policy,
-            since,
-            presence,
-            mailbox: Arc::clone(&self.mailbox),
-            token: tag.token,
-            bytes_max: self.services.rules.limits.page_bytes_max,
-        };
-        Ok((tag, join))
+        Ok((Some(tag), join))
     }
 
     pub(super) fn finish_join(

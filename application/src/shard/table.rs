@@ -15,6 +15,7 @@ use domain::time::{Monotonic, Wall};
 
 use super::Slot;
 use super::pages::Pages;
+use super::revalidate::Rights;
 use super::rooms::RoomKey;
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
@@ -49,6 +50,8 @@ pub(super) struct Entry {
     pub(super) publishing: Option<Option<u64>>,
     /// Set while draining: close as soon as nothing is under way.
     pub(super) leaving: bool,
+    /// Only where an authorizer is asked again from time to time.
+    pub(super) rights: Option<Box<Rights>>,
 }
 
 impl Entry {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use auth_jwt::JwtVerifier;
+use auth_jwt::{JwtVerifier, RemoteKeys};
 use gateway_axum::Handle;
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
@@ -31,6 +31,8 @@ pub(super) struct Reloader {
     /// As it was read last.
     pub(super) last: Effective,
     pub(super) secret: TokenSecret,
+    /// Published keys, which go on being fetched.
+    pub(super) remote_keys: Option<Arc<RemoteKeys>>,
     pub(super) descriptors: Descriptors,
     pub(super) gateway: Handle,
     pub(super) log_filter: LogFilter,
@@ -79,6 +81,10 @@ impl Reloader {
         let config = verifier_config(&settings, secret.secret());
         let config = config.map_err(|error| vec![chain(&error)])?;
         let verifier = JwtVerifier::build(config).map_err(|error| vec![chain(&error)])?;
+        let verifier = match &self.remote_keys {
+            Some(keys) => verifier.with_remote(Arc::clone(keys)),
+            None => verifier,
+        };
         self.log_filter.set(&settings.log.filter).map_err(|error| vec![error])?;
         // From here on nothing can fail.
         self.gateway.node().adopt(build::rules(&settings), Arc::new(verifier));

@@ -30,7 +30,7 @@ impl Reload {
 }
 
 /// What counts for newcomers: who is connected was let in under what counted then.
-const NEWCOMERS: [&str; 13] = [
+const NEWCOMERS: [&str; 15] = [
     "server.allowed_origins",
     "server.require_origin",
     "server.handshake_timeout_ms",
@@ -43,6 +43,8 @@ const NEWCOMERS: [&str; 13] = [
     "auth.issuer",
     "auth.audience",
     "auth.allow_anonymous",
+    "auth.token_cache_max",
+    "auth.token_cache_age_ms",
     "api.keys.",
 ];
 
@@ -80,7 +82,13 @@ pub fn combined(running: &Settings, loaded: &Settings) -> Settings {
             ..running.server
         },
         limits: loaded.limits,
-        auth: Auth { ..loaded.auth },
+        auth: Auth {
+            jwks_url: running.auth.jwks_url,
+            jwks_algorithms: running.auth.jwks_algorithms,
+            jwks_max_age_ms: running.auth.jwks_max_age_ms,
+            revocation_age_ms: running.auth.revocation_age_ms,
+            ..loaded.auth
+        },
         api: Api { keys: loaded.api.keys, ..running.api },
         log: Log { filter: loaded.log.filter, ..running.log },
         ..running

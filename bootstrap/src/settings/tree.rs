@@ -208,6 +208,13 @@ pub struct Auth {
     pub keys_file: Option<PathBuf>,
     /// The algorithms that go with `hmac_secret`.
     pub algorithms: Vec<String>,
+    /// Where the provider of the tokens publishes its keys.
+    #[serde(deserialize_with = "text_or_none")]
+    pub jwks_url: Option<String>,
+    /// The algorithms that go with the published keys.
+    pub jwks_algorithms: Vec<String>,
+    /// How long published keys count after they were last fetched.
+    pub jwks_max_age_ms: u64,
     /// The `iss` that a token must carry.
     #[serde(deserialize_with = "text_or_none")]
     pub issuer: Option<String>,
@@ -229,6 +236,12 @@ pub struct Auth {
     pub expiry_notice_ms: u64,
     /// Whether a connection without a token is let in.
     pub allow_anonymous: bool,
+    /// The most verified tokens that are remembered.
+    pub token_cache_max: usize,
+    /// How long each is remembered.
+    pub token_cache_age_ms: u64,
+    /// How long a revocation is remembered.
+    pub revocation_age_ms: u64,
 }
 
 /// The HTTP interface for servers.
