@@ -181,6 +181,20 @@ fn each_command_is_refused_without_its_right_and_carried_out_with_it_alone() {
 }
 
 #[test]
+fn coming_back_takes_the_right_of_each_room_as_a_subscribe_does() {
+    let server = Server::start(&["--set", &secret()]);
+    let session = client(&server, &["subscribe"]).hello["session"].clone();
+    let room = |room: &str, presence: bool| json!({"room": room, "epoch": "0000000000000001", "offset": 1, "presence": presence});
+    let resume = [room("chat:a", false), room("world:a", false), room("chat:b", true)];
+    let mut socket = RawSocket::open(server.addr(), PATH);
+    socket.expect_json("hello");
+    socket.send_json(&json!({"type": "connect", "id": 1, "session": session, "resume": resume}));
+    let hello = socket.expect_json("hello");
+    let codes = hello["resumed"].as_array().unwrap().iter().map(|room| &room["error"]["code"]);
+    assert_eq!(codes.collect::<Vec<_>>(), [&Value::Null, &json!(103), &json!(103)], "{hello}");
+}
+
+#[test]
 fn before_it_is_known_who_somebody_is_nothing_is_carried_out() {
     let server = Server::start(&["--set", &secret(), "--set", NO_NOBODY]);
     for (kind, needs, answer) in COMMANDS {

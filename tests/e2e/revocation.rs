@@ -58,6 +58,11 @@ fn a_revoked_user_is_gone_within_a_second_and_does_not_come_back_with_the_same_t
     }
     assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
     assert_eq!(refused(&server, &token), (3507, "revoked".to_owned()));
+    // Nor with the ticket that was made of it.
+    let session = anns[0].hello["session"].clone();
+    let mut back = RawSocket::open(server.addr(), PATH);
+    back.send_json(&json!({"type": "connect", "id": 1, "session": session}));
+    assert_eq!(back.read_close_code(), 3507);
     // Whoever is not meant notices nothing.
     bob.publish("chat:room", "still here");
     assert_eq!(bob.expect("message")["data"], "still here");

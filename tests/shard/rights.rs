@@ -241,6 +241,27 @@ fn whether_a_room_is_full_is_told_to_those_alone_who_may_be_in_it() {
 }
 
 #[test]
+fn who_comes_back_to_a_full_room_is_told_so_in_its_hello_and_only_if_it_may_know() {
+    let mut rules = rules(None);
+    let policy = NamespacePolicy { members_max: 1, ..open_policy() };
+    rules.policies.set_namespace("public", policy);
+    let (mut host, owner) = hosted(rules);
+    host.member("public:a");
+    host.member("public:b");
+    owner.denies(Action::Subscribe, "public:b");
+    let late = host.connect(None);
+    host.frames(late);
+    let room =
+        |name| format!(r#"{{"room":"public:{name}","epoch":"0000000000000001","offset":1}}"#);
+    let rooms = ["a", "b", "c"].map(room).join(",");
+    host.say(late, &format!(r#"{{"type":"connect","id":1,"resume":[{rooms}]}}"#));
+    let hello = host.frames(late).remove(0);
+    let resumed = hello["resumed"].as_array().unwrap();
+    let codes: Vec<_> = resumed.iter().map(|room| room["error"]["code"].as_u64()).collect();
+    assert_eq!(codes, [Some(117), Some(103), None], "{hello}");
+}
+
+#[test]
 fn in_development_the_refusal_says_which_rule_it_was() {
     let mut rules = Rules { explains_denials: true, ..open_rules() };
     let policy = NamespacePolicy { subscribe: Access::Granted, ..open_policy() };
