@@ -12,9 +12,11 @@ use domain::codes::CloseCode;
 use domain::delivery::Class;
 use domain::id::{ClientId, ConnectionId, MessageId, MessageKey, UserId};
 use domain::room::RoomId;
+use domain::trace::TraceParent;
 
 use crate::directory::Directory;
 use crate::mailbox::{Control, Mailbox, NewServices};
+use crate::metrics::NodeMetrics;
 use crate::ports::{Receipt, TokenVerifier};
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
@@ -37,6 +39,8 @@ pub struct ApiPublish {
     pub msg_id: Option<MessageId>,
     /// How long it may be delivered.
     pub ttl: Option<Duration>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// One node: see the module's text.
@@ -64,7 +68,8 @@ impl Node {
             })
             .collect();
         let directory = Arc::new(Directory::default());
-        let services = Services { ports, rules, directory, mailboxes: mailboxes.clone() };
+        let metrics = Arc::new(NodeMetrics::new(n_shards));
+        let services = Services { ports, rules, directory, mailboxes: mailboxes.clone(), metrics };
         Self { services: RwLock::new(Arc::new(services)), mailboxes }
     }
 
@@ -111,9 +116,10 @@ impl Node {
         &self,
         publish: ApiPublish,
     ) -> Vec<(RoomId, Result<Receipt, BroadcastError>)> {
-        let ApiPublish { key_name, rooms, data, class, key, msg_id, ttl } = publish;
+        let ApiPublish { key_name, rooms, data, class, key, msg_id, ttl, trace } = publish;
         let services = self.services();
-        let call = BroadcastMessage { services, key_name, rooms, data, class, key, msg_id, ttl };
+        let call =
+            BroadcastMessage { services, key_name, rooms, data, class, key, msg_id, ttl, trace };
         call.execute().await
     }
 

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod broker;
 pub mod clock;
+pub mod exposition;
 pub mod outbox;
 pub mod presence;
 pub mod session_tickets;
@@ -17,7 +18,8 @@ pub use broker::{
     Broker, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomTop, SubscriptionToken,
 };
 pub use clock::{Clock, Entropy};
+pub use exposition::Exposition;
 pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
 pub use session_tickets::{NoTickets, SessionTickets, TicketError};
-pub use token_verifier::{TokenError, TokenVerifier};
+pub use token_verifier::{TokenError, TokenHint, TokenVerifier};

@@ -15,6 +15,7 @@ mod publish;
 mod receive;
 mod resume;
 mod rooms;
+mod security;
 mod table;
 mod tell;
 mod visit;
@@ -27,11 +28,14 @@ use domain::id::{ClientId, ConnectionId};
 use domain::time::{Monotonic, Now};
 
 pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome, Resuming};
+pub(crate) use self::open::request_id;
 pub use self::rooms::RoomKey;
 use self::rooms::Rooms;
 use self::table::Table;
 use crate::mailbox::{Control, Mailbox, Post};
+use crate::metrics::ShardMetrics;
 use crate::ports::Outbox;
+use crate::security::SecurityLog;
 use crate::services::Services;
 use crate::timer_wheel::TimerWheel;
 
@@ -90,6 +94,8 @@ pub(crate) struct Host<'a> {
 pub struct Shard {
     services: Arc<Services>,
     mailbox: Arc<Mailbox>,
+    metrics: Arc<ShardMetrics>,
+    security: SecurityLog,
     table: Table,
     rooms: Rooms,
     timers: TimerWheel<(Slot, Monotonic)>,
@@ -116,9 +122,13 @@ impl Shard {
     #[must_use]
     pub fn new(services: Arc<Services>, mailbox: Arc<Mailbox>, now: Now) -> Self {
         let check = services.rules.limits.position_check.unwrap_or_default();
+        let number = services.mailboxes.iter().position(|other| other.id() == mailbox.id());
+        let metrics = services.metrics.shard(number);
         Self {
             services,
             mailbox,
+            metrics,
+            security: SecurityLog::default(),
             table: Table::default(),
             rooms: Rooms::default(),
             timers: TimerWheel::new(now.monotonic),
@@ -144,6 +154,12 @@ impl Shard {
     #[must_use]
     pub const fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
+    }
+
+    /// What it counts; its host counts into the same.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<ShardMetrics> {
+        &self.metrics
     }
 
     /// A slot for a connection; [`Input::Opened`] must follow.

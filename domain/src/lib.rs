@@ -24,3 +24,4 @@ pub mod recovery;
 pub mod retention;
 pub mod room;
 pub mod time;
+pub mod trace;

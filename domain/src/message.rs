@@ -11,6 +11,7 @@ use crate::id::{ClientId, ConnectionId, Epoch, MessageId, MessageKey, UserId};
 use crate::position::Offset;
 use crate::room::RoomId;
 use crate::time::Wall;
+use crate::trace::TraceParent;
 
 /// Who sent a message, as the members see it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Sender {
     pub user: Option<UserId>,
     /// The connection; none when the message came over the server API.
     pub connection: Option<ConnectionId>,
+    /// The trace that the sender names, if it names one. An archive does not keep it.
+    pub trace: Option<TraceParent>,
 }
 
 /// Whose `msg_id` it is: ids of one publisher never meet those of another.

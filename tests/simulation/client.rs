@@ -230,6 +230,7 @@ impl Client {
             class: Some(sent.class),
             key: sent.key.clone(),
             ttl: sent.ttl,
+            trace: None,
         };
         self.send(Asked::Publish(index), &frame, scene);
     }

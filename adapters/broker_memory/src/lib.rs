@@ -23,4 +23,4 @@ mod room;
 mod stripe;
 mod sweep;
 
-pub use broker::{Config, MemoryBroker};
+pub use broker::{Config, MemoryBroker, Usage};

@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use application::metrics::{EdgeRefusal, NodeMetrics};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
@@ -18,12 +19,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
 use worker_tokio::{Accepted, Purpose};
 
 use crate::answer;
 use crate::gateway::Shared;
+use crate::notice;
 
 /// The largest head of a request. hyper's minimum; above it the answer is 431.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -48,23 +50,59 @@ impl Handover {
     }
 }
 
-pub(crate) async fn run(
-    listener: TcpListener,
-    router: Router,
-    shared: Arc<Shared>,
-    closing: watch::Receiver<bool>,
-) {
+/// An address with what is served there.
+pub(crate) struct Entrance {
+    pub(crate) listener: TcpListener,
+    pub(crate) router: Router,
+    /// How many may be inside.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Whether it is the one whose sockets are counted.
+    pub(crate) is_public: bool,
+}
+
+/// A socket's place, counted for as long as it lives, wherever it is handed to.
+struct Permit {
+    _place: OwnedSemaphorePermit,
+    /// None for a socket that is not counted.
+    counted: Option<Arc<NodeMetrics>>,
+}
+
+impl Permit {
+    fn new(place: OwnedSemaphorePermit, counted: Option<Arc<NodeMetrics>>) -> Self {
+        if let Some(metrics) = &counted {
+            metrics.edge.sockets.add(1);
+        }
+        Self { _place: place, counted }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.counted {
+            metrics.edge.sockets.sub(1);
+        }
+    }
+}
+
+pub(crate) async fn run(entrance: Entrance, shared: Arc<Shared>, closing: watch::Receiver<bool>) {
+    let Entrance { listener, router, permits, is_public } = entrance;
     let mut spare = Spare::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match Arc::clone(&shared.permits).try_acquire_owned() {
-                Ok(permit) => {
+            Ok((stream, peer)) => match Arc::clone(&permits).try_acquire_owned() {
+                Ok(place) => {
                     let (shared, closing) = (Arc::clone(&shared), closing.clone());
+                    let counted = is_public.then(|| Arc::clone(&shared.node.services().metrics));
+                    let permit = Permit::new(place, counted);
                     tokio::spawn(serve(stream, router.clone(), shared, permit, closing));
                 }
-                Err(_) => turn_away(&stream),
+                Err(_) => {
+                    turn_away(&stream);
+                    notice::turned_away(&shared, EdgeRefusal::ConnectionLimit, Some(peer));
+                }
             },
             Err(error) if is_exhausted(&error) => {
+                notice::turned_away(&shared, EdgeRefusal::Descriptors, None);
                 spare.answer_one(&listener);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
@@ -82,7 +120,7 @@ async fn serve(
     stream: TcpStream,
     router: Router,
     shared: Arc<Shared>,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
     mut closing: watch::Receiver<bool>,
 ) {
     // Small frames must not wait for an acknowledgement.
@@ -133,7 +171,7 @@ async fn hand_over(
     stream: TcpStream,
     early: &[u8],
     purpose: Purpose,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 ) {
     let Ok(stream) = stream.into_std() else { return };
     let early = Bytes::copy_from_slice(early);

@@ -5,11 +5,13 @@
 //! shard's to say. No lock is taken and no task is woken per delivery.
 //!
 //! Reading order: [`Worker`], `core` (shard and sockets together), `sockets` (the outbox) and `hot`,
-//! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`.
+//! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`,
+//! `heart` (its signs of life).
 
 mod clock;
 mod core;
 mod echo;
+mod heart;
 mod hot;
 mod reader;
 mod sockets;

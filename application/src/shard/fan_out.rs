@@ -19,6 +19,7 @@ use super::rooms::{Item, RoomKey, RoomSlice, Silent, VACATED, Walk};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::mailbox::{Mail, Post};
+use crate::metrics::HoleCause;
 use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
 use crate::ports::outbox::{Batch, Frame};
@@ -30,6 +31,7 @@ const RUN_MEMBERS: usize = 64;
 
 impl Shard {
     pub(super) fn take_mail(&mut self, post: &mut Post, host: &mut Host<'_>) {
+        self.metrics.mail.add(post.mail.len() as u64);
         for mail in post.mail.drain(..) {
             match mail {
                 Mail::Publication(published) => {
@@ -60,6 +62,7 @@ impl Shard {
                     slice.see(Position { epoch, offset });
                 }
                 Some(seen) if seen.epoch != epoch || seen.offset.next() != Some(offset) => {
+                    self.metrics.holes.add(HoleCause::Order, 1);
                     self.start_fill(key);
                     self.accept(key, published, host);
                     if let Some(held) = self.rooms.get_mut(key).and_then(|s| s.fill.as_mut()) {
@@ -176,6 +179,8 @@ impl Shard {
         let batch = Batch { joined: &walk.joined, frames: &walk.frames };
         let members = &slice.members[walk.next..];
         let members = &members[..members.len().min(*budget)];
+        // Counted by the run: nothing is added per delivery.
+        let mut n_whole = 0;
         for some in members.chunks(RUN_MEMBERS) {
             // Without a branch per member: nearly always all of them get the whole batch.
             let (mut run, mut n) = ([VACATED; RUN_MEMBERS], 0);
@@ -183,6 +188,7 @@ impl Shard {
                 run[n % RUN_MEMBERS] = member.slot;
                 n += usize::from(walk.is_for_whole(member));
             }
+            n_whole += n;
             let run = &run[..n];
             host.outbox.deliver_to_all(run, &batch, &mut self.refused);
             self.table.sent(run, host.now.monotonic);
@@ -193,6 +199,8 @@ impl Shard {
                 }
             }
         }
+        self.metrics.deliveries.add((n_whole * walk.frames.len()) as u64);
+        self.metrics.delivery_bytes.add((n_whole * walk.joined.len()) as u64);
         walk.next += members.len();
         *budget -= members.len().min(*budget).max(usize::from(members.is_empty()));
     }
@@ -214,6 +222,7 @@ impl Shard {
             if own().all(|(_, silent)| silent.behind) {
                 let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
                 let delivered = host.outbox.deliver(slot, &batch);
+                self.count_one(frame);
                 self.delivered(slot, delivered, host);
             }
             for (_, silent) in own() {
@@ -272,7 +281,13 @@ impl Shard {
         let frame = Frame { bytes, class: publication.class, key: frame_key };
         let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(&frame) };
         let delivered = host.outbox.deliver(slot, &batch);
+        self.count_one(&frame);
         self.delivered(slot, delivered, host);
+    }
+
+    fn count_one(&self, frame: &Frame) {
+        self.metrics.deliveries.add(1);
+        self.metrics.delivery_bytes.add(frame.bytes.len() as u64);
     }
 
     /// Removes the members who left during a walk.

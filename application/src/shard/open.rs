@@ -17,6 +17,8 @@ use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
 use crate::refusal::Refusal;
+use crate::security::SecurityEvent;
+use crate::traces::{self, traced};
 use crate::use_cases::authenticate::{
     Authenticate, AuthenticateError, Authenticated, Credentials, identify,
 };
@@ -58,11 +60,14 @@ impl Shard {
         let asks_nobody = rules.allow_anonymous && rules.middleware.is_empty();
         let may_wait = !rules.allow_anonymous;
         self.table.insert(slot, Box::new(entry));
+        self.metrics.opened.add(1);
         self.table.sent_at[slot.index as usize] = host.now.monotonic;
         self.visit_at(slot, deadline);
         if self.draining.is_some() {
             self.end(slot, CloseCode::ServiceRestart, None, host);
         } else if opening.conflicting_tokens {
+            let event = SecurityEvent::AuthenticationFailed;
+            self.note_because(slot, event, Some("conflicting_tokens"), host.now);
             self.end(slot, CloseCode::Unauthenticated, None, host);
         } else if let Some(token) = opening.token {
             let credentials = Credentials { session: None, token: Some(token) };
@@ -122,12 +127,13 @@ impl Shard {
         resume: Vec<Resume>,
     ) {
         let Some(who) = self.who(slot) else { return };
+        let span = traces::of_command("connect", &who, None, None);
         let call = Authenticate { services: Arc::clone(&self.services), who, credentials };
         let future =
             Box::pin(
                 async move { Outcome::Authenticated { result: call.execute().await, resume } },
             );
-        self.call(slot, command, None, future);
+        self.call(slot, command, None, traced(span, future));
     }
 
     pub(super) fn finish_open(
@@ -140,7 +146,7 @@ impl Shard {
     ) {
         match result {
             Err(error) => {
-                tracing::info!(error = &error as &dyn std::error::Error, "connection refused");
+                tracing::debug!(error = &error as &dyn std::error::Error, "connection refused");
                 self.end(slot, error.close_code(), None, host);
             }
             Ok(authenticated) => {
@@ -191,10 +197,11 @@ impl Shard {
 
     /// The `refresh` command: a fresh token of the same user.
     pub(super) fn refresh(&mut self, slot: Slot, command: Option<u64>, token: String) {
+        let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
         let future = Box::pin(async move {
             let credentials = Credentials { session: None, token: Some(token) };
-            Outcome::Refreshed(identify(&services, &credentials).await)
+            Outcome::Refreshed(identify(&services, &who, &credentials).await)
         });
         self.call(slot, command, None, future);
     }
@@ -211,12 +218,13 @@ impl Shard {
         let principal = match result {
             Ok(fresh) if fresh.user == entry.who.principal.user => fresh,
             Ok(_) => {
-                tracing::info!("a token of another user came for refresh");
+                let event = SecurityEvent::AuthenticationFailed;
+                self.note_because(slot, event, Some("other_user"), host.now);
                 self.end(slot, CloseCode::Unauthenticated, None, host);
                 return;
             }
             Err(error) => {
-                tracing::info!(error = &error as &dyn std::error::Error, "token not refreshed");
+                tracing::debug!(error = &error as &dyn std::error::Error, "token not refreshed");
                 self.end(slot, error.close_code(), None, host);
                 return;
             }
@@ -286,6 +294,6 @@ impl Shard {
 }
 
 /// What a client quotes when it asks for help; finds the connection in the log.
-pub(super) fn request_id(connection: ConnectionId) -> String {
+pub(crate) fn request_id(connection: ConnectionId) -> String {
     format!("r-{connection}")
 }

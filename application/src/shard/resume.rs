@@ -8,6 +8,7 @@ use domain::room::RoomId;
 
 use super::calls::{CallTag, ColdCall, JoinTag, Outcome, Resuming};
 use super::{Host, Shard, Slot};
+use crate::metrics::JoinOutcome;
 use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, Joined};
 use crate::use_cases::resume_rooms::ResumeRooms;
@@ -40,7 +41,10 @@ impl Shard {
                     joins.push(join);
                     Resuming::Joining(tag)
                 }
-                Err(refusal) => Resuming::Refused(room, refusal),
+                Err(refusal) => {
+                    self.metrics.joins.add(JoinOutcome::Refused, 1);
+                    Resuming::Refused(room, refusal)
+                }
             });
         }
         let limits = &self.services.rules.limits;
@@ -75,6 +79,11 @@ impl Shard {
         let resumed: Vec<Resumed<'_>> =
             rooms.iter().map(|(room, back)| Resumed { room, outcome: outcome(back) }).collect();
         self.hello(slot, command, &resumed, host);
+        for (room, back) in &rooms {
+            if let Err(refusal) = back {
+                self.note_denied(slot, "resume", room, refusal, host.now);
+            }
+        }
         for back in rooms.iter().filter_map(|(_, back)| back.as_ref().ok()) {
             let page = &back.joined.page;
             self.settle(slot, &back.tag, page.reached, page.more, host);
@@ -88,14 +97,18 @@ impl Shard {
         result: Option<Result<Joined, JoinRefused>>,
     ) -> Result<Back, Refusal> {
         match result {
-            Some(Ok(mut joined)) => match self.enter_slice(slot, &tag, &mut joined) {
-                Some(more) => Ok(Back { tag, joined, more }),
-                // Put out meanwhile, and told so.
-                None => Err(Refusal::denied()),
-            },
+            Some(Ok(mut joined)) => {
+                self.count_join(&joined);
+                match self.enter_slice(slot, &tag, &mut joined) {
+                    Some(more) => Ok(Back { tag, joined, more }),
+                    // Put out meanwhile, and told so.
+                    None => Err(Refusal::denied()),
+                }
+            }
             Some(Err(error)) => {
                 self.remove_from_slice(slot, tag.key);
                 self.release_if_unused(tag.key);
+                self.metrics.joins.add(JoinOutcome::Refused, 1);
                 Err(error.into())
             }
             None => Err(Refusal::internal()),

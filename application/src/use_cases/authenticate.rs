@@ -11,8 +11,11 @@ use thiserror::Error;
 
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
+use crate::metrics::{Row, TokenOutcome};
 use crate::ports::{TicketError, TokenError};
+use crate::security::{SecurityEvent, TARGET};
 use crate::services::Services;
+use crate::shard::request_id;
 
 /// What a connection shows for itself.
 #[derive(Clone, Default, Eq, PartialEq)]
@@ -86,8 +89,17 @@ impl Authenticate {
     /// # Errors
     /// [`AuthenticateError`] says why it may not open.
     pub async fn execute(self) -> Result<Authenticated, AuthenticateError> {
+        let (services, who) = (Arc::clone(&self.services), Arc::clone(&self.who));
+        let result = self.decide().await;
+        if let Err(error) = &result {
+            note(&services, &who, error);
+        }
+        result
+    }
+
+    async fn decide(self) -> Result<Authenticated, AuthenticateError> {
         let Services { rules, directory, .. } = &*self.services;
-        let principal = identify(&self.services, &self.credentials).await?;
+        let principal = identify(&self.services, &self.who, &self.credentials).await?;
         let admission = match &principal.user {
             None => None,
             Some(user) => Some(
@@ -110,6 +122,7 @@ impl Authenticate {
 /// [`AuthenticateError`] says why they stand for nobody.
 pub async fn identify(
     services: &Services,
+    who: &Who,
     credentials: &Credentials,
 ) -> Result<Principal, AuthenticateError> {
     let Services { ports, rules, .. } = services;
@@ -129,10 +142,7 @@ pub async fn identify(
     let principal = match token {
         None if rules.allow_anonymous => Principal::anonymous(),
         None => return Err(AuthenticateError::Missing),
-        Some(token) => {
-            let verified = ports.token_verifier.verify(token, now).await;
-            verified.map_err(AuthenticateError::Token)?
-        }
+        Some(token) => verify(services, who, token).await.map_err(AuthenticateError::Token)?,
     };
     vouch(services, principal, now)
 }
@@ -150,4 +160,54 @@ fn vouch(
         return Err(AuthenticateError::Token(TokenError::Expired));
     }
     Ok(principal)
+}
+
+/// Checks a token, counts what came of it, and tells the security log of one that is refused.
+async fn verify(services: &Services, who: &Who, token: &str) -> Result<Principal, TokenError> {
+    let Services { ports, metrics, .. } = services;
+    let now = ports.clock.now();
+    let verified = ports.token_verifier.verify(token, now.wall).await;
+    let Err(error) = &verified else {
+        metrics.edge.tokens.add(TokenOutcome::Accepted, 1);
+        return verified;
+    };
+    metrics.edge.tokens.add(error.into(), 1);
+    let event = SecurityEvent::AuthenticationFailed;
+    if let Some(left_out) = metrics.edge.admit(event, now.monotonic) {
+        let hint = ports.token_verifier.describe(token);
+        tracing::warn!(
+            target: TARGET,
+            event = event.label(),
+            request_id = request_id(who.connection),
+            reason = TokenOutcome::from(error).label(),
+            error = error as &dyn std::error::Error,
+            alg = hint.algorithm,
+            kid = hint.key,
+            left_out,
+            "a token was refused"
+        );
+    }
+    verified
+}
+
+/// Tells the security log why a connection may not open, where the token was not the reason.
+fn note(services: &Services, who: &Who, error: &AuthenticateError) {
+    let (event, reason) = match error {
+        AuthenticateError::Token(_) => return,
+        AuthenticateError::Missing => (SecurityEvent::AuthenticationFailed, "no_token"),
+        AuthenticateError::Ticket(_) => (SecurityEvent::AuthenticationFailed, "ticket"),
+        AuthenticateError::ConnectionLimit => (SecurityEvent::ConnectionRefused, "user_limit"),
+        AuthenticateError::Refused(_) => (SecurityEvent::ConnectionRefused, "middleware"),
+    };
+    let now = services.ports.clock.now().monotonic;
+    if let Some(left_out) = services.metrics.edge.admit(event, now) {
+        tracing::warn!(
+            target: TARGET,
+            event = event.label(),
+            request_id = request_id(who.connection),
+            reason,
+            left_out,
+            "a connection may not open"
+        );
+    }
 }

@@ -13,6 +13,7 @@ use crate::id::{Epoch, MessageId, MessageKey};
 use crate::position::Position;
 use crate::protocol::encode::Line;
 use crate::room::RoomId;
+use crate::trace::TraceParent;
 
 /// The largest presence data, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 4096;
@@ -124,6 +125,8 @@ pub enum ClientFrame<'a> {
         key: Option<MessageKey>,
         /// How long it may be delivered.
         ttl: Option<Duration>,
+        /// The trace that it belongs to; members get it with the message.
+        trace: Option<TraceParent>,
     },
     /// Asks who is in a room.
     Presence {
@@ -314,7 +317,7 @@ fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
         ClientFrame::Unsubscribe { room, .. } | ClientFrame::Presence { room, .. } => {
             line.text("room", room.as_str());
         }
-        ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, .. } => {
+        ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, trace, .. } => {
             line.text("room", room.as_str());
             line.raw("data", data.as_bytes());
             if let Some(msg_id) = msg_id {
@@ -331,6 +334,9 @@ fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
             }
             if let Some(ttl) = ttl {
                 line.number("ttl_ms", u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            }
+            if let Some(trace) = trace {
+                line.text("traceparent", &trace.to_string());
             }
         }
         ClientFrame::PresenceUpdate { room, data, .. } => {

@@ -22,6 +22,7 @@ use crate::protocol::client_frame::{
 use crate::protocol::envelope::{Envelope, Name, parse_integer};
 use crate::protocol::json::{self, JsonError, Members};
 use crate::room::{RoomId, RoomIdError};
+use crate::trace::TraceParent;
 
 /// Reads the frames of one text message, in order. A text without any is one rejection.
 #[must_use]
@@ -194,6 +195,7 @@ fn decode_publish<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'
                 Name::Key,
                 Name::TtlMs,
                 Name::Tags,
+                Name::Traceparent,
             ])
         },
     )?;
@@ -218,7 +220,14 @@ fn decode_publish<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'
     }
     check_tags(e)?;
     let echo = flag(e, Name::Echo)?.unwrap_or(true);
-    Ok(ClientFrame::Publish { id, room, data, msg_id, echo, class, key, ttl: ttl(e)? })
+    let (ttl, trace) = (ttl(e)?, trace(e)?);
+    Ok(ClientFrame::Publish { id, room, data, msg_id, echo, class, key, ttl, trace })
+}
+
+fn trace(e: &Envelope<'_>) -> Result<Option<TraceParent>, Rejected> {
+    let invalid = || Rejected::invalid("traceparent", "must be a W3C traceparent of version 00");
+    let text = text(e, Name::Traceparent)?;
+    text.map(|text| TraceParent::parse(&text).ok_or_else(invalid)).transpose()
 }
 
 fn room(e: &Envelope<'_>) -> Result<RoomId, Rejected> {

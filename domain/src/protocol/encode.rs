@@ -17,11 +17,13 @@ use crate::time::Wall;
 pub fn encode_message(publication: &Publication) -> Vec<u8> {
     // Enough for all that is fixed, so that there is one allocation.
     const FIXED_BYTES: usize = 224;
+    const TRACE_BYTES: usize = 73;
     let Publication { room, epoch, offset, class, key, sender, data, at, tombstone, .. } =
         publication;
     let user = sender.user.as_ref().map_or("", |user| user.as_str());
     let key_bytes = key.as_ref().map_or(0, |key| key.as_str().len());
-    let variable = room.as_str().len() + user.len() + key_bytes + data.len();
+    let trace_bytes = sender.trace.map_or(0, |_| TRACE_BYTES);
+    let variable = room.as_str().len() + user.len() + key_bytes + data.len() + trace_bytes;
     let mut out = Vec::with_capacity(FIXED_BYTES + variable);
 
     out.extend_from_slice(match tombstone {
@@ -67,6 +69,11 @@ pub fn encode_message(publication: &Publication) -> Vec<u8> {
         }
         out.extend_from_slice(br#"},"data":"#);
         push_raw(&mut out, data);
+        if let Some(trace) = sender.trace {
+            out.extend_from_slice(br#","traceparent":""#);
+            out.extend_from_slice(trace.to_string().as_bytes());
+            out.push(b'"');
+        }
     }
     push_end(&mut out, *at);
     out

@@ -106,8 +106,17 @@ impl Machine {
         let id = self.requests.next_id();
         let PublishOptions { echo, class, key, ttl, msg_id: _ } = options;
         let name = Some(msg_id.clone());
-        let frame =
-            ClientFrame::Publish { id: Some(id), room, data, msg_id: name, echo, class, key, ttl };
+        let frame = ClientFrame::Publish {
+            id: Some(id),
+            room,
+            data,
+            msg_id: name,
+            echo,
+            class,
+            key,
+            ttl,
+            trace: None,
+        };
         let frame = tokio_tungstenite::tungstenite::Utf8Bytes::from(encode_client(&frame));
         let bytes = self.requests.publish_bytes().saturating_add(frame.len());
         if self.requests.publishes() >= self.settings.outbox_max

@@ -11,6 +11,7 @@ use crate::id::{Epoch, MessageId, MessageKey};
 use crate::position::{Offset, Position};
 use crate::protocol::{ClientFrame, Resume, TokenText};
 use crate::room::RoomId;
+use crate::trace::TraceParent;
 
 pub(super) fn space() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["", "", " ", "\n", "\r\n", "\t ", "  \n  "])
@@ -99,6 +100,7 @@ prop_compose! {
         ]),
         key in "[!-~]{1,30}",
         ttl in prop::option::of(1u64..=86_400_000),
+        trace in prop::option::of((1u128.., 1u64.., 0u8..)),
     ) -> ClientFrame<'static> {
         ClientFrame::Publish {
             id, room,
@@ -107,6 +109,10 @@ prop_compose! {
             echo, class,
             key: (class == Some(Class::Latest)).then(|| MessageKey::parse(&key).unwrap()),
             ttl: ttl.map(Duration::from_millis),
+            trace: trace.map(|(trace, parent, flags)| {
+                let text = format!("00-{trace:032x}-{parent:016x}-{flags:02x}");
+                TraceParent::parse(&text).unwrap()
+            }),
         }
     }
 }
