@@ -46,8 +46,8 @@ fn a_reader_gets_what_it_asked_for(run: fn(&str, &[&str]) -> String, script: &st
             &subscribe.to_string(),
             "--publish",
             &json!(publish).to_string(),
-            "--last",
-            "4",
+            "--count",
+            "3",
         ],
     );
     let frames: Vec<Value> =
