@@ -4,6 +4,9 @@
 
 use std::fmt;
 
+/// A story without faults proves little.
+pub(crate) const FAULTS_MIN: u64 = 3;
+
 macro_rules! table {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $words:literal,)* }) => {
         $(#[$doc])*

@@ -45,15 +45,13 @@ use std::time::Instant;
 
 use application::planted::{self, Mistake};
 
-use crate::faults::Counts;
+use crate::faults::{Counts, FAULTS_MIN};
 use crate::story::Report;
 
 const SENTENCE: &str = "every_seed_keeps_every_promise";
 const SEEDS: u64 = 2_000;
 const SEEDS_FULL: u64 = 20_000;
 const THREADS: u64 = 2;
-/// A story without faults proves little.
-const FAULTS_MIN: u64 = 3;
 
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::codes::CloseCode;
 use domain::id::{Epoch, UserId};
 
-use crate::faults::{Effect, Fault};
+use crate::faults::{Effect, FAULTS_MIN, Fault};
 use crate::hearing::DROPS;
 use crate::links::Up;
 use crate::ports::Weather;
@@ -22,7 +22,10 @@ impl World {
         if self.faults_left == 0 || self.healed {
             return;
         }
-        self.faults_left -= 1;
+        // Weather often passes without harm: the last storm lasts until enough has gone wrong.
+        if self.faults_left > 1 || self.core.lock().counts.faults_fired() >= FAULTS_MIN {
+            self.faults_left -= 1;
+        }
         let next = self.now_ms + self.rng.between(100, 2_200);
         self.queue.push(next, Event::Fault);
         if self.rng.percent(45) {
