@@ -210,6 +210,39 @@ fn what_one_frame_does_not_hold_comes_in_pages_one_at_a_time_before_anything_liv
 }
 
 #[test]
+fn who_leaves_a_room_while_its_pages_are_to_come_gets_them_first_and_nothing_after() {
+    let mut rules = rules();
+    rules.limits.resume_bytes_max = 0;
+    rules.limits.page_messages_max = 1;
+    let mut host = Host::new(rules);
+    let (slot, ticket, positions) = member(&mut host, "ann");
+    let (other, ..) = member(&mut host, "bob");
+    host.drop_line(slot);
+    for n in 1..=3 {
+        publish(&mut host, other, "public:a", &json!(n));
+    }
+    let slot = host.connect(None);
+    host.slow_down(slot, true);
+    host.say(slot, &connect(Some(&ticket), None, &positions));
+    host.say(slot, r#"{"type":"unsubscribe","id":9,"room":"public:a"}"#);
+    assert_eq!(types(&host.frames(slot)), ["hello"]);
+    publish(&mut host, other, "public:a", &json!("before it is out"));
+    host.slow_down(slot, false);
+    host.pass(100);
+    publish(&mut host, other, "public:a", &json!("after"));
+    let frames = host.frames(slot);
+    let out = types(&frames).iter().position(|kind| *kind == "unsubscribed").expect("an answer");
+    let in_room = |frame: &Value| frame["room"] == "public:a";
+    let told = frames[..out].iter().filter(|frame| in_room(frame) && frame["type"] == "page");
+    let told: Vec<u64> = told.flat_map(|frame| offsets(&frame["messages"])).collect();
+    assert_eq!(told, [1, 2, 3, 4], "{frames:?}");
+    assert!(!frames[out + 1..].iter().any(in_room), "{frames:?}");
+    // The other rooms are not touched by it.
+    publish(&mut host, other, "public:b", &json!("here"));
+    assert_eq!(host.frames(slot).pop().unwrap()["room"], "public:b");
+}
+
+#[test]
 fn whose_line_drops_while_pages_are_to_come_is_in_no_room_any_more() {
     let mut rules = rules();
     rules.limits.resume_bytes_max = 0;

@@ -228,6 +228,11 @@ impl Machine {
         matches!(self.stage, Stage::Greeting { resumes: true, .. })
     }
 
+    /// The next `connect` asks for nothing but to be known by the token.
+    pub(crate) fn forget_resume(&mut self) {
+        (self.session, self.may_resume) = (None, false);
+    }
+
     /// The token for `connect`.
     fn frame_token(&self) -> Option<&Token> {
         self.token.as_ref().filter(|_| self.settings.token_in == TokenPlace::ConnectFrame)
@@ -256,7 +261,7 @@ impl Machine {
     /// and room by room.
     fn connect_plainly(&mut self, now: Instant) {
         let Stage::Greeting { until, .. } = self.stage else { return };
-        (self.session, self.may_resume) = (None, false);
+        self.forget_resume();
         self.rooms_away();
         let connect = self.send_connect(None, Vec::new(), until);
         self.stage = Stage::Greeting { until, connect, resumes: false };

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::codes::should_reconnect;
+use domain::codes::{CloseCode, should_reconnect};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -214,10 +214,18 @@ impl Task {
             link.finish(&lost).await;
         }
         let was_online = self.machine.is_online();
+        // Of a server that takes less than the usual: the next time without rooms.
+        let is_too_long =
+            lost.code == CloseCode::MessageTooBig.number() && self.machine.has_resumed();
+        if is_too_long {
+            self.machine.forget_resume();
+        }
         let uptime = self.machine.lost(Instant::now());
         let Lost { code, reason, after } = lost;
         if !was_online {
-            return self.failed(ConnectError::Ended { code, reason, after });
+            let error = ConnectError::Ended { code, reason, after };
+            let again = is_too_long || error.is_temporary();
+            return self.failed_with(error, again);
         }
         self.backoff.ended(uptime);
         let wait = if should_reconnect(code) { self.wait(after) } else { None };
@@ -235,12 +243,17 @@ impl Task {
 
     /// An attempt came to nothing.
     fn failed(&mut self, error: ConnectError) -> Next {
+        let again = error.is_temporary();
+        self.failed_with(error, again)
+    }
+
+    fn failed_with(&mut self, error: ConnectError, again: bool) -> Next {
         if let Some(first) = self.first.take() {
             first.send(Err(error)).ok();
             return Err(Ending::Never);
         }
         let attempt = self.backoff.attempts();
-        let wait = if error.is_temporary() { self.wait(error.retry_after()) } else { None };
+        let wait = if again { self.wait(error.retry_after()) } else { None };
         let reason = error_chain(&error);
         self.machine.events.push_back(Event::AttemptFailed {
             attempt,

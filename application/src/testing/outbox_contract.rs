@@ -70,6 +70,7 @@ macro_rules! outbox_contract_tests {
             what_is_delivered_arrives_whole_and_in_the_order_of_the_calls
             a_batch_arrives_as_its_frames
             nobody_hears_what_is_for_others
+            many_get_a_batch_at_once_and_who_was_refused_is_named
             a_place_that_nobody_has_is_gone
             the_last_frame_and_the_code_arrive_and_then_the_connection_is_gone
             a_close_without_a_last_frame_only_closes
@@ -236,6 +237,36 @@ pub fn nobody_hears_what_is_for_others(host: &mut impl OutboxHost) {
         assert_eq!(tell(host, slot(index), MARKER), Delivered::Taken);
         let heard = hear_until(host, slot(index), MARKER);
         assert_eq!(numbers("n", &heard), [u64::from(index), u64::from(index) + 3]);
+    }
+}
+
+/// As one by one: whoever keeps up hears all of it, whoever is full is named, whoever is gone is
+/// not.
+pub fn many_get_a_batch_at_once_and_who_was_refused_is_named(host: &mut impl OutboxHost) {
+    for index in 0..4 {
+        host.open(slot(index));
+    }
+    fill(host, slot(1));
+    let most = (host.queue_bytes_max() + host.unread_bytes_max()) / MESSAGE_BYTES + 2;
+    let full =
+        (0..most).any(|_| tell(host, slot(1), &text("m", 0, MESSAGE_BYTES)) == Delivered::Refused);
+    assert!(full, "{most} messages, and none is refused");
+    close(host, slot(3), "", CloseCode::GoingAway);
+    let sent: Vec<String> = (0..3).map(|n| text("n", n, 40)).collect();
+    let frames: Vec<Frame> =
+        sent.iter().map(|message| frame(host, message, Class::Reliable, None)).collect();
+    let joined: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes.to_vec()).collect();
+    let joined = Bytes::from(joined);
+    let to = [slot(0), slot(1), slot(77), slot(2), slot(3)];
+    // What was named before stays.
+    let mut refused = vec![slot(9)];
+    host.outbox(&mut |outbox| {
+        outbox.deliver_to_all(&to, &Batch { joined: &joined, frames: &frames }, &mut refused);
+    });
+    assert_eq!(refused, [slot(9), slot(1)]);
+    for index in [0, 2] {
+        assert_eq!(tell(host, slot(index), MARKER), Delivered::Taken);
+        assert_eq!(hear_until(host, slot(index), MARKER), sent);
     }
 }
 

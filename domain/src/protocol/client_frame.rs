@@ -381,6 +381,15 @@ fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
     }
 }
 
+/// How many bytes an entry of `resume` takes in a [`ClientFrame::Connect`].
+#[must_use]
+pub fn encoded_len(resume: &Resume) -> usize {
+    let mut out = Vec::new();
+    encode_resume(&mut out, resume);
+    // With the comma before the next.
+    out.len() + 1
+}
+
 fn encode_resume(out: &mut Vec<u8>, resume: &Resume) {
     let mut item = Line::item(out, "room", resume.room.as_str());
     item.hex("epoch", resume.since.epoch.bits());

@@ -4,7 +4,7 @@
 //! A room that the server does not bring back is asked for like any other; none is forgotten.
 
 use domain::protocol::Resume;
-use domain::protocol::client_frame::RESUME_ROOMS_MAX;
+use domain::protocol::client_frame::{RESUME_ROOMS_MAX, encoded_len};
 use domain::protocol::server_event as wire;
 use domain::room::RoomId;
 use tokio::time::Instant;
@@ -14,20 +14,30 @@ use super::rooms::RoomPhase;
 use crate::error::Refusal;
 use crate::event::{Event, Gap, Malformed, Subscribed, Violation, position, span};
 
+/// The most bytes of `connect` that rooms take: half of what a server takes as it comes, so that
+/// tokens fit beside them.
+const RESUME_BYTES_MAX: usize = 32 * 1024;
+
 impl Machine {
     /// The rooms to name in `connect`; they are on the way in from then on. Rooms that the
-    /// application waits for to be in are asked for one by one, so that it gets its answer.
+    /// application waits for to be in are asked for one by one, so that it gets its answer; so are
+    /// those that one message does not hold.
     pub(super) fn resume(&mut self) -> Vec<Resume> {
-        let mut resume = Vec::new();
+        let (mut resume, mut bytes) = (Vec::new(), 0);
         for (room, entry) in &mut self.rooms {
             let Some(since) = entry.track.since() else { continue };
             let is_asked = self.requests.find_subscribe(room).is_some();
             if is_asked || entry.phase != RoomPhase::Away || resume.len() == RESUME_ROOMS_MAX {
                 continue;
             }
-            entry.phase = RoomPhase::Joining;
             let (room, presence, filter) = (room.clone(), entry.presence, entry.filter.clone());
-            resume.push(Resume { room, since, presence, filter });
+            let named = Resume { room, since, presence, filter };
+            bytes += encoded_len(&named);
+            if bytes > RESUME_BYTES_MAX {
+                break;
+            }
+            entry.phase = RoomPhase::Joining;
+            resume.push(named);
         }
         resume
     }

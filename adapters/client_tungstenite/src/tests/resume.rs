@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::*;
 use crate::*;
+use domain::filter::{Condition, Filter};
 use domain::room::RoomId;
 
 /// A greeting of a server that brings rooms back.
@@ -241,6 +242,75 @@ async fn more_rooms_than_one_frame_may_name_are_joined_one_by_one() {
     for rest in ["public:x127", "public:x128", "public:x129"] {
         assert_eq!(peer.hear().await["room"], rest);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rooms_with_long_filters_do_not_make_connect_longer_than_servers_take() {
+    let mut server = Server::new();
+    let (client, mut events, mut peer) = in_one_room(&mut server, options(), "s", 3).await;
+    let values = (0..16).map(|n| format!("{n:02}{}", "v".repeat(60)).into()).collect();
+    let filter = Filter::build(Condition::In { name: "k".into(), values }).unwrap();
+    for n in 0..60 {
+        let name = RoomId::parse(&format!("public:x{n:03}")).unwrap();
+        let join = client.subscribe(
+            &name,
+            SubscribeOptions {
+                since: Some(at(1)),
+                filter: Some(filter.clone()),
+                ..SubscribeOptions::default()
+            },
+        );
+        let grant = async {
+            let command = peer.hear().await;
+            let mut granted = subscribed(&command, at(1), &[], false);
+            granted["room"] = command["room"].clone();
+            peer.say(&granted).await;
+        };
+        tokio::join!(join, grant).0.unwrap();
+        joined(&mut events).await;
+        caught_up(&mut events, 1).await;
+    }
+    peer.cut().await;
+    lost(&mut events).await;
+    let mut peer = server.greet_with(&greeting(None, "s", &[])).await;
+    let connect = peer.hear().await;
+    let named = connect["resume"].as_array().unwrap();
+    let bytes = connect.to_string().len();
+    assert!((20..60).contains(&named.len()) && bytes < 33 * 1024, "{} {bytes}", named.len());
+    let entries: Vec<_> =
+        named.iter().map(|entry| back(entry["room"].as_str().unwrap(), 1, &[], false)).collect();
+    peer.say(&greeting(connect["id"].as_u64(), "s", &entries)).await;
+    // The others are asked for by themselves.
+    for n in named.len()..61 {
+        let command = peer.hear().await;
+        assert_eq!(
+            (&command["type"], command["since"].is_object()),
+            (&json!("subscribe"), true),
+            "{n}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_finds_connect_too_long_is_asked_room_by_room_the_next_time() {
+    let mut server = Server::new();
+    let (_client, mut events, peer) = in_one_room(&mut server, with_token(), "s", 3).await;
+    peer.cut().await;
+    lost(&mut events).await;
+    let mut peer = server.accept().await;
+    assert_eq!(peer.hear().await["session"], "s");
+    peer.close(1009).await;
+    let Event::AttemptFailed { after, .. } = next(&mut events).await else { panic!() };
+    assert!(after.is_some());
+    let mut peer = server.accept().await;
+    let plain = peer.hear().await;
+    assert_eq!((&plain["token"], &plain["session"]), (&json!("jwt"), &Value::Null));
+    assert!(plain["resume"].is_null());
+    peer.say(&greeting(plain["id"].as_u64(), "t", &[])).await;
+    assert_eq!(peer.grant(at(3), &[]).await["since"]["offset"], 3);
+    // What is too long without rooms stays so.
+    connected(&mut events).await;
+    joined(&mut events).await;
 }
 
 #[tokio::test(start_paused = true)]

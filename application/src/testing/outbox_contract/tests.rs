@@ -14,6 +14,9 @@ enum Flaw {
     SwapsMessages,
     SendsTheFirstFrameOnly,
     SendsToEveryone,
+    SkipsOneOfMany,
+    NamesNobody,
+    NamesWhoIsGone,
     TakesForNobody,
     IgnoresGenerations,
     StaysAfterClose,
@@ -151,6 +154,17 @@ impl Outbox for Model {
         Delivered::Taken
     }
 
+    fn deliver_to_all(&mut self, to: &[Slot], batch: &Batch<'_>, refused: &mut Vec<Slot>) {
+        let flaw = self.flaw;
+        for slot in to.iter().skip(usize::from(flaw == Flaw::SkipsOneOfMany)) {
+            match self.deliver(*slot, batch) {
+                Delivered::Refused if flaw != Flaw::NamesNobody => refused.push(*slot),
+                Delivered::Gone if flaw == Flaw::NamesWhoIsGone => refused.push(*slot),
+                Delivered::Taken | Delivered::Refused | Delivered::Gone => {}
+            }
+        }
+    }
+
     fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
         let (flaw, to) = (self.flaw, self.at(to));
         if flaw == Flaw::StaysAfterClose {
@@ -273,6 +287,10 @@ fn each_broken_obligation_fails_its_part_of_the_suite() {
     breaks(Flaw::SwapsMessages, order);
     breaks(Flaw::SendsTheFirstFrameOnly, a_batch_arrives_as_its_frames);
     breaks(Flaw::SendsToEveryone, nobody_hears_what_is_for_others);
+    let many = many_get_a_batch_at_once_and_who_was_refused_is_named;
+    breaks(Flaw::SkipsOneOfMany, many);
+    breaks(Flaw::NamesNobody, many);
+    breaks(Flaw::NamesWhoIsGone, many);
     breaks(Flaw::TakesForNobody, a_place_that_nobody_has_is_gone);
     breaks(Flaw::IgnoresGenerations, an_earlier_life_of_a_place_is_gone);
     breaks(Flaw::StaysAfterClose, last);

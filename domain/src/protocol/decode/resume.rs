@@ -20,7 +20,10 @@ const FIELD: &str = "resume";
 pub(super) fn session<'a>(e: &Envelope<'a>) -> Result<Option<TokenText<'a>>, Rejected> {
     let session = text(e, Name::Session)?;
     if session.as_ref().is_some_and(|text| text.len() > SESSION_BYTES_MAX) {
-        return Err(Rejected::too_large("session", "must be at most 16384 bytes"));
+        return Err(Rejected::too_large(
+            "session",
+            format!("must be at most {SESSION_BYTES_MAX} bytes"),
+        ));
     }
     Ok(session.map(TokenText::new))
 }
@@ -31,7 +34,10 @@ pub(super) fn rooms(e: &Envelope<'_>) -> Result<Vec<Resume>, Rejected> {
     let mut items = Items::open(raw).ok_or_else(no_list)?;
     while let Some(item) = items.next_item()? {
         if rooms.len() == RESUME_ROOMS_MAX {
-            return Err(Rejected::too_large(FIELD, "must name at most 128 rooms"));
+            return Err(Rejected::too_large(
+                FIELD,
+                format!("must name at most {RESUME_ROOMS_MAX} rooms"),
+            ));
         }
         let resume = entry(item)?;
         if !seen.insert(resume.room.clone()) {
