@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use domain::codes::CloseCode;
 use domain::id::{ConnectionId, UserId};
 use domain::presence::PresenceEvent;
+use domain::revocation::Revocation;
 use domain::room::RoomId;
 use domain::time::Monotonic;
 use tokio::sync::Notify;
@@ -63,6 +64,8 @@ pub enum Control {
     Disconnect(ConnectionId, CloseCode),
     /// End all connections of a user.
     DisconnectUser(UserId, CloseCode),
+    /// End what was revoked.
+    Revoke(Revocation),
     /// Tell every connection to come back later, spread until this moment, and take no new ones.
     Drain {
         /// When the last connection is closed.

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
 use domain::id::{ClientId, ConnectionId, MessageId, MessageKey, UserId};
+use domain::revocation::Revocation;
 use domain::room::RoomId;
 use domain::tags::Tags;
 
 use crate::directory::Directory;
 use crate::mailbox::{Control, Mailbox, NewServices};
-use crate::ports::{Receipt, TokenVerifier};
+use crate::ports::{Receipt, RevokeError, TokenVerifier};
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
@@ -129,6 +130,23 @@ impl Node {
     /// Ends all connections of a user.
     pub fn disconnect_user(&self, user: &UserId, code: CloseCode) {
         self.order(&Control::DisconnectUser(user.clone(), code));
+    }
+
+    /// Takes a token, all of a user's tokens up to a moment, or a connection back: it is remembered
+    /// first, so that nobody comes back with it, and then whoever is there by it is closed with
+    /// 3507, within a second.
+    ///
+    /// # Errors
+    /// [`RevokeError::Full`] when nothing was done. After [`RevokeError::Storage`] it counts, but
+    /// only until this node ends; try again.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<(), RevokeError> {
+        let services = self.services();
+        let ports = &services.ports;
+        let added = ports.revocations.add(&revocation, ports.clock.now().wall).await;
+        if added != Err(RevokeError::Full) {
+            self.order(&Control::Revoke(revocation));
+        }
+        added
     }
 
     /// Tells every connection to come back later, spread over `window`, and closes them.

@@ -5,19 +5,25 @@
 //! No port may name a technology, require `Clone` or have more than five methods.
 
 pub mod archive;
+pub mod authorizer;
 pub mod broker;
 pub mod clock;
+pub mod key_source;
 pub mod outbox;
 pub mod presence;
+pub mod revocations;
 pub mod session_tickets;
 pub mod token_verifier;
 
 pub use archive::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead};
+pub use authorizer::{Authorizer, AuthorizerError, Question, Verdict};
 pub use broker::{
     Broker, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomTop, SubscriptionToken,
 };
 pub use clock::{Clock, Entropy};
+pub use key_source::{KeySource, KeySourceError};
 pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
+pub use revocations::{Revocations, RevokeError};
 pub use session_tickets::{NoTickets, SessionTickets, TicketError};
 pub use token_verifier::{TokenError, TokenVerifier};

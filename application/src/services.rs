@@ -4,6 +4,7 @@
 //! each shard takes between two inputs (see [`Control::Adopt`](crate::mailbox::Control::Adopt)).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::connection::Timing;
 use domain::policy::Policies;
@@ -13,7 +14,9 @@ use crate::extensions::handlers::HandlerRegistry;
 use crate::extensions::middleware::MiddlewareChain;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
-use crate::ports::{Broker, Clock, Entropy, Presence, SessionTickets, TokenVerifier};
+use crate::ports::{
+    Authorizer, Broker, Clock, Entropy, Presence, Revocations, SessionTickets, TokenVerifier,
+};
 
 /// The adapters a node runs on.
 #[derive(Clone)]
@@ -26,6 +29,11 @@ pub struct Ports {
     pub token_verifier: Arc<dyn TokenVerifier>,
     /// Lets those who were here before come back without a token.
     pub session_tickets: Arc<dyn SessionTickets>,
+    /// Decides instead of token and policy; none leaves it to them. It should be one that always
+    /// answers within a time, like `worker_tokio::BoundedAuthorizer`.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
+    /// Knows what was taken back.
+    pub revocations: Arc<dyn Revocations>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws random bits.
@@ -45,6 +53,11 @@ pub struct Rules {
     pub allow_anonymous: bool,
     /// Whether a connection is in the room of its own user, `user:<id>`, without asking.
     pub join_user_room: bool,
+    /// Whether a client whose command is denied is told which rule did; for development.
+    pub explains_denials: bool,
+    /// How often the authorizer is asked again for the rooms that a connection is in; none asks
+    /// only when a token is refreshed. Without an authorizer nothing can have changed.
+    pub revalidate_interval: Option<Duration>,
     /// What a host wants asked first.
     pub middleware: MiddlewareChain,
     /// What a host wants done with message types of its own.

@@ -16,6 +16,7 @@ mod pages;
 mod publish;
 mod receive;
 mod resume;
+mod revalidate;
 mod rooms;
 mod table;
 mod tell;
@@ -229,6 +230,9 @@ impl Shard {
         match completion.tag {
             CallTag::Detached => {}
             CallTag::OwnRooms => self.finish_own_rooms(&completion.outcome),
+            CallTag::Rights { slot, round } => {
+                self.finish_revalidation(slot, round, completion.outcome, host);
+            }
             CallTag::Room(key) => self.finish_read(key, completion.outcome, host),
             CallTag::Connection { slot, command, room } => {
                 let Some(entry) = self.table.get_mut(slot) else {
@@ -296,11 +300,13 @@ impl Shard {
             Outcome::Watched { result, pattern } => {
                 self.finish_watch(slot, command, &pattern, result, host);
             }
+            Outcome::Refused(refusal) => self.refuse(slot, command, &refusal, host),
             Outcome::Done
             | Outcome::Filled(_)
             | Outcome::Looked(_)
             | Outcome::Resumed(_)
-            | Outcome::OwnRooms(_) => {}
+            | Outcome::OwnRooms(_)
+            | Outcome::Revalidated(_) => {}
             Outcome::Panicked => self.end(slot, CloseCode::InternalError, None, host),
         }
     }

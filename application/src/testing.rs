@@ -9,5 +9,6 @@ pub mod entropy_contract;
 pub mod memory_archive;
 pub mod outbox_contract;
 pub mod presence_contract;
+pub mod revocations_contract;
 pub mod session_tickets_contract;
 pub mod token_verifier_contract;

@@ -4,6 +4,7 @@
 //! A use case must never borrow a shard or send anything itself: it answers, and the shard acts.
 
 pub mod authenticate;
+pub mod authorize;
 pub mod broadcast_message;
 pub mod handle_message;
 pub mod join_room;
@@ -12,7 +13,9 @@ pub mod list_presence;
 pub mod publish_message;
 pub mod read_history;
 pub mod recover_room;
+pub mod refresh_token;
 pub mod resume_rooms;
+pub mod revalidate;
 pub mod update_presence;
 pub mod watch_rooms;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::id::{Role, UserId};
 use domain::principal::{Action, RoomPattern};
+use domain::room::RoomId;
 use secrecy::SecretString;
 
 use crate::settings::{FlagValue, Given, Profile};
@@ -142,6 +143,10 @@ pub enum Command {
     /// Work with tokens
     #[command(subcommand)]
     Token(Token),
+    /// Say whether a token may do a thing in a room, and which rule decides
+    ///
+    /// It takes the same settings and keys as the server. Exit code 0 means allowed, 1 denied.
+    Explain(Explain),
     /// Look at the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -278,6 +283,20 @@ pub struct RoomGrant {
     pub allow: Vec<Action>,
 }
 
+/// `roomkeeper explain`.
+#[derive(Args, Clone, Debug)]
+pub struct Explain {
+    /// What to do: subscribe, publish, presence, history or moderate
+    #[arg(value_parser = action)]
+    pub action: Action,
+    /// Where, like chat:guild/7
+    #[arg(value_parser = room)]
+    pub room: RoomId,
+    /// The token; none asks for somebody without one
+    #[arg(long, env = "ROOMKEEPER_TOKEN", hide_env_values = true)]
+    pub token: Option<SecretString>,
+}
+
 /// `roomkeeper config`.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -311,6 +330,15 @@ fn json(text: &str) -> Result<String, String> {
 
 fn user(text: &str) -> Result<UserId, String> {
     UserId::parse(text).map_err(|error| error.to_string())
+}
+
+fn action(text: &str) -> Result<Action, String> {
+    let words = Action::ALL.map(Action::word).join(", ");
+    Action::parse(text).ok_or_else(|| format!("one of {words}"))
+}
+
+fn room(text: &str) -> Result<RoomId, String> {
+    RoomId::parse(text).map_err(|error| error.to_string())
 }
 
 fn role(text: &str) -> Result<Role, String> {

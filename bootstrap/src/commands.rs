@@ -4,6 +4,7 @@
 
 pub mod completions;
 pub mod config;
+pub mod explain;
 pub mod health;
 pub mod man;
 pub mod publish;

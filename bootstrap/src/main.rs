@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use bootstrap::cli::{Cli, Command, ConfigCommand, Connect, Health, SettingsArgs, Token};
 use bootstrap::commands::publish::{Connection, PublishArgs};
 use bootstrap::commands::subscribe::SubscribeArgs;
-use bootstrap::commands::{self, token_create::TokenCreateError};
+use bootstrap::commands::{self, explain::ExplainError, token_create::TokenCreateError};
 use bootstrap::exit::Exit;
 use bootstrap::settings::tokens::chain;
 use bootstrap::settings::{Loaded, environment_of_process, load};
@@ -47,6 +47,16 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
         Command::Health(args_of_health) => health(args, args_of_health, out),
         Command::Config(command) => config(args, *command, out),
         Command::Token(command) => token(args, command, out),
+        Command::Explain(args_of_question) => {
+            let settings = loaded(args)?.settings;
+            let answer = commands::explain::execute(args_of_question, &settings, log::now(), out);
+            match run_on_own_runtime(answer)? {
+                Ok(true) => Ok(()),
+                // The answer itself says why.
+                Ok(false) => Err(Exit::Failure),
+                Err(error) => Err(failed(exit_of_question(&error), &chain(&error))),
+            }
+        }
         Command::Subscribe(args) => {
             let connection = connection(&args.connect);
             let args = SubscribeArgs {
@@ -86,7 +96,9 @@ fn token(args: &SettingsArgs, command: &Token, out: &mut dyn Write) -> Result<()
             .map_err(|error| failed(exit_of(&error), &chain(&error))),
         Token::Inspect(args) => {
             let input = &mut io::stdin().lock();
-            match commands::token_inspect::execute(args, &settings, log::now(), input, out) {
+            let inspected =
+                commands::token_inspect::execute(args, &settings, log::now(), input, out);
+            match run_on_own_runtime(inspected)? {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Exit::Failure),
                 Err(error) => Err(failed(error.exit(), &chain(&error))),
@@ -114,9 +126,20 @@ fn connection(connect: &Connect) -> Connection {
 fn wait_for<E: std::error::Error>(
     command: impl Future<Output = Result<(), E>>,
 ) -> Result<(), Exit> {
+    run_on_own_runtime(command)?.map_err(|error| failed(Exit::Failure, &chain(&error)))
+}
+
+fn run_on_own_runtime<T>(work: impl Future<Output = T>) -> Result<T, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(Exit::Io, &error))?;
-    runtime.block_on(command).map_err(|error| failed(Exit::Failure, &chain(&error)))
+    Ok(runtime.block_on(work))
+}
+
+fn exit_of_question(error: &ExplainError) -> Exit {
+    match error {
+        ExplainError::Keys(_) => Exit::Settings,
+        ExplainError::Io(error) => Exit::of_io(error),
+    }
 }
 
 fn exit_of(error: &TokenCreateError) -> Exit {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::node::Node;
-use application::ports::{Archive, Clock};
+use application::ports::{Archive, Clock, Revocations};
 use broker_memory::MemoryBroker;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
@@ -97,8 +97,11 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let storage = build::storage(settings).await?;
     let broker = build::broker(settings, storage.archive());
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
-    let sweeper = tokio::spawn(sweep(Arc::clone(&broker), Arc::clone(&clock)));
-    let ports = build::ports(settings, &secret, &broker, &clock)?;
+    let revocations = storage.revocations(settings).await?;
+    let sweep = sweep(Arc::clone(&broker), Arc::clone(&revocations), Arc::clone(&clock));
+    let (ports, remote_keys) = build::ports(settings, &secret, &broker, &clock, revocations)?;
+    let mut helpers = vec![tokio::spawn(sweep)];
+    helpers.extend(remote_keys.clone().map(|keys| tokio::spawn(async move { keys.run().await })));
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
     let workers = start_workers(settings, &node, &clock, n_workers)?;
@@ -128,23 +131,21 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
         last: loaded.effective.clone(),
         secret: secret.clone(),
         seen_keys: SeenKeys::default().next(&config, secret.secret()),
+        remote_keys,
         descriptors,
         gateway: gateway.handle(),
         log_filter,
         manager: Arc::clone(&manager),
         n_refused: 0,
     };
-    let helpers = [
-        tokio::spawn(feed_watchdog(Arc::clone(&manager), gateway.handle())),
-        tokio::spawn(reloader.run(Arc::clone(&reload), stopped.clone())),
-    ];
+    helpers.push(tokio::spawn(feed_watchdog(Arc::clone(&manager), gateway.handle())));
+    helpers.push(tokio::spawn(reloader.run(Arc::clone(&reload), stopped.clone())));
     let signals = tokio::spawn(signals.watch(stop, reload));
     announce(&screen, address);
     manager.ready("serving");
     gateway.serve(stopped, Duration::from_millis(settings.server.drain_window_ms)).await;
-    // They hold the gateway, which is over.
+    // Some hold the gateway, which is over.
     helpers.iter().for_each(tokio::task::JoinHandle::abort);
-    sweeper.abort();
     broker.finish_committer();
     let _ = committer.await;
     storage.close().await;
@@ -183,14 +184,19 @@ async fn feed_watchdog(manager: Arc<ServiceManager>, gateway: gateway_axum::Hand
     }
 }
 
-/// How often logs age, idle rooms are forgotten and the archive is trimmed.
+/// How often logs age, idle rooms and old revocations are forgotten and the archive is trimmed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-async fn sweep(broker: Arc<MemoryBroker>, clock: Arc<SystemClock>) {
+async fn sweep(
+    broker: Arc<MemoryBroker>,
+    revocations: Arc<dyn Revocations>,
+    clock: Arc<SystemClock>,
+) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         interval.tick().await;
         broker.sweep(clock.now().wall).await;
+        revocations.forget(clock.now().wall).await;
     }
 }
 

@@ -89,17 +89,28 @@ impl StartScreen<'_> {
     }
 
     fn tokens(&self) -> String {
-        let keys = self.settings.auth.keys_file.is_some();
+        let auth = &self.settings.auth;
+        let others = match (&auth.keys_file, &auth.jwks_url) {
+            (Some(_), Some(url)) => Some(format!("auth.keys_file and the keys at {url}")),
+            (Some(_), None) => Some("auth.keys_file".to_owned()),
+            (None, Some(url)) => Some(format!("the keys at {url}")),
+            (None, None) => None,
+        };
         let signed = match self.token_secret {
             TokenSecret::Configured(_) => "signed with auth.hmac_secret".to_owned(),
             TokenSecret::Kept(_, path) => format!("signed with the secret in {}", path.display()),
             TokenSecret::OfThisProcess(_, why) => {
                 format!("none can be made: no secret is configured, and {why}")
             }
-            TokenSecret::None if keys => return "verified with auth.keys_file".to_owned(),
+            TokenSecret::None if others.is_some() => {
+                return format!("verified with {}", others.unwrap_or_default());
+            }
             TokenSecret::None => "none are accepted: no key is configured".to_owned(),
         };
-        if keys { format!("{signed}, or verified with auth.keys_file") } else { signed }
+        match others {
+            Some(others) => format!("{signed}, or verified with {others}"),
+            None => signed,
+        }
     }
 }
 

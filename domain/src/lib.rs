@@ -4,12 +4,14 @@
 //! It must never do I/O, read a clock, draw a random number, spawn, log or know any technology:
 //! `now` and randomness are arguments, so that a simulator can host it and a seed can replay it.
 //!
-//! Suggested reading order: [`id`], [`time`], [`room`], [`policy`], [`principal`], [`position`],
-//! [`tags`], [`filter`], [`message`], [`recovery`], [`membership`], [`presence`], [`connection`], [`rate_limit`],
+//! Suggested reading order: [`id`], [`time`], [`room`], [`policy`], [`principal`], [`decision`],
+//! [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
+//! [`presence`], [`connection`], [`rate_limit`],
 //! [`delivery`], [`retention`], [`codes`], [`protocol`].
 
 pub mod codes;
 pub mod connection;
+pub mod decision;
 pub mod delivery;
 pub mod filter;
 pub mod id;
@@ -23,6 +25,7 @@ pub mod protocol;
 pub mod rate_limit;
 pub mod recovery;
 pub mod retention;
+pub mod revocation;
 pub mod room;
 pub mod tags;
 pub mod time;

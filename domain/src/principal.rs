@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::decision::Asked;
 use crate::id::{Role, TokenId, UserId};
 use crate::policy::{Access, NamespacePolicy, Policies};
 use crate::room::RoomId;
@@ -154,7 +155,7 @@ impl Grant {
         self.allowed & action.bit() != 0
     }
 
-    fn allows(&self, room: &RoomId, action: Action) -> bool {
+    pub(crate) fn allows(&self, room: &RoomId, action: Action) -> bool {
         self.has(action) && self.pattern.matches(room)
     }
 }
@@ -203,20 +204,7 @@ impl Principal {
     /// Decides whether this principal may do `action` in `room` under `policy`.
     #[must_use]
     pub fn may(&self, action: Action, room: &RoomId, policy: &NamespacePolicy) -> bool {
-        let access = match action {
-            Action::Subscribe => policy.subscribe,
-            Action::Publish => policy.publish,
-            Action::Presence => policy.presence,
-            Action::History => policy.history,
-            Action::Moderate => Access::Granted,
-        };
-        let by_policy = match access {
-            Access::Anyone => true,
-            Access::Authenticated => self.user.is_some(),
-            Access::Owner => self.user.as_ref().is_some_and(|user| user.as_str() == room.rest()),
-            Access::Granted => false,
-        };
-        by_policy || self.grants.iter().any(|grant| grant.allows(room, action))
+        Asked { principal: self, action, room, policy }.decide().allowed
     }
 
     /// Decides whether this principal may subscribe to all rooms of a pattern, those that don't

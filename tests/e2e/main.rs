@@ -10,9 +10,11 @@
     reason = "a failed step of a test stops the test, with words"
 )]
 
+mod authorization;
 mod client;
 mod command_line;
 mod drain;
+mod explain;
 mod first_message;
 mod full_disk;
 mod heartbeat;
@@ -22,11 +24,13 @@ mod kill;
 mod no_descriptors;
 mod packaging;
 mod presence;
+mod published_keys;
 mod publishing;
 mod recovery;
 mod reload;
 mod resume;
 mod resume_storm;
+mod revocation;
 mod rust_storm;
 mod selective;
 mod service_manager;

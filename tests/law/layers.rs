@@ -41,13 +41,14 @@ const ADAPTER: &[&str] = &[
 ];
 /// Each adapter's one technology, with the crates that belong to it.
 const TECHNOLOGY: &[(&str, &[&str])] = &[
-    ("auth_jwt", &["base64", "jsonwebtoken"]),
+    ("auth_jwt", &["base64", "jsonwebtoken", "sha2"]),
     ("broker_memory", &[]),
     ("client_tungstenite", &["getrandom", "http", "tokio-tungstenite"]),
     (
         "gateway_axum",
         &["axum", "http", "http-body-util", "hyper", "hyper-util", "sha2", "socket2", "tower"],
     ),
+    ("jwks_hyper", &["http-body-util", "hyper", "hyper-rustls", "hyper-util", "rustls"]),
     ("store_sqlite", &["sqlx"]),
     ("tickets_hmac", &["aws-lc-rs", "base64"]),
     ("websocket_codec", &["base64", "sha1", "simdutf8"]),

@@ -79,11 +79,31 @@ pub(crate) fn members() -> &'static [Member] {
 pub(crate) fn packages() -> &'static [Package] {
     static PACKAGES: OnceLock<Vec<Package>> = OnceLock::new();
     PACKAGES.get_or_init(|| {
+        // Not `cargo metadata`: that also lists what is only named by a feature of the form
+        // `name?/feature`, which asks for nothing.
         let host = host();
-        let metadata = metadata(&["--all-features", "--filter-platform", &host]);
-        let package = |p: &Value| Package { name: text(&p["name"]), version: text(&p["version"]) };
-        list(&metadata["packages"]).iter().map(package).collect()
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--workspace", "--all-features", "--locked", "--target", &host])
+            .args(["--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"])
+            .current_dir(root())
+            .output()
+            .expect("cargo runs");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cargo tree failed:\n{complaint}");
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut packages: Vec<_> = lines.lines().filter_map(package_of).collect();
+        packages.sort_unstable_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+        packages.dedup_by(|a, b| a.name == b.name && a.version == b.version);
+        packages
     })
+}
+
+/// Reads `name v1.2.3`, with whatever cargo adds.
+fn package_of(line: &str) -> Option<Package> {
+    let mut words = line.split_whitespace();
+    let name = words.next()?.to_owned();
+    let version = words.next()?.strip_prefix('v')?.to_owned();
+    Some(Package { name, version })
 }
 
 /// Every text file that git would keep.

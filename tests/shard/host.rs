@@ -15,11 +15,11 @@ use application::mailbox::Post;
 use application::node::Node;
 use application::outbound_queue::OutboundQueue;
 use application::ports::outbox::{Batch, Delivered, Outbox};
-use application::ports::{Clock, Entropy, TokenError, TokenVerifier};
+use application::ports::{Authorizer, Clock, Entropy, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
 use async_trait::async_trait;
-use broker_memory::MemoryBroker;
+use broker_memory::{MemoryBroker, MemoryRevocations};
 use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
@@ -260,6 +260,11 @@ pub(crate) fn open_rules() -> Rules {
 
 impl Host {
     pub(crate) fn new(rules: Rules) -> Self {
+        Self::with_authorizer(rules, None)
+    }
+
+    /// A node whose host decides itself who may do what.
+    pub(crate) fn with_authorizer(rules: Rules, authorizer: Option<Arc<dyn Authorizer>>) -> Self {
         let clock = Arc::new(TestClock::default());
         let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU64::new(0)));
         let broker =
@@ -273,6 +278,8 @@ impl Host {
             presence: Arc::clone(&broker) as _,
             token_verifier: Arc::new(NamedTokens(Arc::clone(&verified))),
             session_tickets: Arc::new(tickets),
+            authorizer,
+            revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             clock: Arc::clone(&clock) as _,
             entropy,
         };
@@ -362,6 +369,20 @@ impl Host {
         }
     }
 
+    /// Runs what was held back; what came of it waits for `complete`.
+    pub(crate) fn run_held(&mut self) -> Vec<Completion> {
+        self.hold_calls = false;
+        let held = std::mem::take(&mut self.held);
+        held.into_iter().map(|c| Completion { tag: c.tag, outcome: ready(c.future) }).collect()
+    }
+
+    /// Hands in what came of calls.
+    pub(crate) fn complete(&mut self, completions: Vec<Completion>) {
+        for completion in completions {
+            self.give(Input::Completed(completion));
+        }
+    }
+
     /// Takes mail and sends until nothing is left to do.
     pub(crate) fn settle(&mut self) {
         loop {
@@ -413,7 +434,7 @@ impl Host {
     }
 }
 
-fn ready<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..1_000 {

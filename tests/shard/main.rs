@@ -14,6 +14,7 @@ mod adopt;
 mod contract;
 mod host;
 mod resume;
+mod rights;
 mod selective;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};

@@ -15,7 +15,7 @@ use application::node::Node;
 use application::ports::{Broker, Presence};
 use application::services::{Ports, Rules};
 use application::shard::{ColdCall, Completion, Input, Shard, Slot};
-use broker_memory::MemoryBroker;
+use broker_memory::{MemoryBroker, MemoryRevocations};
 use domain::connection::Timing;
 use domain::delivery::Class;
 use domain::policy::{Access, NamespacePolicy, Policies};
@@ -160,7 +160,16 @@ impl SimNode {
         let token_verifier = Arc::new(SimVerifier(core.clone()));
         let clock = Arc::new(SimClock(core.clone()));
         let session_tickets = Arc::new(SimTickets::new(core.clone()));
-        let ports = Ports { broker, presence, token_verifier, session_tickets, clock, entropy };
+        let ports = Ports {
+            broker,
+            presence,
+            token_verifier,
+            session_tickets,
+            authorizer: None,
+            revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
+            clock,
+            entropy,
+        };
         let n_shards = 1 + rng.index(2);
         let node = Node::build(ports, rules.clone(), n_shards);
         let mailboxes = node.mailboxes();

@@ -43,7 +43,36 @@ pub(crate) struct Claims {
     audience_seen: bool,
     expires_at: Option<Wall>,
     not_before: Option<Wall>,
-    credential: Credential,
+    issued_at: Option<Wall>,
+    id: Option<TokenId>,
+}
+
+/// A principal and when its token counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Timed {
+    principal: Principal,
+    expires_at: Wall,
+    not_before: Option<Wall>,
+}
+
+impl Timed {
+    /// Who it is, if the token counts now.
+    pub(crate) fn check(&self, leeway: Duration, now: Wall) -> Result<&Principal, TokenError> {
+        // In plain milliseconds: `Wall::after` would saturate at the last year.
+        let leeway = i64::try_from(leeway.as_millis()).unwrap_or(0);
+        if self.not_before.is_some_and(|start| now.as_millis() + leeway < start.as_millis()) {
+            return Err(TokenError::NotYetValid);
+        }
+        if now.as_millis() >= self.expires_at.as_millis() + leeway {
+            return Err(TokenError::Expired);
+        }
+        Ok(&self.principal)
+    }
+
+    /// Who it is, once checked.
+    pub(crate) fn into_principal(self) -> Principal {
+        self.principal
+    }
 }
 
 impl Claims {
@@ -54,13 +83,9 @@ impl Claims {
             .map_err(|_| blame.member().map_or(TokenError::Malformed, TokenError::Claim))
     }
 
-    /// Checks what is required, then the times, and says who it is. That a token has expired is
-    /// answered only when nothing else is wrong with it.
-    pub(crate) fn into_principal(
-        self,
-        expected: &Expected,
-        now: Wall,
-    ) -> Result<Principal, TokenError> {
+    /// Checks what is required. The times are checked last: that a token has expired is answered
+    /// only when nothing else is wrong with it.
+    pub(crate) fn into_timed(self, expected: &Expected) -> Result<Timed, TokenError> {
         let subject = self.subject.ok_or(TokenError::Claim("sub"))?;
         let expires_at = self.expires_at.ok_or(TokenError::Claim("exp"))?;
         if expected.issuer.is_some() && !self.issuer_seen {
@@ -69,22 +94,19 @@ impl Claims {
         if expected.audience.is_some() && !self.audience_seen {
             return Err(TokenError::Claim("aud"));
         }
-        // In plain milliseconds: `Wall::after` would saturate at the last year.
-        let leeway = i64::try_from(expected.leeway.as_millis()).unwrap_or(0);
-        if self.not_before.is_some_and(|start| now.as_millis() + leeway < start.as_millis()) {
-            return Err(TokenError::NotYetValid);
-        }
-        if now.as_millis() >= expires_at.as_millis() + leeway {
-            return Err(TokenError::Expired);
-        }
-        Ok(Principal {
+        let principal = Principal {
             user: Some(subject),
             name: self.name,
             roles: self.roles,
             grants: self.grants,
             expires_at: Some(expires_at),
-            credential: self.credential,
-        })
+            credential: Credential {
+                id: self.id,
+                issued_at: self.issued_at,
+                ..Credential::default()
+            },
+        };
+        Ok(Timed { principal, expires_at, not_before: self.not_before })
     }
 }
 
@@ -118,10 +140,10 @@ impl<'de> Visitor<'de> for ClaimsSeed<'_> {
                 "sub" => claims.subject = Some(blame.value("sub", map, Text(subject))?),
                 "exp" => claims.expires_at = Some(blame.value("exp", map, Instant)?),
                 "nbf" => claims.not_before = Some(blame.value("nbf", map, Instant)?),
-                "iat" => claims.credential.issued_at = Some(blame.value("iat", map, Instant)?),
+                "iat" => claims.issued_at = Some(blame.value("iat", map, Instant)?),
                 "jti" => {
                     let id = Text(|id: &str| TokenId::parse(id).ok());
-                    claims.credential.id = Some(blame.value("jti", map, id)?);
+                    claims.id = Some(blame.value("jti", map, id)?);
                 }
                 "iss" => {
                     blame.value("iss", map, Text(|issuer: &str| expected.fits_issuer(issuer)))?;

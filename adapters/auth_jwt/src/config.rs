@@ -34,6 +34,11 @@ pub struct Config {
     pub leeway: Duration,
     /// The longest token, in bytes; a longer one is refused unread.
     pub token_bytes_max: usize,
+    /// The most verified tokens that are remembered; 0 remembers none. Only signatures with a
+    /// public key are worth it.
+    pub cache_entries_max: usize,
+    /// How long a verified token is remembered, at most.
+    pub cache_life: Duration,
 }
 
 impl Default for Config {
@@ -44,6 +49,8 @@ impl Default for Config {
             audience: None,
             leeway: Duration::from_secs(5),
             token_bytes_max: 8 * 1024,
+            cache_entries_max: 4_096,
+            cache_life: Duration::from_secs(60),
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct Inspection {
     pub signature_start: String,
     /// How long the signature is, in characters.
     pub signature_chars: usize,
-    /// The configured key that the header leads to, by its number and id.
+    /// The key that the header leads to, configured or published, by its number and id.
     pub key: Result<String, TokenError>,
     /// Whether that key made the signature.
     pub signature: Result<(), TokenError>,
@@ -40,28 +40,27 @@ impl JwtVerifier {
     /// # Errors
     /// [`TokenError::Malformed`] for a text that has not three parts or is larger than any token
     /// may be; there is nothing to see in it.
-    pub fn inspect(&self, token: &str, now: Wall) -> Result<Inspection, TokenError> {
+    pub async fn inspect(&self, token: &str, now: Wall) -> Result<Inspection, TokenError> {
         if token.len() > TOKEN_BYTES_LIMIT {
             return Err(TokenError::Malformed);
         }
         let parts = Compact::split(token)?;
         let header = Header::read(parts.header);
-        let key = header.as_ref().map_err(|error| *error).and_then(|header| {
-            let label = self.keys.label_of_chosen(header)?;
-            Ok((label, header))
-        });
-        let signature = key
-            .as_ref()
-            .map_err(|error| *error)
-            .and_then(|(_, header)| self.keys.choose(header)?.verify(header, parts));
+        let keys = match &header {
+            Ok(header) => self.keys_for(header).await.map(|(keys, _)| (keys, header)),
+            Err(error) => Err(*error),
+        };
+        let keys = keys.as_ref().map_err(|error| *error);
+        let key = keys.and_then(|(keys, header)| keys.label_of_chosen(header));
+        let signature = keys.and_then(|(keys, header)| keys.choose(header)?.verify(header, parts));
         Ok(Inspection {
             header: decode_text(parts.header),
             claims: decode_text(parts.payload),
             signature_start: parts.signature.chars().take(SIGNATURE_CHARS_SHOWN).collect(),
             signature_chars: parts.signature.chars().count(),
-            key: key.map(|(label, _)| label),
+            key,
             signature,
-            verdict: self.check(token, now),
+            verdict: self.check(token, now).await,
         })
     }
 }
@@ -101,11 +100,11 @@ mod tests {
         mint(&request, &key, Wall::from_millis(1_000_000)).unwrap()
     }
 
-    #[test]
-    fn a_good_token_shows_its_parts_its_key_and_its_user() {
+    #[tokio::test]
+    async fn a_good_token_shows_its_parts_its_key_and_its_user() {
         let token = token(Some("blue"));
         let now = Wall::from_millis(1_010_000);
-        let seen = verifier(Some("blue"), 1).inspect(&token, now).unwrap();
+        let seen = verifier(Some("blue"), 1).inspect(&token, now).await.unwrap();
         assert!(seen.header.unwrap().contains("HS256"));
         assert!(seen.claims.unwrap().contains("\"ada\""));
         assert_eq!(seen.key.unwrap(), "token key 0 (kid \"blue\")");
@@ -114,19 +113,19 @@ mod tests {
         assert_eq!((seen.signature_start.len(), seen.signature_chars), (6, 43));
     }
 
-    #[test]
-    fn each_fault_is_told_apart() {
+    #[tokio::test]
+    async fn each_fault_is_told_apart() {
         let now = Wall::from_millis(1_010_000);
         let token = token(Some("blue"));
-        let other_id = verifier(Some("red"), 1).inspect(&token, now).unwrap();
+        let other_id = verifier(Some("red"), 1).inspect(&token, now).await.unwrap();
         assert_eq!(other_id.key.unwrap_err(), TokenError::UnknownKey);
-        let other_key = verifier(Some("blue"), 2).inspect(&token, now).unwrap();
+        let other_key = verifier(Some("blue"), 2).inspect(&token, now).await.unwrap();
         assert_eq!(other_key.signature, Err(TokenError::Signature));
         let late = Wall::from_millis(2_000_000);
-        let late = verifier(Some("blue"), 1).inspect(&token, late).unwrap();
+        let late = verifier(Some("blue"), 1).inspect(&token, late).await.unwrap();
         assert_eq!((late.signature, late.verdict.unwrap_err()), (Ok(()), TokenError::Expired));
-        let nothing = verifier(None, 1).inspect("no token", now);
+        let nothing = verifier(None, 1).inspect("no token", now).await;
         assert_eq!(nothing.unwrap_err(), TokenError::Malformed);
-        assert!(verifier(None, 1).inspect(&"a.".repeat(TOKEN_BYTES_LIMIT), now).is_err());
+        assert!(verifier(None, 1).inspect(&"a.".repeat(TOKEN_BYTES_LIMIT), now).await.is_err());
     }
 }

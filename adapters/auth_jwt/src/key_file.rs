@@ -200,14 +200,17 @@ fn read_own(entry: &Members<'_>, kind: &'static str) -> Result<KeyMaterial, Entr
 
 /// Reads the key of a JSON Web Key (RFC 7517, 7518 section 6, 8037).
 fn read_jwk(entry: &Members<'_>) -> Result<KeyMaterial, EntryProblem> {
-    // Every private key has `d`; the others come with it in RSA keys.
-    if ["d", "p", "q", "dp", "dq", "qi", "oth"].iter().any(|name| entry.get(name).is_some()) {
-        return Err(KeyProblem::PrivateKey.into());
-    }
+    entry.no_private()?;
     entry.known(&[
         "kty", "kid", "alg", "use", "key_ops", "n", "e", "crv", "x", "y", "k", "x5c", "x5t",
         "x5t#S256", "x5u",
     ])?;
+    read_jwk_material(entry)
+}
+
+/// The same where a key may have members that nobody here knows.
+pub(crate) fn read_jwk_material(entry: &Members<'_>) -> Result<KeyMaterial, EntryProblem> {
+    entry.no_private()?;
     let operations: Option<Vec<String>> = entry.read("key_ops", "an array of strings")?;
     if entry.text("use")?.is_some_and(|purpose| purpose != "sig")
         || operations.is_some_and(|all| !all.iter().any(|one| one == "verify"))
@@ -235,10 +238,19 @@ fn read_jwk(entry: &Members<'_>) -> Result<KeyMaterial, EntryProblem> {
 }
 
 /// The members of one object, each still unread.
-struct Members<'de>(Vec<(Cow<'de, str>, &'de RawValue)>);
+pub(crate) struct Members<'de>(pub(crate) Vec<(Cow<'de, str>, &'de RawValue)>);
 
 impl Members<'_> {
-    fn get(&self, name: &str) -> Option<&RawValue> {
+    fn no_private(&self) -> Result<(), EntryProblem> {
+        // Every private key has `d`; the others come with it in RSA keys.
+        let private = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+        if private.iter().any(|name| self.get(name).is_some()) {
+            return Err(KeyProblem::PrivateKey.into());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
     }
 
@@ -264,11 +276,11 @@ impl Members<'_> {
         Ok(Some(value))
     }
 
-    fn text(&self, name: &'static str) -> Result<Option<String>, EntryProblem> {
+    pub(crate) fn text(&self, name: &'static str) -> Result<Option<String>, EntryProblem> {
         self.read(name, "a string")
     }
 
-    fn required(&self, name: &'static str) -> Result<String, EntryProblem> {
+    pub(crate) fn required(&self, name: &'static str) -> Result<String, EntryProblem> {
         self.text(name)?.ok_or(EntryProblem::Missing(name))
     }
 
@@ -286,7 +298,7 @@ impl Members<'_> {
     }
 }
 
-struct MembersSeed;
+pub(crate) struct MembersSeed;
 
 impl<'de> DeserializeSeed<'de> for MembersSeed {
     type Value = Members<'de>;

@@ -48,6 +48,10 @@ impl KeySet {
         Ok(Self(keys))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -73,6 +77,16 @@ impl KeySet {
             Err(TokenError::UnknownKey)
         }
     }
+
+    /// Whether a key has this id, for whatever algorithm.
+    pub(crate) fn has(&self, kid: &str) -> bool {
+        self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
+    }
+
+    /// Whether checking a signature with one of the keys costs enough to remember its outcome.
+    pub(crate) fn is_costly(&self) -> bool {
+        self.0.iter().any(Key::is_costly)
+    }
 }
 
 /// One key, ready for use.
@@ -97,6 +111,11 @@ impl Key {
             key.signature_verifier(*algorithm).ok_or(KeyProblem::Kind)?;
         }
         Ok(key)
+    }
+
+    /// A hash of a hash is as cheap as looking it up.
+    pub(crate) fn is_costly(&self) -> bool {
+        self.material.family() != AlgorithmFamily::Hmac
     }
 
     /// Checks the signature of a token whose header this key was chosen for.

@@ -1,8 +1,8 @@
 //! Token verification with jsonwebtoken on aws-lc-rs: an adapter of the `token_verifier` port.
 //!
 //! It must never let a token choose how it is checked: the configuration lists every key and, for
-//! each, the algorithms of one family. It never fetches a key, never asks a clock, and never
-//! writes key material or a token into an error or a log.
+//! each, the algorithms of one family. It never lets one say where keys come from, asks a clock only
+//! for the age of published keys, and never writes key material or a token into an error or a log.
 //!
 //! What a token has to be, from the outside in:
 //!
@@ -28,16 +28,21 @@ pub use config::{
 pub use inspect::Inspection;
 pub use key_file::{EntryProblem, KeyFileError, load_keys};
 pub use mint::{MintError, RoomGrant, SigningKey, TokenRequest, mint};
+pub use remote::{REFRESH_INTERVAL, RETRY_MAX, RemoteKeys, UNKNOWN_KID_INTERVAL};
 pub use verifier::JwtVerifier;
 
 mod config;
 mod verifier;
 
+mod cache;
 mod claims;
 mod compact;
 mod json;
 mod keys;
 
 mod inspect;
+mod jwk_set;
+mod remote;
+
 mod key_file;
 mod mint;

@@ -99,7 +99,8 @@ pub fn mint(request: &TokenRequest, key: &SigningKey, now: Wall) -> Result<Strin
         leeway: Duration::ZERO,
     };
     Claims::read(&payload, &expected)
-        .and_then(|claims| claims.into_principal(&expected, now))
+        .and_then(|claims| claims.into_timed(&expected))
+        .and_then(|timed| timed.check(expected.leeway, now).map(drop))
         .map_err(MintError::Refused)?;
     let header = to_json(&JoseHeader { alg: "HS256", typ: "JWT", kid: key.kid.as_deref() })?;
     let mut token =

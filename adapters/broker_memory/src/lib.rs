@@ -8,7 +8,7 @@
 //! [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
-//! `gate`, `committer`, `queue`, `sweep`.
+//! `gate`, `committer`, `queue`, `sweep`, `revocations`.
 
 mod broker;
 mod budget;
@@ -19,9 +19,11 @@ mod gate;
 mod log;
 mod present;
 mod queue;
+mod revocations;
 mod room;
 mod stripe;
 mod sweep;
 mod watchers;
 
 pub use broker::{Config, MemoryBroker};
+pub use revocations::MemoryRevocations;

@@ -243,6 +243,7 @@ pub(crate) mod tests {
     use application::ports::broker::MockBroker;
     use application::ports::clock::{MockClock, MockEntropy};
     use application::ports::presence::MockPresence;
+    use application::ports::revocations::MockRevocations;
     use application::ports::token_verifier::MockTokenVerifier;
     use application::services::{Ports, Rules};
     use domain::time::Now;
@@ -255,6 +256,8 @@ pub(crate) mod tests {
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(application::ports::NoTickets),
+            authorizer: None,
+            revocations: Arc::new(MockRevocations::new()),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };

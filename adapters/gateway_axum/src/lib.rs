@@ -5,13 +5,14 @@
 //! connection may do: that is the application's.
 //!
 //! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake),
-//! `publish` (the server API), `answer` (what refusals look like).
+//! `publish` and `revoke` (the server API), `answer` (what refusals look like).
 
 mod accept;
 mod answer;
 mod gateway;
 mod handshake;
 mod publish;
+mod revoke;
 mod routes;
 mod upgrade;
 

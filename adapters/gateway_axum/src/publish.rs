@@ -70,6 +70,12 @@ pub(crate) async fn publish(
 async fn receive(config: &Config, request: Request) -> Result<ApiPublish, HttpRefusal> {
     let key = authorize(&config.api_keys, request.headers())?;
     let headers = request.headers().clone();
+    let body = take_body(config, request).await?;
+    Ok(read(key, &headers, &body)?)
+}
+
+/// The whole body, in time, of a caller that is known.
+pub(crate) async fn take_body(config: &Config, request: Request) -> Result<Bytes, HttpRefusal> {
     let body = Bytes::from_request(request, &());
     let body = tokio::time::timeout(config.handshake_timeout, body).await.map_err(|_| {
         let message = "the body took too long";
@@ -79,10 +85,14 @@ async fn receive(config: &Config, request: Request) -> Result<ApiPublish, HttpRe
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(ErrorCode::TooLarge, "the body is too large"),
         _ => Refusal::new(ErrorCode::BadRequest, "the body can't be read"),
     })?;
-    Ok(read(key, &headers, &body)?)
+    Ok(body)
 }
 
-fn authorize<'a>(keys: &'a [ApiKey], headers: &HeaderMap) -> Result<&'a ApiKey, HttpRefusal> {
+/// The key that a request names, if it is one of these.
+pub(crate) fn authorize<'a>(
+    keys: &'a [ApiKey],
+    headers: &HeaderMap,
+) -> Result<&'a ApiKey, HttpRefusal> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let secret = value
         .and_then(|value| value.split_once(' '))
@@ -98,12 +108,12 @@ fn authorize<'a>(keys: &'a [ApiKey], headers: &HeaderMap) -> Result<&'a ApiKey, 
     })
 }
 
-fn invalid(field: &'static str, message: &'static str) -> Refusal {
+pub(crate) fn invalid(field: &'static str, message: &'static str) -> Refusal {
     Refusal::new(ErrorCode::InvalidField, message).field(field)
 }
 
 /// The same numbers for the same faults as over WebSocket.
-fn id_refused(field: &'static str, error: IdError) -> Refusal {
+pub(crate) fn id_refused(field: &'static str, error: IdError) -> Refusal {
     let code = match error {
         IdError::TooLong { .. } => ErrorCode::TooLarge,
         IdError::Empty | IdError::Alphabet | IdError::Reserved => ErrorCode::InvalidField,

@@ -14,6 +14,7 @@ use domain::id::ClientId;
 use crate::answer::{HttpRefusal, stopping};
 use crate::gateway::Shared;
 use crate::publish;
+use crate::revoke::{self, REVOKE_BYTES_MAX};
 use crate::upgrade::{Wanted, upgrade};
 
 /// What is answered to those who come while the server serves, and while it drains.
@@ -42,6 +43,10 @@ fn router(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new()
         .route("/ws/v2/connect", any(connect))
         .route("/api/v1/publish", publish)
+        .route(
+            "/api/v1/revoke",
+            post(revoke::revoke).layer(DefaultBodyLimit::max(REVOKE_BYTES_MAX)),
+        )
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready));
     if config.echo_endpoint {

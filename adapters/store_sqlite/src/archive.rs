@@ -67,7 +67,7 @@ impl SqliteArchive {
         while ended.changed().await.is_ok() {}
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         command: Command,
         answer: oneshot::Receiver<Result<T, ArchiveError>>,

@@ -4,12 +4,14 @@
 //! in groups; reads go to a few connections of their own. It must never answer `Ok` to a write
 //! before SQLite has committed it to the disk, and never let two servers share a directory.
 //!
-//! Suggested reading order: [`Config`], [`SqliteArchive`], then `open`, `queue`, `writer`, `rows`.
+//! Suggested reading order: [`Config`], [`SqliteArchive`], then `open`, `queue`, `writer`, `rows`,
+//! `revocations`.
 
 mod archive;
 mod config;
 mod open;
 mod queue;
+mod revocations;
 mod rows;
 mod writer;
 
@@ -19,3 +21,4 @@ mod tests;
 pub use archive::SqliteArchive;
 pub use config::{Config, FILE_NAME, Limits, Place};
 pub use open::BuildError;
+pub use revocations::SqliteRevocations;

@@ -14,6 +14,7 @@ use domain::time::Wall;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::Limits;
+use crate::revocations::Row;
 
 /// What the writer is asked for.
 pub(crate) enum Command {
@@ -23,13 +24,20 @@ pub(crate) enum Command {
     Append { records: Vec<ArchiveRecord>, job: Job<()> },
     /// Forget one chunk; answers whether there may be more to forget.
     Trim { room: RoomId, first: Offset, before: Wall, job: Job<bool> },
+    /// Store a revocation.
+    Revoke { row: Row, job: Job<()> },
+    /// Delete the revocations whose time is over.
+    ForgetRevocations { until: Wall, job: Job<()> },
 }
 
 impl Command {
     fn weight(&self) -> Weight {
         match self {
             // What a command without messages holds, roughly; it must not be free.
-            Self::OpenRoom { .. } | Self::Trim { .. } => Weight { records: 1, bytes: 512 },
+            Self::OpenRoom { .. }
+            | Self::Trim { .. }
+            | Self::Revoke { .. }
+            | Self::ForgetRevocations { .. } => Weight { records: 1, bytes: 512 },
             Self::Append { records, .. } => Weight {
                 records: records.len().max(1),
                 bytes: records.iter().map(record_bytes).sum(),
@@ -41,7 +49,9 @@ impl Command {
     pub(crate) fn answer(self, failure: Option<&ArchiveError>) {
         match self {
             Self::OpenRoom { job, .. } => job.answer(failure),
-            Self::Append { job, .. } => job.answer(failure),
+            Self::Append { job, .. }
+            | Self::Revoke { job, .. }
+            | Self::ForgetRevocations { job, .. } => job.answer(failure),
             Self::Trim { job, .. } => job.answer(failure),
         }
     }

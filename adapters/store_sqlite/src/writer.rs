@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::open::Pools;
 use crate::queue::{Command, Queue};
+use crate::revocations;
 use crate::rows::{self, CHUNK, NewRow, Statements};
 
 /// The most messages that one step of a trim looks at, so that writes never wait long behind it.
@@ -121,6 +122,12 @@ impl Batch<'_> {
                 Command::Trim { room, first, before, job } => {
                     job.outcome = Ok(self.trim(room, *first, *before).await?);
                 }
+                Command::Revoke { row, job } => {
+                    job.outcome = Ok(row.store(self.connection).await?);
+                }
+                Command::ForgetRevocations { until, job } => {
+                    job.outcome = Ok(revocations::forget(self.connection, *until).await?);
+                }
             }
         }
         self.insert_rows().await?;
@@ -137,6 +144,7 @@ impl Batch<'_> {
                 Command::Append { records, .. } => {
                     names.extend(records.iter().map(|record| record.publication.room.clone()));
                 }
+                Command::Revoke { .. } | Command::ForgetRevocations { .. } => {}
             }
         }
         let names: Vec<RoomId> = names.into_iter().collect();

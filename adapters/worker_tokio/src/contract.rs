@@ -19,6 +19,7 @@ use application::ports::broker::MockBroker;
 use application::ports::clock::MockEntropy;
 use application::ports::outbox::Outbox;
 use application::ports::presence::MockPresence;
+use application::ports::revocations::MockRevocations;
 use application::ports::token_verifier::MockTokenVerifier;
 use application::services::{Ports, Rules};
 use application::shard::Slot;
@@ -90,6 +91,8 @@ impl Loopback {
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(NoTickets),
+            authorizer: None,
+            revocations: Arc::new(MockRevocations::new()),
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(MockEntropy::new()),
         };

@@ -164,7 +164,7 @@ impl Core {
                     self.draining.send_replace(true);
                 }
                 Control::Adopt(NewServices(services)) => self.adopt(&services.rules.limits),
-                Control::Disconnect(..) | Control::DisconnectUser(..) => {}
+                Control::Disconnect(..) | Control::DisconnectUser(..) | Control::Revoke(_) => {}
             }
             self.handle(Input::Order(order));
         }

@@ -5,8 +5,10 @@
 //! shard's to say. No lock is taken and no task is woken per delivery.
 //!
 //! Reading order: [`Worker`], `core` (shard and sockets together), `sockets` (the outbox) and `hot`,
-//! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`.
+//! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`,
+//! `bounded_authorizer`.
 
+mod bounded_authorizer;
 mod clock;
 #[cfg(test)]
 mod contract;
@@ -18,5 +20,6 @@ mod sockets;
 mod worker;
 mod writer;
 
+pub use bounded_authorizer::BoundedAuthorizer;
 pub use clock::SystemClock;
 pub use worker::{Accepted, Config, Purpose, StartError, Worker};

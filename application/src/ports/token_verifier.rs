@@ -27,6 +27,9 @@ pub enum TokenError {
     /// A claim is missing, has the wrong type or the wrong value.
     #[error("the token's claim `{0}` is missing or wrong")]
     Claim(&'static str),
+    /// The keys have to be fetched and can't be now; the same token may be good later.
+    #[error("the token keys can't be fetched now")]
+    KeysUnavailable,
     /// No key is configured, so no token can be accepted.
     #[error("no token key is configured")]
     NoKeys,

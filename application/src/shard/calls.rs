@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use domain::id::ConnectionId;
 use domain::presence::{PresenceKey, PresenceList};
-use domain::principal::{Principal, RoomPattern};
+use domain::principal::RoomPattern;
 use domain::protocol::Resume;
 use domain::room::RoomId;
 
@@ -18,11 +18,14 @@ use crate::extensions::handlers::HandlerEffect;
 use crate::ports::{BrokerError, Receipt, SubscriptionToken};
 use crate::refusal::Refusal;
 use crate::use_cases::authenticate::{AuthenticateError, Authenticated};
+use crate::use_cases::authorize::NotAllowed;
 use crate::use_cases::join_room::{JoinRefused, Joined};
 use crate::use_cases::list_presence::PresenceRefused;
 use crate::use_cases::publish_message::PublishRefused;
 use crate::use_cases::read_history::{HistoryPage, HistoryRefused};
 use crate::use_cases::recover_room::RecoveredPage;
+use crate::use_cases::refresh_token::{RefreshError, Refreshed};
+use crate::use_cases::revalidate::Lost;
 
 /// The work of a cold call.
 pub type CallFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -70,6 +73,13 @@ pub enum CallTag {
     Room(RoomKey),
     /// The rooms of users, all together.
     OwnRooms,
+    /// Whether a connection still has its rights; its commands do not wait for it.
+    Rights {
+        /// Whose.
+        slot: Slot,
+        /// Of which token.
+        round: u32,
+    },
     /// Nobody waits for it.
     Detached,
 }
@@ -90,6 +100,8 @@ pub struct JoinTag {
 /// One room of a connection that comes back.
 #[derive(Clone, Debug)]
 pub enum Resuming {
+    /// It is full; the join only asks whether the connection may know that.
+    Full(RoomId),
     /// Its join is under way.
     Joining(JoinTag),
     /// It can't even begin.
@@ -109,7 +121,11 @@ pub enum Outcome {
     /// Of coming back: an answer for each join that began.
     Resumed(Vec<Result<Joined, JoinRefused>>),
     /// Of a fresh token.
-    Refreshed(Result<Principal, AuthenticateError>),
+    Refreshed(Result<Refreshed, RefreshError>),
+    /// Of asking again for the rooms that a connection is in.
+    Revalidated(Result<Lost, NotAllowed>),
+    /// Of a command that was only asked how to refuse it.
+    Refused(Refusal),
     /// Of the first step of a join.
     Joined(Result<Joined, JoinRefused>),
     /// Of a further page of a join.

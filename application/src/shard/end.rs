@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use domain::codes::CloseCode;
 use domain::protocol::ServerFrame;
+use domain::revocation::Revocation;
 use domain::time::Monotonic;
 
 use super::calls::Outcome;
@@ -75,11 +76,23 @@ impl Shard {
                     }
                 }
             }
+            Control::Revoke(revocation) => self.revoke(revocation, host),
             Control::Drain { until } => self.drain(*until, host),
             // Cold calls hold what they began with; the next step reads the new rules.
             Control::Adopt(services) => {
                 self.services = Arc::clone(&services.0);
                 self.watch_own_rooms();
+            }
+        }
+    }
+
+    /// Ends the connections whose token, user or self was revoked. Those whose token is being
+    /// verified right now find out by themselves: the revocation is remembered already.
+    fn revoke(&mut self, revocation: &Revocation, host: &mut Host<'_>) {
+        for slot in self.table.slots() {
+            let Some(entry) = self.table.get(slot) else { continue };
+            if revocation.concerns(&entry.who.principal, entry.who.connection) {
+                self.end(slot, CloseCode::Revoked, None, host);
             }
         }
     }

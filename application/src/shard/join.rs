@@ -9,7 +9,6 @@ use domain::codes::ErrorCode;
 use domain::filter::Filter;
 use domain::membership::{JoinError, MemberState};
 use domain::position::Position;
-use domain::principal::Action;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 use smallvec::SmallVec;
@@ -44,19 +43,26 @@ impl Shard {
     ) {
         match self.begin_join(slot, wish) {
             Err(refusal) => self.refuse(slot, command, &refusal, host),
-            Ok((tag, join)) => {
+            Ok((Some(tag), join)) => {
                 let future = Box::pin(async move { Outcome::Joined(join.execute().await) });
                 self.call(slot, command, Some(tag), future);
+            }
+            Ok((None, join)) => {
+                let refused = |error| Outcome::Refused(Refusal::from(error));
+                let answer =
+                    async move { join.execute().await.map_or_else(refused, |_| Outcome::Done) };
+                self.call(slot, command, None, Box::pin(answer));
             }
         }
     }
 
-    /// Makes a connection a joiner of a room, and answers what is to be done elsewhere.
+    /// Makes a connection a joiner of a room, and answers what is to be done elsewhere. In a full
+    /// room it is none, and the join only asks whether it may know that.
     pub(super) fn begin_join(
         &mut self,
         slot: Slot,
         wish: Wish<'_>,
-    ) -> Result<(JoinTag, JoinRoom), Refusal> {
+    ) -> Result<(Option<JoinTag>, JoinRoom), Refusal> {
         let Wish { room, since, presence, filter } = wish;
         let policy = self.find_policy(room)?;
         let limits = &self.services.rules.limits;
@@ -75,15 +81,28 @@ impl Shard {
         entry.door = Door::Shut;
         let who = Arc::clone(&entry.who);
         let slice = self.rooms.get_mut(key).ok_or_else(Refusal::internal)?;
-        let filter_key = match slice.take_places(&policy, filter.as_ref(), filters_max) {
-            Ok(filter_key) => filter_key,
-            Err(full) => {
-                entry.rooms.leave(key);
-                self.release_if_unused(key);
-                // That a room is full is nothing for those to know who may not be in it.
-                let may = who.principal.may(Action::Subscribe, room, &policy);
-                return Err(if may { full } else { Refusal::denied() });
-            }
+        let places = slice.take_places(&policy, filter.as_ref(), filters_max);
+        let (filter_key, full) = match places {
+            Ok(filter_key) => (Some(filter_key), None),
+            Err(full) => (None, Some(full)),
+        };
+        let join = JoinRoom {
+            services: Arc::clone(&self.services),
+            who: Arc::clone(&who),
+            room: room.clone(),
+            policy: Arc::clone(&policy),
+            since,
+            presence,
+            filter,
+            mailbox: Arc::clone(&self.mailbox),
+            token: slice.token,
+            bytes_max: limits.page_bytes_max,
+            full,
+        };
+        let Some(filter_key) = filter_key else {
+            entry.rooms.leave(key);
+            self.release_if_unused(key);
+            return Ok((None, join));
         };
         slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {
@@ -101,21 +120,9 @@ impl Shard {
             token: slice.token,
             listed: policy.presence_listed.then(|| (presence_key(&who), who.connection)),
         };
-        let join = JoinRoom {
-            services: Arc::clone(&self.services),
-            who,
-            room: room.clone(),
-            policy,
-            since,
-            presence,
-            filter,
-            mailbox: Arc::clone(&self.mailbox),
-            token: tag.token,
-            bytes_max: self.services.rules.limits.page_bytes_max,
-        };
         // From here on its messages come by position.
         self.leave_own_room(slot, room);
-        Ok((tag, join))
+        Ok((Some(tag), join))
     }
 
     pub(super) fn finish_join(

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use domain::codes::{CloseCode, ErrorCode};
 use domain::connection::Connection;
 use domain::id::ConnectionId;
-use domain::membership::{MemberState, Membership};
-use domain::principal::{Action, Principal};
+use domain::membership::Membership;
+use domain::principal::Principal;
 use domain::protocol::{Resume, Resumed, ServerFrame};
 use domain::rate_limit::RateLimiter;
 use smallvec::SmallVec;
@@ -19,9 +19,8 @@ use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
 use crate::refusal::Refusal;
-use crate::use_cases::authenticate::{
-    Authenticate, AuthenticateError, Authenticated, Credentials, identify,
-};
+use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Authenticated, Credentials};
+use crate::use_cases::refresh_token::{RefreshError, RefreshToken, Refreshed};
 
 /// What this server offers, in `hello.features`.
 const FEATURES: [&str; 11] = [
@@ -68,6 +67,7 @@ impl Shard {
             patterns: Vec::new(),
             own_room: OwnRoom::None,
             leaving: false,
+            rights: None,
         };
         let deadline = host.now.monotonic.after(rules.timing.authentication_timeout);
         let asks_nobody = rules.allow_anonymous && rules.middleware.is_empty();
@@ -159,6 +159,12 @@ impl Shard {
                 self.end(slot, error.close_code(), None, host);
             }
             Ok(authenticated) => {
+                let who = &authenticated.who;
+                // It may have been revoked since it was verified; whoever revokes has its order
+                // behind.
+                if self.services.ports.revocations.concerns(&who.principal, who.connection) {
+                    return self.end(slot, CloseCode::Revoked, None, host);
+                }
                 if let Some(entry) = self.table.get_mut(slot) {
                     entry.who = authenticated.who;
                     entry.admission = authenticated.admission;
@@ -174,10 +180,15 @@ impl Shard {
     /// it takes to say who it is.
     fn let_in(&mut self, slot: Slot, host: &Host<'_>) {
         let timing = self.services.rules.timing;
+        let rights = self.rights(host.now.monotonic);
         let Some(entry) = self.table.get_mut(slot) else { return };
         entry.greeted = true;
+        entry.rights = rights;
         let visit = entry.life.opened(host.now, entry.who.principal.expires_at, &timing);
         self.visit_at(slot, visit);
+        if let Some(at) = self.look_at_rights(slot, host) {
+            self.visit_at(slot, at);
+        }
     }
 
     pub(super) fn hello(
@@ -210,11 +221,10 @@ impl Shard {
 
     /// The `refresh` command: a fresh token of the same user.
     pub(super) fn refresh(&mut self, slot: Slot, command: Option<u64>, token: String) {
-        let services = Arc::clone(&self.services);
-        let future = Box::pin(async move {
-            let credentials = Credentials { session: None, token: Some(token) };
-            Outcome::Refreshed(identify(&services, &credentials).await)
-        });
+        let Some(who) = self.who(slot) else { return };
+        let (services, rooms) = (Arc::clone(&self.services), self.held(slot));
+        let call = RefreshToken { services, who, token, rooms };
+        let future = Box::pin(async move { Outcome::Refreshed(call.execute().await) });
         self.call(slot, command, None, future);
     }
 
@@ -222,82 +232,35 @@ impl Shard {
         &mut self,
         slot: Slot,
         command: Option<u64>,
-        result: Result<Principal, AuthenticateError>,
+        result: Result<Refreshed, RefreshError>,
         host: &mut Host<'_>,
     ) {
         let services = Arc::clone(&self.services);
         let Some(entry) = self.table.get_mut(slot) else { return };
-        let principal = match result {
-            Ok(fresh) if fresh.user == entry.who.principal.user => fresh,
-            Ok(_) => {
-                tracing::info!("a token of another user came for refresh");
-                self.end(slot, CloseCode::Unauthenticated, None, host);
-                return;
-            }
+        let Refreshed { who, lost } = match result {
+            Ok(refreshed) => refreshed,
             Err(error) => {
                 tracing::info!(error = &error as &dyn std::error::Error, "token not refreshed");
-                self.end(slot, error.close_code(), None, host);
-                return;
+                return match error.close_code() {
+                    Some(code) => self.end(slot, code, None, host),
+                    None => self.refuse(slot, command, &error.refusal(), host),
+                };
             }
         };
-        let expires_at = principal.expires_at;
-        let session = services.ports.session_tickets.seal(&principal, host.now.wall);
-        entry.who = Arc::new(Who { principal: Arc::new(principal), ..(*entry.who).clone() });
+        // It may have been revoked since it was verified; whoever revokes has its order behind.
+        if services.ports.revocations.concerns(&who.principal, who.connection) {
+            return self.end(slot, CloseCode::Revoked, None, host);
+        }
+        let expires_at = who.principal.expires_at;
+        let session = services.ports.session_tickets.seal(&who.principal, host.now.wall);
+        entry.who = who;
         let visit = entry.life.renewed(host.now, expires_at, &services.rules.timing);
+        self.restart_rights(slot, host.now.monotonic);
         self.visit_at(slot, visit);
         let session = session.as_deref();
         self.tell(slot, &ServerFrame::Refreshed { id: command, expires_at, session }, host);
-        self.revalidate(slot, host);
+        self.take_away(slot, &lost, host);
         self.revalidate_watches(slot, host);
-    }
-
-    /// Ends the memberships that a connection's token does not allow any more.
-    fn revalidate(&mut self, slot: Slot, host: &mut Host<'_>) {
-        let Some(entry) = self.table.get(slot) else { return };
-        let lost: Vec<_> = entry
-            .rooms
-            .rooms()
-            .filter(|key| {
-                self.rooms.get(*key).is_some_and(|slice| {
-                    let principal = &entry.who.principal;
-                    !principal.may(Action::Subscribe, &slice.id, &slice.policy)
-                })
-            })
-            .collect();
-        self.unfollow(slot);
-        for key in lost {
-            let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { continue };
-            self.leave_now(slot, key, host);
-            let code = ErrorCode::PermissionDenied;
-            let frame = ServerFrame::Unsubscribed {
-                id: None,
-                room: &room,
-                code: Some(code.number()),
-                reason: Some(code.word()),
-            };
-            self.tell(slot, &frame, host);
-        }
-    }
-
-    /// Ends the following of presence where a connection's token does not allow it any more.
-    fn unfollow(&mut self, slot: Slot) {
-        let Some(entry) = self.table.get(slot) else { return };
-        for key in entry.rooms.rooms() {
-            let Some(slice) = self.rooms.get_mut(key) else { continue };
-            if entry.who.principal.may(Action::Presence, &slice.id, &slice.policy) {
-                continue;
-            }
-            let follows = match entry.rooms.state(key) {
-                Some(MemberState::Live(place)) => {
-                    std::mem::take(&mut slice.members[place as usize].presence)
-                }
-                Some(MemberState::Joining) => {
-                    slice.joiner(slot).is_some_and(|joiner| std::mem::take(&mut joiner.presence))
-                }
-                None => false,
-            };
-            slice.n_followers -= u32::from(follows);
-        }
     }
 
     pub(super) fn who(&self, slot: Slot) -> Option<Arc<Who>> {

@@ -45,7 +45,7 @@ impl Shard {
             rooms.push(match self.begin_join(slot, wish) {
                 Ok((tag, join)) => {
                     joins.push(join);
-                    Resuming::Joining(tag)
+                    tag.map_or(Resuming::Full(room), Resuming::Joining)
                 }
                 Err(refusal) => Resuming::Refused(room, refusal),
             });
@@ -74,6 +74,10 @@ impl Shard {
             .into_iter()
             .map(|room| match room {
                 Resuming::Refused(room, refusal) => (room, Err(refusal)),
+                Resuming::Full(room) => {
+                    let refused = results.next().and_then(Result::err).map(Refusal::from);
+                    (room, Err(refused.unwrap_or_else(Refusal::internal)))
+                }
                 Resuming::Joining(tag) => {
                     (tag.room.clone(), self.enter_again(slot, tag, results.next()))
                 }

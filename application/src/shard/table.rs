@@ -16,6 +16,7 @@ use domain::time::{Monotonic, Wall};
 use super::Slot;
 use super::own_room::OwnRoom;
 use super::pages::Pages;
+use super::revalidate::Rights;
 use super::rooms::RoomKey;
 use super::watches::Followed;
 use crate::directory::Admission;
@@ -55,6 +56,8 @@ pub(super) struct Entry {
     pub(super) own_room: OwnRoom,
     /// Set while draining: close as soon as nothing is under way.
     pub(super) leaving: bool,
+    /// Only where an authorizer is asked again from time to time.
+    pub(super) rights: Option<Box<Rights>>,
 }
 
 impl Entry {

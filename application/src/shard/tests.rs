@@ -25,6 +25,7 @@ use crate::limits::Limits;
 use crate::mailbox::Mail;
 use crate::ports::clock::{MockClock, MockEntropy};
 use crate::ports::outbox::{Batch, Delivered};
+use crate::ports::revocations::MockRevocations;
 use crate::ports::token_verifier::MockTokenVerifier;
 use crate::ports::{Receipt, broker::MockBroker, presence::MockPresence};
 use crate::published::Published;
@@ -137,6 +138,8 @@ impl Bench {
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(crate::ports::NoTickets),
+            authorizer: None,
+            revocations: Arc::new(MockRevocations::new()),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };

@@ -51,6 +51,7 @@ impl Shard {
             }
             Some(Effect::Close(code)) => return self.end(slot, code, None, host),
         }
-        self.visit_at(slot, next);
+        let rights = self.look_at_rights(slot, host);
+        self.visit_at(slot, rights.map_or(next, |at| at.min(next)));
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use domain::codes::CloseCode;
+use domain::id::ConnectionId;
 use domain::principal::{Action, Principal};
 use domain::room::RoomId;
 use domain::time::Wall;
@@ -65,6 +66,9 @@ pub enum AuthenticateError {
     /// The ticket does not count, and no token came with it.
     #[error("the ticket is not accepted")]
     Ticket(#[source] TicketError),
+    /// What it came with has been revoked.
+    #[error("the token has been revoked")]
+    Revoked,
     /// The user has as many connections as allowed.
     #[error("the user has as many connections as allowed")]
     ConnectionLimit,
@@ -78,7 +82,9 @@ impl AuthenticateError {
     #[must_use]
     pub const fn close_code(self) -> CloseCode {
         match self {
+            Self::Token(TokenError::KeysUnavailable) => CloseCode::TryAgainLater,
             Self::Missing | Self::Token(_) | Self::Ticket(_) => CloseCode::Unauthenticated,
+            Self::Revoked => CloseCode::Revoked,
             Self::ConnectionLimit => CloseCode::ConnectionLimit,
             Self::Refused(code) => code,
         }
@@ -92,7 +98,8 @@ impl Authenticate {
     /// [`AuthenticateError`] says why it may not open.
     pub async fn execute(self) -> Result<Authenticated, AuthenticateError> {
         let Services { rules, directory, .. } = &*self.services;
-        let principal = identify(&self.services, &self.credentials).await?;
+        let connection = self.who.connection;
+        let principal = identify(&self.services, &self.credentials, connection).await?;
         let admission = match &principal.user {
             None => None,
             Some(user) => Some(
@@ -109,7 +116,7 @@ impl Authenticate {
     }
 }
 
-/// Finds out whom credentials stand for. A ticket that counts spares the token; one that does not
+/// Finds out whom the credentials of a connection stand for. A ticket that counts spares the token; one that does not
 /// count leaves it to the token.
 ///
 /// # Errors
@@ -117,13 +124,14 @@ impl Authenticate {
 pub async fn identify(
     services: &Services,
     credentials: &Credentials,
+    connection: ConnectionId,
 ) -> Result<Principal, AuthenticateError> {
     let Services { ports, rules, .. } = services;
     let now = ports.clock.now().wall;
     let Credentials { session, token } = credentials;
     if let Some(session) = session {
         let opened = ports.session_tickets.open(session, now).map_err(AuthenticateError::Ticket);
-        match opened.and_then(|principal| vouch(services, principal, now)) {
+        match opened.and_then(|principal| vouch(services, principal, connection, now)) {
             Ok(principal) => return Ok(principal),
             Err(error) if token.is_none() => return Err(error),
             Err(error) => {
@@ -142,7 +150,7 @@ pub async fn identify(
             principal
         }
     };
-    vouch(services, principal, now)
+    vouch(services, principal, connection, now)
 }
 
 /// Every principal passes here before it counts, whether a token, a ticket or neither stands for
@@ -151,19 +159,25 @@ pub async fn identify(
 fn vouch(
     services: &Services,
     principal: Principal,
+    connection: ConnectionId,
     now: Wall,
 ) -> Result<Principal, AuthenticateError> {
     let leeway = services.rules.timing.expiry_leeway;
     if principal.expires_at.is_some_and(|end| end.after(leeway) <= now) {
         return Err(AuthenticateError::Token(TokenError::Expired));
     }
+    if services.ports.revocations.concerns(&principal, connection) {
+        return Err(AuthenticateError::Revoked);
+    }
     Ok(principal)
 }
 
 /// The room of a connection's own user, if the server puts users there and policy lets them read
-/// it. Not every user id can be part of a room's name.
+/// it. Not every user id can be part of a room's name. An authorizer would have to be asked, and asked
+/// again: where there is one, users subscribe to their room like to any other.
 pub(crate) fn own_room(services: &Services, principal: &Principal) -> Option<RoomId> {
-    let user = principal.user.as_ref().filter(|_| services.rules.join_user_room)?;
+    let joins = services.rules.join_user_room && services.ports.authorizer.is_none();
+    let user = principal.user.as_ref().filter(|_| joins)?;
     let room = RoomId::parse(&format!("{OWN_ROOMS}{user}")).ok()?;
     let policy = services.rules.policies.of(&room)?;
     principal.may(Action::Subscribe, &room, policy).then_some(room)

@@ -22,6 +22,7 @@ use crate::ports::{BrokerError, PresenceError, SubscriptionToken};
 use crate::published::Published;
 use crate::refusal::Refusal;
 use crate::services::Services;
+use crate::use_cases::authorize::{NotAllowed, authorize};
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
 /// A connection that wants to be a member.
@@ -46,6 +47,8 @@ pub struct JoinRoom {
     pub token: SubscriptionToken,
     /// The most bytes of data to read of what it missed; at least one message is read.
     pub bytes_max: usize,
+    /// Why there is no place for it; then it is only asked whether it may know that.
+    pub full: Option<Refusal>,
 }
 
 /// What the new member begins with.
@@ -93,9 +96,12 @@ impl Joined {
 /// Why a connection is not a member.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum JoinRefused {
-    /// The policy and the token do not allow it.
+    /// It may not be done.
     #[error("not allowed")]
-    Denied,
+    NotAllowed(#[source] NotAllowed),
+    /// All seats are taken, or all places for filters.
+    #[error("the room is full")]
+    Full(Refusal),
     /// A middleware refused.
     #[error("a middleware refused the message")]
     Middleware(Refusal),
@@ -110,7 +116,8 @@ pub enum JoinRefused {
 impl From<JoinRefused> for Refusal {
     fn from(error: JoinRefused) -> Self {
         match error {
-            JoinRefused::Denied => Self::denied(),
+            JoinRefused::NotAllowed(error) => error.into(),
+            JoinRefused::Full(refusal) => refusal,
             JoinRefused::Middleware(refusal) => refusal,
             JoinRefused::Broker(BrokerError::Unavailable { retry_after })
             | JoinRefused::Presence(PresenceError::Unavailable { retry_after }) => {
@@ -182,11 +189,17 @@ impl JoinRoom {
     }
 
     async fn authorize(&self) -> Result<(), JoinRefused> {
-        let may = |action| self.who.principal.may(action, &self.room, &self.policy);
+        let Self { services, who, room, policy, .. } = self;
         // Following who comes and goes is a right of its own; so is reading the log, but not for
         // what was missed while away: that belongs to the subscription.
-        if !may(Action::Subscribe) || (self.presence && !may(Action::Presence)) {
-            return Err(JoinRefused::Denied);
+        let rights = [Some(Action::Subscribe), self.presence.then_some(Action::Presence)];
+        for action in rights.into_iter().flatten() {
+            let allowed = authorize(services, who, action, room, policy).await;
+            allowed.map_err(JoinRefused::NotAllowed)?;
+        }
+        // That a room is full is nothing for those to know who may not be in it.
+        if let Some(full) = &self.full {
+            return Err(JoinRefused::Full(full.clone()));
         }
         if self.services.rules.middleware.is_empty() {
             return Ok(());
@@ -219,6 +232,7 @@ mod tests {
     use crate::ports::broker::MockBroker;
     use crate::ports::clock::{MockClock, MockEntropy};
     use crate::ports::presence::MockPresence;
+    use crate::ports::revocations::MockRevocations;
     use crate::ports::token_verifier::MockTokenVerifier;
     use crate::services::{Ports, Rules};
     use domain::delivery::Class;
@@ -250,6 +264,8 @@ mod tests {
             presence: Arc::new(presence),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(crate::ports::NoTickets),
+            authorizer: None,
+            revocations: Arc::new(MockRevocations::new()),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };
@@ -285,6 +301,7 @@ mod tests {
             mailbox: Arc::new(Mailbox::new(1, 10)),
             token: SubscriptionToken(1),
             bytes_max: 1_000,
+            full: None,
         };
         assert_eq!(join.execute().await.unwrap_err(), JoinRefused::Presence(away));
     }

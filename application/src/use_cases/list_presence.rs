@@ -15,6 +15,7 @@ use crate::extensions::middleware::{Inbound, Who};
 use crate::ports::PresenceError;
 use crate::refusal::Refusal;
 use crate::services::Services;
+use crate::use_cases::authorize::{NotAllowed, authorize};
 
 /// A question for the members of a room.
 pub struct ListPresence {
@@ -31,9 +32,9 @@ pub struct ListPresence {
 /// Why there is no list, or why presence data was not changed.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum PresenceRefused {
-    /// The policy and the token do not allow it.
+    /// It may not be done.
     #[error("not allowed")]
-    Denied,
+    NotAllowed(#[source] NotAllowed),
     /// A middleware refused.
     #[error("a middleware refused the message")]
     Middleware(Refusal),
@@ -48,7 +49,7 @@ pub enum PresenceRefused {
 impl From<PresenceRefused> for Refusal {
     fn from(error: PresenceRefused) -> Self {
         match error {
-            PresenceRefused::Denied => Self::denied(),
+            PresenceRefused::NotAllowed(error) => error.into(),
             PresenceRefused::Middleware(refusal) => refusal,
             PresenceRefused::NotListed => {
                 Self::new(ErrorCode::NotAvailable, "this room does not list its members")
@@ -70,9 +71,9 @@ impl ListPresence {
     /// [`PresenceRefused`] says why there is no list.
     pub async fn execute(self) -> Result<PresenceList, PresenceRefused> {
         let Services { ports, rules, .. } = &*self.services;
-        if !self.who.principal.may(Action::Presence, &self.room, &self.policy) {
-            return Err(PresenceRefused::Denied);
-        }
+        let Self { services, who, room, policy, .. } = &self;
+        let allowed = authorize(services, who, Action::Presence, room, policy).await;
+        allowed.map_err(PresenceRefused::NotAllowed)?;
         if !rules.middleware.is_empty() {
             let inbound = Inbound { kind: "presence", room: Some(self.room.as_str()), body: "" };
             let asked = rules.middleware.process_message(&self.who, inbound).await;

@@ -14,6 +14,7 @@ use crate::mailbox::Mailbox;
 use crate::ports::{PublishError, Receipt};
 use crate::refusal::Refusal;
 use crate::services::Services;
+use crate::use_cases::authorize::{NotAllowed, authorize};
 
 /// A publish of a connection.
 pub struct PublishMessage {
@@ -30,9 +31,9 @@ pub struct PublishMessage {
 /// Why a publish was not taken.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum PublishRefused {
-    /// The policy and the token do not allow it.
+    /// It may not be done.
     #[error("not allowed")]
-    Denied,
+    NotAllowed(#[source] NotAllowed),
     /// A middleware refused.
     #[error("a middleware refused the message")]
     Middleware(Refusal),
@@ -44,7 +45,7 @@ pub enum PublishRefused {
 impl From<PublishRefused> for Refusal {
     fn from(error: PublishRefused) -> Self {
         match error {
-            PublishRefused::Denied => Self::denied(),
+            PublishRefused::NotAllowed(error) => error.into(),
             PublishRefused::Middleware(refusal) => refusal,
             PublishRefused::Broker(PublishError::Unavailable { retry_after }) => {
                 Self::unavailable(retry_after)
@@ -67,9 +68,8 @@ impl PublishMessage {
     /// Whether policy and middleware allow it.
     pub(super) async fn check(&self) -> Result<(), PublishRefused> {
         let Self { services, who, policy, publish } = self;
-        if !who.principal.may(Action::Publish, &publish.room, policy) {
-            return Err(PublishRefused::Denied);
-        }
+        let allowed = authorize(services, who, Action::Publish, &publish.room, policy).await;
+        allowed.map_err(PublishRefused::NotAllowed)?;
         if !services.rules.middleware.is_empty() {
             let inbound = Inbound {
                 kind: "publish",

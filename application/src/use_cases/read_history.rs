@@ -19,6 +19,7 @@ use crate::ports::{BrokerError, ReadLog};
 use crate::published::Published;
 use crate::refusal::Refusal;
 use crate::services::Services;
+use crate::use_cases::authorize::{NotAllowed, authorize};
 
 /// A question for a page.
 pub struct ReadHistory {
@@ -52,9 +53,9 @@ pub struct HistoryPage {
 /// Why there is no page.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum HistoryRefused {
-    /// The policy and the token do not allow it.
+    /// It may not be done.
     #[error("not allowed")]
-    Denied,
+    NotAllowed(#[source] NotAllowed),
     /// A middleware refused.
     #[error("a middleware refused the message")]
     Middleware(Refusal),
@@ -69,7 +70,7 @@ pub enum HistoryRefused {
 impl From<HistoryRefused> for Refusal {
     fn from(error: HistoryRefused) -> Self {
         match error {
-            HistoryRefused::Denied => Self::denied(),
+            HistoryRefused::NotAllowed(error) => error.into(),
             HistoryRefused::Middleware(refusal) => refusal,
             HistoryRefused::Position => Self::new(
                 ErrorCode::InvalidPosition,
@@ -90,9 +91,9 @@ impl ReadHistory {
     /// [`HistoryRefused`] says why there is no page.
     pub async fn execute(self) -> Result<HistoryPage, HistoryRefused> {
         let Services { ports, rules, .. } = &*self.services;
-        if !self.who.principal.may(Action::History, &self.room, &self.policy) {
-            return Err(HistoryRefused::Denied);
-        }
+        let Self { services, who, room, policy, .. } = &self;
+        let allowed = authorize(services, who, Action::History, room, policy).await;
+        allowed.map_err(HistoryRefused::NotAllowed)?;
         if !rules.middleware.is_empty() {
             let inbound = Inbound { kind: "history", room: Some(self.room.as_str()), body: "" };
             let asked = rules.middleware.process_message(&self.who, inbound).await;

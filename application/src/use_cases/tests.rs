@@ -23,19 +23,22 @@ use crate::directory::Directory;
 use crate::extensions::handlers::{HandlerEffect, HandlerMessage, HandlerRegistry, MessageHandler};
 use crate::extensions::middleware::{Context, Inbound, Middleware, MiddlewareChain, Who};
 use crate::mailbox::Mailbox;
+use crate::ports::authorizer::MockAuthorizer;
 use crate::ports::broker::MockBroker;
 use crate::ports::clock::{MockClock, MockEntropy};
 use crate::ports::presence::MockPresence;
+use crate::ports::revocations::MockRevocations;
 use crate::ports::session_tickets::MockSessionTickets;
 use crate::ports::token_verifier::MockTokenVerifier;
 use crate::ports::{
-    BrokerError, LogPage, PresenceError, PublishError, Receipt, RoomTop, SubscriptionToken,
-    TicketError, TokenError,
+    AuthorizerError, BrokerError, LogPage, PresenceError, PublishError, Receipt, RoomTop,
+    SubscriptionToken, TicketError, TokenError, Verdict,
 };
 use crate::published::Published;
 use crate::refusal::Refusal;
 use crate::services::{Ports, Rules, Services};
 use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Credentials};
+use crate::use_cases::authorize::NotAllowed;
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
 use crate::use_cases::handle_message::HandleMessage;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom};
@@ -56,6 +59,8 @@ struct Mocks {
     presence: MockPresence,
     verifier: MockTokenVerifier,
     tickets: MockSessionTickets,
+    authorizer: Option<MockAuthorizer>,
+    revoked: bool,
     rules: Rules,
 }
 
@@ -63,11 +68,15 @@ impl Mocks {
     fn services(self) -> Arc<Services> {
         let mut clock = MockClock::new();
         clock.expect_now().returning(Now::default);
+        let mut revocations = MockRevocations::new();
+        revocations.expect_concerns().returning(move |_, _| self.revoked);
         let ports = Ports {
             broker: Arc::new(self.broker),
             presence: Arc::new(self.presence),
             token_verifier: Arc::new(self.verifier),
             session_tickets: Arc::new(self.tickets),
+            authorizer: self.authorizer.map(|authorizer| Arc::new(authorizer) as _),
+            revocations: Arc::new(revocations),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };
@@ -264,6 +273,29 @@ async fn nobody_whose_time_is_over_gets_in_whatever_the_adapter_says() {
 }
 
 #[tokio::test]
+async fn who_comes_with_what_was_revoked_is_refused_and_counts_nothing() {
+    let mut mocks = Mocks { revoked: true, ..Mocks::default() };
+    mocks.rules.limits.connections_per_user_max = 0;
+    mocks.verifier.expect_verify().returning(|_, _| Box::pin(async { Ok(user("u")) }));
+    let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
+    assert_eq!(refused.close_code(), CloseCode::Revoked);
+    // Neither does a ticket that was made of it bring anybody back.
+    let mut mocks = Mocks { revoked: true, ..Mocks::default() };
+    mocks.tickets.expect_open().returning(|_, _| Ok(user("u")));
+    let refused = showing(mocks, "s", None).execute().await.unwrap_err();
+    assert_eq!(refused.close_code(), CloseCode::Revoked);
+}
+
+#[tokio::test]
+async fn while_keys_can_not_be_fetched_a_client_is_told_to_come_back_rather_than_to_give_up() {
+    let mut mocks = Mocks::default();
+    let away = || Box::pin(async { Err(TokenError::KeysUnavailable) });
+    mocks.verifier.expect_verify().returning(move |_, _| away());
+    let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
+    assert_eq!(refused.close_code(), CloseCode::TryAgainLater);
+}
+
+#[tokio::test]
 async fn the_connection_over_the_users_limit_is_refused_and_counts_nothing() {
     let mut mocks = Mocks::default();
     mocks.rules.limits.connections_per_user_max = 1;
@@ -301,10 +333,62 @@ fn publishing(mocks: Mocks, access: Access) -> PublishMessage {
 #[tokio::test]
 async fn a_publish_that_is_not_allowed_never_reaches_the_broker() {
     let refused = publishing(Mocks::default(), Access::Granted).execute().await;
-    assert_eq!(refused, Err(PublishRefused::Denied));
+    assert_eq!(refused, Err(PublishRefused::NotAllowed(NotAllowed::Denied(None))));
     let mocks = Mocks { rules: refusing(), ..Mocks::default() };
     let refused = publishing(mocks, Access::Anyone).execute().await.unwrap_err();
     assert_eq!(Refusal::from(refused).code, ErrorCode::NotAvailable);
+}
+
+fn authorizer(answer: Result<Verdict, AuthorizerError>) -> Option<MockAuthorizer> {
+    let mut authorizer = MockAuthorizer::new();
+    authorizer.expect_authorize().times(1).returning(move |_| {
+        let answer = answer.clone();
+        Box::pin(async move { answer })
+    });
+    Some(authorizer)
+}
+
+#[tokio::test]
+async fn a_hosts_authorizer_decides_in_the_place_of_token_and_policy() {
+    let denies = Ok(Verdict::Denied("not on Sundays".into()));
+    let mocks = Mocks { authorizer: authorizer(denies), ..Mocks::default() };
+    let refused = publishing(mocks, Access::Anyone).execute().await.unwrap_err();
+    assert_eq!(refused, PublishRefused::NotAllowed(NotAllowed::Denied(None)));
+    assert_eq!(Refusal::from(refused), Refusal::denied());
+    let mut mocks = Mocks { authorizer: authorizer(Ok(Verdict::Allowed)), ..Mocks::default() };
+    mocks.broker.expect_publish().times(1).returning(|_, _| {
+        Box::pin(async { Err(PublishError::Unavailable { retry_after: Duration::ZERO }) })
+    });
+    let reached = publishing(mocks, Access::Granted).execute().await.unwrap_err();
+    assert!(matches!(reached, PublishRefused::Broker(_)), "{reached:?}");
+}
+
+/// A25
+#[tokio::test]
+async fn an_authorizer_without_an_answer_refuses_for_now() {
+    for error in [
+        AuthorizerError::Timeout,
+        AuthorizerError::Busy,
+        AuthorizerError::Panicked,
+        AuthorizerError::Unavailable("secret host name".to_owned()),
+    ] {
+        let mut mocks = Mocks { authorizer: authorizer(Err(error)), ..Mocks::default() };
+        mocks.rules.explains_denials = true;
+        let refused = publishing(mocks, Access::Anyone).execute().await.unwrap_err();
+        let refusal = Refusal::from(refused);
+        assert_eq!(refusal.code, ErrorCode::Unavailable);
+        assert!(refusal.retry_after.is_some() && !refusal.message.contains("secret"));
+    }
+}
+
+#[tokio::test]
+async fn in_development_a_refusal_carries_the_authorizers_reason() {
+    let denies = Ok(Verdict::Denied("not on Sundays".into()));
+    let mut mocks = Mocks { authorizer: authorizer(denies), ..Mocks::default() };
+    mocks.rules.explains_denials = true;
+    let refused = publishing(mocks, Access::Anyone).execute().await.unwrap_err();
+    let message = Refusal::from(refused).message;
+    assert_eq!(message, "denied: publish in chat:a: the authorizer says: not on Sundays");
 }
 
 #[tokio::test]
@@ -397,13 +481,14 @@ fn joining(mocks: Mocks, since: Option<Position>, access: Access) -> JoinRoom {
         mailbox: Arc::new(Mailbox::new(1, 10)),
         token: SubscriptionToken(1),
         bytes_max: 1_000,
+        full: None,
     }
 }
 
 #[tokio::test]
 async fn who_may_not_subscribe_is_neither_subscribed_nor_listed() {
     let refused = joining(Mocks::default(), None, Access::Granted).execute().await.unwrap_err();
-    assert_eq!(refused, JoinRefused::Denied);
+    assert_eq!(refused, JoinRefused::NotAllowed(NotAllowed::Denied(None)));
 }
 
 #[tokio::test]
@@ -481,7 +566,7 @@ async fn a_room_that_is_refused_is_refused_alone() {
     let allowed = joining(mocks, None, Access::Anyone);
     let denied = joining(Mocks::default(), None, Access::Granted);
     let resumed = ResumeRooms { joins: vec![denied, allowed], bytes_max: 1_000 }.execute().await;
-    assert!(matches!(resumed.as_slice(), [Err(JoinRefused::Denied), Ok(_)]), "{resumed:?}");
+    assert!(matches!(resumed.as_slice(), [Err(JoinRefused::NotAllowed(_)), Ok(_)]), "{resumed:?}");
 }
 
 async fn recover(since: Position, pages: Vec<LogPage>) -> super::recover_room::RecoveredPage {
@@ -604,7 +689,7 @@ async fn the_broker_is_asked_for_a_pattern_only_for_who_may_read_all_of_it() {
     let not_offered = NamespacePolicy { patterns: false, ..open.clone() };
     let closed = NamespacePolicy { subscribe: Access::Authenticated, ..open.clone() };
     for policy in [Some(not_offered), Some(closed), None] {
-        assert_eq!(watch(policy, 0).await, Err(JoinRefused::Denied));
+        assert_eq!(watch(policy, 0).await, Err(JoinRefused::NotAllowed(NotAllowed::Denied(None))));
     }
     assert_eq!(watch(Some(open), 1).await, Ok(()));
 }

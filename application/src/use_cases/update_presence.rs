@@ -11,6 +11,7 @@ use domain::room::RoomId;
 
 use crate::extensions::middleware::{Inbound, Who};
 use crate::services::Services;
+use crate::use_cases::authorize::authorize;
 use crate::use_cases::join_room::presence_key;
 use crate::use_cases::list_presence::PresenceRefused;
 
@@ -35,9 +36,9 @@ impl UpdatePresence {
     /// [`PresenceRefused`] says why nothing was changed.
     pub async fn execute(self) -> Result<(), PresenceRefused> {
         let Services { ports, rules, .. } = &*self.services;
-        if !self.who.principal.may(Action::Presence, &self.room, &self.policy) {
-            return Err(PresenceRefused::Denied);
-        }
+        let Self { services, who, room, policy, .. } = &self;
+        let allowed = authorize(services, who, Action::Presence, room, policy).await;
+        allowed.map_err(PresenceRefused::NotAllowed)?;
         if !rules.middleware.is_empty() {
             let inbound = Inbound {
                 kind: "presence_update",

@@ -11,6 +11,7 @@ use crate::extensions::middleware::{Inbound, Who};
 use crate::mailbox::Mailbox;
 use crate::ports::BrokerError;
 use crate::services::Services;
+use crate::use_cases::authorize::NotAllowed;
 use crate::use_cases::join_room::JoinRefused;
 
 /// All that a shard watches. A later one takes the place of an earlier one, whichever the broker
@@ -54,8 +55,17 @@ impl WatchRooms {
     pub async fn execute(self) -> Result<(), JoinRefused> {
         let Self { services, who, pattern, watching } = self;
         let rules = &services.rules;
-        if !who.principal.may_subscribe_to_all(&pattern, &rules.policies) {
-            return Err(JoinRefused::Denied);
+        // An authorizer answers for one room at a time, and nobody knows all rooms of a pattern.
+        let may = services.ports.authorizer.is_none()
+            && who.principal.may_subscribe_to_all(&pattern, &rules.policies);
+        if !may {
+            let why = || {
+                let reason = "neither the policies nor one grant of the token cover all of it, \
+                              or a host's authorizer decides";
+                format!("denied: subscribe in {pattern}: {reason}")
+            };
+            let why = rules.explains_denials.then(why);
+            return Err(JoinRefused::NotAllowed(NotAllowed::Denied(why)));
         }
         if !rules.middleware.is_empty() {
             let name = pattern.to_string();

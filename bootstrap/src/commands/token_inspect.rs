@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 
 use application::ports::token_verifier::TokenError;
-use auth_jwt::{BuildError, Inspection, JwtVerifier, KeyFileError};
+use auth_jwt::Inspection;
 use domain::principal::Principal;
 use domain::time::Wall;
 use secrecy::ExposeSecret;
@@ -17,7 +17,7 @@ use crate::cli::TokenInspect;
 use crate::exit::Exit;
 use crate::log::text::{escape, escape_json};
 use crate::settings::secrets::token_secret;
-use crate::settings::tokens::verifier_config;
+use crate::settings::tokens::verifier;
 use crate::settings::{Auth, Settings};
 
 /// The most that is read from standard input, in bytes.
@@ -26,12 +26,9 @@ const INPUT_BYTES_MAX: u64 = 64 << 10;
 /// Why there is nothing to show.
 #[derive(Debug, Error)]
 pub enum TokenInspectError {
-    /// The keys file can't be used any more.
-    #[error("auth.keys_file cannot be used")]
-    Keys(#[from] KeyFileError),
     /// The keys can't be used.
-    #[error("the token keys cannot be used")]
-    Build(#[from] BuildError),
+    #[error("the token keys cannot be used: {0}")]
+    Keys(String),
     /// Input or output failed.
     #[error("input or output failed")]
     Io(#[from] io::Error),
@@ -42,7 +39,7 @@ impl TokenInspectError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Keys(_) | Self::Build(_) => Exit::Settings,
+            Self::Keys(_) => Exit::Settings,
             Self::Io(error) => Exit::of_io(error),
         }
     }
@@ -52,7 +49,7 @@ impl TokenInspectError {
 ///
 /// # Errors
 /// [`TokenInspectError`] when the settings have no usable keys, or reading or printing fails.
-pub fn execute(
+pub async fn execute(
     args: &TokenInspect,
     settings: &Settings,
     now: Wall,
@@ -65,9 +62,14 @@ pub fn execute(
         input.take(INPUT_BYTES_MAX + 1).read_to_string(&mut token)?;
     }
     let secret = token_secret(settings)?;
-    let verifier = JwtVerifier::build(verifier_config(settings, secret.secret())?)?;
+    let (verifier, remote) =
+        verifier(settings, secret.secret()).map_err(TokenInspectError::Keys)?;
+    if let Some(remote) = remote {
+        // Without them the token may still be one of a configured key.
+        remote.fetch().await;
+    }
     let auth = &settings.auth;
-    match verifier.inspect(token.trim(), now) {
+    match verifier.inspect(token.trim(), now).await {
         Ok(seen) => {
             show(&seen, out)?;
             verdict(&seen.verdict, auth, now, out)?;
@@ -129,10 +131,13 @@ fn advice(error: TokenError, auth: &Auth) -> String {
     match error {
         TokenError::Claim("iss") => wanted("auth.issuer", &auth.issuer),
         TokenError::Claim("aud") => wanted("auth.audience", &auth.audience),
-        TokenError::NoKeys => "; set auth.hmac_secret_file or auth.keys_file".to_owned(),
+        TokenError::NoKeys => {
+            "; set auth.hmac_secret_file, auth.keys_file or auth.jwks_url".to_owned()
+        }
         TokenError::UnknownKey => "; compare the header's alg and kid with auth.algorithms and \
-                                   the keys of auth.keys_file"
+                                   the keys of auth.keys_file and auth.jwks_url"
             .to_owned(),
+        TokenError::KeysUnavailable => wanted("auth.jwks_url", &auth.jwks_url),
         TokenError::Signature => "; it was signed with another secret or key".to_owned(),
         TokenError::Expired | TokenError::NotYetValid => {
             format!("; clocks may differ by auth.leeway_ms = {}", auth.leeway_ms)
@@ -179,7 +184,10 @@ mod tests {
     fn inspect(token: &str, settings: &Settings, now: Wall) -> (bool, String) {
         let mut out = Vec::new();
         let args = TokenInspect { token: SecretString::from("-") };
-        let valid = execute(&args, settings, now, &mut token.as_bytes(), &mut out).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut input = token.as_bytes();
+        let inspected = execute(&args, settings, now, &mut input, &mut out);
+        let valid = runtime.block_on(inspected).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains(SECRET), "{text}");
         let signature = token.rsplit('.').next().unwrap().trim();

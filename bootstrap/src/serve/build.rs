@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use application::limits::Limits;
 use application::origin::{Origin, OriginPolicy};
-use application::ports::{Clock, Entropy};
+use application::ports::{Clock, Entropy, Revocations};
 use application::services::{Ports, Rules};
-use auth_jwt::JwtVerifier;
-use broker_memory::MemoryBroker;
+use auth_jwt::RemoteKeys;
+use broker_memory::{MemoryBroker, MemoryRevocations};
 use domain::connection::Timing;
 use domain::id::ClientId;
 use domain::rate_limit::Rate;
@@ -26,7 +26,7 @@ use crate::exit::Exit;
 use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
 use crate::settings::secrets::TokenSecret;
 use crate::settings::tickets::{TicketSecrets, judged_by, lifetime, ticket_secrets};
-use crate::settings::tokens::verifier_config;
+use crate::settings::tokens::verifier;
 use crate::settings::{Profile, Settings, to_policies};
 
 /// The system's source of randomness behind the application's port, drawn by the page: one call
@@ -82,6 +82,29 @@ impl Storage {
         }
     }
 
+    /// What was taken back: beside the log where there is one, so that a restart knows it.
+    #[cfg(feature = "sqlite")]
+    pub(super) async fn revocations(
+        &self,
+        settings: &Settings,
+    ) -> Result<Arc<dyn Revocations>, ServeError> {
+        let span = Duration::from_millis(settings.auth.revocation_age_ms);
+        let Some((archive, _)) = &self.sqlite else {
+            return Ok(Arc::new(MemoryRevocations::new(span)));
+        };
+        let loaded = store_sqlite::SqliteRevocations::load(Arc::clone(archive), span).await;
+        Ok(Arc::new(loaded.map_err(|e| part(&e, Exit::Io))?))
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    pub(super) async fn revocations(
+        &self,
+        settings: &Settings,
+    ) -> Result<Arc<dyn Revocations>, ServeError> {
+        let span = Duration::from_millis(settings.auth.revocation_age_ms);
+        Ok(Arc::new(MemoryRevocations::new(span)))
+    }
+
     #[cfg(not(feature = "sqlite"))]
     pub(super) fn archive(&self) -> SharedArchive {
         None
@@ -127,24 +150,28 @@ pub(super) fn ports(
     secret: &TokenSecret,
     broker: &Arc<MemoryBroker>,
     clock: &Arc<SystemClock>,
-) -> Result<Ports, ServeError> {
-    let config =
-        verifier_config(settings, secret.secret()).map_err(|e| part(&e, Exit::Settings))?;
-    let verifier = JwtVerifier::build(config).map_err(|e| part(&e, Exit::Settings))?;
+    revocations: Arc<dyn Revocations>,
+) -> Result<(Ports, Option<Arc<RemoteKeys>>), ServeError> {
+    let (verifier, remote_keys) = verifier(settings, secret.secret())
+        .map_err(|reason| ServeError::Part(reason, Exit::Settings))?;
     let secrets = ticket_secrets(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
     if let TicketSecrets::OfThisProcess(_, why) = &secrets {
         tracing::info!("session tickets end with this process: no secret is configured, and {why}");
     }
     let tickets = HmacTickets::build(secrets.secrets(), &judged_by(settings), lifetime(settings))
         .map_err(|e| part(&e, Exit::Settings))?;
-    Ok(Ports {
+    let ports = Ports {
         broker: Arc::clone(broker) as _,
         presence: Arc::clone(broker) as _,
         token_verifier: Arc::new(verifier),
         session_tickets: Arc::new(tickets),
+        // Token and policy decide.
+        authorizer: None,
+        revocations,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
-    })
+    };
+    Ok((ports, remote_keys))
 }
 
 /// One worker per core that this process may use.
@@ -202,6 +229,7 @@ pub(super) fn rules(settings: &Settings) -> Rules {
         timing,
         allow_anonymous: auth.allow_anonymous,
         join_user_room: auth.join_user_room,
+        explains_denials: settings.profile == Profile::Development,
         ..Rules::default()
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use auth_jwt::JwtVerifier;
+use auth_jwt::{JwtVerifier, RemoteKeys};
 use gateway_axum::Handle;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, watch};
@@ -33,6 +33,8 @@ pub(super) struct Reloader {
     pub(super) secret: TokenSecret,
     /// The keys of `auth.keys_file` as they were read last.
     pub(super) seen_keys: SeenKeys,
+    /// Published keys, which go on being fetched.
+    pub(super) remote_keys: Option<Arc<RemoteKeys>>,
     pub(super) descriptors: Descriptors,
     pub(super) gateway: Handle,
     pub(super) log_filter: LogFilter,
@@ -85,6 +87,10 @@ impl Reloader {
         let read = tokio::task::spawn_blocking(move || read(&given, &running, &secret, &seen_keys));
         let read = read.await.map_err(|error| vec![chain(&error)])??;
         let Read { loaded, settings, secret, seen_keys, verifier } = read;
+        let verifier = match &self.remote_keys {
+            Some(keys) => verifier.with_remote(Arc::clone(keys)),
+            None => verifier,
+        };
         self.log_filter.set(&settings.log.filter).map_err(|error| vec![error])?;
         // From here on nothing can fail.
         self.gateway.node().adopt(build::rules(&settings), Arc::new(verifier));

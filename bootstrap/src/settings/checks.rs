@@ -75,6 +75,10 @@ fn contradictions(settings: &Settings, effective: &Effective) -> Vec<Problem> {
         "limits.message_bytes_max",
         limits.metadata_bytes_max <= limits.message_bytes_max,
     );
+    if auth.jwks_algorithms.is_empty() {
+        let reason = "must name at least one, like RS256";
+        problems.push(effective.problem("auth.jwks_algorithms", reason));
+    }
     if auth.algorithms.is_empty() {
         let reason = "must name at least one of HS256, HS384, HS512";
         problems.push(effective.problem("auth.algorithms", reason));
@@ -194,10 +198,10 @@ fn secret_bytes(settings: &Settings, effective: &Effective) -> Option<Problem> {
 fn unsafe_tokens(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     let auth = &settings.auth;
     let mut problems = Vec::new();
-    let has_key = auth.hmac_secret.is_some() || auth.keys_file.is_some();
+    let has_key = auth.hmac_secret.is_some() || auth.keys_file.is_some() || auth.jwks_url.is_some();
     if !has_key && !auth.allow_anonymous {
-        let reason = "nobody could connect: production needs a token key in auth.hmac_secret_file \
-                      or auth.keys_file, or auth.allow_anonymous = true";
+        let reason = "nobody could connect: production needs a token key in auth.hmac_secret_file, \
+                      auth.keys_file or auth.jwks_url, or auth.allow_anonymous = true";
         problems.push(effective.problem("auth.hmac_secret", reason));
     }
     let weakness = auth.hmac_secret.as_ref().and_then(|s| secrets::weakness(s.expose_secret()));

@@ -30,7 +30,7 @@ impl Reload {
 }
 
 /// What counts for newcomers: who is connected was let in under what counted then.
-const NEWCOMERS: [&str; 14] = [
+const NEWCOMERS: [&str; 16] = [
     "server.allowed_origins",
     "server.require_origin",
     "server.handshake_timeout_ms",
@@ -44,6 +44,8 @@ const NEWCOMERS: [&str; 14] = [
     "auth.audience",
     "auth.allow_anonymous",
     "auth.join_user_room",
+    "auth.token_cache_max",
+    "auth.token_cache_age_ms",
     "api.keys.",
 ];
 
@@ -81,11 +83,16 @@ pub fn combined(running: &Settings, loaded: &Settings) -> Settings {
             ..running.server
         },
         limits: loaded.limits,
-        // Who has a ticket has it from the secret that was there when it was sealed.
+        // Who has a ticket has it from the secret that was there when it was sealed; published keys
+        // are fetched by a task that goes on, and a revocation has its end already.
         auth: Auth {
             ticket_secret: running.auth.ticket_secret,
             ticket_secret_file: running.auth.ticket_secret_file,
             ticket_lifetime_ms: running.auth.ticket_lifetime_ms,
+            jwks_url: running.auth.jwks_url,
+            jwks_algorithms: running.auth.jwks_algorithms,
+            jwks_max_age_ms: running.auth.jwks_max_age_ms,
+            revocation_age_ms: running.auth.revocation_age_ms,
             ..loaded.auth
         },
         api: Api { keys: loaded.api.keys, ..running.api },

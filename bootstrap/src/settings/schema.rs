@@ -114,6 +114,15 @@ pub const KEYS: &[Key] = &[
     key("auth.hmac_secret_file", PATH),
     key("auth.keys_file", PATH),
     key("auth.algorithms", Kind::List("HS256, HS384 or HS512", is_hmac_algorithm)),
+    key("auth.jwks_url", Kind::Text("an https:// address, or http:// on this machine", is_plain)),
+    key(
+        "auth.jwks_algorithms",
+        Kind::List(
+            "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA",
+            is_public_key_algorithm,
+        ),
+    ),
+    key("auth.jwks_max_age_ms", Kind::Number(1_000, 7 * DAY_MS)),
     key("auth.issuer", NAME),
     key("auth.audience", NAME),
     key("auth.ticket_secret", Kind::Secret),
@@ -123,6 +132,9 @@ pub const KEYS: &[Key] = &[
     key("auth.expiry_notice_ms", Kind::Number(0, DAY_MS)),
     key("auth.allow_anonymous", Kind::Flag),
     key("auth.join_user_room", Kind::Flag),
+    key("auth.token_cache_max", Kind::Number(0, 1_000_000)),
+    key("auth.token_cache_age_ms", Kind::Number(1, HOUR_MS)),
+    key("auth.revocation_age_ms", Kind::Number(60_000, 3_650 * DAY_MS)),
     key("api.publish_bytes_max", Kind::Number(1, GIB / 4)),
     key("api.keys.*.key", Kind::Secret),
     key("api.keys.*.key_file", PATH),
@@ -335,6 +347,11 @@ fn is_origin(text: &str) -> bool {
 
 fn is_hmac_algorithm(text: &str) -> bool {
     matches!(text, "HS256" | "HS384" | "HS512")
+}
+
+fn is_public_key_algorithm(text: &str) -> bool {
+    let known = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+    known.contains(&text)
 }
 
 fn is_filter(text: &str) -> bool {

@@ -196,7 +196,9 @@ pub fn token_secret(settings: &Settings) -> io::Result<TokenSecret> {
     if let Some(secret) = &settings.auth.hmac_secret {
         return Ok(TokenSecret::Configured(secret.clone()));
     }
-    if settings.profile == Profile::Production || settings.auth.keys_file.is_some() {
+    let auth = &settings.auth;
+    let has_other_keys = auth.keys_file.is_some() || auth.jwks_url.is_some();
+    if settings.profile == Profile::Production || has_other_keys {
         return Ok(TokenSecret::None);
     }
     let Some(dir) = &settings.server.data_dir else {

@@ -4,9 +4,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::time::Duration;
 
-use auth_jwt::{Algorithm, JwtVerifier, KeyConfig, KeyFileError, KeyMaterial};
+use auth_jwt::{Algorithm, JwtVerifier, KeyConfig, KeyFileError, KeyMaterial, RemoteKeys};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::effective::Effective;
@@ -38,6 +39,8 @@ pub fn verifier_config(
         issuer: auth.issuer.clone(),
         audience: auth.audience.clone(),
         leeway: Duration::from_millis(auth.leeway_ms),
+        cache_entries_max: auth.token_cache_max,
+        cache_life: Duration::from_millis(auth.token_cache_age_ms),
         ..auth_jwt::Config::default()
     })
 }
@@ -67,6 +70,47 @@ impl SeenKeys {
     }
 }
 
+/// The verifier of a start, and the published keys behind it, if there are any: whoever asks for
+/// them must run them.
+///
+/// # Errors
+/// What a start would say; loading has checked it before.
+#[cfg(feature = "jwks")]
+pub fn verifier(
+    settings: &Settings,
+    secret: Option<&SecretString>,
+) -> Result<(JwtVerifier, Option<Arc<RemoteKeys>>), String> {
+    let config = verifier_config(settings, secret).map_err(|error| chain(&error))?;
+    let verifier = JwtVerifier::build(config).map_err(|error| chain(&error))?;
+    let auth = &settings.auth;
+    let Some(url) = &auth.jwks_url else { return Ok((verifier, None)) };
+    let source = jwks_hyper::HttpKeySource::build(url);
+    let source = source.map_err(|error| format!("auth.jwks_url: {}", chain(&error)))?;
+    // The names are those that loading lets through, which the library has all.
+    let algorithms = auth.jwks_algorithms.iter().filter_map(|name| name.parse().ok()).collect();
+    let max_age = Duration::from_millis(auth.jwks_max_age_ms);
+    let remote = RemoteKeys::new(Arc::new(source), algorithms, max_age);
+    Ok((verifier.with_remote(Arc::clone(&remote)), Some(remote)))
+}
+
+/// The same in a build that fetches nothing.
+///
+/// # Errors
+/// What a start would say; loading has checked it before.
+#[cfg(not(feature = "jwks"))]
+pub fn verifier(
+    settings: &Settings,
+    secret: Option<&SecretString>,
+) -> Result<(JwtVerifier, Option<Arc<RemoteKeys>>), String> {
+    if settings.auth.jwks_url.is_some() {
+        return Err(
+            "auth.jwks_url is set, but this build fetches no keys (feature jwks)".to_owned()
+        );
+    }
+    let config = verifier_config(settings, secret).map_err(|error| chain(&error))?;
+    Ok((JwtVerifier::build(config).map_err(|error| chain(&error))?, None))
+}
+
 /// The bytes of a secret, as the adapter takes them.
 #[must_use]
 pub fn bytes(secret: &SecretString) -> SecretSlice<u8> {
@@ -77,6 +121,12 @@ pub fn bytes(secret: &SecretString) -> SecretSlice<u8> {
 #[must_use]
 pub fn check(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     let auth = &settings.auth;
+    #[cfg(feature = "jwks")]
+    if let Some(url) = &auth.jwks_url
+        && let Err(error) = jwks_hyper::check_url(url)
+    {
+        return vec![effective.problem("auth.jwks_url", &chain(&error))];
+    }
     if auth.keys_file.is_none() && auth.hmac_secret.is_none() {
         return Vec::new();
     }

@@ -214,6 +214,13 @@ pub struct Auth {
     pub keys_file: Option<PathBuf>,
     /// The algorithms that go with `hmac_secret`.
     pub algorithms: Vec<String>,
+    /// Where the provider of the tokens publishes its keys.
+    #[serde(deserialize_with = "text_or_none")]
+    pub jwks_url: Option<String>,
+    /// The algorithms that go with the published keys.
+    pub jwks_algorithms: Vec<String>,
+    /// How long published keys count after they were last fetched.
+    pub jwks_max_age_ms: u64,
     /// The `iss` that a token must carry.
     #[serde(deserialize_with = "text_or_none")]
     pub issuer: Option<String>,
@@ -237,6 +244,12 @@ pub struct Auth {
     pub allow_anonymous: bool,
     /// Whether a user is in the room of its own without asking.
     pub join_user_room: bool,
+    /// The most verified tokens that are remembered.
+    pub token_cache_max: usize,
+    /// How long each is remembered.
+    pub token_cache_age_ms: u64,
+    /// How long a revocation is remembered.
+    pub revocation_age_ms: u64,
 }
 
 /// The HTTP interface for servers.

@@ -16,3 +16,5 @@ mod grants;
 mod header;
 mod key_file;
 mod minting;
+mod remembered;
+mod remote;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use application::ports::{Broker, Presence};
+use application::testing::revocations_contract::RevocationsContract;
 use broker_memory::{Config, MemoryBroker};
 
 use crate::support::{Counter, DurableEverywhere, MemoArchive};
@@ -58,4 +59,12 @@ mod through_the_archive {
         the_newest_of_each_key_meets_who_subscribes
         rooms_do_not_mix
     );
+}
+
+#[tokio::test]
+async fn revocations_in_memory_keep_the_contract() {
+    let span = std::time::Duration::from_secs(3_600);
+    let revocations = broker_memory::MemoryRevocations::new(span);
+    let now = domain::time::Wall::from_millis(1_700_000_000_000);
+    RevocationsContract { revocations: &revocations, span, now }.check().await;
 }

@@ -1,0 +1,165 @@
+//! `POST /api/v1/revoke`: takes a token, a user's tokens or a connection back, for a backend that
+//! holds an API key.
+//!
+//! The answer comes when it counts and is stored; connections end right behind it. It must never
+//! read the body of a caller that it does not know.
+
+use std::sync::Arc;
+
+use application::ports::RevokeError;
+use application::refusal::Refusal;
+use axum::Json;
+use axum::extract::{Request, State};
+use domain::codes::ErrorCode;
+use domain::id::{ConnectionId, TokenId, UserId};
+use domain::revocation::Revocation;
+use domain::time::{Now, Wall};
+use serde::{Deserialize, Serialize};
+
+use crate::answer::HttpRefusal;
+use crate::gateway::Shared;
+use crate::publish::{authorize, id_refused, invalid, take_body};
+
+/// The largest body, in bytes: the longest id fits many times.
+pub(crate) const REVOKE_BYTES_MAX: usize = 4 << 10;
+
+/// When the same request may succeed after the storage failed.
+const COME_BACK: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    token_id: Option<&'a str>,
+    user_id: Option<&'a str>,
+    connection_id: Option<&'a str>,
+    /// Seconds since 1970, as in a token's `iat`; with `user_id` only.
+    issued_until: Option<i64>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Answer {
+    revoked: bool,
+}
+
+pub(crate) async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Json<Answer>, HttpRefusal> {
+    let config = shared.config();
+    let key = authorize(&config.api_keys, request.headers())?.name.clone();
+    let body = take_body(&config, request).await?;
+    let now = shared.node.services().ports.clock.now();
+    let revocation = read(&body, now)?;
+    let revoked = shared.node.revoke(revocation.clone()).await;
+    match revoked {
+        Ok(()) => {
+            tracing::info!(?revocation, %key, "revoked");
+            Ok(Json(Answer { revoked: true }))
+        }
+        Err(error) => {
+            let cause = &error as &dyn std::error::Error;
+            tracing::error!(error = cause, ?revocation, %key, "a revocation is not stored");
+            Err(refusal(&error).into())
+        }
+    }
+}
+
+fn read(body: &[u8], now: Now) -> Result<Revocation, Refusal> {
+    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| {
+        Refusal::new(ErrorCode::BadRequest, format!("the body is not a revocation: {error}"))
+    })?;
+    if body.issued_until.is_some() && body.user_id.is_none() {
+        return Err(invalid("issued_until", "goes with user_id only"));
+    }
+    match (body.token_id, body.user_id, body.connection_id) {
+        (Some(id), None, None) => {
+            let id = TokenId::parse(id).map_err(|error| id_refused("token_id", error))?;
+            Ok(Revocation::Token(id))
+        }
+        (None, Some(user), None) => {
+            let user = UserId::parse(user).map_err(|error| id_refused("user_id", error))?;
+            let issued_until = match body.issued_until {
+                None => now.wall,
+                Some(seconds) => moment(seconds, now.wall)?,
+            };
+            Ok(Revocation::User { user, issued_until })
+        }
+        (None, None, Some(id)) => {
+            let id = ConnectionId::parse(id)
+                .map_err(|_| invalid("connection_id", "must be 16 hexadecimal digits"))?;
+            Ok(Revocation::Connection(id))
+        }
+        _ => {
+            let message = "name one of token_id, user_id and connection_id";
+            Err(Refusal::new(ErrorCode::InvalidField, message))
+        }
+    }
+}
+
+fn moment(seconds: i64, now: Wall) -> Result<Wall, Refusal> {
+    let moment = Wall::from_millis(seconds.saturating_mul(1_000));
+    // What is issued later is not known yet; it would lock somebody out whom nobody knows.
+    if seconds < 0 || moment > now {
+        return Err(invalid("issued_until", "must be seconds since 1970 that are not ahead"));
+    }
+    Ok(moment)
+}
+
+fn refusal(error: &RevokeError) -> Refusal {
+    let message = match error {
+        RevokeError::Full => "as many revocations are remembered as may be; nothing was done",
+        RevokeError::Storage(_) => {
+            "it counts now, but could not be stored and would be forgotten by a restart; try again"
+        }
+    };
+    Refusal::new(ErrorCode::Unavailable, message).retry_after(COME_BACK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::time::Monotonic;
+
+    fn at(seconds: i64) -> Now {
+        Now { monotonic: Monotonic::START, wall: Wall::from_millis(seconds * 1_000) }
+    }
+
+    #[test]
+    fn one_thing_is_named_and_a_users_moment_is_now_unless_it_is_said() {
+        let user = |issued_until| Revocation::User {
+            user: UserId::parse("ann").unwrap(),
+            issued_until: Wall::from_millis(issued_until),
+        };
+        let read = |body: &str| read(body.as_bytes(), at(100));
+        assert_eq!(read(r#"{"user_id":"ann"}"#), Ok(user(100_000)));
+        assert_eq!(read(r#"{"user_id":"ann","issued_until":7}"#), Ok(user(7_000)));
+        assert_eq!(
+            read(r#"{"token_id":"t-1"}"#),
+            Ok(Revocation::Token(TokenId::parse("t-1").unwrap()))
+        );
+        assert_eq!(
+            read(r#"{"connection_id":"00000000000000ff"}"#),
+            Ok(Revocation::Connection(ConnectionId::from_bits(255)))
+        );
+    }
+
+    #[test]
+    fn what_is_no_revocation_is_refused_with_what_is_wrong() {
+        for (body, field) in [
+            ("", None),
+            ("[]", None),
+            ("{}", None),
+            (r#"{"user_id":"ann","token_id":"t"}"#, None),
+            (r#"{"user":"ann"}"#, None),
+            (r#"{"user_id":""}"#, Some("user_id")),
+            (r#"{"token_id":"a b"}"#, Some("token_id")),
+            (r#"{"connection_id":"x"}"#, Some("connection_id")),
+            (r#"{"token_id":"t","issued_until":1}"#, Some("issued_until")),
+            (r#"{"user_id":"ann","issued_until":101}"#, Some("issued_until")),
+            (r#"{"user_id":"ann","issued_until":-1}"#, Some("issued_until")),
+        ] {
+            let refused = read(body.as_bytes(), at(100)).unwrap_err();
+            assert_eq!(refused.field.as_deref(), field, "{body}: {refused:?}");
+        }
+    }
+}

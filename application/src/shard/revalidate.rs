@@ -1,0 +1,148 @@
+//! Rights that are looked at again: the rooms that a connection loses by a fresh token, and the
+//! host's authorizer asked from time to time.
+//!
+//! It runs on the connection's one deadline, beside its commands and at most once at a time. A
+//! question without an answer must never keep somebody in a room for good.
+
+use std::sync::Arc;
+
+use domain::codes::{CloseCode, ErrorCode};
+use domain::membership::MemberState;
+use domain::protocol::ServerFrame;
+use domain::time::Monotonic;
+
+use super::calls::{CallTag, ColdCall, Outcome};
+use super::{Host, Shard, Slot};
+use crate::use_cases::revalidate::{Held, Lost, Revalidate};
+
+/// Where a connection stands with the authorizer; only where it is asked from time to time.
+#[derive(Debug)]
+pub(super) struct Rights {
+    /// When it is asked again.
+    at: Monotonic,
+    /// Tells an answer about an older token from the one that is waited for.
+    round: u32,
+    under_way: bool,
+    /// Whether the last time nothing could be found out.
+    unanswered: bool,
+}
+
+impl Shard {
+    /// What a connection that opens begins with.
+    pub(super) fn rights(&self, now: Monotonic) -> Option<Box<Rights>> {
+        let interval = self.services.rules.revalidate_interval?;
+        self.services.ports.authorizer.as_ref()?;
+        let at = now.after(interval);
+        Some(Box::new(Rights { at, round: 0, under_way: false, unanswered: false }))
+    }
+
+    /// The rooms that a connection is in.
+    pub(super) fn held(&self, slot: Slot) -> Vec<Held> {
+        let Some(entry) = self.table.get(slot) else { return Vec::new() };
+        let held = entry.rooms.rooms().filter_map(|key| {
+            let slice = self.rooms.get(key)?;
+            let follows = match entry.rooms.state(key)? {
+                MemberState::Live(place) => slice.members.get(place as usize)?.presence,
+                MemberState::Joining => slice.joiners.iter().any(|j| j.slot == slot && j.presence),
+            };
+            let (room, policy) = (slice.id.clone(), Arc::clone(&slice.policy));
+            Some(Held { key, room, policy, follows })
+        });
+        held.collect()
+    }
+
+    /// Asks the authorizer if it is time. Answers when it is next, if ever.
+    pub(super) fn look_at_rights(&mut self, slot: Slot, host: &Host<'_>) -> Option<Monotonic> {
+        let interval = self.services.rules.revalidate_interval?;
+        let entry = self.table.get_mut(slot)?;
+        let rights = entry.rights.as_mut()?;
+        if host.now.monotonic < rights.at {
+            return Some(rights.at);
+        }
+        rights.at = host.now.monotonic.after(interval);
+        let (at, round) = (rights.at, rights.round);
+        if std::mem::replace(&mut rights.under_way, true) {
+            return Some(at);
+        }
+        let who = Arc::clone(&entry.who);
+        let (services, rooms) = (Arc::clone(&self.services), self.held(slot));
+        let call = Revalidate { services, who, rooms };
+        let future = Box::pin(async move { Outcome::Revalidated(call.execute().await) });
+        self.calls.push_back(ColdCall { tag: CallTag::Rights { slot, round }, future });
+        Some(at)
+    }
+
+    /// The authorizer has answered, or nothing could be found out: the second time in a row the
+    /// client is sent away to come back, as it may have lost its rights by now.
+    pub(super) fn finish_revalidation(
+        &mut self,
+        slot: Slot,
+        round: u32,
+        outcome: Outcome,
+        host: &mut Host<'_>,
+    ) {
+        let Some(rights) = self.table.get_mut(slot).and_then(|entry| entry.rights.as_mut()) else {
+            return;
+        };
+        rights.under_way = false;
+        if rights.round != round {
+            return;
+        }
+        if let Outcome::Revalidated(Ok(lost)) = outcome {
+            rights.unanswered = false;
+            self.take_away(slot, &lost, host);
+        } else if std::mem::replace(&mut rights.unanswered, true) {
+            self.end(slot, CloseCode::TryAgainLater, None, host);
+        }
+    }
+
+    /// A fresh token was looked at just now: what is still asked about the old one is no matter.
+    pub(super) fn restart_rights(&mut self, slot: Slot, now: Monotonic) {
+        let Some(interval) = self.services.rules.revalidate_interval else { return };
+        let Some(rights) = self.table.get_mut(slot).and_then(|entry| entry.rights.as_mut()) else {
+            return;
+        };
+        rights.round = rights.round.wrapping_add(1);
+        rights.at = now.after(interval);
+        rights.unanswered = false;
+    }
+
+    /// Ends what a connection may not have any more, and says so.
+    pub(super) fn take_away(&mut self, slot: Slot, lost: &Lost, host: &mut Host<'_>) {
+        for key in &lost.presence {
+            self.unfollow(slot, *key);
+        }
+        for key in &lost.rooms {
+            let Some(room) = self.rooms.get(*key).map(|slice| slice.id.clone()) else { continue };
+            let is_in = |entry: &super::table::Entry| entry.rooms.state(*key).is_some();
+            if !self.table.get(slot).is_some_and(is_in) {
+                continue;
+            }
+            self.leave_now(slot, *key, host);
+            let code = ErrorCode::PermissionDenied;
+            let frame = ServerFrame::Unsubscribed {
+                id: None,
+                room: &room,
+                code: Some(code.number()),
+                reason: Some(code.word()),
+            };
+            self.tell(slot, &frame, host);
+        }
+    }
+
+    fn unfollow(&mut self, slot: Slot, key: super::rooms::RoomKey) {
+        let Some(entry) = self.table.get(slot) else { return };
+        let Some(slice) = self.rooms.get_mut(key) else { return };
+        let follows = match entry.rooms.state(key) {
+            Some(MemberState::Live(place)) => slice
+                .members
+                .get_mut(place as usize)
+                .is_some_and(|member| std::mem::take(&mut member.presence)),
+            Some(MemberState::Joining) => {
+                slice.joiner(slot).is_some_and(|joiner| std::mem::take(&mut joiner.presence))
+            }
+            None => false,
+        };
+        slice.n_followers -= u32::from(follows);
+    }
+}

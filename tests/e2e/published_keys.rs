@@ -1,0 +1,149 @@
+//! Keys that an identity provider publishes: a server that was only told their address.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use tests::foreign::{Tool, require};
+use tests::process::Process;
+use tests::raw::RawSocket;
+use tests::server::{Server, exit_of};
+use tests::token::{claims, with_signature};
+
+use crate::client::{Client, PATH, SOON};
+use crate::http::get;
+
+/// The provider, as a process of its own.
+struct Issuer {
+    _process: Process,
+    addr: SocketAddr,
+}
+
+impl Issuer {
+    fn start() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("node/issuer.mjs");
+        let mut command = Command::new("node");
+        command.arg(script);
+        let mut process = Process::start(command);
+        let line = process.next_line(SOON).expect("it says where it is");
+        let addr = line.trim().strip_prefix("http://").expect("an address").parse().unwrap();
+        Self { _process: process, addr }
+    }
+
+    fn ask(&self, path: &str) -> String {
+        let answer = get(self.addr, path);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        // Node sends a body this short in one chunk or plainly; both end with the text.
+        let lines = answer.body.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.max_by_key(|line| line.len()).unwrap_or_default().to_owned()
+    }
+
+    fn token(&self, user: &str) -> String {
+        self.ask(&format!("/token?user={user}"))
+    }
+
+    fn fetches(&self) -> u32 {
+        self.ask("/fetches").parse().unwrap()
+    }
+
+    fn settings(&self) -> [String; 3] {
+        let url = format!("auth.jwks_url=http://{}/keys", self.addr);
+        [url, "auth.issuer=issuer".to_owned(), "auth.audience=roomkeeper".to_owned()]
+    }
+
+    fn server(&self, more: &[&str]) -> Server {
+        let [url, issuer, audience] = self.settings();
+        let own = ["--set", &url, "--set", &issuer, "--set", &audience];
+        Server::start(&[&own, more].concat())
+    }
+}
+
+fn close_code(server: &Server, token: &str) -> u16 {
+    RawSocket::open(server.addr(), &format!("{PATH}?token={token}")).read_close_code()
+}
+
+fn open(server: &Server, token: &str) -> Client {
+    Client::open_at(server.addr(), &format!("{PATH}?token={token}"))
+}
+
+/// A49
+#[test]
+fn tokens_of_a_published_key_are_good_and_hundreds_of_unknown_keys_cost_no_more_fetches() {
+    if !require(Tool::Node) {
+        return;
+    }
+    let issuer = Issuer::start();
+    let server = issuer.server(&[]);
+    let mut ann = open(&server, &issuer.token("ann"));
+    assert_eq!(ann.hello["user_id"], "ann");
+    ann.subscribe("chat:room");
+    assert_eq!(ann.call(json!({"type": "history", "room": "chat:room"}))["code"], 103);
+    for n in 0..300 {
+        let header = json!({"alg": "RS256", "kid": format!("unknown-{n}")});
+        let unknown = with_signature(&header, &claims("ann", "chat:*"), b"anything");
+        assert_eq!(close_code(&server, &unknown), 3500);
+    }
+    assert!(issuer.fetches() <= 3, "{}", issuer.fetches());
+}
+
+/// A22
+#[test]
+fn while_the_provider_misbehaves_nobody_gets_in_by_a_key_that_is_too_old_or_not_known() {
+    if !require(Tool::Node) {
+        return;
+    }
+    for mode in ["down", "html", "huge", "redirect"] {
+        let issuer = Issuer::start();
+        // Fetched again every 500 ms, and good for a second after the last time.
+        let server = issuer.server(&["--set", "auth.jwks_max_age_ms=1000"]);
+        let token = issuer.token("ann");
+        open(&server, &token);
+        issuer.ask(&format!("/mode?is={mode}"));
+        // The first may have been under way.
+        issuer.ask("/next");
+        issuer.ask("/next");
+        let unknown = issuer.ask("/token?user=ann&kid=new");
+        assert_eq!(close_code(&server, &unknown), 1013, "{mode}");
+        // A second lies between this one and the next, and two before the one after it.
+        issuer.ask("/next");
+        issuer.ask("/next");
+        assert_eq!(close_code(&server, &token), 1013, "{mode}");
+        issuer.ask("/mode?is=ok");
+        issuer.ask("/next");
+        // The answer is on its way to whoever waits for it.
+        open(&server, &token);
+    }
+}
+
+#[test]
+fn the_command_line_explains_a_token_of_a_published_key() {
+    if !require(Tool::Node) {
+        return;
+    }
+    let issuer = Issuer::start();
+    let [url, audience, name] = issuer.settings();
+    let token = issuer.token("ann");
+    let settings = ["explain", "--set", &url, "--set", &audience, "--set", &name];
+    let ask = ["--token", &token, "publish", "chat:room"];
+    let (code, answer, errors) = exit_of(&[&settings[..], &ask[..]].concat());
+    assert_eq!((code, &errors[..]), (Some(0), ""), "{answer}");
+    assert!(answer.contains("rooms[0] of the token (chat:*) allows publish"), "{answer}");
+    issuer.ask("/mode?is=down");
+    let (code, answer, _) = exit_of(&[&settings[..], &ask[..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(answer.contains("can't be fetched"), "{answer}");
+}
+
+#[test]
+fn keys_in_the_clear_from_elsewhere_stop_the_start() {
+    for (url, words) in [
+        ("http://issuer.example/keys", "must begin with https://"),
+        ("issuer.example", "an address like https://"),
+    ] {
+        let setting = format!("auth.jwks_url={url}");
+        let (code, _, errors) = exit_of(&["config", "check", "--set", &setting]);
+        assert_eq!(code, Some(78), "{errors}");
+        assert!(errors.contains("auth.jwks_url") && errors.contains(words), "{errors}");
+    }
+}
