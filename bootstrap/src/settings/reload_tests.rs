@@ -34,6 +34,8 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
         }
         ("auth.keys_file", _) => file("keys", r#"{"keys": []}"#),
         ("auth.algorithms", _) => "HS384".to_owned(),
+        ("auth.jwks_url", _) => "https://issuer.example/keys".to_owned(),
+        ("auth.jwks_algorithms", _) => "ES256".to_owned(),
         ("server.listen", _) => "127.0.0.1:1".to_owned(),
         ("server.allowed_origins", _) => "https://a.example".to_owned(),
         ("server.data_dir", _) => "/elsewhere".to_owned(),
