@@ -122,6 +122,13 @@ impl Directory {
         self.lock().get(user).copied().unwrap_or(0)
     }
 
+    /// How many users are connected, and how many rooms have members.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        let rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).len();
+        (self.lock().len(), rooms)
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<UserId, u32>> {
         // Every change is one step, so a poisoned map is still whole.
         self.users.lock().unwrap_or_else(PoisonError::into_inner)

@@ -195,6 +195,13 @@ impl Mailbox {
         }
     }
 
+    /// How much mail waits, and how many bytes of it count.
+    #[must_use]
+    pub fn depth(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.post.mail.len(), inner.mail_bytes)
+    }
+
     /// Takes all orders.
     pub fn take_orders(&self) -> Vec<Control> {
         std::mem::take(&mut self.lock().control)

@@ -14,9 +14,11 @@ use domain::id::{ClientId, ConnectionId, MessageId, MessageKey, UserId};
 use domain::revocation::Revocation;
 use domain::room::RoomId;
 use domain::tags::Tags;
+use domain::trace::TraceParent;
 
 use crate::directory::Directory;
 use crate::mailbox::{Control, Mailbox, NewServices};
+use crate::metrics::NodeMetrics;
 use crate::ports::{Receipt, RevokeError, TokenVerifier};
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
@@ -41,6 +43,8 @@ pub struct ApiPublish {
     pub ttl: Option<Duration>,
     /// By what members may choose it.
     pub tags: Tags,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// One node: see the module's text.
@@ -68,7 +72,8 @@ impl Node {
             })
             .collect();
         let directory = Arc::new(Directory::default());
-        let services = Services { ports, rules, directory, mailboxes: mailboxes.clone() };
+        let metrics = Arc::new(NodeMetrics::new(n_shards));
+        let services = Services { ports, rules, directory, mailboxes: mailboxes.clone(), metrics };
         Self { services: RwLock::new(Arc::new(services)), mailboxes }
     }
 
@@ -115,10 +120,20 @@ impl Node {
         &self,
         publish: ApiPublish,
     ) -> Vec<(RoomId, Result<Receipt, BroadcastError>)> {
-        let ApiPublish { key_name, rooms, data, class, key, msg_id, ttl, tags } = publish;
+        let ApiPublish { key_name, rooms, data, class, key, msg_id, ttl, tags, trace } = publish;
         let services = self.services();
-        let call =
-            BroadcastMessage { services, key_name, rooms, data, class, key, msg_id, ttl, tags };
+        let call = BroadcastMessage {
+            services,
+            key_name,
+            rooms,
+            data,
+            class,
+            key,
+            msg_id,
+            ttl,
+            tags,
+            trace,
+        };
         call.execute().await
     }
 

@@ -21,6 +21,17 @@ pub struct OutboundQueue {
     bytes: usize,
 }
 
+/// What became of a frame that was not refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pushed {
+    /// It waits.
+    Queued,
+    /// It waits, and the one that it replaces is gone.
+    Replaced,
+    /// It is of a class that a crowded queue drops.
+    Dropped,
+}
+
 /// The queue is full and the frame may not be dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct QueueFull;
@@ -52,18 +63,16 @@ impl OutboundQueue {
     ///
     /// # Errors
     /// [`QueueFull`] when the connection has to end.
-    pub fn push(&mut self, frame: Frame, bytes_max: usize) -> Result<(), QueueFull> {
-        if frame.class == Class::Latest {
-            self.remove_older(&frame);
-        }
+    pub fn push(&mut self, frame: Frame, bytes_max: usize) -> Result<Pushed, QueueFull> {
+        let replaces = frame.class == Class::Latest && self.remove_older(&frame);
         match decide_slow(frame.class, self.bytes, frame.bytes.len(), bytes_max) {
-            SlowDecision::Drop => return Ok(()),
+            SlowDecision::Drop => return Ok(Pushed::Dropped),
             SlowDecision::Close => return Err(QueueFull),
             SlowDecision::Queue | SlowDecision::Replace => {}
         }
         self.bytes += frame.bytes.len();
         self.waiting.push_back(frame);
-        Ok(())
+        Ok(if replaces { Pushed::Replaced } else { Pushed::Queued })
     }
 
     /// Puts a frame about the connection itself before all messages.
@@ -108,16 +117,18 @@ impl OutboundQueue {
         self.bytes -= dropped;
     }
 
-    fn remove_older(&mut self, newer: &Frame) {
+    /// Answers whether there was one.
+    fn remove_older(&mut self, newer: &Frame) -> bool {
         if newer.key.is_none() {
-            return;
+            return false;
         }
         let same = |frame: &Frame| frame.class == Class::Latest && frame.key == newer.key;
-        if let Some(at) = self.waiting.iter().position(same)
-            && let Some(older) = self.waiting.remove(at)
-        {
+        let at = self.waiting.iter().position(same);
+        let older = at.and_then(|at| self.waiting.remove(at));
+        if let Some(older) = &older {
             self.bytes -= older.bytes.len();
         }
+        older.is_some()
     }
 }
 
@@ -156,7 +167,8 @@ mod tests {
         let mut queue = OutboundQueue::default();
         queue.push(frame(Class::Reliable, None, b"12345678"), 10).unwrap();
         queue.push(frame(Class::Latest, Some("a"), b"a1"), 10).unwrap();
-        assert_eq!(queue.push(frame(Class::Latest, Some("a"), b"a2"), 10), Ok(()));
+        let replaced = queue.push(frame(Class::Latest, Some("a"), b"a2"), 10);
+        assert_eq!(replaced, Ok(Pushed::Replaced));
         assert_eq!(queue.push(frame(Class::Latest, Some("b"), b"b1"), 10), Err(QueueFull));
         assert_eq!(drain(&mut queue, 100), b"12345678a2");
     }
@@ -175,7 +187,8 @@ mod tests {
     fn a_full_queue_refuses_reliable_and_swallows_droppable() {
         let mut queue = OutboundQueue::default();
         queue.push(frame(Class::Reliable, None, b"12345678"), 10).unwrap();
-        assert_eq!(queue.push(frame(Class::Droppable, None, b"123"), 10), Ok(()));
+        let dropped = queue.push(frame(Class::Droppable, None, b"123"), 10);
+        assert_eq!(dropped, Ok(Pushed::Dropped));
         assert_eq!(queue.push(frame(Class::Reliable, None, b"123"), 10), Err(QueueFull));
         assert_eq!(queue.bytes(), 8);
         queue.drop_messages();

@@ -8,6 +8,7 @@ pub mod archive;
 pub mod authorizer;
 pub mod broker;
 pub mod clock;
+pub mod exposition;
 pub mod key_source;
 pub mod outbox;
 pub mod presence;
@@ -21,9 +22,10 @@ pub use broker::{
     Broker, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomTop, SubscriptionToken,
 };
 pub use clock::{Clock, Entropy};
+pub use exposition::Exposition;
 pub use key_source::{KeySource, KeySourceError};
 pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};
 pub use session_tickets::{NoTickets, SessionTickets, TicketError};
-pub use token_verifier::{TokenError, TokenVerifier};
+pub use token_verifier::{TokenError, TokenHint, TokenVerifier};

@@ -14,6 +14,7 @@ use crate::extensions::handlers::HandlerRegistry;
 use crate::extensions::middleware::MiddlewareChain;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
+use crate::metrics::NodeMetrics;
 use crate::ports::{
     Authorizer, Broker, Clock, Entropy, Presence, Revocations, SessionTickets, TokenVerifier,
 };
@@ -76,4 +77,6 @@ pub struct Services {
     /// The mailboxes of this node's shards: a publisher waits while one of them is crowded, so
     /// that a flood slows its source rather than tearing holes.
     pub mailboxes: Vec<Arc<Mailbox>>,
+    /// What the node counts about itself; its shards in the order of their mailboxes.
+    pub metrics: Arc<NodeMetrics>,
 }

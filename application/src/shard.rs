@@ -18,6 +18,7 @@ mod receive;
 mod resume;
 mod revalidate;
 mod rooms;
+mod security;
 mod table;
 mod tell;
 mod visit;
@@ -31,12 +32,15 @@ use domain::id::{ClientId, ConnectionId};
 use domain::time::{Monotonic, Now};
 
 pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome, Resuming};
+pub(crate) use self::open::request_id;
 pub use self::rooms::RoomKey;
 use self::rooms::Rooms;
 use self::table::Table;
 use self::watches::Watches;
 use crate::mailbox::{Control, Mailbox, Post};
+use crate::metrics::{JoinOutcome, ShardMetrics};
 use crate::ports::Outbox;
+use crate::security::SecurityLog;
 use crate::services::Services;
 use crate::timer_wheel::TimerWheel;
 
@@ -95,6 +99,8 @@ pub(crate) struct Host<'a> {
 pub struct Shard {
     services: Arc<Services>,
     mailbox: Arc<Mailbox>,
+    metrics: Arc<ShardMetrics>,
+    security: SecurityLog,
     table: Table,
     rooms: Rooms,
     watches: Watches,
@@ -122,9 +128,13 @@ impl Shard {
     #[must_use]
     pub fn new(services: Arc<Services>, mailbox: Arc<Mailbox>, now: Now) -> Self {
         let check = services.rules.limits.position_check.unwrap_or_default();
+        let number = services.mailboxes.iter().position(|other| other.id() == mailbox.id());
+        let metrics = services.metrics.shard(number);
         let mut shard = Self {
             services,
             mailbox,
+            metrics,
+            security: SecurityLog::default(),
             table: Table::default(),
             rooms: Rooms::default(),
             watches: Watches::default(),
@@ -161,6 +171,12 @@ impl Shard {
     #[must_use]
     pub const fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
+    }
+
+    /// What it counts; its host counts into the same.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<ShardMetrics> {
+        &self.metrics
     }
 
     /// A slot for a connection; [`Input::Opened`] must follow.
@@ -300,7 +316,10 @@ impl Shard {
             Outcome::Watched { result, pattern } => {
                 self.finish_watch(slot, command, &pattern, result, host);
             }
-            Outcome::Refused(refusal) => self.refuse(slot, command, &refusal, host),
+            Outcome::Refused { refusal, room } => {
+                self.metrics.joins.add(JoinOutcome::Refused, 1);
+                self.refuse_in(slot, command, ("subscribe", &room), &refusal, host);
+            }
             Outcome::Done
             | Outcome::Filled(_)
             | Outcome::Looked(_)

@@ -1,26 +1,33 @@
-//! The log: one line per event on standard error, for people or for machines.
+//! The log: one line per event on standard error, for people or for machines, and the security
+//! log, which may have a file of its own.
 //!
 //! Whatever a client may have written is escaped and shortened, so that no event can forge a
 //! second line, colour a terminal or fill a disk. Nothing goes to standard output.
 
+pub mod panics;
+pub mod sink;
 pub mod text;
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use application::security::TARGET;
 use domain::time::Wall;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::layer::{Context, Layered, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::settings::{Log, LogFormat};
+use sink::Sink;
 use text::{Bounded, escape, escape_json};
 
 /// The longest value of a field, in bytes before it is escaped.
@@ -29,24 +36,57 @@ pub const FIELD_BYTES_MAX: usize = 256;
 /// what they quote can be long.
 pub const MESSAGE_BYTES_MAX: usize = 1_024;
 
+/// Takes the spans of commands, if traces are taken.
+pub type TraceLayer = Box<dyn Layer<Registry> + Send + Sync>;
+/// What lies below the filter of the lines.
+type Below = Layered<Option<TraceLayer>, Registry>;
+
 /// Starts the log for the whole process.
 ///
 /// # Errors
-/// The filter cannot be read, or a log was started before.
-pub fn init(settings: &Log, colour: bool) -> Result<LogFilter, String> {
+/// The filter cannot be read, the file of the security log cannot be opened, or a log was started
+/// before.
+pub fn init(settings: &Log, colour: bool, traces: Option<TraceLayer>) -> Result<LogFilter, String> {
     let filter = EnvFilter::try_new(&settings.filter).map_err(|error| error.to_string())?;
     let (filter, handle) = reload::Layer::new(filter);
-    let layer = EventLog { format: settings.format, colour, writer: std::io::stderr };
+    let main = Sink::standard_error().map_err(|error| error.to_string())?;
+    let own_file = settings.security_file.as_deref().map(|path| {
+        let opened = Sink::file(path);
+        opened.map_err(|error| format!("log.security_file = {}: {error}", path.display()))
+    });
+    let own_file = own_file.transpose()?;
+    let is_split = own_file.is_some();
+    // What has a file of its own is not written twice, and is written whatever the filter says.
+    let layer = EventLog { format: settings.format, colour, writer: main.clone() };
+    // Without these hints every event of every part would be asked about, whatever its level.
+    let rest = filter_fn(move |meta| !(is_split && meta.target() == TARGET))
+        .with_max_level_hint(LevelFilter::TRACE);
+    let guards = own_file.clone().map(|writer| {
+        let layer = EventLog { format: LogFormat::Json, colour: false, writer };
+        let only = filter_fn(|meta| meta.target() == TARGET);
+        layer.with_filter(only.with_max_level_hint(LevelFilter::WARN))
+    });
     tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
+        .with(traces)
+        .with(layer.with_filter(filter.and(rest)))
+        .with(guards)
         .try_init()
         .map_err(|error| error.to_string())?;
+    panics::log();
+    let sinks = std::iter::once(main).chain(own_file).collect();
+    SINKS.set(sinks).map_err(|_| "a log was started before".to_owned())?;
     Ok(LogFilter(handle))
 }
 
 /// The filter of a log that runs.
-#[derive(Clone, Debug)]
-pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+#[derive(Clone)]
+pub struct LogFilter(reload::Handle<EnvFilter, Below>);
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogFilter")
+    }
+}
 
 impl LogFilter {
     /// Filters by other words from now on.
@@ -57,6 +97,25 @@ impl LogFilter {
         let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
         self.0.reload(filter).map_err(|error| error.to_string())
     }
+}
+
+/// Where the lines of this process go.
+static SINKS: OnceLock<Vec<Sink>> = OnceLock::new();
+/// How long the end of the process waits for its last lines.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Waits a moment until the last lines are written. For the end of the process.
+pub fn finish() {
+    for sink in SINKS.get().into_iter().flatten() {
+        // Nobody is left to tell.
+        let _ = sink.finish(LAST_LINES_TIMEOUT);
+    }
+}
+
+/// How many lines were lost because nobody took them.
+#[must_use]
+pub fn lines_lost() -> u64 {
+    SINKS.get().into_iter().flatten().map(Sink::lost).sum()
 }
 
 /// Whether standard error takes colours: a terminal, and `NO_COLOR` is not set.

@@ -6,6 +6,8 @@
 mod build;
 mod reload;
 mod signals;
+mod telemetry;
+mod traces;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -22,6 +24,9 @@ use worker_tokio::{SystemClock, Worker};
 
 use self::reload::Reloader;
 use self::signals::Signals;
+use self::telemetry::{SharedExposition, Telemetry};
+use self::traces::Traces;
+use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::log::LogFilter;
 use crate::sd_notify::{ManagerNames, ServiceManager};
@@ -72,15 +77,19 @@ fn part(error: &dyn std::error::Error, exit: Exit) -> ServeError {
 /// # Errors
 /// [`ServeError`] when it can't start.
 pub fn execute(loaded: &Loaded, given: &Given) -> Result<(), ServeError> {
-    let log_filter = log::init(&loaded.settings.log, log::takes_colour())
+    // HTTP, the API and signals; connections live on the workers' own threads.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| part(&e, Exit::Io))?;
+    let traces = Traces::start(&loaded.settings.traces, runtime.handle())?;
+    let log_filter = log::init(&loaded.settings.log, log::takes_colour(), traces.layer())
         .map_err(|error| ServeError::Part(error, Exit::Settings))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    // HTTP, the API and signals; connections live on the workers' own threads.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| part(&e, Exit::Io))?;
-    runtime.block_on(run(loaded, given, log_filter))
+    let ended = runtime.block_on(run(loaded, given, log_filter));
+    traces.finish();
+    log::finish();
+    ended
 }
 
 async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<(), ServeError> {
@@ -95,7 +104,8 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let secret = token_secret(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
     let clock = Arc::new(SystemClock::start());
     let storage = build::storage(settings).await?;
-    let broker = build::broker(settings, storage.archive());
+    let telemetry = Telemetry::default();
+    let broker = build::broker(settings, telemetry.watch(storage.archive()));
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let revocations = storage.revocations(settings).await?;
     let sweep = sweep(Arc::clone(&broker), Arc::clone(&revocations), Arc::clone(&clock));
@@ -105,14 +115,16 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
     let workers = start_workers(settings, &node, &clock, n_workers)?;
-    let config = build::gateway(settings, descriptors);
+    let config = gateway_config(settings, descriptors, telemetry.exposition(&node, &broker))?;
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
     let tickets = ticket_secrets(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
+    let internal = gateway.internal_addr().map_err(|e| part(&e, Exit::Io))?;
     let screen = StartScreen {
         settings,
         address,
+        internal,
         broker: "memory",
         archive: storage.file(),
         token_secret: &secret,
@@ -152,6 +164,17 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     signals.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+fn gateway_config(
+    settings: &Settings,
+    descriptors: Descriptors,
+    exposition: SharedExposition,
+) -> Result<gateway_axum::Config, ServeError> {
+    let internal = settings.server.internal_listen.as_deref();
+    let internal_address = internal.map(resolve).transpose()?;
+    let config = build::gateway(settings, descriptors);
+    Ok(gateway_axum::Config { internal_address, exposition, ..config })
 }
 
 fn start_workers(

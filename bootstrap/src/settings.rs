@@ -32,7 +32,7 @@ pub use layer::FlagValue;
 pub use policies::to_policies;
 pub use tree::{
     AccessWord, Api, ApiKey, Auth, Channels, ClassWord, Heartbeat, History, Limits, Log, LogFormat,
-    Namespace, Profile, Server, Settings,
+    Namespace, Profile, Server, Settings, Traces,
 };
 
 use layer::{Entry, Origin};

@@ -21,6 +21,8 @@ pub struct StartScreen<'a> {
     pub settings: &'a Settings,
     /// Where the server listens, with the port that was picked.
     pub address: SocketAddr,
+    /// Where the server API and the metrics are served, if that is elsewhere.
+    pub internal: Option<SocketAddr>,
     /// The broker's name, like `memory`.
     pub broker: &'a str,
     /// The archive's file; none keeps messages in memory only.
@@ -54,6 +56,9 @@ impl StartScreen<'_> {
         line("WebSocket", &url);
         line("HTTP", &format!("http://{at}/"));
         line("health", &format!("http://{at}/healthz"));
+        if let Some(internal) = self.internal {
+            line("internal", &format!("http://{}/", reachable(internal)));
+        }
         line("broker", self.broker);
         line(
             "archive",
@@ -156,6 +161,7 @@ mod tests {
         StartScreen {
             settings: &settings,
             address: address.parse().unwrap(),
+            internal: None,
             broker: "memory",
             archive: Some(Path::new("data/archive.sqlite3")),
             token_secret: secret,

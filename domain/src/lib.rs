@@ -29,3 +29,4 @@ pub mod revocation;
 pub mod room;
 pub mod tags;
 pub mod time;
+pub mod trace;

@@ -12,6 +12,7 @@ use crate::position::Offset;
 use crate::room::RoomId;
 use crate::tags::Tags;
 use crate::time::Wall;
+use crate::trace::TraceParent;
 
 /// Who sent a message, as the members see it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Sender {
     pub user: Option<UserId>,
     /// The connection; none when the message came over the server API.
     pub connection: Option<ConnectionId>,
+    /// The trace that the sender names, if it names one. An archive does not keep it.
+    pub trace: Option<TraceParent>,
 }
 
 /// Whose `msg_id` it is: ids of one publisher never meet those of another.

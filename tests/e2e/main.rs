@@ -22,6 +22,7 @@ mod http;
 mod http_publish;
 mod kill;
 mod no_descriptors;
+mod observe;
 mod packaging;
 mod presence;
 mod published_keys;

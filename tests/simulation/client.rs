@@ -237,6 +237,7 @@ impl Client {
             key: sent.key.clone(),
             ttl: sent.ttl,
             tags: tags_of(&sent.data),
+            trace: None,
         };
         self.send(Asked::Publish(index), &frame, scene);
     }

@@ -4,7 +4,8 @@
 //! Nothing here uses the product's own code, so that a mistake there can't hide itself here.
 //! Everything panics with what a person needs to see; nothing sleeps.
 //!
-//! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`].
+//! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
+//! [`leaks`].
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,7 @@
 
 pub mod foreign;
 pub mod frame;
+pub mod leaks;
 pub mod process;
 pub mod raw;
 pub mod server;

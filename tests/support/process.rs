@@ -96,6 +96,14 @@ impl Process {
         self.errors.lock().unwrap().clone()
     }
 
+    /// All of standard error of one that has ended.
+    pub fn whole_stderr(&mut self) -> String {
+        if let Some(reader) = self.errors_end.take() {
+            reader.join().expect("the reader does not panic");
+        }
+        self.stderr()
+    }
+
     /// Everything said so far, for the message of a failed test.
     #[must_use]
     pub fn report(&self) -> String {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Deserializer, Value};
 
 use crate::frame::{self, Frame, Received};
+use crate::leaks;
 
 /// How long an answer may take.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -118,11 +119,13 @@ impl RawSocket {
     ///
     /// When the server doesn't take them; [`RawSocket::try_send`] doesn't mind.
     pub fn send(&mut self, bytes: &[u8]) {
+        leaks::remember_request(bytes);
         self.stream.write_all(bytes).expect("the server takes what is sent");
     }
 
     /// Sends these bytes, to a server that may have closed already; tells whether they went.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        leaks::remember_request(bytes);
         self.stream.write_all(bytes).is_ok()
     }
 
@@ -135,6 +138,7 @@ impl RawSocket {
 
     /// Sends one text frame.
     pub fn send_text(&mut self, text: &str) {
+        leaks::remember(text);
         self.send(&Frame::text(text).bytes());
     }
 

@@ -9,7 +9,8 @@
 //! server.restart();
 //! ```
 //!
-//! When a test panics, what the server wrote to standard error is printed with it.
+//! When a test panics, what the server wrote to standard error is printed with it. When it does
+//! not, that is searched for what must not be logged, see [`crate::leaks`].
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::leaks;
 use crate::process::{Exit, Process};
 
 /// How long a start may take, on a machine that is busy with other tests.
@@ -76,12 +78,20 @@ impl Server {
     /// Starts it again after its end, with the same arguments, data and port.
     pub fn restart(&mut self) {
         assert!(!self.process.is_running(), "kill it, or terminate and wait, before the restart");
+        self.check_log();
         let mut arguments = self.arguments.clone();
         match arguments.iter().position(|word| word == "--listen") {
             Some(at) => arguments[at + 1] = self.addr.to_string(),
             None => arguments.extend(["--listen".to_owned(), self.addr.to_string()]),
         }
         (self.process, self.addr) = serve(&arguments, &self.environment);
+    }
+
+    /// Searches all that it logged for what must not be there.
+    fn check_log(&mut self) {
+        if let Some(leak) = leaks::find(&self.process.whole_stderr()) {
+            panic!("no token, key or payload may be logged: {leak}");
+        }
     }
 
     /// Where it listens.
@@ -186,6 +196,8 @@ impl Drop for Server {
         self.process.kill();
         if std::thread::panicking() {
             eprintln!("the server said: {}", self.process.report());
+        } else {
+            self.check_log();
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use application::ports::token_verifier::TokenError;
+use application::ports::token_verifier::{TokenError, TokenHint};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -76,6 +76,11 @@ impl Header {
         }
         let algorithm = raw.algorithm.ok_or(TokenError::Malformed)?;
         Ok(Self { algorithm: algorithm.ok_or(TokenError::UnknownKey)?, kid: raw.kid })
+    }
+
+    /// What it says, for the security log.
+    pub(crate) fn into_hint(self) -> TokenHint {
+        TokenHint { algorithm: Some(format!("{:?}", self.algorithm)), key: self.kid }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use application::ports::token_verifier::{TokenError, TokenVerifier};
+use application::ports::token_verifier::{TokenError, TokenHint, TokenVerifier};
 use async_trait::async_trait;
 use domain::principal::Principal;
 use domain::time::Wall;
@@ -129,5 +129,13 @@ impl JwtVerifier {
 impl TokenVerifier for JwtVerifier {
     async fn verify(&self, token: &str, now: Wall) -> Result<Principal, TokenError> {
         self.check(token, now).await
+    }
+
+    fn describe(&self, token: &str) -> TokenHint {
+        if token.len() > self.token_bytes_max {
+            return TokenHint::default();
+        }
+        let header = Compact::split(token).and_then(|token| Header::read(token.header));
+        header.map_or_else(|_| TokenHint::default(), Header::into_hint)
     }
 }

@@ -72,6 +72,21 @@ impl Default for Config {
     }
 }
 
+/// What a broker uses at the moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// Rooms in memory, with or without members.
+    pub rooms: usize,
+    /// Bytes of all rooms' logs.
+    pub log_bytes: usize,
+    /// The most of them.
+    pub log_bytes_max: usize,
+    /// Durable publishes that wait for the archive.
+    pub commit_entries: usize,
+    /// Bytes of them.
+    pub commit_bytes: usize,
+}
+
 /// The broker and the presence of one process.
 ///
 /// A room's policy must stay the same for the life of the broker, and `Publish::data` must own its
@@ -112,6 +127,19 @@ impl MemoryBroker {
             archive,
             config,
         })
+    }
+
+    /// What it uses at the moment, for metrics.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let (commit_entries, commit_bytes) = self.queue.size();
+        Usage {
+            rooms: self.budget.rooms(),
+            log_bytes: self.budget.bytes(),
+            log_bytes_max: self.config.log_bytes_max,
+            commit_entries,
+            commit_bytes,
+        }
     }
 
     /// Locks the stripe of a room.

@@ -64,7 +64,11 @@ impl Budget {
         self.rooms.fetch_sub(1, Ordering::Relaxed);
     }
 
-    #[cfg(test)]
+    /// How many rooms there are.
+    pub(crate) fn rooms(&self) -> usize {
+        self.rooms.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }

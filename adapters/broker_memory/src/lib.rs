@@ -25,5 +25,5 @@ mod stripe;
 mod sweep;
 mod watchers;
 
-pub use broker::{Config, MemoryBroker};
+pub use broker::{Config, MemoryBroker, Usage};
 pub use revocations::MemoryRevocations;

@@ -102,6 +102,12 @@ impl Queue {
         answered.await.unwrap_or(Err(AWAY))
     }
 
+    /// How many publishes wait, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let inner = lock(&self.inner);
+        (inner.waiting.len(), inner.bytes)
+    }
+
     fn push(&self, waiting: Waiting) -> Result<(), PublishError> {
         let mut inner = lock(&self.inner);
         let bytes = inner.bytes.saturating_add(bytes(&waiting));

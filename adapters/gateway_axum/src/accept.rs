@@ -11,18 +11,20 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use application::metrics::{EdgeRefusal, NodeMetrics};
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
 use worker_tokio::{Accepted, Purpose};
 
 use crate::answer;
 use crate::gateway::{Life, Shared};
+use crate::notice;
 use crate::routes::Routers;
 
 /// The largest head of a request. hyper's minimum; above it the answer is 431.
@@ -48,31 +50,69 @@ impl Handover {
     }
 }
 
-pub(crate) async fn run(
-    listener: TcpListener,
-    routers: Routers,
-    shared: Arc<Shared>,
-    life: watch::Receiver<Life>,
-) {
+/// An address with what is served there.
+pub(crate) struct Entrance {
+    pub(crate) listener: TcpListener,
+    pub(crate) routers: Routers,
+    /// How many may be inside.
+    pub(crate) permits: Arc<Semaphore>,
+    /// How many may be inside besides, of those who come during a drain: they hold their permits
+    /// until they are gone, and all of `permits` are waited for.
+    pub(crate) drain_permits: Arc<Semaphore>,
+    /// Whether it is the one whose sockets are counted.
+    pub(crate) is_public: bool,
+}
+
+/// A socket's place, counted for as long as it lives, wherever it is handed to.
+struct Permit {
+    _place: OwnedSemaphorePermit,
+    /// None for a socket that is not counted.
+    counted: Option<Arc<NodeMetrics>>,
+}
+
+impl Permit {
+    fn new(place: OwnedSemaphorePermit, counted: Option<Arc<NodeMetrics>>) -> Self {
+        if let Some(metrics) = &counted {
+            metrics.edge.sockets.add(1);
+        }
+        Self { _place: place, counted }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.counted {
+            metrics.edge.sockets.sub(1);
+        }
+    }
+}
+
+pub(crate) async fn run(entrance: Entrance, shared: Arc<Shared>, life: watch::Receiver<Life>) {
+    let Entrance { listener, routers, permits, drain_permits, is_public } = entrance;
     let mut spare = Spare::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                // Those who drain hold their permits until they are gone, and all are waited for.
+            Ok((stream, peer)) => {
                 let permits = match *life.borrow() {
-                    Life::Serving => &shared.permits,
-                    Life::Draining | Life::Ended => &shared.drain_permits,
+                    Life::Serving => &permits,
+                    Life::Draining | Life::Ended => &drain_permits,
                 };
                 match Arc::clone(permits).try_acquire_owned() {
-                    Ok(permit) => {
+                    Ok(place) => {
                         let (shared, life) = (Arc::clone(&shared), life.clone());
+                        let metrics = &shared.node.services().metrics;
+                        let permit = Permit::new(place, is_public.then(|| Arc::clone(metrics)));
                         let serving = serve(stream, routers.clone(), shared, permit, life);
                         tokio::spawn(serving);
                     }
-                    Err(_) => turn_away(&stream),
+                    Err(_) => {
+                        turn_away(&stream);
+                        notice::turned_away(&shared, EdgeRefusal::ConnectionLimit, Some(peer));
+                    }
                 }
             }
             Err(error) if is_exhausted(&error) => {
+                notice::turned_away(&shared, EdgeRefusal::Descriptors, None);
                 spare.answer_one(&listener);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
@@ -91,7 +131,7 @@ async fn serve(
     stream: TcpStream,
     routers: Routers,
     shared: Arc<Shared>,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
     mut life: watch::Receiver<Life>,
 ) {
     let came = *life.borrow();
@@ -145,7 +185,7 @@ async fn hand_over(
     stream: TcpStream,
     early: &[u8],
     purpose: Purpose,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 ) {
     let Ok(stream) = stream.into_std() else { return };
     let early = Bytes::copy_from_slice(early);

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use application::metrics::ShardMetrics;
 use application::node::Node;
 use application::origin::OriginPolicy;
+use application::ports::Exposition;
 use domain::id::ClientId;
 use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use worker_tokio::Worker;
 
-use crate::accept;
+use crate::accept::{self, Entrance};
 use crate::routes;
 
 /// A key of the server API.
@@ -53,6 +55,13 @@ pub struct Config {
     pub api_keys: Vec<ApiKey>,
     /// The largest body of a publish over HTTP, in bytes.
     pub publish_bytes_max: usize,
+    /// Where the server API and what operators ask for are served, and nowhere else; none serves
+    /// them on the public address.
+    pub internal_address: Option<SocketAddr>,
+    /// What `/metrics` shows; none answers 404.
+    pub exposition: Option<Arc<dyn Exposition>>,
+    /// Whether `/metrics` on the public address needs an API key.
+    pub metrics_need_key: bool,
 }
 
 /// Why the gateway can't listen.
@@ -112,15 +121,69 @@ impl Shared {
         from.iter().chain(before).find(|worker| worker.is_running())
     }
 
-    /// Whether the shards of all workers are run: members of one that has ended get nothing.
-    pub(crate) fn are_workers_running(&self) -> bool {
-        self.workers.iter().all(Worker::is_running)
+    /// Whether new connections are welcome. Members of a worker that has ended get nothing, and
+    /// those of a silent one get it too late.
+    pub(crate) fn readiness(&self) -> Readiness {
+        if self.stopping.load(Ordering::Relaxed) {
+            Readiness::Stopping
+        } else if !self.workers.iter().all(Worker::is_running) {
+            Readiness::WorkerEnded
+        } else if !self.silent_workers().is_empty() {
+            Readiness::WorkerSilent
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    /// The numbers of the workers that show no sign of life.
+    pub(crate) fn silent_workers(&self) -> Vec<usize> {
+        let services = self.node.services();
+        let now = services.ports.clock.now().monotonic;
+        let silent = |shard: &ShardMetrics| {
+            shard.silence_ms(now).is_some_and(|ms| ms >= SILENCE_MAX.as_millis() as u64)
+        };
+        let shards = services.metrics.shards.iter().enumerate();
+        shards.filter(|(_, shard)| silent(shard)).map(|(number, _)| number).collect()
+    }
+
+    /// The numbers of the workers that have ended or show no sign of life.
+    pub(crate) fn lost_workers(&self) -> Vec<usize> {
+        let ended = self.workers.iter().enumerate().filter(|(_, worker)| !worker.is_running());
+        let mut lost: Vec<usize> = ended.map(|(number, _)| number).collect();
+        lost.extend(self.silent_workers());
+        lost.sort_unstable();
+        lost.dedup();
+        lost
+    }
+}
+
+/// A worker that shows no sign of life for this long is stuck: it beats twice a second.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Whether new connections are welcome, or why not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Readiness {
+    Ready,
+    Stopping,
+    WorkerEnded,
+    WorkerSilent,
+}
+
+impl Readiness {
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Ready => "ok",
+            Self::Stopping => "stopping",
+            Self::WorkerEnded => "a worker has ended",
+            Self::WorkerSilent => "a worker shows no sign of life",
+        }
     }
 }
 
 /// A gateway that listens.
 pub struct Gateway {
     listener: TcpListener,
+    internal: Option<TcpListener>,
     shared: Arc<Shared>,
 }
 
@@ -142,11 +205,9 @@ impl Gateway {
         node: Node,
         workers: Vec<Worker>,
     ) -> Result<Self, BindError> {
-        let listener = listen(address).map_err(|source| match source.kind() {
-            std::io::ErrorKind::AddrInUse => BindError::InUse(address),
-            std::io::ErrorKind::PermissionDenied => BindError::Denied(address),
-            _ => BindError::Other { address, source },
-        })?;
+        let listener = listener_at(address)?;
+        let internal = config.internal_address.map(listener_at).transpose()?;
+        node.services().metrics.edge.sockets_max.set(config.connections_max as u64);
         let permits = Arc::new(Semaphore::new(config.connections_max));
         let stopping = AtomicBool::new(false);
         let next_worker = AtomicUsize::new(0);
@@ -154,7 +215,7 @@ impl Gateway {
         let drain_permits = Arc::new(Semaphore::new(DRAIN_REQUESTS_MAX));
         let shared =
             Shared { config, node, workers, permits, drain_permits, stopping, next_worker };
-        Ok(Self { listener, shared: Arc::new(shared) })
+        Ok(Self { listener, internal, shared: Arc::new(shared) })
     }
 
     /// Where it listens; tells the port when 0 was asked for.
@@ -171,17 +232,46 @@ impl Gateway {
         Handle { shared: Arc::clone(&self.shared) }
     }
 
+    /// Where the server API and what operators ask for are served, if that is elsewhere.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn internal_addr(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.internal.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
     /// Serves until `stop` is true, then drains: tells every connection when to come back within
     /// `window`, and ends when all are gone, or at the window's end. Until then it still answers
     /// how it is, and everything else that is new with 503.
     pub async fn serve(self, mut stop: watch::Receiver<bool>, window: Duration) {
-        let Self { listener, shared } = self;
-        let routers = routes::routers(&shared);
+        let Self { listener, internal, shared } = self;
         let (life, lives) = watch::channel(Life::Serving);
-        let accepting = tokio::spawn(accept::run(listener, routers, Arc::clone(&shared), lives));
+        let public = Entrance {
+            listener,
+            routers: routes::routers(&shared),
+            permits: Arc::clone(&shared.permits),
+            drain_permits: Arc::clone(&shared.drain_permits),
+            is_public: true,
+        };
+        let accepting = tokio::spawn(accept::run(public, Arc::clone(&shared), lives));
+        // Serves to the end, whatever becomes of the public one.
+        let (internal_life, internal_lives) = watch::channel(Life::Serving);
+        let operating = internal.map(|listener| {
+            let permits = Arc::new(Semaphore::new(INTERNAL_CONNECTIONS_MAX));
+            let entrance = Entrance {
+                listener,
+                routers: routes::internal(&shared),
+                drain_permits: Arc::clone(&permits),
+                permits,
+                is_public: false,
+            };
+            tokio::spawn(accept::run(entrance, Arc::clone(&shared), internal_lives))
+        });
+        let watching = tokio::spawn(watch_workers(Arc::clone(&shared)));
         // An error means that whoever could have asked to stop is gone.
         let _ = stop.wait_for(|stop| *stop).await;
         shared.stopping.store(true, Ordering::Relaxed);
+        shared.node.services().metrics.edge.ready.set(0);
         let _ = life.send(Life::Draining);
         shared.node.drain(window);
         // A little longer than the window: closing itself takes a moment.
@@ -196,6 +286,11 @@ impl Gateway {
         let _ = life.send(Life::Ended);
         let last = shared.drain_permits.acquire_many(DRAIN_REQUESTS_MAX as u32);
         let _ = tokio::time::timeout(LAST_REQUESTS_TIMEOUT, last).await;
+        let _ = internal_life.send(Life::Ended);
+        if let Some(operating) = operating {
+            operating.abort();
+        }
+        watching.abort();
     }
 }
 
@@ -214,18 +309,61 @@ impl Handle {
 
     /// Treats requests that come from now on by another configuration: origins, API keys and the
     /// deadline of a request's head. What the listener and the routes were built with stays:
-    /// `connections_max`, `echo_endpoint` and `publish_bytes_max`.
+    /// `connections_max`, `echo_endpoint`, `publish_bytes_max`, the internal address and the metrics.
     pub fn replace_config(&self, config: Config) {
         let mut now = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
         let Config { connections_max, echo_endpoint, publish_bytes_max, .. } = **now;
-        *now = Arc::new(Config { connections_max, echo_endpoint, publish_bytes_max, ..config });
+        let (internal_address, metrics_need_key) = (now.internal_address, now.metrics_need_key);
+        *now = Arc::new(Config {
+            connections_max,
+            echo_endpoint,
+            publish_bytes_max,
+            internal_address,
+            metrics_need_key,
+            exposition: now.exposition.clone(),
+            ..config
+        });
     }
 
-    /// Whether all workers run. A node with one that has ended should be replaced.
+    /// Whether all workers run and show signs of life. A node with one that does not should be
+    /// replaced.
     #[must_use]
     pub fn are_workers_running(&self) -> bool {
-        self.shared.are_workers_running()
+        self.shared.lost_workers().is_empty()
     }
+}
+
+/// The most connections of the internal address at one time.
+const INTERNAL_CONNECTIONS_MAX: usize = 64;
+
+/// Between two looks at the workers.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Says when a worker falls silent and when it is back.
+async fn watch_workers(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(LOOK_INTERVAL);
+    let mut known: Vec<usize> = Vec::new();
+    loop {
+        interval.tick().await;
+        let is_ready = shared.readiness() == Readiness::Ready;
+        shared.node.services().metrics.edge.ready.set(u64::from(is_ready));
+        let silent = shared.silent_workers();
+        for worker in silent.iter().filter(|worker| !known.contains(worker)) {
+            tracing::error!(worker, "a worker shows no sign of life");
+        }
+        for worker in known.iter().filter(|worker| !silent.contains(worker)) {
+            tracing::warn!(worker, "a worker that was silent is back");
+        }
+        known = silent;
+    }
+}
+
+fn listener_at(address: SocketAddr) -> Result<TcpListener, BindError> {
+    listen(address).map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => BindError::InUse(address),
+        std::io::ErrorKind::PermissionDenied => BindError::Denied(address),
+        _ => BindError::Other { address, source },
+    })
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -246,7 +384,7 @@ pub(crate) mod tests {
     use application::ports::revocations::MockRevocations;
     use application::ports::token_verifier::MockTokenVerifier;
     use application::services::{Ports, Rules};
-    use domain::time::Now;
+    use domain::time::{Monotonic, Now};
     use std::time::Instant;
     use worker_tokio::SystemClock;
 
@@ -270,10 +408,14 @@ pub(crate) mod tests {
         Worker::start(services, mailbox, clock, worker_tokio::Config::default()).unwrap()
     }
 
-    fn running() -> Worker {
+    fn clock_at(now: Now) -> MockClock {
         let mut clock = MockClock::new();
-        clock.expect_now().returning(Now::default);
-        start(&node(clock))
+        clock.expect_now().returning(move || now);
+        clock
+    }
+
+    fn running() -> Worker {
+        start(&node(clock_at(Now::default())))
     }
 
     /// A worker whose shard panics as soon as it asks for the time.
@@ -289,24 +431,58 @@ pub(crate) mod tests {
 
     /// What requests share, with workers of which some have ended.
     pub(crate) fn shared(are_running: &[bool]) -> Arc<Shared> {
+        shared_with(are_running, |_| {})
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn shared_with(
+        are_running: &[bool],
+        change: impl FnOnce(&mut Config),
+    ) -> Arc<Shared> {
         let workers = are_running.iter().map(|run| if *run { running() } else { ended() });
-        let config = Config {
+        let mut config = Config {
             handshake_timeout: Duration::from_secs(5),
             connections_max: 10,
             origins: OriginPolicy::default(),
             echo_endpoint: false,
             api_keys: Vec::new(),
             publish_bytes_max: 1_000,
+            internal_address: None,
+            exposition: None,
+            metrics_need_key: false,
         };
+        change(&mut config);
         Arc::new(Shared {
             config: RwLock::new(Arc::new(config)),
-            node: node(MockClock::new()),
+            node: node(clock_at(Now::default())),
             workers: workers.collect(),
             permits: Arc::new(Semaphore::new(10)),
             drain_permits: Arc::new(Semaphore::new(1)),
             stopping: AtomicBool::new(false),
             next_worker: AtomicUsize::new(0),
         })
+    }
+
+    #[test]
+    fn a_worker_without_a_sign_of_life_for_three_seconds_makes_the_node_not_ready() {
+        let shared = shared(&[true]);
+        assert_eq!(shared.readiness(), Readiness::Ready);
+        let at = |ms| Now { monotonic: Monotonic::from_millis(ms), ..Now::default() };
+        for (now, readiness) in [(3_999, Readiness::Ready), (4_000, Readiness::WorkerSilent)] {
+            let late = Shared {
+                config: RwLock::new(shared.config()),
+                node: node(clock_at(at(now))),
+                workers: Vec::new(),
+                permits: Arc::clone(&shared.permits),
+                drain_permits: Arc::clone(&shared.drain_permits),
+                stopping: AtomicBool::new(false),
+                next_worker: AtomicUsize::new(0),
+            };
+            late.node.services().metrics.shards[0].beat_ms.set(1_000);
+            assert_eq!(late.readiness(), readiness, "{now}");
+            let lost: &[usize] = if readiness == Readiness::Ready { &[] } else { &[0] };
+            assert_eq!(late.lost_workers(), lost);
+        }
     }
 
     fn turns(are_running: &[bool]) -> Vec<Option<usize>> {

@@ -5,12 +5,15 @@
 //! connection may do: that is the application's.
 //!
 //! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake),
-//! `publish` and `revoke` (the server API), `answer` (what refusals look like).
+//! `publish` and `revoke` (the server API), `operations` (what operators ask for), `answer` (what
+//! refusals look like), `notice` (what guards are told).
 
 mod accept;
 mod answer;
 mod gateway;
 mod handshake;
+mod notice;
+mod operations;
 mod publish;
 mod revoke;
 mod routes;

@@ -22,12 +22,14 @@ use domain::protocol::selective::decode_tags;
 use domain::protocol::{compact_lines, json};
 use domain::room::{RoomId, RoomIdError};
 use domain::tags::Tags;
+use domain::trace::TraceParent;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::answer::HttpRefusal;
 use crate::gateway::{ApiKey, Config, Shared};
+use crate::notice;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +58,12 @@ pub(crate) async fn publish(
     State(shared): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Json<Answer>, HttpRefusal> {
-    let publish = receive(&shared.config(), request).await?;
+    let publish = receive(&shared.config(), request).await.inspect_err(|refusal| {
+        if refusal.status == StatusCode::UNAUTHORIZED {
+            notice::key_refused(&shared, "publish");
+        }
+    })?;
+    shared.node.services().metrics.edge.api_requests.add(1);
     let mut answers = shared.node.publish(publish).await;
     match answers.pop() {
         Some((room, Ok(receipt))) => Ok(Json(answer(&room, &receipt))),
@@ -159,6 +166,7 @@ fn read(key: &ApiKey, headers: &HeaderMap, body: &[u8]) -> Result<ApiPublish, Re
         key: message_key,
         msg_id: message_id(headers, body.msg_id)?,
         ttl,
+        trace: trace(headers),
         tags: tags(body.tags)?,
     })
 }
@@ -169,6 +177,13 @@ fn tags(raw: Option<&RawValue>) -> Result<Tags, Refusal> {
         field: rejected.field,
         ..Refusal::new(rejected.code, rejected.message)
     })
+}
+
+/// The W3C's header; what is not of its form is as if it were not there, as the W3C asks.
+fn trace(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all("traceparent").iter();
+    let (first, second) = (values.next()?, values.next());
+    second.is_none().then(|| TraceParent::parse(first.to_str().ok()?)).flatten()
 }
 
 /// The `Idempotency-Key` header and `msg_id` are two names of one thing.
@@ -249,6 +264,9 @@ mod tests {
             echo_endpoint: false,
             api_keys: vec![ApiKey::new(name, "a secret")],
             publish_bytes_max: 1_000,
+            internal_address: None,
+            exposition: None,
+            metrics_need_key: false,
         }
     }
 

@@ -1,7 +1,6 @@
 //! The routes. What is not here is answered with 404 and a hint.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -12,7 +11,8 @@ use domain::codes::ErrorCode;
 use domain::id::ClientId;
 
 use crate::answer::{HttpRefusal, stopping};
-use crate::gateway::Shared;
+use crate::gateway::{Readiness, Shared};
+use crate::operations;
 use crate::publish;
 use crate::revoke::{self, REVOKE_BYTES_MAX};
 use crate::upgrade::{Wanted, upgrade};
@@ -24,6 +24,7 @@ pub(crate) struct Routers {
     pub(crate) draining: Router,
 }
 
+/// Those of the public address.
 pub(crate) fn routers(shared: &Arc<Shared>) -> Routers {
     Routers { serving: router(shared), draining: draining(shared) }
 }
@@ -37,18 +38,17 @@ fn draining(shared: &Arc<Shared>) -> Router {
         .with_state(Arc::clone(shared))
 }
 
-fn router(shared: &Arc<Shared>) -> Router {
+/// What is served on the public address. Where there is an internal one, the API and what operators
+/// ask for are there and not here.
+pub(crate) fn router(shared: &Arc<Shared>) -> Router {
     let config = shared.config();
-    let publish = post(publish::publish).layer(DefaultBodyLimit::max(config.publish_bytes_max));
     let mut router = Router::new()
         .route("/ws/v2/connect", any(connect))
-        .route("/api/v1/publish", publish)
-        .route(
-            "/api/v1/revoke",
-            post(revoke::revoke).layer(DefaultBodyLimit::max(REVOKE_BYTES_MAX)),
-        )
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready));
+    if config.internal_address.is_none() {
+        router = router.merge(api(shared)).route("/metrics", get(operations::metrics));
+    }
     if config.echo_endpoint {
         router = router.route("/ws/{client_id}", any(echo));
     }
@@ -56,6 +56,30 @@ fn router(shared: &Arc<Shared>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(shared))
+}
+
+/// Those of the internal address: the same to the end.
+pub(crate) fn internal(shared: &Arc<Shared>) -> Routers {
+    let serving = internal_router(shared);
+    Routers { draining: serving.clone(), serving }
+}
+
+/// What is served on the internal address.
+pub(crate) fn internal_router(shared: &Arc<Shared>) -> Router {
+    api(shared)
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(operations::ready_in_detail))
+        .route("/metrics", get(operations::internal_metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Arc::clone(shared))
+}
+
+fn api(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    let publish =
+        post(publish::publish).layer(DefaultBodyLimit::max(shared.config().publish_bytes_max));
+    let revoke = post(revoke::revoke).layer(DefaultBodyLimit::max(REVOKE_BYTES_MAX));
+    Router::new().route("/api/v1/publish", publish).route("/api/v1/revoke", revoke)
 }
 
 async fn connect(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -84,16 +108,16 @@ async fn healthy() -> &'static str {
 
 /// Ready: new connections are welcome. A node with a worker that has ended should be replaced.
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.stopping.load(Ordering::Relaxed) {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
-    } else if !shared.are_workers_running() {
-        (StatusCode::SERVICE_UNAVAILABLE, "a worker has ended\n").into_response()
-    } else {
-        "ok\n".into_response()
+    match shared.readiness() {
+        Readiness::Ready => "ok\n".into_response(),
+        not_ready => {
+            let words = format!("{}\n", not_ready.words());
+            (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
+        }
     }
 }
 
-async fn not_found() -> HttpRefusal {
+pub(crate) async fn not_found() -> HttpRefusal {
     let message = "nothing is here; WebSocket clients connect to /ws/v2/connect";
     HttpRefusal::new(StatusCode::NOT_FOUND, ErrorCode::NotAvailable, message)
 }

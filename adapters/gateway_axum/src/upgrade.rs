@@ -17,6 +17,7 @@ use crate::accept::Handover;
 use crate::answer::{self, HttpRefusal};
 use crate::gateway::Shared;
 use crate::handshake::{self, SUBPROTOCOL, Upgrade};
+use crate::notice;
 
 /// What the socket is wanted for.
 #[derive(Clone, Copy)]
@@ -27,9 +28,13 @@ pub(crate) enum Wanted {
 
 /// Answers an upgrade request and, if it is one, hands the socket on.
 pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) -> Response {
+    let origin = handshake::origin(request.headers()).ok().flatten().map(str::to_owned);
     match try_upgrade(shared, request, wanted) {
         Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            notice::upgrade_refused(shared, refusal.status, origin.as_deref());
+            refusal.into_response()
+        }
     }
 }
 

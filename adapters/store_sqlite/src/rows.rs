@@ -188,6 +188,7 @@ pub(crate) fn publication(room: &RoomId, row: &SqliteRow) -> Result<Publication,
         sender: Sender {
             user: user.map(UserId::parse).transpose().map_err(decode_error)?,
             connection: connection.map(|bits| ConnectionId::from_bits(bits.cast_unsigned())),
+            trace: None,
         },
         data: Bytes::from(data),
         tags: tags.map_or_else(|| Ok(Tags::default()), tags_from_sql)?,

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use application::mailbox::{Control, NewServices, Post};
+use application::metrics::ShardMetrics;
 use application::ports::Clock;
 use application::services::Services;
 use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
@@ -25,6 +26,7 @@ use tokio::task::{spawn_local, yield_now};
 use websocket_codec::Limits;
 
 use crate::clock::SystemClock;
+use crate::heart;
 use crate::reader::Reader;
 use crate::sockets::Sockets;
 use crate::worker::{Accepted, Config, begin};
@@ -48,6 +50,7 @@ pub(crate) struct Core {
     limits: Cell<Limits>,
     pub(crate) config: Config,
     connections: Arc<AtomicUsize>,
+    pub(crate) metrics: Arc<ShardMetrics>,
     /// True once the node drains, for what has no place in the shard.
     draining: watch::Sender<bool>,
     /// What the loop waits for besides its own inputs; none while it is awake and will look
@@ -71,8 +74,12 @@ impl Core {
     ) -> Self {
         let limits = &services.rules.limits;
         let codec = codec_limits(limits);
-        let sockets =
-            Sockets::new(limits.outbound_queue_bytes_max, config.outbound_total_bytes_max);
+        let metrics = Arc::clone(shard.metrics());
+        let sockets = Sockets::new(
+            limits.outbound_queue_bytes_max,
+            config.outbound_total_bytes_max,
+            Arc::clone(&metrics),
+        );
         Self {
             shard: RefCell::new(shard),
             sockets: RefCell::new(sockets),
@@ -81,6 +88,7 @@ impl Core {
             limits: Cell::new(codec),
             config,
             connections,
+            metrics,
             draining: watch::Sender::new(false),
             asleep: Cell::new(None),
             news: Notify::new(),
@@ -98,6 +106,7 @@ impl Core {
 
     /// Runs until the inlet is closed and the last connection is gone.
     pub(crate) async fn run(self: Rc<Self>, mut inlet: mpsc::Receiver<Accepted>) {
+        spawn_local(heart::beat(Arc::clone(&self.metrics), Arc::clone(&self.clock)));
         let mailbox = Arc::clone(self.shard.borrow().mailbox());
         let mut post = Post::default();
         let (mut open, mut accepted) = (true, Vec::new());
@@ -175,11 +184,17 @@ impl Core {
             }
         }
         let begun = Instant::now();
+        let mut spent = None;
         while self.shard.borrow().has_backlog() {
             self.handle(Input::Continue);
-            if begun.elapsed() >= TURN {
+            let elapsed = begun.elapsed();
+            spent = Some(elapsed);
+            if elapsed >= TURN {
                 break;
             }
+        }
+        if let Some(spent) = spent {
+            self.metrics.turn.observe(spent);
         }
         self.shard.borrow().has_backlog()
     }
@@ -215,7 +230,8 @@ impl Core {
     fn start_calls(self: &Rc<Self>) {
         loop {
             let Some(call) = self.shard.borrow_mut().poll_call() else { return };
-            spawn_local(Rc::clone(self).run_calls(call));
+            self.metrics.calls_in_flight.add(1);
+            spawn_local(Rc::clone(self).run_calls(call, Instant::now()));
         }
     }
 
@@ -228,9 +244,12 @@ impl Core {
 
     /// Runs a call, and the next of the same connection behind it without going to sleep in
     /// between: so publishes that came together leave together.
-    async fn run_calls(self: Rc<Self>, mut call: ColdCall) {
+    async fn run_calls(self: Rc<Self>, mut call: ColdCall, mut begun: Instant) {
         loop {
             let outcome = Guarded(call.future).await;
+            let ended = Instant::now();
+            self.count(&outcome, ended - begun);
+            begun = ended;
             let tag = call.tag;
             self.step(Input::Completed(Completion { tag, outcome }));
             let next = self.shard.borrow_mut().poll_call();
@@ -238,8 +257,22 @@ impl Core {
             self.start_writers();
             match next {
                 Some(next) => call = next,
-                None => return,
+                None => {
+                    self.metrics.calls_in_flight.sub(1);
+                    return;
+                }
             }
+        }
+    }
+
+    fn count(&self, outcome: &Outcome, took: Duration) {
+        match outcome {
+            Outcome::Published { .. } => self.metrics.publish_latency.observe(took),
+            Outcome::Authenticated { .. } | Outcome::Refreshed(_) => {
+                self.metrics.authentication_latency.observe(took);
+            }
+            Outcome::Panicked => self.metrics.calls_panicked.add(1),
+            _ => {}
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`Worker`], `core` (shard and sockets together), `sockets` (the outbox) and `hot`,
 //! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`,
-//! `bounded_authorizer`.
+//! `bounded_authorizer`, `heart` (its signs of life).
 
 mod bounded_authorizer;
 mod clock;
@@ -14,6 +14,7 @@ mod clock;
 mod contract;
 mod core;
 mod echo;
+mod heart;
 mod hot;
 mod reader;
 mod sockets;

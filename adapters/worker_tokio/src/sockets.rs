@@ -6,9 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
-use application::outbound_queue::OutboundQueue;
+use application::metrics::ShardMetrics;
+use application::outbound_queue::{OutboundQueue, Pushed, QueueFull};
 use application::ports::outbox::{Batch, Delivered, Frame, Outbox};
 use application::shard::Slot;
 use bytes::Bytes;
@@ -76,10 +78,16 @@ pub(crate) struct Sockets {
     /// What waits for all connections together.
     total_bytes: usize,
     n_queues: usize,
+    /// Told whenever something waits, and never on a delivery that the kernel takes.
+    metrics: Arc<ShardMetrics>,
 }
 
 impl Sockets {
-    pub(crate) fn new(queue_bytes_max: usize, total_bytes_max: usize) -> Self {
+    pub(crate) fn new(
+        queue_bytes_max: usize,
+        total_bytes_max: usize,
+        metrics: Arc<ShardMetrics>,
+    ) -> Self {
         Self {
             hot: HotTable::default(),
             conns: Vec::new(),
@@ -88,6 +96,7 @@ impl Sockets {
             total_bytes_max,
             total_bytes: 0,
             n_queues: 0,
+            metrics,
         }
     }
 
@@ -141,6 +150,7 @@ impl Sockets {
         if let Some(queue) = &conn.queue {
             self.total_bytes -= queue.bytes();
             self.n_queues -= 1;
+            self.metrics.waits(self.total_bytes, self.n_queues);
         }
         Some(conn)
     }
@@ -163,6 +173,7 @@ impl Sockets {
                 queue.push_urgent(frame);
                 let added = queue.bytes() - before;
                 self.total_bytes += added;
+                self.metrics.waits(self.total_bytes, self.n_queues);
             }
         }
     }
@@ -171,6 +182,7 @@ impl Sockets {
     fn adopt(&mut self, slot: Slot, queue: OutboundQueue) {
         self.total_bytes += queue.bytes();
         self.n_queues += 1;
+        self.metrics.waits(self.total_bytes, self.n_queues);
         self.hot.queued(slot);
         let mut start = false;
         if let Some(conn) = self.get_mut(slot) {
@@ -196,6 +208,7 @@ impl Sockets {
         }
         self.total_bytes -= before - left;
         self.n_queues -= usize::from(empty);
+        self.metrics.waits(self.total_bytes, self.n_queues);
         result.map(|()| empty)
     }
 
@@ -213,7 +226,7 @@ impl Sockets {
     /// is always finished; what can't be queued behind it ends the connection, and nothing later
     /// may overtake it until then.
     fn queue(&mut self, to: Slot, written: usize, batch: &Batch<'_>) -> Delivered {
-        let queue_max = self.queue_bytes_max;
+        let (queue_max, metrics) = (self.queue_bytes_max, Arc::clone(&self.metrics));
         let (total, total_max, n_queues) =
             (self.total_bytes, self.total_bytes_max, self.n_queues.max(1));
         let Some(conn) = self.get_mut(to) else { return Delivered::Gone };
@@ -237,15 +250,24 @@ impl Sockets {
             }
             if start < written {
                 queue.start(frame.bytes.slice(written - start..));
-            } else if over || queue.push(frame.clone(), queue_max).is_err() {
-                refused = true;
-                break;
+                continue;
+            }
+            match if over { Err(QueueFull) } else { queue.push(frame.clone(), queue_max) } {
+                Ok(Pushed::Queued) => {}
+                Ok(Pushed::Replaced | Pushed::Dropped) => {
+                    metrics.dropped.add(frame.class, 1);
+                }
+                Err(QueueFull) => {
+                    refused = true;
+                    break;
+                }
             }
         }
         let after = queue.bytes();
         conn.refused = refused;
         if !fresh {
             self.total_bytes = self.total_bytes + after - before;
+            self.metrics.waits(self.total_bytes, self.n_queues);
         } else if after > 0 {
             self.adopt(to, begun);
         }

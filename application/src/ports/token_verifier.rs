@@ -35,6 +35,16 @@ pub enum TokenError {
     NoKeys,
 }
 
+/// What a token says of itself before anything of it is checked, for the security log. Never the
+/// token, and nothing of its claims.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TokenHint {
+    /// The algorithm that it names.
+    pub algorithm: Option<String>,
+    /// The key that it names.
+    pub key: Option<String>,
+}
+
 /// Verifies tokens.
 #[async_trait]
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
@@ -42,4 +52,10 @@ pub trait TokenVerifier: Send + Sync {
     /// Checks signature, times (against `now`) and claims, and says who it is. MUST answer an
     /// error whenever anything is in doubt: a wrong `Ok` lets somebody in as somebody else.
     async fn verify(&self, token: &str, now: Wall) -> Result<Principal, TokenError>;
+
+    /// What a refused token says of itself. Both texts are the client's own.
+    fn describe(&self, token: &str) -> TokenHint {
+        let _ = token;
+        TokenHint::default()
+    }
 }

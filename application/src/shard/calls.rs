@@ -124,8 +124,13 @@ pub enum Outcome {
     Refreshed(Result<Refreshed, RefreshError>),
     /// Of asking again for the rooms that a connection is in.
     Revalidated(Result<Lost, NotAllowed>),
-    /// Of a command that was only asked how to refuse it.
-    Refused(Refusal),
+    /// Of a subscription that was only asked how to refuse it.
+    Refused {
+        /// Why not.
+        refusal: Refusal,
+        /// Where.
+        room: RoomId,
+    },
     /// Of the first step of a join.
     Joined(Result<Joined, JoinRefused>),
     /// Of a further page of a join.

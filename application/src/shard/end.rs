@@ -15,6 +15,7 @@ use super::rooms::RoomKey;
 use super::{Host, Shard, Slot};
 use crate::mailbox::Control;
 use crate::ports::SubscriptionToken;
+use crate::security::SecurityEvent;
 use crate::use_cases::leave_room::LeaveRoom;
 
 impl Shard {
@@ -44,6 +45,7 @@ impl Shard {
         }
         self.leave_watches(slot);
         let Some(entry) = self.table.remove(slot) else { return };
+        self.metrics.closed.add(code, 1);
         let services = Arc::clone(&self.services);
         if entry.greeted && !services.rules.middleware.is_empty() {
             let who = Arc::clone(&entry.who);
@@ -57,6 +59,7 @@ impl Shard {
     /// Ends the connections that could not take what they had to.
     pub(super) fn close_refused(&mut self, host: &mut Host<'_>) {
         while let Some(slot) = self.refused.pop() {
+            self.note(slot, SecurityEvent::SlowConsumer, host.now);
             self.end(slot, CloseCode::SlowConsumer, None, host);
         }
     }
@@ -65,6 +68,7 @@ impl Shard {
         match control {
             Control::Disconnect(connection, code) => {
                 if let Some(slot) = self.table.slot_of(*connection) {
+                    self.note_order(slot, *code, host.now);
                     self.end(slot, *code, None, host);
                 }
             }
@@ -72,6 +76,7 @@ impl Shard {
                 for slot in self.table.slots() {
                     let entry = self.table.get(slot);
                     if entry.is_some_and(|e| e.who.principal.user.as_ref() == Some(user)) {
+                        self.note_order(slot, *code, host.now);
                         self.end(slot, *code, None, host);
                     }
                 }
@@ -140,7 +145,9 @@ impl Shard {
         if !slice.joiners.is_empty() {
             return None;
         }
-        self.rooms.remove(key).map(|slice| slice.token)
+        let token = self.rooms.remove(key).map(|slice| slice.token);
+        self.metrics.rooms.set(self.rooms.len() as u64);
+        token
     }
 
     /// Forgets a slice that nobody is in and ends its subscription.

@@ -21,6 +21,7 @@ use super::rooms::{Item, Member, RoomKey, RoomSlice, Silent, VACATED, Walk};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::mailbox::{Mail, Post};
+use crate::metrics::HoleCause;
 use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
 use crate::ports::outbox::{Batch, Frame};
@@ -32,6 +33,7 @@ const RUN_MEMBERS: usize = 64;
 
 impl Shard {
     pub(super) fn take_mail(&mut self, post: &mut Post, host: &mut Host<'_>) {
+        self.metrics.mail.add(post.mail.len() as u64);
         for mail in post.mail.drain(..) {
             match mail {
                 Mail::Publication(published) => {
@@ -64,6 +66,7 @@ impl Shard {
                     slice.see(Position { epoch, offset });
                 }
                 Some(seen) if seen.epoch != epoch || seen.offset.next() != Some(offset) => {
+                    self.metrics.holes.add(HoleCause::Order, 1);
                     self.start_fill(key);
                     self.accept(key, published, host);
                     if let Some(held) = self.rooms.get_mut(key).and_then(|s| s.fill.as_mut()) {
@@ -187,6 +190,8 @@ impl Shard {
         let batch = Batch { joined: &walk.joined, frames: &walk.frames };
         let members = &slice.members[walk.next..];
         let members = &members[..members.len().min(*budget)];
+        // Counted by the run: nothing is added per delivery.
+        let mut n_whole = 0;
         for some in members.chunks(RUN_MEMBERS) {
             // Without a branch per member: nearly always all of them get the whole batch.
             let (mut run, mut n) = ([VACATED; RUN_MEMBERS], 0);
@@ -194,6 +199,7 @@ impl Shard {
                 run[n % RUN_MEMBERS] = member.slot;
                 n += usize::from(walk.is_for_whole(member));
             }
+            n_whole += n;
             let run = &run[..n];
             host.outbox.deliver_to_all(run, &batch, &mut self.refused);
             self.table.sent(run, host.now.monotonic);
@@ -203,6 +209,7 @@ impl Shard {
                 }
             }
         }
+        self.count(n_whole, &batch);
         walk.next += members.len();
         *budget -= members.len().min(*budget).max(usize::from(members.is_empty()));
     }
@@ -216,6 +223,7 @@ impl Shard {
         };
         if !batch.frames.is_empty() {
             let delivered = host.outbox.deliver(member.slot, &batch);
+            self.count(1, &batch);
             self.delivered(member.slot, delivered, host);
         }
     }
@@ -242,6 +250,7 @@ impl Shard {
             if let Some(frame) = frame.filter(|_| own().all(|(_, silent)| silent.behind)) {
                 let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
                 let delivered = host.outbox.deliver(slot, &batch);
+                self.count(1, &batch);
                 self.delivered(slot, delivered, host);
             }
             for (_, silent) in own() {
@@ -306,7 +315,14 @@ impl Shard {
         let frame = Frame { bytes, class: publication.class, key: frame_key };
         let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(&frame) };
         let delivered = host.outbox.deliver(slot, &batch);
+        self.count(1, &batch);
         self.delivered(slot, delivered, host);
+    }
+
+    /// Counts what so many members were given.
+    pub(super) fn count(&self, n_members: usize, batch: &Batch<'_>) {
+        self.metrics.deliveries.add((n_members * batch.frames.len()) as u64);
+        self.metrics.delivery_bytes.add((n_members * batch.joined.len()) as u64);
     }
 
     /// Removes the members who left during a walk.

@@ -18,6 +18,7 @@ use super::filters::Choice;
 use super::rooms::{Held, Item, RoomKey, Silent, VACATED};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
+use crate::metrics::HoleCause;
 use crate::ports::Receipt;
 use crate::ports::outbox::Frame;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
@@ -27,6 +28,7 @@ impl Shard {
     pub(super) fn note_hole(&mut self, room: &RoomId) {
         let Some(key) = self.rooms.find(room) else { return };
         let Some(slice) = self.rooms.get_mut(key) else { return };
+        self.metrics.holes.add(HoleCause::Mailbox, 1);
         match &mut slice.fill {
             // The read that is under way may have ended before what is missing.
             Some(held) => held.overflow(),
@@ -114,6 +116,7 @@ impl Shard {
             return self.fill_behind(key, page.reached);
         }
         let Some(held) = slice.fill.take() else { return };
+        self.metrics.holes_filled.add(1);
         if held.overflowed {
             self.start_fill(key);
             if let Some(slice) = self.rooms.get_mut(key) {
@@ -144,6 +147,7 @@ impl Shard {
         let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { return };
         let bytes = self.encode(&ServerFrame::Gap { room: &room, gap }, host);
         let frame = Frame { bytes, class: Class::Reliable, key: None };
+        self.metrics.gaps.add(gap.reason, 1);
         let silent = self.lost_echoes(key, gap);
         let chosen = Choice::Everything;
         self.enqueue(key, Item { frame, for_followers: false, chosen, silent });

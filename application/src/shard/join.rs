@@ -19,11 +19,14 @@ use super::pages::Page;
 use super::rooms::{Held, Joiner, Member, RoomKey, RoomSlice, VACATED};
 use super::table::{Door, Echo};
 use super::{Host, Shard, Slot};
+use crate::metrics::JoinOutcome;
 use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
 use crate::refusal::Refusal;
+use crate::traces::{self, traced};
 use crate::use_cases::join_room::{JoinRefused, JoinRoom, Joined, presence_key};
 use crate::use_cases::leave_room::LeaveRoom;
+use crate::use_cases::recover_room::RecoveredPage;
 
 /// What a client says of a room that it wants to join.
 pub(super) struct Wish<'r> {
@@ -41,17 +44,24 @@ impl Shard {
         wish: Wish<'_>,
         host: &mut Host<'_>,
     ) {
+        let room = wish.room;
         match self.begin_join(slot, wish) {
-            Err(refusal) => self.refuse(slot, command, &refusal, host),
+            Err(refusal) => {
+                self.metrics.joins.add(JoinOutcome::Refused, 1);
+                self.refuse_in(slot, command, ("subscribe", room), &refusal, host);
+            }
             Ok((Some(tag), join)) => {
+                let span = traces::of_command("subscribe", &join.who, Some(room), None);
                 let future = Box::pin(async move { Outcome::Joined(join.execute().await) });
-                self.call(slot, command, Some(tag), future);
+                self.call(slot, command, Some(tag), traced(span, future));
             }
             Ok((None, join)) => {
-                let refused = |error| Outcome::Refused(Refusal::from(error));
+                let span = traces::of_command("subscribe", &join.who, Some(room), None);
+                let room = room.clone();
+                let refused = |error| Outcome::Refused { refusal: Refusal::from(error), room };
                 let answer =
                     async move { join.execute().await.map_or_else(refused, |_| Outcome::Done) };
-                self.call(slot, command, None, Box::pin(answer));
+                self.call(slot, command, None, traced(span, Box::pin(answer)));
             }
         }
     }
@@ -69,6 +79,7 @@ impl Shard {
         let (rooms_max, filters_max) =
             (limits.rooms_per_connection_max, limits.filters_per_room_max);
         let key = self.rooms.find_or_create(room, &policy, &self.services.directory);
+        self.metrics.rooms.set(self.rooms.len() as u64);
         let entry = self.table.get_mut(slot).ok_or_else(Refusal::internal)?;
         if let Err(error) = entry.rooms.begin(key, rooms_max) {
             let code = match error {
@@ -104,6 +115,7 @@ impl Shard {
             self.release_if_unused(key);
             return Ok((None, join));
         };
+        self.metrics.members.add(1);
         slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {
             slot,
@@ -138,9 +150,17 @@ impl Shard {
             Err(error) => {
                 self.remove_from_slice(slot, tag.key);
                 self.release_if_unused(tag.key);
-                return self.refuse(slot, command, &error.into(), host);
+                self.metrics.joins.add(JoinOutcome::Refused, 1);
+                return self.refuse_in(
+                    slot,
+                    command,
+                    ("subscribe", &tag.room),
+                    &error.into(),
+                    host,
+                );
             }
         };
+        self.count_join(&joined);
         let Some((more, filter)) = self.enter_slice(slot, tag, &mut joined) else { return };
         let Joined { page, recovered, latest, .. } = joined;
         if let Some(gap) = page.gap {
@@ -179,6 +199,23 @@ impl Shard {
         }
         let more = joined.page.more || joined.latest_later || joiner.held.overflowed;
         Some((more, joiner.filter))
+    }
+
+    pub(super) fn count_join(&self, joined: &Joined) {
+        let outcome = match joined.page.gap {
+            Some(_) => JoinOutcome::Gap,
+            None if joined.recovered => JoinOutcome::Recovered,
+            None => JoinOutcome::Fresh,
+        };
+        self.metrics.joins.add(outcome, 1);
+        self.count_page(&joined.page);
+    }
+
+    pub(super) fn count_page(&self, page: &RecoveredPage) {
+        self.metrics.recovered_messages.add(page.messages.len() as u64);
+        if let Some(gap) = page.gap {
+            self.metrics.gaps.add(gap.reason, 1);
+        }
     }
 
     /// A joiner stands at `reached`: read on, or meet the live stream.
@@ -383,6 +420,7 @@ impl Shard {
         let Some(slice) = self.rooms.get_mut(key) else { return };
         if state.is_some() {
             slice.seats.give_back();
+            self.metrics.members.sub(1);
         }
         match state {
             None => {}

@@ -19,6 +19,8 @@ use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
 use crate::refusal::Refusal;
+use crate::security::SecurityEvent;
+use crate::traces::{self, traced};
 use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Authenticated, Credentials};
 use crate::use_cases::refresh_token::{RefreshError, RefreshToken, Refreshed};
 
@@ -73,11 +75,14 @@ impl Shard {
         let asks_nobody = rules.allow_anonymous && rules.middleware.is_empty();
         let may_wait = !rules.allow_anonymous;
         self.table.insert(slot, Box::new(entry));
+        self.metrics.opened.add(1);
         self.table.sent_at[slot.index as usize] = host.now.monotonic;
         self.visit_at(slot, deadline);
         if self.draining.is_some() {
             self.end(slot, CloseCode::ServiceRestart, None, host);
         } else if opening.conflicting_tokens {
+            let event = SecurityEvent::AuthenticationFailed;
+            self.note_because(slot, event, Some("conflicting_tokens"), host.now);
             self.end(slot, CloseCode::Unauthenticated, None, host);
         } else if let Some(token) = opening.token {
             let credentials = Credentials { session: None, token: Some(token) };
@@ -137,12 +142,13 @@ impl Shard {
         resume: Vec<Resume>,
     ) {
         let Some(who) = self.who(slot) else { return };
+        let span = traces::of_command("connect", &who, None, None);
         let call = Authenticate { services: Arc::clone(&self.services), who, credentials };
         let future =
             Box::pin(
                 async move { Outcome::Authenticated { result: call.execute().await, resume } },
             );
-        self.call(slot, command, None, future);
+        self.call(slot, command, None, traced(span, future));
     }
 
     pub(super) fn finish_open(
@@ -155,7 +161,7 @@ impl Shard {
     ) {
         match result {
             Err(error) => {
-                tracing::info!(error = &error as &dyn std::error::Error, "connection refused");
+                tracing::debug!(error = &error as &dyn std::error::Error, "connection refused");
                 self.end(slot, error.close_code(), None, host);
             }
             Ok(authenticated) => {
@@ -240,7 +246,11 @@ impl Shard {
         let Refreshed { who, lost } = match result {
             Ok(refreshed) => refreshed,
             Err(error) => {
-                tracing::info!(error = &error as &dyn std::error::Error, "token not refreshed");
+                tracing::debug!(error = &error as &dyn std::error::Error, "token not refreshed");
+                if error == RefreshError::OtherUser {
+                    let event = SecurityEvent::AuthenticationFailed;
+                    self.note_because(slot, event, Some("other_user"), host.now);
+                }
                 return match error.close_code() {
                     Some(code) => self.end(slot, code, None, host),
                     None => self.refuse(slot, command, &error.refusal(), host),
@@ -269,6 +279,6 @@ impl Shard {
 }
 
 /// What a client quotes when it asks for help; finds the connection in the log.
-pub(super) fn request_id(connection: ConnectionId) -> String {
+pub(crate) fn request_id(connection: ConnectionId) -> String {
     format!("r-{connection}")
 }

@@ -145,6 +145,8 @@ impl Shard {
             // What it missed can't be read now and can't be named either: come back.
             return self.end(slot, CloseCode::InsufficientState, None, host);
         };
+        self.metrics.pages.add(1);
+        self.count_page(&page);
         let Some(slice) = self.rooms.get_mut(tag.key) else { return };
         let Some(joiner) = slice.joiner(slot) else { return };
         let (overflowed, filter) = (joiner.held.overflowed, joiner.filter);

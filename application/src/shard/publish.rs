@@ -11,20 +11,23 @@ use domain::codes::ErrorCode;
 use domain::delivery::Class;
 use domain::id::{MessageId, MessageKey};
 use domain::membership::MemberState;
-use domain::message::{Origin, Publish};
+use domain::message::{Origin, Publish, Sender};
 use domain::policy::NamespacePolicy;
 use domain::position::Position;
 use domain::presence::PresenceList;
 use domain::protocol::{ServerFrame, compact_lines};
 use domain::room::RoomId;
 use domain::tags::Tags;
+use domain::trace::TraceParent;
 
 use super::calls::Outcome;
 use super::table::Echo;
 use super::{Host, Shard, Slot};
+use crate::metrics::PublishOutcome;
 use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
 use crate::refusal::Refusal;
+use crate::traces::{self, traced};
 use crate::use_cases::handle_message::{publisher, sender};
 use crate::use_cases::list_presence::{ListPresence, PresenceRefused};
 use crate::use_cases::publish_message::{PublishMessage, PublishRefused};
@@ -44,6 +47,7 @@ pub(super) struct Command {
     pub(super) key: Option<MessageKey>,
     pub(super) ttl: Option<Duration>,
     pub(super) tags: Tags,
+    pub(super) trace: Option<TraceParent>,
 }
 
 impl Shard {
@@ -81,7 +85,7 @@ impl Shard {
     ) {
         let Some(policy) = self.policy(slot, command.id, &command.room, host) else { return };
         let Some(who) = self.who(slot) else { return };
-        let Command { id, room, msg_id, echo, class, key, ttl, tags } = command;
+        let Command { id, room, msg_id, echo, class, key, ttl, tags, trace } = command;
         let class = class.unwrap_or(policy.default_class);
         if (class == Class::Latest) != key.is_some() {
             let message = "a key goes with class latest, and only with it";
@@ -95,7 +99,7 @@ impl Shard {
             msg_id,
             class,
             key,
-            sender: sender(&who),
+            sender: Sender { trace, ..sender(&who) },
             // A copy of its own: a slice would keep a whole read buffer alive in the log.
             data: Bytes::copy_from_slice(compact_lines(data).as_bytes()),
             tags,
@@ -111,12 +115,13 @@ impl Shard {
             entry.publishing = Some(id);
         }
         let services = Arc::clone(&self.services);
+        let span = traces::of_command("publish", &who, Some(&room), trace);
         let call = PublishMessage { services, who, policy, publish };
         let future =
             Box::pin(
                 async move { Outcome::Published { result: call.execute().await, room, echo } },
             );
-        self.call(slot, id, None, future);
+        self.call(slot, id, None, traced(span, future));
     }
 
     pub(super) fn finish_publish(
@@ -131,6 +136,7 @@ impl Shard {
         if let Some(entry) = self.table.get_mut(slot) {
             entry.publishing = None;
         }
+        self.metrics.publishes.add(outcome(&result), 1);
         let receipt = match result {
             Ok(receipt) => receipt,
             Err(_) if !echo && self.was_acknowledged(slot, command) => return,
@@ -138,7 +144,7 @@ impl Shard {
                 if let PublishRefused::Broker(error) = &error {
                     tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
                 }
-                return self.refuse(slot, command, &error.into(), host);
+                return self.refuse_in(slot, command, ("publish", room), &error.into(), host);
             }
         };
         if !echo && !receipt.duplicate && self.waits_for_echo(slot, command, room, &receipt) {
@@ -236,11 +242,12 @@ impl Shard {
         let Some(policy) = self.policy(slot, command, &room, host) else { return };
         let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
+        let span = traces::of_command("history", &who, Some(&room), None);
         let messages_max = messages_max.min(services.rules.limits.history_messages_max);
         let call = ReadHistory { services, who, room: room.clone(), policy, since, messages_max };
         let future =
             Box::pin(async move { Outcome::History { result: call.execute().await, room } });
-        self.call(slot, command, None, future);
+        self.call(slot, command, None, traced(span, future));
     }
 
     pub(super) fn finish_history(
@@ -253,7 +260,9 @@ impl Shard {
     ) {
         let page = match result {
             Ok(page) => page,
-            Err(error) => return self.refuse(slot, command, &error.into(), host),
+            Err(error) => {
+                return self.refuse_in(slot, command, ("history", room), &error.into(), host);
+            }
         };
         let messages: Vec<&[u8]> = page.messages.iter().map(|p| &p.message()[..]).collect();
         let frame = ServerFrame::HistoryPage {
@@ -295,7 +304,7 @@ impl Shard {
                 let frame = ServerFrame::PresenceState { id: command, room, list: &list };
                 self.tell(slot, &frame, host);
             }
-            Err(error) => self.refuse(slot, command, &error.into(), host),
+            Err(error) => self.refuse_in(slot, command, ("presence", room), &error.into(), host),
         }
     }
 
@@ -341,7 +350,7 @@ impl Shard {
                 self.tell(slot, &ServerFrame::PresenceUpdated { id: command, room }, host);
             }
             Ok(()) => {}
-            Err(error) => self.refuse(slot, command, &error.into(), host),
+            Err(error) => self.refuse_in(slot, command, ("presence", room), &error.into(), host),
         }
     }
 
@@ -354,5 +363,13 @@ impl Shard {
         let message = "subscribe to the room first";
         let refusal = Refusal::new(ErrorCode::NotSubscribed, message).field("room");
         self.refuse(slot, command, &refusal, host);
+    }
+}
+
+const fn outcome(result: &Result<Receipt, PublishRefused>) -> PublishOutcome {
+    match result {
+        Ok(receipt) if receipt.duplicate => PublishOutcome::Duplicate,
+        Ok(_) => PublishOutcome::Accepted,
+        Err(_) => PublishOutcome::Refused,
     }
 }

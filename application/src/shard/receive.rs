@@ -15,7 +15,9 @@ use super::open::request_id;
 use super::table::Waiting;
 use super::{Host, Shard, Slot};
 use crate::extensions::handlers::HandlerEffect;
+use crate::metrics::CommandKind;
 use crate::refusal::Refusal;
+use crate::security::SecurityEvent;
 use crate::use_cases::authenticate::Credentials;
 use crate::use_cases::handle_message::HandleMessage;
 
@@ -26,6 +28,8 @@ impl Shard {
     pub(super) fn receive(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) {
         let Some(entry) = self.table.get_mut(slot) else { return };
         entry.life.heard(host.now.monotonic);
+        self.metrics.texts_in.add(1);
+        self.metrics.text_bytes_in.add(text.len() as u64);
         if entry.is_busy() || entry.inbox.is_some() {
             self.put_in_inbox(slot, text, host);
         } else if let Some(rest) = self.read(slot, text, host) {
@@ -101,9 +105,11 @@ impl Shard {
     }
 
     fn take_rejected(&mut self, slot: Slot, rejected: Rejected, host: &mut Host<'_>) {
+        self.metrics.commands.add(CommandKind::Rejected, 1);
         let limit = self.services.rules.limits.unparsable;
         let Some(entry) = self.table.get_mut(slot) else { return };
         if rejected.strike && entry.unparsable.take(limit, host.now.monotonic).is_err() {
+            self.note(slot, SecurityEvent::MalformedMessages, host.now);
             self.end(slot, CloseCode::MalformedMessages, None, host);
             return;
         }
@@ -117,6 +123,7 @@ impl Shard {
     }
 
     fn take_frame(&mut self, slot: Slot, frame: ClientFrame<'_>, host: &mut Host<'_>) {
+        self.metrics.commands.add(CommandKind::of(&frame), 1);
         if matches!(frame, ClientFrame::Pong) || !self.admit_command(slot, frame.id(), host) {
             return;
         }
@@ -144,9 +151,20 @@ impl Shard {
                 self.unsubscribe_pattern(slot, id, &pattern, host);
             }
             ClientFrame::Unsubscribe { room, .. } => self.unsubscribe(slot, id, &room, host),
-            ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, tags, .. } => {
-                let publish =
-                    super::publish::Command { id, room, msg_id, echo, class, key, ttl, tags };
+            ClientFrame::Publish {
+                room, data, msg_id, echo, class, key, ttl, tags, trace, ..
+            } => {
+                let publish = super::publish::Command {
+                    id,
+                    room,
+                    msg_id,
+                    echo,
+                    class,
+                    key,
+                    ttl,
+                    tags,
+                    trace,
+                };
                 self.publish(slot, publish, data, host);
             }
             ClientFrame::Presence { room, .. } => self.presence(slot, id, room, host),
@@ -173,6 +191,7 @@ impl Shard {
             return true;
         };
         if entry.refused_commands.take(limits.refused_commands, host.now.monotonic).is_err() {
+            self.note(slot, SecurityEvent::RateLimited, host.now);
             self.end(slot, CloseCode::RateLimited, Some(wait), host);
             return false;
         }

@@ -12,6 +12,7 @@ use super::calls::{CallTag, ColdCall, JoinTag, Outcome, Resuming};
 use super::filters::{FilterKey, mark_page};
 use super::join::Wish;
 use super::{Host, Shard, Slot};
+use crate::metrics::JoinOutcome;
 use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, Joined};
 use crate::use_cases::resume_rooms::ResumeRooms;
@@ -47,7 +48,10 @@ impl Shard {
                     joins.push(join);
                     tag.map_or(Resuming::Full(room), Resuming::Joining)
                 }
-                Err(refusal) => Resuming::Refused(room, refusal),
+                Err(refusal) => {
+                    self.metrics.joins.add(JoinOutcome::Refused, 1);
+                    Resuming::Refused(room, refusal)
+                }
             });
         }
         let limits = &self.services.rules.limits;
@@ -75,6 +79,7 @@ impl Shard {
             .map(|room| match room {
                 Resuming::Refused(room, refusal) => (room, Err(refusal)),
                 Resuming::Full(room) => {
+                    self.metrics.joins.add(JoinOutcome::Refused, 1);
                     let refused = results.next().and_then(Result::err).map(Refusal::from);
                     (room, Err(refused.unwrap_or_else(Refusal::internal)))
                 }
@@ -89,6 +94,11 @@ impl Shard {
             .map(|((room, back), marked)| Resumed { room, outcome: outcome(back, marked) })
             .collect();
         self.hello(slot, command, &resumed, host);
+        for (room, back) in &rooms {
+            if let Err(refusal) = back {
+                self.note_denied(slot, "resume", room.as_str(), refusal, host.now);
+            }
+        }
         for back in rooms.iter().filter_map(|(_, back)| back.as_ref().ok()) {
             let page = &back.joined.page;
             self.settle(slot, &back.tag, page.reached, page.more, host);
@@ -102,14 +112,18 @@ impl Shard {
         result: Option<Result<Joined, JoinRefused>>,
     ) -> Result<Back, Refusal> {
         match result {
-            Some(Ok(mut joined)) => match self.enter_slice(slot, &tag, &mut joined) {
-                Some((more, filter)) => Ok(Back { tag, joined, more, filter }),
-                // Put out meanwhile, and told so.
-                None => Err(Refusal::denied()),
-            },
+            Some(Ok(mut joined)) => {
+                self.count_join(&joined);
+                match self.enter_slice(slot, &tag, &mut joined) {
+                    Some((more, filter)) => Ok(Back { tag, joined, more, filter }),
+                    // Put out meanwhile, and told so.
+                    None => Err(Refusal::denied()),
+                }
+            }
             Some(Err(error)) => {
                 self.remove_from_slice(slot, tag.key);
                 self.release_if_unused(tag.key);
+                self.metrics.joins.add(JoinOutcome::Refused, 1);
                 Err(error.into())
             }
             None => Err(Refusal::internal()),

@@ -36,6 +36,8 @@ impl Shard {
     pub(super) fn give(&mut self, slot: Slot, bytes: Bytes, host: &mut Host<'_>) {
         let frame = Frame { bytes, class: Class::Reliable, key: None };
         let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(&frame) };
+        self.metrics.replies.add(1);
+        self.metrics.reply_bytes.add(frame.bytes.len() as u64);
         let delivered = host.outbox.deliver(slot, &batch);
         self.delivered(slot, delivered, host);
     }
@@ -76,6 +78,7 @@ impl Shard {
         refusal: &Refusal,
         host: &mut Host<'_>,
     ) {
+        self.metrics.refusals.add(refusal.code, 1);
         let retry_after_ms =
             refusal.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let frame = ServerFrame::Error {

@@ -85,7 +85,11 @@ fn message(epoch: Epoch, offset: u64, origin: Option<Origin>) -> Arc<Published> 
         offset: positioned.then(|| at(epoch, offset).offset),
         class: if positioned { Class::Reliable } else { Class::Droppable },
         key: None,
-        sender: Sender { user: None, connection: origin.map(|origin| origin.connection) },
+        sender: Sender {
+            user: None,
+            connection: origin.map(|origin| origin.connection),
+            trace: None,
+        },
         data: Bytes::from(offset.to_string()),
         tags: Tags::default(),
         origin,
@@ -146,7 +150,8 @@ impl Bench {
         let mailbox = Arc::new(Mailbox::new(1, 100));
         let directory = Arc::new(Directory::default());
         let mailboxes = vec![Arc::clone(&mailbox)];
-        let services = Arc::new(Services { ports, rules, directory, mailboxes });
+        let services =
+            Arc::new(Services { ports, rules, directory, mailboxes, metrics: Arc::default() });
         let now = Now::default();
         let shard = Shard::new(services, mailbox, now);
         Self { shard, tape: Tape::default(), now, connections: 0 }

@@ -159,6 +159,7 @@ impl Shard {
                 ErrorCode::PermissionDenied => refusal.field("pattern"),
                 _ => refusal,
             };
+            self.note_denied(slot, "subscribe", &pattern.to_string(), &refusal, host.now);
             return self.refuse(slot, command, &refusal, host);
         }
         let Some(entry) = self.table.get_mut(slot) else { return };
@@ -328,6 +329,7 @@ impl Shard {
     fn give_frame(&mut self, slot: Slot, frame: &Frame, host: &mut Host<'_>) {
         let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
         let delivered = host.outbox.deliver(slot, &batch);
+        self.count(1, &batch);
         self.delivered(slot, delivered, host);
     }
 
@@ -367,12 +369,14 @@ impl Shard {
         let batch = Batch { joined: &walk.joined, frames: &walk.frames };
         let followers = &watch.followers[walk.next..];
         let followers = &followers[..followers.len().min(*budget)];
+        let mut n_whole = 0;
         for follower in followers.iter().filter(|follower| follower.slot != VACATED) {
             let slot = follower.slot;
             let skip = usize::try_from(follower.accepted.saturating_sub(walk.first));
             let skip = skip.unwrap_or(usize::MAX);
             let sent_some = walk.silent.iter().any(|(_, sender)| *sender == slot);
             if skip == 0 && !sent_some {
+                n_whole += 1;
                 let delivered = host.outbox.deliver(slot, &batch);
                 self.delivered(slot, delivered, host);
                 continue;
@@ -383,6 +387,7 @@ impl Shard {
                 }
             }
         }
+        self.count(n_whole, &batch);
         walk.next += followers.len();
         *budget -= followers.len().max(usize::from(followers.is_empty()));
     }

@@ -67,8 +67,11 @@ fn tags(number: u64) -> Tags {
 #[must_use]
 pub fn record(room: &RoomId, epoch: Epoch, number: u64) -> ArchiveRecord {
     let user = UserId::parse("u1").expect("a valid user");
-    let sender =
-        Sender { user: Some(user.clone()), connection: Some(ConnectionId::from_bits(u64::MAX)) };
+    let sender = Sender {
+        user: Some(user.clone()),
+        connection: Some(ConnectionId::from_bits(u64::MAX)),
+        trace: None,
+    };
     let publication = Publication {
         room: room.clone(),
         epoch,

@@ -121,7 +121,11 @@ pub fn publish(room_name: &str, user: &str, text: &str) -> Publish {
         msg_id: None,
         class: Class::Reliable,
         key: None,
-        sender: Sender { user: Some(user), connection: Some(ConnectionId::from_bits(1)) },
+        sender: Sender {
+            user: Some(user),
+            connection: Some(ConnectionId::from_bits(1)),
+            trace: None,
+        },
         data: Bytes::from(format!("\"{text}\"")),
         tags: Tags::default(),
         ttl: None,

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use domain::codes::CloseCode;
-use domain::id::ConnectionId;
 use domain::principal::{Action, Principal};
 use domain::room::RoomId;
 use domain::time::Wall;
@@ -13,11 +12,15 @@ use thiserror::Error;
 
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
+use crate::metrics::{Row, TokenOutcome};
 use crate::ports::{TicketError, TokenError};
+use crate::security::{SecurityEvent, TARGET};
 use crate::services::Services;
+use crate::shard::request_id;
 
 /// How the names of the rooms begin that belong to one user each.
 pub(crate) const OWN_ROOMS: &str = "user:";
+
 /// What a connection shows for itself.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Credentials {
@@ -97,9 +100,17 @@ impl Authenticate {
     /// # Errors
     /// [`AuthenticateError`] says why it may not open.
     pub async fn execute(self) -> Result<Authenticated, AuthenticateError> {
+        let (services, who) = (Arc::clone(&self.services), Arc::clone(&self.who));
+        let result = self.decide().await;
+        if let Err(error) = &result {
+            note(&services, &who, error);
+        }
+        result
+    }
+
+    async fn decide(self) -> Result<Authenticated, AuthenticateError> {
         let Services { rules, directory, .. } = &*self.services;
-        let connection = self.who.connection;
-        let principal = identify(&self.services, &self.credentials, connection).await?;
+        let principal = identify(&self.services, &self.who, &self.credentials).await?;
         let admission = match &principal.user {
             None => None,
             Some(user) => Some(
@@ -116,22 +127,22 @@ impl Authenticate {
     }
 }
 
-/// Finds out whom the credentials of a connection stand for. A ticket that counts spares the token; one that does not
-/// count leaves it to the token.
+/// Finds out whom the credentials of a connection stand for. A ticket that counts spares the token;
+/// one that does not count leaves it to the token.
 ///
 /// # Errors
 /// [`AuthenticateError`] says why they stand for nobody.
 pub async fn identify(
     services: &Services,
+    who: &Who,
     credentials: &Credentials,
-    connection: ConnectionId,
 ) -> Result<Principal, AuthenticateError> {
     let Services { ports, rules, .. } = services;
     let now = ports.clock.now().wall;
     let Credentials { session, token } = credentials;
     if let Some(session) = session {
         let opened = ports.session_tickets.open(session, now).map_err(AuthenticateError::Ticket);
-        match opened.and_then(|principal| vouch(services, principal, connection, now)) {
+        match opened.and_then(|principal| vouch(services, who, principal, now)) {
             Ok(principal) => return Ok(principal),
             Err(error) if token.is_none() => return Err(error),
             Err(error) => {
@@ -144,13 +155,13 @@ pub async fn identify(
         None if rules.allow_anonymous => Principal::anonymous(),
         None => return Err(AuthenticateError::Missing),
         Some(token) => {
-            let verified = ports.token_verifier.verify(token, now).await;
+            let verified = verify(services, who, token).await;
             let mut principal = verified.map_err(AuthenticateError::Token)?;
             principal.credential.verified_at = Some(now);
             principal
         }
     };
-    vouch(services, principal, connection, now)
+    vouch(services, who, principal, now)
 }
 
 /// Every principal passes here before it counts, whether a token, a ticket or neither stands for
@@ -158,27 +169,78 @@ pub async fn identify(
 /// Nobody whose time is over passes, whatever the adapter said.
 fn vouch(
     services: &Services,
+    who: &Who,
     principal: Principal,
-    connection: ConnectionId,
     now: Wall,
 ) -> Result<Principal, AuthenticateError> {
     let leeway = services.rules.timing.expiry_leeway;
     if principal.expires_at.is_some_and(|end| end.after(leeway) <= now) {
         return Err(AuthenticateError::Token(TokenError::Expired));
     }
-    if services.ports.revocations.concerns(&principal, connection) {
+    if services.ports.revocations.concerns(&principal, who.connection) {
         return Err(AuthenticateError::Revoked);
     }
     Ok(principal)
 }
 
 /// The room of a connection's own user, if the server puts users there and policy lets them read
-/// it. Not every user id can be part of a room's name. An authorizer would have to be asked, and asked
-/// again: where there is one, users subscribe to their room like to any other.
+/// it. Not every user id can be part of a room's name. An authorizer would have to be asked, and
+/// asked again: where there is one, users subscribe to their room like to any other.
 pub(crate) fn own_room(services: &Services, principal: &Principal) -> Option<RoomId> {
     let joins = services.rules.join_user_room && services.ports.authorizer.is_none();
     let user = principal.user.as_ref().filter(|_| joins)?;
     let room = RoomId::parse(&format!("{OWN_ROOMS}{user}")).ok()?;
     let policy = services.rules.policies.of(&room)?;
     principal.may(Action::Subscribe, &room, policy).then_some(room)
+}
+
+/// Checks a token, counts what came of it, and tells the security log of one that is refused.
+async fn verify(services: &Services, who: &Who, token: &str) -> Result<Principal, TokenError> {
+    let Services { ports, metrics, .. } = services;
+    let now = ports.clock.now();
+    let verified = ports.token_verifier.verify(token, now.wall).await;
+    let Err(error) = &verified else {
+        metrics.edge.tokens.add(TokenOutcome::Accepted, 1);
+        return verified;
+    };
+    metrics.edge.tokens.add(error.into(), 1);
+    let event = SecurityEvent::AuthenticationFailed;
+    if let Some(left_out) = metrics.edge.admit(event, now.monotonic) {
+        let hint = ports.token_verifier.describe(token);
+        tracing::warn!(
+            target: TARGET,
+            event = event.label(),
+            request_id = request_id(who.connection),
+            reason = TokenOutcome::from(error).label(),
+            error = error as &dyn std::error::Error,
+            alg = hint.algorithm,
+            kid = hint.key,
+            left_out,
+            "a token was refused"
+        );
+    }
+    verified
+}
+
+/// Tells the security log why a connection may not open, where the token was not the reason.
+fn note(services: &Services, who: &Who, error: &AuthenticateError) {
+    let (event, reason) = match error {
+        AuthenticateError::Token(_) => return,
+        AuthenticateError::Missing => (SecurityEvent::AuthenticationFailed, "no_token"),
+        AuthenticateError::Revoked => (SecurityEvent::AuthenticationFailed, "revoked"),
+        AuthenticateError::Ticket(_) => (SecurityEvent::AuthenticationFailed, "ticket"),
+        AuthenticateError::ConnectionLimit => (SecurityEvent::ConnectionRefused, "user_limit"),
+        AuthenticateError::Refused(_) => (SecurityEvent::ConnectionRefused, "middleware"),
+    };
+    let now = services.ports.clock.now().monotonic;
+    if let Some(left_out) = services.metrics.edge.admit(event, now) {
+        tracing::warn!(
+            target: TARGET,
+            event = event.label(),
+            request_id = request_id(who.connection),
+            reason,
+            left_out,
+            "a connection may not open"
+        );
+    }
 }

@@ -10,12 +10,15 @@ use domain::id::{ClientId, MessageId, MessageKey};
 use domain::message::{Publish, Publisher, Sender};
 use domain::room::RoomId;
 use domain::tags::Tags;
+use domain::trace::TraceParent;
 use std::time::Duration;
 use thiserror::Error;
+use tracing::Instrument;
 
 use crate::mailbox::Mailbox;
 use crate::ports::{PublishError, Receipt};
 use crate::services::Services;
+use crate::traces;
 
 /// A message for one or more rooms.
 pub struct BroadcastMessage {
@@ -37,6 +40,8 @@ pub struct BroadcastMessage {
     pub ttl: Option<Duration>,
     /// By what members may choose it.
     pub tags: Tags,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// Why a room did not get it.
@@ -59,7 +64,13 @@ impl BroadcastMessage {
     pub async fn execute(self) -> Vec<(RoomId, Result<Receipt, BroadcastError>)> {
         let mut answers = Vec::with_capacity(self.rooms.len());
         for room in &self.rooms {
-            answers.push((room.clone(), self.publish_to(room).await));
+            let span = traces::of_api(self.key_name.as_str(), room, self.trace);
+            let noted = span.clone();
+            let answer = self.publish_to(room).instrument(span).await;
+            if answer.is_err() {
+                noted.record(traces::ERROR, "refused");
+            }
+            answers.push((room.clone(), answer));
         }
         answers
     }
@@ -78,7 +89,7 @@ impl BroadcastMessage {
             msg_id: self.msg_id.clone(),
             class,
             key: self.key.clone(),
-            sender: Sender::default(),
+            sender: Sender { trace: self.trace, ..Sender::default() },
             data: self.data.clone(),
             ttl: self.ttl,
             tags: self.tags.clone(),

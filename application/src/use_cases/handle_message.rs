@@ -131,5 +131,5 @@ pub fn publisher(who: &Who) -> Publisher {
 /// How members see a connection's publishes.
 #[must_use]
 pub fn sender(who: &Who) -> Sender {
-    Sender { user: who.principal.user.clone(), connection: Some(who.connection) }
+    Sender { user: who.principal.user.clone(), connection: Some(who.connection), trace: None }
 }

@@ -270,8 +270,13 @@ mod tests {
             entropy: Arc::new(MockEntropy::new()),
         };
         let directory = Arc::new(Directory::default());
-        let services =
-            Services { ports, rules: Rules::default(), directory, mailboxes: Vec::new() };
+        let services = Services {
+            ports,
+            rules: Rules::default(),
+            directory,
+            mailboxes: Vec::new(),
+            metrics: Arc::default(),
+        };
         let policy = NamespacePolicy {
             subscribe: Access::Anyone,
             publish: Access::Anyone,

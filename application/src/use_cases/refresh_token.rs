@@ -82,7 +82,7 @@ impl RefreshToken {
     pub async fn execute(self) -> Result<Refreshed, RefreshError> {
         let Self { services, who, token, rooms } = self;
         let credentials = Credentials { session: None, token: Some(token) };
-        let principal = identify(&services, &credentials, who.connection).await;
+        let principal = identify(&services, &who, &credentials).await;
         let principal = principal.map_err(RefreshError::Identify)?;
         if principal.user != who.principal.user {
             return Err(RefreshError::OtherUser);

@@ -32,7 +32,7 @@ use crate::ports::session_tickets::MockSessionTickets;
 use crate::ports::token_verifier::MockTokenVerifier;
 use crate::ports::{
     AuthorizerError, BrokerError, LogPage, PresenceError, PublishError, Receipt, RoomTop,
-    SubscriptionToken, TicketError, TokenError, Verdict,
+    SubscriptionToken, TicketError, TokenError, TokenHint, Verdict,
 };
 use crate::published::Published;
 use crate::refusal::Refusal;
@@ -81,7 +81,13 @@ impl Mocks {
             entropy: Arc::new(MockEntropy::new()),
         };
         let directory = Arc::new(Directory::default());
-        Arc::new(Services { ports, rules: self.rules, directory, mailboxes: Vec::new() })
+        Arc::new(Services {
+            ports,
+            rules: self.rules,
+            directory,
+            mailboxes: Vec::new(),
+            metrics: Arc::default(),
+        })
     }
 }
 
@@ -209,6 +215,7 @@ async fn without_a_token_nobody_is_let_in_unless_anonymous_connections_are_allow
 async fn a_token_that_is_not_accepted_closes_with_unauthenticated() {
     let mut mocks = Mocks::default();
     mocks.verifier.expect_verify().returning(|_, _| Box::pin(async { Err(TokenError::Expired) }));
+    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
     let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
     assert_eq!(refused.close_code(), CloseCode::Unauthenticated);
 }
@@ -446,6 +453,7 @@ async fn broadcast(default_class: Class, class: Option<Class>, key: bool) -> Opt
         msg_id: None,
         ttl: None,
         tags: Tags::default(),
+        trace: None,
     };
     let (_, result) = call.execute().await.pop().unwrap();
     assert!(result.is_ok() || result == Err(BroadcastError::Key));

@@ -247,6 +247,9 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
         echo_endpoint: server.echo_endpoint,
         api_keys: keys.collect(),
         publish_bytes_max: settings.api.publish_bytes_max,
+        internal_address: None,
+        exposition: None,
+        metrics_need_key: settings.profile == Profile::Production,
     }
 }
 

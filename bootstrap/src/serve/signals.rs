@@ -41,6 +41,7 @@ impl Signals {
         let _ = stop.send(true);
         self.ending(&reload).await;
         tracing::warn!("ended at once");
+        crate::log::finish();
         std::process::exit(i32::from(Exit::Failure.number()));
     }
 

@@ -74,6 +74,10 @@ const fn key(path: &'static str, kind: Kind) -> Key {
 pub const KEYS: &[Key] = &[
     key("profile", Kind::Word(&["development", "production", "testing"])),
     key("server.listen", Kind::Text("ADDRESS:PORT, like 127.0.0.1:8000", is_listen)),
+    key(
+        "server.internal_listen",
+        Kind::Text("ADDRESS:PORT, like 127.0.0.1:9000", is_listen_or_none),
+    ),
     key("server.workers", Kind::Number(0, 1_024)),
     key("server.connections_max", Kind::Number(1, 10_000_000)),
     key("server.handshake_timeout_ms", Kind::Number(1, HOUR_MS)),
@@ -158,6 +162,9 @@ pub const KEYS: &[Key] = &[
         Kind::Text("a level or levels by part, like info,gateway_axum=debug", is_filter),
     ),
     key("log.format", Kind::Word(&["text", "json"])),
+    key("log.security_file", PATH),
+    key("traces.endpoint", Kind::Text("http://HOST:PORT/PATH", is_collector)),
+    key("traces.sampled_per_million", Kind::Number(0, 1_000_000)),
 ];
 
 impl Kind {
@@ -303,6 +310,16 @@ fn edit_distance(left: &str, right: &str) -> usize {
 
 fn is_plain(text: &str) -> bool {
     text.len() <= 4_096 && !text.chars().any(char::is_control)
+}
+
+fn is_collector(text: &str) -> bool {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    text.is_empty()
+        || (visible && text.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()))
+}
+
+fn is_listen_or_none(text: &str) -> bool {
+    text.is_empty() || is_listen(text)
 }
 
 fn is_listen(text: &str) -> bool {

@@ -76,6 +76,8 @@ pub struct Settings {
     pub rooms: BTreeMap<String, Namespace>,
     /// The log.
     pub log: Log,
+    /// Traces.
+    pub traces: Traces,
 }
 
 /// The node as a whole.
@@ -84,6 +86,9 @@ pub struct Settings {
 pub struct Server {
     /// `ADDRESS:PORT` or `HOST:PORT`; port 0 picks a free one.
     pub listen: String,
+    /// Where the server API and the metrics are served instead; none serves them at `listen`.
+    #[serde(deserialize_with = "text_or_none")]
+    pub internal_listen: Option<String>,
     /// Threads that serve connections; 0 means one per core.
     pub workers: usize,
     /// The most connections at one time.
@@ -361,6 +366,20 @@ pub struct Log {
     pub filter: String,
     /// How it is written.
     pub format: LogFormat,
+    /// The file of the security log; none writes it where everything else goes.
+    #[serde(deserialize_with = "path_or_none")]
+    pub security_file: Option<PathBuf>,
+}
+
+/// Traces.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    /// The collector's address; none takes no traces.
+    #[serde(deserialize_with = "text_or_none")]
+    pub endpoint: Option<String>,
+    /// How many of a million commands are sampled that come without a trace.
+    pub sampled_per_million: u32,
 }
 
 fn text_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {

@@ -17,6 +17,7 @@ use crate::protocol::encode::Line;
 use crate::protocol::selective::{push_condition, push_tags};
 use crate::room::RoomId;
 use crate::tags::Tags;
+use crate::trace::TraceParent;
 
 /// The largest presence data, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 4096;
@@ -144,6 +145,8 @@ pub enum ClientFrame<'a> {
         ttl: Option<Duration>,
         /// By what members may choose it.
         tags: Tags,
+        /// The trace that it belongs to; members get it with the message.
+        trace: Option<TraceParent>,
     },
     /// Asks who is in a room.
     Presence {
@@ -343,7 +346,7 @@ fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
         ClientFrame::Unsubscribe { room, .. } | ClientFrame::Presence { room, .. } => {
             line.text("room", room.as_str());
         }
-        ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, tags, .. } => {
+        ClientFrame::Publish { room, data, msg_id, echo, class, key, ttl, tags, trace, .. } => {
             line.text("room", room.as_str());
             line.raw("data", data.as_bytes());
             if let Some(msg_id) = msg_id {
@@ -363,6 +366,9 @@ fn encode_fields(frame: &ClientFrame<'_>, line: &mut Line<'_>) {
             }
             if !tags.is_empty() {
                 line.write("tags", |out| push_tags(out, tags));
+            }
+            if let Some(trace) = trace {
+                line.text("traceparent", &trace.to_string());
             }
         }
         ClientFrame::PresenceUpdate { room, data, .. } => {

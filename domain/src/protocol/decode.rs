@@ -24,6 +24,7 @@ use crate::protocol::json::{self, JsonError, Members};
 use crate::protocol::selective::{decode_filter, decode_tags};
 use crate::room::{RoomId, RoomIdError};
 use crate::tags::Tags;
+use crate::trace::TraceParent;
 
 /// Reads the frames of one text message, in order. A text without any is one rejection.
 #[must_use]
@@ -188,6 +189,7 @@ fn decode_publish<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'
                 Name::Key,
                 Name::TtlMs,
                 Name::Tags,
+                Name::Traceparent,
             ])
         },
     )?;
@@ -212,7 +214,14 @@ fn decode_publish<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'
     }
     let tags = tags(e)?;
     let echo = flag(e, Name::Echo)?.unwrap_or(true);
-    Ok(ClientFrame::Publish { id, room, data, msg_id, echo, class, key, ttl: ttl(e)?, tags })
+    let (ttl, trace) = (ttl(e)?, trace(e)?);
+    Ok(ClientFrame::Publish { id, room, data, msg_id, echo, class, key, ttl, tags, trace })
+}
+
+fn trace(e: &Envelope<'_>) -> Result<Option<TraceParent>, Rejected> {
+    let invalid = || Rejected::invalid("traceparent", "must be a W3C traceparent of version 00");
+    let text = text(e, Name::Traceparent)?;
+    text.map(|text| TraceParent::parse(&text).ok_or_else(invalid)).transpose()
 }
 
 fn room(e: &Envelope<'_>) -> Result<RoomId, Rejected> {

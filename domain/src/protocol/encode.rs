@@ -7,6 +7,7 @@ use crate::position::Position;
 use crate::protocol::json::find_special;
 use crate::protocol::selective::push_tags;
 use crate::time::Wall;
+use crate::trace::TraceParent;
 
 /// Encodes a publication as every member of its room gets it: a `message`, or a `tombstone` when
 /// the message is gone. Its timestamp is when it was positioned, so one encoding serves delivery,
@@ -18,12 +19,15 @@ use crate::time::Wall;
 pub fn encode_message(publication: &Publication) -> Vec<u8> {
     // Enough for all that is fixed, so that there is one allocation.
     const FIXED_BYTES: usize = 224;
+    const TRACE_BYTES: usize = 73;
     let Publication { room, epoch, offset, class, key, sender, data, tags, at, tombstone, .. } =
         publication;
     let user = sender.user.as_ref().map_or("", |user| user.as_str());
     let key_bytes = key.as_ref().map_or(0, |key| key.as_str().len());
+    let trace_bytes = sender.trace.map_or(0, |_| TRACE_BYTES);
     // Escapes in tags are rare; those that are there may cost a second allocation.
-    let variable = room.as_str().len() + user.len() + key_bytes + data.len() + tags.cost_bytes();
+    let more_bytes = tags.cost_bytes() + trace_bytes;
+    let variable = room.as_str().len() + user.len() + key_bytes + data.len() + more_bytes;
     let mut out = Vec::with_capacity(FIXED_BYTES + variable);
 
     out.extend_from_slice(match tombstone {
@@ -74,9 +78,18 @@ pub fn encode_message(publication: &Publication) -> Vec<u8> {
         }
         out.extend_from_slice(br#","data":"#);
         push_raw(&mut out, data);
+        push_trace(&mut out, sender.trace);
     }
     push_end(&mut out, *at);
     out
+}
+
+fn push_trace(out: &mut Vec<u8>, trace: Option<TraceParent>) {
+    if let Some(trace) = trace {
+        out.extend_from_slice(br#","traceparent":""#);
+        out.extend_from_slice(trace.to_string().as_bytes());
+        out.push(b'"');
+    }
 }
 
 /// Writes a text as a JSON string, quotes included.

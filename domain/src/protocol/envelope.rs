@@ -13,7 +13,7 @@ use crate::position::Offset;
 use crate::protocol::client_frame::Rejected;
 use crate::protocol::json::{self, JsonError, Members};
 
-/// The most fields of one frame. The longest command has eleven.
+/// The most fields of one frame. The longest command has twelve.
 const KEYS_MAX: usize = 32;
 
 macro_rules! names {
@@ -58,6 +58,7 @@ names! {
     Class = "class", Key = "key", TtlMs = "ttl_ms", Tags = "tags", Since = "since",
     Presence = "presence", Filter = "filter", Limit = "limit", Token = "token",
     Session = "session", Resume = "resume", Timestamp = "timestamp", Pattern = "pattern",
+    Traceparent = "traceparent",
 }
 
 /// What is wrong with an object that is valid JSON all the same.

@@ -116,6 +116,7 @@ impl Machine {
             key,
             ttl,
             tags,
+            trace: None,
         };
         let frame = tokio_tungstenite::tungstenite::Utf8Bytes::from(encode_client(&frame));
         let bytes = self.requests.publish_bytes().saturating_add(frame.len());

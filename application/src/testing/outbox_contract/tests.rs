@@ -108,7 +108,7 @@ impl End {
         }
         let cap = if flaw == Flaw::HasNoCap { usize::MAX } else { CAP };
         match self.queue.push(frame, cap) {
-            Ok(()) => Delivered::Taken,
+            Ok(_) => Delivered::Taken,
             Err(_) => Delivered::Refused,
         }
     }

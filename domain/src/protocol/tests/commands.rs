@@ -406,3 +406,22 @@ fn a_token_is_not_shown_by_debug() {
     assert!(!format!("{frame:?}").contains("secret"));
     assert!(matches!(frame, ClientFrame::Refresh { token, .. } if token.as_str() == "secret"));
 }
+
+#[test]
+fn a_publish_may_name_a_trace_and_only_in_the_form_of_the_w3c() {
+    let with = |value: &str| {
+        format!(r#"{{"type":"publish","room":"public:a","data":1,"traceparent":{value}}}"#)
+    };
+    let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let frame = with(&format!("\"{text}\""));
+    let ClientFrame::Publish { trace, .. } = taken(&frame) else { panic!() };
+    assert_eq!(trace.unwrap().to_string(), text);
+    let frame = with("null");
+    assert!(matches!(taken(&frame), ClientFrame::Publish { trace: None, .. }));
+    for bad in
+        ["7", "\"\"", "\"00-4bf9\"", "\"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\""]
+    {
+        let rejected = refused(&with(bad));
+        assert_eq!(rejected.field.as_deref(), Some("traceparent"), "{bad}");
+    }
+}

@@ -18,6 +18,7 @@ use crate::recovery::{Gap, GapReason};
 use crate::room::RoomId;
 use crate::tags::Tags;
 use crate::time::Wall;
+use crate::trace::TraceParent;
 
 const TIME: &str = "2025-11-21T09:38:00.123Z";
 
@@ -63,6 +64,7 @@ pub(super) fn publication() -> Publication {
         sender: Sender {
             user: UserId::parse("u\"1\\").ok(),
             connection: Some(ConnectionId::from_bits(0xfe)),
+            trace: None,
         },
         data: Bytes::from_static(br#"{"a": [1]}"#),
         tags: Tags::default(),
@@ -352,6 +354,7 @@ prop_compose! {
             sender: Sender {
                 user: UserId::parse(&user).ok(),
                 connection: connection.map(ConnectionId::from_bits),
+                trace: None,
             },
             data: Bytes::from(compact_lines(&data).into_owned()),
             at: Wall::from_millis(millis),
@@ -400,4 +403,17 @@ proptest! {
     fn no_text_at_all_upsets_a_client(text: String) {
         prop_assert!(decode_server(&text).count() <= text.len());
     }
+}
+
+#[test]
+fn a_message_names_the_trace_that_its_sender_named_and_else_has_no_such_field() {
+    let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut publication = publication();
+    let without = String::from_utf8(encode_message(&publication)).unwrap();
+    assert!(!without.contains("traceparent"));
+    publication.sender.trace = TraceParent::parse(text);
+    let with = String::from_utf8(encode_message(&publication)).unwrap();
+    let field = format!(r#","traceparent":"{text}""#);
+    assert_eq!(with.replacen(&field, "", 1), without);
+    assert!(serde_json::from_str::<serde_json::Value>(&with).is_ok());
 }

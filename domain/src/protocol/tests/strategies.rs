@@ -14,6 +14,7 @@ use crate::principal::RoomPattern;
 use crate::protocol::{ClientFrame, Resume, TokenText};
 use crate::room::RoomId;
 use crate::tags::Tags;
+use crate::trace::TraceParent;
 
 pub(super) fn space() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["", "", " ", "\n", "\r\n", "\t ", "  \n  "])
@@ -134,6 +135,7 @@ prop_compose! {
         key in "[!-~]{1,30}",
         ttl in prop::option::of(1u64..=86_400_000),
         tags in tags(),
+        trace in prop::option::of((1u128.., 1u64.., 0u8..)),
     ) -> ClientFrame<'static> {
         ClientFrame::Publish {
             id, room,
@@ -143,6 +145,10 @@ prop_compose! {
             key: (class == Some(Class::Latest)).then(|| MessageKey::parse(&key).unwrap()),
             ttl: ttl.map(Duration::from_millis),
             tags,
+            trace: trace.map(|(trace, parent, flags)| {
+                let text = format!("00-{trace:032x}-{parent:016x}-{flags:02x}");
+                TraceParent::parse(&text).unwrap()
+            }),
         }
     }
 }
