@@ -16,8 +16,8 @@ use domain::time::Monotonic;
 pub use self::cells::{Count, Distribution, Histogram, Tally};
 pub(crate) use self::rows::rows;
 pub use self::rows::{
-    CommandKind, Counts, EdgeRefusal, HoleCause, JoinOutcome, PublishOutcome, Row, Tallies,
-    TokenOutcome,
+    AuthorizerOutcome, CommandKind, Counts, EdgeRefusal, HoleCause, JoinOutcome, PublishOutcome,
+    RevokeOutcome, Row, Tallies, TokenOutcome,
 };
 use crate::security::{SecurityEvent, SecurityLog};
 
@@ -118,7 +118,7 @@ impl ShardMetrics {
     }
 }
 
-/// What is counted before a connection has a shard, by any thread.
+/// What belongs to no shard: what is counted by any thread.
 #[derive(Debug, Default)]
 pub struct EdgeMetrics {
     /// Sockets that are open, HTTP and WebSocket together.
@@ -129,6 +129,10 @@ pub struct EdgeMetrics {
     pub refused: Counts<EdgeRefusal>,
     /// Tokens that were checked.
     pub tokens: Counts<TokenOutcome>,
+    /// Questions to a host's authorizer.
+    pub authorizer: Counts<AuthorizerOutcome>,
+    /// Orders to take something back.
+    pub revocations: Counts<RevokeOutcome>,
     /// 1 while new connections are welcome.
     pub ready: Count,
     /// Requests of the server API with a known key.

@@ -158,6 +158,7 @@ impl Node {
         let services = self.services();
         let ports = &services.ports;
         let added = ports.revocations.add(&revocation, ports.clock.now().wall).await;
+        services.metrics.edge.revocations.add((&added).into(), 1);
         if added != Err(RevokeError::Full) {
             self.order(&Control::Revoke(revocation));
         }

@@ -2,7 +2,7 @@
 //!
 //! Each event is one `tracing` event of the target [`TARGET`] with the field `event`. It must never carry a
 //! token, a key or anything of a payload, and no client can make it grow without end: beyond a
-//! rate events are only counted.
+//! rate events are only counted. What holders of an API key order is never left out.
 
 use domain::rate_limit::{Rate, RateLimiter};
 use domain::time::Monotonic;
@@ -21,6 +21,10 @@ crate::metrics::rows! {
         AuthenticationFailed = "authentication_failed",
         /// A connection may not do what it asked for.
         PermissionDenied = "permission_denied",
+        /// A connection lost a room it was in: by a fresh token, or as a host's authorizer says.
+        RightsLost = "rights_lost",
+        /// The holder of an API key took something back.
+        RevocationOrdered = "revocation_ordered",
         /// Connections were ended on somebody's order: revoked, replaced.
         Revoked = "revoked",
         /// A request of the server API without a known key.

@@ -20,6 +20,7 @@ use broker_memory::MemoryBroker;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use worker_tokio::{SystemClock, Worker};
 
 use self::reload::Reloader;
@@ -30,9 +31,9 @@ use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::log::LogFilter;
 use crate::sd_notify::{ManagerNames, ServiceManager};
-use crate::settings::secrets::token_secret;
+use crate::settings::secrets::{TokenSecret, token_secret};
 use crate::settings::tickets::ticket_secrets;
-use crate::settings::tokens::{SeenKeys, chain, verifier_config};
+use crate::settings::tokens::{Lasting, SeenKeys, chain, verifier_config};
 use crate::settings::{Given, Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
 use crate::{descriptors, log};
@@ -109,13 +110,14 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let revocations = storage.revocations(settings).await?;
     let sweep = sweep(Arc::clone(&broker), Arc::clone(&revocations), Arc::clone(&clock));
-    let (ports, remote_keys) = build::ports(settings, &secret, &broker, &clock, revocations)?;
+    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, revocations)?;
     let mut helpers = vec![tokio::spawn(sweep)];
-    helpers.extend(remote_keys.clone().map(|keys| tokio::spawn(async move { keys.run().await })));
+    helpers.extend(fetch_keys(&lasting));
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
     let workers = start_workers(settings, &node, &clock, n_workers)?;
-    let config = gateway_config(settings, descriptors, telemetry.exposition(&node, &broker))?;
+    let config =
+        gateway_config(settings, descriptors, telemetry.exposition(&node, &broker, &lasting))?;
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
@@ -134,16 +136,14 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     // Whoever reads the next line may signal at once.
     let signals = Signals::catch().map_err(|e| part(&e, Exit::of_io(&e)))?;
     let (reload, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
-    let config =
-        verifier_config(settings, secret.secret()).map_err(|e| part(&e, Exit::Settings))?;
     let reloader = Reloader {
         given: given.clone(),
         settings: settings.clone(),
         at_start: loaded.effective.clone(),
         last: loaded.effective.clone(),
         secret: secret.clone(),
-        seen_keys: SeenKeys::default().next(&config, secret.secret()),
-        remote_keys,
+        seen_keys: seen_keys(settings, &secret)?,
+        lasting,
         descriptors,
         gateway: gateway.handle(),
         log_filter,
@@ -157,13 +157,25 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     manager.ready("serving");
     gateway.serve(stopped, Duration::from_millis(settings.server.drain_window_ms)).await;
     // Some hold the gateway, which is over.
-    helpers.iter().for_each(tokio::task::JoinHandle::abort);
+    helpers.iter().for_each(JoinHandle::abort);
     broker.finish_committer();
     let _ = committer.await;
     storage.close().await;
     signals.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Goes on fetching published keys, if there are any.
+fn fetch_keys(lasting: &Lasting) -> Option<JoinHandle<()>> {
+    let keys = lasting.remote_keys.clone()?;
+    Some(tokio::spawn(async move { keys.run().await }))
+}
+
+fn seen_keys(settings: &Settings, secret: &TokenSecret) -> Result<SeenKeys, ServeError> {
+    let config = verifier_config(settings, secret.secret());
+    let config = config.map_err(|e| part(&e, Exit::Settings))?;
+    Ok(SeenKeys::default().next(&config, secret.secret()))
 }
 
 fn gateway_config(

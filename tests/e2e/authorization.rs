@@ -60,6 +60,9 @@ const ROUTES: &[(&str, &str, Asks)] = &[
     ("POST", "/api/v1/revoke", Asks::KeyHolder),
     ("GET", "/healthz", Asks::Everyone),
     ("GET", "/readyz", Asks::Everyone),
+    // For key holders in production; with an address of its own it is not there at all. Tests of
+    // its own are about that.
+    ("GET", "/metrics", Asks::Everyone),
     // What one may do there is what the rows above are about.
     ("GET", "/ws/v2/connect", Asks::Everyone),
     // Off in production, and reaches nobody but oneself.

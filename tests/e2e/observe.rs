@@ -225,6 +225,52 @@ fn guards_are_told_who_was_refused_what_and_why() {
 }
 
 #[test]
+fn guards_are_told_who_took_what_back_whom_it_ended_and_who_came_with_it_again() {
+    let secret = format!("auth.hmac_secret={SECRET}");
+    let key = format!("api.keys.backend.key={KEY}");
+    let settings = ["--set", &secret, "--set", &key, "--set", "log.format=json"];
+    let mut server = Server::start(&settings);
+    let token = token::hs256(SECRET, &token::claims("eve", "chat:read/*"));
+    let path = format!("{PATH}?token={token}");
+    let mut eve = Client::open_at(server.addr(), &path);
+    let body = r#"{"user_id":"eve"}"#;
+    assert_eq!(ask(server.addr(), "POST", "/api/v1/revoke", &[], body).status, 401);
+    let authorization = format!("Bearer {KEY}");
+    let right = [("Authorization", authorization.as_str())];
+    assert_eq!(ask(server.addr(), "POST", "/api/v1/revoke", &right, body).status, 200);
+    assert_eq!(eve.until_closed().1, 3507);
+    assert_eq!(RawSocket::open(server.addr(), &path).read_close_code(), 3507);
+    let text = scrape_until(server.addr(), "roomkeeper_connections", 0.0);
+    for (series, wanted) in [
+        ("roomkeeper_revocations", 1.0),
+        (r#"roomkeeper_revocation_orders_total{outcome="kept"}"#, 1.0),
+        (r#"roomkeeper_connections_closed_total{reason="revoked"}"#, 2.0),
+        (r#"roomkeeper_token_verifications_total{outcome="revoked"}"#, 1.0),
+        (r#"roomkeeper_security_events_total{event="revoked"}"#, 1.0),
+        ("roomkeeper_api_requests_total", 1.0),
+    ] {
+        assert_eq!(value(&text, series), wanted, "{series}");
+    }
+    server.terminate();
+    let events = events(&server.wait().stderr);
+    let of = |event: &Value| match event["event"].as_str() {
+        Some("api_key_refused") => event["what"].clone(),
+        Some("revocation_ordered") => {
+            json!([event["key"], event["what"], event["subject"], event["outcome"]])
+        }
+        Some("revoked") => event["user"].clone(),
+        _ => event["reason"].clone(),
+    };
+    let told: Vec<_> = events.iter().map(of).collect();
+    let ordered = json!(["backend", "user", "eve", "kept"]);
+    // The order and what it does are written by different threads.
+    assert_eq!(told.len(), 4, "{events:?}");
+    for wanted in [json!("revoke"), ordered, json!("eve"), json!("revoked")] {
+        assert!(told.contains(&wanted), "no {wanted} in {told:?}");
+    }
+}
+
+#[test]
 fn the_security_log_has_a_file_of_its_own_where_one_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("security.log");
@@ -312,9 +358,10 @@ fn document(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// All metrics of a node that has an archive.
+/// All metrics of a node that has an archive and fetches keys.
 fn metric_names() -> BTreeSet<String> {
-    let server = Server::start_durable(&[]);
+    // Published keys that can't be fetched have metrics, too.
+    let server = Server::start_durable(&["--set", "auth.jwks_url=http://127.0.0.1:1/keys"]);
     let text = metrics(server.addr());
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
@@ -354,6 +401,8 @@ fn the_document_lists_every_security_event() {
         "connection_refused",
         "authentication_failed",
         "permission_denied",
+        "rights_lost",
+        "revocation_ordered",
         "revoked",
         "api_key_refused",
         "malformed_messages",
@@ -366,7 +415,7 @@ fn the_document_lists_every_security_event() {
     let server = Server::start(&[]);
     let shown = metrics(server.addr());
     let known = shown.lines().filter(|l| l.starts_with("roomkeeper_security_events_total{"));
-    assert_eq!(known.count(), 8);
+    assert_eq!(known.count(), 10);
 }
 
 #[test]

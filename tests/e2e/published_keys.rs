@@ -11,7 +11,7 @@ use tests::raw::RawSocket;
 use tests::server::{Server, exit_of};
 use tests::token::{claims, with_signature};
 
-use crate::client::{Client, PATH, SOON};
+use crate::client::{Client, PATH, SOON, until};
 use crate::http::get;
 
 /// The provider, as a process of its own.
@@ -34,9 +34,7 @@ impl Issuer {
     fn ask(&self, path: &str) -> String {
         let answer = get(self.addr, path);
         assert_eq!(answer.status, 200, "{answer:?}");
-        // Node sends a body this short in one chunk or plainly; both end with the text.
-        let lines = answer.body.lines().map(str::trim).filter(|line| !line.is_empty());
-        lines.max_by_key(|line| line.len()).unwrap_or_default().to_owned()
+        answer.body
     }
 
     fn token(&self, user: &str) -> String {
@@ -93,27 +91,63 @@ fn while_the_provider_misbehaves_nobody_gets_in_by_a_key_that_is_too_old_or_not_
     if !require(Tool::Node) {
         return;
     }
-    for mode in ["down", "html", "huge", "redirect"] {
-        let issuer = Issuer::start();
-        // Fetched again every 500 ms, and good for a second after the last time.
-        let server = issuer.server(&["--set", "auth.jwks_max_age_ms=1000"]);
-        let token = issuer.token("ann");
-        open(&server, &token);
-        issuer.ask(&format!("/mode?is={mode}"));
-        // The first may have been under way.
-        issuer.ask("/next");
-        issuer.ask("/next");
-        let unknown = issuer.ask("/token?user=ann&kid=new");
-        assert_eq!(close_code(&server, &unknown), 1013, "{mode}");
-        // A second lies between this one and the next, and two before the one after it.
-        issuer.ask("/next");
-        issuer.ask("/next");
-        assert_eq!(close_code(&server, &token), 1013, "{mode}");
-        issuer.ask("/mode?is=ok");
-        issuer.ask("/next");
-        // The answer is on its way to whoever waits for it.
+    // Side by side: each waits for fetches that come less and less often.
+    std::thread::scope(|scope| {
+        for mode in ["down", "html", "huge", "redirect"] {
+            scope.spawn(move || nobody_gets_in_while_the_provider_is(mode));
+        }
+    });
+}
+
+fn nobody_gets_in_while_the_provider_is(mode: &str) {
+    let issuer = Issuer::start();
+    // Fetched again every 500 ms, and good for a second after the last time.
+    let server = issuer.server(&["--set", "auth.jwks_max_age_ms=1000"]);
+    let token = issuer.token("ann");
+    open(&server, &token);
+    issuer.ask(&format!("/mode?is={mode}"));
+    // The first may have been under way.
+    issuer.ask("/next");
+    issuer.ask("/next");
+    let unknown = issuer.ask("/token?user=ann&kid=new");
+    assert_eq!(close_code(&server, &unknown), 1013, "{mode}");
+    // A second lies between this one and the next, and two before the one after it.
+    issuer.ask("/next");
+    issuer.ask("/next");
+    assert_eq!(close_code(&server, &token), 1013, "{mode}");
+    issuer.ask("/mode?is=ok");
+    issuer.ask("/next");
+    // The answer is on its way to whoever waits for it.
+    open(&server, &token);
+}
+
+#[test]
+fn after_a_reload_published_keys_and_what_is_counted_of_them_are_the_same() {
+    if !require(Tool::Node) {
+        return;
+    }
+    let issuer = Issuer::start();
+    let mut server = issuer.server(&[]);
+    let token = issuer.token("ann");
+    for _ in 0..2 {
         open(&server, &token);
     }
+    let reloaded = "the settings were reloaded";
+    server.hang_up();
+    until(reloaded, || server.log().contains(reloaded).then_some(()));
+    // No wait for a fetch, and no token is known from before.
+    open(&server, &token);
+    let text = get(server.addr(), "/metrics").body;
+    for line in [
+        "roomkeeper_jwks_fetches_total 1",
+        "roomkeeper_jwks_fetch_failures_total 0",
+        "roomkeeper_jwks_keys 1.0",
+        "roomkeeper_token_cache_hits_total 1",
+        "roomkeeper_token_cache_misses_total 2",
+    ] {
+        assert!(text.lines().any(|other| other == line), "no {line} in {text}");
+    }
+    assert_eq!(issuer.fetches(), 1);
 }
 
 #[test]

@@ -66,7 +66,10 @@ function publish(answer) {
 addKey(false);
 const server = createServer((request, answer) => {
   const url = new URL(request.url, "http://issuer");
-  const say = (text) => answer.writeHead(200).end(String(text));
+  const say = (text) => {
+    const body = Buffer.from(String(text));
+    answer.writeHead(200, { "content-length": body.length }).end(body);
+  };
   switch (url.pathname) {
     case "/keys":
       return publish(answer);

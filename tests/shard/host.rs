@@ -25,7 +25,7 @@ use domain::codes::CloseCode;
 use domain::delivery::Class;
 use domain::id::{ClientId, ConnectionId, UserId};
 use domain::policy::{Access, NamespacePolicy, Policies};
-use domain::principal::Principal;
+use domain::principal::{Action, Grant, Principal, RoomPattern};
 use domain::retention::Retention;
 use domain::time::{Monotonic, Now, Wall};
 use secrecy::SecretString;
@@ -55,8 +55,9 @@ impl Entropy for Counting {
     }
 }
 
-/// A token is the name of its user; `bad` is none. `until:MS:NAME` ends at that time. It counts how
-/// often it is asked.
+/// A token is the name of its user; `bad` is none. `until:MS:NAME` ends at that time, and
+/// `granted:chat:*:NAME` may subscribe to all rooms of that namespace. It counts how often it is
+/// asked.
 #[derive(Default)]
 struct NamedTokens(Arc<AtomicU64>);
 
@@ -64,6 +65,13 @@ struct NamedTokens(Arc<AtomicU64>);
 impl TokenVerifier for NamedTokens {
     async fn verify(&self, token: &str, _: Wall) -> Result<Principal, TokenError> {
         self.0.fetch_add(1, Ordering::Relaxed);
+        let (grants, token) = match token.strip_prefix("granted:chat:*:") {
+            Some(rest) => {
+                let pattern = RoomPattern::parse("chat:*").map_err(|_| TokenError::Malformed)?;
+                (vec![Grant::new(pattern, &[Action::Subscribe])], rest)
+            }
+            None => (Vec::new(), token),
+        };
         let (expires_at, name) = match token.strip_prefix("until:") {
             Some(rest) => {
                 let (ms, name) = rest.split_once(':').ok_or(TokenError::Malformed)?;
@@ -76,7 +84,7 @@ impl TokenVerifier for NamedTokens {
             return Err(TokenError::Signature);
         }
         let user = UserId::parse(name).map_err(|_| TokenError::Malformed)?;
-        Ok(Principal { user: Some(user), expires_at, ..Principal::default() })
+        Ok(Principal { user: Some(user), expires_at, grants, ..Principal::default() })
     }
 }
 

@@ -4,8 +4,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use application::metrics::{AuthorizerOutcome, JoinOutcome, RevokeOutcome, TokenOutcome};
 use application::node::Node;
 use application::ports::{Authorizer, AuthorizerError, Question, Verdict};
+use application::security::SecurityEvent;
 use application::services::Rules;
 use async_trait::async_trait;
 use domain::codes::CloseCode;
@@ -141,6 +143,77 @@ fn who_loses_a_room_leaves_it_at_the_next_look_and_gets_nothing_of_it_any_more()
     assert_eq!(owner.asked(), 1);
 }
 
+/// What is counted of the only shard's security events of a kind.
+fn noted(host: &Host, event: SecurityEvent) -> u64 {
+    host.node.services().metrics.shards[0].security.get(event)
+}
+
+#[test]
+fn guards_are_told_of_each_refusal_and_of_each_room_that_is_lost() {
+    let (mut host, owner) = hosted(rules(Some(1_000)));
+    let slot = host.member("public:a");
+    owner.denies(Action::Subscribe, "public:b");
+    host.say(slot, &subscribe("public:b"));
+    assert_eq!(noted(&host, SecurityEvent::PermissionDenied), 1);
+    owner.denies(Action::Subscribe, "public:a");
+    host.pass(LOOK_MS);
+    assert_eq!(types(&host.frames(slot)), ["error", "unsubscribed"]);
+    assert_eq!(noted(&host, SecurityEvent::RightsLost), 1);
+    owner.goes(true);
+    host.say(slot, &subscribe("public:c"));
+    // No answer is no denial.
+    assert_eq!(noted(&host, SecurityEvent::PermissionDenied), 1);
+    let services = host.node.services();
+    let answers = &services.metrics.edge.authorizer;
+    let of = |outcome| answers.get(outcome);
+    assert_eq!(of(AuthorizerOutcome::Allowed), 1);
+    assert_eq!(of(AuthorizerOutcome::Denied), 2);
+    assert_eq!(of(AuthorizerOutcome::Timeout), 1);
+}
+
+#[test]
+fn a_fresh_token_that_allows_less_is_noted_for_each_room_and_pattern_that_goes() {
+    let mut rules = open_rules();
+    let policy = NamespacePolicy { subscribe: Access::Granted, ..open_policy() };
+    rules.policies.set_namespace("chat", policy);
+    let mut host = Host::new(rules);
+    let slot = host.connect(Some("granted:chat:*:ann"));
+    host.say(slot, &subscribe("chat:a"));
+    host.say(slot, r#"{"type":"subscribe","id":2,"pattern":"chat:*"}"#);
+    assert_eq!(types(&host.frames(slot)), ["hello", "subscribed", "subscribed"]);
+    host.say(slot, r#"{"type":"refresh","id":3,"token":"ann"}"#);
+    assert_eq!(types(&host.frames(slot)), ["refreshed", "unsubscribed", "unsubscribed"]);
+    assert_eq!(noted(&host, SecurityEvent::RightsLost), 2);
+    assert_eq!(noted(&host, SecurityEvent::PermissionDenied), 0);
+}
+
+#[test]
+fn a_shorter_interval_and_a_first_one_count_for_who_is_there_already_one_after_the_other() {
+    for first in [None, Some(3_600_000)] {
+        let (mut host, owner) = hosted(rules(first));
+        for _ in 0..4 {
+            host.member("public:a");
+        }
+        owner.asked();
+        host.pass(LOOK_MS);
+        assert_eq!(owner.asked(), 0);
+        let verifier = Arc::clone(&host.node.services().ports.token_verifier);
+        host.node.adopt(rules(Some(1_000)), verifier);
+        host.settle();
+        // All within the interval, and not all at once.
+        host.pass(LOOK_MS / 2);
+        let asked = owner.asked();
+        assert!((1..=3).contains(&asked), "{asked}");
+        host.pass(LOOK_MS / 2);
+        assert!(asked + owner.asked() >= 4);
+        let verifier = Arc::clone(&host.node.services().ports.token_verifier);
+        host.node.adopt(rules(None), verifier);
+        host.settle();
+        host.pass(2 * LOOK_MS);
+        assert_eq!(owner.asked(), 0);
+    }
+}
+
 #[test]
 fn who_may_not_follow_presence_any_more_stays_in_the_room_and_hears_nobody_come() {
     let (mut host, owner) = hosted(rules(Some(1_000)));
@@ -235,9 +308,14 @@ fn whether_a_room_is_full_is_told_to_those_alone_who_may_be_in_it() {
     host.frames(late);
     host.say(late, &subscribe("public:a"));
     assert_eq!(host.frames(late)[0]["code"], 117);
+    assert_eq!(noted(&host, SecurityEvent::PermissionDenied), 0);
     owner.denies(Action::Subscribe, "public:a");
     host.say(late, &subscribe("public:a"));
     assert_eq!(host.frames(late)[0]["code"], 103);
+    assert_eq!(noted(&host, SecurityEvent::PermissionDenied), 1);
+    let services = host.node.services();
+    assert_eq!(services.metrics.shards[0].joins.get(JoinOutcome::Refused), 2);
+    assert_eq!(services.metrics.shards[0].members.get(), 1);
 }
 
 #[test]
@@ -300,8 +378,15 @@ fn a_user_who_is_revoked_is_gone_at_once_from_everywhere_and_others_are_not() {
     }
     assert_eq!(host.line(bob).closed, None);
     assert_eq!(host.line(nobody).closed, None);
+    assert_eq!(noted(&host, SecurityEvent::Revoked), 2);
     let back = host.connect(Some("ann"));
     assert_eq!(host.line(back).closed, Some(CloseCode::Revoked));
+    let services = host.node.services();
+    let edge = &services.metrics.edge;
+    assert_eq!(edge.security.get(SecurityEvent::AuthenticationFailed), 1);
+    assert_eq!(edge.tokens.get(TokenOutcome::Revoked), 1);
+    assert_eq!(edge.revocations.get(RevokeOutcome::Kept), 1);
+    assert_eq!(services.ports.revocations.remembered(), 1);
 }
 
 #[test]
@@ -326,6 +411,7 @@ fn whose_token_is_revoked_while_it_is_being_verified_is_not_let_in() {
     let line = host.line(slot);
     assert_eq!(line.closed, Some(CloseCode::Revoked));
     assert!(!types(&line.frames).contains(&"hello"));
+    assert_eq!(noted(&host, SecurityEvent::Revoked), 1);
 }
 
 #[test]

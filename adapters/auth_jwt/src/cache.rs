@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use application::metrics::Count;
 use domain::time::Wall;
 use sha2::{Digest as _, Sha256};
 
@@ -20,6 +21,15 @@ pub(crate) const CACHED_TOKEN_BYTES_MAX: usize = 2 << 10;
 
 /// The name under which a token is remembered.
 pub(crate) type Digest = [u8; 32];
+
+/// How often the memory spared a signature.
+#[derive(Debug, Default)]
+pub struct CacheUse {
+    /// Tokens that were found.
+    pub hits: Count,
+    /// Tokens that were looked for and had to be verified.
+    pub misses: Count,
+}
 
 /// Verified tokens, bounded in number and in time. Those not used for the longest time go first,
 /// roughly: a hand goes round, and who was used since its last visit is spared once.

@@ -21,6 +21,7 @@
 //!   a token for anyone is accepted, so production must configure one;
 //! - from somebody: `sub` is a user id. `name`, `roles` and `rooms` are optional.
 
+pub use cache::CacheUse;
 pub use config::{
     Algorithm, BuildError, Config, KEYS_MAX, KID_BYTES_MAX, KeyConfig, KeyMaterial, KeyProblem,
     LEEWAY_MAX, SECRET_BYTES_MIN,
@@ -28,7 +29,7 @@ pub use config::{
 pub use inspect::Inspection;
 pub use key_file::{EntryProblem, KeyFileError, load_keys};
 pub use mint::{MintError, RoomGrant, SigningKey, TokenRequest, mint};
-pub use remote::{REFRESH_INTERVAL, RETRY_MAX, RemoteKeys, UNKNOWN_KID_INTERVAL};
+pub use remote::{KeyUsage, REFRESH_INTERVAL, RETRY_MAX, RemoteKeys, UNKNOWN_KID_INTERVAL};
 pub use verifier::JwtVerifier;
 
 mod config;

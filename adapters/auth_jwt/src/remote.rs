@@ -35,6 +35,8 @@ struct State {
     keys: Option<Known>,
     /// How many fetches have ended, well or not.
     ended: u64,
+    /// How many of them went wrong.
+    failed: u64,
     /// When the last one ended, and whether it went well.
     last: Option<(Instant, bool)>,
     under_way: bool,
@@ -47,6 +49,19 @@ struct Known {
     fetched_at: Instant,
     /// Grows when the published text changes.
     generation: u64,
+}
+
+/// What operators want to know of published keys.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct KeyUsage {
+    /// How many fetches have ended, well or not.
+    pub fetches: u64,
+    /// How many of them went wrong.
+    pub failures: u64,
+    /// How many keys count now.
+    pub keys: usize,
+    /// For how long they would count if no further fetch went well.
+    pub left: Duration,
 }
 
 /// Keys of one source. [`RemoteKeys::run`] must be running for as long as they are used.
@@ -104,6 +119,7 @@ impl RemoteKeys {
         self.state.send_modify(|state| {
             state.under_way = false;
             state.ended += 1;
+            state.failed += u64::from(!well);
             state.last = Some((now, well));
             match read {
                 Ok((text, keys, n_passed_over)) => state.learn(&text, keys, n_passed_over, now),
@@ -139,6 +155,21 @@ impl RemoteKeys {
                     }
                 }
             }
+        }
+    }
+
+    /// What is known about them now.
+    #[must_use]
+    pub fn usage(&self) -> KeyUsage {
+        let state = self.state.borrow();
+        let known = state.keys.as_ref().filter(|keys| keys.fetched_at.elapsed() <= self.max_age);
+        KeyUsage {
+            fetches: state.ended,
+            failures: state.failed,
+            keys: known.map_or(0, |known| known.set.len()),
+            left: known.map_or(Duration::ZERO, |known| {
+                self.max_age.saturating_sub(known.fetched_at.elapsed())
+            }),
         }
     }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use domain::principal::Principal;
 use domain::time::Wall;
 
-use crate::cache::TokenCache;
+use crate::cache::{CacheUse, TokenCache};
 use crate::claims::{Claims, Expected};
 use crate::compact::{Compact, Header, decode_text};
 use crate::config::{BuildError, Config, LEEWAY_MAX, TOKEN_BYTES_LIMIT};
@@ -24,6 +24,7 @@ pub struct JwtVerifier {
     expected: Expected,
     token_bytes_max: usize,
     cache: TokenCache,
+    cache_use: Arc<CacheUse>,
 }
 
 impl JwtVerifier {
@@ -50,7 +51,8 @@ impl JwtVerifier {
         let cache = TokenCache::new(config.cache_entries_max, config.cache_life);
         let token_bytes_max = config.token_bytes_max;
         let keys = Arc::new(keys);
-        Ok(Self { keys, remote: None, expected, token_bytes_max, cache })
+        let cache_use = Arc::default();
+        Ok(Self { keys, remote: None, expected, token_bytes_max, cache, cache_use })
     }
 
     /// The same with the keys that a provider publishes beside the configured ones. A key id that
@@ -58,6 +60,12 @@ impl JwtVerifier {
     #[must_use]
     pub fn with_remote(self, remote: Arc<RemoteKeys>) -> Self {
         Self { remote: Some(remote), ..self }
+    }
+
+    /// The same, and what its memory is good for is counted here.
+    #[must_use]
+    pub fn with_cache_use(self, cache_use: Arc<CacheUse>) -> Self {
+        Self { cache_use, ..self }
     }
 
     pub(crate) async fn check(&self, token: &str, now: Wall) -> Result<Principal, TokenError> {
@@ -71,10 +79,12 @@ impl JwtVerifier {
         let is_costly = self.remote.is_some() || self.keys.is_costly();
         let digest = if is_costly { self.cache.digest(token) } else { None };
         let leeway = self.expected.leeway;
-        if let Some(digest) = &digest
-            && let Some(timed) = self.cache.find(digest, self.generation(), now)
-        {
-            return timed.check(leeway, now).cloned();
+        if let Some(digest) = &digest {
+            if let Some(timed) = self.cache.find(digest, self.generation(), now) {
+                self.cache_use.hits.add(1);
+                return timed.check(leeway, now).cloned();
+            }
+            self.cache_use.misses.add(1);
         }
         let token = Compact::split(token)?;
         let header = Header::read(token.header)?;

@@ -37,6 +37,10 @@ impl Revocations for MemoryRevocations {
         set.concerns(principal, connection)
     }
 
+    fn remembered(&self) -> usize {
+        self.set.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     async fn add(&self, revocation: &Revocation, now: Wall) -> Result<(), RevokeError> {
         let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
         set.add(revocation, now.after(self.span)).map_err(|_| RevokeError::Full)

@@ -4,9 +4,11 @@
 
 use std::net::SocketAddr;
 
-use application::metrics::{EdgeRefusal, Row};
+use application::metrics::{EdgeRefusal, RevokeOutcome, Row};
 use application::security::{SecurityEvent, TARGET};
 use axum::http::StatusCode;
+use domain::id::ClientId;
+use domain::revocation::Revocation;
 
 use crate::gateway::Shared;
 
@@ -68,4 +70,31 @@ pub(crate) fn key_refused(shared: &Shared, what: &'static str) {
             "a request came without a known key"
         );
     }
+}
+
+/// The holder of a key took something back. It is written each time: what a key may do is worth a
+/// line, and no client can cause it.
+pub(crate) fn revocation(
+    shared: &Shared,
+    key: &ClientId,
+    revocation: &Revocation,
+    outcome: RevokeOutcome,
+) {
+    let (what, subject): (_, &dyn std::fmt::Display) = match revocation {
+        Revocation::Token(id) => ("token", id),
+        Revocation::User { user, .. } => ("user", user),
+        Revocation::Connection(id) => ("connection", id),
+    };
+    let event = SecurityEvent::RevocationOrdered;
+    shared.node.services().metrics.edge.security.add(event, 1);
+    tracing::warn!(
+        target: TARGET,
+        event = event.label(),
+        %key,
+        what,
+        %subject,
+        outcome = outcome.label(),
+        left_out = 0,
+        "something was taken back"
+    );
 }

@@ -128,15 +128,17 @@ mod tests {
             config.metrics_need_key = true;
         });
         let public = routes::router(&shared);
-        for path in ["/metrics", "/api/v1/publish"] {
+        for path in ["/metrics", "/api/v1/publish", "/api/v1/revoke"] {
             assert_eq!(status(&public, path, Some("the key")).await, StatusCode::NOT_FOUND);
         }
         assert_eq!(status(&public, "/healthz", None).await, StatusCode::OK);
         let internal = routes::internal_router(&shared);
         assert_eq!(status(&internal, "/metrics", None).await, StatusCode::OK);
         assert_eq!(status(&internal, "/readyz", None).await, StatusCode::OK);
-        let wrong_method = status(&internal, "/api/v1/publish", None).await;
-        assert_eq!(wrong_method, StatusCode::METHOD_NOT_ALLOWED);
+        for path in ["/api/v1/publish", "/api/v1/revoke"] {
+            let wrong_method = status(&internal, path, None).await;
+            assert_eq!(wrong_method, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        }
         assert_eq!(status(&internal, "/ws/v2/connect", None).await, StatusCode::NOT_FOUND);
     }
 

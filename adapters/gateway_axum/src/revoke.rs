@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::HttpRefusal;
 use crate::gateway::Shared;
+use crate::notice;
 use crate::publish::{authorize, id_refused, invalid, take_body};
 
 /// The largest body, in bytes: the longest id fits many times.
@@ -46,16 +47,16 @@ pub(crate) async fn revoke(
     request: Request,
 ) -> Result<Json<Answer>, HttpRefusal> {
     let config = shared.config();
-    let key = authorize(&config.api_keys, request.headers())?.name.clone();
+    let key = authorize(&config.api_keys, request.headers());
+    let key = key.inspect_err(|_| notice::key_refused(&shared, "revoke"))?.name.clone();
+    shared.node.services().metrics.edge.api_requests.add(1);
     let body = take_body(&config, request).await?;
     let now = shared.node.services().ports.clock.now();
     let revocation = read(&body, now)?;
     let revoked = shared.node.revoke(revocation.clone()).await;
+    notice::revocation(&shared, &key, &revocation, (&revoked).into());
     match revoked {
-        Ok(()) => {
-            tracing::info!(?revocation, %key, "revoked");
-            Ok(Json(Answer { revoked: true }))
-        }
+        Ok(()) => Ok(Json(Answer { revoked: true })),
         Err(error) => {
             let cause = &error as &dyn std::error::Error;
             tracing::error!(error = cause, ?revocation, %key, "a revocation is not stored");

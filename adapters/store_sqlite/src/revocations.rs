@@ -128,6 +128,10 @@ impl Revocations for SqliteRevocations {
         set.concerns(principal, connection)
     }
 
+    fn remembered(&self) -> usize {
+        self.set.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     async fn add(&self, revocation: &Revocation, now: Wall) -> Result<(), RevokeError> {
         let forget_at = now.after(self.span);
         {

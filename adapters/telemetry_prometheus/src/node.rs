@@ -10,7 +10,7 @@ use application::mailbox::Mailbox;
 use application::metrics::{
     Distribution, EdgeMetrics, Histogram, NodeMetrics, Row, ShardMetrics, Tallies, Tally,
 };
-use application::ports::Clock;
+use application::ports::{Clock, Revocations};
 use application::services::Services;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -24,6 +24,7 @@ pub(crate) struct NodeCollector {
     mailboxes: Vec<Arc<Mailbox>>,
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
+    revocations: Arc<dyn Revocations>,
     archive: Option<Arc<ArchiveMetrics>>,
 }
 
@@ -40,6 +41,7 @@ impl NodeCollector {
             mailboxes: services.mailboxes.clone(),
             directory: Arc::clone(&services.directory),
             clock: Arc::clone(&services.ports.clock),
+            revocations: Arc::clone(&services.ports.revocations),
             archive,
         }
     }
@@ -161,6 +163,12 @@ impl NodeCollector {
         let help = "From taking a token to knowing whose it is";
         let took = self.durations(|s| &s.authentication_latency);
         out.histogram("authentication_duration_seconds", help, &took)?;
+        let asked = ("authorizer_answers", "Answers of a host's authorizer", "outcome");
+        out.counters(asked, |row| edge.authorizer.get(row))?;
+        let orders = ("revocation_orders", "Orders to take something back", "outcome");
+        out.counters(orders, |row| edge.revocations.get(row))?;
+        let help = "Revocations that are remembered";
+        out.gauge("revocations", help, self.revocations.remembered() as f64)?;
         let help = "Requests of the server API with a known key";
         out.counter("api_requests", help, edge.api_requests.get())?;
         let of_shards = self.rows(|s| &s.security);

@@ -10,7 +10,7 @@ use domain::protocol::ClientFrame;
 use domain::recovery::GapReason;
 
 use super::cells::{Count, Tally};
-use crate::ports::TokenError;
+use crate::ports::{AuthorizerError, RevokeError, TokenError, Verdict};
 
 /// A row of a closed set.
 pub trait Row: Copy + Eq + 'static {
@@ -121,6 +121,8 @@ rows! {
         NoKeys = "no_keys",
         /// Its key has to be fetched and can't be now.
         KeysUnavailable = "keys_unavailable",
+        /// It was good, and has been taken back.
+        Revoked = "revoked",
     }
 }
 
@@ -135,6 +137,59 @@ impl From<&TokenError> for TokenOutcome {
             TokenError::Claim(_) => Self::Claim,
             TokenError::NoKeys => Self::NoKeys,
             TokenError::KeysUnavailable => Self::KeysUnavailable,
+        }
+    }
+}
+
+rows! {
+    /// What came of an order to take something back.
+    RevokeOutcome {
+        /// It counts and is kept.
+        Kept = "kept",
+        /// It counts until the node ends: it could not be stored.
+        NotStored = "not_stored",
+        /// As many as there may be are remembered; nothing was done.
+        Full = "full",
+    }
+}
+
+impl From<&Result<(), RevokeError>> for RevokeOutcome {
+    fn from(revoked: &Result<(), RevokeError>) -> Self {
+        match revoked {
+            Ok(()) => Self::Kept,
+            Err(RevokeError::Storage(_)) => Self::NotStored,
+            Err(RevokeError::Full) => Self::Full,
+        }
+    }
+}
+
+rows! {
+    /// What a host's authorizer answered.
+    AuthorizerOutcome {
+        /// Yes.
+        Allowed = "allowed",
+        /// No.
+        Denied = "denied",
+        /// Nothing in time.
+        Timeout = "timeout",
+        /// Nothing, as too many wait.
+        Busy = "busy",
+        /// Nothing: it panicked.
+        Panicked = "panicked",
+        /// That it can't tell.
+        Unavailable = "unavailable",
+    }
+}
+
+impl From<&Result<Verdict, AuthorizerError>> for AuthorizerOutcome {
+    fn from(answer: &Result<Verdict, AuthorizerError>) -> Self {
+        match answer {
+            Ok(Verdict::Allowed) => Self::Allowed,
+            Ok(Verdict::Denied(_)) => Self::Denied,
+            Err(AuthorizerError::Timeout) => Self::Timeout,
+            Err(AuthorizerError::Busy) => Self::Busy,
+            Err(AuthorizerError::Panicked) => Self::Panicked,
+            Err(AuthorizerError::Unavailable(_)) => Self::Unavailable,
         }
     }
 }
@@ -297,6 +352,8 @@ mod tests {
         check::<EdgeRefusal>();
         check::<CommandKind>();
         check::<TokenOutcome>();
+        check::<RevokeOutcome>();
+        check::<AuthorizerOutcome>();
         check::<CloseCode>();
         check::<ErrorCode>();
         check::<Class>();

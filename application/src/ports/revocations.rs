@@ -34,6 +34,10 @@ pub trait Revocations: Send + Sync {
     /// and before `Ok` it MUST be where a restart finds it, if anything survives one. Idempotent.
     async fn add(&self, revocation: &Revocation, now: Wall) -> Result<(), RevokeError>;
 
+    /// How many are remembered, those included whose time is over and that are not forgotten yet.
+    /// For monitoring; MUST NOT block for longer than a look into memory.
+    fn remembered(&self) -> usize;
+
     /// Forgets those whose time is over; called about once a second. May put it off.
     async fn forget(&self, now: Wall);
 }

@@ -87,6 +87,7 @@ impl Shard {
             Control::Adopt(services) => {
                 self.services = Arc::clone(&services.0);
                 self.watch_own_rooms();
+                self.adopt_rights(host.now.monotonic);
             }
         }
     }
@@ -97,6 +98,7 @@ impl Shard {
         for slot in self.table.slots() {
             let Some(entry) = self.table.get(slot) else { continue };
             if revocation.concerns(&entry.who.principal, entry.who.connection) {
+                self.note_order(slot, CloseCode::Revoked, host.now);
                 self.end(slot, CloseCode::Revoked, None, host);
             }
         }

@@ -165,16 +165,15 @@ impl Shard {
                 self.end(slot, error.close_code(), None, host);
             }
             Ok(authenticated) => {
-                let who = &authenticated.who;
-                // It may have been revoked since it was verified; whoever revokes has its order
-                // behind.
-                if self.services.ports.revocations.concerns(&who.principal, who.connection) {
-                    return self.end(slot, CloseCode::Revoked, None, host);
-                }
+                let who = Arc::clone(&authenticated.who);
                 if let Some(entry) = self.table.get_mut(slot) {
                     entry.who = authenticated.who;
                     entry.admission = authenticated.admission;
                     entry.own_room = OwnRoom::due(authenticated.own_room);
+                }
+                if self.is_revoked(&who) {
+                    self.note_order(slot, CloseCode::Revoked, host.now);
+                    return self.end(slot, CloseCode::Revoked, None, host);
                 }
                 self.let_in(slot, host);
                 self.bring_back(slot, command, resume, host);
@@ -242,7 +241,6 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         let services = Arc::clone(&self.services);
-        let Some(entry) = self.table.get_mut(slot) else { return };
         let Refreshed { who, lost } = match result {
             Ok(refreshed) => refreshed,
             Err(error) => {
@@ -257,10 +255,11 @@ impl Shard {
                 };
             }
         };
-        // It may have been revoked since it was verified; whoever revokes has its order behind.
-        if services.ports.revocations.concerns(&who.principal, who.connection) {
+        if self.is_revoked(&who) {
+            self.note_order(slot, CloseCode::Revoked, host.now);
             return self.end(slot, CloseCode::Revoked, None, host);
         }
+        let Some(entry) = self.table.get_mut(slot) else { return };
         let expires_at = who.principal.expires_at;
         let session = services.ports.session_tickets.seal(&who.principal, host.now.wall);
         entry.who = who;
@@ -271,6 +270,11 @@ impl Shard {
         self.tell(slot, &ServerFrame::Refreshed { id: command, expires_at, session }, host);
         self.take_away(slot, &lost, host);
         self.revalidate_watches(slot, host);
+    }
+
+    /// It may have been taken back since it was verified; whoever did so has its order behind.
+    fn is_revoked(&self, who: &Who) -> bool {
+        self.services.ports.revocations.concerns(&who.principal, who.connection)
     }
 
     pub(super) fn who(&self, slot: Slot) -> Option<Arc<Who>> {

@@ -96,6 +96,27 @@ impl Shard {
         }
     }
 
+    /// Other rules count: who was not asked about so far is from now on, and nobody later than the
+    /// new interval wants it. They come one after the other, as an authorizer that is asked about
+    /// all at once would have no answer for most. Where nobody is to be asked any more, the next
+    /// look sees that.
+    pub(super) fn adopt_rights(&mut self, now: Monotonic) {
+        let Some(interval) = self.services.rules.revalidate_interval else { return };
+        let slots = self.table.slots();
+        let n_slots = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        for (n, slot) in (1..).zip(slots) {
+            let by = now.after(interval.saturating_mul(n) / n_slots);
+            let fresh = self.rights(now);
+            let Some(entry) = self.table.get_mut(slot).filter(|entry| entry.greeted) else {
+                continue;
+            };
+            let Some(rights) = entry.rights.take().or(fresh) else { continue };
+            let at = rights.at.min(by);
+            entry.rights = Some(Box::new(Rights { at, ..*rights }));
+            self.visit_at(slot, at);
+        }
+    }
+
     /// A fresh token was looked at just now: what is still asked about the old one is no matter.
     pub(super) fn restart_rights(&mut self, slot: Slot, now: Monotonic) {
         let Some(interval) = self.services.rules.revalidate_interval else { return };
@@ -119,6 +140,7 @@ impl Shard {
                 continue;
             }
             self.leave_now(slot, *key, host);
+            self.note_lost(slot, room.as_str(), host.now);
             let code = ErrorCode::PermissionDenied;
             let frame = ServerFrame::Unsubscribed {
                 id: None,

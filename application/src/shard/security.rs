@@ -74,23 +74,40 @@ impl Shard {
         refusal: &Refusal,
         now: Now,
     ) {
-        if refusal.code == ErrorCode::PermissionDenied
-            && let Some(entry) = self.table.get(slot)
-        {
-            let event = SecurityEvent::PermissionDenied;
-            self.metrics.security.add(event, 1);
-            if let Some(left_out) = self.security.admit(event, now.monotonic) {
-                tracing::warn!(
-                    target: TARGET,
-                    event = event.label(),
-                    request_id = request_id(entry.who.connection),
-                    user = entry.who.principal.user.as_ref().map(tracing::field::display),
-                    action,
-                    room,
-                    left_out,
-                    "a command was not allowed"
-                );
-            }
+        if refusal.code == ErrorCode::PermissionDenied {
+            self.note_in(slot, SecurityEvent::PermissionDenied, Some(action), room, now);
         }
+    }
+
+    /// Notes that a connection may not be any more where it was. `room` may be a pattern.
+    pub(super) fn note_lost(&mut self, slot: Slot, room: &str, now: Now) {
+        self.note_in(slot, SecurityEvent::RightsLost, None, room, now);
+    }
+
+    fn note_in(
+        &mut self,
+        slot: Slot,
+        event: SecurityEvent,
+        action: Option<&'static str>,
+        room: &str,
+        now: Now,
+    ) {
+        let Some(entry) = self.table.get(slot) else { return };
+        self.metrics.security.add(event, 1);
+        let Some(left_out) = self.security.admit(event, now.monotonic) else { return };
+        let words = match action {
+            Some(_) => "a command was not allowed",
+            None => "a connection may not be in a room any more",
+        };
+        tracing::warn!(
+            target: TARGET,
+            event = event.label(),
+            request_id = request_id(entry.who.connection),
+            user = entry.who.principal.user.as_ref().map(tracing::field::display),
+            action,
+            room,
+            left_out,
+            "{words}"
+        );
     }
 }

@@ -27,7 +27,7 @@ use crate::published::{Published, WireFormat};
 use crate::refusal::Refusal;
 use crate::use_cases::authenticate::{OWN_ROOMS, own_room};
 use crate::use_cases::join_room::JoinRefused;
-use crate::use_cases::watch_rooms::{WatchRooms, Watching};
+use crate::use_cases::watch_rooms::{WatchRooms, Watching, may_watch};
 
 /// A pattern that a connection follows.
 #[derive(Debug)]
@@ -214,16 +214,18 @@ impl Shard {
         if let Some(room) = entry.own_room.joined().cloned()
             && own_room(&self.services, &entry.who.principal).is_none()
         {
+            self.note_lost(slot, room.as_str(), host.now);
             self.put_out(slot, &room, code, host);
         }
         let Some(entry) = self.table.get(slot) else { return };
         let principal = Arc::clone(&entry.who.principal);
-        let policies = &self.services.rules.policies;
+        let services = Arc::clone(&self.services);
         let followed = entry.patterns.iter().map(|followed| &followed.pattern);
         let lost: Vec<_> =
-            followed.filter(|p| !principal.may_subscribe_to_all(p, policies)).cloned().collect();
+            followed.filter(|p| !may_watch(&services, &principal, p)).cloned().collect();
         for pattern in lost {
             self.unfollow_pattern(slot, &pattern);
+            self.note_lost(slot, &pattern.to_string(), host.now);
             let frame =
                 ServerFrame::PatternUnsubscribed { id: None, pattern: &pattern, code: Some(code) };
             self.tell(slot, &frame, host);

@@ -56,6 +56,7 @@ impl RevocationsContract<'_> {
     /// When the implementation breaks the contract.
     pub async fn nothing_is_revoked_before_something_is(&self) {
         let ann = self.bearer("ann", "t-1", self.now);
+        assert_eq!(self.revocations.remembered(), 0);
         assert!(!self.revocations.concerns(&ann, other()));
         assert!(!self.revocations.concerns(&Principal::anonymous(), other()));
     }
@@ -67,6 +68,8 @@ impl RevocationsContract<'_> {
     pub async fn a_token_counts_as_revoked_from_the_answer_on(&self) {
         let id = TokenId::parse("t-1").unwrap_or_else(|_| unreachable!("an id"));
         self.add(&Revocation::Token(id), self.now).await;
+        // Once, though it was said twice.
+        assert_eq!(self.revocations.remembered(), 1);
         let concerns =
             |token| self.revocations.concerns(&self.bearer("ann", token, self.now), other());
         assert!(concerns("t-1") && !concerns("t-2"));
@@ -108,7 +111,9 @@ impl RevocationsContract<'_> {
         let end = self.now.after(self.span);
         self.revocations.forget(Wall::from_millis(end.as_millis() - 1)).await;
         assert!(self.revocations.concerns(&Principal::anonymous(), id));
+        assert!(self.revocations.remembered() > 0);
         self.revocations.forget(end.after(Duration::from_secs(1))).await;
         assert!(!self.revocations.concerns(&Principal::anonymous(), id));
+        assert_eq!(self.revocations.remembered(), 0);
     }
 }

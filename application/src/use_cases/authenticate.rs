@@ -100,35 +100,36 @@ impl Authenticate {
     /// # Errors
     /// [`AuthenticateError`] says why it may not open.
     pub async fn execute(self) -> Result<Authenticated, AuthenticateError> {
-        let (services, who) = (Arc::clone(&self.services), Arc::clone(&self.who));
-        let result = self.decide().await;
-        if let Err(error) = &result {
-            note(&services, &who, error);
-        }
-        result
-    }
-
-    async fn decide(self) -> Result<Authenticated, AuthenticateError> {
-        let Services { rules, directory, .. } = &*self.services;
-        let principal = identify(&self.services, &self.who, &self.credentials).await?;
-        let admission = match &principal.user {
-            None => None,
-            Some(user) => Some(
-                directory
-                    .admit(user, rules.limits.connections_per_user_max)
-                    .map_err(|_| AuthenticateError::ConnectionLimit)?,
-            ),
-        };
-        let mut who = Who { principal: Arc::new(principal), ..(*self.who).clone() };
-        who.context =
-            rules.middleware.process_connection(&who).await.map_err(AuthenticateError::Refused)?;
-        let own_room = own_room(&self.services, &who.principal);
-        Ok(Authenticated { who: Arc::new(who), admission, own_room })
+        let Self { services, who, credentials } = self;
+        let principal = identify(&services, &who, &credentials).await?;
+        let admitted = admit(&services, &who, principal).await;
+        admitted.inspect_err(|error| note(&services, &who, error))
     }
 }
 
+async fn admit(
+    services: &Services,
+    who: &Who,
+    principal: Principal,
+) -> Result<Authenticated, AuthenticateError> {
+    let Services { rules, directory, .. } = services;
+    let admission = match &principal.user {
+        None => None,
+        Some(user) => Some(
+            directory
+                .admit(user, rules.limits.connections_per_user_max)
+                .map_err(|_| AuthenticateError::ConnectionLimit)?,
+        ),
+    };
+    let mut who = Who { principal: Arc::new(principal), ..who.clone() };
+    who.context =
+        rules.middleware.process_connection(&who).await.map_err(AuthenticateError::Refused)?;
+    let own_room = own_room(services, &who.principal);
+    Ok(Authenticated { who: Arc::new(who), admission, own_room })
+}
+
 /// Finds out whom the credentials of a connection stand for. A ticket that counts spares the token;
-/// one that does not count leaves it to the token.
+/// one that does not count leaves it to the token. Tells the security log of what is refused.
 ///
 /// # Errors
 /// [`AuthenticateError`] says why they stand for nobody.
@@ -137,31 +138,41 @@ pub async fn identify(
     who: &Who,
     credentials: &Credentials,
 ) -> Result<Principal, AuthenticateError> {
-    let Services { ports, rules, .. } = services;
-    let now = ports.clock.now().wall;
     let Credentials { session, token } = credentials;
     if let Some(session) = session {
-        let opened = ports.session_tickets.open(session, now).map_err(AuthenticateError::Ticket);
-        match opened.and_then(|principal| vouch(services, who, principal, now)) {
+        match open_ticket(services, who, session) {
             Ok(principal) => return Ok(principal),
-            Err(error) if token.is_none() => return Err(error),
+            Err(error) if token.is_none() => {
+                note(services, who, &error);
+                return Err(error);
+            }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::debug!(error, "a ticket does not count; its token is verified");
             }
         }
     }
-    let principal = match token {
-        None if rules.allow_anonymous => Principal::anonymous(),
-        None => return Err(AuthenticateError::Missing),
-        Some(token) => {
-            let verified = verify(services, who, token).await;
-            let mut principal = verified.map_err(AuthenticateError::Token)?;
-            principal.credential.verified_at = Some(now);
-            principal
-        }
-    };
-    vouch(services, who, principal, now)
+    match token {
+        Some(token) => verify(services, who, token).await,
+        None => nobody(services, who).inspect_err(|error| note(services, who, error)),
+    }
+}
+
+fn open_ticket(
+    services: &Services,
+    who: &Who,
+    session: &str,
+) -> Result<Principal, AuthenticateError> {
+    let now = services.ports.clock.now().wall;
+    let opened = services.ports.session_tickets.open(session, now);
+    vouch(services, who, opened.map_err(AuthenticateError::Ticket)?, now)
+}
+
+fn nobody(services: &Services, who: &Who) -> Result<Principal, AuthenticateError> {
+    if !services.rules.allow_anonymous {
+        return Err(AuthenticateError::Missing);
+    }
+    vouch(services, who, Principal::anonymous(), services.ports.clock.now().wall)
 }
 
 /// Every principal passes here before it counts, whether a token, a ticket or neither stands for
@@ -195,40 +206,58 @@ pub(crate) fn own_room(services: &Services, principal: &Principal) -> Option<Roo
 }
 
 /// Checks a token, counts what came of it, and tells the security log of one that is refused.
-async fn verify(services: &Services, who: &Who, token: &str) -> Result<Principal, TokenError> {
+async fn verify(
+    services: &Services,
+    who: &Who,
+    token: &str,
+) -> Result<Principal, AuthenticateError> {
     let Services { ports, metrics, .. } = services;
     let now = ports.clock.now();
     let verified = ports.token_verifier.verify(token, now.wall).await;
-    let Err(error) = &verified else {
-        metrics.edge.tokens.add(TokenOutcome::Accepted, 1);
-        return verified;
+    let vouched = verified.map_err(AuthenticateError::Token).and_then(|mut principal| {
+        principal.credential.verified_at = Some(now.wall);
+        vouch(services, who, principal, now.wall)
+    });
+    let outcome = match &vouched {
+        Ok(_) => TokenOutcome::Accepted,
+        Err(AuthenticateError::Token(error)) => error.into(),
+        Err(_) => TokenOutcome::Revoked,
     };
-    metrics.edge.tokens.add(error.into(), 1);
+    metrics.edge.tokens.add(outcome, 1);
+    let Err(error) = &vouched else { return vouched };
     let event = SecurityEvent::AuthenticationFailed;
     if let Some(left_out) = metrics.edge.admit(event, now.monotonic) {
         let hint = ports.token_verifier.describe(token);
+        let cause: &dyn std::error::Error = match error {
+            AuthenticateError::Token(cause) => cause,
+            other => other,
+        };
         tracing::warn!(
             target: TARGET,
             event = event.label(),
             request_id = request_id(who.connection),
-            reason = TokenOutcome::from(error).label(),
-            error = error as &dyn std::error::Error,
+            reason = outcome.label(),
+            error = cause,
             alg = hint.algorithm,
             kid = hint.key,
             left_out,
             "a token was refused"
         );
     }
-    verified
+    vouched
 }
 
-/// Tells the security log why a connection may not open, where the token was not the reason.
+/// Tells the security log why a connection may not open, where no token was looked at.
 fn note(services: &Services, who: &Who, error: &AuthenticateError) {
     let (event, reason) = match error {
-        AuthenticateError::Token(_) => return,
         AuthenticateError::Missing => (SecurityEvent::AuthenticationFailed, "no_token"),
-        AuthenticateError::Revoked => (SecurityEvent::AuthenticationFailed, "revoked"),
         AuthenticateError::Ticket(_) => (SecurityEvent::AuthenticationFailed, "ticket"),
+        AuthenticateError::Token(error) => {
+            (SecurityEvent::AuthenticationFailed, TokenOutcome::from(error).label())
+        }
+        AuthenticateError::Revoked => {
+            (SecurityEvent::AuthenticationFailed, TokenOutcome::Revoked.label())
+        }
         AuthenticateError::ConnectionLimit => (SecurityEvent::ConnectionRefused, "user_limit"),
         AuthenticateError::Refused(_) => (SecurityEvent::ConnectionRefused, "middleware"),
     };

@@ -91,7 +91,9 @@ async fn ask(
         policy: Arc::clone(policy),
         claims,
     };
-    match authorizer.authorize(question).await {
+    let answer = authorizer.authorize(question).await;
+    services.metrics.edge.authorizer.add((&answer).into(), 1);
+    match answer {
         Ok(Verdict::Allowed) => Ok(()),
         Ok(Verdict::Denied(reason)) => {
             let action = action.word();

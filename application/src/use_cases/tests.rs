@@ -23,6 +23,7 @@ use crate::directory::Directory;
 use crate::extensions::handlers::{HandlerEffect, HandlerMessage, HandlerRegistry, MessageHandler};
 use crate::extensions::middleware::{Context, Inbound, Middleware, MiddlewareChain, Who};
 use crate::mailbox::Mailbox;
+use crate::metrics::TokenOutcome;
 use crate::ports::authorizer::MockAuthorizer;
 use crate::ports::broker::MockBroker;
 use crate::ports::clock::{MockClock, MockEntropy};
@@ -36,6 +37,7 @@ use crate::ports::{
 };
 use crate::published::Published;
 use crate::refusal::Refusal;
+use crate::security::SecurityEvent;
 use crate::services::{Ports, Rules, Services};
 use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Credentials};
 use crate::use_cases::authorize::NotAllowed;
@@ -275,8 +277,13 @@ async fn nobody_whose_time_is_over_gets_in_whatever_the_adapter_says() {
         let over = over();
         Box::pin(async move { Ok(over) })
     });
-    let refused = showing(mocks, "s", Some("t")).execute().await.unwrap_err();
+    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
+    let call = showing(mocks, "s", Some("t"));
+    let services = Arc::clone(&call.services);
+    let refused = call.execute().await.unwrap_err();
     assert_eq!(refused, AuthenticateError::Token(TokenError::Expired));
+    let edge = &services.metrics.edge;
+    assert_eq!((edge.tokens.get(TokenOutcome::Expired), edge.tokens.sum()), (1, 1));
 }
 
 #[tokio::test]
@@ -284,13 +291,24 @@ async fn who_comes_with_what_was_revoked_is_refused_and_counts_nothing() {
     let mut mocks = Mocks { revoked: true, ..Mocks::default() };
     mocks.rules.limits.connections_per_user_max = 0;
     mocks.verifier.expect_verify().returning(|_, _| Box::pin(async { Ok(user("u")) }));
-    let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
+    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
+    let call = authenticate(mocks, Some("t"));
+    let services = Arc::clone(&call.services);
+    let refused = call.execute().await.unwrap_err();
     assert_eq!(refused.close_code(), CloseCode::Revoked);
+    // Guards are told once, and it is not counted as a token that was accepted.
+    let edge = &services.metrics.edge;
+    assert_eq!((edge.tokens.get(TokenOutcome::Revoked), edge.tokens.sum()), (1, 1));
+    assert_eq!(edge.security.get(SecurityEvent::AuthenticationFailed), 1);
     // Neither does a ticket that was made of it bring anybody back.
     let mut mocks = Mocks { revoked: true, ..Mocks::default() };
     mocks.tickets.expect_open().returning(|_, _| Ok(user("u")));
-    let refused = showing(mocks, "s", None).execute().await.unwrap_err();
+    let call = showing(mocks, "s", None);
+    let services = Arc::clone(&call.services);
+    let refused = call.execute().await.unwrap_err();
     assert_eq!(refused.close_code(), CloseCode::Revoked);
+    let edge = &services.metrics.edge;
+    assert_eq!((edge.tokens.sum(), edge.security.sum()), (0, 1));
 }
 
 #[tokio::test]
@@ -298,6 +316,7 @@ async fn while_keys_can_not_be_fetched_a_client_is_told_to_come_back_rather_than
     let mut mocks = Mocks::default();
     let away = || Box::pin(async { Err(TokenError::KeysUnavailable) });
     mocks.verifier.expect_verify().returning(move |_, _| away());
+    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
     let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
     assert_eq!(refused.close_code(), CloseCode::TryAgainLater);
 }

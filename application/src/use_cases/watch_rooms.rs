@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use domain::principal::RoomPattern;
+use domain::principal::{Principal, RoomPattern};
 
 use crate::extensions::middleware::{Inbound, Who};
 use crate::mailbox::Mailbox;
@@ -35,6 +35,13 @@ impl Watching {
     }
 }
 
+/// Whether a principal may follow all rooms of a pattern. An authorizer answers for one room at a
+/// time, and nobody knows all rooms of a pattern: where there is one, nobody may.
+pub(crate) fn may_watch(services: &Services, principal: &Principal, pattern: &RoomPattern) -> bool {
+    services.ports.authorizer.is_none()
+        && principal.may_subscribe_to_all(pattern, &services.rules.policies)
+}
+
 /// A connection that wants to follow a pattern.
 pub struct WatchRooms {
     /// The node's services.
@@ -55,10 +62,7 @@ impl WatchRooms {
     pub async fn execute(self) -> Result<(), JoinRefused> {
         let Self { services, who, pattern, watching } = self;
         let rules = &services.rules;
-        // An authorizer answers for one room at a time, and nobody knows all rooms of a pattern.
-        let may = services.ports.authorizer.is_none()
-            && who.principal.may_subscribe_to_all(&pattern, &rules.policies);
-        if !may {
+        if !may_watch(&services, &who.principal, &pattern) {
             let why = || {
                 let reason = "neither the policies nor one grant of the token cover all of it, \
                               or a host's authorizer decides";

@@ -68,8 +68,8 @@ async fn bearer(
         });
     };
     let secret = token_secret(settings)?;
-    let (verifier, remote) = verifier(settings, secret.secret()).map_err(ExplainError::Keys)?;
-    if let Some(remote) = remote {
+    let (verifier, lasting) = verifier(settings, secret.secret()).map_err(ExplainError::Keys)?;
+    if let Some(remote) = lasting.remote_keys {
         // Without them the token may still be one of a configured key.
         remote.fetch().await;
     }

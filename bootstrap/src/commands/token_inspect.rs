@@ -62,9 +62,9 @@ pub async fn execute(
         input.take(INPUT_BYTES_MAX + 1).read_to_string(&mut token)?;
     }
     let secret = token_secret(settings)?;
-    let (verifier, remote) =
+    let (verifier, lasting) =
         verifier(settings, secret.secret()).map_err(TokenInspectError::Keys)?;
-    if let Some(remote) = remote {
+    if let Some(remote) = lasting.remote_keys {
         // Without them the token may still be one of a configured key.
         remote.fetch().await;
     }

@@ -10,7 +10,6 @@ use application::limits::Limits;
 use application::origin::{Origin, OriginPolicy};
 use application::ports::{Clock, Entropy, Revocations};
 use application::services::{Ports, Rules};
-use auth_jwt::RemoteKeys;
 use broker_memory::{MemoryBroker, MemoryRevocations};
 use domain::connection::Timing;
 use domain::id::ClientId;
@@ -26,7 +25,7 @@ use crate::exit::Exit;
 use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
 use crate::settings::secrets::TokenSecret;
 use crate::settings::tickets::{TicketSecrets, judged_by, lifetime, ticket_secrets};
-use crate::settings::tokens::verifier;
+use crate::settings::tokens::{Lasting, verifier};
 use crate::settings::{Profile, Settings, to_policies};
 
 /// The system's source of randomness behind the application's port, drawn by the page: one call
@@ -151,8 +150,8 @@ pub(super) fn ports(
     broker: &Arc<MemoryBroker>,
     clock: &Arc<SystemClock>,
     revocations: Arc<dyn Revocations>,
-) -> Result<(Ports, Option<Arc<RemoteKeys>>), ServeError> {
-    let (verifier, remote_keys) = verifier(settings, secret.secret())
+) -> Result<(Ports, Lasting), ServeError> {
+    let (verifier, lasting) = verifier(settings, secret.secret())
         .map_err(|reason| ServeError::Part(reason, Exit::Settings))?;
     let secrets = ticket_secrets(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
     if let TicketSecrets::OfThisProcess(_, why) = &secrets {
@@ -171,7 +170,7 @@ pub(super) fn ports(
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
     };
-    Ok((ports, remote_keys))
+    Ok((ports, lasting))
 }
 
 /// One worker per core that this process may use.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use auth_jwt::{JwtVerifier, RemoteKeys};
+use auth_jwt::JwtVerifier;
 use gateway_axum::Handle;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, watch};
@@ -17,7 +17,7 @@ use crate::log::LogFilter;
 use crate::sd_notify::ServiceManager;
 use crate::settings::reload::{Reload, changed, combined, of};
 use crate::settings::secrets::{TokenSecret, token_secret};
-use crate::settings::tokens::{SeenKeys, chain, verifier_config};
+use crate::settings::tokens::{Lasting, SeenKeys, chain, verifier_config};
 use crate::settings::{Effective, Given, Loaded, Settings, checks, load};
 
 /// What a reload needs: where settings come from, what counts now, and the parts that change.
@@ -33,8 +33,8 @@ pub(super) struct Reloader {
     pub(super) secret: TokenSecret,
     /// The keys of `auth.keys_file` as they were read last.
     pub(super) seen_keys: SeenKeys,
-    /// Published keys, which go on being fetched.
-    pub(super) remote_keys: Option<Arc<RemoteKeys>>,
+    /// What will be behind the next verifier, too.
+    pub(super) lasting: Lasting,
     pub(super) descriptors: Descriptors,
     pub(super) gateway: Handle,
     pub(super) log_filter: LogFilter,
@@ -87,10 +87,7 @@ impl Reloader {
         let read = tokio::task::spawn_blocking(move || read(&given, &running, &secret, &seen_keys));
         let read = read.await.map_err(|error| vec![chain(&error)])??;
         let Read { loaded, settings, secret, seen_keys, verifier } = read;
-        let verifier = match &self.remote_keys {
-            Some(keys) => verifier.with_remote(Arc::clone(keys)),
-            None => verifier,
-        };
+        let verifier = self.lasting.behind(verifier);
         self.log_filter.set(&settings.log.filter).map_err(|error| vec![error])?;
         // From here on nothing can fail.
         self.gateway.node().adopt(build::rules(&settings), Arc::new(verifier));

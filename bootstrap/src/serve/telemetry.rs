@@ -9,6 +9,7 @@ use application::ports::Exposition;
 use broker_memory::MemoryBroker;
 
 use super::SharedArchive;
+use crate::settings::tokens::Lasting;
 
 /// What is shown, if this build shows anything.
 pub(super) type SharedExposition = Option<Arc<dyn Exposition>>;
@@ -30,12 +31,19 @@ impl Telemetry {
     }
 
     /// What `/metrics` shows.
-    pub(super) fn exposition(&self, node: &Node, broker: &Arc<MemoryBroker>) -> SharedExposition {
+    pub(super) fn exposition(
+        &self,
+        node: &Node,
+        broker: &Arc<MemoryBroker>,
+        lasting: &Lasting,
+    ) -> SharedExposition {
+        let mut gauges = gauges(broker);
+        gauges.extend(of_tokens(lasting));
         let exporter = telemetry_prometheus::Exporter::build(
             crate::commands::version::VERSION,
             &node.services(),
             self.archive.get().cloned(),
-            gauges(broker),
+            gauges,
         );
         Some(Arc::new(exporter))
     }
@@ -47,7 +55,12 @@ impl Telemetry {
         archive
     }
 
-    pub(super) fn exposition(&self, _: &Node, _: &Arc<MemoryBroker>) -> SharedExposition {
+    pub(super) fn exposition(
+        &self,
+        _: &Node,
+        _: &Arc<MemoryBroker>,
+        _: &Lasting,
+    ) -> SharedExposition {
         None
     }
 }
@@ -84,4 +97,34 @@ fn gauges(broker: &Arc<MemoryBroker>) -> Vec<telemetry_prometheus::Gauge> {
             read: Box::new(crate::log::lines_lost),
         },
     ]
+}
+
+/// What lies behind the verifier of tokens, whichever it is.
+#[cfg(feature = "prometheus")]
+fn of_tokens(lasting: &Lasting) -> Vec<telemetry_prometheus::Gauge> {
+    use auth_jwt::{CacheUse, KeyUsage};
+    use telemetry_prometheus::Gauge;
+
+    let of_cache = |name, help, read: fn(&CacheUse) -> u64| {
+        let cache_use = Arc::clone(&lasting.cache_use);
+        Gauge { name, help, grows: true, read: Box::new(move || read(&cache_use)) }
+    };
+    let mut gauges = vec![
+        of_cache("token_cache_hits", "Tokens known from before", |cache| cache.hits.get()),
+        of_cache("token_cache_misses", "Tokens looked for and not known", |c| c.misses.get()),
+    ];
+    let Some(keys) = &lasting.remote_keys else { return gauges };
+    let of_keys = |name, help, grows, read: fn(KeyUsage) -> u64| {
+        let keys = Arc::clone(keys);
+        Gauge { name, help, grows, read: Box::new(move || read(keys.usage())) }
+    };
+    gauges.extend([
+        of_keys("jwks_fetches", "Fetches of published keys that ended", true, |u| u.fetches),
+        of_keys("jwks_fetch_failures", "Fetches that went wrong", true, |u| u.failures),
+        of_keys("jwks_keys", "Published keys that count", false, |u| u.keys as u64),
+        of_keys("jwks_keys_left_seconds", "For how long they count without a fetch", false, |u| {
+            u.left.as_secs()
+        }),
+    ]);
+    gauges
 }

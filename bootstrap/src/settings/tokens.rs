@@ -7,7 +7,9 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auth_jwt::{Algorithm, JwtVerifier, KeyConfig, KeyFileError, KeyMaterial, RemoteKeys};
+use auth_jwt::{
+    Algorithm, CacheUse, JwtVerifier, KeyConfig, KeyFileError, KeyMaterial, RemoteKeys,
+};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::effective::Effective;
@@ -70,8 +72,28 @@ impl SeenKeys {
     }
 }
 
-/// The verifier of a start, and the published keys behind it, if there are any: whoever asks for
-/// them must run them.
+/// What outlives the verifier that a reload replaces.
+#[derive(Clone, Debug, Default)]
+pub struct Lasting {
+    /// Published keys, which go on being fetched; whoever asks for them must run them.
+    pub remote_keys: Option<Arc<RemoteKeys>>,
+    /// What the memory of verified tokens is good for.
+    pub cache_use: Arc<CacheUse>,
+}
+
+impl Lasting {
+    /// Puts it behind a verifier.
+    #[must_use]
+    pub fn behind(&self, verifier: JwtVerifier) -> JwtVerifier {
+        let verifier = verifier.with_cache_use(Arc::clone(&self.cache_use));
+        match &self.remote_keys {
+            Some(keys) => verifier.with_remote(Arc::clone(keys)),
+            None => verifier,
+        }
+    }
+}
+
+/// The verifier of a start, and what will be behind its successors.
 ///
 /// # Errors
 /// What a start would say; loading has checked it before.
@@ -79,18 +101,22 @@ impl SeenKeys {
 pub fn verifier(
     settings: &Settings,
     secret: Option<&SecretString>,
-) -> Result<(JwtVerifier, Option<Arc<RemoteKeys>>), String> {
+) -> Result<(JwtVerifier, Lasting), String> {
     let config = verifier_config(settings, secret).map_err(|error| chain(&error))?;
     let verifier = JwtVerifier::build(config).map_err(|error| chain(&error))?;
     let auth = &settings.auth;
-    let Some(url) = &auth.jwks_url else { return Ok((verifier, None)) };
+    let Some(url) = &auth.jwks_url else {
+        let lasting = Lasting::default();
+        return Ok((lasting.behind(verifier), lasting));
+    };
     let source = jwks_hyper::HttpKeySource::build(url);
     let source = source.map_err(|error| format!("auth.jwks_url: {}", chain(&error)))?;
     // The names are those that loading lets through, which the library has all.
     let algorithms = auth.jwks_algorithms.iter().filter_map(|name| name.parse().ok()).collect();
     let max_age = Duration::from_millis(auth.jwks_max_age_ms);
     let remote = RemoteKeys::new(Arc::new(source), algorithms, max_age);
-    Ok((verifier.with_remote(Arc::clone(&remote)), Some(remote)))
+    let lasting = Lasting { remote_keys: Some(remote), ..Lasting::default() };
+    Ok((lasting.behind(verifier), lasting))
 }
 
 /// The same in a build that fetches nothing.
@@ -101,14 +127,16 @@ pub fn verifier(
 pub fn verifier(
     settings: &Settings,
     secret: Option<&SecretString>,
-) -> Result<(JwtVerifier, Option<Arc<RemoteKeys>>), String> {
+) -> Result<(JwtVerifier, Lasting), String> {
     if settings.auth.jwks_url.is_some() {
         return Err(
             "auth.jwks_url is set, but this build fetches no keys (feature jwks)".to_owned()
         );
     }
     let config = verifier_config(settings, secret).map_err(|error| chain(&error))?;
-    Ok((JwtVerifier::build(config).map_err(|error| chain(&error))?, None))
+    let verifier = JwtVerifier::build(config).map_err(|error| chain(&error))?;
+    let lasting = Lasting::default();
+    Ok((lasting.behind(verifier), lasting))
 }
 
 /// The bytes of a secret, as the adapter takes them.

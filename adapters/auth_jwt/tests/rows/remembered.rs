@@ -1,7 +1,9 @@
 //! Tokens that were verified before: they get the same answers as at the first time.
 
+use std::sync::Arc;
+
 use application::ports::token_verifier::TokenError;
-use auth_jwt::{Algorithm, Config, JwtVerifier};
+use auth_jwt::{Algorithm, CacheUse, Config, JwtVerifier};
 use jsonwebtoken::EncodingKey;
 
 use crate::support::{RSA_PRIVATE, RSA_PUBLIC, at, check_at, key, pem, sign};
@@ -30,6 +32,23 @@ fn a_remembered_token_ends_and_begins_when_it_would_without_a_memory() {
         // A clock that is set back.
         assert_eq!(check(1_800_000_000), Err(TokenError::NotYetValid));
     }
+}
+
+#[test]
+fn how_often_the_memory_helped_is_counted_over_the_life_of_more_than_one_verifier() {
+    let cache_use = Arc::new(CacheUse::default());
+    let token = token(r#"{"sub":"u1","exp":1800000600}"#);
+    for _ in 0..2 {
+        let verifier = rs256(10).with_cache_use(Arc::clone(&cache_use));
+        for _ in 0..3 {
+            check_at(&verifier, &token, at(1_800_000_000)).unwrap();
+        }
+    }
+    assert_eq!((cache_use.hits.get(), cache_use.misses.get()), (4, 2));
+    // Where nothing is remembered nothing is looked for.
+    let verifier = rs256(0).with_cache_use(Arc::clone(&cache_use));
+    check_at(&verifier, &token, at(1_800_000_000)).unwrap();
+    assert_eq!((cache_use.hits.get(), cache_use.misses.get()), (4, 2));
 }
 
 #[test]

@@ -9,7 +9,8 @@ use application::ports::token_verifier::{TokenError, TokenVerifier};
 use application::ports::{KeySource, KeySourceError};
 use async_trait::async_trait;
 use auth_jwt::{
-    Algorithm, Config, JwtVerifier, REFRESH_INTERVAL, RETRY_MAX, RemoteKeys, UNKNOWN_KID_INTERVAL,
+    Algorithm, Config, JwtVerifier, KeyUsage, REFRESH_INTERVAL, RETRY_MAX, RemoteKeys,
+    UNKNOWN_KID_INTERVAL,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -201,6 +202,24 @@ async fn while_the_provider_is_away_known_keys_count_until_their_age_and_unknown
     provider.says(Ok(set(&[ec("a", "")])));
     pass(RETRY_MAX).await;
     assert!(check(&verifier, &ec_token("a")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_see_how_fetches_end_and_for_how_long_the_keys_last() {
+    let provider = Provider::publishing(set(&[ec("a", ""), ec("b", "")]));
+    let remote = RemoteKeys::new(Arc::clone(&provider) as _, es256().to_vec(), MAX_AGE);
+    assert_eq!(remote.usage(), KeyUsage::default());
+    assert!(remote.fetch().await);
+    let usage = KeyUsage { fetches: 1, failures: 0, keys: 2, left: MAX_AGE };
+    assert_eq!(remote.usage(), usage);
+    provider.says(Err(KeySourceError::Timeout));
+    tokio::time::advance(Duration::from_secs(100)).await;
+    assert!(!remote.fetch().await);
+    let left = MAX_AGE - Duration::from_secs(100);
+    assert_eq!(remote.usage(), KeyUsage { fetches: 2, failures: 1, left, ..usage });
+    tokio::time::advance(MAX_AGE).await;
+    let over = KeyUsage { fetches: 2, failures: 1, ..KeyUsage::default() };
+    assert_eq!(remote.usage(), over);
 }
 
 /// A22

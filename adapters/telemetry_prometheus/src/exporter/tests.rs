@@ -1,11 +1,12 @@
 //! Tests of the output, by its text.
 
 use super::*;
-use application::metrics::{CommandKind, PublishOutcome, Row};
+use application::metrics::{AuthorizerOutcome, CommandKind, PublishOutcome, RevokeOutcome, Row};
 use application::node::Node;
 use application::ports::broker::MockBroker;
 use application::ports::clock::{MockClock, MockEntropy};
 use application::ports::presence::MockPresence;
+use application::ports::revocations::MockRevocations;
 use application::ports::token_verifier::MockTokenVerifier;
 use application::services::{Ports, Rules};
 use domain::codes::CloseCode;
@@ -17,11 +18,15 @@ fn node(n_shards: usize) -> Node {
     clock
         .expect_now()
         .returning(|| Now { monotonic: Monotonic::from_millis(10_000), ..Now::default() });
+    let mut revocations = MockRevocations::new();
+    revocations.expect_remembered().returning(|| 12);
     let ports = Ports {
         broker: Arc::new(MockBroker::new()),
         presence: Arc::new(MockPresence::new()),
         token_verifier: Arc::new(MockTokenVerifier::new()),
         session_tickets: Arc::new(application::ports::NoTickets),
+        authorizer: None,
+        revocations: Arc::new(revocations),
         clock: Arc::new(clock),
         entropy: Arc::new(MockEntropy::new()),
     };
@@ -52,7 +57,13 @@ fn what_shards_counted_is_added_up_under_its_name() {
         shard.publish_latency.observe(Duration::from_micros(30 * n));
         shard.beat_ms.set(10_000 - n * 1_000);
     }
+    let services = node.services();
+    services.metrics.edge.authorizer.add(AuthorizerOutcome::Busy, 2);
+    services.metrics.edge.revocations.add(RevokeOutcome::Full, 1);
     let text = exporter(&node).render();
+    assert_eq!(value(&text, r#"roomkeeper_authorizer_answers_total{outcome="busy"}"#), 2.0);
+    assert_eq!(value(&text, r#"roomkeeper_revocation_orders_total{outcome="full"}"#), 1.0);
+    assert_eq!(value(&text, "roomkeeper_revocations"), 12.0);
     assert_eq!(value(&text, "roomkeeper_connections"), 5.0);
     assert_eq!(value(&text, "roomkeeper_connections_opened_total"), 7.0);
     let closed = r#"roomkeeper_connections_closed_total{reason="slow_consumer"}"#;
