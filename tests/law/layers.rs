@@ -41,7 +41,7 @@ const ADAPTER: &[&str] = &[
 ];
 /// Each adapter's one technology, with the crates that belong to it.
 const TECHNOLOGY: &[(&str, &[&str])] = &[
-    ("auth_jwt", &["base64", "jsonwebtoken", "sha2"]),
+    ("auth_jwt", &["aws-lc-rs", "base64", "jsonwebtoken", "sha2"]),
     ("broker_memory", &[]),
     ("client_tungstenite", &["getrandom", "http", "tokio-tungstenite"]),
     (

@@ -8,11 +8,10 @@ use std::fmt;
 use application::ports::token_verifier::{TokenError, TokenHint};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::Algorithm;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
-use crate::config::KID_BYTES_MAX;
+use crate::config::{Algorithm, KID_BYTES_MAX};
 use crate::json::{self, Blame, Names, Text};
 
 /// More members than any issuer sends; it bounds the search for duplicates.

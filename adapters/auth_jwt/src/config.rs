@@ -6,9 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::mem;
 use std::time::Duration;
 
-pub use jsonwebtoken::Algorithm;
 use secrecy::{ExposeSecret, SecretSlice};
 use thiserror::Error;
+
+pub(crate) use crate::algorithm::Algorithm;
 
 /// The most keys one verifier may have; a token without a fitting key costs one walk over them.
 pub const KEYS_MAX: usize = 32;
@@ -61,8 +62,8 @@ pub struct KeyConfig {
     /// The key id that a token's header names; none for the one key of tokens without `kid`.
     pub kid: Option<String>,
     /// The algorithms that this key verifies, all of one family: `HS256`, `HS384`, `HS512`; or
-    /// `RS256` to `RS512` and `PS256` to `PS512`; or `ES256`; or `ES384`; or `EdDSA` (Ed25519).
-    /// The library has no `ES512`.
+    /// `RS256` to `RS512` and `PS256` to `PS512`; or `ES256`; or `ES384`; or `ES512`;
+    /// or `EdDSA` (Ed25519).
     pub algorithms: Vec<Algorithm>,
     /// The key itself.
     pub material: KeyMaterial,
@@ -82,7 +83,7 @@ pub enum KeyMaterial {
         /// The public exponent.
         exponent: Vec<u8>,
     },
-    /// A point on P-256 or P-384, uncompressed (SEC 1: `04`, x, y).
+    /// A point on P-256, P-384 or P-521, uncompressed (SEC 1: `04`, x, y).
     EcPoint(Vec<u8>),
     /// The 32 bytes of an Ed25519 public key.
     Ed25519(Vec<u8>),
@@ -186,6 +187,8 @@ pub enum KeyProblem {
         bits: usize,
     },
     /// An elliptic curve key on another curve than its algorithm.
-    #[error("ES256 alone needs a key on P-256, ES384 alone one on P-384; no other curve works")]
+    #[error(
+        "ES256 needs a key on P-256, ES384 one on P-384, ES512 one on P-521; no other curve works"
+    )]
     Curve,
 }

@@ -68,8 +68,7 @@ impl JwtVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, KeyConfig, KeyMaterial, SigningKey, TokenRequest, mint};
-    use jsonwebtoken::Algorithm;
+    use crate::{Algorithm, Config, KeyConfig, KeyMaterial, SigningKey, TokenRequest, mint};
     use secrecy::SecretSlice;
     use std::time::Duration;
 

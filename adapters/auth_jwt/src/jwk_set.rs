@@ -74,13 +74,14 @@ fn algorithms(
     material: &KeyMaterial,
     allowed: &[Algorithm],
 ) -> Option<Vec<Algorithm>> {
-    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let kind: &[Algorithm] = match material {
         // A secret that is published is none.
         KeyMaterial::HmacSecret(_) | KeyMaterial::PublicKeyPem(_) => return None,
         KeyMaterial::RsaComponents { .. } => &[RS256, RS384, RS512, PS256, PS384, PS512],
         KeyMaterial::EcPoint(point) if point.len() == 65 => &[ES256],
-        KeyMaterial::EcPoint(_) => &[ES384],
+        KeyMaterial::EcPoint(point) if point.len() == 97 => &[ES384],
+        KeyMaterial::EcPoint(_) => &[ES512],
         KeyMaterial::Ed25519(_) => &[EdDSA],
     };
     let named: Option<Algorithm> = match entry.text("alg").ok()? {

@@ -94,7 +94,7 @@ pub enum EntryProblem {
     /// An algorithm nobody knows.
     #[error(
         "its `alg` must name HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, \
-         ES256, ES384 or EdDSA; nothing else is supported"
+         ES256, ES384, ES512 or EdDSA; nothing else is supported"
     )]
     Algorithm,
     /// No material, or more than one kind.
@@ -104,7 +104,9 @@ pub enum EntryProblem {
     #[error("its member `{0}` is not {1}; copy it again")]
     Base64(&'static str, &'static str),
     /// A kind of JSON Web Key that no supported algorithm uses.
-    #[error("its `kty` and `crv` must be RSA, EC with P-256 or P-384, OKP with Ed25519, or oct")]
+    #[error(
+        "its `kty` and `crv` must be RSA, EC with P-256, P-384 or P-521, OKP with Ed25519, or oct"
+    )]
     JwkKind,
     /// A JSON Web Key made for something else.
     #[error("its `use` or `key_ops` says that it is not for verifying signatures; use another key")]
@@ -223,8 +225,12 @@ pub(crate) fn read_jwk_material(entry: &Members<'_>) -> Result<KeyMaterial, Entr
             let (modulus, exponent) = (entry.base64url("n")?, entry.base64url("e")?);
             Ok(KeyMaterial::RsaComponents { modulus, exponent })
         }
-        ("EC", Some(curve @ ("P-256" | "P-384"))) => {
-            let n_bytes = if curve == "P-256" { 32 } else { 48 };
+        ("EC", Some(curve @ ("P-256" | "P-384" | "P-521"))) => {
+            let n_bytes = match curve {
+                "P-256" => 32,
+                "P-384" => 48,
+                _ => 66,
+            };
             let (x, y) = (entry.base64url("x")?, entry.base64url("y")?);
             if x.len() != n_bytes || y.len() != n_bytes {
                 return Err(KeyProblem::Kind.into());

@@ -4,14 +4,16 @@
 //! comes from a token.
 
 use application::ports::token_verifier::TokenError;
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, ParsedPublicKey};
 use jsonwebtoken::crypto::JwtVerifier as SignatureVerifier;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
+use jsonwebtoken::{AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use secrecy::ExposeSecret;
 
 use crate::compact::{Compact, Header, decode};
 use crate::config::{
-    BuildError, KEYS_MAX, KID_BYTES_MAX, KeyConfig, KeyMaterial, KeyProblem, SECRET_BYTES_MIN,
+    Algorithm, BuildError, KEYS_MAX, KID_BYTES_MAX, KeyConfig, KeyMaterial, KeyProblem,
+    SECRET_BYTES_MIN,
 };
 
 /// How a key is called in an error: its number and its id, which are no secrets.
@@ -94,7 +96,15 @@ impl KeySet {
 pub(crate) struct Key {
     kid: Option<String>,
     algorithms: Vec<Algorithm>,
-    material: DecodingKey,
+    material: Material,
+}
+
+/// A key in the form of who checks signatures with it.
+#[derive(Debug)]
+enum Material {
+    Library(DecodingKey),
+    /// The library knows no `ES512`, the cryptography beneath it does.
+    P521(ParsedPublicKey),
 }
 
 impl Key {
@@ -106,33 +116,52 @@ impl Key {
         let family = one_family(&config.algorithms)?;
         let material = read_material(&config.material, family)?;
         check_size(&material, &config.algorithms)?;
-        let key = Self { kid: config.kid.clone(), algorithms: config.algorithms.clone(), material };
-        for algorithm in &key.algorithms {
-            key.signature_verifier(*algorithm).ok_or(KeyProblem::Kind)?;
-        }
-        Ok(key)
+        let material = match material.kind() {
+            DecodingKeyKind::SecretOrDer(point)
+                if config.algorithms.contains(&Algorithm::ES512) =>
+            {
+                let key = ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point);
+                Material::P521(key.map_err(|_| KeyProblem::Kind)?)
+            }
+            _ => {
+                for algorithm in &config.algorithms {
+                    library_verifier(*algorithm, &material).ok_or(KeyProblem::Kind)?;
+                }
+                Material::Library(material)
+            }
+        };
+        Ok(Self { kid: config.kid.clone(), algorithms: config.algorithms.clone(), material })
     }
 
     /// A hash of a hash is as cheap as looking it up.
     pub(crate) fn is_costly(&self) -> bool {
-        self.material.family() != AlgorithmFamily::Hmac
+        match &self.material {
+            Material::Library(key) => key.family() != AlgorithmFamily::Hmac,
+            Material::P521(_) => true,
+        }
     }
 
     /// Checks the signature of a token whose header this key was chosen for.
     pub(crate) fn verify(&self, header: &Header, token: Compact<'_>) -> Result<(), TokenError> {
         let signature = decode(token.signature)?;
-        self.signature_verifier(header.algorithm)
-            .ok_or(TokenError::UnknownKey)?
-            .verify(token.signed.as_bytes(), &signature)
-            .map_err(|_| TokenError::Signature)
+        let signed = token.signed.as_bytes();
+        match &self.material {
+            Material::Library(key) => library_verifier(header.algorithm, key)
+                .ok_or(TokenError::UnknownKey)?
+                .verify(signed, &signature)
+                .map_err(|_| TokenError::Signature),
+            Material::P521(key) => {
+                key.verify_sig(signed, &signature).map_err(|_| TokenError::Signature)
+            }
+        }
     }
+}
 
-    /// The library's verifiers are not `Send`, so they cannot be kept; making one is cheap, as
-    /// the key is already decoded. The provider is named here, so that no other crate's choice
-    /// of features can take it away.
-    fn signature_verifier(&self, algorithm: Algorithm) -> Option<Box<dyn SignatureVerifier>> {
-        (DEFAULT_PROVIDER.verifier_factory)(&algorithm, &self.material).ok()
-    }
+/// The library's verifiers are not `Send`, so they cannot be kept; making one is cheap, as the key
+/// is already decoded. The provider is named here, so that no other crate's choice of features can
+/// take it away.
+fn library_verifier(algorithm: Algorithm, key: &DecodingKey) -> Option<Box<dyn SignatureVerifier>> {
+    (DEFAULT_PROVIDER.verifier_factory)(&algorithm.library()?, key).ok()
 }
 
 fn one_family(algorithms: &[Algorithm]) -> Result<AlgorithmFamily, KeyProblem> {
@@ -214,6 +243,7 @@ fn check_size(material: &DecodingKey, algorithms: &[Algorithm]) -> Result<(), Ke
             let n_bytes = |algorithm: &Algorithm| match algorithm {
                 Algorithm::ES256 => 1 + 2 * 32,
                 Algorithm::ES384 => 1 + 2 * 48,
+                Algorithm::ES512 => 1 + 2 * 66,
                 _ => 0,
             };
             let fits = point.first() == Some(&0x04)

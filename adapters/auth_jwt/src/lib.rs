@@ -21,10 +21,11 @@
 //!   a token for anyone is accepted, so production must configure one;
 //! - from somebody: `sub` is a user id. `name`, `roles` and `rooms` are optional.
 
+pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use cache::CacheUse;
 pub use config::{
-    Algorithm, BuildError, Config, KEYS_MAX, KID_BYTES_MAX, KeyConfig, KeyMaterial, KeyProblem,
-    LEEWAY_MAX, SECRET_BYTES_MIN,
+    BuildError, Config, KEYS_MAX, KID_BYTES_MAX, KeyConfig, KeyMaterial, KeyProblem, LEEWAY_MAX,
+    SECRET_BYTES_MIN,
 };
 pub use inspect::Inspection;
 pub use key_file::{EntryProblem, KeyFileError, load_keys};
@@ -32,6 +33,7 @@ pub use mint::{MintError, RoomGrant, SigningKey, TokenRequest, mint};
 pub use remote::{KeyUsage, REFRESH_INTERVAL, RETRY_MAX, RemoteKeys, UNKNOWN_KID_INTERVAL};
 pub use verifier::JwtVerifier;
 
+mod algorithm;
 mod config;
 mod verifier;
 

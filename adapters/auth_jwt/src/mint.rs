@@ -10,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::principal::Action;
 use domain::time::Wall;
+use jsonwebtoken::EncodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
-use jsonwebtoken::{Algorithm, EncodingKey};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::Serialize;
 use thiserror::Error;
@@ -106,7 +106,7 @@ pub fn mint(request: &TokenRequest, key: &SigningKey, now: Wall) -> Result<Strin
     let mut token =
         format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
     let secret = EncodingKey::from_secret(key.secret.expose_secret());
-    let signature = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::HS256, &secret)
+    let signature = (DEFAULT_PROVIDER.signer_factory)(&jsonwebtoken::Algorithm::HS256, &secret)
         .map_err(|_| MintError::Sign)?
         .try_sign(token.as_bytes())
         .map_err(|_| MintError::Sign)?;

@@ -122,7 +122,7 @@ pub const KEYS: &[Key] = &[
     key(
         "auth.jwks_algorithms",
         Kind::List(
-            "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA",
+            "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA",
             is_public_key_algorithm,
         ),
     ),
@@ -367,7 +367,8 @@ fn is_hmac_algorithm(text: &str) -> bool {
 }
 
 fn is_public_key_algorithm(text: &str) -> bool {
-    let known = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+    let known =
+        ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
     known.contains(&text)
 }
 

@@ -2,13 +2,11 @@
 
 use application::ports::token_verifier::TokenError;
 use auth_jwt::{Algorithm, BuildError, Config, JwtVerifier, KeyConfig, KeyMaterial, KeyProblem};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::EncodingKey;
 
 use crate::support::{
-    CLAIMS, EC256_PUBLIC, EC384_PUBLIC, ED_PUBLIC, RSA_PRIVATE, RSA_PUBLIC, SECRET, algorithms,
-    check, key, pem, secret, sign, verifier,
+    CLAIMS, EC256_PUBLIC, EC384_PUBLIC, EC521_PUBLIC, ED_PUBLIC, RSA_PRIVATE, RSA_PUBLIC, SECRET,
+    algorithms, check, der, key, pem, secret, sign, verifier,
 };
 
 fn build(keys: Vec<KeyConfig>) -> Result<JwtVerifier, BuildError> {
@@ -23,11 +21,6 @@ fn problem(algorithms: &[Algorithm], material: KeyMaterial) -> KeyProblem {
         }
         other => panic!("{other:?}"),
     }
-}
-
-fn der(pem: &str) -> Vec<u8> {
-    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-    STANDARD.decode(body).unwrap()
 }
 
 #[test]
@@ -65,6 +58,7 @@ fn a_public_key_is_no_hmac_secret() {
         (Algorithm::RS256, RSA_PUBLIC),
         (Algorithm::ES256, EC256_PUBLIC),
         (Algorithm::ES384, EC384_PUBLIC),
+        (Algorithm::ES512, EC521_PUBLIC),
         (Algorithm::EdDSA, ED_PUBLIC),
     ];
     for (algorithm, public) in publics {
@@ -122,8 +116,10 @@ fn a_key_that_does_not_fit_its_algorithm_is_refused_before_the_first_token() {
     assert_eq!(problem(&[ES256], pem(RSA_PUBLIC)), KeyProblem::Kind);
     assert_eq!(problem(&[EdDSA], pem(EC256_PUBLIC)), KeyProblem::Kind);
     assert_eq!(problem(&[ES256], pem(EC384_PUBLIC)), KeyProblem::Curve);
-    let p521 = include_str!("../keys/ec521_public.pem");
-    assert_eq!(problem(&[ES384], pem(p521)), KeyProblem::Curve);
+    assert_eq!(problem(&[ES384], pem(EC521_PUBLIC)), KeyProblem::Curve);
+    assert_eq!(problem(&[ES512], pem(EC384_PUBLIC)), KeyProblem::Curve);
+    let nowhere = KeyMaterial::EcPoint([&[4][..], &[1; 2 * 66]].concat());
+    assert_eq!(problem(&[ES512], nowhere), KeyProblem::Kind, "not on the curve");
     let short = include_str!("../keys/rsa1024_public.pem");
     assert_eq!(problem(&[RS256], pem(short)), KeyProblem::RsaBits { bits: 1024 });
     assert!(

@@ -61,6 +61,12 @@ async fn es384_keeps_the_contract() {
 
 /// A48
 #[tokio::test]
+async fn es512_keeps_the_contract() {
+    check(Algorithm::ES512).await;
+}
+
+/// A48
+#[tokio::test]
 async fn eddsa_keeps_the_contract() {
     check(Algorithm::EdDSA).await;
 }

@@ -52,7 +52,8 @@ fn segments_in_another_spelling_are_refused_even_when_signed() {
     let token = |header: &str, claims: &str| {
         let message = format!("{header}.{claims}");
         let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), &shared, Algorithm::HS256).unwrap();
+            jsonwebtoken::crypto::sign(message.as_bytes(), &shared, jsonwebtoken::Algorithm::HS256)
+                .unwrap();
         format!("{message}.{signature}")
     };
     // Lengths that need padding, and bytes that differ between the alphabets.

@@ -10,8 +10,8 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 use crate::support::{
-    CLAIMS, EC256_PRIVATE, EC256_PUBLIC, ED_PUBLIC, RSA_PRIVATE, RSA_PUBLIC, SECRET, algorithms,
-    b64, check, sign, verifier,
+    CLAIMS, EC256_PRIVATE, EC256_PUBLIC, EC521_PUBLIC, ED_PUBLIC, RSA_PRIVATE, RSA_PUBLIC, SECRET,
+    algorithms, b64, check, der, sign, verifier,
 };
 
 const CANARY: &str = "canary-canary-canary-canary-canary-canary";
@@ -57,9 +57,19 @@ fn jwk(pem: &str, algorithm: Algorithm) -> serde_json::Value {
         Algorithm::ES256 => DecodingKey::from_ec_pem(pem.as_bytes()),
         _ => DecodingKey::from_ed_pem(pem.as_bytes()),
     };
-    let mut jwk = Jwk::from_decoding_key(&key.unwrap(), Some(algorithm)).unwrap();
+    let mut jwk =
+        Jwk::from_decoding_key(&key.unwrap(), Some(algorithm.to_string().parse().unwrap()))
+            .unwrap();
     jwk.common.key_id = Some("jwk".to_owned());
     serde_json::to_value(&jwk).unwrap()
+}
+
+/// The library knows no key on P-521.
+fn jwk_p521() -> serde_json::Value {
+    // The point ends the encoding.
+    let der = der(EC521_PUBLIC);
+    let (x, y) = der[der.len() - 2 * 66..].split_at(66);
+    json!({"kid": "jwk", "kty": "EC", "crv": "P-521", "alg": "ES512", "x": b64(x), "y": b64(y)})
 }
 
 #[test]
@@ -72,6 +82,7 @@ fn every_form_of_a_key_is_loaded_and_verifies() {
         (json!({"kid": "k", "kty": "oct", "alg": "HS384", "k": b64(SECRET)}), Algorithm::HS384),
         (jwk(RSA_PUBLIC, Algorithm::RS256), Algorithm::RS256),
         (jwk(EC256_PUBLIC, Algorithm::ES256), Algorithm::ES256),
+        (jwk_p521(), Algorithm::ES512),
         (jwk(ED_PUBLIC, Algorithm::EdDSA), Algorithm::EdDSA),
     ];
     for (key, algorithm) in list {
@@ -137,7 +148,7 @@ fn a_wrong_entry_is_named_with_what_is_wrong() {
     is(json!({"kty": "oct", "alg": "HS256", "k": b64(secret)}), "`kid` is missing");
     is(json!({"kty": "oct", "kid": "a", "k": b64(secret)}), "`alg` is missing");
     is(json!({"kty": "oct", "kid": "a", "alg": "HS256", "k": "="}), "base64url");
-    is(json!({"kty": "EC", "crv": "P-521", "kid": "a", "alg": "ES256"}), "P-384");
+    is(json!({"kty": "EC", "crv": "secp256k1", "kid": "a", "alg": "ES256"}), "P-384");
     is(json!({"kty": "RSA", "kid": "a", "alg": "RS256", "n": "AQAB", "e": "AQAB"}), "17 bits");
 }
 

@@ -7,8 +7,10 @@ use std::task::{Context, Poll, Waker};
 
 use application::ports::token_verifier::{TokenError, TokenVerifier};
 use auth_jwt::{Algorithm, Config, JwtVerifier, KeyConfig, KeyMaterial};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use domain::principal::Principal;
 use domain::time::Wall;
 use jsonwebtoken::EncodingKey;
@@ -24,6 +26,8 @@ pub(crate) const EC256_PRIVATE: &str = include_str!("../keys/ec256_private.pem")
 pub(crate) const EC256_PUBLIC: &str = include_str!("../keys/ec256_public.pem");
 pub(crate) const EC384_PRIVATE: &str = include_str!("../keys/ec384_private.pem");
 pub(crate) const EC384_PUBLIC: &str = include_str!("../keys/ec384_public.pem");
+pub(crate) const EC521_PRIVATE: &str = include_str!("../keys/ec521_private.pem");
+pub(crate) const EC521_PUBLIC: &str = include_str!("../keys/ec521_public.pem");
 pub(crate) const ED_PRIVATE: &str = include_str!("../keys/ed25519_private.pem");
 pub(crate) const ED_PUBLIC: &str = include_str!("../keys/ed25519_public.pem");
 
@@ -38,9 +42,11 @@ pub(crate) fn algorithms() -> Vec<(Algorithm, EncodingKey, KeyMaterial)> {
         let key = EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).unwrap();
         all.push((algorithm, key, pem(RSA_PUBLIC)));
     }
-    for (algorithm, private, public) in
-        [(ES256, EC256_PRIVATE, EC256_PUBLIC), (ES384, EC384_PRIVATE, EC384_PUBLIC)]
-    {
+    for (algorithm, private, public) in [
+        (ES256, EC256_PRIVATE, EC256_PUBLIC),
+        (ES384, EC384_PRIVATE, EC384_PUBLIC),
+        (ES512, EC521_PRIVATE, EC521_PUBLIC),
+    ] {
         let key = EncodingKey::from_ec_pem(private.as_bytes()).unwrap();
         all.push((algorithm, key, pem(public)));
     }
@@ -82,8 +88,24 @@ pub(crate) fn sign(
     claims: impl AsRef<[u8]>,
 ) -> String {
     let message = format!("{}.{}", b64(header), b64(claims));
-    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, algorithm).unwrap();
+    let signature = match algorithm.to_string().parse() {
+        Ok(algorithm) => jsonwebtoken::crypto::sign(message.as_bytes(), key, algorithm).unwrap(),
+        Err(_) => sign_es512(message.as_bytes()),
+    };
     format!("{message}.{signature}")
+}
+
+/// The library can't.
+fn sign_es512(message: &[u8]) -> String {
+    let key = der(EC521_PRIVATE);
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_FIXED_SIGNING, &key).unwrap();
+    b64(key.sign(&SystemRandom::new(), message).unwrap())
+}
+
+/// What a PEM block holds.
+pub(crate) fn der(pem: &str) -> Vec<u8> {
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    STANDARD.decode(body).unwrap()
 }
 
 /// An HS256 token with this header.
