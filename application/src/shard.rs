@@ -9,6 +9,7 @@ mod end;
 mod fan_out;
 mod fill;
 mod filters;
+mod held;
 mod join;
 mod open;
 mod own_room;
@@ -248,6 +249,9 @@ impl Shard {
             CallTag::OwnRooms => self.finish_own_rooms(&completion.outcome),
             CallTag::Rights { slot, round } => {
                 self.finish_revalidation(slot, round, completion.outcome, host);
+                // A room that is lost takes the page with it that commands waited behind.
+                self.read_inbox(slot, host);
+                self.leave_if_idle(slot, host);
             }
             CallTag::Room(key) => self.finish_read(key, completion.outcome, host),
             CallTag::Connection { slot, command, room } => {

@@ -16,6 +16,7 @@ use domain::policy::{Access, NamespacePolicy};
 use domain::principal::Action;
 use domain::revocation::Revocation;
 use domain::time::Wall;
+use serde_json::{Value, json};
 
 use crate::host::{Host, open_policy, open_rules, ready, types};
 
@@ -424,4 +425,66 @@ fn a_revoked_token_is_no_refresh() {
     assert_eq!(ready(services.ports.revocations.add(&user("ann"), now)), Ok(()));
     host.say(slot, r#"{"type":"refresh","id":2,"token":"ann"}"#);
     assert_eq!(host.line(slot).closed, Some(CloseCode::Revoked));
+}
+
+#[test]
+fn a_room_that_is_lost_while_its_page_waits_leaves_the_connection_able_to_speak() {
+    let owner = Arc::new(Owner::default());
+    let interval = Duration::from_millis(1_000);
+    let mut rules = Rules { revalidate_interval: Some(interval), ..open_rules() };
+    rules.limits.page_messages_max = 1;
+    let mut host = Host::with_authorizer(rules, Some(Arc::clone(&owner) as _));
+    let publisher = host.member("public:a");
+    for n in 0..5 {
+        host.say(
+            publisher,
+            &format!(r#"{{"type":"publish","id":{n},"room":"public:a","data":{n}}}"#),
+        );
+    }
+    let frames = host.frames(publisher);
+    let epoch = frames.iter().find_map(|frame| frame.get("epoch").cloned()).unwrap();
+    let slot = host.connect(None);
+    host.frames(slot);
+    host.slow_down(slot, true);
+    let since = json!({"epoch": epoch, "offset": 0});
+    let text = json!({"type": "subscribe", "id": 1, "room": "public:a", "since": since});
+    host.say(slot, &text.to_string());
+    // Both wait: the page for the client, and the command for the page.
+    host.say(slot, r#"{"type":"ping","id":2}"#);
+    owner.denies(Action::Subscribe, "public:a");
+    host.pass(1_500);
+    host.slow_down(slot, false);
+    let frames = host.frames(slot);
+    let told: Vec<_> = frames.iter().map(|f| (f["type"].as_str().unwrap(), &f["id"])).collect();
+    assert!(told.contains(&("unsubscribed", &Value::Null)), "{told:?}");
+    assert!(told.contains(&("pong", &json!(2))), "{told:?}");
+    host.say(slot, r#"{"type":"ping","id":3}"#);
+    assert_eq!(host.frames(slot).last().unwrap()["id"], 3);
+}
+
+#[test]
+fn a_room_that_is_lost_while_it_is_joined_is_refused_and_leaves_no_ghost() {
+    let owner = Arc::new(Owner::default());
+    let interval = Duration::from_millis(1_000);
+    let rules = Rules { revalidate_interval: Some(interval), ..open_rules() };
+    let mut host = Host::with_authorizer(rules, Some(Arc::clone(&owner) as _));
+    let slot = host.connect(Some("ann"));
+    host.frames(slot);
+    host.hold_calls = true;
+    host.say(slot, r#"{"type":"subscribe","id":1,"room":"public:a"}"#);
+    host.pass(1_200);
+    assert_eq!(host.n_held(), 2);
+    owner.denies(Action::Subscribe, "public:a");
+    // The look at the rights ends, then the leave; the join was allowed before, and ends last.
+    host.release_one(1);
+    owner.denies.lock().unwrap().clear();
+    host.release_one(1);
+    host.release_one(0);
+    host.hold_calls = false;
+    host.release_calls();
+    let frames = host.frames(slot);
+    assert_eq!((types(&frames), &frames[0]["code"]), (vec!["error"], &json!(103)));
+    let other = host.connect(Some("bob"));
+    host.say(other, r#"{"type":"presence","id":3,"room":"public:a"}"#);
+    assert_eq!(host.frames(other).last().unwrap()["total"], json!(0));
 }

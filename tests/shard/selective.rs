@@ -587,7 +587,7 @@ fn a_user_that_lost_something_is_put_out_of_its_room_rather_than_left_waiting() 
 }
 
 #[test]
-fn a_fresh_token_that_allows_less_ends_what_it_does_not_allow() {
+fn a_fresh_token_with_the_same_rights_ends_nothing() {
     let mut rules = users();
     let policy = NamespacePolicy {
         subscribe: Access::Authenticated,
@@ -609,4 +609,21 @@ fn a_fresh_token_that_allows_less_ends_what_it_does_not_allow() {
     say_in(&mut host, nobody, "user:u1", 1);
     say_in(&mut host, nobody, "game:zone/1", 1);
     assert_eq!(types(&host.frames(u1)), ["message", "message"]);
+}
+
+#[test]
+fn a_fresh_token_that_allows_less_ends_what_it_does_not_allow() {
+    let mut rules = users();
+    let granted =
+        NamespacePolicy { subscribe: Access::Granted, presence_listed: false, ..open_policy() };
+    rules.policies.set_namespace("user", granted);
+    let mut host = Host::new(rules);
+    let (u1, nobody) = (host.connect(Some("granted:user:*:u1")), host.connect(None));
+    assert_eq!(host.frames(u1)[0]["rooms"], json!(["user:u1"]));
+    host.say(u1, r#"{"type":"refresh","id":2,"token":"u1"}"#);
+    let frames = host.frames(u1);
+    assert_eq!(types(&frames), ["refreshed", "unsubscribed"]);
+    assert_eq!((&frames[1]["room"], &frames[1]["code"]), (&json!("user:u1"), &json!(103)));
+    say_in(&mut host, nobody, "user:u1", 1);
+    assert!(host.frames(u1).is_empty());
 }

@@ -15,7 +15,8 @@ use super::calls::{CallTag, ColdCall, Outcome};
 use smallvec::SmallVec;
 
 use super::filters::Choice;
-use super::rooms::{Held, Item, RoomKey, Silent, VACATED};
+use super::held::Held;
+use super::rooms::{Item, RoomKey, Silent, VACATED};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::metrics::HoleCause;
@@ -117,6 +118,9 @@ impl Shard {
         }
         let Some(held) = slice.fill.take() else { return };
         self.metrics.holes_filled.add(1);
+        if held.is_lost {
+            return self.end_all_of(key, host);
+        }
         if held.overflowed {
             self.start_fill(key);
             if let Some(slice) = self.rooms.get_mut(key) {

@@ -5,18 +5,21 @@
 
 use std::sync::Arc;
 
-use domain::codes::ErrorCode;
+use domain::codes::{CloseCode, ErrorCode};
 use domain::filter::Filter;
 use domain::membership::{JoinError, MemberState};
+use domain::policy::NamespacePolicy;
 use domain::position::Position;
+use domain::principal::Action;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::calls::{JoinTag, Outcome};
 use super::filters::{FilterKey, Wanted, mark_page};
+use super::held::Held;
 use super::pages::Page;
-use super::rooms::{Held, Joiner, Member, RoomKey, RoomSlice, VACATED};
+use super::rooms::{Joiner, Member, RoomKey, RoomSlice, VACATED};
 use super::table::{Door, Echo};
 use super::{Host, Shard, Slot};
 use crate::metrics::JoinOutcome;
@@ -24,6 +27,7 @@ use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
 use crate::refusal::Refusal;
 use crate::traces::{self, traced};
+use crate::use_cases::authorize::by_claims;
 use crate::use_cases::join_room::{JoinRefused, JoinRoom, Joined, presence_key};
 use crate::use_cases::leave_room::LeaveRoom;
 use crate::use_cases::recover_room::RecoveredPage;
@@ -75,6 +79,7 @@ impl Shard {
     ) -> Result<(Option<JoinTag>, JoinRoom), Refusal> {
         let Wish { room, since, presence, filter } = wish;
         let policy = self.find_policy(room)?;
+        self.ask_claims(slot, room, &policy)?;
         let limits = &self.services.rules.limits;
         let (rooms_max, filters_max) =
             (limits.rooms_per_connection_max, limits.filters_per_room_max);
@@ -116,12 +121,14 @@ impl Shard {
             return Ok((None, join));
         };
         self.metrics.members.add(1);
+        let from_own_room = entry.own_room.joined() == Some(room);
         slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {
             slot,
             presence,
             filter: filter_key,
             held: Held::default(),
+            from_own_room,
             told: false,
             owed: Vec::new(),
             reached: None,
@@ -147,21 +154,14 @@ impl Shard {
     ) {
         let mut joined = match result {
             Ok(joined) => joined,
-            Err(error) => {
-                self.remove_from_slice(slot, tag.key);
-                self.release_if_unused(tag.key);
-                self.metrics.joins.add(JoinOutcome::Refused, 1);
-                return self.refuse_in(
-                    slot,
-                    command,
-                    ("subscribe", &tag.room),
-                    &error.into(),
-                    host,
-                );
-            }
+            Err(error) => return self.refuse_join(slot, command, tag, &error.into(), host),
+        };
+        let Some((more, filter)) = self.enter_slice(slot, tag, &mut joined) else {
+            // Put out while it was on its way in, and what it did there since has to be undone.
+            self.undo(Some(tag.clone()), Outcome::Done);
+            return self.refuse_join(slot, command, tag, &Refusal::denied(), host);
         };
         self.count_join(&joined);
-        let Some((more, filter)) = self.enter_slice(slot, tag, &mut joined) else { return };
         let Joined { page, recovered, latest, .. } = joined;
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
@@ -182,6 +182,41 @@ impl Shard {
         self.settle(slot, tag, page.reached, page.more, host);
     }
 
+    /// What needs no room to be known: a stranger must not keep a place in one while it waits for
+    /// its answer. A host's authorizer takes its time, and is asked on the way in.
+    fn ask_claims(
+        &self,
+        slot: Slot,
+        room: &RoomId,
+        policy: &NamespacePolicy,
+    ) -> Result<(), Refusal> {
+        let who = &self.table.get(slot).ok_or_else(Refusal::internal)?.who;
+        if self.services.ports.authorizer.is_some() {
+            return Ok(());
+        }
+        by_claims(&self.services, who, Action::Subscribe, room, policy).map_err(Refusal::from)
+    }
+
+    fn refuse_join(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        tag: &JoinTag,
+        refusal: &Refusal,
+        host: &mut Host<'_>,
+    ) {
+        let joiner = self.rooms.get_mut(tag.key).and_then(|slice| slice.joiner(slot));
+        let own = joiner.filter(|joiner| joiner.from_own_room);
+        let held = own.map(|joiner| std::mem::take(&mut joiner.held));
+        self.remove_from_slice(slot, tag.key);
+        self.release_if_unused(tag.key);
+        self.metrics.joins.add(JoinOutcome::Refused, 1);
+        self.refuse_in(slot, command, ("subscribe", &tag.room), refusal, host);
+        if let Some(held) = held {
+            self.return_to_own_room(slot, &tag.room, held, host);
+        }
+    }
+
     /// The room has answered, and the joiner is about to be told. Answers whether pages follow what
     /// it is told, and what it wants; none if it is no joiner any more.
     pub(super) fn enter_slice(
@@ -194,6 +229,7 @@ impl Shard {
         slice.begin_at(joined.top);
         let joiner = slice.joiner(slot)?;
         joiner.told = true;
+        joiner.held.forget_known(&joined.latest);
         if joined.latest_later {
             joiner.owed = std::mem::take(&mut joined.latest);
         }
@@ -228,10 +264,21 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         let joiner = self.rooms.get_mut(tag.key).and_then(|slice| slice.joiner(slot));
-        let is_owed = joiner.is_some_and(|joiner| !joiner.owed.is_empty());
-        if more || is_owed {
-            let (tag, only_owed) = (tag.clone(), !more);
-            let page = Page { tag, since: reached, own_hole: false, only_owed };
+        let (mut is_owed, mut overflowed) = (false, false);
+        if let Some(joiner) = joiner {
+            is_owed = !joiner.owed.is_empty();
+            overflowed = joiner.held.overflowed;
+            if joiner.held.is_lost {
+                return self.end(slot, CloseCode::InsufficientState, None, host);
+            }
+            if overflowed {
+                // It was told that a page follows, and what was not held is read there.
+                joiner.held = std::mem::take(&mut joiner.held).forget_positioned();
+            }
+        }
+        if more || is_owed || overflowed {
+            let (own_hole, only_owed) = (overflowed && !more, !more && !overflowed);
+            let page = Page { tag: tag.clone(), since: reached, own_hole, only_owed };
             return self.read_on(slot, page, host);
         }
         if let Some(slice) = self.rooms.get_mut(tag.key) {
@@ -248,7 +295,7 @@ impl Shard {
         let Some(mut slice) = self.rooms.take(key) else { return };
         let Some(seen) = slice.seen else { return self.rooms.put_back(key, slice) };
         let mut at = 0;
-        let mut again = Vec::new();
+        let (mut again, mut lost) = (Vec::new(), Vec::new());
         let mut is_behind = false;
         while let Some(joiner) = slice.joiners.get_mut(at) {
             let Some(reached) = joiner.reached else {
@@ -262,6 +309,11 @@ impl Shard {
             }
             let other_epoch = reached.epoch != seen.epoch;
             if other_epoch && slice.fill.is_some() {
+                at += 1;
+                continue;
+            }
+            if joiner.held.is_lost {
+                lost.push(joiner.slot);
                 at += 1;
                 continue;
             }
@@ -300,6 +352,9 @@ impl Shard {
         let (room, token) = (slice.id.clone(), slice.token);
         let listed = slice.policy.presence_listed;
         self.rooms.put_back(key, slice);
+        for slot in lost {
+            self.end(slot, CloseCode::InsufficientState, None, host);
+        }
         for (slot, reached) in again {
             let Some(who) = self.who(slot) else { continue };
             let listed = listed.then(|| (presence_key(&who), who.connection));

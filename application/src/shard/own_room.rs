@@ -11,7 +11,9 @@ use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 
 use super::calls::{CallTag, ColdCall, Outcome};
+use super::held::Held;
 use super::{Host, Shard, Slot};
+use crate::use_cases::authenticate::own_room;
 
 /// Where a connection is with the room of its own.
 #[derive(Debug)]
@@ -95,6 +97,33 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// Puts a connection back into the room of its own, which it left to join it and could not.
+    /// What came in between was held for the joiner.
+    pub(super) fn return_to_own_room(
+        &mut self,
+        slot: Slot,
+        room: &RoomId,
+        held: Held,
+        host: &mut Host<'_>,
+    ) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let is_own = own_room(&self.services, &entry.who.principal).as_ref() == Some(room);
+        if !is_own || held.overflowed || held.is_lost {
+            return self.put_out(slot, room, ErrorCode::Unavailable, host);
+        }
+        entry.own_room = OwnRoom::Due(room.clone());
+        if self.enter_own_room(slot).is_none() {
+            return self.put_out(slot, room, ErrorCode::Unavailable, host);
+        }
+        for (published, _) in held.publications {
+            let origin = published.publication.origin.filter(|origin| !origin.echo);
+            if origin.and_then(|origin| self.table.slot_of(origin.connection)) != Some(slot) {
+                let frame = self.frame_of(&published, host);
+                self.give_frame(slot, &frame, host);
+            }
+        }
     }
 
     pub(super) fn put_out(

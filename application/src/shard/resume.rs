@@ -113,12 +113,14 @@ impl Shard {
     ) -> Result<Back, Refusal> {
         match result {
             Some(Ok(mut joined)) => {
+                let Some((more, filter)) = self.enter_slice(slot, &tag, &mut joined) else {
+                    // Put out meanwhile, and what it did there since has to be undone.
+                    self.undo(Some(tag), Outcome::Done);
+                    self.metrics.joins.add(JoinOutcome::Refused, 1);
+                    return Err(Refusal::denied());
+                };
                 self.count_join(&joined);
-                match self.enter_slice(slot, &tag, &mut joined) {
-                    Some((more, filter)) => Ok(Back { tag, joined, more, filter }),
-                    // Put out meanwhile, and told so.
-                    None => Err(Refusal::denied()),
-                }
+                Ok(Back { tag, joined, more, filter })
             }
             Some(Err(error)) => {
                 self.remove_from_slice(slot, tag.key);

@@ -135,12 +135,18 @@ impl Shard {
         }
         for key in &lost.rooms {
             let Some(room) = self.rooms.get(*key).map(|slice| slice.id.clone()) else { continue };
-            let is_in = |entry: &super::table::Entry| entry.rooms.state(*key).is_some();
-            if !self.table.get(slot).is_some_and(is_in) {
+            let Some(state) = self.table.get(slot).and_then(|entry| entry.rooms.state(*key)) else {
                 continue;
-            }
+            };
+            let slice = self.rooms.get_mut(*key);
+            let joiner = slice.and_then(|slice| slice.joiner(slot));
+            // Who does not know yet that it is in is refused when its join has ended.
+            let is_told = state != MemberState::Joining || joiner.is_some_and(|j| j.told);
             self.leave_now(slot, *key, host);
             self.note_lost(slot, room.as_str(), host.now);
+            if !is_told {
+                continue;
+            }
             let code = ErrorCode::PermissionDenied;
             let frame = ServerFrame::Unsubscribed {
                 id: None,

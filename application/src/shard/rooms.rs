@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 
 use super::Slot;
 use super::filters::{Choice, FilterKey, Filters, Part, Wanted};
+use super::held::Held;
 use crate::directory::{Directory, Seats};
 use crate::ports::SubscriptionToken;
 use crate::ports::outbox::Frame;
@@ -76,6 +77,8 @@ pub(super) struct Joiner {
     /// Which messages it wants.
     pub(super) filter: FilterKey,
     pub(super) held: Held,
+    /// Whether it was in the room as its own until it asked to join.
+    pub(super) from_own_room: bool,
     /// Whether it knows that it is a member: it follows presence from then on.
     pub(super) told: bool,
     /// Newest `latest` messages that did not fit into the first frame: the next page brings them.
@@ -104,70 +107,6 @@ impl Joiner {
         if seen.is_some_and(behind) {
             self.held = std::mem::take(&mut self.held).forget_positioned();
         }
-    }
-}
-
-/// Publications that wait, bounded in bytes.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    pub(super) publications: VecDeque<(Arc<Published>, Wanted)>,
-    bytes: usize,
-    /// How many of them came before the read that is under way began; only while filling.
-    pub(super) n_before_read: usize,
-    /// Something did not fit: what is held is not all.
-    pub(super) overflowed: bool,
-}
-
-/// A held publication keeps more alive than its data.
-fn kept_alive_bytes(published: &Published, wanted: &Wanted) -> usize {
-    let marked = match wanted {
-        Wanted::Whole | Wanted::Not => 0,
-        Wanted::Marked(bytes) => bytes.len(),
-    };
-    let publication = &published.publication;
-    publication.data.len() + publication.tags.cost_bytes() + marked + 256
-}
-
-impl Held {
-    pub(super) fn push(&mut self, published: &Arc<Published>, wanted: Wanted, bytes_max: usize) {
-        let bytes = kept_alive_bytes(published, &wanted);
-        if self.overflowed && published.publication.offset.is_some() {
-            return;
-        }
-        if self.bytes + bytes > bytes_max {
-            *self = Self { overflowed: true, ..Self::default() };
-            return;
-        }
-        self.bytes += bytes;
-        self.publications.push_back((Arc::clone(published), wanted));
-    }
-
-    /// What is held is not all.
-    pub(super) fn overflow(&mut self) {
-        *self = Self { overflowed: true, ..std::mem::take(self).forget_positioned() };
-    }
-
-    /// What has a position is read from the log instead; the rest is nowhere else.
-    pub(super) fn forget_positioned(mut self) -> Self {
-        self.publications.retain(|(published, _)| published.publication.offset.is_none());
-        let bytes = self.publications.iter().map(|(p, w)| kept_alive_bytes(p, w)).sum();
-        let n_before_read = self.publications.len();
-        Self { publications: self.publications, bytes, n_before_read, overflowed: false }
-    }
-
-    /// Whether these are all that follows `reached` up to `seen`, without a hole.
-    pub(super) fn leads(&self, reached: Position, seen: Position) -> bool {
-        let mut next = reached;
-        for offset in self.publications.iter().filter_map(|(p, _)| p.publication.offset) {
-            if offset <= reached.offset {
-                continue;
-            }
-            if next.offset.next() != Some(offset) {
-                return false;
-            }
-            next.offset = offset;
-        }
-        !self.overflowed && next == seen
     }
 }
 

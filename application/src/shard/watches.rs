@@ -323,12 +323,12 @@ impl Shard {
         }
     }
 
-    fn frame_of(&self, published: &Published, host: &mut Host<'_>) -> Frame {
+    pub(super) fn frame_of(&self, published: &Published, host: &mut Host<'_>) -> Frame {
         let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
         Frame { bytes, class: published.publication.class, key: None }
     }
 
-    fn give_frame(&mut self, slot: Slot, frame: &Frame, host: &mut Host<'_>) {
+    pub(super) fn give_frame(&mut self, slot: Slot, frame: &Frame, host: &mut Host<'_>) {
         let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
         let delivered = host.outbox.deliver(slot, &batch);
         self.count(1, &batch);
