@@ -163,12 +163,32 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Print the protocol for machines, or write all three forms of it as files
+    Schema {
+        /// The form
+        #[arg(value_enum, required_unless_present = "write", conflicts_with = "write")]
+        format: Option<SchemaFormat>,
+        /// Write all forms as files into this directory, which must exist
+        #[arg(long, value_name = "DIR")]
+        write: Option<PathBuf>,
+    },
     /// Print the version
     Version {
         /// As JSON, with the commit, the features, the compiler and the protocols
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A form in which `roomkeeper schema` says the protocol.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum SchemaFormat {
+    /// JSON Schema, draft 2020-12
+    Json,
+    /// TypeScript types and tables
+    Typescript,
+    /// AsyncAPI 3.0
+    Asyncapi,
 }
 
 /// `roomkeeper health`.

@@ -8,6 +8,7 @@ pub mod explain;
 pub mod health;
 pub mod man;
 pub mod publish;
+pub mod schema;
 pub mod subscribe;
 pub mod token_create;
 pub mod token_inspect;

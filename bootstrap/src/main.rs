@@ -5,9 +5,12 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use bootstrap::cli::{Cli, Command, ConfigCommand, Connect, Health, SettingsArgs, Token};
+use bootstrap::cli::{
+    Cli, Command, ConfigCommand, Connect, Health, SchemaFormat, SettingsArgs, Token,
+};
 use bootstrap::commands::publish::{Connection, PublishArgs};
 use bootstrap::commands::subscribe::SubscribeArgs;
 use bootstrap::commands::{self, explain::ExplainError, token_create::TokenCreateError};
@@ -44,6 +47,7 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
         Command::Man { dir } => {
             written(commands::man::execute(Cli::command(), dir.as_deref(), out))
         }
+        Command::Schema { format, write } => written(schema(*format, write.as_deref(), out)),
         Command::Health(args_of_health) => health(args, args_of_health, out),
         Command::Config(command) => config(args, *command, out),
         Command::Token(command) => token(args, command, out),
@@ -115,6 +119,15 @@ fn health(args: &SettingsArgs, health: &Health, out: &mut dyn Write) -> Result<(
     let answer = commands::health::ask(&url, health.timeout)
         .map_err(|error| failed(Exit::Failure, &format!("{url}: {}", chain(&error))))?;
     written(writeln!(out, "{answer}"))
+}
+
+/// The command line sees to it that there is one of the two.
+fn schema(format: Option<SchemaFormat>, dir: Option<&Path>, out: &mut dyn Write) -> io::Result<()> {
+    match (format, dir) {
+        (Some(format), _) => commands::schema::print(format, out),
+        (None, Some(dir)) => commands::schema::write(dir, out),
+        (None, None) => Ok(()),
+    }
 }
 
 fn connection(connect: &Connect) -> Connection {

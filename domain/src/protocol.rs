@@ -5,8 +5,9 @@
 //!
 //! Reading order: [`client_frame`] (what clients say), [`server_frame`] (what the server says),
 //! [`server_event`] (the server's frames as a client reads them), [`selective`] (tags and filters),
-//! [`encode`] and [`json`] below.
+//! [`encode`] and [`json`] below. [`catalog`] says the same once more as data.
 
+pub mod catalog;
 pub mod client_frame;
 pub mod server_frame;
 

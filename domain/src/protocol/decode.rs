@@ -144,11 +144,11 @@ fn decode_command<'a>(
         "subscribe" => decode_subscribe(e, id),
         "unsubscribe" => decode_unsubscribe(e, id),
         "presence" => {
-            e.only(const { Name::bits(&[Name::Room]) })?;
+            e.only(const { Name::bits_of("presence") })?;
             Ok(ClientFrame::Presence { id, room: room(e)? })
         }
         "presence_update" => {
-            e.only(const { Name::bits(&[Name::Room, Name::Data]) })?;
+            e.only(const { Name::bits_of("presence_update") })?;
             let (room, data) = (room(e)?, data(e)?);
             if data.len() > METADATA_BYTES_MAX {
                 return Err(Rejected::too_large("data", "must be at most 4096 bytes of JSON"));
@@ -156,43 +156,29 @@ fn decode_command<'a>(
             Ok(ClientFrame::PresenceUpdate { id, room, data })
         }
         "history" => {
-            e.only(const { Name::bits(&[Name::Room, Name::Since, Name::Limit]) })?;
+            e.only(const { Name::bits_of("history") })?;
             Ok(ClientFrame::History { id, room: room(e)?, since: since(e)?, limit: limit(e)? })
         }
         "connect" => {
-            e.only(const { Name::bits(&[Name::Token, Name::Session, Name::Resume]) })?;
+            e.only(const { Name::bits_of("connect") })?;
             let token = text(e, Name::Token)?.map(TokenText::new);
             let session = resume::session(e)?;
             Ok(ClientFrame::Connect { id, token, session, resume: resume::rooms(e)? })
         }
         "refresh" => {
-            e.only(const { Name::bits(&[Name::Token]) })?;
+            e.only(const { Name::bits_of("refresh") })?;
             let token = text(e, Name::Token)?.ok_or_else(|| missing(Name::Token))?;
             Ok(ClientFrame::Refresh { id, token: TokenText::new(token) })
         }
-        "ping" => e.only(const { Name::bits(&[]) }).map(|()| ClientFrame::Ping { id }),
-        "pong" => e.only(const { Name::bits(&[]) }).map(|()| ClientFrame::Pong),
-        "status" => e.only(const { Name::bits(&[]) }).map(|()| ClientFrame::Status { id }),
+        "ping" => e.only(const { Name::bits_of("ping") }).map(|()| ClientFrame::Ping { id }),
+        "pong" => e.only(const { Name::bits_of("pong") }).map(|()| ClientFrame::Pong),
+        "status" => e.only(const { Name::bits_of("status") }).map(|()| ClientFrame::Status { id }),
         _ => Ok(ClientFrame::Other { id, kind, body }),
     }
 }
 
 fn decode_publish<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'a>, Rejected> {
-    e.only(
-        const {
-            Name::bits(&[
-                Name::Room,
-                Name::Data,
-                Name::MsgId,
-                Name::Echo,
-                Name::Class,
-                Name::Key,
-                Name::TtlMs,
-                Name::Tags,
-                Name::Traceparent,
-            ])
-        },
-    )?;
+    e.only(const { Name::bits_of("publish") })?;
     let (room, data) = (room(e)?, data(e)?);
     let id_error = |name: Name| move |error| id_rejected(name.word(), error);
     let msg_id = text(e, Name::MsgId)?
@@ -305,27 +291,27 @@ fn filter(e: &Envelope<'_>) -> Result<Option<Filter>, Rejected> {
 }
 
 fn decode_subscribe<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'a>, Rejected> {
+    e.only(const { Name::bits_of("subscribe") })?;
     if let Some(pattern) = pattern(e)? {
         return Ok(ClientFrame::SubscribePattern { id, pattern });
     }
-    e.only(const { Name::bits(&[Name::Room, Name::Since, Name::Presence, Name::Filter]) })?;
     let presence = flag(e, Name::Presence)?.unwrap_or(false);
     let (room, since, filter) = (room(e)?, since(e)?, filter(e)?);
     Ok(ClientFrame::Subscribe { id, room, since, presence, filter })
 }
 
 fn decode_unsubscribe<'a>(e: &Envelope<'a>, id: Option<u64>) -> Result<ClientFrame<'a>, Rejected> {
+    e.only(const { Name::bits_of("unsubscribe") })?;
     if let Some(pattern) = pattern(e)? {
         return Ok(ClientFrame::UnsubscribePattern { id, pattern });
     }
-    e.only(const { Name::bits(&[Name::Room]) })?;
     Ok(ClientFrame::Unsubscribe { id, room: room(e)? })
 }
 
 /// The pattern of a command that has one; then it has nothing else.
 fn pattern(e: &Envelope<'_>) -> Result<Option<RoomPattern>, Rejected> {
     let Some(text) = text(e, Name::Pattern)? else { return Ok(None) };
-    e.only(const { Name::bits(&[Name::Pattern]) })?;
+    e.has_only(Name::Pattern)?;
     if text.len() > RoomId::BYTES_MAX {
         return Err(Rejected::too_large("pattern", "must be at most 255 bytes"));
     }

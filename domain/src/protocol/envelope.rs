@@ -10,11 +10,13 @@ use smallvec::SmallVec;
 
 use crate::codes::ErrorCode;
 use crate::position::Offset;
+use crate::protocol::catalog::Field;
+use crate::protocol::catalog::commands::{COMMANDS, COMMON};
 use crate::protocol::client_frame::Rejected;
 use crate::protocol::json::{self, JsonError, Members};
 
 /// The most fields of one frame. The longest command has twelve.
-const KEYS_MAX: usize = 32;
+pub(super) const KEYS_MAX: usize = 32;
 
 macro_rules! names {
     ($($variant:ident = $word:literal),* $(,)?) => {
@@ -23,7 +25,7 @@ macro_rules! names {
         pub(super) enum Name { $($variant),* }
 
         impl Name {
-            const ALL: &'static [Self] = &[$(Self::$variant),*];
+            pub(super) const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             #[inline]
             fn parse(key: &str) -> Option<Self> {
@@ -35,16 +37,6 @@ macro_rules! names {
                 1 << self as u32
             }
 
-            /// The bits of several, and of those that every command may have.
-            pub(super) const fn bits(names: &[Self]) -> u32 {
-                let mut bits = Self::Type.bit() | Self::Id.bit() | Self::Timestamp.bit();
-                let mut index = 0;
-                while index < names.len() {
-                    bits |= names[index].bit();
-                    index += 1;
-                }
-                bits
-            }
 
             pub(super) const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),* }
@@ -59,6 +51,49 @@ names! {
     Presence = "presence", Filter = "filter", Limit = "limit", Token = "token",
     Session = "session", Resume = "resume", Timestamp = "timestamp", Pattern = "pattern",
     Traceparent = "traceparent",
+}
+
+impl Name {
+    /// The bits of all fields that the catalogue gives a command. It ends the compilation when
+    /// there is no such command, or when the command has a field that is not listed above.
+    pub(super) const fn bits_of(kind: &str) -> u32 {
+        let mut bits = Self::Type.bit() | Self::bits(COMMON);
+        let (mut row, mut has_row) = (0, false);
+        while row < COMMANDS.len() {
+            if let Some(word) = COMMANDS[row].kind
+                && is_same(word, kind)
+            {
+                bits |= Self::bits(COMMANDS[row].record.fields);
+                has_row = true;
+            }
+            row += 1;
+        }
+        assert!(has_row, "the catalogue has no such command");
+        bits
+    }
+
+    const fn bits(fields: &[Field]) -> u32 {
+        let (mut bits, mut field) = (0, 0);
+        while field < fields.len() {
+            let mut name = 0;
+            while !is_same(Self::ALL[name].word(), fields[field].name) {
+                name += 1;
+                assert!(name < Self::ALL.len(), "the decoder has no name for a field");
+            }
+            bits |= Self::ALL[name].bit();
+            field += 1;
+        }
+        bits
+    }
+}
+
+const fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }
 
 /// What is wrong with an object that is valid JSON all the same.
@@ -142,7 +177,7 @@ impl<'a> Envelope<'a> {
         parse_integer(raw).map(Some).ok_or_else(invalid)
     }
 
-    /// Refuses every field but those of [`Name::bits`].
+    /// Refuses every field but those of [`Name::bits_of`].
     #[inline]
     pub(super) fn only(&self, allowed: u32) -> Result<(), Rejected> {
         let excess = self.known & !allowed;
@@ -152,6 +187,14 @@ impl<'a> Envelope<'a> {
         let known = Name::ALL.iter().find(|name| excess & name.bit() != 0).map(|n| n.word());
         let unknown = || self.unknown.first().map_or("", |key| &**key);
         Err(unknown_field(known.unwrap_or_else(unknown)))
+    }
+
+    /// Refuses every field that has a value but this one and those that every command may have.
+    pub(super) fn has_only(&self, name: Name) -> Result<(), Rejected> {
+        let allowed = name.bit() | const { Name::Type.bit() | Name::bits(COMMON) };
+        let has_value = |other: &&Name| allowed & other.bit() == 0 && self.get(**other).is_some();
+        let other = Name::ALL.iter().find(has_value);
+        other.map_or(Ok(()), |other| Err(unknown_field(other.word())))
     }
 }
 

@@ -5,5 +5,7 @@ mod frames;
 mod random_commands;
 mod resume;
 mod scanner;
+mod schema;
 mod selective;
+mod server_strategies;
 mod strategies;
