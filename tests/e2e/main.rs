@@ -26,6 +26,7 @@ mod observe;
 mod packaging;
 mod presence;
 mod published_keys;
+mod protocol_files;
 mod publishing;
 mod recovery;
 mod reload;

@@ -26,6 +26,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub enum Tool {
     /// Node with the packages of `tests/node`.
     Node,
+    /// The same, with those that read the protocol's files.
+    ProtocolReaders,
     /// Python with the packages of `tests/python`.
     Python,
 }
@@ -48,6 +50,9 @@ pub fn require(tool: Tool) -> bool {
 fn missing(tool: Tool) -> Option<String> {
     let (name, program, packages) = match tool {
         Tool::Node => ("node", PathBuf::from("node"), folder("node").join("node_modules/ws")),
+        Tool::ProtocolReaders => {
+            ("node", PathBuf::from("node"), folder("node").join("node_modules/@asyncapi/parser"))
+        }
         Tool::Python => ("python", python_program(), folder("python").join(".venv")),
     };
     if !packages.exists() {
