@@ -5,6 +5,7 @@
 
 use crate::protocol::catalog::shapes::{
     CLASS_LATEST, CLASS_WITHOUT_KEY, KEY, MESSAGE_ID, PATTERN, POSITION, RESUME, ROOM, TICKET,
+    TRACEPARENT,
 };
 use crate::protocol::catalog::{COUNT, Field, Frame, Kind, Record, optional, required};
 use crate::protocol::client_frame::{
@@ -87,6 +88,8 @@ const TTL: Field = optional(
     "After how many milliseconds it is delivered as a tombstone.",
 );
 const TAGS: Field = optional("tags", Kind::Tags, "By what members may choose it.");
+const TRACE: Field =
+    optional("traceparent", Kind::Text(&TRACEPARENT), "The trace that it belongs to.");
 
 /// `publish` without a key.
 pub const PUBLISH: Record = Record {
@@ -101,6 +104,7 @@ pub const PUBLISH: Record = Record {
         no("key"),
         TTL,
         TAGS,
+        TRACE,
     ],
 };
 /// `publish` with a key.
@@ -116,6 +120,7 @@ pub const PUBLISH_LATEST: Record = Record {
         required("key", Kind::Text(&KEY), "Which earlier message it replaces."),
         TTL,
         TAGS,
+        TRACE,
     ],
 };
 /// `presence`.

@@ -4,8 +4,8 @@
 
 use crate::protocol::catalog::shapes::{
     CLASS_DROPPABLE, CLASS_LATEST, CLIENT, CONNECTION, ENTRIES, EPOCH, GAP_FROM, GAP_TO, GAP_WHY,
-    KEY, LEVEL, MEMBER, MESSAGE_TAGS, PATTERN, PRESENCE_CHANGE, RESUME_OUTCOME, ROOM, SENDER,
-    TICKET, TIME, TOMBSTONE_REASON, USER,
+    KEY, LEVEL, MEMBER, MESSAGE_TAGS, MESSAGE_TRACE, PATTERN, PRESENCE_CHANGE, RESUME_OUTCOME,
+    ROOM, SENDER, TICKET, TIME, TOMBSTONE_REASON, USER,
 };
 use crate::protocol::catalog::{COUNT, Field, Frame, Kind, Record, nullable, omitted, required};
 
@@ -137,6 +137,7 @@ pub const MESSAGE: Record = Record {
         required("offset", COUNT, "Its place in the room's log."),
         FROM,
         MESSAGE_TAGS,
+        MESSAGE_TRACE,
         PUBLISHED,
         PREVIOUS,
         BY_PATTERN,
@@ -154,6 +155,7 @@ pub const LATEST_MESSAGE: Record = Record {
         required("key", Kind::Text(&KEY), "Which message it replaces."),
         FROM,
         MESSAGE_TAGS,
+        MESSAGE_TRACE,
         PUBLISHED,
         BY_PATTERN,
     ],
@@ -169,6 +171,7 @@ pub const DROPPABLE_MESSAGE: Record = Record {
         required("class", CLASS_DROPPABLE, "Its class."),
         FROM,
         MESSAGE_TAGS,
+        MESSAGE_TRACE,
         PUBLISHED,
         BY_PATTERN,
     ],

@@ -13,6 +13,7 @@ use crate::protocol::client_frame::{EPOCH_BYTES_MAX, SESSION_BYTES_MAX};
 use crate::recovery::GapReason;
 use crate::room::RoomId;
 use crate::time::Wall;
+use crate::trace::TraceParent;
 
 /// What 64 bits look like.
 const HEX: &str = "^[0-9a-f]{16}$";
@@ -99,6 +100,14 @@ pub const KEY: Text = Text {
     bytes_max: Some(MessageKey::BYTES_MAX),
     pattern: Some(PRINTABLE),
     example: "cursor",
+};
+/// A trace.
+pub const TRACEPARENT: Text = Text {
+    name: "TraceParent",
+    doc: "A trace and a span in it, in the form of the W3C's version 00.",
+    bytes_max: Some(TraceParent::BYTES),
+    pattern: Some("^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$"),
+    example: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 };
 /// A ticket.
 pub const TICKET: Text = Text {
@@ -259,3 +268,9 @@ pub const ENTRIES: Kind = Kind::List { of: &Kind::OneOf(&LOG_ENTRY), max: None }
 
 /// The tags of a message that has some.
 pub const MESSAGE_TAGS: Field = omitted("tags", Kind::Tags, "Its tags, if it has some.");
+/// The trace of a message that has one.
+pub const MESSAGE_TRACE: Field = omitted(
+    "traceparent",
+    Kind::Text(&TRACEPARENT),
+    "The trace that it belongs to, if it has one.",
+);

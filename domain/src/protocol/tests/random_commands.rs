@@ -64,6 +64,7 @@ proptest! {
             prop::sample::select(vec![
                 "room", "data", "msg_id", "echo", "class", "key", "ttl_ms", "tags", "since",
                 "presence", "filter", "limit", "token", "session", "resume", "timestamp", "id",
+                "traceparent",
             ]),
             json(),
             0..6,

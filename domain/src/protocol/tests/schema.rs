@@ -25,6 +25,7 @@ use crate::protocol::{
     ClientFrame, Rejected, ServerEvent, TYPES, decode, decode_server, encode_client,
 };
 use crate::room::RoomId;
+use crate::trace::TraceParent;
 
 const SCHEMA: &str = include_str!("../../../../protocol/roomkeeper.schema.json");
 const HOST_COMMAND: &str = "HostCommand";
@@ -116,12 +117,12 @@ proptest! {
     }
 }
 
-/// What no schema says, and its descriptions do: sizes in bytes, sums over a filter, two rooms of
-/// one name.
+/// What no schema says, and its descriptions do, of what is said here: bytes of JSON, levels of a
+/// filter, two rooms of one name.
 fn is_beyond_the_schema(rejected: &Rejected) -> bool {
     let field = rejected.field.as_deref().unwrap();
     match rejected.code {
-        ErrorCode::TooLarge => ["filter", "resume", "data", "tags", "session"].contains(&field),
+        ErrorCode::TooLarge => field == "data" || rejected.message.ends_with("levels deep"),
         _ => field == "resume" && rejected.message.ends_with("twice"),
     }
 }
@@ -173,9 +174,9 @@ fn right(kind: &Kind) -> Vec<Value> {
         Kind::Number { min, max } => vec![json!(min), json!(max)],
         Kind::AnyText => vec![json!("x"), json!(""), json!("é\n")],
         Kind::Text(text) => {
-            let mut values = vec![json!(text.example)];
+            let mut values = vec![json!(text.example), longer(text, text.bytes_max.unwrap())];
             if text.pattern.is_none() {
-                values.extend([json!(""), json!("x".repeat(text.bytes_max.unwrap()))]);
+                values.push(json!(""));
             }
             values
         }
@@ -185,15 +186,20 @@ fn right(kind: &Kind) -> Vec<Value> {
         }
         Kind::Record(record) => vec![full(record), minimal(record)],
         Kind::OneOf(union) => union.of.iter().map(|record| full(record)).collect(),
-        Kind::List { of, .. } => {
-            let items = right(of);
-            vec![json!([]), json!([items[0]])]
+        Kind::List { of, max } => {
+            let item = right(of).remove(0);
+            let many = max.map(|most| rooms(&item, most));
+            [json!([]), json!([item])].into_iter().chain(many).collect()
         }
         Kind::Tags => vec![json!({}), json!({"a": "1", "": ""}), tags_of(8, 1), tags_of(1, 64)],
         Kind::Condition => vec![
             eq.clone(),
             json!({"in": {"kind": ["a", "b"]}}),
             json!({"and": [eq, {"not": {"or": [eq]}}]}),
+            json!({"in": {"": vec!["v"; 64]}}),
+            json!({"and": vec![eq.clone(); 31]}),
+            json!({"or": vec![eq.clone(); 31]}),
+            (0..7).fold(eq, |inner, _| json!({"not": inner})),
         ],
     }
 }
@@ -267,10 +273,8 @@ fn over(kind: &Kind) -> Vec<Value> {
             fields.flat_map(|one| field(one).collect::<Vec<_>>()).collect()
         }
         Kind::List { of: Kind::Record(record), max: Some(most) } => {
-            let item = |n: usize| with(full(record), "room", json!(format!("public:{n}")));
-            let many = (0..=most).map(item).collect::<Vec<_>>();
             let items = over(&Kind::Record(record)).into_iter().map(|item| json!([item]));
-            items.chain([json!(many)]).collect()
+            items.chain([rooms(&full(record), most + 1)]).collect()
         }
         Kind::Tags => vec![tags_of(9, 1), tags_of(1, 65), json!({"x".repeat(65): "v"})],
         Kind::Condition => {
@@ -279,6 +283,7 @@ fn over(kind: &Kind) -> Vec<Value> {
                 json!({"eq": {"a": "x".repeat(65)}}),
                 json!({"in": {"a": vec!["v"; 65]}}),
                 json!({"or": vec![eq.clone(); 32]}),
+                json!({"and": vec![eq.clone(); 32]}),
                 (0..8).fold(eq, |inner, _| json!({"not": inner})),
             ]
         }
@@ -290,6 +295,11 @@ fn over(kind: &Kind) -> Vec<Value> {
 fn longer(text: &Text, bytes: usize) -> Value {
     let (head, tail) = text.example.split_at(text.example.len() - 1);
     json!(format!("{head}{}{tail}", "x".repeat(bytes - text.example.len())))
+}
+
+/// The same item for that many rooms.
+fn rooms(item: &Value, count: usize) -> Value {
+    (0..count).map(|n| with(item.clone(), "room", json!(format!("public:{n}")))).collect()
 }
 
 fn tags_of(count: usize, bytes: usize) -> Value {
@@ -576,8 +586,10 @@ fn is_prefix(text: &str) -> bool {
     RoomPattern::parse(text).is_ok_and(|pattern| pattern.is_prefix())
 }
 
+type Parses = fn(&str) -> bool;
+
 /// Each text with rules, and who checks them.
-fn parsers() -> Vec<(&'static Text, fn(&str) -> bool)> {
+fn parsers() -> Vec<(&'static Text, Parses)> {
     vec![
         (&shapes::ROOM, |text| RoomId::parse(text).is_ok()),
         (&shapes::PATTERN, is_prefix),
@@ -587,6 +599,7 @@ fn parsers() -> Vec<(&'static Text, fn(&str) -> bool)> {
         (&shapes::CONNECTION, |text| ConnectionId::parse(text).is_ok()),
         (&shapes::MESSAGE_ID, |text| MessageId::parse(text).is_ok()),
         (&shapes::KEY, |text| MessageKey::parse(text).is_ok()),
+        (&shapes::TRACEPARENT, |text| TraceParent::parse(text).is_some()),
     ]
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::frames::line;
-use super::strategies::{json, position, room, tags};
+use super::strategies::{json, position, room, tags, trace};
 use crate::codes::{CloseCode, ErrorCode};
 use crate::delivery::Class;
 use crate::id::{ClientId, ConnectionId, MessageKey, UserId};
@@ -104,6 +104,7 @@ prop_compose! {
         connection in prop::option::of(connection()),
         data in data(),
         tags in tags(),
+        trace in trace(),
         at in time(),
     ) -> Publication {
         Publication {
@@ -112,7 +113,7 @@ prop_compose! {
             offset: class.is_positioned().then_some(position.offset),
             class,
             key: (class == Class::Latest).then(|| MessageKey::parse(&key).unwrap()),
-            sender: Sender { user, connection },
+            sender: Sender { user, connection, trace },
             data, tags, at,
             origin: None, expires_at: None, tombstone: None,
         }

@@ -101,6 +101,13 @@ fn small() -> impl Strategy<Value = String> {
     any::<String>().prop_filter("small", |text| text.len() <= Tags::BYTES_MAX)
 }
 
+pub(super) fn trace() -> impl Strategy<Value = Option<TraceParent>> {
+    prop::option::of((1u128.., 1u64.., 0u8..)).prop_map(|parts| {
+        let (trace, parent, flags) = parts?;
+        TraceParent::parse(&format!("00-{trace:032x}-{parent:016x}-{flags:02x}"))
+    })
+}
+
 pub(super) fn tags() -> impl Strategy<Value = Tags> {
     prop::collection::btree_map(small(), small(), 0..=Tags::COUNT_MAX).prop_map(|pairs| {
         Tags::build(pairs.iter().map(|(name, value)| (&**name, &**value))).unwrap()
@@ -135,7 +142,7 @@ prop_compose! {
         key in "[!-~]{1,30}",
         ttl in prop::option::of(1u64..=86_400_000),
         tags in tags(),
-        trace in prop::option::of((1u128.., 1u64.., 0u8..)),
+        trace in trace(),
     ) -> ClientFrame<'static> {
         ClientFrame::Publish {
             id, room,
@@ -145,10 +152,7 @@ prop_compose! {
             key: (class == Some(Class::Latest)).then(|| MessageKey::parse(&key).unwrap()),
             ttl: ttl.map(Duration::from_millis),
             tags,
-            trace: trace.map(|(trace, parent, flags)| {
-                let text = format!("00-{trace:032x}-{parent:016x}-{flags:02x}");
-                TraceParent::parse(&text).unwrap()
-            }),
+            trace,
         }
     }
 }
