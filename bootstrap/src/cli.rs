@@ -195,7 +195,8 @@ pub enum SchemaFormat {
 #[derive(Args, Clone, Debug)]
 pub struct Health {
     /// What to ask, like http://127.0.0.1:8000/readyz [default: /readyz where the settings say
-    /// that the server of this machine listens]
+    /// that the server of this machine listens]; over https:// the server must show the
+    /// certificate of server.tls.cert_file
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// How long to wait for the answer: 500ms, 3s or 1m
@@ -212,6 +213,9 @@ pub struct Connect {
     /// The token to connect with; none connects as nobody
     #[arg(long, env = "ROOMKEEPER_TOKEN", hide_env_values = true)]
     pub token: Option<SecretString>,
+    /// A PEM file with certificates of authorities to trust for wss://, beside the system's
+    #[arg(long, env = "ROOMKEEPER_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `roomkeeper subscribe`.

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod explain;
 pub mod health;
+mod health_tls;
 pub mod man;
 pub mod publish;
 pub mod schema;

@@ -112,11 +112,15 @@ fn token(args: &SettingsArgs, command: &Token, out: &mut dyn Write) -> Result<()
 }
 
 fn health(args: &SettingsArgs, health: &Health, out: &mut dyn Write) -> Result<(), Exit> {
-    let url = match &health.url {
-        Some(url) => url.clone(),
-        None => commands::health::url_of(&loaded(args)?.settings.server.listen),
+    let (url, certificate) = match &health.url {
+        Some(url) if !url.starts_with("https://") => (url.clone(), None),
+        given => {
+            let server = loaded(args)?.settings.server;
+            let url = given.clone().unwrap_or_else(|| commands::health::url_of(&server));
+            (url, server.tls.cert_file)
+        }
     };
-    let answer = commands::health::ask(&url, health.timeout)
+    let answer = commands::health::ask(&url, health.timeout, certificate.as_deref())
         .map_err(|error| failed(Exit::Failure, &format!("{url}: {}", chain(&error))))?;
     written(writeln!(out, "{answer}"))
 }
@@ -132,7 +136,8 @@ fn schema(format: Option<SchemaFormat>, dir: Option<&Path>, out: &mut dyn Write)
 
 fn connection(connect: &Connect) -> Connection {
     let token = connect.token.as_ref().map(|token| ClientToken::new(token.expose_secret()));
-    Connection { url: Some(connect.url.clone()), token }
+    let ca_file = connect.ca_file.clone();
+    Connection { url: Some(connect.url.clone()), token, ca_file }
 }
 
 /// Runs a client command on a runtime of its own.

@@ -4,6 +4,7 @@
 //! Nothing but choosing and calling: what a part does is its own crate's.
 
 mod build;
+mod certificates;
 mod reload;
 mod signals;
 mod telemetry;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use worker_tokio::{SystemClock, Worker};
 
+use self::certificates::Certificates;
 use self::reload::Reloader;
 use self::signals::Signals;
 use self::telemetry::{SharedExposition, Telemetry};
@@ -116,8 +118,12 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
     let workers = start_workers(settings, &node, &clock, n_workers)?;
+    let certificates = build::certificates(settings)?;
+    helpers.extend(certificates.clone().map(|watched| tokio::spawn(watched.watch())));
+    let tls = certificates.as_ref().map(Certificates::acceptor);
     let config =
         gateway_config(settings, descriptors, telemetry.exposition(&node, &broker, &lasting))?;
+    let config = gateway_axum::Config { tls, ..config };
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
@@ -144,6 +150,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
         secret: secret.clone(),
         seen_keys: seen_keys(settings, &secret)?,
         lasting,
+        certificates,
         descriptors,
         gateway: gateway.handle(),
         log_filter,
@@ -258,7 +265,11 @@ fn not_listening(listen: &str, error: &BindError) -> ServeError {
 fn announce(screen: &StartScreen<'_>, address: SocketAddr) {
     // Nobody may be there to read either; the server runs all the same.
     let _ = write!(io::stderr(), "{}", screen.render());
-    let _ = writeln!(io::stdout(), "{}", listening_line(address));
+    let _ = writeln!(
+        io::stdout(),
+        "{}",
+        listening_line(address, screen.settings.server.tls.files().is_some())
+    );
     let _ = io::stdout().flush();
 }
 

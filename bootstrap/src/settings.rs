@@ -4,7 +4,7 @@
 //! is guessed, corrected or ignored. What loading needs from the process is an argument.
 //!
 //! Suggested reading order: [`tree`], [`schema`], [`layer`], [`documented`], [`error`],
-//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`tickets`], [`policies`], [`reload`],
+//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`tickets`], [`tls`], [`policies`], [`reload`],
 //! [`docs`].
 
 pub mod checks;
@@ -18,6 +18,7 @@ pub mod reload;
 pub mod schema;
 pub mod secrets;
 pub mod tickets;
+pub mod tls;
 pub mod tokens;
 pub mod tree;
 
@@ -32,7 +33,7 @@ pub use layer::FlagValue;
 pub use policies::to_policies;
 pub use tree::{
     AccessWord, Api, ApiKey, Auth, Channels, ClassWord, Heartbeat, History, Limits, Log, LogFormat,
-    Namespace, Profile, Server, Settings, Traces,
+    Namespace, Profile, Server, Settings, Tls, Traces,
 };
 
 use layer::{Entry, Origin};
@@ -88,8 +89,11 @@ pub fn load(given: &Given) -> Result<Loaded, SettingsError> {
     let layers = layers(given)?;
     let (typed, effective) = check_values(layers)?;
     let mut settings = merge(typed)?;
-    let warnings = secrets::read_files(&mut settings, &effective)?;
-    let problems = checks::find(&settings, &effective);
+    let mut warnings = secrets::read_files(&mut settings, &effective)?;
+    let mut problems = checks::find(&settings, &effective);
+    let (wrong_tls, warning) = tls::check(&settings, &effective);
+    problems.extend(wrong_tls);
+    warnings.extend(warning);
     if problems.is_empty() {
         Ok(Loaded { settings, effective, warnings })
     } else {

@@ -37,8 +37,8 @@ pub struct StartScreen<'a> {
 
 /// The only line on standard output.
 #[must_use]
-pub fn listening_line(address: SocketAddr) -> String {
-    format!("listening on http://{address}")
+pub fn listening_line(address: SocketAddr, has_tls: bool) -> String {
+    format!("listening on http{}://{address}", if has_tls { "s" } else { "" })
 }
 
 impl StartScreen<'_> {
@@ -46,7 +46,9 @@ impl StartScreen<'_> {
     #[must_use]
     pub fn render(&self) -> String {
         let at = reachable(self.address);
-        let url = format!("ws://{at}/ws/v2/connect");
+        let has_tls = self.settings.server.tls.files().is_some();
+        let s = if has_tls { "s" } else { "" };
+        let url = format!("ws{s}://{at}/ws/v2/connect");
         let mut text = String::new();
         // Writing to a String cannot fail.
         let mut line = |name: &str, value: &str| {
@@ -54,8 +56,12 @@ impl StartScreen<'_> {
         };
         line("profile", self.settings.profile.word());
         line("WebSocket", &url);
-        line("HTTP", &format!("http://{at}/"));
-        line("health", &format!("http://{at}/healthz"));
+        line("HTTP", &format!("http{s}://{at}/"));
+        line("health", &format!("http{s}://{at}/healthz"));
+        if let Some((certificate, _)) = self.settings.server.tls.files() {
+            let oldest = &self.settings.server.tls.min_version;
+            line("TLS", &format!("{oldest} or newer, with {}", certificate.display()));
+        }
         if let Some(internal) = self.internal {
             line("internal", &format!("http://{}/", reachable(internal)));
         }
@@ -213,6 +219,7 @@ mod tests {
     #[test]
     fn the_line_for_tools_never_changes() {
         let address = "127.0.0.1:8123".parse().unwrap();
-        assert_eq!(listening_line(address), "listening on http://127.0.0.1:8123");
+        assert_eq!(listening_line(address, false), "listening on http://127.0.0.1:8123");
+        assert_eq!(listening_line(address, true), "listening on https://127.0.0.1:8123");
     }
 }

@@ -20,7 +20,7 @@ const APPLICATION_OPTIONAL: &[&str] = &["mockall"];
 const APPLICATION_TOKIO_FEATURES: &[&str] = &["sync"];
 
 /// Adapters that other adapters may use.
-const LEAVES: &[&str] = &["websocket_codec", "worker_tokio"];
+const LEAVES: &[&str] = &["tls_rustls", "websocket_codec", "worker_tokio"];
 /// What any adapter may use: the layers below, the leaves, and crates that are no technology.
 const ADAPTER: &[&str] = &[
     "application",
@@ -33,6 +33,7 @@ const ADAPTER: &[&str] = &[
     "serde_json",
     "smallvec",
     "thiserror",
+    "tls_rustls",
     "tokio",
     "tokio-util",
     "tracing",
@@ -43,7 +44,10 @@ const ADAPTER: &[&str] = &[
 const TECHNOLOGY: &[(&str, &[&str])] = &[
     ("auth_jwt", &["aws-lc-rs", "base64", "jsonwebtoken", "sha2"]),
     ("broker_memory", &[]),
-    ("client_tungstenite", &["getrandom", "http", "tokio-tungstenite"]),
+    (
+        "client_tungstenite",
+        &["getrandom", "http", "rustls-native-certs", "tokio-rustls", "tokio-tungstenite"],
+    ),
     (
         "gateway_axum",
         &["axum", "http", "http-body-util", "hyper", "hyper-util", "sha2", "socket2", "tower"],
@@ -66,6 +70,7 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
     ),
     ("telemetry_prometheus", &["prometheus-client"]),
     ("tickets_hmac", &["aws-lc-rs", "base64"]),
+    ("tls_rustls", &["rustls", "rustls-webpki"]),
     ("websocket_codec", &["base64", "sha1", "simdutf8"]),
     ("worker_tokio", &["libc", "rustix", "socket2"]),
 ];

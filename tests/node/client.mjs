@@ -1,12 +1,18 @@
 // What the scripts beside this file share: options, and one connection that speaks protocol v2.
 
+import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import WebSocket from "ws";
 
+/** What `--ca` of every script names: the certificate to trust for wss://. */
+let ca;
+
 /** Command line options, every one `--name value`; numbers where the default is a number. */
 export function options(defaults) {
-  const known = Object.keys(defaults).map((name) => [name, { type: "string" }]);
+  const known = ["ca", ...Object.keys(defaults)].map((name) => [name, { type: "string" }]);
   const { values } = parseArgs({ options: Object.fromEntries(known) });
+  if (values.ca !== undefined) ca = readFileSync(values.ca);
+  delete values.ca;
   const result = { ...defaults };
   for (const [name, text] of Object.entries(values)) {
     result[name] = typeof defaults[name] === "number" ? Number(text) : text;
@@ -37,7 +43,7 @@ export function address(url, parameters) {
  * A failed connect is a close with 1006. The server's `ping` is answered here.
  */
 export function connect(url, { opened = () => {}, frame, closed }) {
-  const socket = new WebSocket(url, { perMessageDeflate: false, handshakeTimeout: 10_000 });
+  const socket = new WebSocket(url, { perMessageDeflate: false, handshakeTimeout: 10_000, ca });
   socket.on("open", opened);
   socket.on("message", (data) => {
     for (const value of frames(data)) {

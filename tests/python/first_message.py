@@ -8,14 +8,16 @@ Prints every frame as a JSON line; ends with 0 when the own message has come.
 import argparse
 import asyncio
 import json
+import ssl
 import sys
 from urllib.parse import urlencode
 
 from websockets.asyncio.client import connect
 
 
-async def first_message(url: str, room: str, text: str) -> None:
-    async with connect(url, compression=None, proxy=None) as socket:
+async def first_message(url: str, room: str, text: str, ca: str | None) -> None:
+    context = ssl.create_default_context(cafile=ca) if url.startswith("wss:") else None
+    async with connect(url, compression=None, proxy=None, ssl=context) as socket:
         async for message in socket:
             for line in filter(str.strip, message.split("\n")):
                 frame = json.loads(line)
@@ -42,10 +44,12 @@ def main() -> None:
     parser.add_argument("--text", default="hello from python")
     parser.add_argument("--token", default="")
     parser.add_argument("--timeout", type=float, default=10)
+    parser.add_argument("--ca", help="the certificate to trust for wss://")
     given = parser.parse_args()
     url = f"{given.url}?{urlencode({'token': given.token})}" if given.token else given.url
     try:
-        asyncio.run(asyncio.wait_for(first_message(url, given.room, given.text), given.timeout))
+        said = first_message(url, given.room, given.text, given.ca)
+        asyncio.run(asyncio.wait_for(said, given.timeout))
     except TimeoutError:
         sys.exit(f"no message within {given.timeout} s")
 

@@ -30,6 +30,8 @@ pub enum Tool {
     ProtocolReaders,
     /// Python with the packages of `tests/python`.
     Python,
+    /// nginx.
+    Nginx,
 }
 
 /// Whether the tool is there; if not, says so, and the test returns.
@@ -49,6 +51,11 @@ pub fn require(tool: Tool) -> bool {
 
 fn missing(tool: Tool) -> Option<String> {
     let (name, program, packages) = match tool {
+        Tool::Nginx => {
+            let answers =
+                Command::new("nginx").arg("-v").output().is_ok_and(|o| o.status.success());
+            return (!answers).then(|| "nginx is not installed".to_owned());
+        }
         Tool::Node => ("node", PathBuf::from("node"), folder("node").join("node_modules/ws")),
         Tool::ProtocolReaders => {
             ("node", PathBuf::from("node"), folder("node").join("node_modules/@asyncapi/parser"))

@@ -5,7 +5,7 @@
 //! Everything panics with what a person needs to see; nothing sleeps.
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
-//! [`leaks`].
+//! [`leaks`], [`tls`].
 
 #![allow(
     clippy::unwrap_used,
@@ -20,4 +20,5 @@ pub mod leaks;
 pub mod process;
 pub mod raw;
 pub mod server;
+pub mod tls;
 pub mod token;

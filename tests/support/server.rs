@@ -106,6 +106,19 @@ impl Server {
         format!("http://{}{path}", self.addr)
     }
 
+    /// `https://localhost:PORT` and a path, for a server with TLS: certificates of the tests are for
+    /// that name.
+    #[must_use]
+    pub fn https(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.addr.port())
+    }
+
+    /// The same with `wss://`.
+    #[must_use]
+    pub fn wss(&self, path: &str) -> String {
+        format!("wss://localhost:{}{path}", self.addr.port())
+    }
+
     /// `ws://ADDR:PORT` and a path that begins with `/`.
     #[must_use]
     pub fn ws(&self, path: &str) -> String {
@@ -234,7 +247,8 @@ fn serve(arguments: &[String], environment: &[(String, String)]) -> (Process, So
         let exit = process.wait(STOP_DEADLINE);
         panic!("it ended with {:?} instead of listening: {}", exit.code, process.report());
     };
-    let addr = line.strip_prefix("listening on http://").and_then(|addr| addr.parse().ok());
+    let addr = line.strip_prefix("listening on http").map(|rest| rest.trim_start_matches('s'));
+    let addr = addr.and_then(|rest| rest.strip_prefix("://")).and_then(|addr| addr.parse().ok());
     let addr = addr.unwrap_or_else(|| panic!("not where it listens: {}", process.report()));
     (process, addr)
 }

@@ -19,6 +19,7 @@ use crate::error::ConnectError;
 use crate::event::span;
 use crate::link::Link;
 use crate::options::{Options, Token};
+use crate::tls::{is_distrust, shake_hands};
 
 /// The path of the protocol, for URLs without one.
 const PATH: &str = "/ws/v2/connect";
@@ -57,23 +58,24 @@ pub(crate) struct Target {
     uri: Uri,
     host: String,
     port: u16,
+    has_tls: bool,
 }
 
 impl Target {
     pub(crate) fn parse(url: &str, client_id: Option<&ClientId>) -> Result<Self, ConnectError> {
         let bad = |why| ConnectError::BadUrl { why };
         let uri: Uri = url.parse().map_err(|_| bad("is none, like ws://127.0.0.1:8000"))?;
-        match uri.scheme_str() {
-            Some("ws") => {}
-            Some("wss") => return Err(ConnectError::TlsUnavailable),
-            _ => return Err(bad("must begin with ws://")),
-        }
+        let has_tls = match uri.scheme_str() {
+            Some("ws") => false,
+            Some("wss") => true,
+            _ => return Err(bad("must begin with ws:// or wss://")),
+        };
         let authority = uri.authority().ok_or_else(|| bad("names no host"))?;
         if authority.as_str().contains('@') {
             return Err(bad("must not hold a user or password"));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = uri.port_u16().unwrap_or(80);
+        let port = uri.port_u16().unwrap_or(if has_tls { 443 } else { 80 });
         let query = uri.query().unwrap_or_default();
         if query.split('&').any(|pair| pair.starts_with("token=")) {
             return Err(ConnectError::TokenInUrl);
@@ -84,9 +86,10 @@ impl Target {
         let pairs = Some(query.to_owned()).filter(|query| !query.is_empty());
         let query = pairs.into_iter().chain(label).collect::<Vec<_>>().join("&");
         let separator = if query.is_empty() { "" } else { "?" };
-        let full = format!("ws://{authority}{path}{separator}{query}");
+        let scheme = if has_tls { "wss" } else { "ws" };
+        let full = format!("{scheme}://{authority}{path}{separator}{query}");
         let uri = full.parse().map_err(|_| bad("is none, like ws://127.0.0.1:8000"))?;
-        Ok(Self { uri, host, port })
+        Ok(Self { uri, host, port, has_tls })
     }
 
     fn request(&self, token: Option<&Token>) -> Result<Request, ConnectError> {
@@ -116,10 +119,24 @@ pub(crate) fn open(
     let stream = dial.dial(&target.host, target.port);
     let address = format!("{}:{}", target.host, target.port);
     let config = config(options);
+    let tls = target.has_tls.then(|| (target.host.clone(), options.authorities.clone()));
     Box::pin(async move {
         let request = request?;
         let stream =
             stream.await.map_err(|source| ConnectError::Unreachable { address, source })?;
+        let stream = match tls {
+            None => stream,
+            Some((host, authorities)) => {
+                let shaken = shake_hands(stream, &host, authorities).await;
+                shaken.map_err(|source| {
+                    if is_distrust(&source) {
+                        ConnectError::NotTrusted(source)
+                    } else {
+                        ConnectError::Tls(source)
+                    }
+                })?
+            }
+        };
         let (socket, _) =
             client_async_with_config(request, stream, Some(config)).await.map_err(refused)?;
         Ok(Box::new(Link::new(socket)))
@@ -180,9 +197,16 @@ mod tests {
     }
 
     #[test]
+    fn with_tls_the_port_is_another_and_the_scheme_stays() {
+        let target = Target::parse("wss://h", None).unwrap();
+        assert_eq!((target.port, target.has_tls), (443, true));
+        assert_eq!(target.uri.to_string(), "wss://h/ws/v2/connect");
+    }
+
+    #[test]
     fn a_url_of_another_kind_is_refused_with_what_to_write_instead() {
         let why = |url: &str| Target::parse(url, None).unwrap_err().to_string();
-        assert!(why("wss://h").contains("wss:// needs TLS"));
+        assert!(why("https://h").contains("must begin with ws:// or wss://"));
         assert!(why("http://h").contains("must begin with ws://"));
         assert!(why("localhost:8000").contains("ws://"));
         assert!(why("").contains("ws://"));

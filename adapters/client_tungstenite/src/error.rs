@@ -18,12 +18,6 @@ pub enum ConnectError {
         /// What is wrong with it. The URL itself isn't repeated: it may hold a secret.
         why: &'static str,
     },
-    /// The URL asks for TLS.
-    #[error(
-        "wss:// needs TLS, which this client does not have yet: use ws://, over a tunnel or a \
-         proxy where the way is not safe"
-    )]
-    TlsUnavailable,
     /// The URL holds a token.
     #[error("the URL must not hold a token, because URLs are logged: give it as an option")]
     TokenInUrl,
@@ -38,6 +32,13 @@ pub enum ConnectError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// The server's certificate is not trusted, or is another's, or its time is over; or there is
+    /// nobody whose certificates are trusted.
+    #[error("the server is not trusted")]
+    NotTrusted(#[source] io::Error),
+    /// TLS did not come about. The server may not speak it.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] io::Error),
     /// It took longer than `connect_timeout`.
     #[error("the server did not answer in time")]
     TimedOut,
@@ -76,8 +77,8 @@ impl ConnectError {
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
         match self {
-            Self::BadUrl { .. } | Self::TlsUnavailable | Self::TokenInUrl | Self::BadToken => false,
-            Self::Unreachable { .. } | Self::TimedOut | Self::Handshake(_) => true,
+            Self::BadUrl { .. } | Self::TokenInUrl | Self::BadToken | Self::NotTrusted(_) => false,
+            Self::Unreachable { .. } | Self::TimedOut | Self::Tls(_) | Self::Handshake(_) => true,
             // A captive portal answers with anything; only "no" means no.
             Self::Http { status, .. } => !matches!(status, 401 | 403),
             Self::Ended { code, .. } => should_reconnect(*code),

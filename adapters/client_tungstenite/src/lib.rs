@@ -41,6 +41,7 @@ mod dial;
 mod link;
 mod machine;
 mod task;
+mod tls;
 
 pub use client::{Client, Events, HistoryOptions, PublishOptions, SubscribeOptions};
 pub use error::{ConnectError, Refusal, RequestError};
@@ -49,6 +50,7 @@ pub use event::{
     Sender, Status, Subscribed, Tombstone, Violation,
 };
 pub use options::{BackoffOptions, DEFAULT_URL, Options, RandomSource, Token, TokenPlace};
+pub use tls::{Authorities, AuthoritiesError};
 
 #[cfg(test)]
 mod tests;

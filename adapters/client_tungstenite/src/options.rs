@@ -8,18 +8,22 @@ use std::time::Duration;
 
 use domain::id::ClientId;
 
+use crate::tls::Authorities;
+
 /// Where a server listens that was started without any settings.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:8000/ws/v2/connect";
 
 /// Settings of one client; `Options::default()` talks to a server on this machine.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `ws://host:port/path`. Without a path the protocol's own path is taken.
+    /// `ws://host:port/path`, or `wss://` for TLS. Without a path the protocol's own path is taken.
     pub url: String,
     /// Who the client is; none asks to stay anonymous.
     pub token: Option<Token>,
     /// How the token is shown to the server. It never stands in the URL, which ends up in logs.
     pub token_in: TokenPlace,
+    /// Whose certificates are trusted for `wss://`.
+    pub authorities: Authorities,
     /// A label to be recognised by over reconnects; it grants nothing.
     pub client_id: Option<ClientId>,
     /// From the first packet to `hello`.
@@ -54,6 +58,7 @@ impl Options {
             url: url.into(),
             token: None,
             token_in: TokenPlace::Header,
+            authorities: Authorities::default(),
             client_id: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),

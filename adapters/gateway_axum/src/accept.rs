@@ -1,5 +1,5 @@
-//! The accept loop: nodelay, a limit on connections, a deadline for the request's head, and an
-//! answer when the process has no file descriptors left.
+//! The accept loop: nodelay, limits on connections, one deadline for the TLS handshake and the first
+//! request's head together, and an answer when the process has no file descriptors left.
 //!
 //! No error of `accept` may end it.
 
@@ -7,18 +7,21 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use application::client_address::CountedAddress;
 use application::metrics::{EdgeRefusal, NodeMetrics};
 use axum::body::Body;
-use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tls_rustls::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tower::ServiceExt;
 use worker_tokio::{Accepted, Purpose};
 
@@ -26,6 +29,7 @@ use crate::answer;
 use crate::gateway::{Life, Shared};
 use crate::notice;
 use crate::routes::Routers;
+use crate::wire::{self, Wire};
 
 /// The largest head of a request. hyper's minimum; above it the answer is 431.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -35,18 +39,36 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 /// How long a request that is under way may take once the server stops.
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where a request that turns out to be an upgrade leaves what its socket is wanted for. Of one
-/// connection, and read when hyper has written the answer and let go.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Handover(Arc<Mutex<Option<Purpose>>>);
+/// What a request's connection knows, and where a request that turns out to be an upgrade leaves
+/// what its socket is wanted for: read when hyper has written the answer and let go.
+#[derive(Clone, Debug)]
+pub(crate) struct Handover {
+    left: Arc<Mutex<Left>>,
+    /// Who is at the other end of the socket: the client or a proxy.
+    pub(crate) peer: SocketAddr,
+}
+
+#[derive(Debug, Default)]
+struct Left {
+    /// A request has come.
+    has_begun: bool,
+    purpose: Option<Purpose>,
+    /// The place of a client that came through a proxy.
+    address: Option<CountedAddress>,
+}
 
 impl Handover {
-    pub(crate) fn leave(&self, purpose: Purpose) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(purpose);
+    fn new(peer: SocketAddr) -> Self {
+        Self { left: Arc::default(), peer }
     }
 
-    fn take(&self) -> Option<Purpose> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(crate) fn leave(&self, purpose: Purpose, address: Option<CountedAddress>) {
+        let mut left = self.left();
+        (left.purpose, left.address) = (Some(purpose), address);
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,6 +83,8 @@ pub(crate) struct Entrance {
     pub(crate) drain_permits: Arc<Semaphore>,
     /// Whether it is the one whose sockets are counted.
     pub(crate) is_public: bool,
+    /// None speaks plain HTTP.
+    pub(crate) tls: Option<Acceptor>,
 }
 
 /// A socket's place, counted for as long as it lives, wherever it is handed to.
@@ -68,14 +92,20 @@ struct Permit {
     _place: OwnedSemaphorePermit,
     /// None for a socket that is not counted.
     counted: Option<Arc<NodeMetrics>>,
+    /// None where addresses are not limited.
+    address: Option<CountedAddress>,
 }
 
 impl Permit {
-    fn new(place: OwnedSemaphorePermit, counted: Option<Arc<NodeMetrics>>) -> Self {
+    fn new(
+        place: OwnedSemaphorePermit,
+        counted: Option<Arc<NodeMetrics>>,
+        address: Option<CountedAddress>,
+    ) -> Self {
         if let Some(metrics) = &counted {
             metrics.edge.sockets.add(1);
         }
-        Self { _place: place, counted }
+        Self { _place: place, counted, address }
     }
 }
 
@@ -88,32 +118,26 @@ impl Drop for Permit {
 }
 
 pub(crate) async fn run(entrance: Entrance, shared: Arc<Shared>, life: watch::Receiver<Life>) {
-    let Entrance { listener, routers, permits, drain_permits, is_public } = entrance;
     let mut spare = Spare::new();
+    let has_tls = entrance.tls.is_some();
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let permits = match *life.borrow() {
-                    Life::Serving => &permits,
-                    Life::Draining | Life::Ended => &drain_permits,
-                };
-                match Arc::clone(permits).try_acquire_owned() {
-                    Ok(place) => {
-                        let (shared, life) = (Arc::clone(&shared), life.clone());
-                        let metrics = &shared.node.services().metrics;
-                        let permit = Permit::new(place, is_public.then(|| Arc::clone(metrics)));
-                        let serving = serve(stream, routers.clone(), shared, permit, life);
-                        tokio::spawn(serving);
-                    }
-                    Err(_) => {
-                        turn_away(&stream);
-                        notice::turned_away(&shared, EdgeRefusal::ConnectionLimit, Some(peer));
-                    }
+        match entrance.listener.accept().await {
+            Ok((stream, peer)) => match admit(&entrance, &shared, &life, peer) {
+                Ok(permit) => {
+                    let (routers, tls) = (entrance.routers.clone(), entrance.tls.clone());
+                    let (shared, life) = (Arc::clone(&shared), life.clone());
+                    tokio::spawn(async move {
+                        welcome(stream, peer, tls, routers, shared, permit, life).await;
+                    });
                 }
-            }
+                Err(why) => {
+                    turn_away(&socket2::SockRef::from(&stream), why, has_tls);
+                    notice::turned_away(&shared, why, Some(peer));
+                }
+            },
             Err(error) if is_exhausted(&error) => {
                 notice::turned_away(&shared, EdgeRefusal::Descriptors, None);
-                spare.answer_one(&listener);
+                spare.answer_one(&entrance.listener, has_tls);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
             // The connection was gone before it was accepted; the next may be well.
@@ -124,11 +148,69 @@ pub(crate) async fn run(entrance: Entrance, shared: Arc<Shared>, life: watch::Re
     }
 }
 
-/// Serves plain HTTP up to an upgrade. When the server stops, a request that was taken is still
-/// answered, and nothing new is read; upgraded sockets are no longer in here by then. Who comes
-/// while it drains asks once.
-async fn serve(
+/// A place for a socket, if there is one and its address has not as many as it may have. What comes
+/// from a trusted proxy is counted later, by its client.
+fn admit(
+    entrance: &Entrance,
+    shared: &Arc<Shared>,
+    life: &watch::Receiver<Life>,
+    peer: SocketAddr,
+) -> Result<Permit, EdgeRefusal> {
+    let permits = match *life.borrow() {
+        Life::Serving => &entrance.permits,
+        Life::Draining | Life::Ended => &entrance.drain_permits,
+    };
+    let place = Arc::clone(permits).try_acquire_owned();
+    let place = place.map_err(|_| EdgeRefusal::ConnectionLimit)?;
+    if !entrance.is_public {
+        return Ok(Permit::new(place, None, None));
+    }
+    let config = shared.config();
+    let is_proxy = config.trusted_proxies.contains(peer.ip());
+    let address = if is_proxy { None } else { shared.count_address(&config, peer.ip())? };
+    Ok(Permit::new(place, Some(Arc::clone(&shared.node.services().metrics)), address))
+}
+
+/// Shakes hands where TLS is spoken, then serves.
+async fn welcome(
     stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Acceptor>,
+    routers: Routers,
+    shared: Arc<Shared>,
+    permit: Permit,
+    mut life: watch::Receiver<Life>,
+) {
+    let deadline = Instant::now() + shared.config().handshake_timeout;
+    // Small frames must not wait for an acknowledgement.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let came = *life.borrow();
+    let wire = match tls {
+        None => Wire::Plain(stream),
+        Some(acceptor) => {
+            let shaken = tokio::select! {
+                shaken = Wire::shake_hands(stream, &acceptor, deadline) => shaken,
+                // Nothing was promised yet to who is still shaking hands.
+                _ = life.wait_for(|life| *life > came) => return,
+            };
+            match shaken {
+                Ok(wire) => wire,
+                Err(failure) => return notice::no_session(&shared, failure, peer),
+            }
+        }
+    };
+    serve(wire, Handover::new(peer), deadline, routers, shared, permit, life).await;
+}
+
+/// Serves HTTP up to an upgrade. When the server stops, a request that was taken is still answered,
+/// and nothing new is read; upgraded sockets are no longer in here by then. Who comes while it
+/// drains asks once.
+async fn serve(
+    wire: Wire,
+    handover: Handover,
+    deadline: Instant,
     routers: Routers,
     shared: Arc<Shared>,
     permit: Permit,
@@ -136,13 +218,10 @@ async fn serve(
 ) {
     let came = *life.borrow();
     let router = if came == Life::Serving { routers.serving } else { routers.draining };
-    // Small frames must not wait for an acknowledgement.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let handover = Handover::default();
+    let has_tls = matches!(wire, Wire::Tls(_));
     let left = handover.clone();
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        handover.left().has_begun = true;
         request.extensions_mut().insert(handover.clone());
         router.clone().oneshot(request.map(Body::new))
     });
@@ -154,23 +233,42 @@ async fn serve(
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
         .keep_alive(came == Life::Serving)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(wire), service);
     let mut stopping = pin!(async move { drop(life.wait_for(|life| *life > came).await) });
-    let ended = tokio::select! {
-        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
-        () = stopping.as_mut() => {
-            Pin::new(&mut connection).graceful_shutdown();
-            let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
-            let Ok(ended) = tokio::time::timeout(LAST_ANSWER_TIMEOUT, last).await else { return };
-            ended
+    // hyper's clock begins behind the handshake; the deadline began before it.
+    let mut overdue = pin!(tokio::time::sleep_until(deadline));
+    let ended = loop {
+        tokio::select! {
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
+            () = stopping.as_mut() => {
+                Pin::new(&mut connection).graceful_shutdown();
+                let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
+                let Ok(ended) = tokio::time::timeout(LAST_ANSWER_TIMEOUT, last).await else {
+                    return;
+                };
+                break ended;
+            }
+            () = overdue.as_mut(), if has_tls && !overdue.is_elapsed() => {
+                if !left.left().has_begun {
+                    return;
+                }
+            }
         }
     };
     match ended {
         Ok(()) => {
             let parts = connection.into_parts();
-            if let Some(purpose) = left.take() {
-                hand_over(&shared, parts.io.into_inner(), &parts.read_buf, purpose, permit).await;
+            let wire = parts.io.into_inner();
+            let (purpose, address) = {
+                let mut left = left.left();
+                (left.purpose.take(), left.address.take())
+            };
+            let Some(purpose) = purpose else { return wire.finish().await };
+            let mut permit = permit;
+            if address.is_some() {
+                permit.address = address;
             }
+            hand_over(&shared, wire, &parts.read_buf, purpose, permit).await;
         }
         Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "http connection ended");
@@ -180,16 +278,12 @@ async fn serve(
 
 /// Gives a bare socket to a worker. `early` is what came behind the upgrade request; a slice of
 /// hyper's read buffer, so it is copied.
-async fn hand_over(
-    shared: &Shared,
-    stream: TcpStream,
-    early: &[u8],
-    purpose: Purpose,
-    permit: Permit,
-) {
-    let Ok(stream) = stream.into_std() else { return };
-    let early = Bytes::copy_from_slice(early);
-    let mut accepted = Accepted { stream, early, purpose, permit: Some(Box::new(permit)) };
+async fn hand_over(shared: &Shared, wire: Wire, early: &[u8], purpose: Purpose, permit: Permit) {
+    let Some(parts) = wire.into_parts().await else { return };
+    let early = wire::early(early, &parts.early);
+    let Ok(stream) = parts.socket.into_std() else { return };
+    let permit = Some(Box::new(permit) as Box<_>);
+    let mut accepted = Accepted { stream, tls: parts.tls, early, purpose, permit };
     // Who gives a socket back has ended and does not get another turn.
     while let Some(worker) = shared.next_worker() {
         match worker.take(accepted).await {
@@ -205,13 +299,16 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
 }
 
-/// Above the limit of connections. The answer fits the socket's empty buffer; who sent a request
-/// in the meantime may see a reset instead.
-fn turn_away(stream: &TcpStream) {
-    // Past the runtime, which does not try to write before its driver has seen the socket.
-    let socket = socket2::SockRef::from(stream);
-    let mut socket: &socket2::Socket = &socket;
-    let _ = socket.write(answer::OVERLOADED_RAW);
+/// Above a limit. The answer fits the socket's empty buffer; who sent a request in the meantime may
+/// see a reset instead. Past the runtime, which does not try to write before its driver has seen
+/// the socket.
+fn turn_away(mut socket: &socket2::Socket, why: EdgeRefusal, has_tls: bool) {
+    let answer = match (has_tls, why) {
+        (true, _) => answer::TURNED_AWAY_TLS_RAW,
+        (false, EdgeRefusal::AddressLimit) => answer::ADDRESS_LIMIT_RAW,
+        (false, _) => answer::OVERLOADED_RAW,
+    };
+    let _ = socket.write(answer);
 }
 
 /// A descriptor kept for the moment when there is none left: given up to answer one client with
@@ -223,15 +320,14 @@ impl Spare {
         Self(File::open("/dev/null").ok())
     }
 
-    fn answer_one(&mut self, listener: &TcpListener) {
+    fn answer_one(&mut self, listener: &TcpListener, has_tls: bool) {
         if self.0.take().is_none() {
             self.0 = File::open("/dev/null").ok();
             return;
         }
         if let Ok((socket, _)) = socket2::SockRef::from(listener).accept() {
             let _ = socket.set_nonblocking(true);
-            let mut socket: &socket2::Socket = &socket;
-            let _ = socket.write(answer::OVERLOADED_RAW);
+            turn_away(&socket, EdgeRefusal::Descriptors, has_tls);
         }
         self.0 = File::open("/dev/null").ok();
     }
@@ -242,8 +338,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    #[tokio::test]
-    async fn who_is_turned_away_gets_the_answer_although_the_socket_is_new() {
+    async fn told(why: EdgeRefusal, has_tls: bool) -> Vec<u8> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -251,10 +346,17 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         // Nothing waits between here and the end, so the driver never sees the socket.
         let stream = TcpStream::from_std(stream).unwrap();
-        turn_away(&stream);
+        turn_away(&socket2::SockRef::from(&stream), why, has_tls);
         drop(stream);
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer, answer::OVERLOADED_RAW);
+        answer
+    }
+
+    #[tokio::test]
+    async fn who_is_turned_away_gets_the_answer_although_the_socket_is_new() {
+        assert_eq!(told(EdgeRefusal::ConnectionLimit, false).await, answer::OVERLOADED_RAW);
+        assert_eq!(told(EdgeRefusal::AddressLimit, false).await, answer::ADDRESS_LIMIT_RAW);
+        assert_eq!(told(EdgeRefusal::ConnectionLimit, true).await, answer::TURNED_AWAY_TLS_RAW);
     }
 }

@@ -13,6 +13,19 @@ use serde::Serialize;
 pub(crate) const OVERLOADED_RAW: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Retry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
+/// For a socket of an address that has as many as it may have.
+pub(crate) const ADDRESS_LIMIT_RAW: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
+    Retry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// For who speaks plain HTTP where TLS is spoken.
+pub(crate) const TLS_WANTED_RAW: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain\r\nConnection: close\r\nContent-Length: 53\r\n\r\n\
+    this port speaks TLS: connect with https:// or wss://";
+
+/// Who is turned away where TLS is spoken, before any session: the fatal alert internal_error, which clients
+/// take for a fault that passes.
+pub(crate) const TURNED_AWAY_TLS_RAW: &[u8] = &[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x50];
+
 #[derive(Serialize)]
 struct Body<'a> {
     code: u16,
@@ -51,6 +64,12 @@ impl HttpRefusal {
 pub(crate) fn stopping() -> HttpRefusal {
     let refusal = Refusal::new(ErrorCode::Unavailable, "the server is stopping; try again later");
     refusal.retry_after(Duration::from_secs(1)).into()
+}
+
+/// An upgrade through a proxy for a client whose address has as many connections as it may have.
+pub(crate) fn too_many_of_an_address() -> HttpRefusal {
+    let message = "too many connections from this address; close one or try again later";
+    Refusal::new(ErrorCode::RateLimited, message).retry_after(Duration::from_secs(5)).into()
 }
 
 impl From<Refusal> for HttpRefusal {

@@ -3,12 +3,13 @@
 //! It stops in order: first it takes nothing new and says so, then connections are drained, then it
 //! listens no more.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use application::metrics::ShardMetrics;
+use application::client_address::{AddressCounts, CountedAddress, TrustedProxies};
+use application::metrics::{EdgeRefusal, ShardMetrics};
 use application::node::Node;
 use application::origin::OriginPolicy;
 use application::ports::Exposition;
@@ -16,6 +17,7 @@ use domain::id::ClientId;
 use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+use tls_rustls::Acceptor;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use worker_tokio::Worker;
@@ -62,6 +64,12 @@ pub struct Config {
     pub exposition: Option<Arc<dyn Exposition>>,
     /// Whether `/metrics` on the public address needs an API key.
     pub metrics_need_key: bool,
+    /// TLS on the public address; none speaks plain HTTP there.
+    pub tls: Option<Acceptor>,
+    /// The proxies that say whose request they pass on.
+    pub trusted_proxies: TrustedProxies,
+    /// The most connections of one client address at one time; 0 counts none.
+    pub connections_per_address_max: u32,
 }
 
 /// Why the gateway can't listen.
@@ -104,6 +112,7 @@ pub(crate) struct Shared {
     /// For those who ask how a draining server is.
     pub(crate) drain_permits: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
+    pub(crate) addresses: Arc<AddressCounts>,
     next_worker: AtomicUsize,
 }
 
@@ -119,6 +128,21 @@ impl Shared {
         let turn = self.next_worker.fetch_add(1, Ordering::Relaxed);
         let (before, from) = self.workers.split_at(turn % self.workers.len().max(1));
         from.iter().chain(before).find(|worker| worker.is_running())
+    }
+
+    /// The place of a connection at its client's address; none where addresses are not limited.
+    ///
+    /// # Errors
+    /// The address has as many as it may have.
+    pub(crate) fn count_address(
+        &self,
+        config: &Config,
+        address: IpAddr,
+    ) -> Result<Option<CountedAddress>, EdgeRefusal> {
+        match config.connections_per_address_max {
+            0 => Ok(None),
+            max => self.addresses.admit(address, max).map(Some).ok_or(EdgeRefusal::AddressLimit),
+        }
     }
 
     /// Whether new connections are welcome. Members of a worker that has ended get nothing, and
@@ -213,8 +237,17 @@ impl Gateway {
         let next_worker = AtomicUsize::new(0);
         let config = RwLock::new(Arc::new(config));
         let drain_permits = Arc::new(Semaphore::new(DRAIN_REQUESTS_MAX));
-        let shared =
-            Shared { config, node, workers, permits, drain_permits, stopping, next_worker };
+        let addresses = Arc::default();
+        let shared = Shared {
+            config,
+            node,
+            workers,
+            permits,
+            drain_permits,
+            stopping,
+            addresses,
+            next_worker,
+        };
         Ok(Self { listener, internal, shared: Arc::new(shared) })
     }
 
@@ -252,6 +285,7 @@ impl Gateway {
             permits: Arc::clone(&shared.permits),
             drain_permits: Arc::clone(&shared.drain_permits),
             is_public: true,
+            tls: shared.config().tls.clone(),
         };
         let accepting = tokio::spawn(accept::run(public, Arc::clone(&shared), lives));
         // Serves to the end, whatever becomes of the public one.
@@ -264,6 +298,7 @@ impl Gateway {
                 drain_permits: Arc::clone(&permits),
                 permits,
                 is_public: false,
+                tls: None,
             };
             tokio::spawn(accept::run(entrance, Arc::clone(&shared), internal_lives))
         });
@@ -309,7 +344,8 @@ impl Handle {
 
     /// Treats requests that come from now on by another configuration: origins, API keys and the
     /// deadline of a request's head. What the listener and the routes were built with stays:
-    /// `connections_max`, `echo_endpoint`, `publish_bytes_max`, the internal address and the metrics.
+    /// `connections_max`, `echo_endpoint`, `publish_bytes_max`, the internal address, TLS and the
+    /// metrics.
     pub fn replace_config(&self, config: Config) {
         let mut now = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
         let Config { connections_max, echo_endpoint, publish_bytes_max, .. } = **now;
@@ -321,6 +357,7 @@ impl Handle {
             internal_address,
             metrics_need_key,
             exposition: now.exposition.clone(),
+            tls: now.tls.clone(),
             ..config
         });
     }
@@ -450,6 +487,9 @@ pub(crate) mod tests {
             internal_address: None,
             exposition: None,
             metrics_need_key: false,
+            tls: None,
+            trusted_proxies: TrustedProxies::default(),
+            connections_per_address_max: 0,
         };
         change(&mut config);
         Arc::new(Shared {
@@ -459,6 +499,7 @@ pub(crate) mod tests {
             permits: Arc::new(Semaphore::new(10)),
             drain_permits: Arc::new(Semaphore::new(1)),
             stopping: AtomicBool::new(false),
+            addresses: Arc::default(),
             next_worker: AtomicUsize::new(0),
         })
     }
@@ -476,6 +517,7 @@ pub(crate) mod tests {
                 permits: Arc::clone(&shared.permits),
                 drain_permits: Arc::clone(&shared.drain_permits),
                 stopping: AtomicBool::new(false),
+                addresses: Arc::default(),
                 next_worker: AtomicUsize::new(0),
             };
             late.node.services().metrics.shards[0].beat_ms.set(1_000);

@@ -17,7 +17,9 @@ mod operations;
 mod publish;
 mod revoke;
 mod routes;
+mod secure_headers;
 mod upgrade;
+mod wire;
 
 pub use gateway::{ApiKey, BindError, Config, Gateway, Handle};
 pub use handshake::SUBPROTOCOL;

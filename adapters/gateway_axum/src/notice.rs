@@ -2,7 +2,7 @@
 //!
 //! Addresses and origins may stand in it; a token, a key or a query never.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use application::metrics::{EdgeRefusal, RevokeOutcome, Row};
 use application::security::{SecurityEvent, TARGET};
@@ -11,6 +11,7 @@ use domain::id::ClientId;
 use domain::revocation::Revocation;
 
 use crate::gateway::Shared;
+use crate::wire::Failure;
 
 /// A socket was turned away before anything of it was read.
 pub(crate) fn turned_away(shared: &Shared, why: EdgeRefusal, peer: Option<SocketAddr>) {
@@ -30,17 +31,49 @@ pub(crate) fn turned_away(shared: &Shared, why: EdgeRefusal, peer: Option<Socket
     }
 }
 
+/// A client and this server found no TLS session. Who was only gone is not counted, and who spoke
+/// plain HTTP was told so.
+pub(crate) fn no_session(shared: &Shared, failure: Failure, peer: SocketAddr) {
+    let what = match failure {
+        Failure::Gone => return,
+        Failure::PlainHttp => "plain HTTP came where TLS is spoken",
+        Failure::TooSlow => "a TLS handshake took too long",
+        Failure::Tls => "no TLS session came about",
+    };
+    let services = shared.node.services();
+    let edge = &services.metrics.edge;
+    edge.refused.add(EdgeRefusal::Tls, 1);
+    let event = SecurityEvent::ConnectionRefused;
+    if let Some(left_out) = edge.admit(event, services.ports.clock.now().monotonic) {
+        tracing::warn!(
+            target: TARGET,
+            event = event.label(),
+            reason = EdgeRefusal::Tls.label(),
+            peer = %peer,
+            left_out,
+            what,
+            "a socket was turned away"
+        );
+    }
+}
+
 /// An upgrade was refused. What is only no upgrade is counted, and not for guards to read.
-pub(crate) fn upgrade_refused(shared: &Shared, status: StatusCode, origin: Option<&str>) {
+pub(crate) fn upgrade_refused(
+    shared: &Shared,
+    status: StatusCode,
+    address: Option<IpAddr>,
+    origin: Option<&str>,
+) {
     let services = shared.node.services();
     let edge = &services.metrics.edge;
     let why = match status {
         StatusCode::FORBIDDEN => EdgeRefusal::Origin,
         StatusCode::SERVICE_UNAVAILABLE => EdgeRefusal::Stopping,
+        StatusCode::TOO_MANY_REQUESTS => EdgeRefusal::AddressLimit,
         _ => EdgeRefusal::Handshake,
     };
     edge.refused.add(why, 1);
-    if why != EdgeRefusal::Origin {
+    if !matches!(why, EdgeRefusal::Origin | EdgeRefusal::AddressLimit) {
         return;
     }
     let event = SecurityEvent::ConnectionRefused;
@@ -49,6 +82,7 @@ pub(crate) fn upgrade_refused(shared: &Shared, status: StatusCode, origin: Optio
             target: TARGET,
             event = event.label(),
             reason = why.label(),
+            address = address.map(tracing::field::display),
             origin,
             left_out,
             "an upgrade was refused"

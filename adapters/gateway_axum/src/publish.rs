@@ -267,6 +267,9 @@ mod tests {
             internal_address: None,
             exposition: None,
             metrics_need_key: false,
+            tls: None,
+            trusted_proxies: application::client_address::TrustedProxies::default(),
+            connections_per_address_max: 0,
         }
     }
 

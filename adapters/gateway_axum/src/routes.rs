@@ -15,6 +15,7 @@ use crate::gateway::{Readiness, Shared};
 use crate::operations;
 use crate::publish;
 use crate::revoke::{self, REVOKE_BYTES_MAX};
+use crate::secure_headers::secured;
 use crate::upgrade::{Wanted, upgrade};
 
 /// What is answered to those who come while the server serves, and while it drains.
@@ -26,7 +27,11 @@ pub(crate) struct Routers {
 
 /// Those of the public address.
 pub(crate) fn routers(shared: &Arc<Shared>) -> Routers {
-    Routers { serving: router(shared), draining: draining(shared) }
+    let has_tls = shared.config().tls.is_some();
+    Routers {
+        serving: secured(router(shared), has_tls),
+        draining: secured(draining(shared), has_tls),
+    }
 }
 
 /// How the server is, and nothing else.
@@ -60,7 +65,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
 
 /// Those of the internal address: the same to the end.
 pub(crate) fn internal(shared: &Arc<Shared>) -> Routers {
-    let serving = internal_router(shared);
+    let serving = secured(internal_router(shared), false);
     Routers { draining: serving.clone(), serving }
 }
 

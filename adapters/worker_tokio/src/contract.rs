@@ -1,4 +1,4 @@
-//! A worker's sockets against the contract of the outbox, over loopback, and the machine's clock
+//! A worker's sockets against the contract of the outbox, over loopback, with TLS and without, and the machine's clock
 //! against its own.
 //!
 //! Readers and writers are the real ones. The shard behind them knows none of the connections, so
@@ -27,16 +27,21 @@ use application::testing::clock_contract::ClockContract;
 use application::testing::outbox_contract::{Heard, OutboxHost};
 use domain::id::ConnectionId;
 use domain::time::Wall;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tls_rustls::{Acceptor, Identity, MinVersion, Session, Stream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use websocket_codec::{Decoder, Event, Role};
 
 use crate::clock::SystemClock;
 use crate::core::Core;
 use crate::reader::Reader;
+use crate::sealed::Sealed;
 use crate::worker::Config;
 use crate::writer;
 
@@ -46,9 +51,61 @@ const KERNEL_BYTES: usize = 16 << 10;
 /// Only a mistake takes that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+trait Wire: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+
+/// Both sides of TLS, with a certificate made for the test.
+struct Tls {
+    acceptor: Acceptor,
+    connector: TlsConnector,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = std::env::temp_dir().join(format!(
+            "contract-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let identity = Identity::load(&certificate, &key).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self {
+            acceptor: Acceptor::build(identity, MinVersion::Tls12).unwrap(),
+            connector: TlsConnector::from(Arc::new(client)),
+        }
+    }
+
+    /// Shakes hands, and gives both sides.
+    async fn between(
+        &self,
+        ours: TcpStream,
+        theirs: TcpStream,
+    ) -> (TcpStream, Box<Session>, Box<dyn Wire>) {
+        let name = ServerName::try_from("localhost").unwrap();
+        let accepting = Stream::accept(ours, self.acceptor.session().unwrap());
+        let (ours, theirs) = tokio::join!(accepting, self.connector.connect(name, theirs));
+        let (ours, session, _) = ours.unwrap().into_parts();
+        (ours, session, Box::new(theirs.unwrap()))
+    }
+}
+
 /// The other end of a connection.
 struct End {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     decoder: Decoder,
     received: Vec<u8>,
 }
@@ -75,6 +132,7 @@ impl End {
 }
 
 struct Loopback {
+    tls: Option<Tls>,
     runtime: LocalRuntime,
     core: Rc<Core>,
     listener: TcpListener,
@@ -85,6 +143,14 @@ struct Loopback {
 
 impl Loopback {
     fn new() -> Self {
+        Self::build(None)
+    }
+
+    fn with_tls() -> Self {
+        Self::build(Some(Tls::new()))
+    }
+
+    fn build(tls: Option<Tls>) -> Self {
         let clock = Arc::new(SystemClock::start());
         let ports = Ports {
             broker: Arc::new(MockBroker::new()),
@@ -107,6 +173,7 @@ impl Loopback {
         // Inherited by what is accepted; small, so that a connection is full soon.
         rustix::net::sockopt::set_socket_send_buffer_size(&listener, KERNEL_BYTES).unwrap();
         Self {
+            tls,
             runtime: runtime.unwrap(),
             core: Rc::new(core),
             listener,
@@ -134,14 +201,23 @@ impl OutboxHost for Loopback {
             stream.set_nonblocking(true).unwrap();
         }
         self.server_sides.insert(at, ours.try_clone().unwrap());
-        let core = &self.core;
+        let (core, tls) = (&self.core, &self.tls);
         let stream = self.runtime.block_on(async {
             let ours = TcpStream::from_std(ours).unwrap();
+            let theirs = TcpStream::from_std(theirs).unwrap();
             let connection = ConnectionId::from_bits(u64::from(at.index));
             let counted = core.counted(None);
-            let (half, gate) = core.sockets.borrow_mut().insert(at, connection, ours, counted);
-            spawn_local(Reader::new(Rc::clone(core), at, half, gate, &[]));
-            TcpStream::from_std(theirs).unwrap()
+            let (ours, seal, theirs): (_, _, Box<dyn Wire>) = match tls {
+                None => (ours, None, Box::new(theirs)),
+                Some(tls) => {
+                    let (ours, session, theirs) = tls.between(ours, theirs).await;
+                    (ours, Some(Sealed::new(session)), theirs)
+                }
+            };
+            let mut sockets = core.sockets.borrow_mut();
+            let (half, gate) = sockets.insert(at, connection, ours, seal.clone(), counted);
+            spawn_local(Reader::new(Rc::clone(core), at, half, seal, gate, &[]));
+            theirs
         });
         let end = End { stream, decoder: Decoder::new(Role::Client), received: Vec::new() };
         self.ends.insert(at, end);
@@ -178,7 +254,10 @@ impl OutboxHost for Loopback {
         let mut frame = vec![0x81, 0x80 | length.expect("a short text"), 0, 0, 0, 0];
         frame.extend_from_slice(text.as_bytes());
         let end = self.ends.get_mut(&from).expect("it was opened");
-        let sent = self.runtime.block_on(end.stream.write_all(&frame));
+        let sent = self.runtime.block_on(async {
+            end.stream.write_all(&frame).await?;
+            end.stream.flush().await
+        });
         sent.expect("the kernel has room");
     }
 
@@ -198,6 +277,10 @@ impl OutboxHost for Loopback {
 
 mod sockets {
     application::outbox_contract_tests!(super::Loopback::new);
+}
+
+mod sockets_with_tls {
+    application::outbox_contract_tests!(super::Loopback::with_tls);
 }
 
 #[test]

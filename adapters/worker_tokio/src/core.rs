@@ -20,6 +20,7 @@ use application::ports::Clock;
 use application::services::Services;
 use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
 use domain::time::{Monotonic, Now};
+use tls_rustls::Session;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{spawn_local, yield_now};
@@ -28,6 +29,7 @@ use websocket_codec::Limits;
 use crate::clock::SystemClock;
 use crate::heart;
 use crate::reader::Reader;
+use crate::sealed::Sealed;
 use crate::sockets::Sockets;
 use crate::worker::{Accepted, Config, begin};
 use crate::writer;
@@ -45,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) sockets: RefCell<Sockets>,
     /// Where every read of this worker goes first.
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
+    /// Where a read of a connection with TLS goes next, without its seal.
+    pub(crate) unsealed: RefCell<Vec<u8>>,
     clock: Arc<SystemClock>,
     /// Of the frames that clients send.
     limits: Cell<Limits>,
@@ -84,6 +88,7 @@ impl Core {
             shard: RefCell::new(shard),
             sockets: RefCell::new(sockets),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            unsealed: RefCell::default(),
             clock,
             limits: Cell::new(codec),
             config,
@@ -235,7 +240,7 @@ impl Core {
         }
     }
 
-    fn start_writers(self: &Rc<Self>) {
+    pub(crate) fn start_writers(self: &Rc<Self>) {
         loop {
             let Some(work) = self.sockets.borrow_mut().poll_work() else { return };
             writer::start(self, work);
@@ -280,16 +285,18 @@ impl Core {
     pub(crate) fn open(
         self: &Rc<Self>,
         stream: TcpStream,
+        tls: Option<Box<Session>>,
         early: &[u8],
         opening: Opening,
         permit: Option<Box<dyn Any + Send>>,
     ) {
         let slot = self.shard.borrow_mut().reserve();
         let connection = opening.connection;
+        let (seal, counted) = (tls.map(Sealed::new), self.counted(permit));
         let (read_half, gate) =
-            self.sockets.borrow_mut().insert(slot, connection, stream, self.counted(permit));
+            self.sockets.borrow_mut().insert(slot, connection, stream, seal.clone(), counted);
         self.handle(Input::Opened(slot, opening));
-        spawn_local(Reader::new(Rc::clone(self), slot, read_half, gate, early));
+        spawn_local(Reader::new(Rc::clone(self), slot, read_half, seal, gate, early));
     }
 
     /// Becomes true when the node drains.

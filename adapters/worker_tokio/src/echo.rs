@@ -8,6 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use domain::rate_limit::RateLimiter;
+use tls_rustls::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -19,9 +20,62 @@ use websocket_codec::{
 
 use crate::core::{Core, Counted};
 
+/// The socket of an echo, with TLS or without.
+pub(crate) enum Wire {
+    Plain(TcpStream),
+    Tls(Box<Stream>),
+}
+
+impl Wire {
+    pub(crate) fn new(stream: TcpStream, tls: Option<Box<tls_rustls::Session>>) -> Self {
+        match tls {
+            None => Self::Plain(stream),
+            Some(session) => Self::Tls(Box::new(Stream::new(stream, session))),
+        }
+    }
+
+    async fn readable(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.readable().await,
+            Self::Tls(stream) => stream.readable().await,
+        }
+    }
+
+    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.try_read(buffer),
+            Self::Tls(stream) => Ok(stream.take_plain(buffer)),
+        }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes).await,
+            Self::Tls(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
+    }
+
+    async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.shutdown().await,
+            Self::Tls(stream) => stream.shutdown().await,
+        }
+    }
+
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer).await,
+            Self::Tls(stream) => stream.read(buffer).await,
+        }
+    }
+}
+
 pub(crate) fn start(
     core: &Rc<Core>,
-    stream: TcpStream,
+    stream: Wire,
     early: &[u8],
     permit: Option<Box<dyn Any + Send>>,
 ) {
@@ -50,7 +104,7 @@ async fn drained(draining: &mut watch::Receiver<bool>) {
 
 struct Session {
     core: Rc<Core>,
-    stream: TcpStream,
+    stream: Wire,
     draining: watch::Receiver<bool>,
     decoder: Decoder,
     pings: RateLimiter,

@@ -19,6 +19,8 @@ pub(crate) enum Path {
     Sent(usize),
     /// Something waits: new bytes go behind it.
     Queued,
+    /// Nothing waits, but the bytes have to be sealed first, which is done elsewhere.
+    Sealed,
     /// There is no such connection.
     Gone,
 }
@@ -26,12 +28,14 @@ pub(crate) enum Path {
 #[derive(Clone, Copy, Debug)]
 struct Hot {
     generation: u32,
-    /// The descriptor while nothing waits, else one of the marks.
+    /// The descriptor while nothing waits, else one of the marks, which are negative.
     descriptor: RawFd,
 }
 
 const QUEUED: RawFd = -1;
 const GONE: RawFd = -2;
+/// In the place of the descriptor of a connection with TLS.
+pub(crate) const SEALED: RawFd = -3;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -40,7 +44,7 @@ pub(crate) struct HotTable {
 }
 
 impl HotTable {
-    /// A connection came. `descriptor` must stay open until `remove` or `queued`.
+    /// A connection came. `descriptor`, if it is no mark, must stay open until `remove` or `queued`.
     pub(crate) fn insert(&mut self, slot: Slot, descriptor: RawFd) {
         let at = slot.index as usize;
         if self.entries.len() <= at {
@@ -81,11 +85,16 @@ impl HotTable {
     #[inline]
     pub(crate) fn send(&self, to: Slot, bytes: &[u8]) -> Path {
         let Some(hot) = self.entries.get(to.index as usize) else { return Path::Gone };
-        if hot.generation != to.generation || hot.descriptor == GONE {
+        if hot.generation != to.generation {
             return Path::Gone;
         }
-        if hot.descriptor == QUEUED {
-            return Path::Queued;
+        // One comparison for all that is not a plain socket which keeps up.
+        if hot.descriptor < 0 {
+            return match hot.descriptor {
+                QUEUED => Path::Queued,
+                SEALED => Path::Sealed,
+                _ => Path::Gone,
+            };
         }
         // SAFETY: the table of connections holds the stream that owns this descriptor for as long
         // as the entry holds its number: `Sockets` inserts and removes both together, and this
@@ -135,6 +144,8 @@ mod tests {
         assert_eq!(table.send(slot(0, 0), b"x"), Path::Queued);
         table.keeps_up(slot(0, 0), ours.as_raw_fd());
         assert_eq!(table.send(slot(0, 0), b"x"), Path::Sent(1));
+        table.keeps_up(slot(0, 0), SEALED);
+        assert_eq!(table.send(slot(0, 0), b"x"), Path::Sealed);
         table.remove(slot(0, 0));
         table.keeps_up(slot(0, 0), ours.as_raw_fd());
         assert_eq!(table.send(slot(0, 0), b"x"), Path::Gone);

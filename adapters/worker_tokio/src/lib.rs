@@ -5,7 +5,7 @@
 //! shard's to say. No lock is taken and no task is woken per delivery.
 //!
 //! Reading order: [`Worker`], `core` (shard and sockets together), `sockets` (the outbox) and `hot`,
-//! `reader` (a connection's way in), `writer` (what a slow socket did not take), `echo`,
+//! `reader` (a connection's way in), `writer` (what a slow socket did not take), `sealed` (TLS), `echo`,
 //! `bounded_authorizer`, `heart` (its signs of life).
 
 mod bounded_authorizer;
@@ -17,6 +17,7 @@ mod echo;
 mod heart;
 mod hot;
 mod reader;
+mod sealed;
 mod sockets;
 mod worker;
 mod writer;

@@ -15,11 +15,13 @@ use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::rate_limit::RateLimiter;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Sleep;
 use websocket_codec::{CloseCode as WireCode, Decoder, Event, ProtocolError, Role, encode_pong};
 
 use crate::core::Core;
+use crate::sealed::{Seal, Way};
 use crate::sockets::Work;
 use crate::sockets::{Gate, close_conn};
 use crate::writer;
@@ -34,6 +36,8 @@ pub(crate) struct Reader {
     core: Rc<Core>,
     slot: Slot,
     stream: OwnedReadHalf,
+    /// Only of a connection with TLS.
+    seal: Option<Seal>,
     gate: Rc<Gate>,
     decoder: Decoder,
     pings: RateLimiter,
@@ -49,6 +53,7 @@ impl Reader {
         core: Rc<Core>,
         slot: Slot,
         stream: OwnedReadHalf,
+        seal: Option<Seal>,
         gate: Rc<Gate>,
         early: &[u8],
     ) -> Self {
@@ -56,6 +61,7 @@ impl Reader {
             core,
             slot,
             stream,
+            seal,
             gate,
             decoder: Decoder::new(Role::Server),
             pings: RateLimiter::default(),
@@ -180,23 +186,49 @@ impl Reader {
         if bytes.is_empty() {
             return Poll::Ready(ControlFlow::Break(()));
         }
+        Poll::Ready(match self.seal.clone() {
+            None => self.take_read(bytes),
+            Some(seal) => self.unseal(&seal, bytes),
+        })
+    }
+
+    /// Bytes of a connection with TLS: a broken session ends it, and so does the end of the other
+    /// side's half, behind what it said.
+    fn unseal(&mut self, seal: &Seal, bytes: &mut [u8]) -> ControlFlow<()> {
+        let core = Rc::clone(&self.core);
+        let mut plain = core.unsealed.borrow_mut();
+        plain.clear();
+        let before = seal.borrow().pending();
+        let stream: &TcpStream = self.stream.as_ref();
+        let ended = seal.borrow_mut().receive(bytes, &mut plain, Way::Direct(stream));
+        core.sockets.borrow_mut().answered(self.slot, before);
+        core.start_writers();
+        if !plain.is_empty() {
+            self.take_read(&mut plain)?;
+        }
+        match ended {
+            Ok(false) => ControlFlow::Continue(()),
+            Ok(true) => ControlFlow::Break(()),
+            Err(error) => {
+                tracing::debug!(%error, "a connection broke its TLS session");
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Bytes that were read, and without their seal if they had one.
+    fn take_read(&mut self, bytes: &mut [u8]) -> ControlFlow<()> {
         if self.gate.closing.get() {
             self.discarded += bytes.len();
-            let cut = self.discarded > DISCARDED_BYTES_MAX;
-            return Poll::Ready(if cut {
+            return if self.discarded > DISCARDED_BYTES_MAX {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
-            });
+            };
         }
-        let decoded = self.decode(bytes);
-        Poll::Ready(match decoded {
-            ControlFlow::Break(()) => ControlFlow::Break(()),
-            ControlFlow::Continue(used) => {
-                self.rest.extend_from_slice(&bytes[used..]);
-                ControlFlow::Continue(())
-            }
-        })
+        let used = self.decode(bytes)?;
+        self.rest.extend_from_slice(&bytes[used..]);
+        ControlFlow::Continue(())
     }
 
     /// A message that has begun must end in time, however slowly its bytes trickle.

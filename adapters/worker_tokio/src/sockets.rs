@@ -4,7 +4,7 @@
 //! writer run. It must never block, and never write into the middle of a frame.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -22,7 +22,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use websocket_codec::{CloseCode as WireCode, encode_close, encode_text};
 
 use crate::core::Counted;
-use crate::hot::{HotTable, Path};
+use crate::hot::{HotTable, Path, SEALED};
+use crate::sealed::{Seal, Way};
 
 /// What a connection's reader is told from outside.
 #[derive(Debug, Default)]
@@ -52,6 +53,8 @@ pub(crate) struct Conn {
     generation: u32,
     pub(crate) connection: ConnectionId,
     pub(crate) stream: OwnedWriteHalf,
+    /// Only of a connection with TLS.
+    pub(crate) seal: Option<Seal>,
     pub(crate) gate: Rc<Gate>,
     /// Only while something waits.
     pub(crate) queue: Option<Box<OutboundQueue>>,
@@ -59,6 +62,23 @@ pub(crate) struct Conn {
     /// It could not take something and is about to be closed.
     refused: bool,
     _counted: Counted,
+}
+
+impl Conn {
+    /// What stands for it in the hot table while nothing waits.
+    fn mark(&self) -> RawFd {
+        if self.seal.is_some() { SEALED } else { self.stream.as_ref().as_raw_fd() }
+    }
+
+    /// How many sealed bytes the socket has not taken; nothing waits there without a queue.
+    pub(crate) fn pending(&self) -> usize {
+        self.seal.as_ref().map_or(0, |seal| seal.borrow().pending())
+    }
+
+    /// All that waits.
+    fn waits(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.bytes() + self.pending())
+    }
 }
 
 /// Something that needs a task.
@@ -78,6 +98,8 @@ pub(crate) struct Sockets {
     /// What waits for all connections together.
     total_bytes: usize,
     n_queues: usize,
+    /// Where bytes are sealed before they are sent; one record.
+    scratch: Vec<u8>,
     /// Told whenever something waits, and never on a delivery that the kernel takes.
     metrics: Arc<ShardMetrics>,
 }
@@ -96,6 +118,7 @@ impl Sockets {
             total_bytes_max,
             total_bytes: 0,
             n_queues: 0,
+            scratch: Vec::new(),
             metrics,
         }
     }
@@ -110,6 +133,7 @@ impl Sockets {
         slot: Slot,
         connection: ConnectionId,
         stream: TcpStream,
+        seal: Option<Seal>,
         counted: Counted,
     ) -> (OwnedReadHalf, Rc<Gate>) {
         let (read_half, stream) = stream.into_split();
@@ -118,17 +142,19 @@ impl Sockets {
         if self.conns.len() <= at {
             self.conns.resize_with(at + 1, || None);
         }
-        self.hot.insert(slot, stream.as_ref().as_raw_fd());
-        self.conns[at] = Some(Box::new(Conn {
+        let conn = Conn {
             generation: slot.generation,
             connection,
             stream,
+            seal,
             gate: Rc::clone(&gate),
             queue: None,
             has_writer: false,
             refused: false,
             _counted: counted,
-        }));
+        };
+        self.hot.insert(slot, conn.mark());
+        self.conns[at] = Some(Box::new(conn));
         (read_half, gate)
     }
 
@@ -147,8 +173,8 @@ impl Sockets {
         // Before the stream can go: see there.
         self.hot.remove(slot);
         let conn = self.conns[slot.index as usize].take()?;
-        if let Some(queue) = &conn.queue {
-            self.total_bytes -= queue.bytes();
+        if conn.queue.is_some() {
+            self.total_bytes -= conn.waits();
             self.n_queues -= 1;
             self.metrics.waits(self.total_bytes, self.n_queues);
         }
@@ -166,6 +192,14 @@ impl Sockets {
                     self.adopt(slot, queue);
                 }
             }
+            Path::Sealed => {
+                let sealed = self.seal(slot, &frame);
+                if sealed < frame.len() || self.has_pending(slot) {
+                    let mut queue = OutboundQueue::default();
+                    queue.start(frame.slice(sealed..));
+                    self.adopt(slot, queue);
+                }
+            }
             Path::Queued => {
                 let Some(conn) = self.get_mut(slot) else { return };
                 let Some(queue) = &mut conn.queue else { return };
@@ -180,31 +214,62 @@ impl Sockets {
 
     /// Takes note of a queue that has begun, and has a writer started.
     fn adopt(&mut self, slot: Slot, queue: OutboundQueue) {
-        self.total_bytes += queue.bytes();
+        let Some(conn) = self.get_mut(slot) else { return };
+        conn.queue = Some(Box::new(queue));
+        let start = !std::mem::replace(&mut conn.has_writer, true);
+        let waits = conn.waits();
+        self.total_bytes += waits;
         self.n_queues += 1;
         self.metrics.waits(self.total_bytes, self.n_queues);
         self.hot.queued(slot);
-        let mut start = false;
-        if let Some(conn) = self.get_mut(slot) {
-            conn.queue = Some(Box::new(queue));
-            start = !std::mem::replace(&mut conn.has_writer, true);
-        }
         if start {
             self.work.push(Work::Write(slot));
         }
     }
 
+    fn has_pending(&mut self, slot: Slot) -> bool {
+        self.get_mut(slot).is_some_and(|conn| conn.pending() > 0)
+    }
+
+    /// Seals bytes and sends them, while nothing waits. Answers how many were sealed. What is broken
+    /// takes all, and its reader finds out.
+    fn seal(&mut self, slot: Slot, bytes: &[u8]) -> usize {
+        let conn = self.conns.get_mut(slot.index as usize).and_then(Option::as_deref_mut);
+        let Some(conn) = conn.filter(|conn| conn.generation == slot.generation) else { return 0 };
+        let Some(seal) = &conn.seal else { return 0 };
+        let stream: &TcpStream = conn.stream.as_ref();
+        let sent = seal.borrow_mut().send(bytes, &mut self.scratch, Way::Direct(stream));
+        sent.unwrap_or_else(|_| {
+            let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both);
+            bytes.len()
+        })
+    }
+
+    /// Takes note of what a session answered by itself, when `before` bytes waited there until now.
+    pub(crate) fn answered(&mut self, slot: Slot, before: usize) {
+        let Some(conn) = self.get_mut(slot) else { return };
+        let (after, has_queue) = (conn.pending(), conn.queue.is_some());
+        if has_queue {
+            self.total_bytes = self.total_bytes + after - before;
+            self.metrics.waits(self.total_bytes, self.n_queues);
+        } else if after > 0 {
+            self.adopt(slot, OutboundQueue::default());
+        }
+    }
+
     /// Writes what the socket takes now. Answers whether the queue is empty.
     pub(crate) fn flush(&mut self, slot: Slot) -> std::io::Result<bool> {
-        let Some(conn) = self.get_mut(slot) else { return Ok(true) };
+        let conn = self.conns.get_mut(slot.index as usize).and_then(Option::as_deref_mut);
+        let conn = conn.filter(|conn| conn.generation == slot.generation);
+        let Some(conn) = conn else { return Ok(true) };
+        let before = conn.waits();
         let Some(queue) = &mut conn.queue else { return Ok(true) };
-        let before = queue.bytes();
-        let result = write_queue(&conn.stream, queue);
-        let (left, empty) = (queue.bytes(), queue.is_empty());
+        let result = write_queue(&conn.stream, conn.seal.as_ref(), queue, &mut self.scratch);
+        let left = conn.waits();
+        let empty = left == 0;
         if empty {
             conn.queue = None;
-            let descriptor = conn.stream.as_ref().as_raw_fd();
-            self.hot.keeps_up(slot, descriptor);
+            self.hot.keeps_up(slot, conn.mark());
         }
         self.total_bytes -= before - left;
         self.n_queues -= usize::from(empty);
@@ -218,6 +283,13 @@ impl Sockets {
         match path {
             Path::Sent(written) => self.queue(to, written, batch),
             Path::Queued => self.queue(to, 0, batch),
+            Path::Sealed => {
+                let sealed = self.seal(to, batch.joined);
+                if sealed == batch.joined.len() && !self.has_pending(to) {
+                    return Delivered::Taken;
+                }
+                self.queue(to, sealed, batch)
+            }
             Path::Gone => Delivered::Gone,
         }
     }
@@ -233,7 +305,7 @@ impl Sockets {
         if conn.refused {
             return Delivered::Refused;
         }
-        let fresh = conn.queue.is_none();
+        let (fresh, pending) = (conn.queue.is_none(), conn.pending());
         let mut begun = OutboundQueue::default();
         let queue = conn.queue.as_deref_mut().unwrap_or(&mut begun);
         let before = queue.bytes();
@@ -268,7 +340,7 @@ impl Sockets {
         if !fresh {
             self.total_bytes = self.total_bytes + after - before;
             self.metrics.waits(self.total_bytes, self.n_queues);
-        } else if after > 0 {
+        } else if after + pending > 0 {
             self.adopt(to, begun);
         }
         if refused {
@@ -283,8 +355,13 @@ impl Sockets {
 /// that waiting for it is possible afterwards.
 pub(crate) fn write_queue(
     stream: &OwnedWriteHalf,
+    seal: Option<&Seal>,
     queue: &mut OutboundQueue,
+    scratch: &mut Vec<u8>,
 ) -> std::io::Result<()> {
+    if let Some(seal) = seal {
+        return seal.borrow_mut().write_queue(queue, scratch, Way::Runtime(stream.as_ref()));
+    }
     while let Some(front) = queue.front() {
         match stream.try_write(front) {
             Ok(written) => queue.advance(written),
@@ -342,7 +419,7 @@ impl Outbox for Sockets {
     fn queued_bytes(&self, of: Slot) -> usize {
         let conn = self.conns.get(of.index as usize).and_then(Option::as_deref);
         let conn = conn.filter(|conn| conn.generation == of.generation);
-        conn.and_then(|conn| conn.queue.as_ref()).map_or(0, |queue| queue.bytes())
+        conn.map_or(0, Conn::waits)
     }
 }
 

@@ -17,12 +17,13 @@ use application::shard::Opening;
 use bytes::Bytes;
 use domain::rate_limit::Rate;
 use thiserror::Error;
+use tls_rustls::Session;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 
 use crate::clock::SystemClock;
 use crate::core::Core;
-use crate::echo;
+use crate::echo::{self, Wire};
 
 /// How a worker treats its sockets.
 #[derive(Clone, Debug)]
@@ -66,6 +67,8 @@ pub enum Purpose {
 pub struct Accepted {
     /// The socket, non-blocking.
     pub stream: TcpStream,
+    /// The TLS session that was begun on it, with nothing left to send.
+    pub tls: Option<Box<Session>>,
     /// Bytes that came behind the upgrade request.
     pub early: Bytes,
     /// What it is for.
@@ -172,7 +175,7 @@ fn runtime() -> std::io::Result<LocalRuntime> {
 
 /// Starts what an accepted socket is for.
 pub(crate) fn begin(core: &Rc<Core>, accepted: Accepted) {
-    let Accepted { stream, early, purpose, permit } = accepted;
+    let Accepted { stream, tls, early, purpose, permit } = accepted;
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -181,7 +184,7 @@ pub(crate) fn begin(core: &Rc<Core>, accepted: Accepted) {
         }
     };
     match purpose {
-        Purpose::Protocol(opening) => core.open(stream, &early, opening, permit),
-        Purpose::Echo => echo::start(core, stream, &early, permit),
+        Purpose::Protocol(opening) => core.open(stream, tls, &early, opening, permit),
+        Purpose::Echo => echo::start(core, Wire::new(stream, tls), &early, permit),
     }
 }

@@ -12,11 +12,11 @@ use application::outbound_queue::OutboundQueue;
 use application::shard::{Input, Slot};
 use domain::codes::CloseCode;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::core::Core;
+use crate::sealed::Way;
 use crate::sockets::{Conn, Gate, Work, write_queue};
 
 pub(crate) fn start(core: &Rc<Core>, work: Work) {
@@ -70,7 +70,7 @@ async fn close(mut conn: Box<Conn>, deadline: Duration) {
     let mut queue = conn.queue.take().unwrap_or_default();
     let gate = Rc::clone(&conn.gate);
     let orderly = async {
-        if drain(&conn.stream, &mut queue).await.is_ok() && conn.stream.shutdown().await.is_ok() {
+        if drain(&conn, &mut queue).await.is_ok() && conn.stream.shutdown().await.is_ok() {
             ended(&gate).await;
         }
     };
@@ -80,13 +80,18 @@ async fn close(mut conn: Box<Conn>, deadline: Duration) {
     gate.wake();
 }
 
-async fn drain(stream: &OwnedWriteHalf, queue: &mut OutboundQueue) -> std::io::Result<()> {
+async fn drain(conn: &Conn, queue: &mut OutboundQueue) -> std::io::Result<()> {
+    let (mut scratch, mut told) = (Vec::new(), false);
     loop {
-        write_queue(stream, queue)?;
-        if queue.is_empty() {
-            return Ok(());
+        write_queue(&conn.stream, conn.seal.as_ref(), queue, &mut scratch)?;
+        if queue.is_empty() && conn.pending() == 0 {
+            let Some(seal) = conn.seal.as_ref().filter(|_| !told) else { return Ok(()) };
+            // TLS has an end of its own, which says that nothing was cut off.
+            seal.borrow_mut().close(Way::Runtime(conn.stream.as_ref()))?;
+            told = true;
+            continue;
         }
-        stream.writable().await?;
+        conn.stream.writable().await?;
     }
 }
 

@@ -97,6 +97,10 @@ rows! {
         Stopping = "stopping",
         /// The request is no upgrade that can be answered.
         Handshake = "handshake",
+        /// As many connections of one address as there may be.
+        AddressLimit = "address_limit",
+        /// No TLS session came about.
+        Tls = "tls",
     }
 }
 

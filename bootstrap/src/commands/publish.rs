@@ -3,9 +3,11 @@
 //! It must never print anything else on `out`, and never show a token.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use client_tungstenite::{
-    Client, ConnectError, DEFAULT_URL, Events, Options, PublishOptions, RequestError, Token,
+    Authorities, Client, ConnectError, DEFAULT_URL, Events, Options, PublishOptions, RequestError,
+    Token,
 };
 use domain::id::{IdError, MessageId};
 use domain::room::{RoomId, RoomIdError};
@@ -18,6 +20,8 @@ pub struct Connection {
     pub url: Option<String>,
     /// The token to show.
     pub token: Option<Token>,
+    /// A file with authorities to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// What to publish.
@@ -42,6 +46,20 @@ pub enum ConnectFailed {
     /// The server refused the token, or wants one.
     #[error("the server does not let this client in: give a valid token with --token")]
     NotLetIn(#[source] ConnectError),
+    /// The file with authorities can't be used.
+    #[error("--ca-file {}: {reason}", .file.display())]
+    Authorities {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server's certificate is not trusted.
+    #[error(
+        "the server is not trusted: the name in --url must be one of its certificate, and who signed \
+         that must be known to the system or stand in --ca-file"
+    )]
+    NotTrusted(#[source] ConnectError),
     /// Anything else.
     #[error("can't connect: check --url")]
     Other(#[source] ConnectError),
@@ -110,15 +128,23 @@ pub async fn run(args: PublishArgs, out: &mut impl Write) -> Result<(), CommandE
 
 /// Connects as the command line says.
 pub async fn connect(connection: Connection) -> Result<(Client, Events), ConnectFailed> {
-    let Connection { url, token } = connection;
+    let Connection { url, token, ca_file } = connection;
     let url = url.unwrap_or_else(|| DEFAULT_URL.to_owned());
-    let options = Options { token, ..Options::new(url) };
+    let authorities = ca_file.map_or(Ok(Authorities::default()), |file| authorities(&file))?;
+    let options = Options { token, authorities, ..Options::new(url) };
     Client::connect(options).await.map_err(|error| match &error {
         refused if refused.is_refused() => ConnectFailed::NoServer(error),
         ConnectError::Http { status: 401 | 403, .. }
         | ConnectError::Ended { code: 3500 | 3501 | 3504, .. } => ConnectFailed::NotLetIn(error),
+        ConnectError::NotTrusted(_) => ConnectFailed::NotTrusted(error),
         _ => ConnectFailed::Other(error),
     })
+}
+
+fn authorities(file: &Path) -> Result<Authorities, ConnectFailed> {
+    let failed = |reason: String| ConnectFailed::Authorities { file: file.to_path_buf(), reason };
+    let pem = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
+    Authorities::default().and_pem(&pem).map_err(|error| failed(error.to_string()))
 }
 
 /// Reads the name of a room.
@@ -137,10 +163,9 @@ fn quoted_example(room: &RoomId, data: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::error::Error as _;
 
     fn args(room: &str, data: &str, url: Option<&str>) -> PublishArgs {
-        let connection = Connection { url: url.map(str::to_owned), token: None };
+        let connection = Connection { url: url.map(str::to_owned), ..Connection::default() };
         PublishArgs { connection, room: room.to_owned(), data: data.to_owned(), msg_id: None }
     }
 
@@ -177,8 +202,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_url_that_needs_tls_is_refused_with_the_reason() {
-        let error = refused(args("public:lobby", "1", Some("wss://example.com"))).await;
-        assert!(error.source().unwrap().to_string().contains("wss:// needs TLS"));
+    async fn a_file_with_authorities_that_cannot_be_used_is_named_with_what_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        for (contents, what) in [(None, "No such file"), (Some("hello"), "holds no certificate")] {
+            if let Some(contents) = contents {
+                std::fs::write(&file, contents).unwrap();
+            }
+            let mut args = args("public:lobby", "1", Some("wss://example.com"));
+            args.connection.ca_file = Some(file.clone());
+            let said = refused(args).await.to_string();
+            assert!(said.contains("ca.pem") && said.contains(what), "{said}");
+        }
     }
 }

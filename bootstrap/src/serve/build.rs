@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use application::client_address::{ForwardedHeader, Network, TrustedProxies};
 use application::limits::Limits;
 use application::origin::{Origin, OriginPolicy};
 use application::ports::{Clock, Entropy, Revocations};
@@ -17,14 +18,17 @@ use domain::rate_limit::Rate;
 use gateway_axum::ApiKey;
 use secrecy::ExposeSecret;
 use tickets_hmac::HmacTickets;
+use tls_rustls::{Acceptor, MinVersion};
 use worker_tokio::SystemClock;
 
+use super::certificates::Certificates;
 use super::{ServeError, SharedArchive, part};
 use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
 use crate::settings::secrets::TokenSecret;
 use crate::settings::tickets::{TicketSecrets, judged_by, lifetime, ticket_secrets};
+use crate::settings::tls::identity;
 use crate::settings::tokens::{Lasting, verifier};
 use crate::settings::{Profile, Settings, to_policies};
 
@@ -249,7 +253,37 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
         internal_address: None,
         exposition: None,
         metrics_need_key: settings.profile == Profile::Production,
+        tls: None,
+        trusted_proxies: trusted_proxies(settings),
+        connections_per_address_max: settings.limits.connections_per_address_max,
     }
+}
+
+fn trusted_proxies(settings: &Settings) -> TrustedProxies {
+    let server = &settings.server;
+    // What is no network was refused when the settings were loaded.
+    let networks = server.trusted_proxies.iter().filter_map(|text| Network::parse(text).ok());
+    let header = match server.proxy_header.as_str() {
+        "forwarded" => ForwardedHeader::Forwarded,
+        _ => ForwardedHeader::XForwardedFor,
+    };
+    TrustedProxies { networks: networks.collect(), header }
+}
+
+/// The certificate that TLS sessions begin with; none where TLS is not spoken.
+pub(super) fn certificates(settings: &Settings) -> Result<Option<Certificates>, ServeError> {
+    let tls = &settings.server.tls;
+    let Some(files) = tls.files() else { return Ok(None) };
+    let Some(identity) = identity(settings).map_err(|e| part(&e, Exit::Settings))? else {
+        return Ok(None);
+    };
+    let min_version = match tls.min_version.as_str() {
+        "1.3" => MinVersion::Tls13,
+        _ => MinVersion::Tls12,
+    };
+    let acceptor = Acceptor::build(identity.clone(), min_version);
+    let acceptor = acceptor.map_err(|e| part(&e, Exit::Failure))?;
+    Ok(Some(Certificates::new(acceptor, identity, files)))
 }
 
 fn origins(settings: &Settings) -> OriginPolicy {

@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, watch};
 
 use super::build;
+use super::certificates::Certificates;
 use crate::descriptors::Descriptors;
 use crate::log::LogFilter;
 use crate::sd_notify::ServiceManager;
@@ -35,6 +36,8 @@ pub(super) struct Reloader {
     pub(super) seen_keys: SeenKeys,
     /// What will be behind the next verifier, too.
     pub(super) lasting: Lasting,
+    /// None where TLS is not spoken.
+    pub(super) certificates: Option<Certificates>,
     pub(super) descriptors: Descriptors,
     pub(super) gateway: Handle,
     pub(super) log_filter: LogFilter,
@@ -83,15 +86,23 @@ impl Reloader {
     async fn reload(&mut self) -> Result<(), Vec<String>> {
         let (given, running) = (self.given.clone(), self.settings.clone());
         let (secret, seen_keys) = (self.secret.clone(), self.seen_keys.clone());
+        let certificates = self.certificates.clone();
         // Files may lie on a disk that takes its time.
-        let read = tokio::task::spawn_blocking(move || read(&given, &running, &secret, &seen_keys));
-        let read = read.await.map_err(|error| vec![chain(&error)])??;
+        let read = tokio::task::spawn_blocking(move || {
+            let identity = certificates.map(|certificates| certificates.load()).transpose();
+            let identity = identity.map_err(|fault| vec![fault])?;
+            Ok::<_, Vec<String>>((read(&given, &running, &secret, &seen_keys)?, identity))
+        });
+        let (read, identity) = read.await.map_err(|error| vec![chain(&error)])??;
         let Read { loaded, settings, secret, seen_keys, verifier } = read;
         let verifier = self.lasting.behind(verifier);
         self.log_filter.set(&settings.log.filter).map_err(|error| vec![error])?;
         // From here on nothing can fail.
         self.gateway.node().adopt(build::rules(&settings), Arc::new(verifier));
         self.gateway.replace_config(build::gateway(&settings, self.descriptors));
+        if let (Some(certificates), Some(identity)) = (&self.certificates, identity) {
+            certificates.show(identity);
+        }
         self.tell(&loaded, &settings, &seen_keys);
         (self.settings, self.secret, self.last) = (settings, secret, loaded.effective);
         self.seen_keys = seen_keys;

@@ -231,10 +231,10 @@ fn unsafe_server(settings: &Settings, effective: &Effective) -> Vec<Problem> {
         let reason = "the echo endpoint is refused in production";
         problems.push(effective.problem("server.echo_endpoint", reason));
     }
-    if !server.listens_on_loopback() && !server.behind_proxy {
-        let reason = "in production tokens must not cross a network in the clear: listen on \
-                      loopback, or put a proxy that ends TLS in front and set \
-                      server.behind_proxy = true";
+    if !server.listens_on_loopback() && !server.behind_proxy && server.tls.files().is_none() {
+        let reason = "in production tokens must not cross a network in the clear: set \
+                      server.tls.cert_file and server.tls.key_file, or listen on loopback, or put \
+                      a proxy that ends TLS in front and set server.behind_proxy = true";
         problems.push(effective.problem("server.listen", reason));
     }
     problems

@@ -26,6 +26,31 @@ fn production_starts_when_all_is_safe() {
     production(&[("server.listen", "0.0.0.0:80"), ("server.behind_proxy", "true")]).unwrap();
 }
 
+/// C09.
+#[test]
+fn production_listens_where_everybody_can_reach_it_with_tls_and_refuses_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let certificate = file("cert.pem", made.cert.pem());
+    let key = file("key.pem", made.signing_key.serialize_pem());
+    let everywhere = ("server.listen", "0.0.0.0:443");
+    let tls = [
+        everywhere,
+        ("server.tls.cert_file", certificate.as_str()),
+        ("server.tls.key_file", key.as_str()),
+    ];
+    production(&tls).unwrap();
+    let refused = production(&[everywhere]).unwrap_err().to_string();
+    for way in ["server.tls.cert_file", "server.behind_proxy", "loopback"] {
+        assert!(refused.contains(way), "{way} is missing in {refused}");
+    }
+}
+
 #[test]
 fn production_refuses_each_unsafe_setting_by_name() {
     for (key, value) in [

@@ -30,11 +30,14 @@ impl Reload {
 }
 
 /// What counts for newcomers: who is connected was let in under what counted then.
-const NEWCOMERS: [&str; 16] = [
+const NEWCOMERS: [&str; 19] = [
     "server.allowed_origins",
     "server.require_origin",
     "server.handshake_timeout_ms",
+    "server.trusted_proxies",
+    "server.proxy_header",
     "limits.connections_per_user_max",
+    "limits.connections_per_address_max",
     "auth.authentication_timeout_ms",
     "auth.hmac_secret",
     "auth.hmac_secret_file",
@@ -80,6 +83,8 @@ pub fn combined(running: &Settings, loaded: &Settings) -> Settings {
             allowed_origins: loaded.server.allowed_origins,
             require_origin: loaded.server.require_origin,
             handshake_timeout_ms: loaded.server.handshake_timeout_ms,
+            trusted_proxies: loaded.server.trusted_proxies,
+            proxy_header: loaded.server.proxy_header,
             ..running.server
         },
         limits: loaded.limits,

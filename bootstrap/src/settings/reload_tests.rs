@@ -38,6 +38,16 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
         ("auth.jwks_algorithms", _) => "ES256".to_owned(),
         ("server.listen" | "server.internal_listen", _) => "127.0.0.1:1".to_owned(),
         ("traces.endpoint", _) => "http://127.0.0.1:1/".to_owned(),
+        ("server.trusted_proxies", _) => "10.0.0.0/8".to_owned(),
+        ("server.tls.cert_file" | "server.tls.key_file", _) => {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let certificate = file("cert.pem", &made.cert.pem());
+            let key = file("key.pem", &made.signing_key.serialize_pem());
+            return vec![
+                ("server.tls.cert_file".to_owned(), certificate),
+                ("server.tls.key_file".to_owned(), key),
+            ];
+        }
         ("server.allowed_origins", _) => "https://a.example".to_owned(),
         ("server.data_dir", _) => "/elsewhere".to_owned(),
         ("log.filter", _) => "debug".to_owned(),

@@ -3,6 +3,7 @@
 //! It is the only place that knows a range. It must never read a file or the environment, and what
 //! it says about a value never holds the value.
 
+use application::client_address::Network;
 use domain::room::{RoomId, is_namespace};
 use tracing_subscriber::EnvFilter;
 
@@ -90,6 +91,14 @@ pub const KEYS: &[Key] = &[
     key("server.echo_endpoint", Kind::Flag),
     key("server.data_dir", PATH),
     key("server.behind_proxy", Kind::Flag),
+    key(
+        "server.trusted_proxies",
+        Kind::List("an address or a network, like 10.0.0.0/8", is_network),
+    ),
+    key("server.proxy_header", Kind::Word(&["x-forwarded-for", "forwarded"])),
+    key("server.tls.cert_file", PATH),
+    key("server.tls.key_file", PATH),
+    key("server.tls.min_version", Kind::Word(&["1.2", "1.3"])),
     key("limits.message_bytes_max", Kind::Number(1, GIB / 4)),
     key("limits.fragments_max", Kind::Number(1, 1 << 20)),
     key("limits.rooms_per_connection_max", Kind::Number(1, 65_536)),
@@ -101,6 +110,7 @@ pub const KEYS: &[Key] = &[
     key("limits.history_page_max", Kind::Number(1, 1_000)),
     key("limits.presence_list_max", Kind::Number(1, 1_000_000)),
     key("limits.connections_per_user_max", Kind::Number(1, 10_000_000)),
+    key("limits.connections_per_address_max", Kind::Number(0, 10_000_000)),
     key("limits.commands_per_second", Kind::Number(0, 1_000_000)),
     key("limits.commands_burst", Kind::Number(1, 1_000_000)),
     key("limits.unparsable_per_minute_max", Kind::Number(1, 1_000_000)),
@@ -316,6 +326,10 @@ fn is_collector(text: &str) -> bool {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     text.is_empty()
         || (visible && text.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()))
+}
+
+fn is_network(text: &str) -> bool {
+    Network::parse(text).is_ok()
 }
 
 fn is_listen_or_none(text: &str) -> bool {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
@@ -114,6 +114,34 @@ pub struct Server {
     pub data_dir: Option<PathBuf>,
     /// Whether a proxy that ends TLS stands in front.
     pub behind_proxy: bool,
+    /// Addresses and networks of proxies that are believed.
+    pub trusted_proxies: Vec<String>,
+    /// The header that they keep, in lower case.
+    pub proxy_header: String,
+    /// TLS on the address of `listen`.
+    pub tls: Tls,
+}
+
+/// TLS. Either both files are set or none.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The file with the certificate and those of its issuers.
+    #[serde(deserialize_with = "path_or_none")]
+    pub cert_file: Option<PathBuf>,
+    /// The file with its key.
+    #[serde(deserialize_with = "path_or_none")]
+    pub key_file: Option<PathBuf>,
+    /// The oldest version that is spoken.
+    pub min_version: String,
+}
+
+impl Tls {
+    /// Both files, where TLS is spoken.
+    #[must_use]
+    pub fn files(&self) -> Option<(&Path, &Path)> {
+        Some((self.cert_file.as_deref()?, self.key_file.as_deref()?))
+    }
 }
 
 impl Server {
@@ -153,6 +181,8 @@ pub struct Limits {
     pub presence_list_max: u32,
     /// The most connections of one user.
     pub connections_per_user_max: u32,
+    /// The most connections of one client address; 0 means no limit.
+    pub connections_per_address_max: u32,
     /// Commands of one connection per second; 0 means no limit.
     pub commands_per_second: u32,
     /// Commands of one connection at once.
