@@ -302,18 +302,13 @@ impl Shard {
                 at += 1;
                 continue;
             };
-            if reached.epoch == seen.epoch && reached.offset > seen.offset {
-                // The log was read further than the live stream has come; that much is skipped.
-                at += 1;
-                continue;
-            }
             let other_epoch = reached.epoch != seen.epoch;
-            if other_epoch && slice.fill.is_some() {
-                at += 1;
-                continue;
-            }
             if joiner.held.is_lost {
                 lost.push(joiner.slot);
+            }
+            // Where the log was read further than the live stream has come, that much is skipped.
+            let is_ahead = !other_epoch && reached.offset > seen.offset;
+            if is_ahead || joiner.held.is_lost || (other_epoch && slice.fill.is_some()) {
                 at += 1;
                 continue;
             }
