@@ -97,12 +97,8 @@ pub fn execute(loaded: &Loaded, given: &Given) -> Result<(), ServeError> {
 
 async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<(), ServeError> {
     let settings = &loaded.settings;
-    let descriptors = descriptors::raise();
-    if let Some(warning) = descriptors.warning(settings.server.connections_max) {
-        tracing::warn!("{warning}");
-    }
-    let manager = ServiceManager::open(&ManagerNames::of_process(), std::process::id());
-    let manager = Arc::new(manager.map_err(|e| part(&e, Exit::Settings))?);
+    let descriptors = raise_descriptors(settings);
+    let manager = open_manager()?;
     let address = resolve(&settings.server.listen)?;
     let secret = token_secret(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
     let clock = Arc::new(SystemClock::start());
@@ -120,9 +116,9 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let workers = start_workers(settings, &node, &clock, n_workers)?;
     let certificates = build::certificates(settings)?;
     helpers.extend(certificates.clone().map(|watched| tokio::spawn(watched.watch())));
+    let exposition = telemetry.exposition(&node, &broker, &lasting);
+    let config = gateway_config(settings, descriptors, exposition)?;
     let tls = certificates.as_ref().map(Certificates::acceptor);
-    let config =
-        gateway_config(settings, descriptors, telemetry.exposition(&node, &broker, &lasting))?;
     let config = gateway_axum::Config { tls, ..config };
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
@@ -165,12 +161,27 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     gateway.serve(stopped, Duration::from_millis(settings.server.drain_window_ms)).await;
     // Some hold the gateway, which is over.
     helpers.iter().for_each(JoinHandle::abort);
+    signals.abort();
     broker.finish_committer();
     let _ = committer.await;
     storage.close().await;
-    signals.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// As many descriptors as there may be, and a warning where that is too few.
+fn raise_descriptors(settings: &Settings) -> Descriptors {
+    let descriptors = descriptors::raise();
+    if let Some(warning) = descriptors.warning(settings.server.connections_max) {
+        tracing::warn!("{warning}");
+    }
+    descriptors
+}
+
+/// The line to whoever started this process.
+fn open_manager() -> Result<Arc<ServiceManager>, ServeError> {
+    let manager = ServiceManager::open(&ManagerNames::of_process(), std::process::id());
+    Ok(Arc::new(manager.map_err(|e| part(&e, Exit::Settings))?))
 }
 
 /// Goes on fetching published keys, if there are any.
