@@ -117,9 +117,8 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let certificates = build::certificates(settings)?;
     helpers.extend(certificates.clone().map(|watched| tokio::spawn(watched.watch())));
     let exposition = telemetry.exposition(&node, &broker, &lasting);
-    let config = gateway_config(settings, descriptors, exposition)?;
-    let tls = certificates.as_ref().map(Certificates::acceptor);
-    let config = gateway_axum::Config { tls, ..config };
+    let mut config = gateway_config(settings, descriptors, exposition)?;
+    config.tls = certificates.as_ref().map(Certificates::acceptor);
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;

@@ -400,7 +400,7 @@ fn a_certificate_that_cannot_be_used_stops_the_start_and_the_check_with_its_name
             "does not match",
         ),
         (
-            vec![cert.clone(), set("key_file", &certificate.file())],
+            vec![cert, set("key_file", &certificate.file())],
             "server.tls.key_file",
             "holds no private key",
         ),

@@ -164,7 +164,8 @@ fn a_stranger_takes_no_place_in_a_room_while_it_waits_for_its_refusal() {
     rules.policies.set_namespace("chat", policy);
     let mut host = Host::new(rules);
     let (stranger, friend) = (host.connect(Some("s")), host.connect(Some("granted:chat:*:f")));
-    (host.frames(stranger), host.frames(friend));
+    host.frames(stranger);
+    host.frames(friend);
     host.hold_calls = true;
     host.say(stranger, r#"{"type":"subscribe","id":1,"room":"chat:a"}"#);
     host.hold_calls = false;

@@ -99,15 +99,15 @@ impl Pair {
             for piece in from_client.chunks_mut(self.step) {
                 let received = self.server.receive(piece, &mut self.plain, &mut out);
                 if received.is_err() {
-                    self.to_client(&out);
+                    self.feed_client(&out);
                 }
                 self.ended = received?.ended;
             }
-            self.to_client(&out);
+            self.feed_client(&out);
         }
     }
 
-    pub(crate) fn to_client(&mut self, mut records: &[u8]) {
+    pub(crate) fn feed_client(&mut self, mut records: &[u8]) {
         while !records.is_empty() {
             self.client.read_tls(&mut records).unwrap();
             // An alert is seen by whoever asks the client afterwards.
@@ -119,7 +119,7 @@ impl Pair {
     pub(crate) fn read_by_client(&mut self, records: &[u8]) -> Vec<u8> {
         let mut got = Vec::new();
         for piece in records.chunks(self.step.max(1_000)) {
-            self.to_client(piece);
+            self.feed_client(piece);
             let mut room = [0; 32 << 10];
             while let Ok(n @ 1..) = self.client.reader().read(&mut room) {
                 got.extend_from_slice(&room[..n]);
