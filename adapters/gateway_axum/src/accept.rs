@@ -64,14 +64,14 @@ pub(crate) struct Entrance {
 }
 
 /// A socket's place, counted for as long as it lives, wherever it is handed to.
-struct Permit {
+pub(crate) struct Permit {
     _place: OwnedSemaphorePermit,
     /// None for a socket that is not counted.
     counted: Option<Arc<NodeMetrics>>,
 }
 
 impl Permit {
-    fn new(place: OwnedSemaphorePermit, counted: Option<Arc<NodeMetrics>>) -> Self {
+    pub(crate) fn new(place: OwnedSemaphorePermit, counted: Option<Arc<NodeMetrics>>) -> Self {
         if let Some(metrics) = &counted {
             metrics.edge.sockets.add(1);
         }
@@ -180,7 +180,7 @@ async fn serve(
 
 /// Gives a bare socket to a worker. `early` is what came behind the upgrade request; a slice of
 /// hyper's read buffer, so it is copied.
-async fn hand_over(
+pub(crate) async fn hand_over(
     shared: &Shared,
     stream: TcpStream,
     early: &[u8],

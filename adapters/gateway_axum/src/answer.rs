@@ -53,6 +53,12 @@ pub(crate) fn stopping() -> HttpRefusal {
     refusal.retry_after(Duration::from_secs(1)).into()
 }
 
+/// As many WebSockets are open as may be.
+pub(crate) fn crowded() -> HttpRefusal {
+    let message = "as many connections are open as may be; try again later";
+    Refusal::new(ErrorCode::Unavailable, message).retry_after(Duration::from_secs(1)).into()
+}
+
 impl From<Refusal> for HttpRefusal {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.code {

@@ -41,6 +41,18 @@ fn draining(shared: &Arc<Shared>) -> Router {
 /// What is served on the public address. Where there is an internal one, the API and what operators
 /// ask for are there and not here.
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
+    public(shared)
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Arc::clone(shared))
+}
+
+/// The same for the router of somebody else, whose fallback is its own.
+pub(crate) fn mounted(shared: &Arc<Shared>) -> Router {
+    public(shared).method_not_allowed_fallback(wrong_method).with_state(Arc::clone(shared))
+}
+
+fn public(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     let config = shared.config();
     let mut router = Router::new()
         .route("/ws/v2/connect", any(connect))
@@ -53,9 +65,6 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         router = router.route("/ws/{client_id}", any(echo));
     }
     router
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::clone(shared))
 }
 
 /// Those of the internal address: the same to the end.

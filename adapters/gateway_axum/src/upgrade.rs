@@ -4,19 +4,22 @@
 //! whole read buffer alive with it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use application::shard::Opening;
+use application::upgrade::{SUBPROTOCOL, Upgrade};
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::codes::ErrorCode;
-use domain::id::ClientId;
+use websocket_codec::handshake::accept_key;
 use worker_tokio::Purpose;
 
 use crate::accept::Handover;
 use crate::answer::{self, HttpRefusal};
 use crate::gateway::Shared;
-use crate::handshake::{self, SUBPROTOCOL, Upgrade};
+use crate::handshake::{fields, head, value};
+use crate::mount::Mounted;
 use crate::notice;
 
 /// What the socket is wanted for.
@@ -26,13 +29,23 @@ pub(crate) enum Wanted {
     Echo,
 }
 
+/// Who has the socket now.
+enum Socket {
+    /// Our own accept loop, which gets it back from hyper.
+    Ours(Handover),
+    /// The server of the application that these routes are mounted in.
+    Theirs(Mounted),
+}
+
 /// Answers an upgrade request and, if it is one, hands the socket on.
 pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) -> Response {
-    let origin = handshake::origin(request.headers()).ok().flatten().map(str::to_owned);
-    match try_upgrade(shared, request, wanted) {
+    let (mut parts, _) = request.into_parts();
+    match try_upgrade(shared, &mut parts, wanted) {
         Ok(response) => response,
         Err(refusal) => {
-            notice::upgrade_refused(shared, refusal.status, origin.as_deref());
+            let fields = fields(&parts);
+            let origin = application::upgrade::origin(&head(&parts, &fields)).ok().flatten();
+            notice::upgrade_refused(shared, refusal.status, origin);
             refusal.into_response()
         }
     }
@@ -40,45 +53,38 @@ pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) ->
 
 fn try_upgrade(
     shared: &Arc<Shared>,
-    request: Request,
+    parts: &mut Parts,
     wanted: Wanted,
 ) -> Result<Response, HttpRefusal> {
-    let (parts, _) = request.into_parts();
-    if !shared.config().origins.allows(handshake::origin(&parts.headers)?) {
-        let message = "pages of this origin may not connect; see server.allowed_origins";
-        return Err(HttpRefusal::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, message));
-    }
-    let upgrade = handshake::read(&parts)?;
-    if shared.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+    let upgrade = {
+        let fields = fields(parts);
+        application::upgrade::read(&head(parts, &fields), &shared.config().origins)?
+    };
+    if shared.stopping.load(Ordering::Relaxed) {
         return Err(answer::stopping());
     }
-    let Some(handover) = parts.extensions.get::<Handover>() else {
-        let status = StatusCode::NOT_IMPLEMENTED;
-        let message = "this listener can't hand its sockets over";
-        return Err(HttpRefusal::new(status, ErrorCode::NotAvailable, message));
-    };
+    let socket = socket(shared, parts)?;
     let response = response(&upgrade);
-    handover.leave(purpose(shared, upgrade, wanted));
+    let purpose = match wanted {
+        Wanted::Echo => Purpose::Echo,
+        Wanted::Protocol => Purpose::Protocol(upgrade.into_opening(shared.node.connection_id())),
+    };
+    match socket {
+        Socket::Ours(handover) => handover.leave(purpose),
+        Socket::Theirs(mounted) => mounted.follow(Arc::clone(shared), purpose),
+    }
     Ok(response)
 }
 
-fn purpose(shared: &Shared, upgrade: Upgrade, wanted: Wanted) -> Purpose {
-    match wanted {
-        Wanted::Echo => Purpose::Echo,
-        Wanted::Protocol => {
-            let connection = shared.node.connection_id();
-            let Upgrade { client, token, conflicting_tokens, .. } = upgrade;
-            let client = client.unwrap_or_else(|| given_name(connection));
-            Purpose::Protocol(Opening { connection, client, token, conflicting_tokens })
-        }
+fn socket(shared: &Arc<Shared>, parts: &mut Parts) -> Result<Socket, HttpRefusal> {
+    if let Some(handover) = parts.extensions.remove::<Handover>() {
+        return Ok(Socket::Ours(handover));
     }
-}
-
-/// The label of a client that gives itself none.
-fn given_name(connection: domain::id::ConnectionId) -> ClientId {
-    let text = format!("c-{connection}");
-    // Hexadecimal digits are always in the alphabet.
-    ClientId::parse(&text).unwrap_or_else(|_| unreachable!("{text} is a client id"))
+    if let Some(on_upgrade) = parts.extensions.remove() {
+        return Mounted::new(shared, on_upgrade).map(Socket::Theirs);
+    }
+    let message = "this listener can't hand its sockets over";
+    Err(HttpRefusal::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::NotAvailable, message))
 }
 
 fn response(upgrade: &Upgrade) -> Response {
@@ -86,7 +92,7 @@ fn response(upgrade: &Upgrade) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    if let Ok(accept) = HeaderValue::from_str(&upgrade.accept) {
+    if let Some(accept) = value(&accept_key(&upgrade.key)) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     if upgrade.offers_subprotocol {

@@ -1,0 +1,25 @@
+//! What happens to whoever does not keep to the rules, told of the host in `tests/hosts/bare_tcp.rs`: the
+//! same files as the suite `conformance`, another program.
+//!
+//! What is left out stands in `LEFT_OUT`, with its reason, and nowhere else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test may stop where it stands; its helpers are outside #[test] functions"
+)]
+
+mod arena;
+mod auth;
+mod boundaries;
+mod frames;
+mod handshake;
+mod json;
+mod limits;
+mod many;
+mod origin;
+mod pairs;
+mod slow_consumers;
+mod states;
