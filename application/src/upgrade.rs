@@ -91,8 +91,9 @@ pub fn read(head: &Head<'_>, origins: &OriginPolicy) -> Result<Upgrade, UpgradeR
     check_request(head)?;
     if !has_token(head, "upgrade", "websocket") || !has_token(head, "connection", "upgrade") {
         let message = "this is a WebSocket address: connect with a WebSocket client (ws://…)";
-        return Err(UpgradeRefusal::new(426, ErrorCode::BadRequest, message)
-            .header("upgrade", "websocket"));
+        return Err(
+            UpgradeRefusal::new(426, ErrorCode::BadRequest, message).header("upgrade", "websocket")
+        );
     }
     if single(head, "sec-websocket-version")? != Some("13") {
         let message = "only WebSocket version 13 is spoken here";
@@ -149,9 +150,7 @@ fn given_name(connection: ConnectionId) -> ClientId {
 fn check_request(head: &Head<'_>) -> Result<(), UpgradeRefusal> {
     if head.method != "GET" {
         let message = "an upgrade is a GET request";
-        return Err(
-            UpgradeRefusal::new(405, ErrorCode::BadRequest, message).header("allow", "GET")
-        );
+        return Err(UpgradeRefusal::new(405, ErrorCode::BadRequest, message).header("allow", "GET"));
     }
     if !head.is_http_1_1 {
         return Err(bad("an upgrade needs HTTP/1.1"));

@@ -78,7 +78,15 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let gateway = Gateway::bind(resolve(&server.listen)?, config, node)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (stop, stopped) = watch::channel(false);
-    tokio::spawn(async move { terminate.recv().await.map(|()| stop.send(true)) });
+    tokio::spawn(async move {
+        terminate.recv().await;
+        tracing::info!("stopping: connections are told when to come back");
+        let _ = stop.send(true);
+        // As with the binary, a second one ends it at once.
+        terminate.recv().await;
+        log::finish();
+        std::process::exit(1);
+    });
     writeln!(std::io::stdout(), "listening on http://{}", gateway.local_addr()?)?;
     gateway.serve(stopped, Duration::from_millis(server.drain_window_ms)).await;
     broker.finish_committer();

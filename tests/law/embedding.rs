@@ -54,10 +54,13 @@ fn check_document(document: &str, read: &dyn Fn(&str) -> String) -> Vec<String> 
         above = piece;
         n_pieces += 1;
         let Some(path) = source else {
-            complaints.push(format!("a piece of Rust names no `file` in the line above it:\n{code}"));
+            complaints
+                .push(format!("a piece of Rust names no `file` in the line above it:\n{code}"));
             continue;
         };
-        if !format!("\n{}\n", trimmed(&read(path))).contains(&format!("\n{}\n", trimmed(code).trim_end())) {
+        if !format!("\n{}\n", trimmed(&read(path)))
+            .contains(&format!("\n{}\n", trimmed(code).trim_end()))
+        {
             complaints.push(format!("{path} does not have these lines any more:\n{code}"));
         }
     }

@@ -80,7 +80,8 @@ const HOSTS: &[(&str, &[&str])] = &[
 
 /// What an adapter must do without although others may use it: the bare host shows that the core
 /// needs neither our workers nor our codec.
-const WITHOUT: &[(&str, &[&str])] = &[("gateway_tungstenite", &["websocket_codec", "worker_tokio"])];
+const WITHOUT: &[(&str, &[&str])] =
+    &[("gateway_tungstenite", &["websocket_codec", "worker_tokio"])];
 
 /// What the measuring tools may use: as little as possible, and nothing of the product but the
 /// handshake, since they are what the product is compared with.

@@ -5,7 +5,7 @@
 //! Everything panics with what a person needs to see; nothing sleeps.
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
-//! [`leaks`].
+//! [`hosts`], [`leaks`].
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@
 
 pub mod foreign;
 pub mod frame;
+pub mod hosts;
 pub mod leaks;
 pub mod process;
 pub mod raw;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::hosts::Host;
 use crate::leaks;
 use crate::process::{Exit, Process};
 
@@ -257,18 +258,16 @@ fn deaf(program: &Path) -> Command {
     command
 }
 
-/// What serves. A suite whose name ends with `_bare_tcp` tells the same stories of the other host, which
-/// cargo builds along with it.
+/// What serves: cargo builds the other host along with the suites that are told of it.
 fn host() -> &'static Path {
     static HOST: OnceLock<PathBuf> = OnceLock::new();
-    HOST.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows its executable");
-        let name = test.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        if !name.rsplit_once('-').is_some_and(|(suite, _)| suite.ends_with("_bare_tcp")) {
-            return binary().to_owned();
+    HOST.get_or_init(|| match Host::under_test() {
+        Host::Binary => binary().to_owned(),
+        Host::BareTcp => {
+            let test = std::env::current_exe().expect("a test knows its executable");
+            let profile = test.parent().and_then(Path::parent).expect("it lies in target/*/deps");
+            profile.join(format!("bare_tcp_host{}", std::env::consts::EXE_SUFFIX))
         }
-        let profile = test.parent().and_then(Path::parent).expect("it lies in target/*/deps");
-        profile.join(format!("bare_tcp_host{}", std::env::consts::EXE_SUFFIX))
     })
 }
 

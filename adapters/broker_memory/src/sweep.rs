@@ -54,7 +54,11 @@ impl MemoryBroker {
 
     /// Sweeps every second, and has what was taken back forgotten when its time is over. Ends never:
     /// for the host to spawn.
-    pub async fn run_sweeps(self: Arc<Self>, revocations: Arc<dyn Revocations>, clock: Arc<dyn Clock>) {
+    pub async fn run_sweeps(
+        self: Arc<Self>,
+        revocations: Arc<dyn Revocations>,
+        clock: Arc<dyn Clock>,
+    ) {
         let mut interval = tokio::time::interval(Self::SWEEP_INTERVAL);
         loop {
             interval.tick().await;

@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use application::metrics::{EdgeRefusal, NodeMetrics};
@@ -76,8 +75,7 @@ fn is_exhausted(error: &io::Error) -> bool {
 fn admit(shared: &Arc<Shared>, stream: TcpStream) {
     let metrics = Arc::clone(&shared.node.services().metrics);
     // All places are waited for when it drains, so who comes then has another.
-    let is_stopping = shared.stopping.load(Ordering::Relaxed);
-    let places = if is_stopping { &shared.drain_places } else { &shared.places };
+    let places = if shared.is_stopping() { &shared.drain_places } else { &shared.places };
     match Arc::clone(places).try_acquire_owned() {
         Ok(place) => {
             metrics.edge.sockets.add(1);
@@ -111,12 +109,21 @@ async fn serve(shared: Arc<Shared>, mut stream: TcpStream, permit: Permit) {
     };
     let answer = match asked {
         Ok(Asked { request, early }) => match request.uri().path() {
+            "/healthz" => head::line(200, "ok"),
+            "/readyz" => match shared.unreadiness() {
+                None => head::line(200, "ok"),
+                Some(why) => head::line(503, why),
+            },
+            _ if shared.is_stopping() => refused_upgrade(&shared, &head::stopping()),
             "/ws/v2/connect" => match connect(&shared, &request) {
                 Ok((answer, opening)) => {
                     if stream.write_all(&answer).await.is_ok() {
                         let permit = Box::new(permit);
-                        hand_over(&shared, stream, |stream| {
-                            Upgraded { stream, early, opening, permit }
+                        hand_over(&shared, stream, |stream| Upgraded {
+                            stream,
+                            early,
+                            opening,
+                            permit,
                         })
                         .await;
                     }
@@ -124,13 +131,11 @@ async fn serve(shared: Arc<Shared>, mut stream: TcpStream, permit: Permit) {
                 }
                 Err(refused) => refused_upgrade(&shared, &refused),
             },
-            "/healthz" => head::line(200, "ok"),
-            "/readyz" => match shared.unreadiness() {
-                None => head::line(200, "ok"),
-                Some(why) => head::line(503, why),
-            },
             _ => head::refused(&not_found()),
         },
+        Err(NoRequest::Refused(_)) if shared.is_stopping() => {
+            refused_upgrade(&shared, &head::stopping())
+        }
         Err(NoRequest::Refused(refused)) => refused_upgrade(&shared, &refused),
         Err(NoRequest::Gone) => return,
     };
@@ -149,9 +154,6 @@ fn connect(
 ) -> Result<(Vec<u8>, application::shard::Opening), UpgradeRefusal> {
     let fields = head::fields(request);
     let upgrade = upgrade::read(&head::head(request, &fields), &shared.config.origins)?;
-    if shared.stopping.load(Ordering::Relaxed) {
-        return Err(head::stopping());
-    }
     let answer = head::switching(&upgrade).ok_or_else(not_found)?;
     Ok((answer, upgrade.into_opening(shared.node.connection_id())))
 }

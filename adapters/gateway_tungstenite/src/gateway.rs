@@ -80,7 +80,7 @@ pub(crate) struct Shared {
     pub(crate) places: Arc<Semaphore>,
     /// For those who come while it drains.
     pub(crate) drain_places: Arc<Semaphore>,
-    pub(crate) stopping: AtomicBool,
+    stopping: AtomicBool,
 }
 
 /// Connections that the kernel completes before they are accepted.
@@ -98,13 +98,17 @@ impl Shared {
         from.iter().chain(before).find(|running| running.is_running())
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Why new connections are not welcome, if they are not.
     pub(crate) fn unreadiness(&self) -> Option<&'static str> {
         let services = self.node.services();
         let now = services.ports.clock.now().monotonic;
         let silence_max = SILENCE_MAX.as_millis() as u64;
         let mut silences = services.metrics.shards.iter().filter_map(|it| it.silence_ms(now));
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.is_stopping() {
             Some("stopping")
         } else if !self.shards.iter().all(Running::is_running) {
             Some("a shard's thread has ended")

@@ -14,7 +14,9 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{Request, Response, write_response};
 use tungstenite::http::StatusCode;
-use tungstenite::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use tungstenite::http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 
 /// The largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -136,7 +138,8 @@ struct Body<'a> {
 /// An answer that is none of the protocol, for those who are told why. The connection ends with it.
 pub(crate) fn refused(refused: &UpgradeRefusal) -> Vec<u8> {
     let Refusal { code, message, field, retry_after } = &refused.refusal;
-    let retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    let retry_after_ms =
+        retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
     let (code, error) = (code.number(), code.word());
     let body = Body { code, error, message, field: field.as_deref(), retry_after_ms };
     let body = serde_json::to_string(&body).unwrap_or_default();
@@ -164,11 +167,7 @@ fn answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
 
 /// What is told to somebody who comes while the server stops.
 pub(crate) fn stopping() -> UpgradeRefusal {
-    unavailable("the server is stopping; try again later")
-}
-
-/// No thread is left that could take the connection.
-pub(crate) fn unavailable(message: &'static str) -> UpgradeRefusal {
+    let message = "the server is stopping; try again later";
     let refused = UpgradeRefusal::new(503, ErrorCode::Unavailable, message);
     UpgradeRefusal { refusal: refused.refusal.retry_after(Duration::from_secs(1)), ..refused }
 }
@@ -213,6 +212,9 @@ mod tests {
         assert!(head.contains("retry-after: 1\r\n"), "{head}");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!((&body["error"], &body["retry_after_ms"]), (&"unavailable".into(), &1_000.into()));
+        assert_eq!(
+            (&body["error"], &body["retry_after_ms"]),
+            (&"unavailable".into(), &1_000.into())
+        );
     }
 }

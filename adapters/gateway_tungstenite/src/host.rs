@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use application::limits::Limits;
 use application::mailbox::{Control, Mailbox, NewServices, Post};
 use application::metrics::ShardMetrics;
 use application::node::Node;
@@ -96,8 +97,8 @@ pub(crate) struct Host {
     pub(crate) links: RefCell<Links>,
     clock: Arc<dyn Clock>,
     pub(crate) config: Config,
-    /// The largest message that clients may send, as it counts now.
-    message_bytes_max: Cell<usize>,
+    /// The largest message that clients may send and its most fragments, as they count now.
+    message_limits: Cell<(usize, u32)>,
     pub(crate) n_connections: Cell<usize>,
     metrics: Arc<ShardMetrics>,
     /// Until when the loop sleeps; none while it is awake and will look itself.
@@ -121,7 +122,7 @@ impl Host {
             links: RefCell::new(links),
             clock: Arc::clone(&services.ports.clock),
             config,
-            message_bytes_max: Cell::new(limits.message_bytes_max),
+            message_limits: Cell::new(message_limits(limits)),
             n_connections: Cell::new(0),
             metrics,
             asleep_until: Cell::new(None),
@@ -133,8 +134,8 @@ impl Host {
         self.clock.now().monotonic
     }
 
-    pub(crate) const fn message_bytes_max(&self) -> usize {
-        self.message_bytes_max.get()
+    pub(crate) const fn message_limits(&self) -> (usize, u32) {
+        self.message_limits.get()
     }
 
     /// Runs until the inlet is closed and the last connection is gone.
@@ -183,7 +184,7 @@ impl Host {
         for order in orders {
             if let Control::Adopt(NewServices(services)) = &order {
                 let limits = &services.rules.limits;
-                self.message_bytes_max.set(limits.message_bytes_max);
+                self.message_limits.set(message_limits(limits));
                 self.links.borrow_mut().set_queue_bytes_max(limits.outbound_queue_bytes_max);
             }
             self.handle(Input::Order(order));
@@ -256,6 +257,10 @@ impl Host {
             self.metrics.beat_ms.set(self.now().as_millis().max(1));
         }
     }
+}
+
+fn message_limits(limits: &Limits) -> (usize, u32) {
+    (limits.message_bytes_max, limits.fragments_max)
 }
 
 /// A cold call whose panic ends only itself.

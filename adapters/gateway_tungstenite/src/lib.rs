@@ -6,10 +6,11 @@
 //! It serves `/ws/v2/connect`, `/healthz` and `/readyz`, and must never serve an API.
 //!
 //! Reading order: [`Gateway`], `door` (sockets in), `head` (requests and answers), `host` (a shard and its
-//! thread), `links` (the outbox), `line` (one connection), `framing`.
+//! thread), `links` (the outbox), `line` (one connection), `framing`, `course`.
 
 #[cfg(test)]
 mod contract;
+mod course;
 mod door;
 mod framing;
 mod gateway;

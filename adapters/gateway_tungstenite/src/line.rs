@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
+use crate::course::Course;
 use crate::host::Host;
 use crate::links::{Signals, write_queue};
 
@@ -44,10 +45,11 @@ pub(crate) struct Line {
     write: Rc<OwnedWriteHalf>,
     signals: Rc<Signals>,
     context: WebSocketContext,
+    course: Course,
     pings: RateLimiter,
     /// There may be more to read without waiting.
     has_unread: bool,
-    /// Since when a message is incomplete, and something of it came.
+    /// Since when a message is incomplete.
     begun: Option<Instant>,
     /// Since when something waits to be written.
     lags: Option<Instant>,
@@ -78,7 +80,9 @@ impl Line {
         let (read, write) = stream.into_split();
         let write = Rc::new(write);
         let signals = host.links.borrow_mut().insert(slot, connection, Rc::clone(&write));
-        let bytes_max = Some(host.message_bytes_max());
+        let bytes_max = Some(host.message_limits().0);
+        let mut course = Course::default();
+        course.follow(&early);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
@@ -93,6 +97,7 @@ impl Line {
             write,
             signals,
             context,
+            course,
             pings: RateLimiter::default(),
             has_unread: true,
             begun: None,
@@ -165,7 +170,8 @@ impl Line {
     fn read_some(&mut self) -> ControlFlow<()> {
         let mut left = BYTES_PER_TURN;
         // The rules may have changed.
-        let size = Some(self.host.message_bytes_max());
+        let (bytes_max, fragments_max) = self.host.message_limits();
+        let size = Some(bytes_max);
         self.context.set_config(|config| {
             (config.max_message_size, config.max_frame_size) = (size, size);
         });
@@ -173,29 +179,34 @@ impl Line {
             if self.signals.paused.get() || self.signals.last_words.borrow().is_some() {
                 return ControlFlow::Continue(());
             }
-            let before = left;
             let (out, has_ended) = (Vec::new(), false);
-            let mut wire = Wire { read: &self.read, out, left: &mut left, has_ended };
+            let course = &mut self.course;
+            let mut wire = Wire { read: &self.read, course, out, left: &mut left, has_ended };
             let result = self.context.read(&mut wire);
             let Wire { out, has_ended, .. } = wire;
             if !out.is_empty() {
                 self.host.links.borrow_mut().send_urgent(self.slot, out.into());
             }
             match result {
-                Ok(message) => {
-                    self.begun = None;
-                    self.take(message);
-                }
+                Ok(message) => self.take(message),
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if left < before {
-                        self.begun.get_or_insert_with(Instant::now);
+                    if self.course.is_misspelled() {
+                        self.close(CloseCode::ProtocolError);
+                    } else if self.course.has_more_fragments_than(fragments_max) {
+                        self.close(CloseCode::PolicyViolation);
                     }
+                    let begun = || self.begun.unwrap_or_else(Instant::now);
+                    self.begun = self.course.is_mid_message().then(begun);
                     self.has_unread = left == 0;
                     return ControlFlow::Continue(());
                 }
                 Err(_) if has_ended => return ControlFlow::Break(()),
                 Err(error) => {
-                    let Some(code) = code_of(&error) else { return ControlFlow::Break(()) };
+                    let code = code_of(&error).map(|code| match code {
+                        _ if self.course.is_misspelled() => CloseCode::ProtocolError,
+                        code => code,
+                    });
+                    let Some(code) = code else { return ControlFlow::Break(()) };
                     tracing::debug!(%error, "a connection broke its framing");
                     self.close(code);
                     return ControlFlow::Continue(());
@@ -207,7 +218,11 @@ impl Line {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Text(text) => self.host.handle(Input::Text(self.slot, text.as_str())),
+            Message::Text(text) => {
+                // The next one may have begun in the same read; its time is its own.
+                self.begun = None;
+                self.host.handle(Input::Text(self.slot, text.as_str()));
+            }
             Message::Binary(_) => self.close(CloseCode::UnsupportedData),
             Message::Ping(_) => {
                 if self.pings.take(self.host.config.pings, self.host.now()).is_err() {
@@ -310,6 +325,7 @@ fn code_of(error: &Error) -> Option<CloseCode> {
 /// is kept for the queue.
 struct Wire<'a> {
     read: &'a OwnedReadHalf,
+    course: &'a mut Course,
     out: Vec<u8>,
     /// How many bytes may still be read in this turn.
     left: &'a mut usize,
@@ -325,7 +341,10 @@ impl Read for Wire<'_> {
         let result = self.read.try_read(&mut buffer[..length]);
         match &result {
             Ok(0) => self.has_ended = true,
-            Ok(n) => *self.left -= n,
+            Ok(n) => {
+                *self.left -= n;
+                self.course.follow(&buffer[..*n]);
+            }
             Err(error) => self.has_ended = error.kind() != io::ErrorKind::WouldBlock,
         }
         result

@@ -188,7 +188,8 @@ impl Links {
                 link.queue.start(frame.bytes.slice(written - start..));
                 continue;
             }
-            let pushed = if is_over { Err(QueueFull) } else { link.queue.push(frame.clone(), bytes_max) };
+            let pushed =
+                if is_over { Err(QueueFull) } else { link.queue.push(frame.clone(), bytes_max) };
             match pushed {
                 Ok(Pushed::Queued) => {}
                 Ok(Pushed::Replaced | Pushed::Dropped) => metrics.dropped.add(frame.class, 1),

@@ -72,10 +72,14 @@ fn what_is_no_upgrade_is_told_why_with_the_header_that_belongs_to_it() {
     let refused = read_with("", &[("sec-websocket-version", b"8")]).unwrap_err();
     assert_eq!((refused.status, refused.header), (426, Some(("sec-websocket-version", "13"))));
     let fields = fields(&[]);
-    let head = Head { method: "POST", is_http_1_1: true, is_path: true, query: "", fields: &fields };
+    let head =
+        Head { method: "POST", is_http_1_1: true, is_path: true, query: "", fields: &fields };
     let refused = read(&head, &OriginPolicy::default()).unwrap_err();
     assert_eq!((refused.status, refused.header), (405, Some(("allow", "GET"))));
-    for head in [Head { is_http_1_1: false, method: "GET", ..head }, Head { is_path: false, method: "GET", ..head }] {
+    for head in [
+        Head { is_http_1_1: false, method: "GET", ..head },
+        Head { is_path: false, method: "GET", ..head },
+    ] {
         assert_eq!(read(&head, &OriginPolicy::default()).unwrap_err().status, 400);
     }
     for name in ["content-length", "transfer-encoding"] {
@@ -103,18 +107,19 @@ fn a_page_that_may_not_connect_is_told_before_anything_else() {
 
 #[test]
 fn a_key_is_the_one_spelling_of_sixteen_bytes() {
-    for good in ["dGhlIHNhbXBsZSBub25jZQ==", "AAAAAAAAAAAAAAAAAAAAAA==", "+/+/+/+/+/+/+/+/+/+/+w=="] {
+    for good in ["dGhlIHNhbXBsZSBub25jZQ==", "AAAAAAAAAAAAAAAAAAAAAA==", "+/+/+/+/+/+/+/+/+/+/+w=="]
+    {
         assert!(is_key(good), "{good}");
     }
     for bad in [
         "",
-        "AAAAAAAAAAAAAAAAAAAA",       // 15 bytes
-        "AAAAAAAAAAAAAAAAAAAAAAA=",   // 17 bytes
-        "AAAAAAAAAAAAAAAAAAAAAAAA",   // 18 bytes
-        "AAAAAAAAAAAAAAAAAAAAAA",     // without padding
-        "AAAAAAAAAAAAAAAAAAAAAB==",   // trailing bits
-        "dGhlIHNhbXBsZSBub25-ZQ==",   // the URL alphabet
-        " dGhlIHNhbXBsZSBub25jZQ=",   // a space
+        "AAAAAAAAAAAAAAAAAAAA",        // 15 bytes
+        "AAAAAAAAAAAAAAAAAAAAAAA=",    // 17 bytes
+        "AAAAAAAAAAAAAAAAAAAAAAAA",    // 18 bytes
+        "AAAAAAAAAAAAAAAAAAAAAA",      // without padding
+        "AAAAAAAAAAAAAAAAAAAAAB==",    // trailing bits
+        "dGhlIHNhbXBsZSBub25-ZQ==",    // the URL alphabet
+        " dGhlIHNhbXBsZSBub25jZQ=",    // a space
         "\u{e4}GhlIHNhbXBsZSBub25j==", // not ASCII
     ] {
         assert!(!is_key(bad), "{bad:?}");

@@ -1,5 +1,12 @@
 //! The example as a process, talked to by Node's `ws` and over HTTP.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step of a test stops the test, with words"
+)]
+
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -23,8 +30,9 @@ fn start() -> (Process, SocketAddr) {
 /// The head and the body of an answer.
 fn ask(addr: SocketAddr, method: &str, path: &str) -> (String, String) {
     let mut socket = RawSocket::connect(addr);
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    );
     socket.try_send(head.as_bytes());
     let head = socket.read_head();
     let body = String::from_utf8(socket.read_until_closed()).expect("a text");
@@ -61,10 +69,14 @@ fn a_client_of_node_meets_its_handler_its_middleware_and_its_authorizer() {
     assert!(head.starts_with("HTTP/1.1 204"), "{head}");
     let url = format!("ws://{addr}/ws/v2/connect");
     let lines = node("axum_app.mjs", &["--url", &url, "--token", &token]);
-    let frames: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let frames: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let answer = |id: u64| frames.iter().find(|frame| frame["id"] == id).expect("an answer");
     // The handler.
-    assert_eq!((&answer(1)["type"], &answer(1)["data"]["sides"]), (&"dice.rolled".into(), &6.into()));
+    assert_eq!(
+        (&answer(1)["type"], &answer(1)["data"]["sides"]),
+        (&"dice.rolled".into(), &6.into())
+    );
     assert!((1..=6).contains(&answer(1)["data"]["rolled"].as_u64().unwrap()), "{}", answer(1));
     assert_eq!((&answer(2)["code"], &answer(2)["field"]), (&102.into(), &"sides".into()));
     // The authorizer: a guild of hers and one of others.

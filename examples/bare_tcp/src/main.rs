@@ -51,5 +51,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn open_to_anyone() -> NamespacePolicy {
     let anyone = Access::Anyone;
     let closed = NamespacePolicy::default();
-    NamespacePolicy { subscribe: anyone, publish: anyone, presence: anyone, history: anyone, ..closed }
+    NamespacePolicy {
+        subscribe: anyone,
+        publish: anyone,
+        presence: anyone,
+        history: anyone,
+        ..closed
+    }
 }

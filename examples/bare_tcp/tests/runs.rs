@@ -1,5 +1,12 @@
 //! The example as a process, talked to by clients that others wrote.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step of a test stops the test, with words"
+)]
+
 use std::process::Command;
 use std::time::Duration;
 
