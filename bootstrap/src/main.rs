@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use bootstrap::cli::bench::BenchCommand;
 use bootstrap::cli::{Cli, Command, ConfigCommand, Connect, Health, SettingsArgs, Token};
 use bootstrap::commands::publish::{Connection, PublishArgs};
 use bootstrap::commands::subscribe::SubscribeArgs;
@@ -45,6 +46,7 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
             written(commands::man::execute(Cli::command(), dir.as_deref(), out))
         }
         Command::Health(args_of_health) => health(args, args_of_health, out),
+        Command::Bench(bench) => measure(args, &bench.command, out),
         Command::Config(command) => config(args, *command, out),
         Command::Token(command) => token(args, command, out),
         Command::Explain(args_of_question) => {
@@ -115,6 +117,22 @@ fn health(args: &SettingsArgs, health: &Health, out: &mut dyn Write) -> Result<(
     let answer = commands::health::ask(&url, health.timeout)
         .map_err(|error| failed(Exit::Failure, &format!("{url}: {}", chain(&error))))?;
     written(writeln!(out, "{answer}"))
+}
+
+fn measure(args: &SettingsArgs, command: &BenchCommand, out: &mut dyn Write) -> Result<(), Exit> {
+    let settings = match commands::bench::wants_settings(command) {
+        true => Some(loaded(args)?.settings),
+        false => None,
+    };
+    let errors = &mut io::stderr();
+    match commands::bench::execute(command, settings.as_ref(), log::now(), out, errors) {
+        Ok(true) => Ok(()),
+        // The report itself says why.
+        Ok(false) => Err(Exit::Failure),
+        Err(error) if error.is_usage() => Err(failed(Exit::Usage, &chain(&error))),
+        Err(error) if error.is_settings() => Err(failed(Exit::Settings, &chain(&error))),
+        Err(error) => Err(failed(Exit::Failure, &chain(&error))),
+    }
 }
 
 fn connection(connect: &Connect) -> Connection {
