@@ -7,6 +7,7 @@
 
 pub mod directory;
 pub mod extensions;
+pub mod inquiry;
 pub mod limits;
 pub mod mailbox;
 pub mod metrics;

@@ -9,6 +9,7 @@ mod end;
 mod fan_out;
 mod fill;
 mod filters;
+mod inquire;
 mod join;
 mod open;
 mod own_room;

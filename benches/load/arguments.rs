@@ -13,6 +13,8 @@ load idle   --target … --addr … [--pid PID] [--token TOKEN]
             [--connections 10000] [--rooms 1000] [--settle 2] [--secs 5] [--tickets 1]
 load storm  --addr … --token TOKEN
             [--connections 10000] [--rooms 1000] [--each 3] [--missed 2] [--opening 256]
+load http   --addr … --token KEY [--pid PID]
+            [--connections 16] [--rooms 16] [--size 64] [--warm 1] [--secs 5 | --messages N]
 
 fanout: in each room one member publishes and all members, it too, receive.
   --window W    closed loop: W messages are under way in each room, the next one is published when
@@ -30,6 +32,7 @@ server and start it again; then more is published, and all come back at once.
   --each N      rooms of each connection
   --missed N    messages that each room got meanwhile
   --opening N   connections that are on their way at one time
+http: publishes over HTTP with an API key, one request under way on each connection.
 --pid is the server's process, whose processor time and memory are reported.";
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -37,6 +40,7 @@ pub(crate) enum Mode {
     Fanout,
     Idle,
     Storm,
+    Http,
 }
 
 /// Who decides when the next message is published.
@@ -88,20 +92,27 @@ impl Arguments {
             Some("fanout") => Mode::Fanout,
             Some("idle") => Mode::Idle,
             Some("storm") => Mode::Storm,
-            _ => return Err("the first word is fanout, idle or storm".to_owned()),
+            Some("http") => Mode::Http,
+            _ => return Err("the first word is fanout, idle, storm or http".to_owned()),
         };
         let given = Given::read(words)?;
         let kind = match given.text("--target").unwrap_or_default() {
-            "" if mode == Mode::Storm => TargetKind::Roomkeeper,
+            "" if matches!(mode, Mode::Storm | Mode::Http) => TargetKind::Roomkeeper,
             "roomkeeper" => TargetKind::Roomkeeper,
             "floor" => TargetKind::Floor,
             _ => return Err("--target is roomkeeper or floor".to_owned()),
         };
-        let rooms = given.number("--rooms", if mode == Mode::Fanout { 1 } else { 1000 })?;
+        let rooms = match mode {
+            Mode::Fanout => 1,
+            Mode::Idle | Mode::Storm => 1_000,
+            Mode::Http => 16,
+        };
+        let rooms = given.number("--rooms", rooms)?;
         let members = given.number("--members", 500)?;
         let connections = match mode {
             Mode::Fanout => members * rooms,
             Mode::Idle | Mode::Storm => given.number("--connections", 10_000)?,
+            Mode::Http => given.number("--connections", 16)?,
         };
         let pace = match given.number("--rate", 0.0)? {
             rate if rate > 0.0 => Pace::Open { step: Duration::from_secs_f64(1.0 / rate) },

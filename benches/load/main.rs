@@ -8,7 +8,7 @@
 //! send: in an open loop a message's time begins when it was due.
 //!
 //! Suggested reading order: [`arguments`], [`target`], [`wire`], [`pool`], [`fanout`], [`idle`],
-//! [`storm`].
+//! [`storm`], [`http`].
 
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +23,7 @@ mod arguments;
 mod blocking;
 mod fanout;
 mod histogram;
+mod http;
 mod idle;
 mod pool;
 mod storm;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Mode::Fanout => fanout::run(&arguments),
         Mode::Idle => idle::run(&arguments),
         Mode::Storm => storm::run(&arguments),
+        Mode::Http => http::run(&arguments),
     };
     println!("{}", report.json);
     for fault in &report.faults {

@@ -228,7 +228,8 @@ fn guards_are_told_who_was_refused_what_and_why() {
 fn guards_are_told_who_took_what_back_whom_it_ended_and_who_came_with_it_again() {
     let secret = format!("auth.hmac_secret={SECRET}");
     let key = format!("api.keys.backend.key={KEY}");
-    let settings = ["--set", &secret, "--set", &key, "--set", "log.format=json"];
+    let scopes = "api.keys.backend.scopes=revoke";
+    let settings = ["--set", &secret, "--set", &key, "--set", scopes, "--set", "log.format=json"];
     let mut server = Server::start(&settings);
     let token = token::hs256(SECRET, &token::claims("eve", "chat:read/*"));
     let path = format!("{PATH}?token={token}");

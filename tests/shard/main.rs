@@ -13,6 +13,7 @@
 mod adopt;
 mod contract;
 mod host;
+mod listing;
 mod resume;
 mod rights;
 mod selective;
