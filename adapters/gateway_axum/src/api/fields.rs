@@ -179,8 +179,9 @@ impl<'a> Query<'a> {
         let mut found: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = names.iter().find(|known| **known == name).ok_or_else(|| unknown(name))?;
-            if found.iter().any(|(known, _)| known == name) {
+            let known = names.iter().find(|known| **known == name).copied();
+            let name = known.ok_or_else(|| unknown(name))?;
+            if found.iter().any(|(known, _)| *known == name) {
                 return Err(invalid(name, "came twice"));
             }
             let value = percent_decoded(value)
@@ -204,8 +205,7 @@ impl<'a> Query<'a> {
 
     pub(super) fn number(&self, name: &'static str) -> Result<Option<u64>, Refusal> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let number = digits(text).filter(|_| !text.is_empty());
-        number.map(Some).ok_or_else(|| invalid(name, "must be a whole number"))
+        digits(text).map(Some).ok_or_else(|| invalid(name, "must be a whole number"))
     }
 
     /// How many entries an answer may have.

@@ -2,9 +2,9 @@
 //!
 //! The secret itself is never kept, shown or compared.
 
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use std::{fmt, sync::Arc};
 
 use domain::id::ClientId;
 use domain::rate_limit::{Rate, RateLimiter};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::inquiry::{Of, Unanswered};
+use application::node::ListingTurn;
 use application::refusal::Refusal;
 use application::use_cases::list_connections::{ConnectionCursor, ListConnections};
 use application::use_cases::list_rooms::ListRooms;
@@ -36,9 +37,10 @@ pub(super) async fn rooms(call: &Call<'_>) -> Result<Response, HttpRefusal> {
     }
     let (after, rooms_max) = (query.room("after")?, query.limit()?);
     guard::check_prefix(call.shared, call.key, call.route, prefix)?;
-    let node = &call.shared.node;
     let list = ListRooms { prefix: Arc::from(prefix), after, rooms_max };
-    let page = in_turn(call.shared, async |turn| node.rooms(turn, list).await).await?;
+    let turn = turn(call.shared).await?;
+    let page = whole(call.shared, call.shared.node.rooms(&turn, list)).await?;
+    drop(turn);
     let next = page.rooms.last().filter(|_| page.more).map(|last| last.room.as_str());
     Ok(answer(|object| {
         object.list("rooms", &page.rooms, |object, here| {
@@ -62,9 +64,10 @@ pub(super) async fn connections(call: &Call<'_>) -> Result<Response, HttpRefusal
         Some(room) => guard::check_room(call.shared, call.key, call.route, room)?,
         None => guard::check_unlimited(call.shared, call.key, call.route)?,
     }
-    let node = &call.shared.node;
     let list = ListConnections { of: Of { user, room }, from, connections_max };
-    let page = in_turn(call.shared, async |turn| node.connections(turn, list).await).await?;
+    let turn = turn(call.shared).await?;
+    let page = whole(call.shared, call.shared.node.connections(&turn, list)).await?;
+    drop(turn);
     let next = page.next.map(|at| format!("{}.{}", at.shard, at.slot));
     Ok(answer(|object| {
         object.list("connections", &page.connections, |object, here| {
@@ -86,17 +89,13 @@ fn cursor(text: &str) -> Result<ConnectionCursor, Refusal> {
     numbers.ok_or_else(|| invalid("after", "must be `next` of the page before"))
 }
 
-/// Waits for the turn, then for the answer, neither for long.
-async fn in_turn<T>(
-    shared: &Shared,
-    list: impl AsyncFnOnce(&application::node::ListingTurn<'_>) -> Result<T, Unanswered>,
-) -> Result<T, Refusal> {
+/// Waits for the turn to list, and not for long.
+async fn turn(shared: &Shared) -> Result<ListingTurn<'_>, Refusal> {
     let turn = tokio::time::timeout(TURN_TIMEOUT, shared.node.turn_to_list()).await;
-    let turn = turn.map_err(|_| {
+    turn.map_err(|_| {
         let message = "other listings are under way; one at a time is carried out";
         Refusal::new(ErrorCode::RateLimited, message).retry_after(COME_BACK)
-    })?;
-    whole(shared, list(&turn)).await
+    })
 }
 
 /// Waits for what all workers have to answer.
@@ -131,11 +130,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_listing_waits_a_second_for_its_turn_and_is_then_told_to_come_back() {
         let shared = shared(&[]);
-        let turn = shared.node.turn_to_list().await;
-        let refused = in_turn(&shared, async |_| Ok(())).await.unwrap_err();
+        let first = turn(&shared).await.unwrap();
+        let refused = turn(&shared).await.unwrap_err();
         assert_eq!((refused.code, refused.retry_after), (ErrorCode::RateLimited, Some(COME_BACK)));
-        drop(turn);
-        assert_eq!(in_turn(&shared, async |_| Ok(7)).await, Ok(7));
+        drop(first);
+        assert!(turn(&shared).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

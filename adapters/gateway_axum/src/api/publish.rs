@@ -45,7 +45,10 @@ pub(super) async fn publish(call: &Call<'_>) -> Result<Response, HttpRefusal> {
     charge(call, publish.rooms.len() - 1);
     let mut answers = call.shared.node.publish(publish).await;
     if is_list {
-        return Ok(results(answers.into_iter().map(|(room, answer)| (Some(room), answer))));
+        let answers = answers.into_iter();
+        return Ok(results(
+            answers.map(|(room, answer)| (Some(room), answer.map_err(|error| refusal(&error)))),
+        ));
     }
     match answers.pop() {
         Some((room, Ok(receipt))) => Ok(answer(|object| write_receipt(object, &room, &receipt))),
@@ -87,7 +90,7 @@ pub(super) async fn batch(call: &Call<'_>) -> Result<Response, HttpRefusal> {
             },
         });
     }
-    Ok(results(answers.into_iter()))
+    Ok(results(answers))
 }
 
 fn read_item(
@@ -220,8 +223,8 @@ fn write_receipt(object: &mut Object<'_>, room: &RoomId, receipt: &Receipt) {
 }
 
 /// One result for each message, in order: what became of it, or why it did not.
-fn results<E: AsRefusal>(
-    answers: impl Iterator<Item = (Option<RoomId>, Result<Receipt, E>)>,
+fn results(
+    answers: impl IntoIterator<Item = (Option<RoomId>, Result<Receipt, Refusal>)>,
 ) -> Response {
     let mut failed = 0;
     answer(|object| {
@@ -229,31 +232,13 @@ fn results<E: AsRefusal>(
             (Some(room), Ok(receipt)) => write_receipt(object, &room, &receipt),
             (room, answer) => {
                 failed += 1;
-                let refusal =
-                    answer.map_or_else(|error| error.as_refusal(), |_| Refusal::internal());
+                let refusal = answer.err().unwrap_or_else(Refusal::internal);
                 object.text_or_null("room", room.as_ref().map(RoomId::as_str));
                 object.object("error", |object| object.refusal(&refusal));
             }
         });
         object.number("failed", failed);
     })
-}
-
-/// What a failed message is answered with.
-trait AsRefusal {
-    fn as_refusal(self) -> Refusal;
-}
-
-impl AsRefusal for Refusal {
-    fn as_refusal(self) -> Refusal {
-        self
-    }
-}
-
-impl AsRefusal for BroadcastError {
-    fn as_refusal(self) -> Refusal {
-        refusal(&self)
-    }
 }
 
 fn refusal(error: &BroadcastError) -> Refusal {
