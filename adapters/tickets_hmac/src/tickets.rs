@@ -161,7 +161,10 @@ impl SessionTickets for HmacTickets {
             return Err(TicketError::Signature);
         }
         let contents = Contents::read(contents).ok_or(TicketError::Malformed)?;
-        if contents.ends_at <= now {
+        // The lifetime may have been longer, or not zero, when it was made.
+        let verified_at = contents.principal.credential.verified_at;
+        let is_too_old = verified_at.is_none_or(|at| at.after(self.lifetime) <= now);
+        if contents.ends_at <= now || is_too_old {
             return Err(TicketError::Expired);
         }
         Ok(contents.principal)

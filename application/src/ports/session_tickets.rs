@@ -42,7 +42,8 @@ pub trait SessionTickets: Send + Sync {
     /// Whom a ticket brings back: exactly the principal that it was made for, its own end and its
     /// credential included. MUST answer an error whenever anything is in doubt, and check the
     /// signature, in constant time, before it reads what is signed: a wrong `Ok` lets somebody in
-    /// as somebody else. A ticket is not used up.
+    /// as somebody else. One that was made while the lifetime was longer MUST count no longer than
+    /// one made now. A ticket is not used up.
     ///
     /// # Errors
     /// [`TicketError`] says why it does not count.

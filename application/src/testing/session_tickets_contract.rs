@@ -33,6 +33,7 @@ pub fn check(build: BuildTickets<'_>) {
     a_ticket_brings_back_exactly_whom_it_was_made_for(build);
     a_ticket_ends_with_its_token_or_its_lifetime_whichever_comes_first(build);
     coming_back_with_a_ticket_never_makes_the_next_one_last_longer(build);
+    a_shorter_lifetime_counts_for_tickets_that_were_made_before(build);
     nobody_in_particular_and_nobody_whose_time_is_over_gets_a_ticket(build);
     a_changed_character_anywhere_never_passes(build);
     a_flipped_bit_anywhere_never_passes(build);
@@ -130,6 +131,24 @@ pub fn coming_back_with_a_ticket_never_makes_the_next_one_last_longer(build: Bui
         assert_eq!(tickets.open(&ticket, end), Err(TicketError::Expired));
         assert_eq!(tickets.seal(&principal, end), None, "nor is there another");
     }
+}
+
+/// As long as the secret is the same; zero takes none.
+///
+/// # Panics
+/// When the tickets break the contract.
+pub fn a_shorter_lifetime_counts_for_tickets_that_were_made_before(build: BuildTickets<'_>) {
+    let ticket = sealed(&*build(&SECRETS[..1], LIFETIME));
+    let shorter = build(&SECRETS[..1], Duration::from_secs(60));
+    let end = now().after(Duration::from_secs(60));
+    let before = Wall::from_millis(end.as_millis() - 1);
+    assert_eq!(shorter.open(&ticket, before), Ok(user("ann")));
+    assert_eq!(shorter.open(&ticket, end), Err(TicketError::Expired));
+    let longer = build(&SECRETS[..1], 2 * LIFETIME);
+    let sealed_end = now().after(Duration::from_secs(600));
+    assert_eq!(longer.open(&ticket, sealed_end), Err(TicketError::Expired), "it stays as it was");
+    let off = build(&SECRETS[..1], Duration::ZERO);
+    assert_eq!(off.open(&ticket, now()), Err(TicketError::Expired));
 }
 
 /// Nothing to come back as.

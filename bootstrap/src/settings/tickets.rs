@@ -67,7 +67,7 @@ fn split(text: &SecretString) -> Vec<SecretString> {
     text.expose_secret().split_whitespace().map(SecretString::from).collect()
 }
 
-/// How long a ticket counts at most; zero gives out none.
+/// How long a ticket counts at most; zero gives out none and takes none.
 #[must_use]
 pub const fn lifetime(settings: &Settings) -> Duration {
     Duration::from_millis(settings.auth.ticket_lifetime_ms)
