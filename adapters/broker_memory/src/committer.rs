@@ -85,12 +85,7 @@ impl MemoryBroker {
     }
 
     async fn commit(&self, archive: &Arc<dyn Archive>, batch: Vec<Waiting>) {
-        for room in self.queue.doubtful() {
-            if let Err(error) = self.settle_room(archive, &room).await {
-                tracing::warn!(%room, %error, "the room's log stays in doubt");
-                break;
-            }
-        }
+        self.settle_rooms(archive).await;
         let batch = self.open_rooms(archive, batch).await;
         let entries = self.merge(batch);
         let entries = self.drop_stored(archive, entries).await;
@@ -120,6 +115,27 @@ impl MemoryBroker {
                 }
             }
         }
+    }
+
+    /// How many rooms in a row can't be settled before the others wait for the next commit: then
+    /// it is not the rooms but the archive.
+    const FAILURES_IN_A_ROW_MAX: usize = 3;
+
+    /// Takes rooms out of doubt. One that can't be settled holds up no other for long: where this
+    /// was given up the next commit goes on.
+    async fn settle_rooms(&self, archive: &Arc<dyn Archive>) {
+        let mut n_failures = 0;
+        for room in self.queue.doubtful() {
+            let settled = self.settle_room(archive, &room).await;
+            n_failures = if settled.is_ok() { 0 } else { n_failures + 1 };
+            if let Err(error) = settled {
+                tracing::warn!(%room, %error, "the room's log stays in doubt");
+            }
+            if n_failures == Self::FAILURES_IN_A_ROW_MAX {
+                return self.queue.go_on_behind(Some(room));
+            }
+        }
+        self.queue.go_on_behind(None);
     }
 
     /// The most rooms that are opened at once.

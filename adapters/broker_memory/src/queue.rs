@@ -68,6 +68,8 @@ struct Inner {
     /// would have stored: at most one batch, since a room in doubt takes nothing. They outlive a
     /// committer.
     doubtful: BTreeMap<RoomId, Vec<Doubtful>>,
+    /// Behind which of them settling goes on; none begins with the first.
+    settled_to: Option<RoomId>,
     settle: bool,
 }
 
@@ -187,9 +189,23 @@ impl Queue {
         lock(&self.inner).doubtful.remove(room).unwrap_or_default()
     }
 
-    /// The rooms in doubt, at most as many as one commit can have left.
+    /// The rooms in doubt, once round from where settling goes on; at most as many as one commit
+    /// can have left.
     pub(crate) fn doubtful(&self) -> Vec<RoomId> {
-        lock(&self.inner).doubtful.keys().take(Self::BATCH_MAX).cloned().collect()
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let inner = lock(&self.inner);
+        let Inner { doubtful, settled_to, .. } = &*inner;
+        let Some(to) = settled_to else {
+            return doubtful.keys().take(Self::BATCH_MAX).cloned().collect();
+        };
+        let behind = doubtful.range((Excluded(to), Unbounded));
+        let before = doubtful.range((Unbounded, Included(to)));
+        behind.chain(before).take(Self::BATCH_MAX).map(|(room, _)| room.clone()).collect()
+    }
+
+    /// Says behind which room settling goes on; none begins with the first.
+    pub(crate) fn go_on_behind(&self, room: Option<RoomId>) {
+        lock(&self.inner).settled_to = room;
     }
 
     /// Wakes the committer if a room is in doubt.

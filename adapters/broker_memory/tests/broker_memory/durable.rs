@@ -311,6 +311,51 @@ async fn a_room_in_doubt_takes_nothing_until_the_archive_says_where_it_stands() 
     assert_eq!(delivered(&mailbox), said(&["a", "b", "c"])[1..].to_vec());
 }
 
+/// Brings rooms into doubt: their appends seem to fail.
+async fn doubt(scene: &Scene, archive: &MemoArchive, rooms: &[&str]) {
+    archive.set_mode(Mode::FailsAfter);
+    for name in rooms {
+        assert_eq!(scene.publish(publish(name, "u1", "a")).await, Err(AWAY));
+    }
+    archive.set_mode(Mode::Well);
+}
+
+#[tokio::test]
+async fn a_room_that_nobody_can_read_holds_up_no_other_room_in_doubt() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(archive.clone());
+    archive.set_unreadable(room("chat:a"), true);
+    doubt(&scene, &archive, &["chat:a", "chat:b"]).await;
+    let published = scene.publish(publish("chat:b", "u1", "b")).await;
+    assert_eq!(published.unwrap().offset, number(2));
+    assert_eq!(scene.publish(publish("chat:a", "u1", "b")).await, Err(AWAY));
+    archive.set_unreadable(room("chat:a"), false);
+    let published = scene.publish(publish("chat:a", "u1", "b")).await;
+    assert_eq!(published.unwrap().offset, number(2));
+}
+
+#[tokio::test]
+async fn however_many_rooms_nobody_can_read_each_commit_asks_for_few_of_them_and_all_have_a_turn() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(archive.clone());
+    let unreadable = ["chat:a", "chat:b", "chat:c", "chat:d", "chat:e", "chat:f", "chat:g"];
+    for name in unreadable {
+        archive.set_unreadable(room(name), true);
+    }
+    doubt(&scene, &archive, &unreadable).await;
+    doubt(&scene, &archive, &["chat:h"]).await;
+    // Those before it take up three commits; each asks for the three that are next.
+    let mut published = Vec::new();
+    for _ in 0..4 {
+        let read = archive.calls("read");
+        published.push(scene.publish(publish("chat:h", "u1", "b")).await);
+        assert!(archive.calls("read") - read <= 7, "{}", archive.calls("read") - read);
+    }
+    let n_refused = published.iter().take_while(|published| published.is_err()).count();
+    assert!(n_refused <= 2, "{published:?}");
+    assert_eq!(published[n_refused].as_ref().unwrap().offset, number(2));
+}
+
 #[tokio::test]
 async fn a_read_ends_at_what_has_been_delivered() {
     let archive = Arc::new(MemoArchive::default());

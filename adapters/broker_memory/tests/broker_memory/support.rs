@@ -1,6 +1,6 @@
 //! An archive in memory that can be told to wait or to fail, and what else the tests share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -47,6 +47,8 @@ struct Stored {
     places: HashMap<DedupKey, Position>,
     mode: Mode,
     opens_fail: bool,
+    /// Rooms with a row that nobody can read.
+    unreadable: BTreeSet<RoomId>,
     batches: Vec<usize>,
     calls: BTreeMap<&'static str, usize>,
     largest_page: usize,
@@ -68,12 +70,14 @@ pub(crate) struct MemoArchive {
     pub(crate) gate: Semaphore,
     /// One for each question about names.
     pub(crate) find_gate: Semaphore,
+    /// One for each read.
+    pub(crate) read_gate: Semaphore,
 }
 
 impl Default for MemoArchive {
     fn default() -> Self {
         let open = || Semaphore::new(Semaphore::MAX_PERMITS);
-        Self { stored: Mutex::default(), gate: open(), find_gate: open() }
+        Self { stored: Mutex::default(), gate: open(), find_gate: open(), read_gate: open() }
     }
 }
 
@@ -86,6 +90,21 @@ impl MemoArchive {
     /// One whose questions about names wait for permits.
     pub(crate) fn find_gated() -> Self {
         Self { find_gate: Semaphore::new(0), ..Self::default() }
+    }
+
+    /// One whose reads wait for permits.
+    pub(crate) fn read_gated() -> Self {
+        Self { read_gate: Semaphore::new(0), ..Self::default() }
+    }
+
+    /// No read of the room is answered from now on, or each is again.
+    pub(crate) fn set_unreadable(&self, room: RoomId, unreadable: bool) {
+        let rooms = &mut self.stored.lock().unwrap().unreadable;
+        if unreadable {
+            rooms.insert(room)
+        } else {
+            rooms.remove(&room)
+        };
     }
 
     pub(crate) fn set_mode(&self, mode: Mode) {
@@ -185,8 +204,13 @@ impl Archive for MemoArchive {
         bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError> {
         tokio::task::yield_now().await;
-        let mut stored = self.call("read");
+        drop(self.call("read"));
+        self.read_gate.acquire().await.unwrap().forget();
+        let mut stored = self.stored.lock().unwrap();
         let stored = &mut *stored;
+        if stored.unreadable.contains(room) {
+            return Err(ArchiveError::Storage("a row that is none".into()));
+        }
         let (head, first, messages) = stored.rooms.get(room).unwrap();
         assert_eq!(head.epoch, epoch);
         let behind = messages.iter().filter(|message| message.offset.unwrap() > after);
