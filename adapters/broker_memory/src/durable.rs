@@ -26,19 +26,27 @@ use crate::stripe::Stripe;
 /// What has to be known of a room before a step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Open {
-    /// Where its log stands and begins.
+    /// Where its log stands: for those who publish.
     Head,
-    /// That, and the end of the stored log is in memory: for those who read.
+    /// That, where it begins, and the end of the stored log is in memory as far as there is memory
+    /// for it: for those who read.
     Recent,
 }
 
-/// What the archive answered.
+/// What the archive answered about a log.
 struct Found {
-    head: RoomHead,
     /// The oldest stored offset.
     first: Offset,
-    /// The end of the stored log, oldest first; only if it was asked for.
+    /// The end of the stored log, oldest first.
     recent: Vec<Arc<Published>>,
+    /// Whether that is all that is worth having in memory.
+    is_loaded: bool,
+}
+
+impl Found {
+    const fn all(first: Offset, recent: Vec<Arc<Published>>) -> Self {
+        Self { first, recent, is_loaded: true }
+    }
 }
 
 /// What is known of a room that is not open enough.
@@ -71,26 +79,32 @@ impl MemoryBroker {
     ) -> Result<T, BrokerError> {
         const AWAY: BrokerError = BrokerError::Unavailable { retry_after: RETRY_AFTER };
         for _ in 0..Self::OPEN_TRIES_MAX {
-            let gate = {
+            let (gate, next) = {
                 let mut stripe = self.stripe(id);
                 let room = stripe.room(id, &self.budget).ok_or(AWAY)?;
                 room.retention = policy.retention;
                 let archived = room.archived.get_or_insert_with(Archived::default);
-                let gate = Arc::clone(&archived.gate);
-                if is_open(room, open) {
+                let (head_gate, load_gate) = (&archived.head_gate, &archived.load_gate);
+                let (head_gate, load_gate) = (Arc::clone(head_gate), Arc::clone(load_gate));
+                if self.is_open(room, open) {
                     return Ok(step(&mut stripe));
                 }
-                gate
+                // One after the other, so that no publish waits for what a reader loads.
+                match self.is_open(room, Open::Head) {
+                    true => (load_gate, Open::Recent),
+                    false => (head_gate, Open::Head),
+                }
             };
             let turn = gate.enter().await.ok_or(AWAY)?;
             // Whoever had the turn before may have found it out.
-            let Some(known) = self.look_at(id, open) else { continue };
-            match self.ask_archive(archive, id, policy, open, known).await {
-                Ok(found) => self.note(id, known.generation, open, &found),
-                Err(error) => {
-                    turn.fail();
-                    return Err(away(&error));
-                }
+            let Some(known) = self.look_at(id, next) else { continue };
+            let asked = match known.head {
+                Some(head) => self.learn_log(archive, id, policy, known, head).await,
+                None => self.learn_head(archive, id, known).await,
+            };
+            if let Err(error) = asked {
+                turn.fail();
+                return Err(away(&error));
             }
         }
         Err(AWAY)
@@ -99,36 +113,68 @@ impl MemoryBroker {
     /// What is known of a room that is not open enough; none if it is, or is gone.
     fn look_at(&self, id: &RoomId, open: Open) -> Option<Known> {
         let stripe = self.stripe(id);
-        let room = stripe.rooms.get(id).filter(|room| !is_open(room, open))?;
+        let room = stripe.rooms.get(id).filter(|room| !self.is_open(room, open))?;
         let (generation, head) = (room.generation, room.head.known());
         let is_loaded = room.archived.as_ref().is_some_and(|archived| archived.is_loaded);
         Some(Known { generation, head, first_here: room.first_here(), is_loaded })
     }
 
-    async fn ask_archive(
+    /// Asks where the log stands.
+    async fn learn_head(
+        &self,
+        archive: &Arc<dyn Archive>,
+        id: &RoomId,
+        known: Known,
+    ) -> Result<(), ArchiveError> {
+        let mut head = archive.open_room(id, self.fresh_epoch()).await?;
+        if planted::is_planted(Mistake::EpochRedrawn) {
+            head = RoomHead { epoch: self.fresh_epoch(), last: Offset::ZERO };
+        }
+        self.with_generation(id, known, |room| {
+            if room.head.known().is_none() {
+                room.head = Head::Sure(head);
+            }
+        });
+        Ok(())
+    }
+
+    /// Asks where the log begins, and loads its end.
+    async fn learn_log(
         &self,
         archive: &Arc<dyn Archive>,
         id: &RoomId,
         policy: &NamespacePolicy,
-        open: Open,
         known: Known,
+        head: RoomHead,
+    ) -> Result<(), ArchiveError> {
+        let found = self.find_log(archive, id, policy, known, head).await?;
+        self.with_generation(id, known, |room| {
+            if let Some(archived) = &mut room.archived {
+                archived.first.get_or_insert(found.first);
+                archived.is_loaded |= found.is_loaded;
+            }
+            room.load(head.epoch, &found.recent, &self.budget);
+        });
+        Ok(())
+    }
+
+    async fn find_log(
+        &self,
+        archive: &Arc<dyn Archive>,
+        id: &RoomId,
+        policy: &NamespacePolicy,
+        known: Known,
+        head: RoomHead,
     ) -> Result<Found, ArchiveError> {
-        let head = match known.head {
-            Some(head) => head,
-            None => archive.open_room(id, self.fresh_epoch()).await?,
-        };
-        if planted::is_planted(Mistake::EpochRedrawn) && known.head.is_none() {
-            let fresh = RoomHead { epoch: self.fresh_epoch(), last: Offset::ZERO };
-            let first = fresh.last.next().unwrap_or(Offset::MAX);
-            return Ok(Found { head: fresh, first, recent: Vec::new() });
-        }
         let after_last = head.last.next().unwrap_or(Offset::MAX);
         if head.last == Offset::ZERO {
-            return Ok(Found { head, first: after_last, recent: Vec::new() });
+            return Ok(Found::all(after_last, Vec::new()));
         }
         let n_recent = policy.retention.messages_max.min(Self::RECENT_MESSAGES_MAX);
-        let wants = open == Open::Recent && !known.is_loaded && n_recent > 0;
-        if wants && !self.budget.is_nearly_exceeded() {
+        let wants = !known.is_loaded && n_recent > 0;
+        // Where it does not fit now it is loaded for whoever comes when it does.
+        let fits = !self.budget.is_nearly_exceeded();
+        if wants && fits {
             let end = known.first_here.map_or(head.last, Offset::previous);
             let after = head.last.get().saturating_sub(u64::from(n_recent));
             if let Ok(after) = Offset::parse(after)
@@ -138,25 +184,27 @@ impl MemoryBroker {
             }
         }
         let page = archive.read(id, head.epoch, head.last, 1, 0).await?;
-        Ok(Found { head, first: page.first.min(after_last), recent: Vec::new() })
+        let is_loaded = fits || !wants;
+        Ok(Found { first: page.first.min(after_last), recent: Vec::new(), is_loaded })
     }
 
     /// Takes in what the archive answered, unless the room was forgotten meanwhile: the answer may
     /// then be older than what others have published since.
-    fn note(&self, id: &RoomId, generation: u64, open: Open, found: &Found) {
+    fn with_generation(&self, id: &RoomId, known: Known, note: impl FnOnce(&mut Room)) {
         let mut stripe = self.stripe(id);
-        let Some(room) = stripe.rooms.get_mut(id).filter(|room| room.generation == generation)
-        else {
-            return;
-        };
-        if room.head.known().is_none() {
-            room.head = Head::Sure(found.head);
+        let room = stripe.rooms.get_mut(id).filter(|room| room.generation == known.generation);
+        if let Some(room) = room {
+            note(room);
         }
-        if let Some(archived) = &mut room.archived {
-            archived.first.get_or_insert(found.first);
-            archived.is_loaded |= open == Open::Recent;
-        }
-        room.load(found.head.epoch, &found.recent, &self.budget);
+    }
+
+    fn is_open(&self, room: &Room, open: Open) -> bool {
+        let has_head = room.head.known().is_some();
+        let Some(archived) = &room.archived else { return false };
+        has_head
+            && (open == Open::Head
+                || (archived.first.is_some()
+                    && (archived.is_loaded || self.budget.is_nearly_exceeded())))
     }
 
     /// Publishes what takes no offset in a durable room: it needs the room's epoch only.
@@ -200,12 +248,6 @@ impl MemoryBroker {
     }
 }
 
-fn is_open(room: &Room, open: Open) -> bool {
-    let archived = room.archived.as_ref();
-    let is_known = room.head.known().is_some() && archived.is_some_and(|a| a.first.is_some());
-    is_known && (open == Open::Head || archived.is_some_and(|archived| archived.is_loaded))
-}
-
 /// The messages behind `after` up to `end`, or as many of the last of them as memory is set aside
 /// for.
 async fn read_recent(
@@ -233,7 +275,7 @@ async fn read_recent(
             }
         }
     }
-    Ok(Found { head, first, recent: recent.into() })
+    Ok(Found::all(first, recent.into()))
 }
 
 async fn read_archive(

@@ -61,8 +61,10 @@ pub(crate) struct Archived {
     pub(crate) appended: u32,
     /// Whether the end of the stored log was brought into memory.
     pub(crate) is_loaded: bool,
-    /// Who may ask for what is not known yet.
-    pub(crate) gate: Arc<Gate>,
+    /// Who may ask where the log stands.
+    pub(crate) head_gate: Arc<Gate>,
+    /// Who may ask where it begins, and load its end.
+    pub(crate) load_gate: Arc<Gate>,
 }
 
 /// The newest `latest` message of each key.

@@ -13,7 +13,7 @@ use application::ports::{
 use application::testing::broker_contract::{at, named, policy, publish, room};
 use broker_memory::{Config, MemoryBroker};
 use domain::delivery::Class;
-use domain::id::Epoch;
+use domain::id::{Epoch, MessageKey};
 use domain::message::Publish;
 use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::Offset;
@@ -185,6 +185,72 @@ async fn only_the_end_of_a_long_log_is_loaded_and_what_lies_before_it_is_still_r
     let offsets: Vec<u64> = all.iter().map(|(offset, _)| *offset).collect();
     assert_eq!(offsets, (1..=1_500).collect::<Vec<_>>());
     assert!(archive.calls("read") - read <= 3, "the load, and a page of what lies before it");
+}
+
+#[tokio::test]
+async fn a_log_that_did_not_fit_into_memory_is_loaded_once_there_is_room_again() {
+    let archive = Arc::new(MemoArchive::default());
+    let before = Scene::new(Arc::clone(&archive) as _);
+    for n in 1..=20 {
+        before.say(&n.to_string()).await.unwrap();
+    }
+    before.committer.abort();
+    let config = Config { log_bytes_max: 100_000, ..Config::default() };
+    let scene = Scene::with(Arc::clone(&archive) as _, config, Retention::default());
+    // Values of another room take the memory, until they end.
+    let beside = policy(Retention::default());
+    for n in 0..95 {
+        let value = Publish {
+            class: Class::Latest,
+            key: Some(MessageKey::parse(&n.to_string()).unwrap()),
+            ttl: Some(Duration::from_secs(60)),
+            ..publish("chat:beside", "u1", &"x".repeat(60))
+        };
+        scene.broker.publish(value, &beside).await.unwrap();
+    }
+    let missed = |member: u64| (member % 20 + 1..=20).collect::<Vec<_>>();
+    for (member, answer) in (0..).zip(crowd(&scene, 60).await) {
+        assert_eq!(answer.unwrap(), missed(member), "from the archive");
+    }
+    scene.broker.sweep(at(61)).await;
+    let read = archive.calls("read");
+    for _ in 0..2 {
+        for (member, answer) in (0..).zip(crowd(&scene, 60).await) {
+            assert_eq!(answer.unwrap(), missed(member));
+        }
+    }
+    assert_eq!(archive.calls("read") - read, 1);
+}
+
+#[tokio::test]
+async fn a_publish_does_not_wait_for_what_a_reader_loads() {
+    let archive = Arc::new(MemoArchive::read_gated());
+    let before = Scene::new(Arc::clone(&archive) as _);
+    before.say("1").await.unwrap();
+    before.committer.abort();
+    let scene = Scene::new(Arc::clone(&archive) as _);
+    let readers: Vec<_> = (1..=2)
+        .map(|id| {
+            let (broker, policy) = (Arc::clone(&scene.broker), Arc::clone(&scene.policy));
+            let mailbox = Arc::new(Mailbox::new(id, 1_000));
+            let token = SubscriptionToken(1);
+            tokio::spawn(async move {
+                broker.subscribe(&room(ROOM), &policy, &mailbox, token).await.map(|top| top.bounds)
+            })
+        })
+        .collect();
+    settle().await;
+    let publishing = scene.begin("2");
+    settle().await;
+    assert!(publishing.is_finished(), "it waits for a reader");
+    assert_eq!(publishing.await.unwrap().unwrap().offset, number(2));
+    assert!(readers.iter().all(|reader| !reader.is_finished()));
+    archive.read_gate.add_permits(100);
+    for reader in readers {
+        let bounds = reader.await.unwrap().unwrap();
+        assert_eq!((bounds.first, Some(bounds.last)), (number(1).unwrap(), number(2)));
+    }
+    assert_eq!(scene.read_all(10).await.1, said(&["1", "2"]));
 }
 
 #[tokio::test]
