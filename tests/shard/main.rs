@@ -16,6 +16,7 @@ mod host;
 mod resume;
 mod rights;
 mod selective;
+mod slow;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;

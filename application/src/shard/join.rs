@@ -160,6 +160,7 @@ impl Shard {
                 );
             }
         };
+        joined.fit(&mut self.bytes_left(slot, &[], host));
         self.count_join(&joined);
         let Some((more, filter)) = self.enter_slice(slot, tag, &mut joined) else { return };
         let Joined { page, recovered, latest, .. } = joined;
