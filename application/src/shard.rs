@@ -11,6 +11,7 @@ mod fill;
 mod filters;
 mod held;
 mod join;
+mod leave;
 mod open;
 mod own_room;
 mod pages;
