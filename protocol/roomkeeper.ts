@@ -45,6 +45,9 @@ export type RoomPattern = string;
 /** The client's own name for one publish, for sending it again without repeating it. At most 128 bytes. */
 export type MessageId = string;
 
+/** A trace and a span in it, in the form of the W3C's version 00. At most 55 bytes. */
+export type TraceParent = string;
+
 /** Says which earlier `latest` message a new one replaces. At most 64 bytes. */
 export type MessageKey = string;
 
@@ -250,6 +253,8 @@ export interface PublishCommand {
   ttl_ms?: number | null;
   /** By what members may choose it. */
   tags?: Tags | null;
+  /** The trace that it belongs to. */
+  traceparent?: TraceParent | null;
   /** Chosen by the client; the answer carries it. Without it, no answer. */
   id?: number | null;
   /** Ignored: the server believes its own clock only. */
@@ -275,6 +280,8 @@ export interface PublishLatestCommand {
   ttl_ms?: number | null;
   /** By what members may choose it. */
   tags?: Tags | null;
+  /** The trace that it belongs to. */
+  traceparent?: TraceParent | null;
   /** Chosen by the client; the answer carries it. Without it, no answer. */
   id?: number | null;
   /** Ignored: the server believes its own clock only. */
@@ -506,6 +513,8 @@ export interface MessageFrame {
   sender: Sender;
   /** Its tags, if it has some. */
   tags?: Tags;
+  /** The trace that it belongs to, if it has one. */
+  traceparent?: TraceParent;
   /** What was published, as it came. */
   data: unknown;
   /** Only with a filter: up to where the client has been told all that it wants. */
@@ -533,6 +542,8 @@ export interface LatestMessageFrame {
   sender: Sender;
   /** Its tags, if it has some. */
   tags?: Tags;
+  /** The trace that it belongs to, if it has one. */
+  traceparent?: TraceParent;
   /** What was published, as it came. */
   data: unknown;
   /** Which pattern brought it. */
@@ -556,6 +567,8 @@ export interface DroppableMessageFrame {
   sender: Sender;
   /** Its tags, if it has some. */
   tags?: Tags;
+  /** The trace that it belongs to, if it has one. */
+  traceparent?: TraceParent;
   /** What was published, as it came. */
   data: unknown;
   /** Which pattern brought it. */

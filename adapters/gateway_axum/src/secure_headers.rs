@@ -73,6 +73,10 @@ mod tests {
         let own = headers(true, "/own").await;
         assert_eq!(own.get(header::CACHE_CONTROL).unwrap(), "max-age=60");
         assert_eq!(own.get(header::STRICT_TRANSPORT_SECURITY), Some(&ONLY_TLS));
-        assert!(headers(true, "/upgrade").await.is_empty());
+        let upgrade = headers(true, "/upgrade").await;
+        for name in ALWAYS.map(|(name, _)| name).iter().chain([&header::STRICT_TRANSPORT_SECURITY])
+        {
+            assert_eq!(upgrade.get(name), None, "{name}");
+        }
     }
 }

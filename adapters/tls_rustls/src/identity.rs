@@ -19,12 +19,23 @@ use webpki::{EndEntityCert, KeyUsage};
 /// The largest of either file; a chain has a few thousand bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Which of the two a file is read as; by mistake both may be the same file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// The chain of certificates.
+    Certificate,
+    /// The private key of the first of them.
+    Key,
+}
+
 /// Why a certificate and its key can't be used.
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// It can't be read.
     #[error("{} cannot be read", .path.display())]
     Read {
+        /// What it was read as.
+        part: Part,
         /// The file.
         path: PathBuf,
         /// What the system says.
@@ -33,6 +44,8 @@ pub enum LoadError {
     /// It is no PEM file of a sensible size.
     #[error("{} {what}", .path.display())]
     Contents {
+        /// What it was read as.
+        part: Part,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -51,12 +64,12 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether it is the file with the key that is at fault.
+    /// Which of the files is at fault; of two that do not match, the key's.
     #[must_use]
-    pub fn is_about(&self, path: &Path) -> bool {
+    pub const fn part(&self) -> Part {
         match self {
-            Self::Read { path: at, .. } | Self::Contents { path: at, .. } => at == path,
-            Self::Mismatch { key, .. } => key == path,
+            Self::Read { part, .. } | Self::Contents { part, .. } => *part,
+            Self::Mismatch { .. } => Part::Key,
         }
     }
 }
@@ -84,23 +97,26 @@ impl Identity {
     /// # Errors
     /// [`LoadError`] names the file.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, LoadError> {
-        let contents = |path: &Path, what| LoadError::Contents { path: path.to_path_buf(), what };
-        let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
+        let contents = |part, what| {
+            let path = if part == Part::Key { key } else { certificate };
+            LoadError::Contents { part, path: path.to_path_buf(), what }
+        };
+        let chain = CertificateDer::pem_slice_iter(&read(Part::Certificate, certificate)?)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| contents(certificate, "is no PEM file"))?;
+            .map_err(|_| contents(Part::Certificate, "is no PEM file"))?;
         if chain.is_empty() {
             let what = "holds no certificate (-----BEGIN CERTIFICATE-----)";
-            return Err(contents(certificate, what));
+            return Err(contents(Part::Certificate, what));
         }
         if chain.iter().any(|der| EndEntityCert::try_from(der).is_err()) {
-            return Err(contents(certificate, "holds a certificate that can't be parsed"));
+            return Err(contents(Part::Certificate, "holds a certificate that can't be parsed"));
         }
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| {
+        let private = PrivateKeyDer::from_pem_slice(&read(Part::Key, key)?).map_err(|error| {
             let what = match error {
                 pem::Error::NoItemsFound => "holds no private key (-----BEGIN PRIVATE KEY-----)",
                 _ => "is no PEM file",
             };
-            contents(key, what)
+            contents(Part::Key, what)
         })?;
         let provider = aws_lc_rs::default_provider();
         let certified =
@@ -110,9 +126,9 @@ impl Identity {
                     key: key.to_path_buf(),
                 },
                 rustls::Error::InvalidCertificate(_) => {
-                    contents(certificate, "holds a certificate that can't be used")
+                    contents(Part::Certificate, "holds a certificate that can't be used")
                 }
-                _ => contents(key, "holds a key of a kind that can't be used"),
+                _ => contents(Part::Key, "holds a key of a kind that can't be used"),
             })?;
         Ok(Self { certified: Arc::new(certified) })
     }
@@ -148,13 +164,14 @@ impl fmt::Debug for Identity {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let unreadable = |source| LoadError::Read { path: path.to_path_buf(), source };
+fn read(part: Part, path: &Path) -> Result<Vec<u8>, LoadError> {
+    let unreadable = |source| LoadError::Read { part, path: path.to_path_buf(), source };
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(LoadError::Contents { path: path.to_path_buf(), what: "is larger than 1 MiB" });
+        let what = "is larger than 1 MiB";
+        return Err(LoadError::Contents { part, path: path.to_path_buf(), what });
     }
     Ok(bytes)
 }

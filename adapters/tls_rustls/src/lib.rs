@@ -15,6 +15,6 @@ mod stream;
 mod testing;
 
 pub use acceptor::{Acceptor, MinVersion, SetupError};
-pub use identity::{FILE_BYTES_MAX, Identity, LoadError, Validity};
+pub use identity::{FILE_BYTES_MAX, Identity, LoadError, Part, Validity};
 pub use session::{RECORD_BYTES_MAX, Received, Session, TlsError};
 pub use stream::{HandshakeError, Stream};

@@ -56,6 +56,16 @@ impl Files {
         versions: &[&'static SupportedProtocolVersion],
         alpn: &[&str],
     ) -> ClientConnection {
+        self.client_with(versions, alpn, |_| {})
+    }
+
+    /// The same with a changed configuration.
+    pub(crate) fn client_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&str],
+        change: impl FnOnce(&mut ClientConfig),
+    ) -> ClientConnection {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -65,6 +75,7 @@ impl Files {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        change(&mut config);
         let name = ServerName::try_from("localhost").unwrap();
         ClientConnection::new(Arc::new(config), name).unwrap()
     }
@@ -107,25 +118,25 @@ impl Pair {
         }
     }
 
-    pub(crate) fn feed_client(&mut self, mut records: &[u8]) {
+    /// Answers what the client reads of these records.
+    pub(crate) fn feed_client(&mut self, mut records: &[u8]) -> Vec<u8> {
+        let mut got = Vec::new();
         while !records.is_empty() {
             self.client.read_tls(&mut records).unwrap();
             // An alert is seen by whoever asks the client afterwards.
             let _ = self.client.process_new_packets();
-        }
-    }
-
-    /// What the client reads of these records.
-    pub(crate) fn read_by_client(&mut self, records: &[u8]) -> Vec<u8> {
-        let mut got = Vec::new();
-        for piece in records.chunks(self.step.max(1_000)) {
-            self.feed_client(piece);
             let mut room = [0; 32 << 10];
             while let Ok(n @ 1..) = self.client.reader().read(&mut room) {
                 got.extend_from_slice(&room[..n]);
             }
         }
         got
+    }
+
+    /// What the client reads of these records.
+    pub(crate) fn read_by_client(&mut self, records: &[u8]) -> Vec<u8> {
+        let pieces = records.chunks(self.step.max(1_000));
+        pieces.flat_map(|piece| self.feed_client(piece)).collect()
     }
 
     pub(crate) fn say(&mut self, bytes: &[u8]) {

@@ -181,6 +181,11 @@ impl Loopback {
             server_sides: BTreeMap::new(),
         }
     }
+
+    /// Bytes that the kernel holds for the server.
+    fn unread(&self, of: Slot) -> u64 {
+        rustix::io::ioctl_fionread(self.server_sides[&of].as_fd()).expect("a socket")
+    }
 }
 
 impl OutboxHost for Loopback {
@@ -207,6 +212,8 @@ impl OutboxHost for Loopback {
             let theirs = TcpStream::from_std(theirs).unwrap();
             let connection = ConnectionId::from_bits(u64::from(at.index));
             let counted = core.counted(None);
+            // What is said later is written at once then, before any reader has its turn.
+            theirs.writable().await.unwrap();
             let (ours, seal, theirs): (_, _, Box<dyn Wire>) = match tls {
                 None => (ours, None, Box::new(theirs)),
                 Some(tls) => {
@@ -253,12 +260,19 @@ impl OutboxHost for Loopback {
         // Masked with zeros, which leaves the text as it is.
         let mut frame = vec![0x81, 0x80 | length.expect("a short text"), 0, 0, 0, 0];
         frame.extend_from_slice(text.as_bytes());
+        let before = self.unread(from);
         let end = self.ends.get_mut(&from).expect("it was opened");
         let sent = self.runtime.block_on(async {
             end.stream.write_all(&frame).await?;
             end.stream.flush().await
         });
         sent.expect("the kernel has room");
+        // On a busy machine even loopback takes its time.
+        let until = Instant::now() + PATIENCE;
+        while self.unread(from) <= before {
+            assert!(Instant::now() < until, "what was said never arrived");
+            std::thread::yield_now();
+        }
     }
 
     fn reads_all(&mut self, of: Slot) -> bool {
@@ -270,8 +284,7 @@ impl OutboxHost for Loopback {
     }
 
     fn has_unread(&mut self, of: Slot) -> bool {
-        let side = self.server_sides[&of].as_fd();
-        rustix::io::ioctl_fionread(side).expect("a socket") > 0
+        self.unread(of) > 0
     }
 }
 

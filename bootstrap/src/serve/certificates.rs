@@ -127,18 +127,14 @@ struct Change {
 
 impl Change {
     fn has_begun(&self) -> bool {
-        self.acted_on.is_some()
+        self.last.is_some()
     }
 
-    /// Whether this is other than what was acted on, and the same as at the last look. The first
-    /// look is at what was read at the start.
+    /// Whether this is other than what was acted on, and the same as at the last look. Nobody knows
+    /// what the files were when they were read at the start, so they count as changed once.
     fn is_settled(&mut self, now: Stamps) -> bool {
         let before = self.last.replace(now);
-        let Some(acted_on) = self.acted_on else {
-            self.acted_on = Some(now);
-            return false;
-        };
-        let settled = acted_on != now && before == Some(now);
+        let settled = self.acted_on != Some(now) && before == Some(now);
         if settled {
             self.acted_on = Some(now);
         }
@@ -173,6 +169,7 @@ mod tests {
         let settled: Vec<_> =
             looks.iter().map(|(a, b)| change.is_settled(stamps(*a, *b))).collect();
         let at: Vec<_> = settled.iter().enumerate().filter(|(_, s)| **s).map(|(n, _)| n).collect();
-        assert_eq!(at, [4, 7, 10]);
+        // The second look finds what may have changed since the start.
+        assert_eq!(at, [1, 4, 7, 10]);
     }
 }

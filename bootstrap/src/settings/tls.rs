@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tls_rustls::{Identity, LoadError, Validity};
+use tls_rustls::{Identity, LoadError, Part, Validity};
 
 use super::effective::Effective;
 use super::error::Problem;
@@ -38,9 +38,11 @@ pub fn check(settings: &Settings, effective: &Effective) -> (Vec<Problem>, Optio
     match identity(settings) {
         Ok(identity) => (Vec::new(), identity.as_ref().and_then(warning)),
         Err(error) => {
-            let at_key = tls.key_file.as_deref().is_some_and(|path| error.is_about(path));
-            let problem = effective.problem(if at_key { KEY } else { CERT }, &chain(&error));
-            (vec![problem], None)
+            let at = match error.part() {
+                Part::Certificate => CERT,
+                Part::Key => KEY,
+            };
+            (vec![effective.problem(at, &chain(&error))], None)
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Sessions against the rustls client, in pieces of every kind.
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{AlertDescription, Error, HandshakeKind};
+use rustls::{AlertDescription, ConnectionTrafficSecrets, Error, HandshakeKind};
 
 use super::*;
 use crate::testing::{Files, Pair};
@@ -177,4 +178,45 @@ fn a_new_certificate_is_shown_to_who_comes_then_and_who_is_there_goes_on() {
     // The old certificate is not shown any more.
     let _ = suspicious.carry();
     assert!(suspicious.client.is_handshaking());
+}
+
+/// A record of TLS 1.3 made by hand, under the keys of a client.
+fn record(secrets: &(u64, ConnectionTrafficSecrets), kind: u8, message: &[u8]) -> Vec<u8> {
+    let (number, ConnectionTrafficSecrets::Aes256Gcm { key, iv }) = secrets else {
+        panic!("the client was to use AES-256-GCM");
+    };
+    let mut nonce = [0; 12];
+    nonce.copy_from_slice(iv.as_ref());
+    for (byte, of_number) in nonce[4..].iter_mut().zip(number.to_be_bytes()) {
+        *byte ^= of_number;
+    }
+    let mut inner = [message, &[kind]].concat();
+    let length = u16::try_from(inner.len() + 16).unwrap().to_be_bytes();
+    let head = [0x17, 0x03, 0x03, length[0], length[1]];
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_ref()).unwrap());
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    key.seal_in_place_append_tag(nonce, Aad::from(head), &mut inner).unwrap();
+    [&head[..], &inner].concat()
+}
+
+/// rustls counts positions in what it was shown, so it must be shown that again.
+#[test]
+fn sealing_between_two_halves_of_a_message_of_the_session_itself_is_no_danger() {
+    let files = Files::new();
+    let client = files.client_with(&[&TLS13], &[], |config| config.enable_secret_extraction = true);
+    let mut pair = Pair::new(files.acceptor().session().unwrap(), client, 100_000);
+    pair.carry().unwrap();
+    let Pair { mut server, client, .. } = pair;
+    let mut tx = client.dangerous_extract_secrets().unwrap().tx;
+    // KeyUpdate, which asks for an answer, cut in two.
+    let (mut plain, mut out) = (Vec::new(), Vec::new());
+    server.receive(&mut record(&tx, 0x16, &[0x18, 0x00]), &mut plain, &mut out).unwrap();
+    assert!(out.is_empty());
+    server.seal(b"meanwhile", &mut out).unwrap();
+    assert!(!std::mem::take(&mut out).is_empty());
+    tx.0 += 1;
+    let mut rest = record(&tx, 0x16, &[0x00, 0x01, 0x01]);
+    server.receive(&mut rest, &mut plain, &mut out).unwrap();
+    server.seal(b"under new keys", &mut out).unwrap();
+    assert!(plain.is_empty() && !out.is_empty());
 }
