@@ -17,6 +17,7 @@ mod joining;
 mod resume;
 mod rights;
 mod selective;
+mod slow;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;
@@ -451,6 +452,28 @@ fn a_handler_that_closes_has_said_before_what_it_had_to_say() {
     let line = host.line(slot);
     assert_eq!(types(&line.frames), ["hello", "done_1", "disconnect"]);
     assert_eq!(line.closed, Some(CloseCode::Normal));
+}
+
+#[test]
+fn members_of_any_place_in_a_large_room_get_all_but_what_they_sent_without_echo() {
+    let mut host = Host::new(open_rules());
+    let members: Vec<_> = (0..130).map(|_| host.member("public:a")).collect();
+    let publishers = [0, 63, 64, 129];
+    for place in publishers {
+        let publish = serde_json::json!({"type": "publish", "id": 2, "room": "public:a", "data": place, "echo": false});
+        host.say_only(members[place], &publish.to_string());
+    }
+    host.settle();
+    for (place, slot) in members.iter().enumerate() {
+        let frames = host.frames(*slot);
+        let own: Vec<_> =
+            publishers.iter().map(|p| if *p == place { "ack" } else { "message" }).collect();
+        assert_eq!(types(&frames), own, "{place}");
+        let data = frames.iter().filter(|f| f["type"] == "message").map(|f| f["data"].clone());
+        let others: Vec<_> =
+            publishers.iter().filter(|p| **p != place).map(|p| serde_json::json!(p)).collect();
+        assert_eq!(data.collect::<Vec<_>>(), others, "{place}");
+    }
 }
 
 #[test]

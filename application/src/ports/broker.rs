@@ -66,7 +66,8 @@ pub enum BrokerError {
 pub struct RoomTop {
     /// What the log holds.
     pub bounds: LogBounds,
-    /// The newest `latest` message of each key, oldest first.
+    /// The newest `latest` message of each key, oldest first. Those that have expired may be among
+    /// them: a subscription brings no time.
     pub latest: Vec<Arc<Published>>,
 }
 

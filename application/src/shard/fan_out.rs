@@ -29,7 +29,7 @@ use crate::published::{Published, WireFormat};
 
 /// Members whom one call of the outbox serves: half a kilobyte of the stack, and enough that the
 /// call costs nothing beside its deliveries.
-const RUN_MEMBERS: usize = 64;
+const RUN_MEMBERS: usize = u64::BITS as usize;
 
 impl Shard {
     pub(super) fn take_mail(&mut self, post: &mut Post, host: &mut Host<'_>) {
@@ -194,17 +194,21 @@ impl Shard {
         let mut n_whole = 0;
         for some in members.chunks(RUN_MEMBERS) {
             // Without a branch per member: nearly always all of them get the whole batch.
-            let (mut run, mut n) = ([VACATED; RUN_MEMBERS], 0);
-            for member in some {
+            let (mut run, mut n, mut others) = ([VACATED; RUN_MEMBERS], 0, 0_u64);
+            for (place, member) in some.iter().enumerate() {
+                let is_whole = walk.is_for_whole(member);
                 run[n % RUN_MEMBERS] = member.slot;
-                n += usize::from(walk.is_for_whole(member));
+                n += usize::from(is_whole);
+                others |= u64::from(!is_whole) << place;
             }
             n_whole += n;
             let run = &run[..n];
             host.outbox.deliver_to_all(run, &batch, &mut self.refused);
             self.table.sent(run, host.now.monotonic);
-            if n < some.len() {
-                for member in some.iter().filter(|m| walk.is_for(m) && !walk.is_for_whole(m)) {
+            while others != 0 {
+                let place = others.trailing_zeros() as usize;
+                others &= others - 1;
+                if let Some(member) = some.get(place).filter(|member| walk.is_for(member)) {
                     self.give_part(key, slice, walk, *member, host);
                 }
             }
@@ -241,11 +245,16 @@ impl Shard {
         let slot = member.slot;
         let skip = member.accepted().saturating_sub(walk.first);
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        if skip == 0 && walk.silent.iter().all(|(_, silent)| silent.slot != slot) {
+        if skip == 0 && !walk.is_silent(slot) {
             return self.give_chosen(walk, member, host);
         }
+        // Gone through once beside the frames, however many publishers there are.
+        let mut silent = &walk.silent[walk.silent.partition_point(|(of, _)| *of < skip)..];
         for at in skip..walk.frames.len() {
-            let own = || walk.silent.iter().filter(|(of, s)| *of == at && s.slot == slot);
+            let n_here = silent.iter().take_while(|(of, _)| *of == at).count();
+            let (here, rest) = silent.split_at(n_here);
+            silent = rest;
+            let own = || here.iter().filter(|(_, silent)| silent.slot == slot);
             let frame = walk.frame_for(member.filter, at);
             if let Some(frame) = frame.filter(|_| own().all(|(_, silent)| silent.behind)) {
                 let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
@@ -336,6 +345,22 @@ impl Shard {
     }
 }
 
+impl Walk {
+    /// Whether somebody sent anything of the batch that it does not want back.
+    #[inline]
+    pub(super) fn is_silent(&self, slot: Slot) -> bool {
+        !self.silent_slots.is_empty() && self.silent_slots.binary_search(&slot).is_ok()
+    }
+
+    /// Puts an `ack` at the end of the batch.
+    pub(super) fn add_silent(&mut self, silent: Silent) {
+        if let Err(at) = self.silent_slots.binary_search(&silent.slot) {
+            self.silent_slots.insert(at, silent.slot);
+        }
+        self.silent.push((self.frames.len().saturating_sub(1), silent));
+    }
+}
+
 /// Takes the next batch of a room: what waits, of one kind, up to a size.
 fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk>> {
     let for_followers = slice.pending.front()?.for_followers;
@@ -361,8 +386,21 @@ fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk
         part.joined = join(&part.frames);
     }
     let joined = join(&frames);
-    let (next, vacated) = (0, false);
-    Some(Box::new(Walk { frames, joined, for_followers, parts, first, next, silent, vacated }))
+    let mut silent_slots: SmallVec<[Slot; 2]> = SmallVec::new();
+    silent_slots.extend(silent.iter().map(|(_, sender): &(usize, Silent)| sender.slot));
+    silent_slots.sort_unstable();
+    silent_slots.dedup();
+    Some(Box::new(Walk {
+        frames,
+        joined,
+        for_followers,
+        parts,
+        first,
+        next: 0,
+        silent,
+        silent_slots,
+        vacated: false,
+    }))
 }
 
 /// Puts what is at one place of a batch into the parts of those who get it.

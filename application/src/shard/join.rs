@@ -160,6 +160,7 @@ impl Shard {
             self.undo(Some(tag.clone()), Outcome::Done);
             return self.refuse_join(slot, command, tag, &Refusal::denied(), host);
         };
+        joined.fit(&mut self.bytes_left(slot, &[], host));
         self.count_join(&joined);
         let Joined { page, recovered, latest, .. } = joined;
         if let Some(gap) = page.gap {

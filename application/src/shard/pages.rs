@@ -10,12 +10,14 @@ use std::time::Duration;
 use domain::codes::CloseCode;
 use domain::position::Position;
 use domain::protocol::ServerFrame;
+use domain::time::Wall;
 
 use super::calls::{JoinTag, Outcome};
 use super::filters::{FilterKey, mark_page};
-use super::rooms::RoomKey;
+use super::rooms::{Joiner, RoomKey};
 use super::{Host, Shard, Slot};
 use crate::ports::BrokerError;
+use crate::published::Published;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
 /// How often it is looked whether a client has taken its page.
@@ -147,10 +149,12 @@ impl Shard {
         };
         self.metrics.pages.add(1);
         self.count_page(&page);
+        let bytes_left = self.bytes_left(slot, &page.messages, host);
         let Some(slice) = self.rooms.get_mut(tag.key) else { return };
         let Some(joiner) = slice.joiner(slot) else { return };
         let (overflowed, filter) = (joiner.held.overflowed, joiner.filter);
-        let owed = std::mem::take(&mut joiner.owed);
+        let owed = joiner.take_owed(bytes_left, page.messages.is_empty(), host.now.wall);
+        let overflowed = overflowed || !joiner.owed.is_empty();
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
@@ -165,5 +169,28 @@ impl Shard {
         };
         self.tell(slot, &frame, host);
         self.settle(slot, tag, page.reached, page.more, host);
+    }
+}
+
+impl Joiner {
+    /// Takes of the values that it is owed what fits in so many bytes of encoded messages, and one
+    /// at least if it gets nothing else; what has expired meanwhile is not owed any more.
+    fn take_owed(
+        &mut self,
+        mut bytes_left: usize,
+        is_first: bool,
+        now: Wall,
+    ) -> Vec<Arc<Published>> {
+        self.owed.retain(|published| !published.publication.is_expired(now));
+        let mut n_taken = 0;
+        for published in &self.owed {
+            let bytes = published.message().len();
+            if bytes > bytes_left && !(is_first && n_taken == 0) {
+                break;
+            }
+            bytes_left = bytes_left.saturating_sub(bytes);
+            n_taken += 1;
+        }
+        self.owed.drain(..n_taken).collect()
     }
 }

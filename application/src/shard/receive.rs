@@ -83,6 +83,13 @@ impl Shard {
 
     /// Goes on with what waited.
     pub(super) fn read_inbox(&mut self, slot: Slot, host: &mut Host<'_>) {
+        if let Some(entry) = self.table.get_mut(slot)
+            && entry.inbox.as_ref().is_some_and(|inbox| inbox.paused)
+        {
+            // Its answers are not read: what was under way for it has to do. A page is read only
+            // when it has taken the one before.
+            entry.life.heard(host.now.monotonic);
+        }
         while let Some(entry) = self.table.get_mut(slot) {
             if entry.is_busy() {
                 return;

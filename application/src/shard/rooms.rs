@@ -147,7 +147,10 @@ pub(super) struct Walk {
     /// The next member to serve.
     pub(super) next: usize,
     /// Who of this shard sent which frame and does not want it back.
+    /// In the order of the frames.
     pub(super) silent: SmallVec<[(usize, Silent); 2]>,
+    /// Each of them once, in order: every member is looked for among them.
+    pub(super) silent_slots: SmallVec<[Slot; 2]>,
     pub(super) vacated: bool,
 }
 
@@ -162,9 +165,7 @@ impl Walk {
     /// joining, and sent nothing of it that it does not want back.
     #[inline]
     pub(super) fn is_for_whole(&self, member: &Member) -> bool {
-        self.is_for(member)
-            && member.passed <= self.first
-            && self.silent.iter().all(|(_, silent)| silent.slot != member.slot)
+        self.is_for(member) && member.passed <= self.first && !self.is_silent(member.slot)
     }
 
     /// What a member with this filter gets at one place of the batch; none when it is not for it.
@@ -315,7 +316,7 @@ impl RoomSlice {
             || (walk.for_followers && !member.presence)
             || member.accepted() >= walk.first + n_frames as u64;
         if !misses {
-            walk.silent.push((n_frames - 1, silent));
+            walk.add_silent(silent);
         }
         !misses
     }

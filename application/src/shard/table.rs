@@ -111,6 +111,8 @@ pub(super) struct Inbox {
     pub(super) bytes: usize,
     /// Whether the host was told to stop reading.
     pub(super) paused: bool,
+    /// How many bytes waited for the client when it was visited last, if it was paused then.
+    pub(super) queued_bytes: usize,
 }
 
 #[derive(Default)]

@@ -2,6 +2,8 @@
 //!
 //! A frame is encoded once here and given away; nothing here decides what to say.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use domain::delivery::Class;
 use domain::protocol::ServerFrame;
@@ -9,6 +11,7 @@ use domain::room::RoomId;
 
 use super::{Host, Shard, Slot};
 use crate::ports::outbox::{Batch, Delivered, Frame};
+use crate::published::Published;
 use crate::refusal::Refusal;
 
 /// Above this the shard's encoding buffer is given back after use.
@@ -40,6 +43,19 @@ impl Shard {
         self.metrics.reply_bytes.add(frame.bytes.len() as u64);
         let delivered = host.outbox.deliver(slot, &batch);
         self.delivered(slot, delivered, host);
+    }
+
+    /// How many bytes of encoded messages may go into the next frame for a connection, beside these:
+    /// half of what may wait for it and less what waits already, so that live messages fit behind.
+    pub(super) fn bytes_left(
+        &self,
+        slot: Slot,
+        messages: &[Arc<Published>],
+        host: &Host<'_>,
+    ) -> usize {
+        let beside: usize = messages.iter().map(|published| published.message().len()).sum();
+        let half = self.services.rules.limits.outbound_queue_bytes_max / 2;
+        half.saturating_sub(host.outbox.queued_bytes(slot)).saturating_sub(beside)
     }
 
     /// Notes what became of a delivery.

@@ -42,6 +42,15 @@ impl Shard {
             return;
         }
         entry.visit_at = None;
+        if let Some(inbox) = entry.inbox.as_mut().filter(|inbox| inbox.paused) {
+            // What it says is not read, so its silence means nothing. That it takes what it is sent
+            // tells whether it is there.
+            let queued_bytes = host.outbox.queued_bytes(slot);
+            if queued_bytes == 0 || queued_bytes < inbox.queued_bytes {
+                entry.life.heard(host.now.monotonic);
+            }
+            inbox.queued_bytes = queued_bytes;
+        }
         let (effect, next) = entry.life.visit(host.now, sent_at, &timing);
         match effect {
             None => {}

@@ -50,8 +50,8 @@ struct Walk {
     /// How many messages had come before the first of them.
     first: u64,
     next: usize,
-    /// Who sent which frame and does not want it back.
-    silent: SmallVec<[(usize, Slot); 2]>,
+    /// Who sent which frame and does not want it back, in order: each follower is looked for.
+    silent: SmallVec<[(Slot, usize); 2]>,
 }
 
 /// One pattern as far as this shard is concerned.
@@ -376,7 +376,8 @@ impl Shard {
             let slot = follower.slot;
             let skip = usize::try_from(follower.accepted.saturating_sub(walk.first));
             let skip = skip.unwrap_or(usize::MAX);
-            let sent_some = walk.silent.iter().any(|(_, sender)| *sender == slot);
+            let own = walk.silent.partition_point(|(sender, _)| *sender < slot);
+            let sent_some = walk.silent.get(own).is_some_and(|(sender, _)| *sender == slot);
             if skip == 0 && !sent_some {
                 n_whole += 1;
                 let delivered = host.outbox.deliver(slot, &batch);
@@ -384,7 +385,7 @@ impl Shard {
                 continue;
             }
             for (at, frame) in walk.frames.iter().enumerate().skip(skip) {
-                if !walk.silent.contains(&(at, slot)) {
+                if walk.silent.binary_search(&(slot, at)).is_err() {
                     self.give_frame(slot, frame, host);
                 }
             }
@@ -409,16 +410,18 @@ impl Watch {
     /// Takes the next batch: what waits, up to a size.
     fn begin_walk(&mut self, joined_bytes_max: usize) -> Option<Walk> {
         let first = self.accepted - self.pending.len() as u64;
-        let (mut frames, mut silent, mut bytes) = (Vec::new(), SmallVec::new(), 0);
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        let mut silent: SmallVec<[(Slot, usize); 2]> = SmallVec::new();
         while let Some((frame, _)) = self.pending.front() {
             bytes += frame.bytes.len();
             if !frames.is_empty() && bytes > joined_bytes_max {
                 break;
             }
             let Some((frame, sender)) = self.pending.pop_front() else { break };
-            silent.extend(sender.map(|sender| (frames.len(), sender)));
+            silent.extend(sender.map(|sender| (sender, frames.len())));
             frames.push(frame);
         }
+        silent.sort_unstable();
         let joined = join(&frames);
         (!frames.is_empty()).then_some(Walk { frames, joined, first, next: 0, silent })
     }

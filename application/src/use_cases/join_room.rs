@@ -182,6 +182,11 @@ impl JoinRoom {
         let page = RecoveredPage { gap: page.gap.filter(|gap| !hides(*gap)), ..page };
         let recovered = self.since.is_some() && page.gap.is_none();
         let (top, mut latest) = (top.bounds.top(), top.latest);
+        if !latest.is_empty() {
+            // The broker drops them in its own time.
+            let now = ports.clock.now().wall;
+            latest.retain(|published| !published.publication.is_expired(now));
+        }
         if let Some(filter) = &self.filter {
             latest.retain(|published| filter.passes(&published.publication));
         }

@@ -586,6 +586,25 @@ async fn what_rooms_bring_back_is_cut_to_one_frame_and_each_says_where_it_goes_o
 }
 
 #[tokio::test]
+async fn a_value_that_has_expired_is_not_handed_to_whoever_joins() {
+    let ending = |n: u64, ms: i64| {
+        let publication = message(EPOCH, n).publication.clone();
+        let expires_at = Some(Wall::from_millis(ms));
+        Arc::new(Published::new(Publication { expires_at, ..publication }))
+    };
+    let mut mocks = Mocks::default();
+    mocks.broker.expect_subscribe().times(1).returning(move |_, _, _, _| {
+        // It is the first millisecond of all time.
+        let latest = vec![ending(1, 0), ending(2, 1)];
+        Box::pin(async { Ok(RoomTop { latest, ..top(5) }) })
+    });
+    mocks.presence.expect_enter().times(1).returning(|_, _, _| Box::pin(async { Ok(()) }));
+    let joined = joining(mocks, None, Access::Anyone).execute().await.unwrap();
+    let offsets: Vec<_> = joined.latest.iter().map(|value| value.publication.offset).collect();
+    assert_eq!(offsets, [Some(offset(2))]);
+}
+
+#[tokio::test]
 async fn a_room_that_is_refused_is_refused_alone() {
     let mut mocks = Mocks::default();
     mocks.broker.expect_subscribe().times(1).returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));

@@ -127,3 +127,25 @@ fn a_joiner_learns_of_its_publish_in_an_epoch_that_came_and_went_unseen_too() {
     bench.end(fill, Outcome::Filled(Ok(page(Vec::new(), at(third, 0)))));
     assert_eq!(bench.heard(joiner)[2..], ["gap 3/0", "page 3/0", "ack 2/1"]);
 }
+
+#[test]
+fn whoever_sent_many_messages_of_a_batch_is_looked_for_once_for_each_member() {
+    let mut bench = Bench::new();
+    let members: Vec<Slot> = (0..3).map(|_| bench.member(at(OLD, 0))).collect();
+    bench.shard.set_deliveries_per_step(1);
+    let batch: Vec<_> = (1..=20).map(|n| message(OLD, n, silent(1 + n % 2, n))).collect();
+    bench.mail(&batch);
+    bench.give(Input::Continue);
+    let key = bench.shard.rooms.find(&RoomId::parse(ROOM).unwrap()).unwrap();
+    let walk = bench.shard.rooms.get(key).unwrap().walk.as_deref().unwrap();
+    assert_eq!((walk.frames.len(), walk.silent.len()), (20, 20));
+    assert_eq!(walk.silent_slots[..], members[..2]);
+    let own = |n: u64| (1..=20).filter(move |m| m % 2 == n).map(|m| format!("message 1/{m}"));
+    for (n, member) in (0..).zip(&members[..2]) {
+        let heard = bench.heard(*member);
+        let messages = heard.iter().filter(|text| text.starts_with("message"));
+        assert_eq!(messages.cloned().collect::<Vec<_>>(), own(1 - n).collect::<Vec<_>>());
+        assert_eq!(heard.len(), 20, "and an ack in the place of each other");
+    }
+    assert_eq!(bench.heard(members[2]).len(), 20);
+}

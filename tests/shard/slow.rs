@@ -1,0 +1,187 @@
+//! Clients behind a slow link: what is on its way to them stays within their queue, and they are not
+//! taken for gone while nothing of theirs is read.
+
+use application::services::Rules;
+use application::shard::Slot;
+use domain::codes::CloseCode;
+use serde_json::{Value, json};
+
+use crate::host::{Host, Lines, open_rules, types};
+
+const ROOM: &str = "public:a";
+
+fn rules() -> Rules {
+    let mut rules = open_rules();
+    rules.limits.outbound_queue_bytes_max = Lines::QUEUE_BYTES_MAX;
+    rules
+}
+
+/// A connection in some rooms; answers where it stands in each.
+fn member(host: &mut Host, rooms: &[String]) -> (Slot, Vec<Value>) {
+    let slot = host.connect(None);
+    let stands = rooms.iter().map(|room| {
+        host.say(slot, &json!({"type": "subscribe", "id": 1, "room": room}).to_string());
+        let subscribed = host.frames(slot).pop().unwrap();
+        json!({"epoch": subscribed["epoch"], "offset": subscribed["offset"]})
+    });
+    let stands = stands.collect();
+    (slot, stands)
+}
+
+fn publish(host: &mut Host, slot: Slot, more: &Value) {
+    let mut publish = json!({"type": "publish", "id": 9, "room": ROOM, "data": 1});
+    let fields = more.as_object().unwrap().clone();
+    publish.as_object_mut().unwrap().extend(fields);
+    host.say(slot, &publish.to_string());
+}
+
+/// The link takes everything that waits, so many times; answers all that came.
+fn drain(host: &mut Host, slot: Slot, times: usize, pause_ms: u64) -> Vec<Value> {
+    let mut frames = Vec::new();
+    for n in 0..times {
+        host.pass(pause_ms);
+        let line = host.line(slot);
+        assert_eq!(line.closed, None, "after {n} times: {:?}", line.frames.last());
+        frames.extend(line.frames);
+        host.slow_down(slot, false);
+        host.slow_down(slot, true);
+    }
+    frames
+}
+
+/// What was told of a room, in its order: the `data` of all messages.
+fn told(frames: &[Value], room: &str) -> Vec<Value> {
+    let of_room = frames.iter().filter(|frame| frame["room"] == room);
+    let messages = of_room.filter_map(|frame| frame["messages"].as_array());
+    messages.flatten().map(|message| message["data"][0].clone()).collect()
+}
+
+#[test]
+fn who_comes_back_to_many_rooms_over_a_slow_link_gets_all_it_missed_and_is_not_closed_for_it() {
+    let mut host = Host::new(rules());
+    let rooms: Vec<String> = (0..10).map(|n| format!("public:{n}")).collect();
+    let (publisher, stands) = member(&mut host, &rooms);
+    for room in &rooms {
+        for n in 0..5 {
+            let data = json!([n, "x".repeat(5 << 10)]);
+            publish(&mut host, publisher, &json!({"room": room, "data": data}));
+        }
+    }
+    let slot = host.connect(None);
+    host.slow_down(slot, true);
+    for (room, since) in rooms.iter().zip(&stands) {
+        let subscribe = json!({"type": "subscribe", "id": 1, "room": room, "since": since});
+        host.say(slot, &subscribe.to_string());
+    }
+    let frames = drain(&mut host, slot, 100, 25);
+    for room in &rooms {
+        assert_eq!(told(&frames, room), [0, 1, 2, 3, 4], "{room}");
+    }
+    let frames: Vec<_> = frames.iter().filter(|frame| frame["type"] == "subscribed").collect();
+    assert_eq!(frames.len(), 10);
+    assert!(frames.iter().all(|frame| frame["recovered"] == true));
+}
+
+#[test]
+fn values_that_do_not_fit_into_what_may_wait_come_in_pages() {
+    let mut host = Host::new(rules());
+    let (publisher, _) = member(&mut host, &[ROOM.to_owned()]);
+    for n in 0..20 {
+        let value = json!([n, "x".repeat(5 << 10)]);
+        let key = format!("k{n}");
+        publish(&mut host, publisher, &json!({"class": "latest", "key": key, "data": value}));
+    }
+    let slot = host.connect(None);
+    host.slow_down(slot, true);
+    host.say(slot, &json!({"type": "subscribe", "id": 1, "room": ROOM}).to_string());
+    let frames = drain(&mut host, slot, 20, 25);
+    assert_eq!(told(&frames, ROOM), (0..20).collect::<Vec<_>>());
+    let more = frames.iter().filter(|frame| frame["more"] == true).count();
+    assert_eq!(types(&frames)[..2], ["hello", "subscribed"]);
+    assert_eq!((frames.len() - 2, frames[frames.len() - 1]["more"].clone()), (more, json!(false)));
+}
+
+#[test]
+fn a_value_that_expires_while_it_waits_for_its_page_is_not_told() {
+    let mut host = Host::new(rules());
+    let (publisher, _) = member(&mut host, &[ROOM.to_owned()]);
+    for (n, ttl_ms) in [1_000, 60_000, 1_000].into_iter().enumerate() {
+        let value = json!([n, "x".repeat(20 << 10)]);
+        let fields = json!({"class": "latest", "key": format!("k{n}"), "data": value});
+        let ttl = json!({"ttl_ms": ttl_ms});
+        let both = [fields, ttl].iter().flat_map(|v| v.as_object().unwrap().clone()).collect();
+        publish(&mut host, publisher, &Value::Object(both));
+    }
+    let slot = host.connect(None);
+    host.slow_down(slot, true);
+    host.say(slot, &json!({"type": "subscribe", "id": 1, "room": ROOM}).to_string());
+    let frames = drain(&mut host, slot, 10, 2_000);
+    assert_eq!(told(&frames, ROOM), [1]);
+}
+
+/// A client that missed so many messages, each a page, and says more than is read of it before it
+/// has them.
+fn pushy(n_missed: usize) -> (Host, Slot) {
+    let mut rules = rules();
+    (rules.limits.page_messages_max, rules.limits.inbox_messages_max) = (1, 4);
+    let mut host = Host::new(rules);
+    let (publisher, stands) = member(&mut host, &[ROOM.to_owned()]);
+    for n in 0..n_missed {
+        publish(&mut host, publisher, &json!({"data": [n]}));
+    }
+    let slot = host.connect(None);
+    host.slow_down(slot, true);
+    let subscribe = json!({"type": "subscribe", "id": 1, "room": ROOM, "since": stands[0]});
+    host.say(slot, &subscribe.to_string());
+    for id in 2..=6 {
+        host.say(slot, &json!({"type": "ping", "id": id}).to_string());
+    }
+    let line = host.line(slot);
+    assert!(!line.reading, "{:?}", line.frames);
+    (host, slot)
+}
+
+#[test]
+fn a_client_of_which_nothing_is_read_is_there_as_long_as_it_takes_what_it_is_sent() {
+    let (mut host, slot) = pushy(20);
+    let frames = drain(&mut host, slot, 24, 9_000);
+    assert_eq!(told(&frames, ROOM), (1..20).collect::<Vec<_>>(), "the first came before");
+    assert_eq!(frames.iter().filter(|frame| frame["type"] == "pong").count(), 5);
+    assert!(host.line(slot).reading);
+    // From then on it is missed as everybody is.
+    host.slow_down(slot, false);
+    host.pass(80_000);
+    assert_eq!(host.line(slot).closed, Some(CloseCode::NoPong));
+}
+
+#[test]
+fn a_client_of_which_nothing_is_read_and_that_takes_nothing_is_missed() {
+    let (mut host, slot) = pushy(20);
+    host.pass(49_000);
+    assert_eq!(host.line(slot).closed, None);
+    host.pass(2_000);
+    assert_eq!(host.line(slot).closed, Some(CloseCode::NoPong));
+}
+
+#[test]
+fn nobody_is_missed_while_its_own_commands_keep_the_server_from_reading_it() {
+    let mut rules = rules();
+    rules.limits.inbox_messages_max = 4;
+    let mut host = Host::new(rules);
+    let (slot, _) = member(&mut host, &[ROOM.to_owned()]);
+    host.hold_calls = true;
+    for n in 1..=5 {
+        let publish = json!({"type": "publish", "id": n, "room": ROOM, "data": 1});
+        host.say_only(slot, &publish.to_string());
+    }
+    assert!(!host.line(slot).reading);
+    host.pass(200_000);
+    assert_eq!(host.line(slot).closed, None);
+    host.release_calls();
+    host.settle();
+    let line = host.line(slot);
+    assert_eq!((line.reading, line.closed), (true, None));
+    assert_eq!(line.frames.iter().filter(|frame| frame["type"] == "ack").count(), 5);
+    host.pass(80_000);
+    assert_eq!(host.line(slot).closed, Some(CloseCode::NoPong));
+}
