@@ -11,8 +11,6 @@ load fanout --target roomkeeper|floor --addr ADDRESS:PORT [--pid PID] [--token T
             [--window 1 | --rate R [--warm-rate R]]
 load idle   --target … --addr … [--pid PID] [--token TOKEN]
             [--connections 10000] [--rooms 1000] [--settle 2] [--secs 5] [--tickets 1]
-load storm  --addr … --token TOKEN
-            [--connections 10000] [--rooms 1000] [--each 3] [--missed 2] [--opening 256]
 
 fanout: in each room one member publishes and all members, it too, receive.
   --window W    closed loop: W messages are under way in each room, the next one is published when
@@ -25,18 +23,12 @@ fanout: in each room one member publishes and all members, it too, receive.
   --size N      bytes of published data, at least 18
 idle: opens connections, joins, waits; answers the server's pings.
   --tickets 1   a ticket and one room in connect, instead of the token and a subscribe
-storm: connections with a ticket in some durable rooms (chat:*) each. When it says ready, kill the
-server and start it again; then more is published, and all come back at once.
-  --each N      rooms of each connection
-  --missed N    messages that each room got meanwhile
-  --opening N   connections that are on their way at one time
 --pid is the server's process, whose processor time and memory are reported.";
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum Mode {
     Fanout,
     Idle,
-    Storm,
 }
 
 /// Who decides when the next message is published.
@@ -74,11 +66,6 @@ pub(crate) struct Arguments {
     pub(crate) warm: Duration,
     pub(crate) length: Length,
     pub(crate) settle: Duration,
-    /// Rooms of each connection, in a storm.
-    pub(crate) each: usize,
-    /// Messages that each room gets while nobody is there.
-    pub(crate) missed: u64,
-    pub(crate) opening: usize,
     pub(crate) tickets: bool,
 }
 
@@ -87,12 +74,10 @@ impl Arguments {
         let mode = match words.next().as_deref() {
             Some("fanout") => Mode::Fanout,
             Some("idle") => Mode::Idle,
-            Some("storm") => Mode::Storm,
-            _ => return Err("the first word is fanout, idle or storm".to_owned()),
+            _ => return Err("the first word is fanout or idle".to_owned()),
         };
         let given = Given::read(words)?;
         let kind = match given.text("--target").unwrap_or_default() {
-            "" if mode == Mode::Storm => TargetKind::Roomkeeper,
             "roomkeeper" => TargetKind::Roomkeeper,
             "floor" => TargetKind::Floor,
             _ => return Err("--target is roomkeeper or floor".to_owned()),
@@ -101,7 +86,7 @@ impl Arguments {
         let members = given.number("--members", 500)?;
         let connections = match mode {
             Mode::Fanout => members * rooms,
-            Mode::Idle | Mode::Storm => given.number("--connections", 10_000)?,
+            Mode::Idle => given.number("--connections", 10_000)?,
         };
         let pace = match given.number("--rate", 0.0)? {
             rate if rate > 0.0 => Pace::Open { step: Duration::from_secs_f64(1.0 / rate) },
@@ -118,12 +103,7 @@ impl Arguments {
         };
         let all = Self {
             mode,
-            target: Target {
-                kind,
-                namespace: if mode == Mode::Storm { "chat" } else { "public" },
-                token: given.text("--token").map(str::to_owned),
-                back: None,
-            },
+            target: Target { kind, token: given.text("--token").map(str::to_owned), back: None },
             addr: given.number("--addr", SocketAddr::from(([127, 0, 0, 1], 8000)))?,
             pid: given
                 .text("--pid")
@@ -139,9 +119,6 @@ impl Arguments {
             warm: seconds("--warm", 1.0)?,
             length,
             settle: seconds("--settle", 2.0)?,
-            each: given.number("--each", if mode == Mode::Storm { 3 } else { 1 })?,
-            missed: given.number("--missed", 2)?,
-            opening: given.number("--opening", 256)?,
             tickets: given.number("--tickets", 0)? > 0,
         };
         let possible = all.rooms > 0 && all.connections >= all.rooms && all.stall < all.members;

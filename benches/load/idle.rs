@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::Report;
 use crate::arguments::{Arguments, Length};
+use crate::back::prepare;
 use crate::pool::Pool;
-use crate::storm::prepare;
 use crate::usage::Process;
 
 const TURN_MAX: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     let process = Process(arguments.pid);
     let mut target = arguments.target.clone();
     if arguments.tickets {
-        target.back = Some(prepare(arguments, 0));
+        target.back = Some(prepare(arguments));
     }
     let (memory_before, cpu_before) = (process.memory(), process.cpu());
     let start = Instant::now();

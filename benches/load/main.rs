@@ -7,8 +7,7 @@
 //! It must never use the product's own code, and must never measure a time from when it happened to
 //! send: in an open loop a message's time begins when it was due.
 //!
-//! Suggested reading order: [`arguments`], [`target`], [`wire`], [`pool`], [`fanout`], [`idle`],
-//! [`storm`].
+//! Suggested reading order: [`arguments`], [`target`], [`wire`], [`pool`], [`fanout`], [`idle`].
 
 #![allow(
     clippy::unwrap_used,
@@ -20,12 +19,12 @@
 )]
 
 mod arguments;
+mod back;
 mod blocking;
 mod fanout;
 mod histogram;
 mod idle;
 mod pool;
-mod storm;
 mod target;
 mod usage;
 mod wire;
@@ -49,7 +48,6 @@ fn main() -> ExitCode {
     let report = match arguments.mode {
         Mode::Fanout => fanout::run(&arguments),
         Mode::Idle => idle::run(&arguments),
-        Mode::Storm => storm::run(&arguments),
     };
     println!("{}", report.json);
     for fault in &report.faults {

@@ -83,26 +83,7 @@ impl<'a> Pool<'a> {
         connections: usize,
         rooms: usize,
     ) -> Self {
-        let mut pool = Self::begin(target, addr, connections, rooms);
-        let deadline = Instant::now() + OPEN_DEADLINE;
-        while pool.clients.len() < connections || pool.opening > 0 {
-            pool.open_some(OPENING_MAX);
-            pool.turn(Duration::from_millis(100), |_, _| false);
-            assert!(pool.refusal.is_none(), "refused: {:?}", pool.refusal);
-            assert!(pool.closed == 0, "the server closed a connection that was opening");
-            assert!(Instant::now() < deadline, "{} are still not in", pool.opening);
-        }
-        pool
-    }
-
-    /// None of them is open yet.
-    pub(crate) fn begin(
-        target: &'a Target,
-        addr: SocketAddr,
-        connections: usize,
-        rooms: usize,
-    ) -> Self {
-        Self {
+        let mut pool = Self {
             target,
             addr,
             wanted: connections,
@@ -115,12 +96,21 @@ impl<'a> Pool<'a> {
             closed: 0,
             refusal: None,
             pings: 0,
+        };
+        let deadline = Instant::now() + OPEN_DEADLINE;
+        while pool.clients.len() < connections || pool.opening > 0 {
+            pool.open_some();
+            pool.turn(Duration::from_millis(100), |_, _| false);
+            assert!(pool.refusal.is_none(), "refused: {:?}", pool.refusal);
+            assert!(pool.closed == 0, "the server closed a connection that was opening");
+            assert!(Instant::now() < deadline, "{} are still not in", pool.opening);
         }
+        pool
     }
 
-    /// Opens more, as long as fewer than `opening_max` are on their way in.
-    pub(crate) fn open_some(&mut self, opening_max: usize) {
-        while self.clients.len() < self.wanted && self.opening < opening_max {
+    /// Opens more, as long as few enough are on their way in.
+    fn open_some(&mut self) {
+        while self.clients.len() < self.wanted && self.opening < OPENING_MAX {
             self.connect(self.clients.len() % self.rooms);
         }
     }
@@ -289,7 +279,7 @@ impl<'a> Pool<'a> {
     fn upgraded(&mut self, at: usize, head: &[u8]) {
         let head = String::from_utf8_lossy(head);
         assert!(head.starts_with("HTTP/1.1 101 "), "no upgrade: {head}");
-        if let Some(join) = self.target.join(at, self.clients[at].room) {
+        if let Some(join) = self.target.join(self.clients[at].room) {
             self.clients[at].phase = Phase::Joining;
             self.say(at, join.as_bytes());
             self.flush(at);

@@ -10,7 +10,6 @@ pub(crate) enum TargetKind {
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) kind: TargetKind,
-    pub(crate) namespace: &'static str,
     pub(crate) token: Option<String>,
     /// With it, connections come back instead of coming for the first time.
     pub(crate) back: Option<Back>,
@@ -24,9 +23,6 @@ pub(crate) struct Back {
     pub(crate) epochs: Vec<String>,
     /// Where everybody stands, in every room.
     pub(crate) offset: u64,
-    /// How many rooms a connection is in.
-    pub(crate) each: usize,
-    pub(crate) rooms: usize,
 }
 
 /// What a text from the server means to a member, when it is no message.
@@ -56,40 +52,23 @@ impl Target {
     }
 
     /// What is said once the socket is open; where it is nothing, the upgrade was the joining.
-    pub(crate) fn join(&self, member: usize, room: usize) -> Option<String> {
+    pub(crate) fn join(&self, room: usize) -> Option<String> {
         match (&self.kind, &self.back) {
             (TargetKind::Floor, _) => None,
             (TargetKind::Roomkeeper, None) => Some(self.subscribe(room)),
-            (TargetKind::Roomkeeper, Some(back)) => Some(self.connect(member, back)),
+            (TargetKind::Roomkeeper, Some(back)) => Some(connect(room, back)),
         }
     }
 
     pub(crate) fn subscribe(&self, room: usize) -> String {
-        format!(r#"{{"type":"subscribe","id":1,"room":"{}:r{room}"}}"#, self.namespace)
-    }
-
-    fn connect(&self, member: usize, back: &Back) -> String {
-        let entry = |room: usize| {
-            let (namespace, epoch, offset) = (self.namespace, &back.epochs[room], back.offset);
-            format!(r#"{{"room":"{namespace}:r{room}","epoch":"{epoch}","offset":{offset}}}"#)
-        };
-        let resume = back.rooms_of(member).map(entry).collect::<Vec<_>>().join(",");
-        let session = &back.session;
-        format!(r#"{{"type":"connect","id":1,"session":"{session}","resume":[{resume}]}}"#)
-    }
-
-    /// A publish whose `ack` is waited for.
-    pub(crate) fn publish_with_id(&self, room: usize, data: &str) -> String {
-        let room = format!("{}:r{room}", self.namespace);
-        format!(r#"{{"type":"publish","id":2,"room":"{room}","data":"{data}","echo":false}}"#)
+        format!(r#"{{"type":"subscribe","id":1,"room":"public:r{room}"}}"#)
     }
 
     pub(crate) fn publish(&self, room: usize, data: &str) -> String {
         match self.kind {
             TargetKind::Floor => data.to_owned(),
             TargetKind::Roomkeeper => {
-                let namespace = self.namespace;
-                format!(r#"{{"type":"publish","room":"{namespace}:r{room}","data":"{data}"}}"#)
+                format!(r#"{{"type":"publish","room":"public:r{room}","data":"{data}"}}"#)
             }
         }
     }
@@ -110,4 +89,12 @@ impl Target {
     pub(crate) fn pong(&self) -> &'static [u8] {
         br#"{"type":"pong"}"#
     }
+}
+
+/// Coming back to one room with a ticket.
+fn connect(room: usize, back: &Back) -> String {
+    let Back { session, epochs, offset } = back;
+    let epoch = &epochs[room];
+    let entry = format!(r#"{{"room":"public:r{room}","epoch":"{epoch}","offset":{offset}}}"#);
+    format!(r#"{{"type":"connect","id":1,"session":"{session}","resume":[{entry}]}}"#)
 }

@@ -3,6 +3,8 @@
 //! It only reads arguments. It must never open a file, start anything or know a default of a
 //! setting.
 
+pub mod bench;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -152,6 +154,8 @@ pub enum Command {
     Config(ConfigCommand),
     /// Ask a running server whether it is ready; ends with 1 when it is not
     Health(Health),
+    /// Measure a server: many connections from this machine, and a report
+    Bench(bench::Bench),
     /// Print what a shell needs to complete this command's words
     Completions {
         /// The shell

@@ -2,6 +2,7 @@
 //!
 //! Each writes what it answers to the writer it is given, and ends nothing.
 
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod explain;

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use bootstrap::cli::bench::BenchCommand;
 use bootstrap::cli::{
     Cli, Command, ConfigCommand, Connect, Health, SchemaFormat, SettingsArgs, Token,
 };
@@ -49,6 +50,7 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
         }
         Command::Schema { format, write } => written(schema(*format, write.as_deref(), out)),
         Command::Health(args_of_health) => health(args, args_of_health, out),
+        Command::Bench(bench) => measure(args, &bench.command, out),
         Command::Config(command) => config(args, *command, out),
         Command::Token(command) => token(args, command, out),
         Command::Explain(args_of_question) => {
@@ -131,6 +133,22 @@ fn schema(format: Option<SchemaFormat>, dir: Option<&Path>, out: &mut dyn Write)
         (Some(format), _) => commands::schema::print(format, out),
         (None, Some(dir)) => commands::schema::write(dir, out),
         (None, None) => Ok(()),
+    }
+}
+
+fn measure(args: &SettingsArgs, command: &BenchCommand, out: &mut dyn Write) -> Result<(), Exit> {
+    let settings = match commands::bench::wants_settings(command) {
+        true => Some(loaded(args)?.settings),
+        false => None,
+    };
+    let errors = &mut io::stderr();
+    match commands::bench::execute(command, settings.as_ref(), log::now(), out, errors) {
+        Ok(true) => Ok(()),
+        // The report itself says why.
+        Ok(false) => Err(Exit::Failure),
+        Err(error) if error.is_usage() => Err(failed(Exit::Usage, &chain(&error))),
+        Err(error) if error.is_settings() => Err(failed(Exit::Settings, &chain(&error))),
+        Err(error) => Err(failed(Exit::Failure, &chain(&error))),
     }
 }
 

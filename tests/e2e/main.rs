@@ -11,6 +11,7 @@
 )]
 
 mod authorization;
+mod bench;
 mod client;
 mod command_line;
 mod drain;

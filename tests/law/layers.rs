@@ -52,6 +52,7 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
         "gateway_axum",
         &["axum", "http", "http-body-util", "hyper", "hyper-util", "sha2", "socket2", "tower"],
     ),
+    ("load_epoll", &["hdrhistogram", "rustix"]),
     ("jwks_hyper", &["http-body-util", "hyper", "hyper-rustls", "hyper-util", "rustls"]),
     ("store_sqlite", &["sqlx"]),
     (
@@ -77,7 +78,12 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
 
 /// What the measuring tools may use: as little as possible, and nothing of the product but the
 /// handshake, since they are what the product is compared with.
-const BENCHES: &[&str] = &["rustix", "websocket_codec"];
+const BENCHES: &[&str] = &["rustix", "serde", "serde_json", "websocket_codec"];
+
+/// What counts single operations may use: the core with the broker in memory, and no technology
+/// whose cost would be counted with it.
+const INSTRUCTIONS: &[&str] =
+    &["application", "async-trait", "broker_memory", "bytes", "domain", "websocket_codec"];
 
 /// Never in the tree, with what is used instead.
 const BANNED: &[(&str, &str)] = &[
@@ -142,6 +148,11 @@ fn check_allowed(member: &Member, edge: &Dependency) -> Option<String> {
         "benches" => (!is_listed(edge, BENCHES, &[])).then(|| {
             "what measures the product shares nothing with it: do it with std, or write the crate \
              into BENCHES in tests/law/layers.rs"
+                .to_owned()
+        }),
+        "instructions" => (!is_listed(edge, INSTRUCTIONS, &[])).then(|| {
+            "what is counted is the core alone: write the crate into INSTRUCTIONS in \
+             tests/law/layers.rs if it belongs to that"
                 .to_owned()
         }),
         adapter => check_adapter(adapter, edge),
@@ -302,6 +313,12 @@ mod breaches {
         assert_complains(&complaints("benches", edge("domain")), "shares nothing");
         assert_complains(&complaints("benches", edge("tokio")), "shares nothing");
         assert_lawful(&complaints("benches", edge("rustix")));
+    }
+
+    #[test]
+    fn a_technology_in_what_is_counted_is_seen() {
+        assert_complains(&complaints("instructions", edge("sqlx")), "the core alone");
+        assert_lawful(&complaints("instructions", edge("domain")));
     }
 
     #[test]

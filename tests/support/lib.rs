@@ -1,11 +1,12 @@
 //! What tests share: the built server as a process, clients that others wrote, a raw socket, and
 //! tokens made by hand.
 //!
-//! Nothing here uses the product's own code, so that a mistake there can't hide itself here.
+//! Nothing here uses the product's own code, so that a mistake there can't hide itself here; only
+//! [`false_server`], where the load tool is tested and not the server, takes its framing.
 //! Everything panics with what a person needs to see; nothing sleeps.
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
-//! [`leaks`], [`tls`].
+//! [`leaks`], [`tls`], [`false_server`].
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +15,7 @@
     reason = "a failed step of a test stops the test, with words"
 )]
 
+pub mod false_server;
 pub mod foreign;
 pub mod frame;
 pub mod leaks;

@@ -41,13 +41,18 @@ pub fn execute(
     now: Wall,
     out: &mut dyn Write,
 ) -> Result<(), TokenCreateError> {
-    if !settings.auth.algorithms.iter().any(|name| name == "HS256") {
-        return Err(TokenCreateError::Algorithm);
-    }
-    let key = SigningKey { kid: None, secret: tokens::bytes(&signing_secret(settings)?) };
+    let key = signing_key(settings)?;
     let token = mint(&request(args, settings), &key, now)?;
     writeln!(out, "{token}")?;
     Ok(())
+}
+
+/// The key that a server of these settings would accept tokens of.
+pub(super) fn signing_key(settings: &Settings) -> Result<SigningKey, TokenCreateError> {
+    if !settings.auth.algorithms.iter().any(|name| name == "HS256") {
+        return Err(TokenCreateError::Algorithm);
+    }
+    Ok(SigningKey { kid: None, secret: tokens::bytes(&signing_secret(settings)?) })
 }
 
 fn signing_secret(settings: &Settings) -> Result<SecretString, TokenCreateError> {

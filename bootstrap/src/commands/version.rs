@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The version of the binary.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,9 +25,15 @@ pub fn execute(out: &mut dyn Write) -> io::Result<()> {
 /// # Errors
 /// The writer's.
 pub fn as_json(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", build())
+}
+
+/// What the binary is.
+#[must_use]
+pub fn build() -> Value {
     let features: &[&str] = if cfg!(feature = "sqlite") { &["sqlite"] } else { &[] };
     let commit = option_env!("ROOMKEEPER_COMMIT").filter(|commit| !commit.is_empty());
-    let version = json!({
+    json!({
         "name": "roomkeeper",
         "version": VERSION,
         "commit": commit,
@@ -35,6 +41,5 @@ pub fn as_json(out: &mut dyn Write) -> io::Result<()> {
         "rustc": env!("ROOMKEEPER_RUSTC"),
         "target": env!("ROOMKEEPER_TARGET"),
         "protocols": PROTOCOLS,
-    });
-    writeln!(out, "{version}")
+    })
 }

@@ -1,0 +1,237 @@
+//! A server that does one thing wrong: what a load tool has to notice.
+//!
+//! It speaks as much of the protocol as publishing in rooms needs, and must never be right by
+//! accident: each lie happens exactly once. A thread for each connection, one lock for all; whoever
+//! holds it and waits stalls everybody, as a server with a blocked thread does.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use websocket_codec::handshake::accept_key;
+use websocket_codec::{CloseCode, Decoder, Event, Limits, Role, encode_close, encode_text};
+
+const LIMITS: Limits = Limits { message_bytes_max: 1 << 20, fragments_max: 16 };
+
+/// What it does wrong, with the publish (counted from 0) at which it does it.
+#[derive(Clone, Copy, Debug)]
+pub enum Lie {
+    /// Nothing.
+    None,
+    /// The last member does not get this message.
+    Skip(usize),
+    /// The last member gets this message twice.
+    Double(usize),
+    /// Everybody gets this message behind the next one.
+    Swap(usize),
+    /// Nothing happens for so long before this message is dealt with.
+    Stall(usize, Duration),
+    /// The last member is closed with this code.
+    Close(usize, u16),
+    /// Every publish from this one on is refused with this error code.
+    Refuse(usize, u16),
+    /// Whoever subscribes is refused with this error code.
+    RefuseRooms(u16),
+}
+
+struct Member {
+    socket: TcpStream,
+    room: String,
+}
+
+struct State {
+    lie: Lie,
+    members: Vec<Member>,
+    published: usize,
+    /// The message that comes behind the next one, with its room.
+    held: Option<(String, Vec<u8>)>,
+}
+
+/// The running server; it ends with its value.
+pub struct FalseServer {
+    addr: SocketAddr,
+    ending: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl FalseServer {
+    /// Starts it on a free port.
+    #[must_use]
+    pub fn start(lie: Lie) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let ending = Arc::new(AtomicBool::new(false));
+        let (members, held) = (Vec::new(), None);
+        let state = Arc::new(Mutex::new(State { lie, members, published: 0, held }));
+        let end = Arc::clone(&ending);
+        let accepting = std::thread::spawn(move || {
+            while let Ok((socket, _)) = listener.accept() {
+                if end.load(Ordering::Acquire) {
+                    return;
+                }
+                let state = Arc::clone(&state);
+                std::thread::spawn(move || serve(socket, &state));
+            }
+        });
+        Self { addr, ending, accepting: Some(accepting) }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.addr)
+    }
+}
+
+impl Drop for FalseServer {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Release);
+        // Only to wake it.
+        let _ = TcpStream::connect(self.addr);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+/// One connection, until it ends.
+fn serve(mut socket: TcpStream, state: &Mutex<State>) {
+    socket.set_nodelay(true).expect("a TCP socket");
+    let mut buffer = vec![0; 64 << 10];
+    let Some(mut rest) = upgrade(&mut socket, &mut buffer) else { return };
+    let hello =
+        json!({"type": "hello", "id": null, "session": null, "heartbeat_interval_ms": 25000});
+    say(&mut socket, &hello);
+    let mut decoder = Decoder::new(Role::Server);
+    loop {
+        let mut used = 0;
+        while used < rest.len() {
+            let decoded = decoder.decode(&mut rest[used..], &LIMITS).expect("the client is right");
+            used += decoded.used;
+            match decoded.event {
+                Some(Event::Text(text)) => {
+                    let command = serde_json::from_str(&text).expect("commands are JSON");
+                    obey(&socket, &command, &mut state.lock().unwrap());
+                }
+                Some(Event::Close(_)) => return,
+                Some(_) | None => {}
+            }
+        }
+        match socket.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(came) => rest = buffer[..came].to_vec(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => rest.clear(),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Answers the upgrade; gives what came behind it.
+fn upgrade(socket: &mut TcpStream, buffer: &mut [u8]) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    let end = loop {
+        if let Some(at) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        match socket.read(buffer) {
+            Ok(came @ 1..) => head.extend_from_slice(&buffer[..came]),
+            Ok(_) | Err(_) => return None,
+        }
+    };
+    let rest = head.split_off(end);
+    let text = String::from_utf8(head).expect("a request is text");
+    let key = text.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
+    let accept = accept_key(key.expect("an upgrade has a key"));
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    socket.write_all(answer.as_bytes()).ok()?;
+    Some(rest)
+}
+
+fn obey(socket: &TcpStream, command: &Value, state: &mut State) {
+    let mut socket = socket.try_clone().expect("a socket has copies");
+    match command["type"].as_str() {
+        Some("subscribe") => {
+            if let Lie::RefuseRooms(code) = state.lie {
+                let words =
+                    json!({"type": "error", "id": command["id"], "code": code, "message": "no"});
+                return say(&mut socket, &words);
+            }
+            let room = command["room"].as_str().expect("a room has a name").to_owned();
+            say(
+                &mut socket,
+                &json!({"type": "subscribed", "id": command["id"], "room": room, "epoch": "e",
+                    "offset": 0, "messages": [], "more": false}),
+            );
+            state.members.push(Member { socket, room });
+        }
+        Some("publish") => publish(&mut socket, command, state),
+        _ => {}
+    }
+}
+
+fn publish(socket: &mut TcpStream, command: &Value, state: &mut State) {
+    let nth = state.published;
+    state.published += 1;
+    match state.lie {
+        Lie::Stall(at, time) if at == nth => std::thread::sleep(time),
+        Lie::Close(at, code) if at == nth => {
+            let code = CloseCode::new(code).expect("a code for the wire");
+            let mut last = state.members.pop().expect("somebody is there");
+            let _ = last.socket.write_all(&encode_close(code, "a lie"));
+        }
+        Lie::Refuse(at, code) if at <= nth => {
+            let words = json!({"type": "error", "id": null, "code": code, "message": "no"});
+            return say(socket, &words);
+        }
+        _ => {}
+    }
+    let room = command["room"].as_str().expect("a room has a name").to_owned();
+    // As a server writes it, since a load tool may look for the very bytes.
+    let data = &command["data"];
+    let text = format!(
+        r#"{{"type":"message","room":"{room}","epoch":"e","offset":{},"data":{data}}}"#,
+        nth + 1
+    );
+    let frame = encode_text(text.as_bytes()).to_vec();
+    if matches!(state.lie, Lie::Swap(at) if at == nth) {
+        state.held = Some((room, frame));
+        return;
+    }
+    deliver(state, nth, &room, &frame);
+    if let Some((room, frame)) = state.held.take() {
+        deliver(state, usize::MAX, &room, &frame);
+    }
+}
+
+fn deliver(state: &mut State, nth: usize, room: &str, frame: &[u8]) {
+    let last = state.members.len().saturating_sub(1);
+    for (place, member) in state.members.iter_mut().enumerate() {
+        let times = match state.lie {
+            Lie::Skip(at) if at == nth && place == last => 0,
+            Lie::Double(at) if at == nth && place == last => 2,
+            _ => 1,
+        };
+        for _ in 0..times {
+            if member.room == room {
+                // Whoever is gone gets nothing.
+                let _ = member.socket.write_all(frame);
+            }
+        }
+    }
+}
+
+fn say(socket: &mut TcpStream, frame: &Value) {
+    // The type comes first, as it does with every server.
+    let kind = frame["type"].as_str().expect("a frame has a type");
+    let rest = serde_json::to_string(frame).expect("JSON");
+    let rest = rest.replacen(&format!(r#""type":"{kind}""#), r#""x":0"#, 1);
+    let text = format!(r#"{{"type":"{kind}",{}"#, &rest[1..]);
+    let _ = socket.write_all(&encode_text(text.as_bytes()));
+}
