@@ -61,8 +61,8 @@ fn short<'a>(mode: &'a str, url: &'a str) -> Vec<&'a str> {
     vec![mode, url, "--rate", "200", "--duration", "1s", "--warm-up", "200ms", "--patience", "5s"]
 }
 
-fn with<'a>(words: Vec<&'a str>, more: &[&'a str]) -> Vec<&'a str> {
-    [&words, more].concat()
+fn with<'a>(words: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [words, more].concat()
 }
 
 fn url(server: &Server) -> String {
@@ -86,7 +86,7 @@ fn fanout_reports_that_all_came_how_long_it_took_and_what_the_server_used() {
     let server = Server::start(&[]);
     let (url, pid) = (url(&server), server.id().to_string());
     let more = ["--connections", "50", "--rooms", "5", "--pid", &pid, "--ramp", "200ms"];
-    let report = passed(&with(short("fanout", &url), &more));
+    let report = passed(&with(&short("fanout", &url), &more));
     // 240 messages to ten members each; the first 40 messages warm up.
     let deliveries = &report["deliveries"];
     assert_eq!(deliveries["published"], 240);
@@ -120,7 +120,7 @@ fn a_seed_is_reported_progress_is_told_and_the_report_can_be_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.json");
     let (url, path) = (url(&server), file.to_str().unwrap());
-    let words = with(short("fanout", &url), &["--connections", "4", "--seed", "7", "--json", path]);
+    let words = with(&short("fanout", &url), &["--connections", "4", "--seed", "7", "--json", path]);
     let exit = bench(&words);
     assert_eq!((exit.code, exit.stdout.as_str()), (Some(0), ""), "{exit:?}");
     for phase in ["connecting: ", "measuring: ", "960 of 960 deliveries came", "passed"] {
@@ -137,7 +137,7 @@ fn echo_brings_each_message_back_to_its_sender_over_rooms_and_over_the_echo_endp
     let server = Server::start(&[]);
     let plain = server.ws("/ws/bench");
     for url in [url(&server), plain] {
-        let report = passed(&with(short("echo", &url), &["--connections", "20"]));
+        let report = passed(&with(&short("echo", &url), &["--connections", "20"]));
         assert_eq!(report["deliveries"]["delivered"], 240, "{url}");
         check_latency(&report["results"]["latency"], 200);
     }
@@ -148,7 +148,7 @@ fn idle_reports_what_each_connection_holds_and_a_thousand_cost() {
     let server = Server::start(&["--set", "heartbeat.interval_ms=1000"]);
     let (url, pid) = (url(&server), server.id().to_string());
     let words = ["idle", &url, "--connections", "50", "--rooms", "5", "--pid", &pid];
-    let report = passed(&with(words.to_vec(), &["--settle", "100ms", "--duration", "2s"]));
+    let report = passed(&with(&words, &["--settle", "100ms", "--duration", "2s"]));
     let results = &report["results"];
     assert!(number(&results["pings"]) >= 50.0, "{results}");
     assert!(number(&results["cpu_percent_per_1000"]) > 0.0, "{results}");
@@ -174,7 +174,7 @@ fn after_a_cut_all_come_back_with_tickets_and_nothing_is_lost_or_comes_twice() {
     let (url, secret) = (url(&server), secret());
     let words = ["storm", &url, "--connections", "60", "--rooms", "20", "--rooms-each", "4"];
     let mint = ["--missed", "3", "--mint", "--room", "chat:bench/{n}", "--set", &secret];
-    let report = passed(&with(words.to_vec(), &mint));
+    let report = passed(&with(&words, &mint));
     let (results, deliveries) = (&report["results"], &report["deliveries"]);
     assert_eq!((&results["back"], &results["with_ticket"]), (&json!(60), &json!(60)));
     assert!(number(&results["p99_s"]) >= number(&results["p50_s"]), "{results}");
@@ -186,7 +186,7 @@ fn after_a_cut_all_come_back_with_tickets_and_nothing_is_lost_or_comes_twice() {
 fn over_a_restart(server: &mut Server, more: &[&str]) -> Exit {
     let url = url(server);
     let words = ["storm", &url, "--connections", "40", "--rooms", "10", "--restart"];
-    let mut storm = begin(&with(words.to_vec(), more));
+    let mut storm = begin(&with(&words, more));
     until("ready", || storm.stderr().lines().any(|line| line.starts_with("ready")).then_some(()));
     server.kill();
     server.restart();
@@ -217,7 +217,7 @@ fn a_message_that_a_server_skips_doubles_or_swaps_fails_the_run_and_is_named() {
         let server = FalseServer::start(lie);
         let url = server.url();
         let (report, said) =
-            failed(&with(short("fanout", &url), &["--connections", "5", "--patience", "1s"]));
+            failed(&with(&short("fanout", &url), &["--connections", "5", "--patience", "1s"]));
         let expected = if count == "out_of_order" { 5 } else { 1 };
         for other in ["lost", "duplicated", "out_of_order"] {
             let n = if other == count { expected } else { 0 };
@@ -226,14 +226,14 @@ fn a_message_that_a_server_skips_doubles_or_swaps_fails_the_run_and_is_named() {
         assert!(said.contains(words), "{lie:?}: {said}");
     }
     let server = FalseServer::start(Lie::None);
-    passed(&with(short("fanout", &server.url()), &["--connections", "5"]));
+    passed(&with(&short("fanout", &server.url()), &["--connections", "5"]));
 }
 
 #[test]
 fn a_stall_of_half_a_second_shows_in_all_that_was_due_meanwhile() {
     let stall = Duration::from_millis(500);
     let server = FalseServer::start(Lie::Stall(100, stall));
-    let report = passed(&with(short("fanout", &server.url()), &["--connections", "5"]));
+    let report = passed(&with(&short("fanout", &server.url()), &["--connections", "5"]));
     // Half of the second's 200 messages were due while nothing moved. A tool that waits for the
     // answer before it sends the next one would have seen a single slow message of 200.
     let latency = &report["results"]["latency"];
@@ -249,13 +249,13 @@ fn a_stall_of_half_a_second_shows_in_all_that_was_due_meanwhile() {
 fn errors_and_ends_are_counted_by_their_codes() {
     let server = FalseServer::start(Lie::Refuse(200, 108));
     let (report, said) =
-        failed(&with(short("fanout", &server.url()), &["--connections", "5", "--patience", "1s"]));
+        failed(&with(&short("fanout", &server.url()), &["--connections", "5", "--patience", "1s"]));
     assert_eq!(report["errors"], json!({"108": 40}));
     assert_eq!(report["deliveries"]["lost"], 200);
     assert!(said.contains("error 108, 40 times"), "{said}");
     let server = FalseServer::start(Lie::Close(100, 3001));
     let (report, said) =
-        failed(&with(short("fanout", &server.url()), &["--connections", "5", "--patience", "1s"]));
+        failed(&with(&short("fanout", &server.url()), &["--connections", "5", "--patience", "1s"]));
     assert_eq!(report["closes"], json!({"3001": 1}));
     assert_eq!(report["deliveries"]["lost"], 140);
     assert!(said.contains("1 connections ended early with 3001"), "{said}");
@@ -331,10 +331,10 @@ fn a_token_that_does_not_count_is_refused_with_where_to_get_one_that_does() {
     let good = hs256(SECRET, &claims("ann", "public:*"));
     let said = refused(&["fanout", &url, "--token", &good], 1);
     assert!(said.contains("3506") && said.contains("limits.connections_per_user_max"), "{said}");
-    passed(&with(short("fanout", &url), &["--token", &good, "--connections", "3"]));
+    passed(&with(&short("fanout", &url), &["--token", &good, "--connections", "3"]));
     let said = refused(&["fanout", &url, "--mint", "--profile", "testing"], 78);
     assert!(said.contains("auth.hmac_secret_file"), "{said}");
-    passed(&with(short("fanout", &url), &["--mint", "--set", &secret(), "--connections", "10"]));
+    passed(&with(&short("fanout", &url), &["--mint", "--set", &secret(), "--connections", "10"]));
 }
 
 #[test]
