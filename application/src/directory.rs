@@ -43,6 +43,12 @@ impl Seats {
         taken < seats_max
     }
 
+    /// How many are taken, over all shards.
+    #[must_use]
+    pub fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Acquire)
+    }
+
     /// Gives a seat back that was taken.
     pub fn give_back(&self) {
         self.taken.fetch_sub(1, Ordering::AcqRel);

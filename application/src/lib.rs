@@ -8,6 +8,7 @@
 pub mod client_address;
 pub mod directory;
 pub mod extensions;
+pub mod inquiry;
 pub mod limits;
 pub mod mailbox;
 pub mod metrics;

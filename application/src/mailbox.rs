@@ -21,6 +21,7 @@ use domain::room::RoomId;
 use domain::time::Monotonic;
 use tokio::sync::Notify;
 
+use crate::inquiry::Inquiry;
 use crate::limits::Limits;
 use crate::published::Published;
 use crate::services::Services;
@@ -71,6 +72,8 @@ pub enum Control {
         /// When the last connection is closed.
         until: Monotonic,
     },
+    /// Answer a bounded piece of what somebody outside asks.
+    Inquire(Inquiry),
     /// Go on under other rules; what is under way ends under those it began with.
     Adopt(NewServices),
 }

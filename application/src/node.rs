@@ -8,21 +8,31 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::codes::CloseCode;
+use domain::codes::{CloseCode, ErrorCode};
 use domain::delivery::Class;
 use domain::id::{ClientId, ConnectionId, MessageId, MessageKey, UserId};
+use domain::position::Position;
+use domain::presence::PresenceList;
 use domain::revocation::Revocation;
 use domain::room::RoomId;
 use domain::tags::Tags;
 use domain::trace::TraceParent;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::directory::Directory;
+use crate::inquiry::Unanswered;
 use crate::mailbox::{Control, Mailbox, NewServices};
 use crate::metrics::NodeMetrics;
 use crate::ports::{Receipt, RevokeError, TokenVerifier};
+use crate::refusal::Refusal;
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
+use crate::use_cases::end_connections::EndConnections;
+use crate::use_cases::list_connections::{ConnectionsPage, ListConnections};
+use crate::use_cases::list_presence::list_members;
+use crate::use_cases::list_rooms::{ListRooms, RoomsPage};
+use crate::use_cases::read_history::{HistoryPage, read_page};
 
 /// A publish by the server's own API.
 #[derive(Clone, Debug)]
@@ -47,11 +57,22 @@ pub struct ApiPublish {
     pub trace: Option<TraceParent>,
 }
 
+/// The one turn of a node to list something; letting go of it is the next one's turn.
+#[derive(Debug)]
+pub struct ListingTurn<'a> {
+    _place: Option<SemaphorePermit<'a>>,
+}
+
+fn unknown_room() -> Refusal {
+    Refusal::new(ErrorCode::UnknownRoom, "this server has no such namespace").field("room")
+}
+
 /// One node: see the module's text.
 pub struct Node {
     /// Held to clone or to replace the `Arc`, never across anything that waits. Shards have theirs.
     services: RwLock<Arc<Services>>,
     mailboxes: Vec<Arc<Mailbox>>,
+    listing: Semaphore,
 }
 
 /// Mailboxes are told apart within one process, so that two nodes of a simulation can share a
@@ -74,7 +95,8 @@ impl Node {
         let directory = Arc::new(Directory::default());
         let metrics = Arc::new(NodeMetrics::new(n_shards));
         let services = Services { ports, rules, directory, mailboxes: mailboxes.clone(), metrics };
-        Self { services: RwLock::new(Arc::new(services)), mailboxes }
+        let listing = Semaphore::new(1);
+        Self { services: RwLock::new(Arc::new(services)), mailboxes, listing }
     }
 
     /// What the shards share now.
@@ -145,6 +167,76 @@ impl Node {
     /// Ends all connections of a user.
     pub fn disconnect_user(&self, user: &UserId, code: CloseCode) {
         self.order(&Control::DisconnectUser(user.clone(), code));
+    }
+
+    /// Who is in a room, for the server's own API; at most [`Limits::presence_list_max`] of them.
+    ///
+    /// [`Limits::presence_list_max`]: crate::limits::Limits::presence_list_max
+    ///
+    /// # Errors
+    /// [`Refusal`] says why there is no list.
+    pub async fn members(&self, room: &RoomId) -> Result<PresenceList, Refusal> {
+        let services = self.services();
+        let policy = services.rules.policies.of(room).ok_or_else(unknown_room)?;
+        Ok(list_members(&services, room, policy).await?)
+    }
+
+    /// A page of a room's log behind a position, for the server's own API; at most
+    /// [`Limits::history_messages_max`] messages.
+    ///
+    /// [`Limits::history_messages_max`]: crate::limits::Limits::history_messages_max
+    ///
+    /// # Errors
+    /// [`Refusal`] says why there is no page.
+    pub async fn history(
+        &self,
+        room: &RoomId,
+        since: Option<Position>,
+        messages_max: u32,
+    ) -> Result<HistoryPage, Refusal> {
+        let services = self.services();
+        let policy = services.rules.policies.of(room).ok_or_else(unknown_room)?;
+        let messages_max = messages_max.min(services.rules.limits.history_messages_max);
+        Ok(read_page(&services, room, policy, since, messages_max).await?)
+    }
+
+    /// Waits for the one turn to list: what is asked for here is found out by looking, and of that
+    /// only so much is done at a time.
+    pub async fn turn_to_list(&self) -> ListingTurn<'_> {
+        // The semaphore is never closed; without a place there would be nobody else to wait for.
+        ListingTurn { _place: self.listing.acquire().await.ok() }
+    }
+
+    /// A page of the rooms that have members here.
+    ///
+    /// # Errors
+    /// [`Unanswered`] when a shard has ended. One that is stuck keeps this waiting.
+    pub async fn rooms(
+        &self,
+        _turn: &ListingTurn<'_>,
+        list: ListRooms,
+    ) -> Result<RoomsPage, Unanswered> {
+        list.execute(&self.mailboxes).await
+    }
+
+    /// A page of the connections that are let in.
+    ///
+    /// # Errors
+    /// [`Unanswered`] when a shard has ended. One that is stuck keeps this waiting.
+    pub async fn connections(
+        &self,
+        _turn: &ListingTurn<'_>,
+        list: ListConnections,
+    ) -> Result<ConnectionsPage, Unanswered> {
+        list.execute(&self.mailboxes).await
+    }
+
+    /// Ends connections and says how many there were.
+    ///
+    /// # Errors
+    /// [`Unanswered`] when a shard has ended. One that is stuck keeps this waiting.
+    pub async fn end_connections(&self, end: EndConnections) -> Result<usize, Unanswered> {
+        end.execute(&self.mailboxes).await
     }
 
     /// Takes a token, all of a user's tokens up to a moment, or a connection back: it is remembered

@@ -27,8 +27,12 @@ crate::metrics::rows! {
         RevocationOrdered = "revocation_ordered",
         /// Connections were ended on somebody's order: revoked, replaced.
         Revoked = "revoked",
+        /// The holder of an API key ended connections.
+        DisconnectOrdered = "disconnect_ordered",
         /// A request of the server API without a known key.
         ApiKeyRefused = "api_key_refused",
+        /// A request whose API key lacks the scope, or is limited to other rooms.
+        ApiNotAllowed = "api_not_allowed",
         /// A connection sent too much that can't be read and was closed.
         MalformedMessages = "malformed_messages",
         /// A connection went on too fast after being told, and was closed.

@@ -10,6 +10,7 @@ mod fan_out;
 mod fill;
 mod filters;
 mod held;
+mod inquire;
 mod join;
 mod leave;
 mod open;

@@ -6,10 +6,13 @@
 pub mod authenticate;
 pub mod authorize;
 pub mod broadcast_message;
+pub mod end_connections;
 pub mod handle_message;
 pub mod join_room;
 pub mod leave_room;
+pub mod list_connections;
 pub mod list_presence;
+pub mod list_rooms;
 pub mod publish_message;
 pub mod read_history;
 pub mod recover_room;

@@ -11,6 +11,8 @@ load fanout --target roomkeeper|floor --addr ADDRESS:PORT [--pid PID] [--token T
             [--window 1 | --rate R [--warm-rate R]]
 load idle   --target … --addr … [--pid PID] [--token TOKEN]
             [--connections 10000] [--rooms 1000] [--settle 2] [--secs 5] [--tickets 1]
+load http   --addr … --token KEY [--pid PID]
+            [--connections 16] [--rooms 16] [--size 64] [--warm 1] [--secs 5 | --messages N]
 
 fanout: in each room one member publishes and all members, it too, receive.
   --window W    closed loop: W messages are under way in each room, the next one is published when
@@ -23,12 +25,14 @@ fanout: in each room one member publishes and all members, it too, receive.
   --size N      bytes of published data, at least 18
 idle: opens connections, joins, waits; answers the server's pings.
   --tickets 1   a ticket and one room in connect, instead of the token and a subscribe
+http: publishes over HTTP with an API key, one request under way on each connection.
 --pid is the server's process, whose processor time and memory are reported.";
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum Mode {
     Fanout,
     Idle,
+    Http,
 }
 
 /// Who decides when the next message is published.
@@ -74,19 +78,27 @@ impl Arguments {
         let mode = match words.next().as_deref() {
             Some("fanout") => Mode::Fanout,
             Some("idle") => Mode::Idle,
-            _ => return Err("the first word is fanout or idle".to_owned()),
+            Some("http") => Mode::Http,
+            _ => return Err("the first word is fanout, idle or http".to_owned()),
         };
         let given = Given::read(words)?;
         let kind = match given.text("--target").unwrap_or_default() {
+            "" if mode == Mode::Http => TargetKind::Roomkeeper,
             "roomkeeper" => TargetKind::Roomkeeper,
             "floor" => TargetKind::Floor,
             _ => return Err("--target is roomkeeper or floor".to_owned()),
         };
-        let rooms = given.number("--rooms", if mode == Mode::Fanout { 1 } else { 1000 })?;
+        let rooms = match mode {
+            Mode::Fanout => 1,
+            Mode::Idle => 1_000,
+            Mode::Http => 16,
+        };
+        let rooms = given.number("--rooms", rooms)?;
         let members = given.number("--members", 500)?;
         let connections = match mode {
             Mode::Fanout => members * rooms,
             Mode::Idle => given.number("--connections", 10_000)?,
+            Mode::Http => given.number("--connections", 16)?,
         };
         let pace = match given.number("--rate", 0.0)? {
             rate if rate > 0.0 => Pace::Open { step: Duration::from_secs_f64(1.0 / rate) },

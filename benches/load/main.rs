@@ -7,7 +7,8 @@
 //! It must never use the product's own code, and must never measure a time from when it happened to
 //! send: in an open loop a message's time begins when it was due.
 //!
-//! Suggested reading order: [`arguments`], [`target`], [`wire`], [`pool`], [`fanout`], [`idle`].
+//! Suggested reading order: [`arguments`], [`target`], [`wire`], [`pool`], [`fanout`], [`idle`],
+//! [`http`].
 
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +24,7 @@ mod back;
 mod blocking;
 mod fanout;
 mod histogram;
+mod http;
 mod idle;
 mod pool;
 mod target;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let report = match arguments.mode {
         Mode::Fanout => fanout::run(&arguments),
         Mode::Idle => idle::run(&arguments),
+        Mode::Http => http::run(&arguments),
     };
     println!("{}", report.json);
     for fault in &report.faults {

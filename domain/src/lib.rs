@@ -5,7 +5,7 @@
 //! `now` and randomness are arguments, so that a simulator can host it and a seed can replay it.
 //!
 //! Suggested reading order: [`id`], [`time`], [`room`], [`policy`], [`principal`], [`decision`],
-//! [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
+//! [`scope`], [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
 //! [`presence`], [`connection`], [`rate_limit`],
 //! [`delivery`], [`retention`], [`codes`], [`protocol`].
 
@@ -27,6 +27,7 @@ pub mod recovery;
 pub mod retention;
 pub mod revocation;
 pub mod room;
+pub mod scope;
 pub mod tags;
 pub mod time;
 pub mod trace;

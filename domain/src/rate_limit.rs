@@ -62,6 +62,15 @@ impl RateLimiter {
         self.due_us = due.saturating_add(rate.interval_us);
         Ok(())
     }
+
+    /// Counts `events` more that came with one that was taken, whatever their number: what goes
+    /// beyond the burst is waited for by those that come later. So something large is never refused
+    /// for its size, and in the long run the rate holds all the same.
+    pub fn charge(&mut self, rate: Rate, events: u32, now: Monotonic) {
+        let now_us = now.as_millis().saturating_mul(1_000);
+        let cost_us = rate.interval_us.saturating_mul(u64::from(events));
+        self.due_us = self.due_us.max(now_us).saturating_add(cost_us);
+    }
 }
 
 #[cfg(test)]
@@ -71,6 +80,18 @@ mod tests {
 
     fn at(ms: u64) -> Monotonic {
         Monotonic::from_millis(ms)
+    }
+
+    #[test]
+    fn what_was_charged_beyond_the_burst_is_waited_for() {
+        let (rate, mut limiter) = (Rate::new(10, 2), RateLimiter::default());
+        assert_eq!(limiter.take(rate, at(0)), Ok(()));
+        limiter.charge(rate, 9, at(0));
+        // Ten came at once, two may: the eleventh waits for nine.
+        assert_eq!(limiter.take(rate, at(0)), Err(Duration::from_millis(900)));
+        assert_eq!(limiter.take(rate, at(900)), Ok(()));
+        limiter.charge(Rate::new(0, 1), 1_000, at(900));
+        assert_eq!(limiter.take(rate, at(1_000)), Ok(()));
     }
 
     #[test]

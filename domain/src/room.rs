@@ -3,6 +3,7 @@
 //! A name that exists is valid and has one spelling, so two names never show as one and none can
 //! smuggle a wildcard, a path or a broker's key syntax.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -76,6 +77,14 @@ impl RoomId {
     #[must_use]
     pub fn rest(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, rest)| rest)
+    }
+}
+
+/// A name is ordered and hashed as its text is, so that a map can be asked by any text: for the first
+/// name behind one, say, which need not be a name itself.
+impl Borrow<str> for RoomId {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

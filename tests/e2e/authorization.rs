@@ -46,28 +46,26 @@ const COMMANDS: &[(&str, Needs, &str)] = &[
     ("unsubscribe", Needs::Greeting, "unsubscribed"),
 ];
 
-/// Who may ask for a route.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Asks {
-    /// Whoever has an API key.
-    KeyHolder,
-    /// Everyone: it tells nothing, or asks for itself.
-    Everyone,
-}
-
-const ROUTES: &[(&str, &str, Asks)] = &[
-    ("POST", "/api/v1/publish", Asks::KeyHolder),
-    ("POST", "/api/v1/revoke", Asks::KeyHolder),
-    ("GET", "/healthz", Asks::Everyone),
-    ("GET", "/readyz", Asks::Everyone),
+/// The routes that are for everyone: they tell nothing, or ask for themselves. Those of the server
+/// API are for holders of a key with the scope that the API's document names; `openapi.rs` asks each of
+/// them with every scope.
+const FOR_EVERYONE: &[&str] = &[
+    "/healthz",
+    "/readyz",
     // For key holders in production; with an address of its own it is not there at all. Tests of
     // its own are about that.
-    ("GET", "/metrics", Asks::Everyone),
+    "/metrics",
     // What one may do there is what the rows above are about.
-    ("GET", "/ws/v2/connect", Asks::Everyone),
+    "/ws/v2/connect",
     // Off in production, and reaches nobody but oneself.
-    ("GET", "/ws/{client_id}", Asks::Everyone),
+    "/ws/{client_id}",
 ];
+
+/// Where the table of the server API's routes stands, and what it is made into.
+const API: &str = "adapters/gateway_axum/src/api.rs";
+const API_DOCUMENT: &str = "docs/openapi.json";
+/// How the one call reads that makes routes of the table.
+const OF_THE_TABLE: &str = "route.path,";
 
 fn source(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -86,11 +84,22 @@ fn arms(source: &str, function: &str) -> BTreeSet<String> {
     body.lines().filter_map(arm).collect()
 }
 
-/// The paths in calls of `.route(…)`.
-fn routes(source: &str) -> BTreeSet<String> {
+/// The paths in calls of `.route(…)`, each a text. One call makes routes of the server API's table.
+fn routes(source: &str, is_table: bool) -> BTreeSet<String> {
     let code = source.split("#[cfg(test)]").next().unwrap();
-    let calls = code.split(".route(").skip(1);
-    calls.map(|call| call.split('"').nth(1).expect("a path").to_owned()).collect()
+    let calls = code.split(".route(").skip(1).map(str::trim_start);
+    let calls = calls.filter(|call| !(is_table && call.starts_with(OF_THE_TABLE)));
+    let path = |call: &str| {
+        let path = call.strip_prefix('"').and_then(|rest| rest.split('"').next());
+        path.unwrap_or_else(|| panic!("a path that can't be read from the source")).to_owned()
+    };
+    calls.map(path).collect()
+}
+
+/// The paths of the API's table.
+fn table(source: &str) -> BTreeSet<String> {
+    let rows = source.lines().filter_map(|line| line.trim().strip_prefix("path: \""));
+    rows.map(|row| row.trim_end_matches("\",").to_owned()).collect()
 }
 
 fn as_set<'a>(words: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
@@ -113,12 +122,32 @@ fn every_route_has_a_row() {
     for file in fs::read_dir(root).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
         if name.ends_with(".rs") {
-            known.extend(routes(&source(&format!("{folder}/{name}"))));
+            let path = format!("{folder}/{name}");
+            known.extend(routes(&source(&path), path == API));
         }
     }
     assert!(known.len() > 3, "the routes were not found: {known:?}");
-    let rows = as_set(ROUTES.iter().map(|(_, path, _)| *path));
-    assert_eq!(known, rows, "give each route its row in ROUTES, with who may ask");
+    let rows = as_set(FOR_EVERYONE.iter().copied());
+    assert_eq!(known, rows, "give each route its row: in FOR_EVERYONE, or in the API's table");
+}
+
+#[test]
+fn every_route_of_the_api_is_in_its_document_with_the_scope_it_needs() {
+    let document: Value = serde_json::from_str(&source(API_DOCUMENT)).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let known = table(&source(API));
+    assert!(known.len() > 5, "the table was not found: {known:?}");
+    assert_eq!(
+        known,
+        paths.keys().cloned().collect(),
+        "run UPDATE_DOCS=1 cargo test -p gateway_axum"
+    );
+    let operations = paths.values().flat_map(|item| item.as_object().unwrap().values());
+    let without: Vec<_> = operations
+        .filter(|operation| operation["security"][0]["apiKey"] == json!([]))
+        .map(|operation| operation["operationId"].as_str().unwrap())
+        .collect();
+    assert_eq!(without, ["describe"]);
 }
 
 #[test]
@@ -128,7 +157,11 @@ fn a_command_or_a_route_without_a_row_would_be_seen() {
     assert_eq!(arms(code, "decode_command"), as_set(["a", "b"].into_iter()));
     let code =
         "r.route(\"/a\", get(a))\n  .route(\n    \"/b/{c}\", x)\n#[cfg(test)] .route(\"/d\")";
-    assert_eq!(routes(code), as_set(["/a", "/b/{c}"].into_iter()));
+    assert_eq!(routes(code, false), as_set(["/a", "/b/{c}"].into_iter()));
+    let code = "for route in &ROUTES { r.route(route.path, on(m, h)); }";
+    assert!(routes(code, true).is_empty());
+    assert!(std::panic::catch_unwind(|| routes(code, false)).is_err());
+    assert_eq!(table("    path: \"/x\",\n"), as_set(["/x"].into_iter()));
 }
 
 fn command(kind: &str, room: &str) -> Value {
@@ -276,28 +309,25 @@ fn a_token_for_one_tenant_opens_nothing_of_another() {
 }
 
 #[test]
-fn each_route_for_key_holders_is_closed_to_everybody_else() {
+fn a_users_token_and_a_key_that_is_almost_right_open_nothing_of_the_api() {
     let key = format!("api.keys.backend.key={KEY}");
     let server = Server::start(&["--set", &secret(), "--set", &key]);
     let users = format!("Bearer {}", token("ann", &ALL));
     let almost = format!("Bearer {}", &KEY[1..]);
-    let good = format!("Bearer {KEY}");
-    for (method, path, asks) in ROUTES {
-        let path = path.replace("{client_id}", "me");
-        let status =
-            |headers: &[(&str, &str)]| ask(server.addr(), method, &path, headers, "{}").status;
-        let refused = [
-            status(&[]),
-            status(&[("Authorization", &users)]),
-            status(&[("Authorization", &almost)]),
-        ];
-        match asks {
-            Asks::KeyHolder => {
-                assert_eq!(refused, [401; 3], "{path}");
-                // The key is enough to be told what is wrong with the body.
-                assert_eq!(status(&[("Authorization", &good)]), 400, "{path}");
+    for path in table(&source(API)) {
+        for method in ["GET", "POST"] {
+            let status =
+                |headers: &[(&str, &str)]| ask(server.addr(), method, &path, headers, "{}").status;
+            for authorization in [users.as_str(), &almost] {
+                let refused = status(&[("Authorization", authorization)]);
+                assert!([401, 405].contains(&refused), "{method} {path}: {refused}");
             }
-            Asks::Everyone => assert!(!refused.contains(&401), "{path}: {refused:?}"),
+            assert!([401, 405].contains(&status(&[])), "{method} {path}");
         }
+    }
+    for path in FOR_EVERYONE {
+        let path = path.replace("{client_id}", "me");
+        let status = ask(server.addr(), "GET", &path, &[], "").status;
+        assert!(![401, 403].contains(&status), "{path}: {status}");
     }
 }

@@ -228,7 +228,8 @@ fn guards_are_told_who_was_refused_what_and_why() {
 fn guards_are_told_who_took_what_back_whom_it_ended_and_who_came_with_it_again() {
     let secret = format!("auth.hmac_secret={SECRET}");
     let key = format!("api.keys.backend.key={KEY}");
-    let settings = ["--set", &secret, "--set", &key, "--set", "log.format=json"];
+    let scopes = "api.keys.backend.scopes=revoke";
+    let settings = ["--set", &secret, "--set", &key, "--set", scopes, "--set", "log.format=json"];
     let mut server = Server::start(&settings);
     let token = token::hs256(SECRET, &token::claims("eve", "chat:read/*"));
     let path = format!("{PATH}?token={token}");
@@ -405,6 +406,8 @@ fn the_document_lists_every_security_event() {
         "revocation_ordered",
         "revoked",
         "api_key_refused",
+        "api_not_allowed",
+        "disconnect_ordered",
         "malformed_messages",
         "rate_limited",
         "slow_consumer",
@@ -415,7 +418,7 @@ fn the_document_lists_every_security_event() {
     let server = Server::start(&[]);
     let shown = metrics(server.addr());
     let known = shown.lines().filter(|l| l.starts_with("roomkeeper_security_events_total{"));
-    assert_eq!(known.count(), 10);
+    assert_eq!(known.count(), 12);
 }
 
 #[test]

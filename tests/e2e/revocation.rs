@@ -14,13 +14,15 @@ const KEY: &str = "k7Qp2vXz9LmN4rTs8WbYc3Df6GhJ5KaE";
 /// How long everything may take until the last connection is closed.
 const WITHIN: Duration = Duration::from_secs(1);
 
-fn settings() -> [String; 2] {
-    [secret(), format!("api.keys.backend.key={KEY}")]
+fn settings() -> [String; 3] {
+    let scopes = "api.keys.backend.scopes=publish,revoke".to_owned();
+    [secret(), format!("api.keys.backend.key={KEY}"), scopes]
 }
 
 fn server() -> Server {
-    let [secret, key] = settings();
-    Server::start(&["--set", &secret, "--set", &key, "--set", "server.workers=3"])
+    let [secret, key, scopes] = settings();
+    let workers = "server.workers=3";
+    Server::start(&["--set", &secret, "--set", &key, "--set", &scopes, "--set", workers])
 }
 
 fn revoke(server: &Server, body: &Value) -> Answer {
@@ -74,8 +76,8 @@ fn a_revoked_user_is_gone_within_a_second_and_does_not_come_back_with_the_same_t
 /// A17
 #[test]
 fn what_is_revoked_stays_so_when_the_server_is_killed_and_started_again() {
-    let [secret, key] = settings();
-    let mut server = Server::start_durable(&["--set", &secret, "--set", &key]);
+    let [secret, key, scopes] = settings();
+    let mut server = Server::start_durable(&["--set", &secret, "--set", &key, "--set", &scopes]);
     let token = hs256(SECRET, &claims("ann", "chat:*"));
     let mut named = claims("bob", "chat:*");
     named["jti"] = json!("t-1");

@@ -234,7 +234,7 @@ pub(crate) struct Host {
     pub(crate) broker: Arc<MemoryBroker>,
     /// How many tokens were verified.
     pub(crate) verified: Arc<AtomicU64>,
-    pub(crate) node: Node,
+    pub(crate) node: Arc<Node>,
     pub(crate) shard: Shard,
     lines: Lines,
     post: Post,
@@ -293,7 +293,7 @@ impl Host {
             clock: Arc::clone(&clock) as _,
             entropy,
         };
-        let node = Node::build(ports, rules, 1);
+        let node = Arc::new(Node::build(ports, rules, 1));
         let shard = Node::shard(&node.services(), &node.mailboxes()[0]);
         let (lines, post) = (Lines::default(), Post::default());
         let held = Vec::new();

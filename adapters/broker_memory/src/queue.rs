@@ -198,8 +198,8 @@ impl Queue {
         let Some(to) = settled_to else {
             return doubtful.keys().take(Self::BATCH_MAX).cloned().collect();
         };
-        let behind = doubtful.range((Excluded(to), Unbounded));
-        let before = doubtful.range((Unbounded, Included(to)));
+        let behind = doubtful.range::<RoomId, _>((Excluded(to), Unbounded));
+        let before = doubtful.range::<RoomId, _>((Unbounded, Included(to)));
         behind.chain(before).take(Self::BATCH_MAX).map(|(room, _)| room.clone()).collect()
     }
 

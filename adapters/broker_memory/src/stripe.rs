@@ -107,7 +107,7 @@ impl Stripe {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = cursor.map_or(Unbounded, Excluded);
         // Round once, so that the end of the names has as many to choose from.
-        let behind = self.rooms.range((from, Unbounded)).chain(self.rooms.iter());
+        let behind = self.rooms.range::<RoomId, _>((from, Unbounded)).chain(self.rooms.iter());
         let (now, window) = (self.seen_at, self.dedup_window);
         let leaving = behind
             .take(Self::SEARCH_ROOMS_MAX)
@@ -152,7 +152,7 @@ impl Stripe {
         let mut idle = Vec::new();
         let mut last = None;
         let mut looked_at = 0;
-        for (id, room) in self.rooms.range_mut((from, Unbounded)).take(rooms_max) {
+        for (id, room) in self.rooms.range_mut::<RoomId, _>((from, Unbounded)).take(rooms_max) {
             looked_at += 1;
             last = Some(id);
             if room.is_forgettable(self.seen_at, self.dedup_window) {

@@ -76,12 +76,11 @@ impl From<Refusal> for HttpRefusal {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.code {
             ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
-            ErrorCode::UnknownRoom => StatusCode::NOT_FOUND,
+            ErrorCode::UnknownRoom | ErrorCode::NotAvailable => StatusCode::NOT_FOUND,
             ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::InvalidToken => StatusCode::UNAUTHORIZED,
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::NotAvailable => StatusCode::NOT_IMPLEMENTED,
             ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             ErrorCode::RoomFull => StatusCode::CONFLICT,
             ErrorCode::BadRequest

@@ -13,8 +13,7 @@ use application::metrics::{EdgeRefusal, ShardMetrics};
 use application::node::Node;
 use application::origin::OriginPolicy;
 use application::ports::Exposition;
-use domain::id::ClientId;
-use sha2::{Digest, Sha256};
+use domain::rate_limit::Rate;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tls_rustls::Acceptor;
@@ -23,24 +22,8 @@ use tokio::sync::{Semaphore, watch};
 use worker_tokio::Worker;
 
 use crate::accept::{self, Entrance};
+use crate::api::ApiKey;
 use crate::routes;
-
-/// A key of the server API.
-#[derive(Clone, Debug)]
-pub struct ApiKey {
-    /// Names the caller; its `msg_id`s are its own.
-    pub name: ClientId,
-    /// The SHA-256 of the secret: the secret itself is not kept.
-    pub(crate) digest: [u8; 32],
-}
-
-impl ApiKey {
-    /// A key by its name and secret.
-    #[must_use]
-    pub fn new(name: ClientId, secret: &str) -> Self {
-        Self { name, digest: Sha256::digest(secret.as_bytes()).into() }
-    }
-}
 
 /// How the gateway treats requests.
 #[derive(Clone, Debug)]
@@ -57,6 +40,10 @@ pub struct Config {
     pub api_keys: Vec<ApiKey>,
     /// The largest body of a publish over HTTP, in bytes.
     pub publish_bytes_max: usize,
+    /// The largest body of a batch of them, in bytes.
+    pub batch_bytes_max: usize,
+    /// How fast one API key may be used; each message to each room counts.
+    pub api_rate: Rate,
     /// Where the server API and what operators ask for are served, and nowhere else; none serves
     /// them on the public address.
     pub internal_address: Option<SocketAddr>,
@@ -344,16 +331,19 @@ impl Handle {
 
     /// Treats requests that come from now on by another configuration: origins, API keys and the
     /// deadline of a request's head. What the listener and the routes were built with stays:
-    /// `connections_max`, `echo_endpoint`, `publish_bytes_max`, the internal address, TLS and the
-    /// metrics.
+    /// `connections_max`, `echo_endpoint`, the server API's largest bodies and rate, the internal
+    /// address, TLS and the metrics.
     pub fn replace_config(&self, config: Config) {
         let mut now = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
-        let Config { connections_max, echo_endpoint, publish_bytes_max, .. } = **now;
+        let Config { connections_max, echo_endpoint, .. } = **now;
+        let Config { publish_bytes_max, batch_bytes_max, api_rate, .. } = **now;
         let (internal_address, metrics_need_key) = (now.internal_address, now.metrics_need_key);
         *now = Arc::new(Config {
             connections_max,
             echo_endpoint,
             publish_bytes_max,
+            batch_bytes_max,
+            api_rate,
             internal_address,
             metrics_need_key,
             exposition: now.exposition.clone(),
@@ -484,6 +474,8 @@ pub(crate) mod tests {
             echo_endpoint: false,
             api_keys: Vec::new(),
             publish_bytes_max: 1_000,
+            batch_bytes_max: 2_000,
+            api_rate: Rate::new(0, 1),
             internal_address: None,
             exposition: None,
             metrics_need_key: false,

@@ -4,22 +4,22 @@
 //! It decides who may open a socket at all (address, origin, headers, limits), never what a
 //! connection may do: that is the application's.
 //!
-//! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake),
-//! `publish` and `revoke` (the server API), `operations` (what operators ask for), `answer` (what
-//! refusals look like), `notice` (what guards are told).
+//! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake), `api` (the
+//! server API), `operations` (what operators ask for), `answer` (what refusals look like), `notice`
+//! (what guards are told).
 
 mod accept;
 mod answer;
+mod api;
 mod gateway;
 mod handshake;
 mod notice;
 mod operations;
-mod publish;
-mod revoke;
 mod routes;
 mod secure_headers;
 mod upgrade;
 mod wire;
 
-pub use gateway::{ApiKey, BindError, Config, Gateway, Handle};
+pub use api::ApiKey;
+pub use gateway::{BindError, Config, Gateway, Handle};
 pub use handshake::SUBPROTOCOL;

@@ -4,9 +4,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use application::inquiry::Whom;
 use application::metrics::{EdgeRefusal, RevokeOutcome, Row};
 use application::security::{SecurityEvent, TARGET};
 use axum::http::StatusCode;
+use domain::codes::CloseCode;
 use domain::id::ClientId;
 use domain::revocation::Revocation;
 
@@ -104,6 +106,57 @@ pub(crate) fn key_refused(shared: &Shared, what: &'static str) {
             "a request came without a known key"
         );
     }
+}
+
+/// The holder of a key asked for what the key does not allow. `needs` is what it lacks.
+pub(crate) fn not_allowed(
+    shared: &Shared,
+    key: &ClientId,
+    what: &'static str,
+    needs: &'static str,
+) {
+    let services = shared.node.services();
+    let event = SecurityEvent::ApiNotAllowed;
+    let now = services.ports.clock.now().monotonic;
+    if let Some(left_out) = services.metrics.edge.admit(event, now) {
+        tracing::warn!(
+            target: TARGET,
+            event = event.label(),
+            %key,
+            what,
+            needs,
+            left_out,
+            "an API key does not allow what was asked for"
+        );
+    }
+}
+
+/// The holder of a key ended connections; `count` is none where not all workers answered. Written
+/// each time, like a revocation.
+pub(crate) fn disconnection(
+    shared: &Shared,
+    key: &ClientId,
+    whom: &Whom,
+    code: CloseCode,
+    count: Option<usize>,
+) {
+    let (what, subject): (_, &dyn std::fmt::Display) = match whom {
+        Whom::User(user) => ("user", user),
+        Whom::Connection(connection) => ("connection", connection),
+    };
+    let event = SecurityEvent::DisconnectOrdered;
+    shared.node.services().metrics.edge.security.add(event, 1);
+    tracing::warn!(
+        target: TARGET,
+        event = event.label(),
+        %key,
+        what,
+        %subject,
+        code = code.number(),
+        count,
+        left_out = 0,
+        "connections were ended on order"
+    );
 }
 
 /// The holder of a key took something back. It is written each time: what a key may do is worth a

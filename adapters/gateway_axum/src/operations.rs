@@ -10,15 +10,15 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::api::known_key;
 use crate::gateway::{Readiness, Shared};
-use crate::publish::authorize;
 use crate::{notice, routes};
 
 /// `/metrics` on the public address.
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let config = shared.config();
     if config.metrics_need_key
-        && let Err(refusal) = authorize(&config.api_keys, &headers)
+        && let Err(refusal) = known_key(&config.api_keys, &headers)
     {
         notice::key_refused(&shared, "metrics");
         return refusal.into_response();
@@ -76,9 +76,11 @@ mod tests {
     use axum::body::Body;
     use axum::http::Request;
     use domain::id::ClientId;
+    use domain::scope::KeyRights;
     use tower::ServiceExt;
 
-    use crate::gateway::{ApiKey, Config};
+    use crate::api::ApiKey;
+    use crate::gateway::Config;
 
     #[derive(Debug)]
     struct Sample;
@@ -96,7 +98,8 @@ mod tests {
     fn with(change: impl FnOnce(&mut Config)) -> Arc<Shared> {
         shared_with(&[true], |config| {
             config.exposition = Some(Arc::new(Sample));
-            config.api_keys = vec![ApiKey::new(ClientId::parse("ops").unwrap(), "the key")];
+            config.api_keys =
+                vec![ApiKey::new(ClientId::parse("ops").unwrap(), "the key", KeyRights::default())];
             change(config);
         })
     }

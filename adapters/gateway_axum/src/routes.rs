@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get};
 use domain::codes::ErrorCode;
 use domain::id::ClientId;
 
 use crate::answer::{HttpRefusal, stopping};
+use crate::api;
 use crate::gateway::{Readiness, Shared};
 use crate::operations;
-use crate::publish;
-use crate::revoke::{self, REVOKE_BYTES_MAX};
 use crate::secure_headers::secured;
 use crate::upgrade::{Wanted, upgrade};
 
@@ -52,7 +51,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready));
     if config.internal_address.is_none() {
-        router = router.merge(api(shared)).route("/metrics", get(operations::metrics));
+        router = router.merge(api::router()).route("/metrics", get(operations::metrics));
     }
     if config.echo_endpoint {
         router = router.route("/ws/{client_id}", any(echo));
@@ -71,20 +70,13 @@ pub(crate) fn internal(shared: &Arc<Shared>) -> Routers {
 
 /// What is served on the internal address.
 pub(crate) fn internal_router(shared: &Arc<Shared>) -> Router {
-    api(shared)
+    api::router()
         .route("/healthz", get(healthy))
         .route("/readyz", get(operations::ready_in_detail))
         .route("/metrics", get(operations::internal_metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(shared))
-}
-
-fn api(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
-    let publish =
-        post(publish::publish).layer(DefaultBodyLimit::max(shared.config().publish_bytes_max));
-    let revoke = post(revoke::revoke).layer(DefaultBodyLimit::max(REVOKE_BYTES_MAX));
-    Router::new().route("/api/v1/publish", publish).route("/api/v1/revoke", revoke)
 }
 
 async fn connect(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -123,7 +115,8 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 pub(crate) async fn not_found() -> HttpRefusal {
-    let message = "nothing is here; WebSocket clients connect to /ws/v2/connect";
+    let message = "nothing is here; WebSocket clients connect to /ws/v2/connect, and what backends \
+                   may ask for stands in /api/v1/openapi.json";
     HttpRefusal::new(StatusCode::NOT_FOUND, ErrorCode::NotAvailable, message)
 }
 

@@ -178,7 +178,10 @@ impl Core {
                     self.draining.send_replace(true);
                 }
                 Control::Adopt(NewServices(services)) => self.adopt(&services.rules.limits),
-                Control::Disconnect(..) | Control::DisconnectUser(..) | Control::Revoke(_) => {}
+                Control::Disconnect(..)
+                | Control::DisconnectUser(..)
+                | Control::Revoke(_)
+                | Control::Inquire(_) => {}
             }
             self.handle(Input::Order(order));
         }

@@ -82,6 +82,7 @@ impl Shard {
                 }
             }
             Control::Revoke(revocation) => self.revoke(revocation, host),
+            Control::Inquire(inquiry) => self.inquire(inquiry, host),
             Control::Drain { until } => self.drain(*until, host),
             // Cold calls hold what they began with; the next step reads the new rules.
             Control::Adopt(services) => {

@@ -5,6 +5,7 @@
 //! wait until a hole before them is filled or named.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use smallvec::SmallVec;
 use super::Slot;
 use super::filters::{Choice, FilterKey, Filters, Part, Wanted};
 use super::held::Held;
+use super::inquire::first_of;
 use crate::directory::{Directory, Seats};
 use crate::ports::SubscriptionToken;
 use crate::ports::outbox::Frame;
@@ -414,6 +416,18 @@ impl Rooms {
     /// All slices, in the order of the rooms' names.
     pub(super) fn keys(&self) -> impl Iterator<Item = RoomKey> + '_ {
         self.index.values().copied()
+    }
+
+    /// The slices of the rooms whose names begin with `prefix` and come behind `after`, in the
+    /// order of their names.
+    pub(super) fn behind<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a RoomId>,
+    ) -> impl Iterator<Item = RoomKey> + 'a {
+        let from = (first_of(prefix, after), Bound::Unbounded);
+        let names = self.index.range::<str, _>(from);
+        names.take_while(move |(room, _)| room.as_str().starts_with(prefix)).map(|(_, key)| *key)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -193,6 +193,17 @@ impl Table {
             .collect()
     }
 
+    /// Behind the last place.
+    pub(super) fn end(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// Who has a place, with its slot.
+    pub(super) fn entry_at(&self, index: u32) -> Option<(Slot, &Entry)> {
+        let entry = self.entries.get(index as usize)?.as_deref()?;
+        Some((Slot { index, generation: entry.generation }, entry))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }

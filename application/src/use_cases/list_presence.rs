@@ -70,7 +70,7 @@ impl ListPresence {
     /// # Errors
     /// [`PresenceRefused`] says why there is no list.
     pub async fn execute(self) -> Result<PresenceList, PresenceRefused> {
-        let Services { ports, rules, .. } = &*self.services;
+        let Services { rules, .. } = &*self.services;
         let Self { services, who, room, policy, .. } = &self;
         let allowed = authorize(services, who, Action::Presence, room, policy).await;
         allowed.map_err(PresenceRefused::NotAllowed)?;
@@ -79,10 +79,22 @@ impl ListPresence {
             let asked = rules.middleware.process_message(&self.who, inbound).await;
             asked.map_err(PresenceRefused::Middleware)?;
         }
-        if !self.policy.presence_listed {
-            return Err(PresenceRefused::NotListed);
-        }
-        let list = ports.presence.list(&self.room, rules.limits.presence_list_max).await;
-        list.map_err(PresenceRefused::Presence)
+        list_members(services, room, policy).await
     }
+}
+
+/// Lists the members for somebody who may know.
+///
+/// # Errors
+/// [`PresenceRefused::NotListed`] and [`PresenceRefused::Presence`].
+pub(crate) async fn list_members(
+    services: &Services,
+    room: &RoomId,
+    policy: &NamespacePolicy,
+) -> Result<PresenceList, PresenceRefused> {
+    if !policy.presence_listed {
+        return Err(PresenceRefused::NotListed);
+    }
+    let list = services.ports.presence.list(room, services.rules.limits.presence_list_max).await;
+    list.map_err(PresenceRefused::Presence)
 }

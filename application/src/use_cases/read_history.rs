@@ -8,7 +8,7 @@ use std::sync::Arc;
 use domain::policy::NamespacePolicy;
 use domain::position::{Offset, Position};
 use domain::principal::Action;
-use domain::recovery::{GapReason, LogBounds, decide_recovery};
+use domain::recovery::{Gap, GapReason, LogBounds, decide_recovery};
 use domain::room::RoomId;
 use thiserror::Error;
 
@@ -48,6 +48,8 @@ pub struct HistoryPage {
     pub reached: Offset,
     /// Whether there is more.
     pub more: bool,
+    /// What the log no longer holds between where the reader stood and the first message here.
+    pub gap: Option<Gap>,
 }
 
 /// Why there is no page.
@@ -90,7 +92,7 @@ impl ReadHistory {
     /// # Errors
     /// [`HistoryRefused`] says why there is no page.
     pub async fn execute(self) -> Result<HistoryPage, HistoryRefused> {
-        let Services { ports, rules, .. } = &*self.services;
+        let Services { rules, .. } = &*self.services;
         let Self { services, who, room, policy, .. } = &self;
         let allowed = authorize(services, who, Action::History, room, policy).await;
         allowed.map_err(HistoryRefused::NotAllowed)?;
@@ -99,23 +101,34 @@ impl ReadHistory {
             let asked = rules.middleware.process_message(&self.who, inbound).await;
             asked.map_err(HistoryRefused::Middleware)?;
         }
-        let after = self.since.map_or(Offset::ZERO, |since| since.offset);
-        let read = ReadLog {
-            after,
-            messages_max: self.messages_max,
-            bytes_max: rules.limits.page_bytes_max,
-            now: ports.clock.now().wall,
-        };
-        let page = ports.broker.read(&self.room, &self.policy, read).await;
-        let page = page.map_err(HistoryRefused::Broker)?;
-        if let Some(since) = self.since {
-            let gap = decide_recovery(since, page.bounds).gap;
-            if gap.is_some_and(|gap| gap.reason != GapReason::Retention) {
-                return Err(HistoryRefused::Position);
-            }
-        }
-        let last = page.messages.last().and_then(|last| last.publication.offset);
-        let reached = last.unwrap_or(page.bounds.last);
-        Ok(HistoryPage { bounds: page.bounds, messages: page.messages, reached, more: page.more })
+        read_page(services, room, policy, self.since, self.messages_max).await
     }
+}
+
+/// Reads a page for somebody who may have it.
+///
+/// # Errors
+/// [`HistoryRefused::Position`] and [`HistoryRefused::Broker`].
+pub(crate) async fn read_page(
+    services: &Services,
+    room: &RoomId,
+    policy: &Arc<NamespacePolicy>,
+    since: Option<Position>,
+    messages_max: u32,
+) -> Result<HistoryPage, HistoryRefused> {
+    let Services { ports, rules, .. } = services;
+    let read = ReadLog {
+        after: since.map_or(Offset::ZERO, |since| since.offset),
+        messages_max,
+        bytes_max: rules.limits.page_bytes_max,
+        now: ports.clock.now().wall,
+    };
+    let page = ports.broker.read(room, policy, read).await.map_err(HistoryRefused::Broker)?;
+    let gap = since.and_then(|since| decide_recovery(since, page.bounds).gap);
+    if gap.is_some_and(|gap| gap.reason != GapReason::Retention) {
+        return Err(HistoryRefused::Position);
+    }
+    let last = page.messages.last().and_then(|last| last.publication.offset);
+    let reached = last.unwrap_or(page.bounds.last);
+    Ok(HistoryPage { bounds: page.bounds, messages: page.messages, reached, more: page.more, gap })
 }

@@ -14,7 +14,9 @@ use application::services::{Ports, Rules};
 use broker_memory::{MemoryBroker, MemoryRevocations};
 use domain::connection::Timing;
 use domain::id::ClientId;
+use domain::principal::RoomPattern;
 use domain::rate_limit::Rate;
+use domain::scope::KeyRights;
 use gateway_axum::ApiKey;
 use secrecy::ExposeSecret;
 use tickets_hmac::HmacTickets;
@@ -241,7 +243,10 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
     let server = &settings.server;
     let keys = settings.api.keys.iter().filter_map(|(name, key)| {
         let secret = key.key.as_ref()?.expose_secret();
-        Some(ApiKey::new(ClientId::parse(name).ok()?, secret))
+        // What is no pattern was refused when the settings were loaded.
+        let rooms = key.rooms.iter().filter_map(|text| RoomPattern::parse(text).ok()).collect();
+        let rights = KeyRights::new(&key.scopes(), rooms);
+        Some(ApiKey::new(ClientId::parse(name).ok()?, secret, rights))
     });
     gateway_axum::Config {
         handshake_timeout: Duration::from_millis(server.handshake_timeout_ms),
@@ -250,6 +255,8 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
         echo_endpoint: server.echo_endpoint,
         api_keys: keys.collect(),
         publish_bytes_max: settings.api.publish_bytes_max,
+        batch_bytes_max: settings.api.batch_bytes_max,
+        api_rate: Rate::new(settings.api.operations_per_second, settings.api.operations_burst),
         internal_address: None,
         exposition: None,
         metrics_need_key: settings.profile == Profile::Production,

@@ -180,6 +180,20 @@ fn api_keys(settings: &Settings, effective: &Effective) -> Vec<Problem> {
         }
         seen.push((name, text));
     }
+    problems.extend(scopes_beyond_rooms(settings, effective));
+    problems
+}
+
+/// A key that is limited to rooms must not end or revoke people, who are in rooms of any name.
+fn scopes_beyond_rooms(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, api_key) in settings.api.keys.iter().filter(|(_, key)| !key.rooms.is_empty()) {
+        for scope in api_key.scopes().into_iter().filter(|scope| !scope.is_about_rooms()) {
+            let rooms = effective.mention(&format!("api.keys.{name}.rooms"));
+            let reason = format!("{} can't be limited to rooms, but {rooms}", scope.word());
+            problems.push(effective.problem(&format!("api.keys.{name}.scopes"), &reason));
+        }
+    }
     problems
 }
 

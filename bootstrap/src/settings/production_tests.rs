@@ -3,6 +3,7 @@
 use super::secrets::{DEV_SECRET_FILE, TokenSecret, token_secret, weakness};
 use super::tests::{Texts, set};
 use super::*;
+use domain::scope::Scope;
 use secrecy::ExposeSecret;
 use std::os::unix::fs::PermissionsExt;
 
@@ -166,6 +167,24 @@ fn a_key_of_the_http_interface_is_long_random_and_used_once() {
     assert!(!error.contains(RANDOM), "{error}");
     let texts = Texts { file: "[api.keys.one]".to_owned(), ..Texts::default() };
     assert!(texts.load().unwrap_err().contains("api.keys.one.key"));
+}
+
+#[test]
+fn a_key_of_the_http_interface_publishes_only_unless_it_says_more() {
+    let scopes = |more: &[(&str, &str)]| {
+        let all = [&[("api.keys.one.key", RANDOM)], more].concat();
+        set(&all).map(|loaded| loaded.settings.api.keys["one"].scopes())
+    };
+    assert_eq!(scopes(&[]), Ok(vec![Scope::Publish]));
+    let scope = "api.keys.one.scopes";
+    assert_eq!(scopes(&[(scope, "history, revoke")]), Ok(vec![Scope::History, Scope::Revoke]));
+    assert_eq!(scopes(&[(scope, "")]), Ok(Vec::new()));
+    let limited = ("api.keys.one.rooms", "chat:guild/*");
+    assert!(scopes(&[limited, (scope, "publish,presence,history,rooms,connections")]).is_ok());
+    for people in ["disconnect", "revoke"] {
+        let error = scopes(&[limited, (scope, people)]).unwrap_err();
+        assert!(error.starts_with(scope) && error.contains("chat:guild/*"), "{error}");
+    }
 }
 
 #[test]

@@ -51,6 +51,8 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
         ("server.allowed_origins", _) => "https://a.example".to_owned(),
         ("server.data_dir", _) => "/elsewhere".to_owned(),
         ("log.filter", _) => "debug".to_owned(),
+        ("api.keys.*.scopes", _) => "history".to_owned(),
+        ("api.keys.*.rooms", _) => "chat:*".to_owned(),
         ("heartbeat.timeout_ms", _) => "60000".to_owned(),
         ("channels.heartbeat_interval_ms", _) => "5000".to_owned(),
         (_, Kind::Flag) => {
@@ -65,7 +67,11 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
         (_, Kind::Secret) => SECRET.to_owned(),
         (_, Kind::Text(..) | Kind::List(..)) => "something".to_owned(),
     };
-    vec![(path, value)]
+    let mut pairs = vec![(path, value)];
+    if matches!(key.path, "api.keys.*.scopes" | "api.keys.*.rooms") {
+        pairs.push(("api.keys.backend.key".to_owned(), SECRET.to_owned()));
+    }
+    pairs
 }
 
 fn number_max(key: &Key) -> u64 {

@@ -4,7 +4,9 @@
 //! it says about a value never holds the value.
 
 use application::client_address::Network;
+use domain::principal::RoomPattern;
 use domain::room::{RoomId, is_namespace};
+use domain::scope::Scope;
 use tracing_subscriber::EnvFilter;
 
 /// What a setting may hold.
@@ -150,8 +152,19 @@ pub const KEYS: &[Key] = &[
     key("auth.token_cache_age_ms", Kind::Number(1, HOUR_MS)),
     key("auth.revocation_age_ms", Kind::Number(60_000, 3_650 * DAY_MS)),
     key("api.publish_bytes_max", Kind::Number(1, GIB / 4)),
+    key("api.batch_bytes_max", Kind::Number(1, GIB / 4)),
+    key("api.operations_per_second", Kind::Number(0, 1_000_000)),
+    key("api.operations_burst", Kind::Number(1, 1_000_000)),
     key("api.keys.*.key", Kind::Secret),
     key("api.keys.*.key_file", PATH),
+    key(
+        "api.keys.*.scopes",
+        Kind::List(
+            "publish, presence, history, rooms, connections, disconnect or revoke",
+            is_scope,
+        ),
+    ),
+    key("api.keys.*.rooms", Kind::List("a room, or a pattern like chat:guild/*", is_room_pattern)),
     key("history.messages_max", Kind::Number(0, 1_000_000)),
     key("history.age_max_ms", Kind::Number(1, 365 * DAY_MS)),
     key("history.bytes_max", Kind::Number(1, GIB)),
@@ -320,6 +333,14 @@ fn edit_distance(left: &str, right: &str) -> usize {
 
 fn is_plain(text: &str) -> bool {
     text.len() <= 4_096 && !text.chars().any(char::is_control)
+}
+
+fn is_scope(text: &str) -> bool {
+    Scope::parse(text).is_some()
+}
+
+fn is_room_pattern(text: &str) -> bool {
+    RoomPattern::parse(text).is_ok()
 }
 
 fn is_collector(text: &str) -> bool {

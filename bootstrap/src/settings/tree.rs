@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use domain::scope::Scope;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
@@ -293,6 +294,12 @@ pub struct Auth {
 pub struct Api {
     /// The largest body of a publish.
     pub publish_bytes_max: usize,
+    /// The largest body of a batch.
+    pub batch_bytes_max: usize,
+    /// Per key, in the long run; 0 means no limit.
+    pub operations_per_second: u32,
+    /// Per key, at once.
+    pub operations_burst: u32,
     /// The keys by name.
     #[serde(default)]
     pub keys: BTreeMap<String, ApiKey>,
@@ -308,6 +315,27 @@ pub struct ApiKey {
     /// The file that holds the key.
     #[serde(default, deserialize_with = "path_or_none")]
     pub key_file: Option<PathBuf>,
+    /// What it allows; none is what [`DEFAULT_SCOPES`] says.
+    #[serde(default)]
+    pub scopes: Option<Vec<String>>,
+    /// The rooms and patterns that it is limited to; none means every room.
+    #[serde(default)]
+    pub rooms: Vec<String>,
+}
+
+/// What a key allows that says nothing of it: the one thing that keys are made for most often, and
+/// nothing that shows or ends anything of others.
+pub const DEFAULT_SCOPES: &[Scope] = &[Scope::Publish];
+
+impl ApiKey {
+    /// What it allows. Words and patterns were checked when they were read.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<Scope> {
+        match &self.scopes {
+            None => DEFAULT_SCOPES.to_vec(),
+            Some(words) => words.iter().filter_map(|word| Scope::parse(word)).collect(),
+        }
+    }
 }
 
 /// What a log keeps where its namespace says nothing else.

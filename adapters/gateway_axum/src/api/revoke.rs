@@ -2,61 +2,33 @@
 //! holds an API key.
 //!
 //! The answer comes when it counts and is stored; connections end right behind it. It must never
-//! read the body of a caller that it does not know.
-
-use std::sync::Arc;
+//! answer that something is taken back which would be forgotten.
 
 use application::ports::RevokeError;
 use application::refusal::Refusal;
-use axum::Json;
-use axum::extract::{Request, State};
+use axum::response::Response;
 use domain::codes::ErrorCode;
-use domain::id::{ConnectionId, TokenId, UserId};
+use domain::id::TokenId;
 use domain::revocation::Revocation;
 use domain::time::{Now, Wall};
-use serde::{Deserialize, Serialize};
 
+use super::fields::{Fields, connection, id_refused, invalid, user};
+use super::out::answer;
+use super::serve::Call;
 use crate::answer::HttpRefusal;
-use crate::gateway::Shared;
 use crate::notice;
-use crate::publish::{authorize, id_refused, invalid, take_body};
-
-/// The largest body, in bytes: the longest id fits many times.
-pub(crate) const REVOKE_BYTES_MAX: usize = 4 << 10;
 
 /// When the same request may succeed after the storage failed.
 const COME_BACK: std::time::Duration = std::time::Duration::from_secs(1);
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body<'a> {
-    token_id: Option<&'a str>,
-    user_id: Option<&'a str>,
-    connection_id: Option<&'a str>,
-    /// Seconds since 1970, as in a token's `iat`; with `user_id` only.
-    issued_until: Option<i64>,
-}
-
-#[derive(Serialize)]
-pub(crate) struct Answer {
-    revoked: bool,
-}
-
-pub(crate) async fn revoke(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-) -> Result<Json<Answer>, HttpRefusal> {
-    let config = shared.config();
-    let key = authorize(&config.api_keys, request.headers());
-    let key = key.inspect_err(|_| notice::key_refused(&shared, "revoke"))?.name.clone();
-    shared.node.services().metrics.edge.api_requests.add(1);
-    let body = take_body(&config, request).await?;
+pub(super) async fn revoke(call: &Call<'_>) -> Result<Response, HttpRefusal> {
+    let (shared, key) = (call.shared, &call.key.name);
     let now = shared.node.services().ports.clock.now();
-    let revocation = read(&body, now)?;
+    let revocation = read(&call.body, now)?;
     let revoked = shared.node.revoke(revocation.clone()).await;
-    notice::revocation(&shared, &key, &revocation, (&revoked).into());
+    notice::revocation(shared, key, &revocation, (&revoked).into());
     match revoked {
-        Ok(()) => Ok(Json(Answer { revoked: true })),
+        Ok(()) => Ok(answer(|object| object.flag("revoked", true))),
         Err(error) => {
             let cause = &error as &dyn std::error::Error;
             tracing::error!(error = cause, ?revocation, %key, "a revocation is not stored");
@@ -66,30 +38,27 @@ pub(crate) async fn revoke(
 }
 
 fn read(body: &[u8], now: Now) -> Result<Revocation, Refusal> {
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| {
-        Refusal::new(ErrorCode::BadRequest, format!("the body is not a revocation: {error}"))
-    })?;
-    if body.issued_until.is_some() && body.user_id.is_none() {
+    let names = &["token_id", "user_id", "connection_id", "issued_until"];
+    let fields = Fields::read(body, names)?;
+    // Seconds since 1970, as in a token's `iat`.
+    let issued_until = fields.number("issued_until")?;
+    if issued_until.is_some() && fields.get("user_id").is_none() {
         return Err(invalid("issued_until", "goes with user_id only"));
     }
-    match (body.token_id, body.user_id, body.connection_id) {
+    let ids = (fields.text("token_id")?, fields.text("user_id")?, fields.text("connection_id")?);
+    match ids {
         (Some(id), None, None) => {
-            let id = TokenId::parse(id).map_err(|error| id_refused("token_id", error))?;
+            let id = TokenId::parse(&id).map_err(|error| id_refused("token_id", error))?;
             Ok(Revocation::Token(id))
         }
-        (None, Some(user), None) => {
-            let user = UserId::parse(user).map_err(|error| id_refused("user_id", error))?;
-            let issued_until = match body.issued_until {
+        (None, Some(id), None) => {
+            let issued_until = match issued_until {
                 None => now.wall,
                 Some(seconds) => moment(seconds, now.wall)?,
             };
-            Ok(Revocation::User { user, issued_until })
+            Ok(Revocation::User { user: user(&id)?, issued_until })
         }
-        (None, None, Some(id)) => {
-            let id = ConnectionId::parse(id)
-                .map_err(|_| invalid("connection_id", "must be 16 hexadecimal digits"))?;
-            Ok(Revocation::Connection(id))
-        }
+        (None, None, Some(id)) => Ok(Revocation::Connection(connection(&id)?)),
         _ => {
             let message = "name one of token_id, user_id and connection_id";
             Err(Refusal::new(ErrorCode::InvalidField, message))
@@ -97,10 +66,11 @@ fn read(body: &[u8], now: Now) -> Result<Revocation, Refusal> {
     }
 }
 
-fn moment(seconds: i64, now: Wall) -> Result<Wall, Refusal> {
-    let moment = Wall::from_millis(seconds.saturating_mul(1_000));
+fn moment(seconds: u64, now: Wall) -> Result<Wall, Refusal> {
+    let ms = i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    let moment = Wall::from_millis(ms);
     // What is issued later is not known yet; it would lock somebody out whom nobody knows.
-    if seconds < 0 || moment > now {
+    if moment > now {
         return Err(invalid("issued_until", "must be seconds since 1970 that are not ahead"));
     }
     Ok(moment)
@@ -119,6 +89,7 @@ fn refusal(error: &RevokeError) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::id::{ConnectionId, UserId};
     use domain::time::Monotonic;
 
     fn at(seconds: i64) -> Now {
@@ -151,7 +122,7 @@ mod tests {
             ("[]", None),
             ("{}", None),
             (r#"{"user_id":"ann","token_id":"t"}"#, None),
-            (r#"{"user":"ann"}"#, None),
+            (r#"{"user":"ann"}"#, Some("user")),
             (r#"{"user_id":""}"#, Some("user_id")),
             (r#"{"token_id":"a b"}"#, Some("token_id")),
             (r#"{"connection_id":"x"}"#, Some("connection_id")),
