@@ -4,14 +4,16 @@
 //! It decides who may open a socket at all (address, origin, headers, limits), never what a
 //! connection may do: that is the application's.
 //!
-//! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake),
-//! `publish` and `revoke` (the server API), `operations` (what operators ask for), `answer` (what
-//! refusals look like), `notice` (what guards are told).
+//! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake), [`Mount`]
+//! (the same inside somebody else's application), `publish` and `revoke` (the server API),
+//! `operations` (what operators ask for), `answer` (what refusals look like), `notice` (what guards
+//! are told).
 
 mod accept;
 mod answer;
 mod gateway;
 mod handshake;
+mod mount;
 mod notice;
 mod operations;
 mod publish;
@@ -22,4 +24,4 @@ mod upgrade;
 mod wire;
 
 pub use gateway::{ApiKey, BindError, Config, Gateway, Handle};
-pub use handshake::SUBPROTOCOL;
+pub use mount::Mount;
