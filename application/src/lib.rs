@@ -26,4 +26,5 @@ pub mod shard;
 pub mod testing;
 pub mod timer_wheel;
 pub mod traces;
+pub mod upgrade;
 pub mod use_cases;

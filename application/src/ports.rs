@@ -28,4 +28,4 @@ pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};
 pub use session_tickets::{NoTickets, SessionTickets, TicketError};
-pub use token_verifier::{TokenError, TokenHint, TokenVerifier};
+pub use token_verifier::{NoTokens, TokenError, TokenHint, TokenVerifier};

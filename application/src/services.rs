@@ -16,7 +16,8 @@ use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, Presence, Revocations, SessionTickets, TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, NoTickets, NoTokens, Presence, Revocations, SessionTickets,
+    TokenVerifier,
 };
 
 /// The adapters a node runs on.
@@ -39,6 +40,29 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Draws random bits.
     pub entropy: Arc<dyn Entropy>,
+}
+
+impl Ports {
+    /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, and
+    /// policies decide. What a host has more of it sets itself.
+    #[must_use]
+    pub fn new<B: Broker + Presence + 'static>(
+        broker: Arc<B>,
+        revocations: Arc<dyn Revocations>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        Self {
+            presence: Arc::clone(&broker) as _,
+            broker,
+            token_verifier: Arc::new(NoTokens),
+            session_tickets: Arc::new(NoTickets),
+            authorizer: None,
+            revocations,
+            clock,
+            entropy,
+        }
+    }
 }
 
 /// The rules of a node.

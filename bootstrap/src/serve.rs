@@ -3,7 +3,7 @@
 //!
 //! Nothing but choosing and calling: what a part does is its own crate's.
 
-mod build;
+pub mod build;
 mod certificates;
 mod reload;
 mod signals;
@@ -16,8 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::node::Node;
-use application::ports::{Archive, Clock, Revocations};
-use broker_memory::MemoryBroker;
+use application::ports::Archive;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -39,8 +38,6 @@ use crate::settings::tokens::{Lasting, SeenKeys, chain, verifier_config};
 use crate::settings::{Given, Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
 use crate::{descriptors, log};
-
-pub use build::SystemEntropy;
 
 /// Why the server does not run.
 #[derive(Debug, Error)]
@@ -107,9 +104,9 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let broker = build::broker(settings, telemetry.watch(storage.archive()));
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let revocations = storage.revocations(settings).await?;
-    let sweep = sweep(Arc::clone(&broker), Arc::clone(&revocations), Arc::clone(&clock));
+    let sweeps = Arc::clone(&broker).run_sweeps(Arc::clone(&revocations), Arc::clone(&clock) as _);
     let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, revocations)?;
-    let mut helpers = vec![tokio::spawn(sweep)];
+    let mut helpers = vec![tokio::spawn(sweeps)];
     helpers.extend(fetch_keys(&lasting));
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
@@ -212,15 +209,8 @@ fn start_workers(
     clock: &Arc<SystemClock>,
     n_workers: usize,
 ) -> Result<Vec<Worker>, ServeError> {
-    node.mailboxes()
-        .iter()
-        .map(|mailbox| {
-            let config = build::worker(settings, n_workers);
-            let services = node.services();
-            Worker::start(services, Arc::clone(mailbox), Arc::clone(clock), config)
-        })
-        .collect::<Result<_, _>>()
-        .map_err(|e| part(&e, Exit::Io))
+    let config = build::worker(settings, n_workers);
+    Worker::start_all(node, clock, &config).map_err(|e| part(&e, Exit::Io))
 }
 
 /// Gives signs of life while all workers run: who watches the process should start it anew when
@@ -233,22 +223,6 @@ async fn feed_watchdog(manager: Arc<ServiceManager>, gateway: gateway_axum::Hand
         if gateway.are_workers_running() {
             manager.alive();
         }
-    }
-}
-
-/// How often logs age, idle rooms and old revocations are forgotten and the archive is trimmed.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-async fn sweep(
-    broker: Arc<MemoryBroker>,
-    revocations: Arc<dyn Revocations>,
-    clock: Arc<SystemClock>,
-) {
-    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
-        interval.tick().await;
-        broker.sweep(clock.now().wall).await;
-        revocations.forget(clock.now().wall).await;
     }
 }
 
@@ -284,4 +258,4 @@ fn announce(screen: &StartScreen<'_>, address: SocketAddr) {
 }
 
 /// The archive behind the port, if there is one.
-type SharedArchive = Option<Arc<dyn Archive>>;
+pub type SharedArchive = Option<Arc<dyn Archive>>;

@@ -71,6 +71,24 @@ pub struct NamespacePolicy {
     pub patterns: bool,
 }
 
+impl Default for NamespacePolicy {
+    /// The closed side: nobody may do a thing without a grant.
+    fn default() -> Self {
+        Self {
+            subscribe: Access::Granted,
+            publish: Access::Granted,
+            presence: Access::Granted,
+            history: Access::Granted,
+            presence_listed: true,
+            retention: Retention::default(),
+            default_class: Class::Reliable,
+            durable: false,
+            members_max: 100_000,
+            patterns: false,
+        }
+    }
+}
+
 impl NamespacePolicy {
     /// What an acknowledgement of a `reliable` publish means here on one node.
     #[must_use]

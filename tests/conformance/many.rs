@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tests::frame::CLOSE;
+use tests::hosts::{Part, has};
 use tests::raw::RawSocket;
 use tests::server::Server;
 use tests::token::SECRET;
@@ -118,6 +119,7 @@ fn five_thousand_that_never_say_who_they_are_are_closed_at_their_deadline() {
         let code = frame.payload.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
         assert_eq!((frame.opcode, code), (CLOSE, Some(3504)));
     });
-    // 4 KiB may be buffered; a client that says nothing has no buffer.
-    assert_on_time(took, grown, 4 << 10);
+    // 4 KiB may be buffered; a client that says nothing has no buffer, where the host can do without.
+    let bytes_each = if has(Part::BufferlessIdling) { 4 << 10 } else { 10 << 10 };
+    assert_on_time(took, grown, bytes_each);
 }

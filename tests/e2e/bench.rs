@@ -120,7 +120,8 @@ fn a_seed_is_reported_progress_is_told_and_the_report_can_be_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.json");
     let (url, path) = (url(&server), file.to_str().unwrap());
-    let words = with(&short("fanout", &url), &["--connections", "4", "--seed", "7", "--json", path]);
+    let words =
+        with(&short("fanout", &url), &["--connections", "4", "--seed", "7", "--json", path]);
     let exit = bench(&words);
     assert_eq!((exit.code, exit.stdout.as_str()), (Some(0), ""), "{exit:?}");
     for phase in ["connecting: ", "measuring: ", "960 of 960 deliveries came", "passed"] {

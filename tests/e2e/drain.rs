@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::frame::Frame;
+use tests::hosts::{Part, has};
 use tests::raw::RawSocket;
 use tests::server::Server;
 
@@ -61,6 +62,9 @@ fn at_a_sigterm_every_client_is_told_when_to_come_back_and_no_acknowledgement_is
 
 #[test]
 fn an_http_publish_that_was_taken_is_answered_although_the_server_stops() {
+    if !has(Part::ServerApi) {
+        return;
+    }
     const KEY: &str = "k7Qp2vXz9LmN4rTs8WbYc3Df6GhJ5KaE";
     let key = format!("api.keys.backend.key={KEY}");
     let mut server =
@@ -102,6 +106,9 @@ fn http_publish(addr: SocketAddr, key: &str) -> Option<u16> {
 
 #[test]
 fn connections_of_the_echo_endpoint_are_told_too_and_hold_nothing_up() {
+    if !has(Part::EchoEndpoint) {
+        return;
+    }
     let mut server = Server::start(&["--set", "server.drain_window_ms=3000"]);
     let mut echo = RawSocket::open(server.addr(), "/ws/somebody");
     echo.send_text("hello");

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use tests::foreign::{Tool, node, python, require};
+use tests::hosts::{Part, has};
 use tests::server::Server;
 use tests::token;
 
@@ -112,6 +113,9 @@ fn tags_of_a_durable_room_are_kept_over_a_kill_and_a_filter_recovers_by_them() {
 
 #[test]
 fn a_backend_reaches_a_user_in_the_room_of_its_own_with_tags() {
+    if !has(Part::ServerApi) {
+        return;
+    }
     let key = format!("api.keys.backend.key={KEY}");
     let server = Server::start(&["--set", &secret(), "--set", &key]);
     let (mut ann, mut bob) = (Client::open_as(&server, "ann"), Client::open_as(&server, "bob"));

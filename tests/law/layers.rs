@@ -52,6 +52,7 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
         "gateway_axum",
         &["axum", "http", "http-body-util", "hyper", "hyper-util", "sha2", "socket2", "tower"],
     ),
+    ("gateway_tungstenite", &["tungstenite"]),
     ("load_epoll", &["hdrhistogram", "rustix"]),
     ("jwks_hyper", &["http-body-util", "hyper", "hyper-rustls", "hyper-util", "rustls"]),
     ("store_sqlite", &["sqlx"]),
@@ -73,8 +74,20 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
     ("tickets_hmac", &["aws-lc-rs", "base64"]),
     ("tls_rustls", &["rustls", "rustls-webpki"]),
     ("websocket_codec", &["base64", "sha1", "simdutf8"]),
-    ("worker_tokio", &["libc", "rustix", "socket2"]),
+    ("worker_tokio", &["getrandom", "libc", "rustix", "socket2"]),
 ];
+
+/// Hosts that are not ours, as examples: they choose adapters, as the binary does. What each must do
+/// without is what it is an example of.
+const HOSTS: &[(&str, &[&str])] = &[
+    ("axum_app", &["gateway_tungstenite"]),
+    ("bare_tcp", &["axum", "gateway_axum", "hyper", "websocket_codec", "worker_tokio"]),
+];
+
+/// What an adapter must do without although others may use it: the bare host shows that the core
+/// needs neither our workers nor our codec.
+const WITHOUT: &[(&str, &[&str])] =
+    &[("gateway_tungstenite", &["websocket_codec", "worker_tokio"])];
 
 /// What the measuring tools may use: as little as possible, and nothing of the product but the
 /// handshake, since they are what the product is compared with.
@@ -105,6 +118,10 @@ fn check_edges(member: &Member, members: &[Member]) -> Vec<String> {
             (member.name != "tests").then(|| "nothing but `tests` imports the binary".to_owned())
         } else if member.name == "tests" || member.name == "bootstrap" {
             None
+        } else if let Some((_, without)) = HOSTS.iter().find(|(host, _)| *host == member.name) {
+            // A host may choose, and its tests start it as all others are started.
+            (edge.kind != Kind::Development && without.contains(&edge.name.as_str()))
+                .then(|| "it is an example of doing without".to_owned())
         } else if edge.kind == Kind::Development {
             // Test tools are free; layers are not.
             if ours { check_layer(member, edge) } else { None }
@@ -180,6 +197,10 @@ fn check_adapter(adapter: &str, edge: &Dependency) -> Option<String> {
              in tests/law/layers.rs"
         ));
     };
+    let without = WITHOUT.iter().find(|(name, _)| *name == adapter);
+    if without.is_some_and(|(_, without)| without.contains(&edge.name.as_str())) {
+        return Some("it shows that the core does without".to_owned());
+    }
     let lawful = is_listed(edge, ADAPTER, &[]) || is_listed(edge, technology, &[]);
     (!lawful).then(|| {
         "an adapter has one technology and no other adapter: go through a port, or write the \
@@ -306,6 +327,14 @@ mod breaches {
     #[test]
     fn an_adapter_that_the_law_does_not_know_is_seen() {
         assert_complains(&complaints("broker_carrier_pigeon", edge("bytes")), "TECHNOLOGY");
+    }
+
+    #[test]
+    fn a_host_that_is_an_example_may_choose_but_not_what_it_does_without() {
+        assert_lawful(&complaints("bare_tcp", edge("store_sqlite")));
+        assert_complains(&complaints("bare_tcp", edge("gateway_axum")), "doing without");
+        assert_complains(&complaints("axum_app", edge("bootstrap")), "nothing but `tests`");
+        assert_complains(&complaints("gateway_tungstenite", edge("worker_tokio")), "does without");
     }
 
     #[test]

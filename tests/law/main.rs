@@ -5,7 +5,7 @@
 //! names the place and says what to do. Nothing here builds, runs or changes anything.
 //!
 //! Suggested reading order: [`repository`], [`layers`], [`manifests`], [`sources`], [`purity`],
-//! [`documents`], [`codes`].
+//! [`documents`], [`codes`], [`embedding`].
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@
 
 mod codes;
 mod documents;
+mod embedding;
 mod layers;
 mod manifests;
 mod purity;

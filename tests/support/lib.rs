@@ -6,7 +6,7 @@
 //! Everything panics with what a person needs to see; nothing sleeps.
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
-//! [`leaks`], [`tls`], [`false_server`].
+//! [`hosts`], [`leaks`], [`tls`], [`false_server`].
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +18,7 @@
 pub mod false_server;
 pub mod foreign;
 pub mod frame;
+pub mod hosts;
 pub mod leaks;
 pub mod process;
 pub mod raw;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::hosts::Host;
 use crate::leaks;
 use crate::process::{Exit, Process};
 
@@ -234,7 +235,7 @@ pub fn exit_of_with(
 }
 
 fn serve(arguments: &[String], environment: &[(String, String)]) -> (Process, SocketAddr) {
-    let mut command = command();
+    let mut command = deaf(host());
     command.arg("serve");
     for (name, default) in [("--profile", "testing"), ("--listen", "127.0.0.1:0")] {
         if !arguments.iter().any(|word| word == name) {
@@ -256,7 +257,11 @@ fn serve(arguments: &[String], environment: &[(String, String)]) -> (Process, So
 /// The binary, deaf to whatever configures a server outside of the tests.
 #[must_use]
 pub fn command() -> Command {
-    let mut command = Command::new(binary());
+    deaf(binary())
+}
+
+fn deaf(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         let documented = ["WS_", "WEBSOCKET_", "REDIS_", "DATABASE_URL", "NOTIFY_", "WATCHDOG_"];
@@ -265,6 +270,19 @@ pub fn command() -> Command {
         }
     }
     command
+}
+
+/// What serves: cargo builds the other host along with the suites that are told of it.
+fn host() -> &'static Path {
+    static HOST: OnceLock<PathBuf> = OnceLock::new();
+    HOST.get_or_init(|| match Host::under_test() {
+        Host::Binary => binary().to_owned(),
+        Host::BareTcp => {
+            let test = std::env::current_exe().expect("a test knows its executable");
+            let profile = test.parent().and_then(Path::parent).expect("it lies in target/*/deps");
+            profile.join(format!("bare_tcp_host{}", std::env::consts::EXE_SUFFIX))
+        }
+    })
 }
 
 /// `ROOMKEEPER_BIN`, or the one beside the test's own executable, built if it isn't there.

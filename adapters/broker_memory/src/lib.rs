@@ -4,8 +4,8 @@
 //! and reaches every subscribed mailbox in one step under that lock. The lock must never be held
 //! across an await, and nothing but this crate may give out positions of its rooms.
 //!
-//! The host spawns [`MemoryBroker::run_committer`] once if it gives an archive, and calls
-//! [`MemoryBroker::sweep`] about once a second.
+//! The host spawns [`MemoryBroker::run_committer`] once if it gives an archive, and
+//! [`MemoryBroker::run_sweeps`], or calls [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
 //! `gate`, `committer`, `queue`, `sweep`, `revocations`.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use application::ports::Archive;
+use application::ports::{Archive, Clock, Revocations};
 use domain::position::Offset;
 use domain::room::RoomId;
 use domain::time::Wall;
@@ -28,6 +28,8 @@ struct Trim {
 }
 
 impl MemoryBroker {
+    /// Between two sweeps.
+    pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
     /// The most rooms that one sweep looks at.
     pub const SWEEP_ROOMS_MAX: usize = 4_096;
     /// The most rooms that are looked at under one lock.
@@ -47,6 +49,21 @@ impl MemoryBroker {
             for trim in trims {
                 self.trim_archive(archive, trim).await;
             }
+        }
+    }
+
+    /// Sweeps every second, and has what was taken back forgotten when its time is over. Ends never:
+    /// for the host to spawn.
+    pub async fn run_sweeps(
+        self: Arc<Self>,
+        revocations: Arc<dyn Revocations>,
+        clock: Arc<dyn Clock>,
+    ) {
+        let mut interval = tokio::time::interval(Self::SWEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            self.sweep(clock.now().wall).await;
+            revocations.forget(clock.now().wall).await;
         }
     }
 

@@ -88,16 +88,16 @@ pub(crate) struct Entrance {
 }
 
 /// A socket's place, counted for as long as it lives, wherever it is handed to.
-struct Permit {
+pub(crate) struct Permit {
     _place: OwnedSemaphorePermit,
     /// None for a socket that is not counted.
     counted: Option<Arc<NodeMetrics>>,
     /// None where addresses are not limited.
-    address: Option<CountedAddress>,
+    pub(crate) address: Option<CountedAddress>,
 }
 
 impl Permit {
-    fn new(
+    pub(crate) fn new(
         place: OwnedSemaphorePermit,
         counted: Option<Arc<NodeMetrics>>,
         address: Option<CountedAddress>,
@@ -278,7 +278,13 @@ async fn serve(
 
 /// Gives a bare socket to a worker. `early` is what came behind the upgrade request; a slice of
 /// hyper's read buffer, so it is copied.
-async fn hand_over(shared: &Shared, wire: Wire, early: &[u8], purpose: Purpose, permit: Permit) {
+pub(crate) async fn hand_over(
+    shared: &Shared,
+    wire: Wire,
+    early: &[u8],
+    purpose: Purpose,
+    permit: Permit,
+) {
     let Some(parts) = wire.into_parts().await else { return };
     let early = wire::early(early, &parts.early);
     let Ok(stream) = parts.socket.into_std() else { return };

@@ -72,6 +72,12 @@ pub(crate) fn too_many_of_an_address() -> HttpRefusal {
     Refusal::new(ErrorCode::RateLimited, message).retry_after(Duration::from_secs(5)).into()
 }
 
+/// As many WebSockets are open as may be.
+pub(crate) fn crowded() -> HttpRefusal {
+    let message = "as many connections are open as may be; try again later";
+    Refusal::new(ErrorCode::Unavailable, message).retry_after(Duration::from_secs(1)).into()
+}
+
 impl From<Refusal> for HttpRefusal {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.code {

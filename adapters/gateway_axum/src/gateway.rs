@@ -59,6 +59,28 @@ pub struct Config {
     pub connections_per_address_max: u32,
 }
 
+impl Default for Config {
+    /// The limits of the binary, no API key, no origin but those of programs.
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            connections_max: 100_000,
+            origins: OriginPolicy::default(),
+            echo_endpoint: false,
+            api_keys: Vec::new(),
+            publish_bytes_max: 128 << 10,
+            batch_bytes_max: 1 << 20,
+            api_rate: Rate::new(5_000, 10_000),
+            internal_address: None,
+            exposition: None,
+            metrics_need_key: false,
+            tls: None,
+            trusted_proxies: TrustedProxies::default(),
+            connections_per_address_max: 0,
+        }
+    }
+}
+
 /// Why the gateway can't listen.
 #[derive(Debug, Error)]
 pub enum BindError {
@@ -104,6 +126,35 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(config: Config, node: Node, workers: Vec<Worker>) -> Self {
+        node.services().metrics.edge.sockets_max.set(config.connections_max as u64);
+        Self {
+            permits: Arc::new(Semaphore::new(config.connections_max)),
+            drain_permits: Arc::new(Semaphore::new(DRAIN_REQUESTS_MAX)),
+            config: RwLock::new(Arc::new(config)),
+            node,
+            workers,
+            stopping: AtomicBool::new(false),
+            addresses: Arc::default(),
+            next_worker: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes nobody new, tells all connections to come back within `window` and waits until they
+    /// are gone.
+    pub(crate) async fn drain(&self, window: Duration) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.node.services().metrics.edge.ready.set(0);
+        self.node.drain(window);
+        // A little longer than the window: closing itself takes a moment.
+        let limit = window + Duration::from_secs(6);
+        let n_permits = u32::try_from(self.config().connections_max).unwrap_or(u32::MAX);
+        let all = self.permits.acquire_many(n_permits);
+        if tokio::time::timeout(limit, all).await.is_err() {
+            tracing::warn!("connections are left at the end of the drain window");
+        }
+    }
+
     /// How requests are treated now. One request asks once, so that it meets one configuration.
     pub(crate) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
@@ -218,24 +269,8 @@ impl Gateway {
     ) -> Result<Self, BindError> {
         let listener = listener_at(address)?;
         let internal = config.internal_address.map(listener_at).transpose()?;
-        node.services().metrics.edge.sockets_max.set(config.connections_max as u64);
-        let permits = Arc::new(Semaphore::new(config.connections_max));
-        let stopping = AtomicBool::new(false);
-        let next_worker = AtomicUsize::new(0);
-        let config = RwLock::new(Arc::new(config));
-        let drain_permits = Arc::new(Semaphore::new(DRAIN_REQUESTS_MAX));
-        let addresses = Arc::default();
-        let shared = Shared {
-            config,
-            node,
-            workers,
-            permits,
-            drain_permits,
-            stopping,
-            addresses,
-            next_worker,
-        };
-        Ok(Self { listener, internal, shared: Arc::new(shared) })
+        let shared = Arc::new(Shared::new(config, node, workers));
+        Ok(Self { listener, internal, shared })
     }
 
     /// Where it listens; tells the port when 0 was asked for.
@@ -249,7 +284,7 @@ impl Gateway {
     /// Reaches the gateway while it serves.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+        Handle::of(&self.shared)
     }
 
     /// Where the server API and what operators ask for are served, if that is elsewhere.
@@ -292,17 +327,10 @@ impl Gateway {
         let watching = tokio::spawn(watch_workers(Arc::clone(&shared)));
         // An error means that whoever could have asked to stop is gone.
         let _ = stop.wait_for(|stop| *stop).await;
+        // Before anybody hears of it, so that who comes from now on is told.
         shared.stopping.store(true, Ordering::Relaxed);
-        shared.node.services().metrics.edge.ready.set(0);
         let _ = life.send(Life::Draining);
-        shared.node.drain(window);
-        // A little longer than the window: closing itself takes a moment.
-        let limit = window + Duration::from_secs(6);
-        let n_permits = u32::try_from(shared.config().connections_max).unwrap_or(u32::MAX);
-        let all = shared.permits.acquire_many(n_permits);
-        if tokio::time::timeout(limit, all).await.is_err() {
-            tracing::warn!("connections are left at the end of the drain window");
-        }
+        shared.drain(window).await;
         accepting.abort();
         let _ = accepting.await;
         let _ = life.send(Life::Ended);
@@ -323,6 +351,10 @@ pub struct Handle {
 }
 
 impl Handle {
+    pub(crate) fn of(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared) }
+    }
+
     /// The node behind the gateway.
     #[must_use]
     pub fn node(&self) -> &Node {
@@ -367,7 +399,7 @@ const INTERNAL_CONNECTIONS_MAX: usize = 64;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Says when a worker falls silent and when it is back.
-async fn watch_workers(shared: Arc<Shared>) {
+pub(crate) async fn watch_workers(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     let mut known: Vec<usize> = Vec::new();
     loop {

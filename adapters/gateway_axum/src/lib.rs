@@ -4,15 +4,16 @@
 //! It decides who may open a socket at all (address, origin, headers, limits), never what a
 //! connection may do: that is the application's.
 //!
-//! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake), `api` (the
-//! server API), `operations` (what operators ask for), `answer` (what refusals look like), `notice`
-//! (what guards are told).
+//! Reading order: [`Gateway`], `accept` (sockets in), `routes`, `upgrade` (the handshake), [`Mount`]
+//! (the same inside somebody else's application), `api` (the server API), `operations` (what
+//! operators ask for), `answer` (what refusals look like), `notice` (what guards are told).
 
 mod accept;
 mod answer;
 mod api;
 mod gateway;
 mod handshake;
+mod mount;
 mod notice;
 mod operations;
 mod routes;
@@ -22,4 +23,4 @@ mod wire;
 
 pub use api::ApiKey;
 pub use gateway::{BindError, Config, Gateway, Handle};
-pub use handshake::SUBPROTOCOL;
+pub use mount::Mount;

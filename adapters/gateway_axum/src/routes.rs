@@ -14,7 +14,7 @@ use crate::answer::{HttpRefusal, stopping};
 use crate::api;
 use crate::gateway::{Readiness, Shared};
 use crate::operations;
-use crate::secure_headers::secured;
+use crate::secure_headers::{secured, secured_routes};
 use crate::upgrade::{Wanted, upgrade};
 
 /// What is answered to those who come while the server serves, and while it drains.
@@ -45,6 +45,19 @@ fn draining(shared: &Arc<Shared>) -> Router {
 /// What is served on the public address. Where there is an internal one, the API and what operators
 /// ask for are there and not here.
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
+    public(shared)
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Arc::clone(shared))
+}
+
+/// The same for the router of somebody else, whose fallback is its own.
+pub(crate) fn mounted(shared: &Arc<Shared>) -> Router {
+    let router = public(shared).method_not_allowed_fallback(wrong_method);
+    secured_routes(router.with_state(Arc::clone(shared)))
+}
+
+fn public(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     let config = shared.config();
     let mut router = Router::new()
         .route("/ws/v2/connect", any(connect))
@@ -57,9 +70,6 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         router = router.route("/ws/{client_id}", any(echo));
     }
     router
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::clone(shared))
 }
 
 /// Those of the internal address: the same to the end.

@@ -24,12 +24,20 @@ const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds the headers to all answers of these routes.
 pub(crate) fn secured(router: Router, has_tls: bool) -> Router {
-    router.layer(map_response(move |mut response: Response| async move {
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            add(&mut response, has_tls);
-        }
-        response
-    }))
+    router.layer(map_response(move |response: Response| async move { with(response, has_tls) }))
+}
+
+/// The same without a word about paths that these routes don't have: what is answered there is
+/// somebody else's.
+pub(crate) fn secured_routes(router: Router) -> Router {
+    router.route_layer(map_response(|response: Response| async move { with(response, false) }))
+}
+
+fn with(mut response: Response, has_tls: bool) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        add(&mut response, has_tls);
+    }
+    response
 }
 
 fn add(response: &mut Response, has_tls: bool) {
@@ -66,6 +74,19 @@ mod tests {
             assert_eq!(headers.get(&name), Some(&value), "{name}");
         }
         assert!(headers.get(header::STRICT_TRANSPORT_SECURITY).is_none());
+    }
+
+    #[tokio::test]
+    async fn beside_routes_of_somebody_else_only_our_own_answers_have_them() {
+        let ours = Router::new().route("/ours", get(|| async { "ours" }));
+        let theirs = Router::new().route("/theirs", get(|| async { "theirs" }));
+        let router = theirs.merge(secured_routes(ours));
+        for (path, count) in [("/ours", ALWAYS.len()), ("/theirs", 0), ("/nothing", 0)] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            let has = |(name, _): &&(HeaderName, _)| response.headers().contains_key(name);
+            assert_eq!(ALWAYS.iter().filter(has).count(), count, "{path}");
+        }
     }
 
     #[tokio::test]

@@ -5,19 +5,23 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use application::shard::Opening;
-use axum::extract::Request;
+use application::client_address::CountedAddress;
+use application::upgrade::{SUBPROTOCOL, Upgrade};
+use axum::extract::{ConnectInfo, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::codes::ErrorCode;
-use domain::id::ClientId;
+use websocket_codec::handshake::accept_key;
 use worker_tokio::Purpose;
 
 use crate::accept::Handover;
 use crate::answer::{self, HttpRefusal};
 use crate::gateway::{Config, Shared};
-use crate::handshake::{self, SUBPROTOCOL, Upgrade};
+use crate::handshake::{fields, head, value};
+use crate::mount::Mounted;
 use crate::notice;
 
 /// What the socket is wanted for.
@@ -27,21 +31,34 @@ pub(crate) enum Wanted {
     Echo,
 }
 
+/// Who has the socket now.
+enum Socket {
+    /// Our own accept loop, which gets it back from hyper.
+    Ours(Handover),
+    /// The server of the application that these routes are mounted in.
+    Theirs(Mounted),
+}
+
 /// Answers an upgrade request and, if it is one, hands the socket on.
 pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) -> Response {
-    let origin = handshake::origin(request.headers()).ok().flatten().map(str::to_owned);
+    let (mut parts, _) = request.into_parts();
     let config = shared.config();
-    let client = request
-        .extensions()
-        .get::<Handover>()
-        .map(|handover| client_address(&config, handover.peer, request.headers()));
-    match try_upgrade(shared, &config, request, wanted, client) {
+    let client = peer(&parts).map(|peer| client_address(&config, peer, &parts.headers));
+    match try_upgrade(shared, &config, &mut parts, wanted, client) {
         Ok(response) => response,
         Err(refusal) => {
-            notice::upgrade_refused(shared, refusal.status, client, origin.as_deref());
+            let fields = fields(&parts);
+            let origin = application::upgrade::origin(&head(&parts, &fields)).ok().flatten();
+            notice::upgrade_refused(shared, refusal.status, client, origin);
             refusal.into_response()
         }
     }
+}
+
+/// Who is at the other end of the socket. An application that these routes are mounted in may know.
+fn peer(parts: &Parts) -> Option<SocketAddr> {
+    let ours = parts.extensions.get::<Handover>().map(|handover| handover.peer);
+    ours.or_else(|| parts.extensions.get().map(|ConnectInfo(peer)| *peer))
 }
 
 /// Who a request comes from, as far as it can be known.
@@ -58,55 +75,60 @@ fn client_address(config: &Config, peer: SocketAddr, headers: &HeaderMap) -> IpA
 fn try_upgrade(
     shared: &Arc<Shared>,
     config: &Config,
-    request: Request,
+    parts: &mut Parts,
     wanted: Wanted,
     client: Option<IpAddr>,
 ) -> Result<Response, HttpRefusal> {
-    let (parts, _) = request.into_parts();
-    if !config.origins.allows(handshake::origin(&parts.headers)?) {
-        let message = "pages of this origin may not connect; see server.allowed_origins";
-        return Err(HttpRefusal::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, message));
-    }
-    let upgrade = handshake::read(&parts)?;
-    if shared.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+    let upgrade = {
+        let fields = fields(parts);
+        application::upgrade::read(&head(parts, &fields), &config.origins)?
+    };
+    if shared.stopping.load(Ordering::Relaxed) {
         return Err(answer::stopping());
     }
-    let handover = parts.extensions.get::<Handover>();
-    let (Some(handover), Some(client)) = (handover, client) else {
-        let status = StatusCode::NOT_IMPLEMENTED;
-        let message = "this listener can't hand its sockets over";
-        return Err(HttpRefusal::new(status, ErrorCode::NotAvailable, message));
-    };
-    // Who came without a proxy was counted when it came.
-    let is_proxied = config.trusted_proxies.contains(handover.peer.ip());
-    let counted = if is_proxied { shared.count_address(config, client) } else { Ok(None) };
-    let counted = counted.map_err(|_| answer::too_many_of_an_address())?;
+    let socket = socket(shared, parts)?;
+    let counted = count(shared, config, &socket, client)?;
     let response = response(&upgrade);
-    let purpose = purpose(shared, upgrade, wanted);
+    let purpose = match wanted {
+        Wanted::Echo => Purpose::Echo,
+        Wanted::Protocol => Purpose::Protocol(upgrade.into_opening(shared.node.connection_id())),
+    };
     if let Purpose::Protocol(opening) = &purpose {
-        tracing::debug!(connection = %opening.connection, address = %client, "an upgrade");
+        let address = client.map(tracing::field::display);
+        tracing::debug!(connection = %opening.connection, address, "an upgrade");
     }
-    handover.leave(purpose, counted);
+    match socket {
+        Socket::Ours(handover) => handover.leave(purpose, counted),
+        Socket::Theirs(mounted) => mounted.follow(Arc::clone(shared), purpose, counted),
+    }
     Ok(response)
 }
 
-fn purpose(shared: &Shared, upgrade: Upgrade, wanted: Wanted) -> Purpose {
-    match wanted {
-        Wanted::Echo => Purpose::Echo,
-        Wanted::Protocol => {
-            let connection = shared.node.connection_id();
-            let Upgrade { client, token, conflicting_tokens, .. } = upgrade;
-            let client = client.unwrap_or_else(|| given_name(connection));
-            Purpose::Protocol(Opening { connection, client, token, conflicting_tokens })
-        }
-    }
+/// The place of a client at its address, where it is known. Who came to our own accept loop without
+/// a proxy was counted when it came.
+fn count(
+    shared: &Shared,
+    config: &Config,
+    socket: &Socket,
+    client: Option<IpAddr>,
+) -> Result<Option<CountedAddress>, HttpRefusal> {
+    let is_counted = match socket {
+        Socket::Ours(handover) => !config.trusted_proxies.contains(handover.peer.ip()),
+        Socket::Theirs(_) => false,
+    };
+    let Some(client) = client.filter(|_| !is_counted) else { return Ok(None) };
+    shared.count_address(config, client).map_err(|_| answer::too_many_of_an_address())
 }
 
-/// The label of a client that gives itself none.
-fn given_name(connection: domain::id::ConnectionId) -> ClientId {
-    let text = format!("c-{connection}");
-    // Hexadecimal digits are always in the alphabet.
-    ClientId::parse(&text).unwrap_or_else(|_| unreachable!("{text} is a client id"))
+fn socket(shared: &Shared, parts: &mut Parts) -> Result<Socket, HttpRefusal> {
+    if let Some(handover) = parts.extensions.remove::<Handover>() {
+        return Ok(Socket::Ours(handover));
+    }
+    if let Some(on_upgrade) = parts.extensions.remove() {
+        return Mounted::new(shared, on_upgrade).map(Socket::Theirs);
+    }
+    let message = "this listener can't hand its sockets over";
+    Err(HttpRefusal::new(StatusCode::NOT_IMPLEMENTED, ErrorCode::NotAvailable, message))
 }
 
 fn response(upgrade: &Upgrade) -> Response {
@@ -114,7 +136,7 @@ fn response(upgrade: &Upgrade) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    if let Ok(accept) = HeaderValue::from_str(&upgrade.accept) {
+    if let Some(accept) = value(&accept_key(&upgrade.key)) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     if upgrade.offers_subprotocol {

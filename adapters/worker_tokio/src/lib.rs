@@ -14,6 +14,7 @@ mod clock;
 mod contract;
 mod core;
 mod echo;
+mod entropy;
 mod heart;
 mod hot;
 mod reader;
@@ -24,4 +25,5 @@ mod writer;
 
 pub use bounded_authorizer::BoundedAuthorizer;
 pub use clock::SystemClock;
+pub use entropy::SystemEntropy;
 pub use worker::{Accepted, Config, Purpose, StartError, Worker};

@@ -135,6 +135,22 @@ impl Worker {
         }
     }
 
+    /// Starts one thread for each shard of a node, as [`start`](Self::start) does.
+    ///
+    /// # Errors
+    /// [`StartError`] when the machine gives no thread or no runtime; those that run already end.
+    pub fn start_all(
+        node: &Node,
+        clock: &Arc<SystemClock>,
+        config: &Config,
+    ) -> Result<Vec<Self>, StartError> {
+        let start = |mailbox| {
+            let (services, clock) = (node.services(), Arc::clone(clock));
+            Self::start(services, Arc::clone(mailbox), clock, config.clone())
+        };
+        node.mailboxes().iter().map(start).collect()
+    }
+
     /// Hands a socket over. Answers it back when the worker takes no more.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The protocols that this server speaks, by the names of their sub-protocols.
-const PROTOCOLS: [&str; 1] = [gateway_axum::SUBPROTOCOL];
+const PROTOCOLS: [&str; 1] = [application::upgrade::SUBPROTOCOL];
 
 /// Prints name and version.
 ///

@@ -3,13 +3,13 @@
 //! No setting may be read anywhere behind this file.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use application::client_address::{ForwardedHeader, Network, TrustedProxies};
 use application::limits::Limits;
 use application::origin::{Origin, OriginPolicy};
-use application::ports::{Clock, Entropy, Revocations};
+use application::ports::{Clock, Revocations};
 use application::services::{Ports, Rules};
 use broker_memory::{MemoryBroker, MemoryRevocations};
 use domain::connection::Timing;
@@ -21,7 +21,7 @@ use gateway_axum::ApiKey;
 use secrecy::ExposeSecret;
 use tickets_hmac::HmacTickets;
 use tls_rustls::{Acceptor, MinVersion};
-use worker_tokio::SystemClock;
+use worker_tokio::{SystemClock, SystemEntropy};
 
 use super::certificates::Certificates;
 use super::{ServeError, SharedArchive, part};
@@ -34,54 +34,30 @@ use crate::settings::tls::identity;
 use crate::settings::tokens::{Lasting, verifier};
 use crate::settings::{Profile, Settings, to_policies};
 
-/// The system's source of randomness behind the application's port, drawn by the page: one call
-/// to the system serves 64 connections.
-#[derive(Debug, Default)]
-pub struct SystemEntropy {
-    /// Drawn and not given out yet. Held for a pop.
-    drawn: Mutex<Vec<u64>>,
-}
-
-const DRAWN_AT_ONCE: usize = 64;
-
-impl Entropy for SystemEntropy {
-    fn bits(&self) -> u64 {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(bits) = drawn.pop() {
-                return bits;
-            }
-            let mut page = [0; DRAWN_AT_ONCE * 8];
-            // Linux answers this without failing once it has started.
-            if let Err(error) = getrandom::fill(&mut page) {
-                tracing::error!(%error, "the system gives no randomness");
-                std::process::exit(i32::from(Exit::Failure.number()));
-            }
-            let words = page.as_chunks::<8>().0;
-            drawn.extend(words.iter().map(|word| u64::from_ne_bytes(*word)));
-        }
-    }
-}
-
 /// Where durable rooms are kept.
-pub(super) struct Storage {
+pub struct Storage {
     #[cfg(feature = "sqlite")]
     sqlite: Option<(Arc<store_sqlite::SqliteArchive>, std::path::PathBuf)>,
 }
 
 impl Storage {
+    /// The archive behind its port.
+    #[must_use]
     #[cfg(feature = "sqlite")]
-    pub(super) fn archive(&self) -> SharedArchive {
+    pub fn archive(&self) -> SharedArchive {
         self.sqlite.as_ref().map(|(archive, _)| Arc::clone(archive) as _)
     }
 
+    /// The file that it is in.
+    #[must_use]
     #[cfg(feature = "sqlite")]
-    pub(super) fn file(&self) -> Option<&Path> {
+    pub fn file(&self) -> Option<&Path> {
         self.sqlite.as_ref().map(|(_, file)| file.as_path())
     }
 
+    /// Writes what is left and lets go of the file.
     #[cfg(feature = "sqlite")]
-    pub(super) async fn close(&self) {
+    pub async fn close(&self) {
         if let Some((archive, _)) = &self.sqlite {
             archive.close().await;
         }
@@ -89,7 +65,10 @@ impl Storage {
 
     /// What was taken back: beside the log where there is one, so that a restart knows it.
     #[cfg(feature = "sqlite")]
-    pub(super) async fn revocations(
+    ///
+    /// # Errors
+    /// [`ServeError`] when they can't be read.
+    pub async fn revocations(
         &self,
         settings: &Settings,
     ) -> Result<Arc<dyn Revocations>, ServeError> {
@@ -101,8 +80,12 @@ impl Storage {
         Ok(Arc::new(loaded.map_err(|e| part(&e, Exit::Io))?))
     }
 
+    /// What was taken back, in memory.
+    ///
+    /// # Errors
+    /// Never.
     #[cfg(not(feature = "sqlite"))]
-    pub(super) async fn revocations(
+    pub async fn revocations(
         &self,
         settings: &Settings,
     ) -> Result<Arc<dyn Revocations>, ServeError> {
@@ -110,22 +93,31 @@ impl Storage {
         Ok(Arc::new(MemoryRevocations::new(span)))
     }
 
+    /// The archive behind its port.
+    #[must_use]
     #[cfg(not(feature = "sqlite"))]
-    pub(super) fn archive(&self) -> SharedArchive {
+    pub fn archive(&self) -> SharedArchive {
         None
     }
 
+    /// The file that it is in.
+    #[must_use]
     #[cfg(not(feature = "sqlite"))]
-    pub(super) fn file(&self) -> Option<&Path> {
+    pub fn file(&self) -> Option<&Path> {
         None
     }
 
+    /// Writes what is left and lets go of the file.
     #[cfg(not(feature = "sqlite"))]
-    pub(super) async fn close(&self) {}
+    pub async fn close(&self) {}
 }
 
+/// Opens the archive where one is asked for.
+///
+/// # Errors
+/// [`ServeError`] when it can't be had.
 #[cfg(feature = "sqlite")]
-pub(super) async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
+pub async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
     let Some(directory) = &settings.server.data_dir else { return Ok(Storage { sqlite: None }) };
     let config = store_sqlite::Config::in_directory(directory);
     let archive =
@@ -133,8 +125,12 @@ pub(super) async fn storage(settings: &Settings) -> Result<Storage, ServeError> 
     Ok(Storage { sqlite: Some((Arc::new(archive), directory.join(store_sqlite::FILE_NAME))) })
 }
 
+/// Opens the archive where one is asked for.
+///
+/// # Errors
+/// [`ServeError`] when it can't be had.
 #[cfg(not(feature = "sqlite"))]
-pub(super) async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
+pub async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
     if settings.server.data_dir.is_some() {
         let text = "server.data_dir is set, but this build has no archive (feature sqlite)";
         return Err(ServeError::Part(text.to_owned(), Exit::Settings));
@@ -142,7 +138,9 @@ pub(super) async fn storage(settings: &Settings) -> Result<Storage, ServeError> 
     Ok(Storage {})
 }
 
-pub(super) fn broker(_settings: &Settings, archive: SharedArchive) -> Arc<MemoryBroker> {
+/// The broker over the archive.
+#[must_use]
+pub fn broker(_settings: &Settings, archive: SharedArchive) -> Arc<MemoryBroker> {
     MemoryBroker::build(
         broker_memory::Config::default(),
         Arc::new(SystemEntropy::default()),
@@ -150,7 +148,11 @@ pub(super) fn broker(_settings: &Settings, archive: SharedArchive) -> Arc<Memory
     )
 }
 
-pub(super) fn ports(
+/// The adapters that the settings ask for, and what of them outlives a reload.
+///
+/// # Errors
+/// [`ServeError`] when a key or a secret can't be had.
+pub fn ports(
     settings: &Settings,
     secret: &TokenSecret,
     broker: &Arc<MemoryBroker>,
@@ -180,14 +182,17 @@ pub(super) fn ports(
 }
 
 /// One worker per core that this process may use.
-pub(super) fn n_workers(settings: &Settings) -> usize {
+#[must_use]
+pub fn n_workers(settings: &Settings) -> usize {
     match settings.server.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n,
     }
 }
 
-pub(super) fn worker(settings: &Settings, n_workers: usize) -> worker_tokio::Config {
+/// How a worker treats its sockets.
+#[must_use]
+pub fn worker(settings: &Settings, n_workers: usize) -> worker_tokio::Config {
     let server = &settings.server;
     worker_tokio::Config {
         close_timeout: Duration::from_millis(server.close_timeout_ms),
@@ -198,7 +203,9 @@ pub(super) fn worker(settings: &Settings, n_workers: usize) -> worker_tokio::Con
     }
 }
 
-pub(super) fn rules(settings: &Settings) -> Rules {
+/// The rules of the node.
+#[must_use]
+pub fn rules(settings: &Settings) -> Rules {
     let limits = &settings.limits;
     let limits = Limits {
         message_bytes_max: limits.message_bytes_max,
@@ -293,7 +300,9 @@ pub(super) fn certificates(settings: &Settings) -> Result<Option<Certificates>, 
     Ok(Some(Certificates::new(acceptor, identity, files)))
 }
 
-fn origins(settings: &Settings) -> OriginPolicy {
+/// Which pages may connect.
+#[must_use]
+pub fn origins(settings: &Settings) -> OriginPolicy {
     let server = &settings.server;
     let allowed = &server.allowed_origins;
     OriginPolicy {
@@ -302,17 +311,5 @@ fn origins(settings: &Settings) -> OriginPolicy {
         any: allowed.iter().any(|text| text == "*"),
         any_loopback: settings.profile != Profile::Production,
         required: server.require_origin,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use application::testing::entropy_contract;
-
-    use super::SystemEntropy;
-
-    #[test]
-    fn the_system_s_randomness_keeps_its_contract() {
-        entropy_contract::check(&|| Box::<SystemEntropy>::default());
     }
 }
