@@ -39,6 +39,10 @@ impl Network {
             None => (text, None),
         };
         let first: IpAddr = address.parse().map_err(|_| NetworkError)?;
+        // Addresses are compared in their canonical form, so that of IPv4 within IPv6 never fits.
+        if first.to_canonical() != first {
+            return Err(NetworkError);
+        }
         let bits = if first.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => bits,
@@ -274,6 +278,8 @@ mod tests {
             "10.0.0.0/+8",
             "10.0.0/8",
             "::/129",
+            "::ffff:10.0.0.0/104",
+            "::ffff:10.0.0.1",
             "host",
         ] {
             assert_eq!(Network::parse(bad), Err(NetworkError), "{bad}");

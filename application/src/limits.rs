@@ -74,6 +74,16 @@ impl Limits {
     pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
 }
 
+impl Limits {
+    /// The most bytes of a page that goes to one connection: its queue has to hold it with live messages
+    /// behind it, or each return would end the connection.
+    #[must_use]
+    pub const fn page_bytes_of_one(&self) -> usize {
+        let half = self.outbound_queue_bytes_max / 2;
+        if self.page_bytes_max < half { self.page_bytes_max } else { half }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

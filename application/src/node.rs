@@ -3,8 +3,10 @@
 //!
 //! It holds no thread and no socket: a host runs each shard wherever it likes.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +22,7 @@ use domain::trace::TraceParent;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::directory::Directory;
-use crate::inquiry::Unanswered;
+use crate::inquiry::{Unanswered, Whom};
 use crate::mailbox::{Control, Mailbox, NewServices};
 use crate::metrics::NodeMetrics;
 use crate::ports::{Receipt, RevokeError, TokenVerifier};
@@ -235,7 +237,15 @@ impl Node {
     ///
     /// # Errors
     /// [`Unanswered`] when a shard has ended. One that is stuck keeps this waiting.
-    pub async fn end_connections(&self, end: EndConnections) -> Result<usize, Unanswered> {
+    pub async fn end_connections(
+        &self,
+        _turn: &ListingTurn<'_>,
+        end: EndConnections,
+    ) -> Result<usize, Unanswered> {
+        let directory = &self.services().directory;
+        if matches!(&end.whom, Whom::User(user) if directory.connections_of(user) == 0) {
+            return Ok(0);
+        }
         end.execute(&self.mailboxes).await
     }
 
@@ -249,11 +259,17 @@ impl Node {
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), RevokeError> {
         let services = self.services();
         let ports = &services.ports;
-        let added = ports.revocations.add(&revocation, ports.clock.now().wall).await;
-        services.metrics.edge.revocations.add((&added).into(), 1);
-        if added != Err(RevokeError::Full) {
-            self.order(&Control::Revoke(revocation));
+        let mut adding = ports.revocations.add(&revocation, ports.clock.now().wall);
+        // It counts before it is stored, and nobody stays because the disk is slow.
+        let at_once = poll_fn(|cx| Poll::Ready(adding.as_mut().poll(cx))).await;
+        if at_once != Poll::Ready(Err(RevokeError::Full)) {
+            self.order(&Control::Revoke(revocation.clone()));
         }
+        let added = match at_once {
+            Poll::Ready(added) => added,
+            Poll::Pending => adding.await,
+        };
+        services.metrics.edge.revocations.add((&added).into(), 1);
         added
     }
 

@@ -118,13 +118,28 @@ fn every_command_has_a_row() {
 #[test]
 fn every_route_has_a_row() {
     let folder = "adapters/gateway_axum/src";
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(folder);
     let mut known = BTreeSet::new();
-    for file in fs::read_dir(root).unwrap() {
-        let name = file.unwrap().file_name().into_string().unwrap();
-        if name.ends_with(".rs") {
-            let path = format!("{folder}/{name}");
-            known.extend(routes(&source(&path), path == API));
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(&folder);
+        for file in fs::read_dir(root).unwrap() {
+            let file = file.unwrap();
+            let path = format!("{folder}/{}", file.file_name().into_string().unwrap());
+            if file.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".rs") {
+                let text = source(&path);
+                known.extend(routes(&text, path == API));
+                for other_way in
+                    [".route_service(", ".nest(", ".nest_service(", ".fallback_service("]
+                {
+                    let code = text.split("#[cfg(test)]").next().unwrap();
+                    assert!(
+                        !code.contains(other_way),
+                        "{path}: {other_way} hides routes from this test"
+                    );
+                }
+            }
         }
     }
     assert!(known.len() > 3, "the routes were not found: {known:?}");

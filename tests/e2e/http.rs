@@ -1,9 +1,13 @@
-//! One HTTP request on a connection of its own.
+//! One HTTP request on a connection of its own, and one that takes no answer.
 
-use std::net::SocketAddr;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tests::hosts::{Part, has};
 use tests::raw::RawSocket;
+use tests::server::Server;
 
 /// An answer over HTTP.
 #[derive(Debug)]
@@ -45,4 +49,29 @@ pub(crate) fn ask(
     let body = String::from_utf8(socket.read_until_closed()).expect("the body is text");
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
     Answer { status: status.unwrap_or_else(|| panic!("no status in {head}")), head, body }
+}
+
+#[test]
+fn who_asks_and_asks_and_takes_no_answer_loses_its_place() {
+    if !has(Part::ServerApi) {
+        return;
+    }
+    let server = Server::start(&["--set", "server.handshake_timeout_ms=1000"]);
+    let mut socket = TcpStream::connect(server.addr()).unwrap();
+    socket.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let requests = "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+    // At first both sides' buffers fill, and then nothing moves until the server has had enough.
+    let end = Instant::now() + Duration::from_secs(30);
+    let ended = loop {
+        match socket.write(requests.as_bytes()) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => break error,
+        }
+        assert!(Instant::now() < end, "it is still there");
+    };
+    assert!(
+        matches!(ended.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+        "{ended}"
+    );
 }

@@ -77,9 +77,28 @@ fn who_comes_back_to_many_rooms_over_a_slow_link_gets_all_it_missed_and_is_not_c
     for room in &rooms {
         assert_eq!(told(&frames, room), [0, 1, 2, 3, 4], "{room}");
     }
-    let frames: Vec<_> = frames.iter().filter(|frame| frame["type"] == "subscribed").collect();
-    assert_eq!(frames.len(), 10);
-    assert!(frames.iter().all(|frame| frame["recovered"] == true));
+    let subscribed: Vec<_> = frames.iter().filter(|frame| frame["type"] == "subscribed").collect();
+    assert_eq!(subscribed.len(), 10);
+    for answer in subscribed {
+        assert_eq!(answer["recovered"], true);
+        let has_pages = frames.iter().any(|f| f["type"] == "page" && f["room"] == answer["room"]);
+        assert_eq!(answer["more"], has_pages, "{}", answer["room"]);
+    }
+}
+
+#[test]
+fn what_was_missed_comes_in_pages_that_the_clients_queue_can_hold() {
+    let mut host = Host::new(rules());
+    let (publisher, stands) = member(&mut host, &[ROOM.to_owned()]);
+    for n in 0..40 {
+        publish(&mut host, publisher, &json!({"data": [n, "x".repeat(5 << 10)]}));
+    }
+    let slot = host.connect(None);
+    host.slow_down(slot, true);
+    let subscribe = json!({"type": "subscribe", "id": 1, "room": ROOM, "since": stands[0]});
+    host.say(slot, &subscribe.to_string());
+    let frames = drain(&mut host, slot, 40, 25);
+    assert_eq!(told(&frames, ROOM), (0..40).collect::<Vec<_>>());
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::answer;
 use crate::gateway::{Life, Shared};
 use crate::notice;
 use crate::routes::Routers;
-use crate::wire::{self, Wire};
+use crate::wire::{self, Patient, Wire};
 
 /// The largest head of a request. hyper's minimum; above it the answer is 431.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -220,6 +220,7 @@ async fn serve(
     let router = if came == Life::Serving { routers.serving } else { routers.draining };
     let has_tls = matches!(wire, Wire::Tls(_));
     let left = handover.clone();
+    let patience = shared.config().handshake_timeout;
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         handover.left().has_begun = true;
         request.extensions_mut().insert(handover.clone());
@@ -229,11 +230,11 @@ async fn serve(
     // gives the socket back.
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.config().handshake_timeout)
+        .header_read_timeout(patience)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
         .keep_alive(came == Life::Serving)
-        .serve_connection(TokioIo::new(wire), service);
+        .serve_connection(TokioIo::new(Patient::new(wire, patience)), service);
     let mut stopping = pin!(async move { drop(life.wait_for(|life| *life > came).await) });
     // hyper's clock begins behind the handshake; the deadline began before it.
     let mut overdue = pin!(tokio::time::sleep_until(deadline));
@@ -258,7 +259,7 @@ async fn serve(
     match ended {
         Ok(()) => {
             let parts = connection.into_parts();
-            let wire = parts.io.into_inner();
+            let wire = parts.io.into_inner().into_wire();
             let (purpose, address) = {
                 let mut left = left.left();
                 (left.purpose.take(), left.address.take())

@@ -72,6 +72,12 @@ pub(crate) fn too_many_of_an_address() -> HttpRefusal {
     Refusal::new(ErrorCode::RateLimited, message).retry_after(Duration::from_secs(5)).into()
 }
 
+/// What was asked for ended in a fault of our own; the log has it.
+pub(crate) fn broken() -> HttpRefusal {
+    let message = "a fault of the server; its log has it";
+    HttpRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)
+}
+
 /// As many WebSockets are open as may be.
 pub(crate) fn crowded() -> HttpRefusal {
     let message = "as many connections are open as may be; try again later";

@@ -393,7 +393,7 @@ impl Handle {
 }
 
 /// The most connections of the internal address at one time.
-const INTERNAL_CONNECTIONS_MAX: usize = 64;
+const INTERNAL_CONNECTIONS_MAX: usize = 1_024;
 
 /// Between two looks at the workers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

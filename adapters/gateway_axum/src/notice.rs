@@ -3,6 +3,7 @@
 //! Addresses and origins may stand in it; a token, a key or a query never.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 
 use application::inquiry::Whom;
 use application::metrics::{EdgeRefusal, RevokeOutcome, Row};
@@ -70,7 +71,10 @@ pub(crate) fn upgrade_refused(
     let edge = &services.metrics.edge;
     let why = match status {
         StatusCode::FORBIDDEN => EdgeRefusal::Origin,
-        StatusCode::SERVICE_UNAVAILABLE => EdgeRefusal::Stopping,
+        StatusCode::SERVICE_UNAVAILABLE if shared.stopping.load(Ordering::Relaxed) => {
+            EdgeRefusal::Stopping
+        }
+        StatusCode::SERVICE_UNAVAILABLE => EdgeRefusal::ConnectionLimit,
         StatusCode::TOO_MANY_REQUESTS => EdgeRefusal::AddressLimit,
         _ => EdgeRefusal::Handshake,
     };
@@ -93,7 +97,7 @@ pub(crate) fn upgrade_refused(
 }
 
 /// A request came without a key that is known. `what` is the path's name in this code.
-pub(crate) fn key_refused(shared: &Shared, what: &'static str) {
+pub(crate) fn key_refused(shared: &Shared, what: &'static str, address: Option<IpAddr>) {
     let services = shared.node.services();
     let event = SecurityEvent::ApiKeyRefused;
     let now = services.ports.clock.now().monotonic;
@@ -102,6 +106,7 @@ pub(crate) fn key_refused(shared: &Shared, what: &'static str) {
             target: TARGET,
             event = event.label(),
             what,
+            address = address.map(tracing::field::display),
             left_out,
             "a request came without a known key"
         );

@@ -5,22 +5,24 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::api::known_key;
 use crate::gateway::{Readiness, Shared};
+use crate::upgrade::client_of;
 use crate::{notice, routes};
 
 /// `/metrics` on the public address.
-pub(crate) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let config = shared.config();
+    let (parts, _) = request.into_parts();
     if config.metrics_need_key
-        && let Err(refusal) = known_key(&config.api_keys, &headers)
+        && let Err(refusal) = known_key(&config.api_keys, &parts.headers)
     {
-        notice::key_refused(&shared, "metrics");
+        notice::key_refused(&shared, "metrics", client_of(&config, &parts));
         return refusal.into_response();
     }
     exposed(&shared).await

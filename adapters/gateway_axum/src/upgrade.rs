@@ -43,7 +43,7 @@ enum Socket {
 pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) -> Response {
     let (mut parts, _) = request.into_parts();
     let config = shared.config();
-    let client = peer(&parts).map(|peer| client_address(&config, peer, &parts.headers));
+    let client = client_of(&config, &parts);
     match try_upgrade(shared, &config, &mut parts, wanted, client) {
         Ok(response) => response,
         Err(refusal) => {
@@ -59,6 +59,11 @@ pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) ->
 fn peer(parts: &Parts) -> Option<SocketAddr> {
     let ours = parts.extensions.get::<Handover>().map(|handover| handover.peer);
     ours.or_else(|| parts.extensions.get().map(|ConnectInfo(peer)| *peer))
+}
+
+/// Who a request comes from, where there is a socket.
+pub(crate) fn client_of(config: &Config, parts: &Parts) -> Option<IpAddr> {
+    peer(parts).map(|peer| client_address(config, peer, &parts.headers))
 }
 
 /// Who a request comes from, as far as it can be known.

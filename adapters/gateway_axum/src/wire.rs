@@ -3,16 +3,17 @@
 //! The handshake is here, within the time that a request's head may take. Who speaks plain HTTP
 //! where TLS is spoken is told so, once, in plain text.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tls_rustls::{Acceptor, HandshakeError, Session, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use crate::answer;
 
@@ -109,6 +110,85 @@ async fn answer_in_plain(mut socket: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// A wire whose other side has to take what it is answered: it breaks when nothing was taken for this
+/// long. hyper itself has no such deadline, and a client that pipelines requests and reads nothing
+/// would keep its place for ever.
+pub(crate) struct Patient {
+    wire: Wire,
+    patience: Duration,
+    /// Only while the socket takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    pub(crate) const fn new(wire: Wire, patience: Duration) -> Self {
+        Self { wire, patience, stalled: None }
+    }
+
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
+    fn judge<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
+        self.judge(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.wire).poll_write_vectored(cx, parts);
+        self.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.wire).poll_flush(cx);
+        self.judge(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.wire).poll_shutdown(cx);
+        self.judge(cx, shut)
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -165,5 +245,50 @@ impl AsyncWrite for Wire {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio::spawn;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn pair() -> (Patient, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (theirs, ours) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Patient::new(Wire::Plain(ours.unwrap().0), PATIENCE), theirs.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_of_an_answer_for_so_long_is_cut() {
+        let (mut ours, _theirs) = pair().await;
+        let begun = Instant::now();
+        let written = ours.write_all(&vec![b'x'; 64 << 20]).await;
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!((PATIENCE..2 * PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_an_answer_slowly_gets_all_of_it() {
+        const BYTES: usize = 64 << 20;
+        let (mut ours, mut theirs) = pair().await;
+        let reader = spawn(async move {
+            let (mut got, mut room) = (0, vec![0; 8 << 20]);
+            while got < BYTES {
+                sleep(PATIENCE / 2).await;
+                let until = (got + room.len()).min(BYTES);
+                while got < until {
+                    let most = room.len().min(until - got);
+                    got += theirs.read(&mut room[..most]).await.unwrap();
+                }
+            }
+            got
+        });
+        ours.write_all(&vec![b'x'; BYTES]).await.unwrap();
+        assert_eq!(reader.await.unwrap(), BYTES);
     }
 }

@@ -5,6 +5,8 @@
 
 use std::io::Cursor;
 
+use domain::codes::CloseCode;
+
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::OpCode;
 
@@ -69,6 +71,20 @@ impl Course {
     /// Whether something has begun and not ended.
     pub(crate) const fn is_mid_message(&self) -> bool {
         !self.head.is_empty() || self.missing > 0 || self.n_fragments > 0
+    }
+
+    /// Why what came so far must not be taken, if so. A fault behind a message that came in the same
+    /// read takes that message with it.
+    pub(crate) const fn fault(&self, bytes_max: usize, fragments_max: u32) -> Option<CloseCode> {
+        if self.is_misspelled() {
+            Some(CloseCode::ProtocolError)
+        } else if self.has_more_bytes_than(bytes_max) {
+            Some(CloseCode::MessageTooBig)
+        } else if self.has_more_fragments_than(fragments_max) {
+            Some(CloseCode::PolicyViolation)
+        } else {
+            None
+        }
     }
 
     /// Whether a message had more frames than this.

@@ -187,16 +187,19 @@ impl Line {
             if !out.is_empty() {
                 self.host.links.borrow_mut().send_urgent(self.slot, out.into());
             }
+            // tungstenite would take what must be refused, or wait for its end.
+            let fault = self.course.fault(bytes_max, fragments_max);
             match result {
-                Ok(message) => self.take(message),
+                Ok(message) => match fault {
+                    None => self.take(message),
+                    Some(code) => {
+                        self.close(code);
+                        return ControlFlow::Continue(());
+                    }
+                },
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.course.is_misspelled() {
-                        self.close(CloseCode::ProtocolError);
-                    } else if self.course.has_more_bytes_than(bytes_max) {
-                        // tungstenite would wait for a fragment that must be refused.
-                        self.close(CloseCode::MessageTooBig);
-                    } else if self.course.has_more_fragments_than(fragments_max) {
-                        self.close(CloseCode::PolicyViolation);
+                    if let Some(code) = fault {
+                        self.close(code);
                     }
                     let begun = || self.begun.unwrap_or_else(Instant::now);
                     self.begun = self.course.is_mid_message().then(begun);

@@ -64,6 +64,14 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether the same file may be read another time: the system was short of something.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        use io::ErrorKind::{NotFound, PermissionDenied};
+        matches!(self, Self::Read { source, .. }
+            if !matches!(source.kind(), NotFound | PermissionDenied))
+    }
+
     /// Which of the files is at fault; of two that do not match, the key's.
     #[must_use]
     pub const fn part(&self) -> Part {

@@ -30,8 +30,9 @@ pub trait Revocations: Send + Sync {
     /// block for longer than a look into memory. Where it can't know, it MUST answer true.
     fn concerns(&self, principal: &Principal, connection: ConnectionId) -> bool;
 
-    /// Remembers a revocation for as long as configured. `concerns` MUST see it before the answer;
-    /// and before `Ok` it MUST be where a restart finds it, if anything survives one. Idempotent.
+    /// Remembers a revocation for as long as configured. `concerns` MUST see it before this waits for
+    /// anything, and so does a refusal; before `Ok` it MUST be where a restart finds it, if anything
+    /// survives one. Idempotent.
     async fn add(&self, revocation: &Revocation, now: Wall) -> Result<(), RevokeError>;
 
     /// How many are remembered, those included whose time is over and that are not forgotten yet.

@@ -96,7 +96,13 @@ impl Shard {
     /// Ends the connections whose token, user or self was revoked. Those whose token is being
     /// verified right now find out by themselves: the revocation is remembered already.
     fn revoke(&mut self, revocation: &Revocation, host: &mut Host<'_>) {
-        for slot in self.table.slots() {
+        let slots = match revocation {
+            Revocation::Connection(connection) => {
+                self.table.slot_of(*connection).into_iter().collect()
+            }
+            Revocation::Token(_) | Revocation::User { .. } => self.table.slots(),
+        };
+        for slot in slots {
             let Some(entry) = self.table.get(slot) else { continue };
             if revocation.concerns(&entry.who.principal, entry.who.connection) {
                 self.note_order(slot, CloseCode::Revoked, host.now);

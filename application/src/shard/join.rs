@@ -111,7 +111,7 @@ impl Shard {
             filter,
             mailbox: Arc::clone(&self.mailbox),
             token: slice.token,
-            bytes_max: limits.page_bytes_max,
+            bytes_max: limits.page_bytes_of_one(),
             full,
         };
         let Some(filter_key) = filter_key else {
@@ -155,12 +155,12 @@ impl Shard {
             Ok(joined) => joined,
             Err(error) => return self.refuse_join(slot, command, tag, &error.into(), host),
         };
+        joined.fit(&mut self.bytes_left(slot, &[], host));
         let Some((more, filter)) = self.enter_slice(slot, tag, &mut joined) else {
             // Put out while it was on its way in, and what it did there since has to be undone.
             self.undo(Some(tag.clone()), Outcome::Done);
             return self.refuse_join(slot, command, tag, &Refusal::denied(), host);
         };
-        joined.fit(&mut self.bytes_left(slot, &[], host));
         self.count_join(&joined);
         let Joined { page, recovered, latest, .. } = joined;
         if let Some(gap) = page.gap {

@@ -84,7 +84,7 @@ impl Shard {
             policy: Arc::clone(&slice.policy),
             since: page.since,
             own_hole: page.own_hole,
-            bytes_max: self.services.rules.limits.page_bytes_max,
+            bytes_max: self.services.rules.limits.page_bytes_of_one(),
             filter: slice.filters.get(filter).cloned(),
         };
         let (gap, messages, more) = (None, Vec::new(), false);

@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use domain::id::{ConnectionId, TokenId, UserId};
 use domain::principal::{Credential, Principal};
 use domain::revocation::Revocation;
@@ -33,6 +36,7 @@ impl RevocationsContract<'_> {
     pub async fn check(&self) {
         self.nothing_is_revoked_before_something_is().await;
         self.a_token_counts_as_revoked_from_the_answer_on().await;
+        self.it_counts_before_anything_is_waited_for().await;
         self.a_user_may_come_back_with_a_later_token().await;
         self.a_connection_is_meant_by_its_id().await;
         self.each_is_forgotten_when_its_time_is_over_and_not_before().await;
@@ -73,6 +77,23 @@ impl RevocationsContract<'_> {
         let concerns =
             |token| self.revocations.concerns(&self.bearer("ann", token, self.now), other());
         assert!(concerns("t-1") && !concerns("t-2"));
+    }
+
+    /// The storage may be slow; nobody comes back meanwhile.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn it_counts_before_anything_is_waited_for(&self) {
+        let id = TokenId::parse("t-slow").unwrap_or_else(|_| unreachable!("an id"));
+        let revocation = Revocation::Token(id);
+        let mut adding = self.revocations.add(&revocation, self.now);
+        let at_once = poll_fn(|cx| Poll::Ready(adding.as_mut().poll(cx))).await;
+        assert!(self.revocations.concerns(&self.bearer("ann", "t-slow", self.now), other()));
+        let added = match at_once {
+            Poll::Ready(added) => added,
+            Poll::Pending => adding.await,
+        };
+        assert_eq!(added, Ok(()));
     }
 
     /// Everything that was issued until then, nothing that was issued later.

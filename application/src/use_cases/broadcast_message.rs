@@ -2,7 +2,10 @@
 //!
 //! The caller has been authorised by its key; it must never be reached from a client connection.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::delivery::Class;
@@ -11,7 +14,6 @@ use domain::message::{Publish, Publisher, Sender};
 use domain::room::RoomId;
 use domain::tags::Tags;
 use domain::trace::TraceParent;
-use std::time::Duration;
 use thiserror::Error;
 use tracing::Instrument;
 
@@ -60,19 +62,25 @@ pub enum BroadcastError {
 }
 
 impl BroadcastMessage {
-    /// Publishes to each room in order and answers for each.
+    /// Publishes to each room and answers for each, in their order. Rooms do not wait for each
+    /// other, so that durable ones share a commit.
     pub async fn execute(self) -> Vec<(RoomId, Result<Receipt, BroadcastError>)> {
-        let mut answers = Vec::with_capacity(self.rooms.len());
-        for room in &self.rooms {
-            let span = traces::of_api(self.key_name.as_str(), room, self.trace);
-            let noted = span.clone();
-            let answer = self.publish_to(room).instrument(span).await;
-            if answer.is_err() {
-                noted.record(traces::ERROR, "refused");
-            }
-            answers.push((room.clone(), answer));
+        if let [room] = &*self.rooms {
+            return vec![(room.clone(), self.publish_noted(room).await)];
         }
-        answers
+        let publishes = self.rooms.iter().map(|room| self.publish_noted(room));
+        let answers = all_of(publishes).await;
+        self.rooms.iter().cloned().zip(answers).collect()
+    }
+
+    async fn publish_noted(&self, room: &RoomId) -> Result<Receipt, BroadcastError> {
+        let span = traces::of_api(self.key_name.as_str(), room, self.trace);
+        let noted = span.clone();
+        let answer = self.publish_to(room).instrument(span).await;
+        if answer.is_err() {
+            noted.record(traces::ERROR, "refused");
+        }
+        answer
     }
 
     async fn publish_to(&self, room: &RoomId) -> Result<Receipt, BroadcastError> {
@@ -98,4 +106,23 @@ impl BroadcastMessage {
         };
         ports.broker.publish(publish, policy).await.map_err(BroadcastError::Broker)
     }
+}
+
+/// Waits for all of them side by side. What wakes one polls all that are left, and they are few.
+async fn all_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    poll_fn(move |cx| {
+        let mut is_done = true;
+        for (future, answer) in waiting.iter_mut().filter(|(_, answer)| answer.is_none()) {
+            match future.as_mut().poll(cx) {
+                Poll::Ready(ready) => *answer = Some(ready),
+                Poll::Pending => is_done = false,
+            }
+        }
+        if !is_done {
+            return Poll::Pending;
+        }
+        Poll::Ready(waiting.drain(..).filter_map(|(_, answer)| answer).collect())
+    })
+    .await
 }

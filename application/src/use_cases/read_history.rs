@@ -120,7 +120,7 @@ pub(crate) async fn read_page(
     let read = ReadLog {
         after: since.map_or(Offset::ZERO, |since| since.offset),
         messages_max,
-        bytes_max: rules.limits.page_bytes_max,
+        bytes_max: rules.limits.page_bytes_of_one(),
         now: ports.clock.now().wall,
     };
     let page = ports.broker.read(room, policy, read).await.map_err(HistoryRefused::Broker)?;

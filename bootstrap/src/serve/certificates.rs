@@ -86,21 +86,32 @@ impl Certificates {
                 tracing::warn!("{complaint}");
             }
             has_warned = complaint.is_some();
-            if change.is_settled(stamps) {
-                self.reload().await;
+            if change.is_settled(stamps) && !self.reload().await {
+                change.look_again();
             }
         }
     }
 
-    async fn reload(&self) {
+    /// Answers whether the files could be read, whatever they hold.
+    async fn reload(&self) -> bool {
         let this = self.clone();
-        match spawn_blocking(move || this.load()).await {
-            Ok(Ok(identity)) => self.show(identity),
-            Ok(Err(fault)) => tracing::error!(
-                fault,
-                "the certificate was not replaced; the one from before still counts"
-            ),
-            Err(error) => tracing::error!(%error, "the certificate was not read"),
+        let loaded = spawn_blocking(move || Identity::load(&this.certificate, &this.key)).await;
+        match loaded {
+            Ok(Ok(identity)) => {
+                self.show(identity);
+                true
+            }
+            Ok(Err(fault)) => {
+                tracing::error!(
+                    fault = chain(&fault),
+                    "the certificate was not replaced; the one from before still counts"
+                );
+                !fault.may_pass()
+            }
+            Err(error) => {
+                tracing::error!(%error, "the certificate was not read");
+                false
+            }
         }
     }
 
@@ -128,6 +139,11 @@ struct Change {
 impl Change {
     fn has_begun(&self) -> bool {
         self.last.is_some()
+    }
+
+    /// What was acted on could not be read: the same files are worth another look.
+    fn look_again(&mut self) {
+        self.acted_on = None;
     }
 
     /// Whether this is other than what was acted on, and the same as at the last look. Nobody knows

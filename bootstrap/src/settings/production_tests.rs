@@ -119,6 +119,24 @@ fn a_secret_may_stand_in_a_file_of_its_own_and_is_never_shown() {
 }
 
 #[test]
+fn a_key_of_tls_that_everybody_may_read_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, "").unwrap();
+    std::fs::write(&key, "").unwrap();
+    let changes = [
+        ("server.tls.cert_file", cert.to_str().unwrap()),
+        ("server.tls.key_file", key.to_str().unwrap()),
+    ];
+    let mode = |bits| std::fs::set_permissions(&key, PermissionsExt::from_mode(bits)).unwrap();
+    mode(0o644);
+    let error = production(&changes).unwrap_err();
+    assert!(error.contains("server.tls.key_file") && error.contains("every user"), "{error}");
+    mode(0o600);
+    assert!(!production(&changes).unwrap_err().contains("every user"));
+}
+
+#[test]
 fn a_secret_that_is_too_short_is_refused_in_every_profile() {
     for profile in Profile::ALL {
         let pairs = [("profile", profile.word()), ("auth.hmac_secret", "short")];

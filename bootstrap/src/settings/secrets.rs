@@ -104,7 +104,9 @@ fn read_secret(path: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(text))
 }
 
-fn is_world_readable(path: &Path) -> bool {
+/// Whether every user of the machine may read a file.
+#[must_use]
+pub fn is_world_readable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
 }
 

@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tls_rustls::{Identity, LoadError, Part, Validity};
 
+use super::Profile;
 use super::effective::Effective;
 use super::error::Problem;
+use super::secrets::is_world_readable;
 use super::tokens::chain;
 use super::tree::Settings;
 
@@ -33,6 +35,14 @@ pub fn check(settings: &Settings, effective: &Effective) -> (Vec<Problem>, Optio
         if missing.is_none() && present.is_some() {
             let reason = format!("must be set, since {}", effective.mention(other));
             return (vec![effective.problem(key, &reason)], None);
+        }
+    }
+    if let Some(key) = tls.key_file.as_deref().filter(|path| is_world_readable(path)) {
+        let reason =
+            format!("{} may be read by every user of the machine; chmod o-r it", key.display());
+        let problem = effective.problem(KEY, &reason);
+        if settings.profile == Profile::Production {
+            return (vec![problem], None);
         }
     }
     match identity(settings) {

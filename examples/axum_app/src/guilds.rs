@@ -5,15 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use application::ports::{Entropy, TokenError, TokenVerifier};
 use async_trait::async_trait;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use domain::id::UserId;
 use domain::principal::Principal;
+use domain::room::RoomId;
 use domain::time::Wall;
 use serde_json::{Value, json};
 use worker_tokio::SystemEntropy;
@@ -32,8 +34,13 @@ pub(crate) struct Guilds {
 
 #[derive(Default)]
 struct Tables {
-    logins: BTreeMap<String, UserId>,
+    logins: BTreeMap<String, Login>,
     members: BTreeSet<(String, UserId)>,
+}
+
+struct Login {
+    user: UserId,
+    ends_at: Wall,
 }
 
 impl Guilds {
@@ -48,18 +55,20 @@ impl Guilds {
 
     fn log_in(&self, user: UserId) -> Option<String> {
         let token = format!("{:016x}{:016x}", self.entropy.bits(), self.entropy.bits());
-        let mut tables = self.tables();
+        let (now, mut tables) = (now(), self.tables());
+        tables.logins.retain(|_, login| login.ends_at > now);
         (tables.logins.len() < ENTRIES_MAX).then(|| {
-            tables.logins.insert(token.clone(), user);
+            tables.logins.insert(token.clone(), Login { user, ends_at: now.after(LOGIN_AGE) });
             token
         })
     }
 
     fn join(&self, guild: String, token: &str) -> Option<()> {
         let mut tables = self.tables();
-        let user = tables.logins.get(token)?.clone();
+        let login = tables.logins.get(token).filter(|login| login.ends_at > now())?;
+        let member = (guild, login.user.clone());
         (tables.members.len() < ENTRIES_MAX).then(|| {
-            tables.members.insert((guild, user));
+            tables.members.insert(member);
         })
     }
 }
@@ -67,10 +76,19 @@ impl Guilds {
 #[async_trait]
 impl TokenVerifier for Guilds {
     async fn verify(&self, token: &str, now: Wall) -> Result<Principal, TokenError> {
-        let user = self.tables().logins.get(token).cloned().ok_or(TokenError::Signature)?;
-        let expires_at = Some(now.after(LOGIN_AGE));
-        Ok(Principal { user: Some(user), expires_at, ..Principal::default() })
+        let tables = self.tables();
+        let login = tables.logins.get(token).ok_or(TokenError::Signature)?;
+        if login.ends_at <= now {
+            return Err(TokenError::Expired);
+        }
+        let (user, expires_at) = (Some(login.user.clone()), Some(login.ends_at));
+        Ok(Principal { user, expires_at, ..Principal::default() })
     }
+}
+
+fn now() -> Wall {
+    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
+    Wall::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The application's own routes.
@@ -78,7 +96,7 @@ pub(crate) fn routes(guilds: &Arc<Guilds>) -> Router {
     Router::new()
         .route("/", get(|| async { "the application's own page\n" }))
         .route("/login/{user}", post(log_in))
-        .route("/guilds/{guild}/join/{token}", post(join))
+        .route("/guilds/{guild}/join", post(join))
         .with_state(Arc::clone(guilds))
 }
 
@@ -94,7 +112,15 @@ async fn log_in(
 
 async fn join(
     State(guilds): State<Arc<Guilds>>,
-    Path((guild, token)): Path<(String, String)>,
+    Path(guild): Path<String>,
+    headers: HeaderMap,
 ) -> StatusCode {
-    guilds.join(guild, &token).map_or(StatusCode::FORBIDDEN, |()| StatusCode::NO_CONTENT)
+    // As short as a room's name, in which it will stand.
+    if RoomId::parse(&format!("guild:{guild}")).is_err() {
+        return StatusCode::BAD_REQUEST;
+    }
+    // In a header: paths end up in logs.
+    let token = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    guilds.join(guild, token).map_or(StatusCode::FORBIDDEN, |()| StatusCode::NO_CONTENT)
 }

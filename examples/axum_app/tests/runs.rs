@@ -29,11 +29,17 @@ fn start() -> (Process, SocketAddr) {
 
 /// The head and the body of an answer.
 fn ask(addr: SocketAddr, method: &str, path: &str) -> (String, String) {
+    ask_as("", addr, method, path)
+}
+
+/// The same by whoever has this token.
+fn ask_as(token: &str, addr: SocketAddr, method: &str, path: &str) -> (String, String) {
     let mut socket = RawSocket::connect(addr);
     // A GET with a length is no upgrade, whatever else it says.
     let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n{length}\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{length}\r\n"
+    );
     socket.try_send(head.as_bytes());
     let head = socket.read_head();
     let body = String::from_utf8(socket.read_until_closed()).expect("a text");
@@ -66,8 +72,12 @@ fn a_client_of_node_meets_its_handler_its_middleware_and_its_authorizer() {
     }
     let (mut process, addr) = start();
     let token = log_in(addr, "ada");
-    let (head, _) = ask(addr, "POST", &format!("/guilds/owls/join/{token}"));
-    assert!(head.starts_with("HTTP/1.1 204"), "{head}");
+    for (by, guild, status) in
+        [("nobody", "owls", "403"), (&token, "o%20wls", "400"), (&token, "owls", "204")]
+    {
+        let (head, _) = ask_as(by, addr, "POST", &format!("/guilds/{guild}/join"));
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
+    }
     let url = format!("ws://{addr}/ws/v2/connect");
     let lines = node("axum_app.mjs", &["--url", &url, "--token", &token]);
     let frames: Vec<Value> =

@@ -3,6 +3,8 @@
 //!
 //! It must never end with a code that says something untrue, like a broken frame or a revocation.
 
+use std::sync::Arc;
+
 use application::inquiry::Whom;
 use application::refusal::Refusal;
 use application::use_cases::end_connections::EndConnections;
@@ -10,10 +12,10 @@ use axum::response::Response;
 use domain::codes::{CloseCode, ErrorCode};
 
 use super::fields::{Fields, connection, invalid, user};
-use super::list::whole;
-use super::out::answer;
+use super::list::{turn, whole};
+use super::out;
 use super::serve::Call;
-use crate::answer::HttpRefusal;
+use crate::answer::{self, HttpRefusal};
 use crate::notice;
 
 /// The codes that somebody may end a connection with. The number tells the client whether to come
@@ -30,12 +32,17 @@ pub(super) const CODES: [CloseCode; 7] = [
 
 pub(super) async fn disconnect(call: &Call<'_>) -> Result<Response, HttpRefusal> {
     let (whom, code) = read(&call.body)?;
-    let end = EndConnections { whom: whom.clone(), code };
-    let ended = whole(call.shared, call.shared.node.end_connections(end)).await;
-    let count = ended.as_ref().ok().copied();
-    notice::disconnection(call.shared, &call.key.name, &whom, code, count);
-    let count = ended? as u64;
-    Ok(answer(|object| {
+    let (shared, key) = (Arc::clone(call.shared), call.key.name.clone());
+    // A task of its own: a backend that hangs up takes the request with it, not the deed.
+    let deed = tokio::spawn(async move {
+        let end = EndConnections { whom: whom.clone(), code };
+        let turn = turn(&shared).await?;
+        let ended = whole(&shared, shared.node.end_connections(&turn, end)).await;
+        notice::disconnection(&shared, &key, &whom, code, ended.as_ref().ok().copied());
+        ended
+    });
+    let count = deed.await.map_err(|_| answer::broken())?? as u64;
+    Ok(out::answer(|object| {
         object.number("disconnected", count);
         object.number("code", u64::from(code.number()));
         object.flag("reconnect", code.reconnect());

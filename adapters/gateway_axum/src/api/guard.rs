@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use application::refusal::Refusal;
 use axum::body::{Body, Bytes};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use domain::codes::ErrorCode;
 use domain::room::RoomId;
@@ -18,17 +19,18 @@ use super::{ApiKey, Route};
 use crate::answer::HttpRefusal;
 use crate::gateway::{Config, Shared};
 use crate::notice;
+use crate::upgrade::client_of;
 
 /// The key of a request that may be carried out now.
 pub(super) fn admit<'a>(
     shared: &Shared,
     config: &'a Config,
     route: &Route,
-    headers: &HeaderMap,
+    parts: &Parts,
 ) -> Result<&'a ApiKey, HttpRefusal> {
     let what = route.deed.word();
-    let key =
-        known_key(&config.api_keys, headers).inspect_err(|_| notice::key_refused(shared, what))?;
+    let key = known_key(&config.api_keys, &parts.headers)
+        .inspect_err(|_| notice::key_refused(shared, what, client_of(config, parts)))?;
     let services = shared.node.services();
     services.metrics.edge.api_requests.add(1);
     if let Some(scope) = route.scope

@@ -90,7 +90,7 @@ fn cursor(text: &str) -> Result<ConnectionCursor, Refusal> {
 }
 
 /// Waits for the turn to list, and not for long.
-async fn turn(shared: &Shared) -> Result<ListingTurn<'_>, Refusal> {
+pub(super) async fn turn(shared: &Shared) -> Result<ListingTurn<'_>, Refusal> {
     let turn = tokio::time::timeout(TURN_TIMEOUT, shared.node.turn_to_list()).await;
     turn.map_err(|_| {
         let message = "other listings are under way; one at a time is carried out";

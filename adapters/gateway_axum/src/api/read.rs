@@ -3,7 +3,9 @@
 //! Both answer what a member would be told over WebSocket. It must never look into a room that the
 //! key does not reach.
 
+use application::refusal::Refusal;
 use axum::response::Response;
+use domain::codes::ErrorCode;
 use domain::id::Epoch;
 use domain::position::{Offset, Position};
 use domain::protocol::client_frame::{EPOCH_BYTES_MAX, UNKNOWN_EPOCH};
@@ -35,7 +37,7 @@ pub(super) async fn history(call: &Call<'_>) -> Result<Response, HttpRefusal> {
     let query = call.parameters()?;
     let (room, since, limit) = (query.needed_room()?, since(&query)?, query.limit()?);
     guard::check_room(call.shared, call.key, call.route, &room)?;
-    let page = call.shared.node.history(&room, since, limit).await?;
+    let page = call.shared.node.history(&room, since, limit).await.map_err(named_here)?;
     Ok(answer(|object| {
         object.text("room", room.as_str());
         object.text("epoch", &page.bounds.epoch.to_string());
@@ -53,8 +55,17 @@ pub(super) async fn history(call: &Call<'_>) -> Result<Response, HttpRefusal> {
     }))
 }
 
+/// A refused position under the names that it has here.
+fn named_here(refusal: Refusal) -> Refusal {
+    if refusal.code != ErrorCode::InvalidPosition {
+        return refusal;
+    }
+    let message = "epoch and offset are no position of this room's log; ask without them";
+    Refusal::new(ErrorCode::InvalidPosition, message).field("epoch")
+}
+
 /// The position that `epoch` and `offset` name together.
-fn since(query: &Query<'_>) -> Result<Option<Position>, application::refusal::Refusal> {
+fn since(query: &Query<'_>) -> Result<Option<Position>, Refusal> {
     let (epoch, offset) = (query.get("epoch"), query.number("offset")?);
     let (epoch, offset) = match (epoch, offset) {
         (None, None) => return Ok(None),

@@ -4,6 +4,8 @@
 //! The answer comes when it counts and is stored; connections end right behind it. It must never
 //! answer that something is taken back which would be forgotten.
 
+use std::sync::Arc;
+
 use application::ports::RevokeError;
 use application::refusal::Refusal;
 use axum::response::Response;
@@ -13,22 +15,27 @@ use domain::revocation::Revocation;
 use domain::time::{Now, Wall};
 
 use super::fields::{Fields, connection, id_refused, invalid, user};
-use super::out::answer;
+use super::out;
 use super::serve::Call;
-use crate::answer::HttpRefusal;
+use crate::answer::{self, HttpRefusal};
 use crate::notice;
 
 /// When the same request may succeed after the storage failed.
 const COME_BACK: std::time::Duration = std::time::Duration::from_secs(1);
 
 pub(super) async fn revoke(call: &Call<'_>) -> Result<Response, HttpRefusal> {
-    let (shared, key) = (call.shared, &call.key.name);
+    let (shared, key) = (Arc::clone(call.shared), call.key.name.clone());
     let now = shared.node.services().ports.clock.now();
     let revocation = read(&call.body, now)?;
-    let revoked = shared.node.revoke(revocation.clone()).await;
-    notice::revocation(shared, key, &revocation, (&revoked).into());
-    match revoked {
-        Ok(()) => Ok(answer(|object| object.flag("revoked", true))),
+    let (of, name) = (revocation.clone(), key.clone());
+    // A task of its own: a backend that hangs up takes the request with it, not the deed.
+    let deed = tokio::spawn(async move {
+        let revoked = shared.node.revoke(of.clone()).await;
+        notice::revocation(&shared, &name, &of, (&revoked).into());
+        revoked
+    });
+    match deed.await.map_err(|_| answer::broken())? {
+        Ok(()) => Ok(out::answer(|object| object.flag("revoked", true))),
         Err(error) => {
             let cause = &error as &dyn std::error::Error;
             tracing::error!(error = cause, ?revocation, %key, "a revocation is not stored");

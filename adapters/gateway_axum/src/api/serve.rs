@@ -55,7 +55,7 @@ async fn carry_out(
     let config = &shared.config();
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
-    let key = guard::admit(shared, config, route, headers)?;
+    let key = guard::admit(shared, config, route, &parts)?;
     let body = match route.takes {
         Takes::Query(_) => Bytes::new(),
         Takes::Body { bytes_max, .. } => {
