@@ -9,7 +9,7 @@ use tests::foreign::{Tool, node, python, require};
 use tests::server::Server;
 use tests::token::{SECRET, claims, hs256};
 
-use crate::client::{Client, PATH, secret};
+use crate::client::{Client, PATH, secret, until};
 use crate::http::{Answer, ask};
 
 /// One key for each scope, named after it, one with all, one with none, and one that is limited to
