@@ -35,6 +35,7 @@ fn production_listens_where_everybody_can_reach_it_with_tls_and_refuses_without(
     let file = |name: &str, text: String| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         path.to_str().unwrap().to_owned()
     };
     let certificate = file("cert.pem", made.cert.pem());
