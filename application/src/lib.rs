@@ -28,3 +28,4 @@ pub mod timer_wheel;
 pub mod traces;
 pub mod upgrade;
 pub mod use_cases;
+pub mod view;

@@ -46,6 +46,7 @@ use crate::ports::Outbox;
 use crate::security::SecurityLog;
 use crate::services::Services;
 use crate::timer_wheel::TimerWheel;
+use crate::view::View;
 
 /// A connection's place in its shard. The generation tells a slot that was used again.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -67,6 +68,8 @@ pub struct Opening {
     pub token: Option<String>,
     /// Two different tokens came: whoever put the second there must not win.
     pub conflicting_tokens: bool,
+    /// The endpoint that it came by.
+    pub view: View,
 }
 
 /// What can happen to a shard.

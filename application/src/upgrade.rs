@@ -5,11 +5,13 @@
 //! header that may come once is a refusal. It must never parse HTTP or name a crate that does.
 
 use domain::codes::ErrorCode;
+use domain::documents;
 use domain::id::{ClientId, ConnectionId};
 
 use crate::origin::OriginPolicy;
 use crate::refusal::Refusal;
 use crate::shard::Opening;
+use crate::view::View;
 
 /// The sub-protocol of the v2 protocol; the only one that is ever answered.
 pub const SUBPROTOCOL: &str = "roomkeeper.v2";
@@ -46,6 +48,17 @@ pub struct Upgrade {
     pub token: Option<String>,
     /// Two places name two tokens.
     pub conflicting_tokens: bool,
+    /// The endpoint that it came by.
+    pub view: View,
+}
+
+/// An address that takes upgrades.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Endpoint {
+    /// `/ws/v2/connect`.
+    V2,
+    /// `/ws/client`.
+    Client,
 }
 
 /// An answer over HTTP instead of the upgrade.
@@ -79,11 +92,15 @@ fn bad(message: &'static str) -> UpgradeRefusal {
     UpgradeRefusal::new(400, ErrorCode::BadRequest, message)
 }
 
-/// Reads the head of an upgrade request.
+/// Reads the head of an upgrade request to an endpoint.
 ///
 /// # Errors
 /// The HTTP answer: 403 for pages that may not connect, else 400, 405 or 426.
-pub fn read(head: &Head<'_>, origins: &OriginPolicy) -> Result<Upgrade, UpgradeRefusal> {
+pub fn read(
+    head: &Head<'_>,
+    origins: &OriginPolicy,
+    endpoint: Endpoint,
+) -> Result<Upgrade, UpgradeRefusal> {
     if !origins.allows(origin(head)?) {
         let message = "pages of this origin may not connect; see server.allowed_origins";
         return Err(UpgradeRefusal::new(403, ErrorCode::PermissionDenied, message));
@@ -104,7 +121,15 @@ pub fn read(head: &Head<'_>, origins: &OriginPolicy) -> Result<Upgrade, UpgradeR
         .filter(|key| is_key(key))
         .ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64"))?;
     let mut upgrade = Upgrade { key: key.to_owned(), ..Upgrade::default() };
-    read_query(head.query, &mut upgrade)?;
+    match endpoint {
+        Endpoint::V2 => read_query(head.query, &mut upgrade)?,
+        Endpoint::Client => match documents::client::read_query(head.query) {
+            Ok((client, role)) => {
+                (upgrade.client, upgrade.view) = (Some(client), View::Client(role));
+            }
+            Err(code) => upgrade.view = View::Refused(code),
+        },
+    }
     read_subprotocols(head, &mut upgrade)?;
     if let Some(value) = single(head, "authorization")?
         && let Some((scheme, token)) = value.split_once(' ')
@@ -127,9 +152,9 @@ impl Upgrade {
     /// What the shard is told of the connection. A client that gives itself no label gets one.
     #[must_use]
     pub fn into_opening(self, connection: ConnectionId) -> Opening {
-        let Self { client, token, conflicting_tokens, .. } = self;
+        let Self { client, token, conflicting_tokens, view, .. } = self;
         let client = client.unwrap_or_else(|| given_name(connection));
-        Opening { connection, client, token, conflicting_tokens }
+        Opening { connection, client, token, conflicting_tokens, view }
     }
 
     fn take_token(&mut self, token: &str) {

@@ -158,6 +158,12 @@ codes! {
         ConnectionLimit = 3506, "connection_limit";
         /// The token, user or connection was revoked.
         Revoked = 3507, "revoked";
+        /// Of `/ws/client`: another `version` than the one that is spoken there.
+        UnsupportedClientVersion = 4400, "unsupported_protocol_version";
+        /// Of `/ws/client`: a `role` that there is not.
+        InvalidClientRole = 4401, "invalid_client_role";
+        /// Of `/ws/client`: the handshake failed by a fault of the server; come back.
+        HandshakeError = 4500, "server_handshake_error";
     }
 }
 
@@ -197,7 +203,7 @@ mod tests {
             let expected = match n {
                 1001 | 1006 | 1011..=1013 => true,
                 1000..=1999 => false,
-                3000..=3499 => true,
+                3000..=3499 | 4500 => true,
                 _ => false,
             };
             assert_eq!(code.reconnect(), expected, "{n}");

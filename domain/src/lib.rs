@@ -13,6 +13,7 @@ pub mod codes;
 pub mod connection;
 pub mod decision;
 pub mod delivery;
+pub mod documents;
 pub mod filter;
 pub mod id;
 pub mod membership;

@@ -76,6 +76,14 @@ impl Wall {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The 20 ASCII bytes of `YYYY-MM-DDTHH:MM:SSZ`, what comes behind the second cut off.
+    #[must_use]
+    pub fn to_iso8601_seconds(self) -> [u8; 20] {
+        let mut text = [b'Z'; 20];
+        text[..19].copy_from_slice(&self.to_iso8601()[..19]);
+        text
+    }
+
     /// The 24 ASCII bytes of `YYYY-MM-DDTHH:MM:SS.mmmZ`; once per publish, so without `fmt`.
     #[must_use]
     pub fn to_iso8601(self) -> [u8; Self::ISO8601_BYTES] {

@@ -14,6 +14,7 @@ mod authorization;
 mod bench;
 mod client;
 mod command_line;
+mod document_003;
 mod drain;
 mod explain;
 mod first_message;

@@ -18,6 +18,7 @@ use application::ports::outbox::{Batch, Delivered, Outbox};
 use application::ports::{Authorizer, Clock, Entropy, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
+use application::view::View;
 use async_trait::async_trait;
 use broker_memory::{MemoryBroker, MemoryRevocations};
 use bytes::Bytes;
@@ -309,6 +310,7 @@ impl Host {
             client: ClientId::parse("client").unwrap(),
             token: token.map(str::to_owned),
             conflicting_tokens: false,
+            view: View::V2,
         };
         self.give(Input::Opened(slot, opening));
         slot

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use application::mailbox::Mail;
 use application::services::Rules;
 use application::shard::{Completion, Input, Opening};
+use application::view::View;
 use domain::codes::{CloseCode, should_reconnect};
 use domain::id::{ClientId, Epoch};
 use domain::room::RoomId;
@@ -447,7 +448,8 @@ impl World {
         let with_ticket = resumes && has_ticket && self.rng.percent(60);
         let token = self.clients[client].token(self.now_ms).filter(|_| !with_ticket);
         let conflicting_tokens = false;
-        let opening = Opening { connection, client: label, token, conflicting_tokens };
+        let opening =
+            Opening { connection, client: label, token, conflicting_tokens, view: View::V2 };
         self.clients[client].link = Some(link);
         self.clients[client].heard_ms = self.now_ms;
         self.input(node, shard, Input::Opened(slot, opening));

@@ -45,6 +45,7 @@ const BARE_TCP_LACKS: &[(Part, &str)] = &[
 pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "bench", "the binary's load tool"),
     ("e2e", "command_line", "the binary's command line"),
+    ("e2e", "document_003", "the documents' endpoints are the binary's"),
     ("e2e", "explain", "the binary's command line"),
     ("e2e", "http_publish", "the server API"),
     ("e2e", "nginx", "whom the binary believes behind a proxy, and TLS towards one"),

@@ -36,6 +36,8 @@ pub struct Config {
     pub origins: OriginPolicy,
     /// Whether `/ws/{client_id}` echoes.
     pub echo_endpoint: bool,
+    /// Whether `/ws/client` is served.
+    pub client_endpoint: bool,
     /// Who may use the server API.
     pub api_keys: Vec<ApiKey>,
     /// The largest body of a publish over HTTP, in bytes.
@@ -67,6 +69,7 @@ impl Default for Config {
             connections_max: 100_000,
             origins: OriginPolicy::default(),
             echo_endpoint: false,
+            client_endpoint: true,
             api_keys: Vec::new(),
             publish_bytes_max: 128 << 10,
             batch_bytes_max: 1 << 20,
@@ -363,16 +366,17 @@ impl Handle {
 
     /// Treats requests that come from now on by another configuration: origins, API keys and the
     /// deadline of a request's head. What the listener and the routes were built with stays:
-    /// `connections_max`, `echo_endpoint`, the server API's largest bodies and rate, the internal
+    /// `connections_max`, `echo_endpoint`, `client_endpoint`, the server API's largest bodies and rate, the internal
     /// address, TLS and the metrics.
     pub fn replace_config(&self, config: Config) {
         let mut now = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
-        let Config { connections_max, echo_endpoint, .. } = **now;
+        let Config { connections_max, echo_endpoint, client_endpoint, .. } = **now;
         let Config { publish_bytes_max, batch_bytes_max, api_rate, .. } = **now;
         let (internal_address, metrics_need_key) = (now.internal_address, now.metrics_need_key);
         *now = Arc::new(Config {
             connections_max,
             echo_endpoint,
+            client_endpoint,
             publish_bytes_max,
             batch_bytes_max,
             api_rate,
@@ -504,6 +508,7 @@ pub(crate) mod tests {
             connections_max: 10,
             origins: OriginPolicy::default(),
             echo_endpoint: false,
+            client_endpoint: true,
             api_keys: Vec::new(),
             publish_bytes_max: 1_000,
             batch_bytes_max: 2_000,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use application::upgrade::Endpoint;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
@@ -66,6 +67,9 @@ fn public(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     if config.internal_address.is_none() {
         router = router.merge(api::router()).route("/metrics", get(operations::metrics));
     }
+    if config.client_endpoint {
+        router = router.route("/ws/client", any(client));
+    }
     if config.echo_endpoint {
         router = router.route("/ws/{client_id}", any(echo));
     }
@@ -90,7 +94,11 @@ pub(crate) fn internal_router(shared: &Arc<Shared>) -> Router {
 }
 
 async fn connect(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, request, Wanted::Protocol)
+    upgrade(&shared, request, Wanted::Endpoint(Endpoint::V2))
+}
+
+async fn client(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    upgrade(&shared, request, Wanted::Endpoint(Endpoint::Client))
 }
 
 async fn echo(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use application::client_address::CountedAddress;
-use application::upgrade::{SUBPROTOCOL, Upgrade};
+use application::upgrade::{Endpoint, SUBPROTOCOL, Upgrade};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -27,7 +27,7 @@ use crate::notice;
 /// What the socket is wanted for.
 #[derive(Clone, Copy)]
 pub(crate) enum Wanted {
-    Protocol,
+    Endpoint(Endpoint),
     Echo,
 }
 
@@ -86,7 +86,11 @@ fn try_upgrade(
 ) -> Result<Response, HttpRefusal> {
     let upgrade = {
         let fields = fields(parts);
-        application::upgrade::read(&head(parts, &fields), &config.origins)?
+        let endpoint = match wanted {
+            Wanted::Endpoint(endpoint) => endpoint,
+            Wanted::Echo => Endpoint::V2,
+        };
+        application::upgrade::read(&head(parts, &fields), &config.origins, endpoint)?
     };
     if shared.stopping.load(Ordering::Relaxed) {
         return Err(answer::stopping());
@@ -96,7 +100,7 @@ fn try_upgrade(
     let response = response(&upgrade);
     let purpose = match wanted {
         Wanted::Echo => Purpose::Echo,
-        Wanted::Protocol => Purpose::Protocol(upgrade.into_opening(shared.node.connection_id())),
+        Wanted::Endpoint(_) => Purpose::Protocol(upgrade.into_opening(shared.node.connection_id())),
     };
     if let Purpose::Protocol(opening) = &purpose {
         let address = client.map(tracing::field::display);

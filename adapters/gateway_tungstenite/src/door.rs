@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::metrics::{EdgeRefusal, NodeMetrics};
-use application::upgrade::{self, UpgradeRefusal};
+use application::upgrade::{self, Endpoint, UpgradeRefusal};
 use domain::codes::ErrorCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -153,7 +153,8 @@ fn connect(
     request: &Request,
 ) -> Result<(Vec<u8>, application::shard::Opening), UpgradeRefusal> {
     let fields = head::fields(request);
-    let upgrade = upgrade::read(&head::head(request, &fields), &shared.config.origins)?;
+    let upgrade =
+        upgrade::read(&head::head(request, &fields), &shared.config.origins, Endpoint::V2)?;
     let answer = head::switching(&upgrade).ok_or_else(not_found)?;
     Ok((answer, upgrade.into_opening(shared.node.connection_id())))
 }

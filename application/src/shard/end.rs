@@ -17,6 +17,7 @@ use crate::mailbox::Control;
 use crate::ports::SubscriptionToken;
 use crate::security::SecurityEvent;
 use crate::use_cases::leave_room::LeaveRoom;
+use crate::view::View;
 
 impl Shard {
     /// Tells a client why and when to come back, closes, and cleans up.
@@ -28,10 +29,15 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         let Some(entry) = self.table.get_mut(slot) else { return };
+        let (view, code) = (entry.view, entry.view.close_code(code, entry.greeted));
         entry.life.close(code);
         let reconnect_after_ms =
             come_back.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let frame = self.encode(&ServerFrame::Disconnect { code, reconnect_after_ms }, host);
+        let frame = match view {
+            View::V2 => self.encode(&ServerFrame::Disconnect { code, reconnect_after_ms }, host),
+            // The close frame says it all.
+            View::Client(_) | View::Refused(_) => bytes::Bytes::new(),
+        };
         host.outbox.close(slot, frame, code);
         self.forget(slot, code, host);
     }

@@ -23,6 +23,7 @@ use crate::security::SecurityEvent;
 use crate::traces::{self, traced};
 use crate::use_cases::authenticate::{Authenticate, AuthenticateError, Authenticated, Credentials};
 use crate::use_cases::refresh_token::{RefreshError, RefreshToken, Refreshed};
+use crate::view::View;
 
 /// What this server offers, in `hello.features`.
 const FEATURES: [&str; 11] = [
@@ -51,6 +52,7 @@ impl Shard {
         let entry = Entry {
             generation: slot.generation,
             who: Arc::new(who),
+            view: opening.view,
             life: Connection::opening(host.now, &rules.timing),
             rooms: Membership::default(),
             greeted: false,
@@ -72,26 +74,30 @@ impl Shard {
             rights: None,
         };
         let deadline = host.now.monotonic.after(rules.timing.authentication_timeout);
-        let asks_nobody = rules.allow_anonymous && rules.middleware.is_empty();
-        let may_wait = !rules.allow_anonymous;
+        let is_open = rules.allow_anonymous || opening.view.is_for_everyone();
+        let asks_nobody = is_open && rules.middleware.is_empty();
+        let anonymous =
+            Credentials { anonymous: opening.view.is_for_everyone(), ..Credentials::default() };
         self.table.insert(slot, Box::new(entry));
         self.metrics.opened.add(1);
         self.table.sent_at[slot.index as usize] = host.now.monotonic;
         self.visit_at(slot, deadline);
         if self.draining.is_some() {
             self.end(slot, CloseCode::ServiceRestart, None, host);
+        } else if let View::Refused(code) = opening.view {
+            self.end(slot, code, None, host);
         } else if opening.conflicting_tokens {
             let event = SecurityEvent::AuthenticationFailed;
             self.note_because(slot, event, Some("conflicting_tokens"), host.now);
             self.end(slot, CloseCode::Unauthenticated, None, host);
         } else if let Some(token) = opening.token {
-            let credentials = Credentials { session: None, token: Some(token) };
+            let credentials = Credentials { token: Some(token), ..Credentials::default() };
             self.authenticate(slot, None, credentials, Vec::new());
         } else if asks_nobody {
             self.let_in(slot, host);
             self.hello(slot, None, &[], host);
-        } else if !may_wait {
-            self.authenticate(slot, None, Credentials::default(), Vec::new());
+        } else if is_open {
+            self.authenticate(slot, None, anonymous, Vec::new());
         }
     }
 
@@ -169,7 +175,8 @@ impl Shard {
                 if let Some(entry) = self.table.get_mut(slot) {
                     entry.who = authenticated.who;
                     entry.admission = authenticated.admission;
-                    entry.own_room = OwnRoom::due(authenticated.own_room);
+                    let has_rooms = entry.view.has_rooms();
+                    entry.own_room = OwnRoom::due(authenticated.own_room.filter(|_| has_rooms));
                 }
                 if self.is_revoked(&who) {
                     self.note_order(slot, CloseCode::Revoked, host.now);

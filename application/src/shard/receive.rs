@@ -40,7 +40,8 @@ impl Shard {
     /// Carries out the commands of a text until one has to be waited for. Answers where the rest
     /// begins, if there is one.
     fn read(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) -> Option<usize> {
-        let mut frames = protocol::decode(text);
+        let view = self.table.get(slot)?.view;
+        let mut frames = view.decode(text);
         while let Some(frame) = frames.next() {
             match frame {
                 Ok(frame) => self.take_frame(slot, frame, host),
@@ -139,7 +140,13 @@ impl Shard {
             ClientFrame::Connect { token, session, resume, .. } => {
                 let text = |text: TokenText<'_>| text.as_str().to_owned();
                 let (session, token) = (session.map(text), token.map(text));
-                self.connect(slot, id, Credentials { session, token }, resume, host);
+                self.connect(
+                    slot,
+                    id,
+                    Credentials { session, token, anonymous: false },
+                    resume,
+                    host,
+                );
             }
             ClientFrame::Pong => {}
             ClientFrame::Ping { .. } => self.tell(slot, &ServerFrame::Pong { id }, host),
@@ -256,10 +263,17 @@ impl Shard {
             Ok(effects) => effects,
             Err(refusal) => return self.refuse(slot, command, &refusal, host),
         };
+        let has_rooms = self.table.get(slot).is_some_and(|entry| entry.view.has_rooms());
         let mut own = Vec::new();
         for effect in effects {
             // Joins and leaves are commands of the connection, before those that wait already.
             let frame = match &effect {
+                HandlerEffect::Join(_) | HandlerEffect::Leave(_) if !has_rooms => {
+                    let message = "this endpoint has no rooms: connect to /ws/v2/connect";
+                    let refusal = Refusal::new(ErrorCode::NotAvailable, message);
+                    self.refuse(slot, command, &refusal, host);
+                    continue;
+                }
                 HandlerEffect::Join(room) => ClientFrame::Subscribe {
                     id: None,
                     room: room.clone(),

@@ -21,11 +21,13 @@ use super::rooms::RoomKey;
 use super::watches::Followed;
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
+use crate::view::View;
 
 /// One connection.
 pub(super) struct Entry {
     pub(super) generation: u32,
     pub(super) who: Arc<Who>,
+    pub(super) view: View,
     pub(super) life: Connection,
     pub(super) rooms: Membership<RoomKey, u32>,
     /// Whether it is let in: its commands count, once those before them are done.

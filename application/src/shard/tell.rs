@@ -13,6 +13,7 @@ use super::{Host, Shard, Slot};
 use crate::ports::outbox::{Batch, Delivered, Frame};
 use crate::published::Published;
 use crate::refusal::Refusal;
+use crate::view::View;
 
 /// Above this the shard's encoding buffer is given back after use.
 const SCRATCH_BYTES_KEPT: usize = 256 << 10;
@@ -20,8 +21,17 @@ const SCRATCH_BYTES_KEPT: usize = 256 << 10;
 impl Shard {
     /// Encodes a frame and gives it to one connection.
     pub(super) fn tell(&mut self, slot: Slot, frame: &ServerFrame<'_>, host: &mut Host<'_>) {
-        let bytes = self.encode(frame, host);
-        self.give(slot, bytes, host);
+        let Some(entry) = self.table.get(slot) else { return };
+        let (view, who) = (entry.view, Arc::clone(&entry.who));
+        if view == View::V2 {
+            let bytes = self.encode(frame, host);
+            return self.give(slot, bytes, host);
+        }
+        self.scratch.clear();
+        if view.encode(frame, &who.client, host.now.wall, &mut self.scratch) {
+            let bytes = host.outbox.frame(&self.scratch);
+            self.give(slot, bytes, host);
+        }
     }
 
     /// Encodes and frames; for a frame that goes to many.

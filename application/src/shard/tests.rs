@@ -32,6 +32,7 @@ use crate::published::Published;
 use crate::services::{Ports, Rules};
 use crate::use_cases::join_room::Joined;
 use crate::use_cases::recover_room::RecoveredPage;
+use crate::view::View;
 
 const ROOM: &str = "public:room";
 const OLD: Epoch = Epoch::from_bits(1);
@@ -170,6 +171,7 @@ impl Bench {
             client: ClientId::parse("c").unwrap(),
             token: None,
             conflicting_tokens: false,
+            view: View::V2,
         };
         self.give(Input::Opened(slot, opening));
         slot

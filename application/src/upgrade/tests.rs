@@ -23,7 +23,7 @@ fn fields<'a>(changes: &[Field<'a>]) -> Vec<Field<'a>> {
 fn read_with(query: &str, changes: &[Field<'_>]) -> Result<Upgrade, UpgradeRefusal> {
     let fields = fields(changes);
     let head = Head { method: "GET", is_http_1_1: true, is_path: true, query, fields: &fields };
-    read(&head, &OriginPolicy::default())
+    read(&head, &OriginPolicy::default(), Endpoint::V2)
 }
 
 fn status(changes: &[Field<'_>]) -> u16 {
@@ -42,6 +42,7 @@ fn a_good_request_says_what_it_wants() {
         client: Some(ClientId::parse("tab-1").unwrap()),
         token: Some("abc".to_owned()),
         conflicting_tokens: false,
+        view: View::V2,
     };
     assert_eq!(upgrade, Ok(wanted));
 }
@@ -74,13 +75,13 @@ fn what_is_no_upgrade_is_told_why_with_the_header_that_belongs_to_it() {
     let fields = fields(&[]);
     let head =
         Head { method: "POST", is_http_1_1: true, is_path: true, query: "", fields: &fields };
-    let refused = read(&head, &OriginPolicy::default()).unwrap_err();
+    let refused = read(&head, &OriginPolicy::default(), Endpoint::V2).unwrap_err();
     assert_eq!((refused.status, refused.header), (405, Some(("allow", "GET"))));
     for head in [
         Head { is_http_1_1: false, method: "GET", ..head },
         Head { is_path: false, method: "GET", ..head },
     ] {
-        assert_eq!(read(&head, &OriginPolicy::default()).unwrap_err().status, 400);
+        assert_eq!(read(&head, &OriginPolicy::default(), Endpoint::V2).unwrap_err().status, 400);
     }
     for name in ["content-length", "transfer-encoding"] {
         assert_eq!(status(&[(name, b"0")]), 400, "{name}");
@@ -100,7 +101,8 @@ fn a_page_that_may_not_connect_is_told_before_anything_else() {
         let fields = fields(&[("origin", origin), ("upgrade", b"websocket")]);
         let head =
             Head { method: "GET", is_http_1_1: true, is_path: true, query: "", fields: &fields };
-        let given = read(&head, &origins).map_or_else(|refusal| refusal.status, |_| 101);
+        let given =
+            read(&head, &origins, Endpoint::V2).map_or_else(|refusal| refusal.status, |_| 101);
         assert_eq!(given, status);
     }
 }

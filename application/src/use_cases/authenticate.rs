@@ -28,6 +28,9 @@ pub struct Credentials {
     pub session: Option<String>,
     /// A token.
     pub token: Option<String>,
+    /// Whether nothing is enough, whatever the rule for anonymous connections: the endpoint is for
+    /// everyone.
+    pub anonymous: bool,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -138,7 +141,7 @@ pub async fn identify(
     who: &Who,
     credentials: &Credentials,
 ) -> Result<Principal, AuthenticateError> {
-    let Credentials { session, token } = credentials;
+    let Credentials { session, token, anonymous } = credentials;
     if let Some(session) = session {
         match open_ticket(services, who, session) {
             Ok(principal) => return Ok(principal),
@@ -154,7 +157,7 @@ pub async fn identify(
     }
     match token {
         Some(token) => verify(services, who, token).await,
-        None => nobody(services, who).inspect_err(|error| note(services, who, error)),
+        None => nobody(services, who, *anonymous).inspect_err(|error| note(services, who, error)),
     }
 }
 
@@ -168,8 +171,12 @@ fn open_ticket(
     vouch(services, who, opened.map_err(AuthenticateError::Ticket)?, now)
 }
 
-fn nobody(services: &Services, who: &Who) -> Result<Principal, AuthenticateError> {
-    if !services.rules.allow_anonymous {
+fn nobody(
+    services: &Services,
+    who: &Who,
+    is_for_everyone: bool,
+) -> Result<Principal, AuthenticateError> {
+    if !services.rules.allow_anonymous && !is_for_everyone {
         return Err(AuthenticateError::Missing);
     }
     vouch(services, who, Principal::anonymous(), services.ports.clock.now().wall)

@@ -81,7 +81,7 @@ impl RefreshToken {
     /// [`RefreshError`] says why the old token still counts, or nothing any more.
     pub async fn execute(self) -> Result<Refreshed, RefreshError> {
         let Self { services, who, token, rooms } = self;
-        let credentials = Credentials { session: None, token: Some(token) };
+        let credentials = Credentials { token: Some(token), ..Credentials::default() };
         let principal = identify(&services, &who, &credentials).await;
         let principal = principal.map_err(RefreshError::Identify)?;
         if principal.user != who.principal.user {

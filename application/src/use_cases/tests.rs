@@ -200,7 +200,7 @@ fn refusing() -> Rules {
 // --- authenticate ---
 
 fn authenticate(mocks: Mocks, token: Option<&str>) -> Authenticate {
-    let credentials = Credentials { session: None, token: token.map(str::to_owned) };
+    let credentials = Credentials { token: token.map(str::to_owned), ..Credentials::default() };
     Authenticate { services: mocks.services(), who: who(None), credentials }
 }
 
@@ -224,7 +224,7 @@ async fn a_token_that_is_not_accepted_closes_with_unauthenticated() {
 
 fn showing(mocks: Mocks, session: &str, token: Option<&str>) -> Authenticate {
     let (session, token) = (Some(session.to_owned()), token.map(str::to_owned));
-    let credentials = Credentials { session, token };
+    let credentials = Credentials { session, token, anonymous: false };
     Authenticate { services: mocks.services(), who: who(None), credentials }
 }
 
@@ -334,7 +334,7 @@ async fn the_connection_over_the_users_limit_is_refused_and_counts_nothing() {
     let again = || Authenticate {
         services: Arc::clone(&services),
         who: who(None),
-        credentials: Credentials { session: None, token: Some("t".to_owned()) },
+        credentials: Credentials { token: Some("t".to_owned()), ..Credentials::default() },
     };
     let first = again().execute().await.unwrap();
     assert_eq!(again().execute().await.unwrap_err(), AuthenticateError::ConnectionLimit);

@@ -16,6 +16,7 @@ use application::ports::session_tickets::NoTickets;
 use application::ports::{Clock, Entropy, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
+use application::view::View;
 use async_trait::async_trait;
 use broker_memory::{Config, MemoryBroker, MemoryRevocations};
 use bytes::Bytes;
@@ -150,6 +151,7 @@ impl Host {
             client: ClientId::parse("client").expect("a good name"),
             token: None,
             conflicting_tokens: false,
+            view: View::V2,
         };
         self.give(Input::Opened(slot, opening));
         self.settle();

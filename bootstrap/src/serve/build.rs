@@ -260,6 +260,7 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
         connections_max: descriptors.connections_that_fit(server.connections_max) as usize,
         origins: origins(settings),
         echo_endpoint: server.echo_endpoint,
+        client_endpoint: server.client_endpoint,
         api_keys: keys.collect(),
         publish_bytes_max: settings.api.publish_bytes_max,
         batch_bytes_max: settings.api.batch_bytes_max,

@@ -91,6 +91,7 @@ pub const KEYS: &[Key] = &[
     key("server.allowed_origins", Kind::List("scheme://host, scheme://host:port or *", is_origin)),
     key("server.require_origin", Kind::Flag),
     key("server.echo_endpoint", Kind::Flag),
+    key("server.client_endpoint", Kind::Flag),
     key("server.data_dir", PATH),
     key("server.behind_proxy", Kind::Flag),
     key(

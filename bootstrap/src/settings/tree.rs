@@ -110,6 +110,8 @@ pub struct Server {
     pub require_origin: bool,
     /// Whether the echo endpoint is served.
     pub echo_endpoint: bool,
+    /// Whether `/ws/client` is served.
+    pub client_endpoint: bool,
     /// Where files are kept; none keeps nothing on disk.
     #[serde(deserialize_with = "path_or_none")]
     pub data_dir: Option<PathBuf>,

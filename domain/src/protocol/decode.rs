@@ -29,7 +29,14 @@ use crate::trace::TraceParent;
 /// Reads the frames of one text message, in order. A text without any is one rejection.
 #[must_use]
 pub const fn decode(text: &str) -> Frames<'_> {
-    Frames { text, at: 0, state: State::Start }
+    Frames { text, at: 0, state: State::Start, is_document: false }
+}
+
+/// The same for the endpoints of the documents: of the protocol's own commands only `ping`, `pong` and
+/// `status`, with whatever fields a client gives them, and every other type is the host's.
+#[must_use]
+pub const fn decode_document(text: &str) -> Frames<'_> {
+    Frames { text, at: 0, state: State::Start, is_document: true }
 }
 
 /// The frames of one text message. It ends behind the last value, or behind the first that is not
@@ -39,6 +46,7 @@ pub struct Frames<'a> {
     text: &'a str,
     at: usize,
     state: State,
+    is_document: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -69,7 +77,12 @@ impl<'a> Iterator for Frames<'a> {
         match envelope.read(self.text, start) {
             Ok(end) => {
                 self.at = end;
-                Some(decode_envelope(&envelope, &self.text[start..end]))
+                let body = &self.text[start..end];
+                Some(if self.is_document {
+                    decode_system(&envelope, body)
+                } else {
+                    decode_envelope(&envelope, body)
+                })
             }
             Err(error) => {
                 self.state = State::Ended;
@@ -122,6 +135,19 @@ fn decode_envelope<'a>(
         (Err(rejected), ..) | (_, Err(rejected), _) | (.., Err(rejected)) => Err(rejected),
     };
     decoded.map_err(|rejected| Rejected { id: known_id, ..rejected })
+}
+
+/// A message of a document. Its clients know nothing of ids: what is none is left out.
+fn decode_system<'a>(envelope: &Envelope<'a>, body: &'a str) -> Result<ClientFrame<'a>, Rejected> {
+    let id = envelope.id().unwrap_or(None);
+    let kind = envelope.check().and_then(|()| decode_kind(envelope));
+    let kind = kind.map_err(|rejected| Rejected { id, ..rejected })?;
+    Ok(match &*kind {
+        "ping" => ClientFrame::Ping { id },
+        "pong" => ClientFrame::Pong,
+        "status" => ClientFrame::Status { id },
+        _ => ClientFrame::Other { id, kind, body },
+    })
 }
 
 fn decode_kind<'a>(envelope: &Envelope<'a>) -> Result<Cow<'a, str>, Rejected> {

@@ -175,24 +175,30 @@ fn push_end(out: &mut Vec<u8>, timestamp: Wall) {
 }
 
 /// One frame on its way out. Field names come from the protocol alone and need no escapes.
-pub(super) struct Line<'o> {
+pub(crate) struct Line<'o> {
     out: &'o mut Vec<u8>,
 }
 
 impl<'o> Line<'o> {
-    pub(super) fn begin(out: &'o mut Vec<u8>, kind: &str) -> Self {
+    pub(crate) fn begin(out: &'o mut Vec<u8>, kind: &str) -> Self {
         out.extend_from_slice(br#"{"type":"#);
         push_json_string(out, kind);
         Self { out }
     }
 
     /// Ends a frame of the server, which always carries the time.
-    pub(super) fn end(self, now: Wall) {
+    pub(crate) fn end(self, now: Wall) {
         push_end(self.out, now);
     }
 
+    /// The same, without what comes behind the second.
+    pub(crate) fn end_with_seconds(mut self, now: Wall) {
+        self.seconds("timestamp", now);
+        self.close();
+    }
+
     /// Ends a frame of a client.
-    pub(super) fn close(self) {
+    pub(crate) fn close(self) {
         self.out.push(b'}');
     }
 
@@ -212,22 +218,22 @@ impl<'o> Line<'o> {
         push(self.key(name));
     }
 
-    pub(super) fn text(&mut self, name: &'static str, text: &str) {
+    pub(crate) fn text(&mut self, name: &'static str, text: &str) {
         push_json_string(self.key(name), text);
     }
 
-    pub(super) fn text_or_null(&mut self, name: &'static str, text: Option<&str>) {
+    pub(crate) fn text_or_null(&mut self, name: &'static str, text: Option<&str>) {
         match text {
             Some(text) => self.text(name, text),
             None => self.raw(name, b"null"),
         }
     }
 
-    pub(super) fn number(&mut self, name: &'static str, number: u64) {
+    pub(crate) fn number(&mut self, name: &'static str, number: u64) {
         push_number(self.key(name), number);
     }
 
-    pub(super) fn number_or_null(&mut self, name: &'static str, number: Option<u64>) {
+    pub(crate) fn number_or_null(&mut self, name: &'static str, number: Option<u64>) {
         match number {
             Some(number) => self.number(name, number),
             None => self.raw(name, b"null"),
@@ -252,10 +258,18 @@ impl<'o> Line<'o> {
         }
     }
 
-    pub(super) fn time(&mut self, name: &'static str, time: Wall) {
+    pub(crate) fn time(&mut self, name: &'static str, time: Wall) {
         let out = self.key(name);
         out.push(b'"');
         out.extend_from_slice(&time.to_iso8601());
+        out.push(b'"');
+    }
+
+    /// The same, without what comes behind the second.
+    pub(crate) fn seconds(&mut self, name: &'static str, time: Wall) {
+        let out = self.key(name);
+        out.push(b'"');
+        out.extend_from_slice(&time.to_iso8601_seconds());
         out.push(b'"');
     }
 
@@ -281,7 +295,7 @@ impl<'o> Line<'o> {
         out.push(b'}');
     }
 
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         name: &'static str,
         items: impl IntoIterator<Item = T>,
