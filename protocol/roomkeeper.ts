@@ -927,6 +927,12 @@ export const CloseCode = {
   connection_limit: 3506,
   /** The token, user or connection was revoked. */
   revoked: 3507,
+  /** Of `/ws/client`: another `version` than the one that is spoken there. */
+  unsupported_protocol_version: 4400,
+  /** Of `/ws/client`: a `role` that there is not. */
+  invalid_client_role: 4401,
+  /** Of `/ws/client`: the handshake failed by a fault of the server; come back. */
+  server_handshake_error: 4500,
 } as const;
 export type CloseCode = (typeof CloseCode)[keyof typeof CloseCode];
 export type CloseReason = keyof typeof CloseCode;

@@ -123,12 +123,15 @@ pub fn read(
     let mut upgrade = Upgrade { key: key.to_owned(), ..Upgrade::default() };
     match endpoint {
         Endpoint::V2 => read_query(head.query, &mut upgrade)?,
-        Endpoint::Client => match documents::client::read_query(head.query) {
-            Ok((client, role)) => {
-                (upgrade.client, upgrade.view) = (Some(client), View::Client(role));
+        Endpoint::Client => {
+            read_token(head.query, &mut upgrade);
+            match documents::client::read_query(head.query) {
+                Ok((client, role)) => {
+                    (upgrade.client, upgrade.view) = (Some(client), View::Client(role));
+                }
+                Err(code) => upgrade.view = View::Refused(code),
             }
-            Err(code) => upgrade.view = View::Refused(code),
-        },
+        }
     }
     read_subprotocols(head, &mut upgrade)?;
     if let Some(value) = single(head, "authorization")?
@@ -233,6 +236,12 @@ fn has_token(head: &Head<'_>, name: &str, token: &str) -> bool {
         .filter_map(text)
         .flat_map(|value| value.split(','))
         .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// A token from the query of an endpoint that reads its own parameters.
+fn read_token(query: &str, upgrade: &mut Upgrade) {
+    let tokens = query.split('&').filter_map(|pair| pair.strip_prefix("token="));
+    tokens.for_each(|token| upgrade.take_token(token));
 }
 
 fn read_query(query: &str, upgrade: &mut Upgrade) -> Result<(), UpgradeRefusal> {
