@@ -4,11 +4,14 @@
 //! member of a room and loses its last; never per message.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::id::UserId;
+use domain::rate_limit::{Rate, RateLimiter};
 use domain::room::RoomId;
+use domain::time::Monotonic;
 
 /// The user has as many connections as allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,9 +21,36 @@ pub struct TooManyConnections;
 /// connections bounds it.
 #[derive(Debug, Default)]
 pub struct Directory {
-    users: Mutex<BTreeMap<UserId, u32>>,
+    users: Mutex<BTreeMap<UserId, UserHere>>,
     rooms: Mutex<BTreeMap<RoomId, Arc<AtomicU32>>>,
     watches: AtomicUsize,
+}
+
+/// A user that is connected.
+#[derive(Debug, Default)]
+struct UserHere {
+    connections: u32,
+    commands: Arc<SharedLimiter>,
+}
+
+/// A limit that several shards count against: one number that is exchanged, never locked.
+#[derive(Debug, Default)]
+pub struct SharedLimiter(AtomicU64);
+
+impl SharedLimiter {
+    /// Takes one event, as [`RateLimiter::take`] does.
+    ///
+    /// # Errors
+    /// The time until one event would be taken.
+    pub fn take(&self, rate: Rate, now: Monotonic) -> Result<(), Duration> {
+        let mut taken = Ok(());
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |due| {
+            let mut limiter = RateLimiter::from_micros(due);
+            taken = limiter.take(rate, now);
+            taken.is_ok().then(|| limiter.as_micros())
+        });
+        taken
+    }
 }
 
 /// The members of one room over all shards, as one shard sees them; letting go of it when the
@@ -83,6 +113,15 @@ impl Drop for WatchSeat {
 pub struct Admission {
     directory: Arc<Directory>,
     user: UserId,
+    commands: Arc<SharedLimiter>,
+}
+
+impl Admission {
+    /// The limit on what all connections of the user ask for together.
+    #[must_use]
+    pub fn commands(&self) -> &SharedLimiter {
+        &self.commands
+    }
 }
 
 impl Directory {
@@ -96,13 +135,14 @@ impl Directory {
         connections_max: u32,
     ) -> Result<Admission, TooManyConnections> {
         let mut users = self.lock();
-        let count = users.entry(user.clone()).or_default();
-        if *count >= connections_max {
+        let here = users.entry(user.clone()).or_default();
+        if here.connections >= connections_max {
             return Err(TooManyConnections);
         }
-        *count += 1;
+        here.connections += 1;
+        let commands = Arc::clone(&here.commands);
         drop(users);
-        Ok(Admission { directory: Arc::clone(self), user: user.clone() })
+        Ok(Admission { directory: Arc::clone(self), user: user.clone(), commands })
     }
 
     /// The seats of a room.
@@ -125,7 +165,7 @@ impl Directory {
     /// How many connections a user has.
     #[must_use]
     pub fn connections_of(&self, user: &UserId) -> u32 {
-        self.lock().get(user).copied().unwrap_or(0)
+        self.lock().get(user).map_or(0, |here| here.connections)
     }
 
     /// How many users are connected, and how many rooms have members.
@@ -135,7 +175,7 @@ impl Directory {
         (self.lock().len(), rooms)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<UserId, u32>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<UserId, UserHere>> {
         // Every change is one step, so a poisoned map is still whole.
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,9 +184,9 @@ impl Directory {
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut users = self.directory.lock();
-        if let Some(count) = users.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(here) = users.get_mut(&self.user) {
+            here.connections -= 1;
+            if here.connections == 0 {
                 users.remove(&self.user);
             }
         }
@@ -178,6 +218,28 @@ mod tests {
         assert!(directory.watch_seat(1).is_none());
         drop(first);
         assert!(directory.watch_seat(1).is_some());
+    }
+
+    /// R02, on one node.
+    #[test]
+    fn all_connections_of_a_user_share_one_limit_and_others_have_their_own() {
+        let directory = Arc::new(Directory::default());
+        let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
+        let anns: Vec<_> = (0..10).map(|_| directory.admit(&ann, 10).unwrap()).collect();
+        let bob = directory.admit(&bob, 10).unwrap();
+        let rate = Rate::new(100, 50);
+        let mut taken = 0;
+        // For ten seconds, from all ten in turn, twice as fast as is allowed to one.
+        for ms in (0..10_000).step_by(5) {
+            for admission in &anns {
+                let now = Monotonic::from_millis(ms);
+                taken += u32::from(admission.commands().take(rate, now).is_ok());
+            }
+        }
+        assert!((1_045..=1_055).contains(&taken), "{taken}");
+        let now = Monotonic::from_millis(9_999);
+        assert_eq!(anns[3].commands().take(rate, now).is_ok(), false);
+        assert_eq!(bob.commands().take(rate, now), Ok(()));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Limits {
     pub connections_per_user_max: u32,
     /// How fast one connection may send commands; above it `rate_limited`.
     pub commands: Rate,
+    /// How fast all connections of one user together may send commands; above it `rate_limited`.
+    pub commands_of_user: Rate,
     /// How many refusals for speed a connection may collect; above it 3005.
     pub refused_commands: Rate,
     /// How many frames that can't be parsed a connection may send; above it 3503.
@@ -102,6 +104,7 @@ impl Default for Limits {
             presence_list_max: 1_000,
             connections_per_user_max: 5,
             commands: Rate::new(200, 400),
+            commands_of_user: Rate::new(400, 800),
             refused_commands: Rate::new(5, 100),
             unparsable: Rate::per_minute(20),
             mailbox_publications_max: 65_536,

@@ -46,6 +46,18 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
+    /// The limiter of this state, for those who keep it elsewhere.
+    #[must_use]
+    pub const fn from_micros(due_us: u64) -> Self {
+        Self { due_us }
+    }
+
+    /// Its state: microseconds of a monotonic clock.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.due_us
+    }
+
     /// Takes one event, or says after how long to come back. A refused event costs nothing.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod adopt;
 mod contract;
 mod host;
 mod joining;
+mod limits;
 mod listing;
 mod resume;
 mod rights;

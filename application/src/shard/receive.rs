@@ -14,6 +14,7 @@ use super::join::Wish;
 use super::open::request_id;
 use super::table::Waiting;
 use super::{Host, Shard, Slot};
+use crate::directory::Admission;
 use crate::extensions::handlers::HandlerEffect;
 use crate::metrics::CommandKind;
 use crate::refusal::Refusal;
@@ -201,9 +202,12 @@ impl Shard {
     fn admit_command(&mut self, slot: Slot, id: Option<u64>, host: &mut Host<'_>) -> bool {
         let limits = &self.services.rules.limits;
         let Some(entry) = self.table.get_mut(slot) else { return false };
-        let Err(wait) = entry.commands.take(limits.commands, host.now.monotonic) else {
-            return true;
-        };
+        let now = host.now.monotonic;
+        let taken = entry.commands.take(limits.commands, now).and_then(|()| {
+            let of_user = entry.admission.as_ref().map(Admission::commands);
+            of_user.map_or(Ok(()), |of_user| of_user.take(limits.commands_of_user, now))
+        });
+        let Err(wait) = taken else { return true };
         if entry.refused_commands.take(limits.refused_commands, host.now.monotonic).is_err() {
             self.note(slot, SecurityEvent::RateLimited, host.now);
             self.end(slot, CloseCode::RateLimited, Some(wait), host);

@@ -224,6 +224,10 @@ pub fn rules(settings: &Settings) -> Rules {
         patterns_max: limits.patterns_max,
         connections_per_user_max: limits.connections_per_user_max,
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),
+        commands_of_user: Rate::new(
+            limits.commands_of_user_per_second,
+            limits.commands_of_user_burst,
+        ),
         unparsable: Rate::per_minute(limits.unparsable_per_minute_max),
         ..Limits::default()
     };

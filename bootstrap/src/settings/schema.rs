@@ -116,6 +116,8 @@ pub const KEYS: &[Key] = &[
     key("limits.connections_per_address_max", Kind::Number(0, 10_000_000)),
     key("limits.commands_per_second", Kind::Number(0, 1_000_000)),
     key("limits.commands_burst", Kind::Number(1, 1_000_000)),
+    key("limits.commands_of_user_per_second", Kind::Number(0, 1_000_000)),
+    key("limits.commands_of_user_burst", Kind::Number(1, 1_000_000)),
     key("limits.unparsable_per_minute_max", Kind::Number(1, 1_000_000)),
     key("limits.metadata_bytes_max", Kind::Number(1, 4_096)),
     key("limits.filters_per_room_max", Kind::Number(0, 255)),

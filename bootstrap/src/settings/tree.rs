@@ -190,6 +190,10 @@ pub struct Limits {
     pub commands_per_second: u32,
     /// Commands of one connection at once.
     pub commands_burst: u32,
+    /// Commands of all connections of one user in a second; 0 means no limit.
+    pub commands_of_user_per_second: u32,
+    /// Commands of all connections of one user at once.
+    pub commands_of_user_burst: u32,
     /// The most unparsable frames in a minute.
     pub unparsable_per_minute_max: u32,
     /// The largest presence data of one member.
