@@ -58,6 +58,8 @@ const FOR_EVERYONE: &[&str] = &[
     "/metrics",
     // What one may do there is what the rows above are about.
     "/ws/v2/connect",
+    // Without rooms; `document_003.rs` has who gets in and what it may not do there.
+    "/ws/client",
     // Off in production, and reaches nobody but oneself.
     "/ws/{client_id}",
 ];
