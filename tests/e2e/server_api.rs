@@ -280,8 +280,10 @@ fn a_user_or_a_connection_is_sent_away_with_the_code_that_was_asked_for() {
     bob.call_for("pong", json!({"type": "ping"}));
     // Nobody is kept from coming back by it.
     of_user(&server, "ann");
-    let log = server.log();
-    assert!(log.contains("disconnect_ordered") && log.contains("3501"), "{log}");
+    until("the order is in the log", || {
+        let log = server.log();
+        (log.contains("disconnect_ordered") && log.contains("3501")).then_some(())
+    });
 }
 
 #[test]
