@@ -238,7 +238,7 @@ mod tests {
         }
         assert!((1_045..=1_055).contains(&taken), "{taken}");
         let now = Monotonic::from_millis(9_999);
-        assert_eq!(anns[3].commands().take(rate, now).is_ok(), false);
+        assert!(anns[3].commands().take(rate, now).is_err());
         assert_eq!(bob.commands().take(rate, now), Ok(()));
     }
 
