@@ -68,6 +68,19 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Figure;
+
+    #[test]
+    fn results_have_a_value_for_each_round_or_say_what_they_have_instead() {
+        let results: Results = serde_json::from_str(&read(&beside("results.json"))).unwrap();
+        let rounds = results.rounds as usize;
+        let sides = results.figures.iter().flat_map(|figure| {
+            let Figure { ours, theirs, ratio, .. } = figure;
+            [ours, theirs, ratio].map(|values| (&figure.id, values.len()))
+        });
+        let short: Vec<_> = sides.filter(|(_, n)| ![0, rounds].contains(n)).collect();
+        assert!(short.is_empty() || results.note.is_some(), "of {rounds} rounds: {short:?}");
+    }
 
     #[test]
     fn the_document_shows_the_results_that_are_kept() {

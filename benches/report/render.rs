@@ -51,6 +51,9 @@ pub(crate) fn render(results: &Results, counts: &str) -> String {
         results.seconds,
         results.counter,
     );
+    if let Some(note) = &results.note {
+        let _ = writeln!(out, "{note}\n");
+    }
     out.push_str("| figure | goal | Roomkeeper | compared with | ratio | least to most |\n");
     out.push_str("|---|---|---|---|---|---|\n");
     for row in ROWS {

@@ -19,6 +19,9 @@ pub(crate) struct Results {
     pub(crate) seconds: f64,
     /// What counted instructions, if anything.
     pub(crate) counter: String,
+    /// What one has to know who reads them, where they are not all that a run leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
     pub(crate) figures: Vec<Figure>,
     /// The report of `roomkeeper bench storm`.
     pub(crate) storm: Option<Value>,
@@ -94,6 +97,7 @@ pub(crate) fn collect(
         rounds: rounds.parse().expect("a number of rounds"),
         seconds: seconds.parse().expect("a number of seconds"),
         counter: counter.to_owned(),
+        note: None,
         figures,
         storm: storm.map(|text| serde_json::from_str(&text).expect("a storm's report is JSON")),
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::false_server::{FalseServer, Lie};
 use tests::process::{Exit, Process};
+use tests::raw::RawSocket;
 use tests::server::{Server, command};
 use tests::token::{SECRET, claims, hs256};
 
-use crate::client::{secret, until};
+use crate::client::{Client, PATH, secret, until};
 
 /// One run, on a machine that is busy with other tests.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -58,7 +59,7 @@ fn refused(words: &[&str], code: i32) -> String {
 
 /// Small and short: what a test has time for.
 fn short<'a>(mode: &'a str, url: &'a str) -> Vec<&'a str> {
-    vec![mode, url, "--rate", "200", "--duration", "1s", "--warm-up", "200ms", "--patience", "5s"]
+    vec![mode, url, "--rate", "200", "--duration", "1s", "--warm-up", "200ms"]
 }
 
 fn with<'a>(words: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
@@ -92,7 +93,7 @@ fn fanout_reports_that_all_came_how_long_it_took_and_what_the_server_used() {
     assert_eq!(deliveries["published"], 240);
     assert_eq!(deliveries["expected"], 2_400);
     assert_eq!(deliveries["delivered"], 2_400);
-    for none in ["lost", "duplicated", "out_of_order", "unsent", "foreign"] {
+    for none in ["lost", "duplicated", "out_of_order", "stray", "unsent", "foreign"] {
         assert_eq!(deliveries[none], 0, "{none}");
     }
     check_latency(&report["results"]["latency"], 2_000);
@@ -183,12 +184,18 @@ fn after_a_cut_all_come_back_with_tickets_and_nothing_is_lost_or_comes_twice() {
     assert_eq!((&results["gaps"], &results["rooms_refused"]), (&json!(0), &json!(0)));
 }
 
-/// A storm over a server that is killed as soon as the tool is ready, and started again.
-fn over_a_restart(server: &mut Server, more: &[&str]) -> Exit {
+/// A storm whose server may be stopped now.
+fn ready_to_restart(server: &Server, more: &[&str]) -> Process {
     let url = url(server);
     let words = ["storm", &url, "--connections", "40", "--rooms", "10", "--restart"];
-    let mut storm = begin(&with(&words, more));
+    let storm = begin(&with(&words, more));
     until("ready", || storm.stderr().lines().any(|line| line.starts_with("ready")).then_some(()));
+    storm
+}
+
+/// A storm over a server that is killed as soon as the tool is ready, and started again.
+fn over_a_kill(server: &mut Server, more: &[&str]) -> Exit {
+    let mut storm = ready_to_restart(server, more);
     server.kill();
     server.restart();
     storm.wait(DEADLINE)
@@ -197,14 +204,131 @@ fn over_a_restart(server: &mut Server, more: &[&str]) -> Exit {
 #[test]
 fn durable_rooms_come_back_over_a_kill_and_rooms_in_memory_fail_the_run() {
     let mut server = Server::start_durable(&["--set", "namespaces.public.durable=true"]);
-    let exit = over_a_restart(&mut server, &[]);
+    let exit = over_a_kill(&mut server, &[]);
     assert_eq!(exit.code, Some(0), "{exit:?}");
     assert_eq!(report(&exit)["results"]["back"], 40);
     let mut server = Server::start(&[]);
-    let exit = over_a_restart(&mut server, &["--patience", "1s"]);
+    let exit = over_a_kill(&mut server, &["--patience", "1s"]);
     assert_eq!(exit.code, Some(1), "{exit:?}");
     assert_ne!(report(&exit)["results"]["gaps"], 0);
     assert!(exit.stderr.contains("holes were told"), "{}", exit.stderr);
+}
+
+#[test]
+fn a_server_that_is_stopped_in_order_is_not_taken_for_the_one_that_is_started_behind_it() {
+    let durable = "namespaces.public.durable=true";
+    let mut server =
+        Server::start_durable(&["--set", durable, "--set", "server.drain_window_ms=3000"]);
+    let mut storm = ready_to_restart(&server, &[]);
+    // It hears that it shall go, and stays: so long the server drains, and listens.
+    let holder = RawSocket::open(server.addr(), PATH);
+    server.terminate();
+    until("everybody is cut off", || storm.stderr().contains("ready again").then_some(()));
+    drop(holder);
+    assert_eq!(server.wait().code, Some(0));
+    server.restart();
+    let exit = storm.wait(DEADLINE);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    assert_eq!(report(&exit)["results"]["back"], 40);
+}
+
+#[test]
+fn what_is_missed_is_published_before_a_restart_so_that_nothing_warms_the_new_server() {
+    let mut server = Server::start_durable(&["--set", "namespaces.public.durable=true"]);
+    let mut storm = ready_to_restart(&server, &["--before", "2", "--missed", "3"]);
+    let count = |server: &Server| Client::open(server).log("public:bench/7", 100).len();
+    assert_eq!(count(&server), 5);
+    server.kill();
+    server.restart();
+    let exit = storm.wait(DEADLINE);
+    assert_eq!((exit.code, count(&server)), (Some(0), 5), "{exit:?}");
+    let deliveries = &report(&exit)["deliveries"];
+    assert_eq!((&deliveries["published"], &deliveries["delivered"]), (&json!(30), &json!(360)));
+}
+
+/// A small storm over a server that lies: one message before, and messages 1 and 2 missed.
+fn small_storm(url: &str) -> Vec<&str> {
+    let small = ["--connections", "4", "--rooms", "1", "--rooms-each", "1", "--patience", "1s"];
+    with(&["storm", url], &small)
+}
+
+#[test]
+fn a_message_that_never_comes_back_ends_a_storm_although_the_server_pings() {
+    let server = FalseServer::start(Lie::None);
+    passed(&small_storm(&server.url()));
+    let server = FalseServer::start(Lie::Withhold(2, Duration::from_millis(200)));
+    let (report, said) = failed(&small_storm(&server.url()));
+    assert_eq!(report["deliveries"]["lost"], 1);
+    assert_eq!(report["results"]["back"], 3);
+    assert!(said.contains("1 of 4 connections did not get everything back"), "{said}");
+    assert!(said.contains("never got 1 messages of public:bench/0, the first of them 2"), "{said}");
+}
+
+#[test]
+fn a_message_from_before_a_storm_that_comes_again_is_a_duplicate() {
+    let server = FalseServer::start(Lie::Again(0));
+    let (report, said) = failed(&small_storm(&server.url()));
+    let deliveries = &report["deliveries"];
+    assert_eq!((&deliveries["duplicated"], &deliveries["foreign"]), (&json!(1), &json!(0)));
+    assert_eq!((&deliveries["delivered"], &deliveries["lost"]), (&json!(8), &json!(0)));
+    assert!(said.contains("got message 0 of public:bench/0 twice"), "{said}");
+}
+
+#[test]
+fn a_message_that_comes_to_another_rooms_member_fails_the_run_and_is_not_called_foreign() {
+    let server = FalseServer::start(Lie::Stray(100));
+    let url = server.url();
+    let words = with(&short("fanout", &url), &["--connections", "6", "--rooms", "2"]);
+    let (report, said) = failed(&words);
+    let deliveries = &report["deliveries"];
+    assert_eq!((&deliveries["stray"], &deliveries["foreign"]), (&json!(1), &json!(0)));
+    assert_eq!((&deliveries["lost"], &deliveries["duplicated"]), (&json!(0), &json!(0)));
+    assert!(said.contains("got message 50 of public:bench/0, which is not for it"), "{said}");
+}
+
+#[test]
+fn a_message_of_somebody_else_in_the_same_room_is_counted_and_is_no_fault() {
+    let server = Server::start(&[]);
+    let url = url(&server);
+    let mut somebody = Client::open(&server);
+    let mut running = begin(&with(&short("fanout", &url), &["--connections", "5"]));
+    until("the run is over", || {
+        somebody.publish("public:bench/0", "hello");
+        (!running.is_running()).then_some(())
+    });
+    let exit = running.wait(DEADLINE);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    let deliveries = &report(&exit)["deliveries"];
+    assert!(number(&deliveries["foreign"]) > 0.0, "{deliveries}");
+    assert_eq!(deliveries["stray"], 0);
+}
+
+#[test]
+fn a_message_that_comes_again_behind_the_last_one_that_is_owed_is_a_duplicate() {
+    let late = Duration::from_millis(100);
+    // The last of 240.
+    let server = FalseServer::start(Lie::DoubleLate(239, late));
+    let (report, said) = failed(&with(&short("fanout", &server.url()), &["--connections", "5"]));
+    assert_eq!(report["deliveries"]["duplicated"], 1);
+    assert!(said.contains("got message 239 of public:bench/0 twice"), "{said}");
+    let server = FalseServer::start(Lie::DoubleLate(2, late));
+    let (report, said) = failed(&small_storm(&server.url()));
+    assert_eq!(report["deliveries"]["duplicated"], 1);
+    assert!(said.contains("got message 2 of public:bench/0 twice"), "{said}");
+}
+
+#[test]
+fn members_answer_pings_while_a_storm_publishes_what_comes_before_it() {
+    let server = FalseServer::start(Lie::AckAfterPongs);
+    passed(&small_storm(&server.url()));
+}
+
+#[test]
+fn a_storm_that_can_not_begin_says_what_the_server_did_to_its_members() {
+    let server = FalseServer::start(Lie::Close(0, 3001));
+    let said = refused(&small_storm(&server.url()), 1);
+    assert!(said.contains("3 of 4"), "{said}");
+    assert!(said.contains("1 connections ended early with 3001"), "{said}");
 }
 
 #[test]

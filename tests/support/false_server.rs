@@ -1,9 +1,10 @@
 //! A server that does one thing wrong: what a load tool has to notice.
 //!
-//! It speaks as much of the protocol as publishing in rooms needs, and must never be right by
-//! accident: each lie happens exactly once. A thread for each connection, one lock for all; whoever
-//! holds it and waits stalls everybody, as a server with a blocked thread does.
+//! It speaks as much of the protocol as publishing in rooms and coming back to them needs, and must
+//! never be right by accident: each lie happens exactly once. A thread for each connection, one
+//! lock for all; whoever holds it and waits stalls everybody, as a server with a blocked thread does.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +37,17 @@ pub enum Lie {
     Refuse(usize, u16),
     /// Whoever subscribes is refused with this error code.
     RefuseRooms(u16),
+    /// The last member gets this message again so long after it, or, where it is brought to those
+    /// who come back, the first of them.
+    DoubleLate(usize, Duration),
+    /// Somebody who is in other rooms gets this message, too.
+    Stray(usize),
+    /// The first who comes back does not get this message, and is pinged so often from then on.
+    Withhold(usize, Duration),
+    /// The first who comes back gets this message, although it was there before.
+    Again(usize),
+    /// Nothing: but a publish is acknowledged only when every member has answered a ping.
+    AckAfterPongs,
 }
 
 struct Member {
@@ -49,6 +61,13 @@ struct State {
     published: usize,
     /// The message that comes behind the next one, with its room.
     held: Option<(String, Vec<u8>)>,
+    /// By room: its messages, each with the number of its publish.
+    history: BTreeMap<String, Vec<(usize, String)>>,
+    /// Whether somebody has come back already.
+    came_back: bool,
+    /// Pings that members have not answered, and what is acknowledged when they have.
+    pings: usize,
+    acks: Vec<(TcpStream, Value)>,
 }
 
 /// The running server; it ends with its value.
@@ -65,8 +84,16 @@ impl FalseServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
         let ending = Arc::new(AtomicBool::new(false));
-        let (members, held) = (Vec::new(), None);
-        let state = Arc::new(Mutex::new(State { lie, members, published: 0, held }));
+        let state = Arc::new(Mutex::new(State {
+            lie,
+            members: Vec::new(),
+            published: 0,
+            held: None,
+            history: BTreeMap::new(),
+            came_back: false,
+            pings: 0,
+            acks: Vec::new(),
+        }));
         let end = Arc::clone(&ending);
         let accepting = std::thread::spawn(move || {
             while let Ok((socket, _)) = listener.accept() {
@@ -172,6 +199,13 @@ fn obey(socket: &TcpStream, command: &Value, state: &mut State) {
             state.members.push(Member { socket, room });
         }
         Some("publish") => publish(&mut socket, command, state),
+        Some("connect") => bring_back(&mut socket, command, state),
+        Some("pong") => {
+            state.pings = state.pings.saturating_sub(1);
+            if state.pings == 0 {
+                state.acks.drain(..).for_each(|(mut socket, ack)| say(&mut socket, &ack));
+            }
+        }
         _ => {}
     }
 }
@@ -195,10 +229,17 @@ fn publish(socket: &mut TcpStream, command: &Value, state: &mut State) {
     let room = command["room"].as_str().expect("a room has a name").to_owned();
     // As a server writes it, since a load tool may look for the very bytes.
     let data = &command["data"];
+    let log = state.history.entry(room.clone()).or_default();
+    let offset = log.len() + 1;
     let text = format!(
-        r#"{{"type":"message","room":"{room}","epoch":"e","offset":{},"data":{data}}}"#,
-        nth + 1
+        r#"{{"type":"message","room":"{room}","epoch":"e","offset":{offset},"data":{data}}}"#
     );
+    log.push((nth, text.clone()));
+    if !command["id"].is_null() {
+        let id = &command["id"];
+        let ack = json!({"type": "ack", "id": id, "room": room, "epoch": "e", "offset": offset});
+        acknowledge(socket, ack, state);
+    }
     let frame = encode_text(text.as_bytes()).to_vec();
     if matches!(state.lie, Lie::Swap(at) if at == nth) {
         state.held = Some((room, frame));
@@ -210,6 +251,27 @@ fn publish(socket: &mut TcpStream, command: &Value, state: &mut State) {
     }
 }
 
+fn acknowledge(socket: &mut TcpStream, ack: Value, state: &mut State) {
+    if !matches!(state.lie, Lie::AckAfterPongs) {
+        return say(socket, &ack);
+    }
+    if state.acks.is_empty() {
+        state.pings = state.members.iter().filter(|member| is_there(&member.socket)).count();
+        for member in &mut state.members {
+            say(&mut member.socket, &json!({"type": "ping"}));
+        }
+    }
+    if state.pings == 0 {
+        return say(socket, &ack);
+    }
+    state.acks.push((socket.try_clone().expect("a socket has copies"), ack));
+}
+
+/// Whether the other side has not cut it.
+fn is_there(socket: &TcpStream) -> bool {
+    socket.peer_addr().is_ok()
+}
+
 fn deliver(state: &mut State, nth: usize, room: &str, frame: &[u8]) {
     let last = state.members.len().saturating_sub(1);
     for (place, member) in state.members.iter_mut().enumerate() {
@@ -218,13 +280,83 @@ fn deliver(state: &mut State, nth: usize, room: &str, frame: &[u8]) {
             Lie::Double(at) if at == nth && place == last => 2,
             _ => 1,
         };
-        for _ in 0..times {
-            if member.room == room {
+        if member.room == room {
+            for _ in 0..times {
                 // Whoever is gone gets nothing.
                 let _ = member.socket.write_all(frame);
             }
         }
+        match state.lie {
+            Lie::DoubleLate(at, time) if at == nth && place == last => {
+                write_late(&member.socket, time, frame);
+            }
+            Lie::Stray(at) if at == nth && member.room != room => {
+                state.lie = Lie::None;
+                let _ = member.socket.write_all(frame);
+            }
+            _ => {}
+        }
     }
+}
+
+/// Writes a frame once, after so long.
+fn write_late(socket: &TcpStream, time: Duration, frame: &[u8]) {
+    let mut socket = socket.try_clone().expect("a socket has copies");
+    let frame = frame.to_vec();
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        let _ = socket.write_all(&frame);
+    });
+}
+
+/// Answers `connect` with what came in each room behind the position that it names.
+fn bring_back(socket: &mut TcpStream, command: &Value, state: &mut State) {
+    let is_first = !std::mem::replace(&mut state.came_back, true);
+    let lie = if is_first { state.lie } else { Lie::None };
+    let mut rooms = Vec::new();
+    for entry in command["resume"].as_array().expect("whoever comes back names rooms") {
+        let room = entry["room"].as_str().expect("a room has a name");
+        let from = entry["offset"].as_u64().expect("a position is a number") as usize;
+        let log = state.history.get(room).map_or(&[][..], Vec::as_slice);
+        let brought = log.iter().enumerate().filter(|(place, (nth, _))| match lie {
+            Lie::Withhold(at, _) if at == *nth => false,
+            Lie::Again(at) if at == *nth => true,
+            _ => *place >= from,
+        });
+        let brought = brought.map(|(_, (nth, text))| {
+            if let Lie::DoubleLate(at, time) = lie
+                && at == *nth
+            {
+                write_late(socket, time, &encode_text(text.as_bytes()));
+            }
+            text.as_str()
+        });
+        // As a server writes it, too.
+        rooms.push(format!(
+            r#"{{"room":"{room}","epoch":"e","offset":{},"recovered":true,"gap":null,"messages":[{}],"more":false}}"#,
+            log.len(),
+            brought.collect::<Vec<_>>().join(","),
+        ));
+    }
+    let text = format!(
+        r#"{{"type":"hello","id":{},"session":null,"resumed":[{}],"heartbeat_interval_ms":25000}}"#,
+        command["id"],
+        rooms.join(","),
+    );
+    let _ = socket.write_all(&encode_text(text.as_bytes()));
+    if let Lie::Withhold(_, every) = lie {
+        ping(socket, every);
+    }
+}
+
+/// Pings so often until the other side is gone.
+fn ping(socket: &TcpStream, every: Duration) {
+    let mut socket = socket.try_clone().expect("a socket has copies");
+    std::thread::spawn(move || {
+        while socket.write_all(&encode_text(br#"{"type":"ping"}"#)).is_ok() {
+            std::thread::sleep(every);
+        }
+    });
 }
 
 fn say(socket: &mut TcpStream, frame: &Value) {

@@ -17,6 +17,9 @@ use crate::report::{Progress, Reporter};
 /// How often it is looked whether something is over.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
+/// How long it is listened on when all that is owed has come: what comes then came twice, or astray.
+pub(crate) const LINGER: Duration = Duration::from_millis(500);
+
 /// What a member does once it is connected.
 pub(crate) enum Entry<'a> {
     /// Nothing: the line only sends back what it gets.
@@ -157,15 +160,16 @@ impl<'p> Crowd<'p> {
         Ok(())
     }
 
-    /// Opens `wanted` members, spread over the plan's ramp, and waits until all are in.
+    /// Opens `wanted` members, spread over the ramp, and waits until all are in.
     pub(crate) fn open_all(
         &mut self,
         wanted: usize,
+        ramp: Duration,
         progress: &mut Reporter<'_>,
         taker: &mut Taker<'_>,
     ) -> Result<(), BenchError> {
         let plan = self.members.plan;
-        let (start, ramp) = (Instant::now(), plan.ramp.as_secs_f64());
+        let (start, ramp) = (Instant::now(), ramp.as_secs_f64());
         let (mut last, mut seen) = (start, 0);
         while self.inside() < wanted {
             let share = if ramp > 0.0 { start.elapsed().as_secs_f64() / ramp } else { 1.0 };
@@ -180,9 +184,13 @@ impl<'p> Crowd<'p> {
                 (last, seen) = (Instant::now(), self.inside());
             }
             if last.elapsed() > plan.patience {
-                let (seconds, done) = (plan.patience.as_secs(), seen as u64);
-                let what = "connections came in";
-                return Err(BenchError::Silence { seconds, what, done, total: wanted as u64 });
+                return Err(BenchError::Silence {
+                    seconds: plan.patience.as_secs(),
+                    what: "connections came in",
+                    done: seen as u64,
+                    total: wanted as u64,
+                    meanwhile: self.tally().faults(),
+                });
             }
             progress.tell("connecting", || self.progress("connections", self.inside(), wanted));
         }

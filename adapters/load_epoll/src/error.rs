@@ -82,7 +82,7 @@ pub enum BenchError {
         message: String,
     },
     /// What is waited for did not come.
-    #[error("nothing happened for {seconds} s while {what}: {done} of {total}")]
+    #[error("nothing happened for {seconds} s while {what}: {done} of {total}{}", told(.meanwhile))]
     Silence {
         /// For how long.
         seconds: u64,
@@ -92,6 +92,8 @@ pub enum BenchError {
         done: u64,
         /// Of how much.
         total: u64,
+        /// What the server did wrong until then, in words.
+        meanwhile: Vec<String>,
     },
     /// The server's process can't be looked at.
     #[error(
@@ -130,6 +132,10 @@ impl BenchError {
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Plan(_))
     }
+}
+
+fn told(meanwhile: &[String]) -> String {
+    if meanwhile.is_empty() { String::new() } else { format!("; {}", meanwhile.join("; ")) }
 }
 
 fn advice_of_http(answer: &str) -> &'static str {

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crowd::{Arrival, Crowd, Entry, LOOK, Said};
+use crate::crowd::{Arrival, Crowd, Entry, LINGER, LOOK, Said};
 use crate::error::BenchError;
 use crate::frames::{self, DATA_BYTES_MIN, Message};
 use crate::ledger::Ledger;
@@ -100,19 +100,23 @@ impl<'p> Flow<'p> {
 
     fn take(&mut self, arrival: Arrival, message: Message<'_>) {
         let room = arrival.member % self.plan.rooms;
-        let here = self.plan.is_verbatim() || message.room == self.rooms[room];
-        let known = message.number.and_then(|number| {
-            let k = self.schedule.message(room, number).filter(|k| *k < self.said)?;
-            Some((number, k))
-        });
-        let (Some((number, k)), true) = (known, here) else {
+        let Some(number) = message.number else {
             self.ledger.counts.foreign += 1;
             return;
         };
-        self.progressed = arrival.at;
+        let here = self.plan.is_verbatim() || message.room == self.rooms[room];
+        let known = self.schedule.message(room, number).filter(|k| here && *k < self.said);
+        let Some(k) = known else {
+            return self.ledger.stray(arrival.member, number, || message.room.to_owned());
+        };
         let rooms = &self.rooms;
-        let counts = self.ledger.take((arrival.member, 0), number, || rooms[room].clone());
-        if counts && k >= self.schedule.measured_from {
+        // Anybody in the room may have said it.
+        let offset = message.offset;
+        if !self.ledger.take((arrival.member, 0), number, offset, || rooms[room].clone()) {
+            return;
+        }
+        self.progressed = arrival.at;
+        if k >= self.schedule.measured_from {
             self.latency.add(arrival.at.saturating_duration_since(self.due(k)));
             self.last = arrival.at;
         }
@@ -139,7 +143,7 @@ impl<'p> Flow<'p> {
             total: u64::from(self.schedule.total),
             unit: "messages",
             p99: self.latency.p99(),
-            faults: counts.duplicated + counts.out_of_order + counts.unsent + crowd.tally().count(),
+            faults: counts.faults() + crowd.tally().count(),
         }
     }
 
@@ -172,6 +176,15 @@ impl<'p> Flow<'p> {
             // for each delivery.
             self.turn(Instant::now() + LOOK / 10, crowd)?;
             progress.tell("waiting for the rest", || self.progress(crowd));
+        }
+        Ok(())
+    }
+
+    /// Takes what still comes although nothing is owed any more.
+    fn linger(&mut self, crowd: &mut Crowd<'_>) -> Result<(), BenchError> {
+        let until = Instant::now() + LINGER;
+        while Instant::now() < until {
+            self.turn(until, crowd)?;
         }
         Ok(())
     }
@@ -210,7 +223,7 @@ pub(crate) fn run(
     let entry = if verbatim { Entry::Verbatim } else { Entry::Subscribe(&rooms_of) };
     let mut crowd = Crowd::new(plan, entry, 0)?;
     let begun = Instant::now();
-    crowd.open_all(plan.connections, progress, &mut |_, _| {})?;
+    crowd.open_all(plan.connections, plan.ramp, progress, &mut |_, _| {})?;
     let opened = process.usage()?;
     let opening = opening(plan, begun.elapsed(), before, opened);
     let mut flow = Flow::new(plan, load, schedule);
@@ -219,8 +232,9 @@ pub(crate) fn run(
     flow.go_to(schedule.total, "measuring", &mut crowd, progress)?;
     flow.drain(&mut crowd, progress)?;
     let end = process.usage()?;
-    flow.close();
     let measured = flow.measured_from().elapsed();
+    flow.linger(&mut crowd)?;
+    flow.close();
     let server = Server::between(plan.pid, before, start, end, measured);
     let mut faults = flow.ledger.faults();
     faults.extend(crowd.tally().faults());

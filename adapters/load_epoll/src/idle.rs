@@ -23,7 +23,7 @@ pub(crate) fn run(
     let entry = if plan.rooms == 0 { Entry::Greeted } else { Entry::Subscribe(&rooms_of) };
     let mut crowd = Crowd::new(plan, entry, 0)?;
     let begun = Instant::now();
-    crowd.open_all(plan.connections, progress, &mut |_, _| {})?;
+    crowd.open_all(plan.connections, plan.ramp, progress, &mut |_, _| {})?;
     let opening = opening(plan, begun.elapsed(), before, process.usage()?);
     stay(&mut crowd, idle.settle, "settling", progress)?;
     let (start, pings, begun) = (process.usage()?, crowd.tally().pings, Instant::now());

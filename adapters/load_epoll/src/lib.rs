@@ -19,6 +19,7 @@ mod error;
 mod fanout;
 mod frames;
 mod idle;
+mod knock;
 mod ledger;
 mod line;
 mod naming;
@@ -28,6 +29,7 @@ mod report;
 mod schedule;
 mod storm;
 mod storm_back;
+mod storm_before;
 mod track;
 mod usage;
 

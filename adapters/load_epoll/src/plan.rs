@@ -104,12 +104,12 @@ pub struct Storm {
     pub cut: Cut,
 }
 
-/// How connections end, for a storm.
+/// What happens to connections, for a storm.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cut {
     /// This side resets them all.
     Lines,
-    /// Somebody stops the server and starts it again.
+    /// The same, and somebody stops the server and starts it again before they come back.
     Restart,
 }
 

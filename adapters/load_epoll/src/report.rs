@@ -150,8 +150,18 @@ pub struct Deliveries {
     pub duplicated: u64,
     /// What came behind something later.
     pub out_of_order: u64,
-    /// Messages in these rooms that are not of this run.
+    /// Messages of this run that came to a connection that is not in their room, or that nobody had
+    /// published.
+    pub stray: u64,
+    /// Messages in these rooms that are not of this run. They are no fault.
     pub foreign: u64,
+}
+
+impl Deliveries {
+    /// What is known to be wrong meanwhile: what is lost is known at the end.
+    pub(crate) fn faults(&self) -> u64 {
+        self.unsent + self.duplicated + self.out_of_order + self.stray
+    }
 }
 
 /// What the server's process used.

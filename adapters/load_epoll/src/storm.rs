@@ -2,31 +2,19 @@
 //! published; then all come back, and it is timed until each has all rooms and all messages.
 //!
 //! It must never start the clock later than the first connect, nor stop it for a connection that
-//! has something missing.
+//! has something missing. Nothing may touch the rooms of a server that was started again before
+//! they come back.
 
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::PUBLISHERS;
-use crate::crowd::{Arrival, Crowd, Entry, LOOK, Said};
+use crate::crowd::{Arrival, Crowd, Entry, Said};
 use crate::error::BenchError;
 use crate::fanout::opening;
-use crate::frames;
-use crate::ledger::Ledger;
 use crate::plan::{Cut, Plan, Storm};
 use crate::report::{Report, Reporter};
 use crate::storm_back::come_back;
+use crate::storm_before::Before;
 use crate::usage::Process;
-
-/// How long the server may be away.
-const RESTART_DEADLINE: Duration = Duration::from_secs(120);
-const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// Between two looks whether the server listens again.
-const KNOCK: Duration = Duration::from_millis(5);
-/// What is told when the server may be stopped; whoever stops it by a script waits for this.
-const PHASE_READY: &str = "ready: stop the server and start it again";
-/// Messages of one publisher that are not acknowledged yet.
-const WINDOW: u32 = 32;
 
 /// Where everybody stood when they were cut off.
 pub(crate) struct Stand {
@@ -45,6 +33,12 @@ pub(crate) fn rooms_of(member: usize, each: usize, rooms: usize) -> impl Iterato
     (0..each).map(move |n| (member + n * stride) % rooms)
 }
 
+/// Which of a member's rooms this is.
+pub(crate) fn slot(plan: &Plan, storm: &Storm, member: usize, room: &str) -> Option<usize> {
+    let number = plan.names.number(room)?;
+    rooms_of(member, storm.rooms_each, plan.rooms).position(|other| other == number)
+}
+
 pub(crate) fn run(
     plan: &Plan,
     storm: &Storm,
@@ -55,34 +49,32 @@ pub(crate) fn run(
     let names = |member: usize| {
         rooms_of(member, storm.rooms_each, plan.rooms).map(|room| plan.names.name(room)).collect()
     };
-    let mut crowd = Crowd::new(plan, Entry::Subscribe(&names), 0)?;
+    let mut members = Crowd::new(plan, Entry::Subscribe(&names), 0)?;
     let mut stand = Stand {
         sessions: vec![None; plan.connections],
         epochs: vec![None; plan.rooms],
         offsets: vec![0; plan.rooms],
     };
     let begun = Instant::now();
-    crowd.open_all(plan.connections, progress, &mut |arrival, said| {
+    members.open_all(plan.connections, plan.ramp, progress, &mut |arrival, said| {
         stand.take(plan, arrival, &said);
     })?;
     let opening = opening(plan, begun.elapsed(), before, process.usage()?);
-    publish(plan, 0..storm.before, "publishing", progress, &mut stand)?;
-    settle(plan, storm, &mut crowd, &mut stand)?;
-    match storm.cut {
-        Cut::Lines => crowd.cut_all(),
-        Cut::Restart => wait_for_restart(plan, &mut crowd, progress)?,
-    }
-    drop(crowd);
+    let mut scene = Before::new(plan, storm, members, stand, progress)?;
+    scene.publish(0..storm.before, "publishing", progress)?;
+    scene.settle()?;
+    scene.cut();
     let missed = storm.before..storm.before + storm.missed;
-    // The positions are those of before: what is told of these messages does not count.
-    let offsets = stand.offsets.clone();
-    publish(plan, missed, "publishing what is missed", progress, &mut stand)?;
-    stand.offsets = offsets;
-    come_back(plan, storm, &stand, opening, progress)
+    scene.publish(missed, "publishing what is missed", progress)?;
+    if storm.cut == Cut::Restart {
+        scene.wait_for_restart(progress)?;
+    }
+    let (stand, ledger) = scene.end();
+    come_back(plan, storm, &stand, ledger, opening, progress)
 }
 
 impl Stand {
-    fn take(&mut self, plan: &Plan, arrival: Arrival, said: &Said<'_>) {
+    pub(crate) fn take(&mut self, plan: &Plan, arrival: Arrival, said: &Said<'_>) {
         match said {
             Said::Message(message) => {
                 if let (Some(room), Some(offset)) =
@@ -97,7 +89,7 @@ impl Stand {
                         *slot = notice.session.as_deref().map(Into::into);
                     }
                 }
-                "subscribed" | "ack" => {
+                "subscribed" => {
                     let room = notice.room.as_deref().and_then(|name| plan.names.number(name));
                     if let (Some(room), Some(epoch)) = (room, &notice.epoch) {
                         if let Some(slot) = self.epochs.get_mut(room) {
@@ -116,142 +108,6 @@ impl Stand {
             *slot = offset.max(*slot);
         }
     }
-}
-
-/// Publishes these numbers to every room, from connections of their own, and waits until all of
-/// them are acknowledged.
-fn publish(
-    plan: &Plan,
-    numbers: std::ops::Range<u32>,
-    phase: &'static str,
-    progress: &mut Reporter<'_>,
-    stand: &mut Stand,
-) -> Result<(), BenchError> {
-    let publishers = PUBLISHERS.min(plan.rooms);
-    let each = numbers.len();
-    let mut crowd = Crowd::new(plan, Entry::Greeted, plan.connections)?;
-    crowd.open_all(publishers, progress, &mut |_, _| {})?;
-    // By publisher: how many were said, and how many acknowledged.
-    let (mut said, mut known) = (vec![0_usize; publishers], vec![0_usize; publishers]);
-    let share = |publisher: usize| (plan.rooms - publisher).div_ceil(publishers) * each;
-    let total = plan.rooms * each;
-    let (mut done, mut last) = (0, Instant::now());
-    while done < total {
-        for publisher in 0..publishers {
-            while said[publisher] < share(publisher)
-                && said[publisher] - known[publisher] < WINDOW as usize
-            {
-                let at = said[publisher];
-                let room = publisher + at / each * publishers;
-                let data = frames::data(plan.run, numbers.start + (at % each) as u32, "");
-                crowd.say(publisher, &frames::publish_with_id(&plan.names.name(room), &data));
-                said[publisher] += 1;
-            }
-        }
-        let before = done;
-        let mut refused = None;
-        crowd.turn(Instant::now() + LOOK, &mut |arrival, said| {
-            match &said {
-                Said::Notice(notice) if notice.kind == "ack" => {
-                    known[arrival.member] += 1;
-                    done += 1;
-                }
-                Said::Notice(notice) if notice.kind == "error" => {
-                    let message = notice.message.as_deref().unwrap_or_default().to_owned();
-                    refused = Some(BenchError::Refused { code: notice.code.unwrap_or(0), message });
-                }
-                Said::Notice(_) | Said::Message(_) => return,
-            }
-            stand.take(plan, Arrival { member: usize::MAX, ..arrival }, &said);
-        })?;
-        if let Some(refused) = refused {
-            return Err(refused);
-        }
-        if done > before {
-            last = Instant::now();
-        }
-        if last.elapsed() > plan.patience {
-            let (seconds, what) = (plan.patience.as_secs(), "messages were acknowledged");
-            return Err(BenchError::Silence {
-                seconds,
-                what,
-                done: done as u64,
-                total: total as u64,
-            });
-        }
-        progress.tell(phase, || crowd.progress("messages", done, total));
-    }
-    crowd.close_all();
-    Ok(())
-}
-
-/// Waits until everybody has what was published before the cut.
-fn settle(
-    plan: &Plan,
-    storm: &Storm,
-    crowd: &mut Crowd<'_>,
-    stand: &mut Stand,
-) -> Result<(), BenchError> {
-    let mut ledger = Ledger::new(plan.connections, storm.rooms_each);
-    let total = (plan.connections * storm.rooms_each) as u64 * u64::from(storm.before);
-    let mut last = Instant::now();
-    while ledger.counts.delivered < total {
-        crowd.turn(Instant::now() + LOOK, &mut |arrival, said| {
-            stand.take(plan, arrival, &said);
-            let Said::Message(message) = said else { return };
-            let slot = slot(plan, storm, arrival.member, message.room);
-            if let (Some(slot), Some(number)) = (slot, message.number) {
-                ledger.take((arrival.member, slot), number, || message.room.to_owned());
-                last = arrival.at;
-            }
-        })?;
-        if last.elapsed() > plan.patience {
-            let (seconds, done) = (plan.patience.as_secs(), ledger.counts.delivered);
-            let what = "members got the messages that were published before they were cut off";
-            return Err(BenchError::Silence { seconds, what, done, total });
-        }
-    }
-    Ok(())
-}
-
-/// Which of a member's rooms this is.
-pub(crate) fn slot(plan: &Plan, storm: &Storm, member: usize, room: &str) -> Option<usize> {
-    let number = plan.names.number(room)?;
-    rooms_of(member, storm.rooms_each, plan.rooms).position(|other| other == number)
-}
-
-/// Waits until the server has ended and listens again.
-fn wait_for_restart(
-    plan: &Plan,
-    crowd: &mut Crowd<'_>,
-    progress: &mut Reporter<'_>,
-) -> Result<(), BenchError> {
-    let begun = Instant::now();
-    let silence = |what, left: usize| BenchError::Silence {
-        seconds: RESTART_DEADLINE.as_secs(),
-        what,
-        done: (plan.connections - left) as u64,
-        total: plan.connections as u64,
-    };
-    while crowd.inside() > 0 {
-        let left = crowd.inside();
-        progress.tell(PHASE_READY, || {
-            crowd.progress("connections cut off", plan.connections - left, plan.connections)
-        });
-        crowd.turn(Instant::now() + LOOK, &mut |_, _| {})?;
-        if begun.elapsed() > RESTART_DEADLINE {
-            return Err(silence("the server was to be stopped", crowd.inside()));
-        }
-    }
-    for target in &plan.targets {
-        while TcpStream::connect_timeout(&target.addr, CONNECT_DEADLINE).is_err() {
-            if begun.elapsed() > RESTART_DEADLINE {
-                return Err(silence("the server was to be started again", 0));
-            }
-            std::thread::sleep(KNOCK);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crowd::{Arrival, Crowd, Entry, LOOK, Said};
+use crate::crowd::{Arrival, Crowd, Entry, LINGER, LOOK, Said};
 use crate::error::BenchError;
 use crate::frames::{self, Notice};
 use crate::ledger::Ledger;
@@ -31,12 +31,14 @@ struct Return<'p> {
 }
 
 impl<'p> Return<'p> {
-    fn new(plan: &'p Plan, storm: &'p Storm) -> Self {
+    /// `ledger` is that of before the cut, so that what comes again from then is seen.
+    fn new(plan: &'p Plan, storm: &'p Storm, mut ledger: Ledger) -> Self {
         let now = Instant::now();
+        ledger.counts.delivered = 0;
         Self {
             plan,
             storm,
-            ledger: Ledger::new(plan.connections, storm.rooms_each),
+            ledger,
             start: now,
             missing: vec![storm.missed * storm.rooms_each as u32; plan.connections],
             given_back: vec![false; plan.connections],
@@ -52,36 +54,49 @@ impl<'p> Return<'p> {
         let member = arrival.member;
         let was_complete = self.is_complete(member);
         match said {
-            Said::Notice(notice) => self.notice(member, notice),
+            Said::Notice(notice) => {
+                if self.notice(member, notice) {
+                    self.progressed = arrival.at;
+                }
+            }
             Said::Message(message) => {
-                let slot = slot(self.plan, self.storm, member, message.room);
-                let number = message.number.and_then(|n| n.checked_sub(self.storm.before));
-                let (Some(slot), Some(number)) = (slot, number) else {
+                let Some(number) = message.number else {
                     self.ledger.counts.foreign += 1;
                     return;
                 };
-                if self.ledger.take((member, slot), number, || message.room.to_owned()) {
+                let slot = slot(self.plan, self.storm, member, message.room);
+                let Some(slot) = slot.filter(|_| number < self.published()) else {
+                    return self.ledger.stray(member, number, || message.room.to_owned());
+                };
+                if self.ledger.take((member, slot), number, None, || message.room.to_owned()) {
                     self.missing[member] = self.missing[member].saturating_sub(1);
+                    self.progressed = arrival.at;
                 }
             }
         }
-        self.progressed = arrival.at;
         if !was_complete && self.is_complete(member) {
             self.took.push(arrival.at.saturating_duration_since(self.start));
         }
+    }
+
+    /// How many messages each room has got altogether.
+    fn published(&self) -> u32 {
+        self.storm.before + self.storm.missed
     }
 
     fn is_complete(&self, member: usize) -> bool {
         self.given_back[member] && self.missing[member] == 0
     }
 
-    fn notice(&mut self, member: usize, notice: &Notice<'_>) {
+    /// Whether something was told that is waited for: a room, or a hole.
+    fn notice(&mut self, member: usize, notice: &Notice<'_>) -> bool {
         if notice.kind == "gap" {
             self.gaps += 1;
+            return true;
         }
-        let Some(resumed) = &notice.resumed else { return };
+        let Some(resumed) = &notice.resumed else { return false };
         if notice.id != Some(frames::CONNECT_ID) {
-            return;
+            return false;
         }
         let mut given = 0;
         for room in resumed {
@@ -97,14 +112,16 @@ impl<'p> Return<'p> {
             }
         }
         self.given_back[member] = given == self.storm.rooms_each;
+        true
     }
 
     /// Counts what did not come, and says what is wrong.
     fn close(&mut self) -> Vec<String> {
+        let published = self.published();
         let Self { plan, storm, ledger, .. } = self;
         for member in 0..plan.connections {
             for (slot, room) in rooms_of(member, storm.rooms_each, plan.rooms).enumerate() {
-                ledger.close((member, slot), storm.missed, || plan.names.name(room));
+                ledger.close((member, slot), published, || plan.names.name(room));
             }
         }
         let rooms = storm.rooms_each as u64 * plan.connections as u64;
@@ -152,6 +169,7 @@ pub(crate) fn come_back(
     plan: &Plan,
     storm: &Storm,
     stand: &Stand,
+    ledger: Ledger,
     opening: Opening,
     progress: &mut Reporter<'_>,
 ) -> Result<Report, BenchError> {
@@ -166,13 +184,13 @@ pub(crate) fn come_back(
     let process = Process(plan.pid);
     // After a restart the process is another one, of which nothing is known.
     let before = process.usage().unwrap_or_default();
-    let mut back = Return::new(plan, storm);
+    let mut back = Return::new(plan, storm, ledger);
     while back.took.len() < plan.connections && back.progressed.elapsed() < plan.patience {
         crowd.open_some(plan.connections)?;
         crowd.turn(Instant::now() + LOOK, &mut |arrival, said| back.take(arrival, &said))?;
         progress.tell("coming back", || {
             let (done, total) = (back.took.len(), plan.connections);
-            let faults = back.gaps + back.refused + back.ledger.counts.duplicated;
+            let faults = back.gaps + back.refused + back.ledger.counts.faults();
             let told = crowd.progress("connections", done, total);
             Progress { faults: faults + told.faults, ..told }
         });
@@ -180,6 +198,10 @@ pub(crate) fn come_back(
     let took = back.start.elapsed();
     let server =
         Server::between(plan.pid, before, before, process.usage().unwrap_or_default(), took);
+    let until = Instant::now() + LINGER;
+    while Instant::now() < until {
+        crowd.turn(until, &mut |arrival, said| back.take(arrival, &said))?;
+    }
     let mut faults = back.close();
     faults.extend(crowd.tally().faults());
     crowd.close_all();

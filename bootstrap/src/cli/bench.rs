@@ -56,10 +56,11 @@ pub enum BenchCommand {
     Idle(Idle),
     /// All connections are cut off and come back at once, with tickets, to what they missed
     ///
-    /// Each joins some rooms. Then all lines are reset by this side, or by a server that is stopped
-    /// and started again (--restart); more is published; all come back, --opening at a time, and it
-    /// is timed from the first connect until each has all its rooms and messages. After a restart
-    /// only durable rooms still have what was missed.
+    /// Each joins some rooms. Then all lines are reset by this side, and more is published. With
+    /// --restart the server is to be stopped now, and is waited for until its /readyz answers 200
+    /// again. Then all come back, --opening at a time, and it is timed from the first connect until
+    /// each has all its rooms and messages. After a restart only durable rooms still have what was
+    /// missed.
     Storm(Storm),
 }
 
@@ -179,8 +180,8 @@ pub struct Storm {
     /// Messages that each room gets while nobody is there
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub missed: u32,
-    /// Wait until the server has been stopped and started again, instead of cutting the lines; a
-    /// line that begins with `ready` on standard error says when to stop it
+    /// Wait until the server has been stopped and started again, before all come back; a line that
+    /// begins with `ready` on standard error says when to stop it
     #[arg(long)]
     pub restart: bool,
 }

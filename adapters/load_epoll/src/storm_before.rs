@@ -1,0 +1,227 @@
+//! The first half of a storm: members get what is published, are cut off, and miss what is
+//! published then; a server that shall be started again is waited for.
+//!
+//! It must never leave one of the two crowds unread while it waits for what is published: who does
+//! not answer a ping is closed.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use crate::PUBLISHERS;
+use crate::crowd::{Arrival, Crowd, Entry, LOOK, Said};
+use crate::error::BenchError;
+use crate::frames::{self, Notice};
+use crate::knock::is_ready;
+use crate::ledger::Ledger;
+use crate::plan::{Plan, Storm};
+use crate::report::Reporter;
+use crate::storm::{Stand, slot};
+
+/// How long the server may be away.
+const RESTART_DEADLINE: Duration = Duration::from_secs(120);
+/// Between two looks whether the server is ready again.
+const KNOCK: Duration = Duration::from_millis(5);
+/// What is told when the server may be stopped; whoever stops it by a script waits for this.
+const PHASE_READY: &str = "ready: stop the server and start it again";
+const PHASE_AWAY: &str = "waiting until the server is ready again";
+/// Messages of one publisher that are not acknowledged yet.
+const WINDOW: usize = 32;
+
+/// Everybody who is there until the storm.
+pub(crate) struct Before<'p> {
+    plan: &'p Plan,
+    storm: &'p Storm,
+    members: Crowd<'p>,
+    /// They have connections of their own and stay when the members are cut off.
+    publishers: Crowd<'p>,
+    n_publishers: usize,
+    stand: Stand,
+    ledger: Ledger,
+    /// When a member last got something that it was to get.
+    progressed: Instant,
+}
+
+impl<'p> Before<'p> {
+    pub(crate) fn new(
+        plan: &'p Plan,
+        storm: &'p Storm,
+        members: Crowd<'p>,
+        stand: Stand,
+        progress: &mut Reporter<'_>,
+    ) -> Result<Self, BenchError> {
+        // One for each server at least: its end is how a restart is seen.
+        let n_publishers = PUBLISHERS.min(plan.rooms.max(plan.targets.len()));
+        let mut publishers = Crowd::new(plan, Entry::Greeted, plan.connections)?;
+        publishers.open_all(n_publishers, Duration::ZERO, progress, &mut |_, _| {})?;
+        let ledger = Ledger::new(plan.connections, storm.rooms_each);
+        let progressed = Instant::now();
+        Ok(Self { plan, storm, members, publishers, n_publishers, stand, ledger, progressed })
+    }
+
+    /// Deals with what members get, and waits for it until then at most.
+    fn hear_members(&mut self, until: Instant) -> Result<(), BenchError> {
+        let Self { plan, storm, members, stand, ledger, progressed, .. } = self;
+        members.turn(until, &mut |arrival, said| {
+            stand.take(plan, arrival, &said);
+            let Said::Message(message) = said else { return };
+            let Some(number) = message.number else { return };
+            match slot(plan, storm, arrival.member, message.room) {
+                Some(slot) => {
+                    let room = || message.room.to_owned();
+                    if ledger.take((arrival.member, slot), number, None, room) {
+                        *progressed = arrival.at;
+                    }
+                }
+                None => ledger.stray(arrival.member, number, || message.room.to_owned()),
+            }
+        })
+    }
+
+    /// Deals with what publishers are answered, and waits for it until then at most.
+    fn hear_publishers(
+        &mut self,
+        until: Instant,
+        hear: &mut dyn FnMut(Arrival, &Notice<'_>),
+    ) -> Result<(), BenchError> {
+        self.publishers.turn(until, &mut |arrival, said| {
+            if let Said::Notice(notice) = said {
+                hear(arrival, notice);
+            }
+        })
+    }
+
+    /// Publishes these numbers to every room, and waits until all of them are acknowledged.
+    pub(crate) fn publish(
+        &mut self,
+        numbers: Range<u32>,
+        phase: &'static str,
+        progress: &mut Reporter<'_>,
+    ) -> Result<(), BenchError> {
+        let (total, patience) = (self.plan.rooms * numbers.len(), self.plan.patience);
+        // By publisher: how many were said, and how many acknowledged.
+        let mut said = vec![0; self.n_publishers];
+        let mut known = vec![0; self.n_publishers];
+        let (mut done, mut last) = (0, Instant::now());
+        while done < total {
+            self.say(&numbers, &mut said, &known);
+            let before = done;
+            let mut refused = None;
+            self.hear_publishers(
+                Instant::now() + LOOK,
+                &mut |arrival, notice| match &*notice.kind {
+                    "ack" => {
+                        known[arrival.member] += 1;
+                        done += 1;
+                    }
+                    "error" => {
+                        let message = notice.message.as_deref().unwrap_or_default().to_owned();
+                        let code = notice.code.unwrap_or_default();
+                        refused = Some(BenchError::Refused { code, message });
+                    }
+                    _ => {}
+                },
+            )?;
+            self.hear_members(Instant::now())?;
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
+            if done > before {
+                last = Instant::now();
+            }
+            if last.elapsed() > patience {
+                let what = "messages were acknowledged";
+                return Err(self.silence(patience, what, done, total));
+            }
+            progress.tell(phase, || self.publishers.progress("messages", done, total));
+        }
+        Ok(())
+    }
+
+    /// Lets each publisher say what it has to, as long as few enough are on their way. Each has
+    /// every so many-th room, and fills one after the other.
+    fn say(&mut self, numbers: &Range<u32>, said: &mut [usize], known: &[usize]) {
+        let Self { plan, publishers, n_publishers, .. } = self;
+        let each = numbers.len();
+        for (publisher, said) in said.iter_mut().enumerate() {
+            let share = plan.rooms.saturating_sub(publisher).div_ceil(*n_publishers) * each;
+            while *said < share && *said - known[publisher] < WINDOW {
+                let room = publisher + *said / each * *n_publishers;
+                let data = frames::data(plan.run, numbers.start + (*said % each) as u32, "");
+                publishers.say(publisher, &frames::publish_with_id(&plan.names.name(room), &data));
+                *said += 1;
+            }
+        }
+    }
+
+    /// Waits until everybody has what was published before the cut.
+    pub(crate) fn settle(&mut self) -> Result<(), BenchError> {
+        let all = self.plan.connections * self.storm.rooms_each * self.storm.before as usize;
+        self.progressed = Instant::now();
+        while self.ledger.counts.delivered < all as u64 {
+            self.hear_members(Instant::now() + LOOK)?;
+            self.hear_publishers(Instant::now(), &mut |_, _| {})?;
+            if self.progressed.elapsed() > self.plan.patience {
+                let what = "members got the messages that were published before they were cut off";
+                let delivered = self.ledger.counts.delivered as usize;
+                return Err(self.silence(self.plan.patience, what, delivered, all));
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the members off.
+    pub(crate) fn cut(&mut self) {
+        self.members.cut_all();
+    }
+
+    /// Waits until the server has ended and is ready again. Nobody but the publishers is there to
+    /// see the end. A server that drains is not ready, so that whoever is then must be the new one.
+    pub(crate) fn wait_for_restart(
+        &mut self,
+        progress: &mut Reporter<'_>,
+    ) -> Result<(), BenchError> {
+        let (begun, all) = (Instant::now(), self.n_publishers);
+        while self.publishers.inside() > 0 {
+            let gone = all - self.publishers.inside();
+            progress
+                .tell(PHASE_READY, || self.publishers.progress("publishers cut off", gone, all));
+            self.hear_publishers(Instant::now() + LOOK, &mut |_, _| {})?;
+            if begun.elapsed() > RESTART_DEADLINE {
+                let what = "the server was to be stopped";
+                return Err(self.silence(RESTART_DEADLINE, what, gone, all));
+            }
+        }
+        let n_targets = self.plan.targets.len();
+        for (n_ready, target) in self.plan.targets.iter().enumerate() {
+            while !is_ready(target) {
+                progress.tell(PHASE_AWAY, || {
+                    self.publishers.progress("servers are ready", n_ready, n_targets)
+                });
+                if begun.elapsed() > RESTART_DEADLINE {
+                    let what = "the server was to be started again and to answer 200 at /readyz";
+                    return Err(self.silence(RESTART_DEADLINE, what, n_ready, n_targets));
+                }
+                std::thread::sleep(KNOCK);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not coming, and what else the server did.
+    fn silence(&self, time: Duration, what: &'static str, done: usize, total: usize) -> BenchError {
+        let tallies = [self.members.tally(), self.publishers.tally()];
+        BenchError::Silence {
+            seconds: time.as_secs(),
+            what,
+            done: done as u64,
+            total: total as u64,
+            meanwhile: tallies.into_iter().flat_map(crate::crowd::Tally::faults).collect(),
+        }
+    }
+
+    /// Where the members stood, and what they had got.
+    pub(crate) fn end(mut self) -> (Stand, Ledger) {
+        self.publishers.close_all();
+        (self.stand, self.ledger)
+    }
+}
