@@ -109,6 +109,7 @@ mod tests {
         Monotonic::from_millis(ms)
     }
 
+    /// T02, T04: a jump of the clock, and a timer that is due at once.
     #[test]
     fn an_empty_wheel_has_no_deadline_and_jumps_over_any_pause() {
         let mut wheel = TimerWheel::<u32>::new(at(5));
@@ -120,6 +121,7 @@ mod tests {
         assert_eq!(fired, [7]);
     }
 
+    /// T04.
     #[test]
     fn a_timer_fifty_days_ahead_fires_once_and_on_time() {
         let mut wheel = TimerWheel::new(at(0));
@@ -135,6 +137,7 @@ mod tests {
     }
 
     proptest! {
+        /// T04: some turns of the wheel, with at most a hundred timers.
         #[test]
         fn every_timer_fires_once_never_early_and_at_most_a_tick_late(
             start in 0u64..1_000_000,

@@ -67,6 +67,7 @@ mod tests {
         assert_eq!(raised.soft, raised.hard);
     }
 
+    /// C08.
     #[test]
     fn more_connections_than_open_files_are_warned_of_and_lowered() {
         let few = Descriptors { soft: Some(1_024), hard: Some(1_024) };

@@ -57,6 +57,7 @@ impl From<Exit> for ExitCode {
 mod tests {
     use super::*;
 
+    /// C04.
     #[test]
     fn a_port_in_use_and_a_port_that_is_not_permitted_end_differently() {
         let of = |kind: io::ErrorKind| Exit::of_io(&io::Error::from(kind)).number();

@@ -87,6 +87,7 @@ fn of_another_type(kind: Kind) -> &'static str {
     }
 }
 
+/// C01. C05.
 #[test]
 fn every_setting_that_is_wrong_ends_a_start_as_it_ends_the_check() {
     let mut starts = Starts::new();
@@ -114,6 +115,7 @@ fn every_setting_that_is_wrong_ends_a_start_as_it_ends_the_check() {
     assert!(starts.slowest < Duration::from_secs(30), "{:?}", starts.slowest);
 }
 
+/// C01. C02: a limit of nothing. C05.
 #[test]
 fn every_number_that_is_negative_zero_or_huge_is_refused_or_is_within_the_range_that_is_named() {
     let mut starts = Starts::new();
@@ -134,6 +136,7 @@ fn every_number_that_is_negative_zero_or_huge_is_refused_or_is_within_the_range_
     }
 }
 
+/// C01.
 #[test]
 fn wrong_settings_are_told_within_a_second() {
     let mut starts = Starts::new();

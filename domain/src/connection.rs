@@ -279,6 +279,7 @@ mod tests {
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
     }
 
+    /// R12: who is asked late, here by six seconds, is judged that much later.
     #[test]
     fn silence_is_closed_after_a_timeout_of_its_own_and_whoever_is_asked_late_has_time_to_answer() {
         let timing =
@@ -360,6 +361,7 @@ mod tests {
         assert!((8..=10).contains(&pings), "{pings}");
     }
 
+    /// R12, T02: as far as one connection decides; nothing starves or suspends a process here.
     #[test]
     fn after_a_pause_of_the_process_nobody_is_judged_before_a_fresh_ping() {
         let timing = Timing::default();
@@ -373,6 +375,7 @@ mod tests {
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
     }
 
+    /// A16: the notice, no end before the token's own, and the close once the leeway is over.
     #[test]
     fn a_token_that_ends_is_announced_then_closed_after_the_leeway() {
         let timing = Timing::default();
@@ -390,6 +393,7 @@ mod tests {
         assert_eq!(effect, Some(Effect::Close(CloseCode::TokenExpired)));
     }
 
+    /// A15.
     #[test]
     fn a_fresh_token_in_time_means_no_interruption() {
         let timing = Timing::default();
@@ -418,6 +422,7 @@ mod tests {
         assert_eq!(connection.visit(at(9_000_000), Monotonic::START, &timing).0, None);
     }
 
+    /// T01: to 1970, to the end of time, and back.
     #[test]
     fn a_jump_of_the_wall_clock_disconnects_nobody_without_a_token() {
         let timing = Timing::default();

@@ -106,6 +106,7 @@ mod tests {
         assert_eq!(limiter.take(rate, at(1_000)), Ok(()));
     }
 
+    /// R01.
     #[test]
     fn a_burst_passes_and_the_next_is_told_when_to_come_back() {
         let (rate, mut limiter) = (Rate::new(10, 3), RateLimiter::default());
@@ -116,6 +117,7 @@ mod tests {
         assert_eq!(limiter.take(rate, at(105)), Ok(()));
     }
 
+    /// R01.
     #[test]
     fn exactly_at_the_limit_for_ten_minutes_nothing_is_refused() {
         let (rate, mut limiter) = (Rate::new(100, 1), RateLimiter::default());

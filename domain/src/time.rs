@@ -142,6 +142,7 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 mod tests {
     use super::*;
 
+    /// T01: the years around 1970 and 2038.
     #[test]
     fn instants_print_as_iso_8601_with_milliseconds() {
         for (millis, text) in [
@@ -155,6 +156,7 @@ mod tests {
         }
     }
 
+    /// T01: the year 10000.
     #[test]
     fn a_clock_set_to_the_year_ten_thousand_stays_printable() {
         assert_eq!(Wall::from_millis(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");

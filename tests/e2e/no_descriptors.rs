@@ -72,6 +72,7 @@ fn crowd_at_the_door(server: &Server, room_for: usize) {
     assert_eq!(bob.next()["data"], "the end");
 }
 
+/// R05: no descriptor left for this process; how soon others come in is not measured.
 #[test]
 fn without_descriptors_the_connected_stay_undisturbed_and_the_others_are_told() {
     let mut server = Server::start(&[]);

@@ -258,6 +258,7 @@ fn ask_while_draining(described: &mut Described) {
     server.kill();
 }
 
+/// R10: a body that says it is too large, and one that does not come.
 #[test]
 fn every_operation_answers_what_it_documents_and_nothing_else() {
     // The testing profile takes larger ones.

@@ -348,6 +348,7 @@ fn what_guards_should_know_of_keys_is_in_the_security_log() {
     assert!(metrics.contains("roomkeeper_security_events_total{event=\"api_not_allowed\"} 1"));
 }
 
+/// R10: a query of thousands of parameters.
 #[test]
 fn a_wrong_request_is_told_what_is_wrong_and_how_it_is_done() {
     let server = server(&[]);

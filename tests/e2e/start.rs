@@ -15,6 +15,7 @@ fn taken() -> (TcpListener, String) {
     (listener, address)
 }
 
+/// C01.
 #[test]
 fn wrong_settings_are_named_with_their_value_and_their_source() {
     let folder = tempfile::tempdir().unwrap();
@@ -47,6 +48,7 @@ fn wrong_settings_are_named_with_their_value_and_their_source() {
     }
 }
 
+/// C03: a secret that everybody may read.
 #[test]
 fn production_refuses_what_is_not_safe_and_starts_when_it_is() {
     let production = ["serve", "--profile", "production", "--listen", "127.0.0.1:0"];
@@ -88,6 +90,7 @@ fn production_refuses_what_is_not_safe_and_starts_when_it_is() {
     assert_eq!(get(server.addr(), "/ws/somebody").status, 404);
 }
 
+/// C04.
 #[test]
 fn a_port_that_somebody_has_ends_with_74_and_the_address() {
     let (_held, address) = taken();

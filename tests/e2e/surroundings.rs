@@ -61,6 +61,7 @@ fn may_change_users() -> bool {
 const AS_NOBODY: [&str; 4] =
     ["--reuid=54321", "--regid=54321", "--clear-groups", "--bounding-set=-all"];
 
+/// C07.
 #[test]
 fn it_runs_without_home_locale_user_name_standard_input_and_writable_disk() {
     if !may_change_users() {
@@ -99,6 +100,7 @@ fn a_data_directory_on_a_disk_that_cannot_be_written_is_named() {
     assert!(exit.stderr.contains("./data"), "{}", exit.stderr);
 }
 
+/// C04.
 #[test]
 fn a_port_that_the_user_may_not_have_ends_with_77() {
     let listen = ["serve", "--profile", "testing", "--listen", "127.0.0.1:81"];
@@ -119,6 +121,7 @@ fn a_port_that_the_user_may_not_have_ends_with_77() {
     assert!(exit.stderr.contains("127.0.0.1:81"), "{}", exit.stderr);
 }
 
+/// C04.
 #[test]
 fn a_host_that_has_no_address_ends_with_74_and_an_address_of_version_6_is_served() {
     let testing = ["serve", "--profile", "testing", "--listen"];
@@ -135,6 +138,7 @@ fn a_host_that_has_no_address_ends_with_74_and_an_address_of_version_6_is_served
     }
 }
 
+/// C08.
 #[test]
 fn fewer_descriptors_than_connections_lower_the_limit_with_a_warning() {
     let mut wrapped = Command::new("sh");

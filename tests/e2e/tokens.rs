@@ -70,6 +70,7 @@ fn without_a_good_token_nobody_is_greeted_where_nobody_may_be_nobody() {
     assert_eq!(two.read_close_code(), 3500);
 }
 
+/// A15. A16.
 #[test]
 fn a_token_that_runs_out_is_announced_and_then_ends_the_connection_unless_it_is_refreshed() {
     let server = Server::start(&["--set", &secret(), "--set", "auth.leeway_ms=0"]);
@@ -90,6 +91,7 @@ fn a_token_that_runs_out_is_announced_and_then_ends_the_connection_unless_it_is_
     assert_eq!(refreshing.expect("message")["data"], "still here");
 }
 
+/// A16: the notice, where nothing else happens.
 #[test]
 fn a_connection_that_is_alone_on_its_worker_is_looked_after_in_time() {
     let server = Server::start(&["--set", &secret(), "--set", "server.workers=1"]);
@@ -99,6 +101,7 @@ fn a_connection_that_is_alone_on_its_worker_is_looked_after_in_time() {
     Client::greeted(socket).expect("token_expiring");
 }
 
+/// A19: fewer rights.
 #[test]
 fn a_fresh_token_that_allows_less_ends_what_it_does_not_allow() {
     let server = Server::start(&["--set", &secret()]);
@@ -118,6 +121,7 @@ fn a_fresh_token_that_allows_less_ends_what_it_does_not_allow() {
     assert_eq!(refused["code"], 103);
 }
 
+/// A19: the token of another user.
 #[test]
 fn a_token_of_somebody_else_is_no_refresh() {
     let server = Server::start(&["--set", &secret()]);

@@ -5,7 +5,7 @@
 //! names the place and says what to do. Nothing here builds, runs or changes anything.
 //!
 //! Suggested reading order: [`repository`], [`layers`], [`manifests`], [`sources`], [`purity`],
-//! [`documents`], [`codes`], [`embedding`].
+//! [`documents`], [`codes`], [`embedding`], [`faults`].
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,7 @@
 mod codes;
 mod documents;
 mod embedding;
+mod faults;
 mod layers;
 mod manifests;
 mod purity;

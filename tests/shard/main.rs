@@ -344,6 +344,7 @@ fn silence_is_pinged_and_then_closed() {
     assert_eq!(types(&line.frames), ["disconnect"]);
 }
 
+/// A15. A16.
 #[test]
 fn a_token_that_ends_is_announced_and_closed_and_a_fresh_one_keeps_the_connection() {
     let mut host = Host::new(open_rules());
@@ -361,6 +362,7 @@ fn a_token_that_ends_is_announced_and_closed_and_a_fresh_one_keeps_the_connectio
     assert_eq!(host.line(slots[1]).closed, Some(CloseCode::TokenExpired));
 }
 
+/// A10. A19: the token of another user.
 #[test]
 fn who_authenticates_twice_or_as_somebody_else_is_told_so() {
     let mut host = Host::new(open_rules());

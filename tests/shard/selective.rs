@@ -611,6 +611,7 @@ fn a_fresh_token_with_the_same_rights_ends_nothing() {
     assert_eq!(types(&host.frames(u1)), ["message", "message"]);
 }
 
+/// A19: fewer rights, in the room of one's own.
 #[test]
 fn a_fresh_token_that_allows_less_ends_what_it_does_not_allow() {
     let mut rules = users();

@@ -99,6 +99,7 @@ fn run_seeds(n_seeds: u64) -> (Counts, Vec<String>) {
     (counts, failures.into_iter().map(|(_, text)| text).collect())
 }
 
+/// A15: among all else that happens, tokens are refreshed in time, and nobody misses a message.
 #[test]
 fn every_seed_keeps_every_promise() {
     if let Some(seed) = number("ROOMKEEPER_SIM_SEED") {

@@ -47,6 +47,7 @@ async fn a_text_is_fetched_as_it_is() {
     assert_eq!(fetch_from(chunked.into(), true).await.unwrap(), "ab");
 }
 
+/// A22.
 #[tokio::test]
 async fn an_answer_that_is_too_large_is_refused_whether_it_says_so_or_not() {
     let too_large = Err(KeySourceError::TooLarge { bytes_max: JWKS_BYTES_MAX });
@@ -58,6 +59,7 @@ async fn an_answer_that_is_too_large_is_refused_whether_it_says_so_or_not() {
     assert_eq!(fetch_from(ok(&most), true).await.map(|text| text.len()), Ok(JWKS_BYTES_MAX));
 }
 
+/// A22.
 #[tokio::test]
 async fn nobody_is_followed_elsewhere_and_an_error_is_an_error() {
     let (elsewhere, followed) = serving(ok("{}"), true).await;
@@ -71,6 +73,7 @@ async fn nobody_is_followed_elsewhere_and_an_error_is_an_error() {
     assert_eq!(fetch_from(away, true).await, Err(KeySourceError::Status(503)));
 }
 
+/// A22.
 #[tokio::test]
 async fn silence_a_slow_body_rubbish_and_nobody_at_all_are_told_apart_in_time() {
     assert_eq!(fetch_from(Vec::new(), false).await, Err(KeySourceError::Timeout));

@@ -296,6 +296,7 @@ mod sockets_with_tls {
     application::outbox_contract_tests!(super::Loopback::with_tls);
 }
 
+/// T01: what time is measured by never goes back.
 #[test]
 fn the_machine_s_clock_keeps_its_contract() {
     let pass = |span: Duration| {

@@ -233,6 +233,7 @@ mod tests {
         }
     }
 
+    /// R14.
     #[test]
     fn a_reader_that_stopped_costs_lines_and_makes_nobody_wait() {
         let (entered, is_entered) = channel();
@@ -268,6 +269,7 @@ mod tests {
         }
     }
 
+    /// R14.
     #[test]
     fn what_a_closed_pipe_does_not_take_is_counted() {
         let sink = Sink::to(Closed).unwrap();

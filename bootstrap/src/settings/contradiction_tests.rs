@@ -2,6 +2,7 @@
 
 use super::tests::set;
 
+/// C02.
 #[test]
 fn each_contradiction_is_refused_and_names_both_settings() {
     for (changes, key, other) in [

@@ -53,6 +53,7 @@ fn a_wrong_value_is_refused_with_the_variable_the_setting_and_the_unit() {
     assert!(NAMES.iter().any(|name| name.unit == Unit::Seconds));
 }
 
+/// C02.
 #[test]
 fn a_silence_that_leaves_no_time_to_answer_is_refused() {
     let error = with(&[("WS_CONNECTION_TIMEOUT_MS", "20000")]).unwrap_err();

@@ -53,6 +53,7 @@ fn production_listens_where_everybody_can_reach_it_with_tls_and_refuses_without(
     }
 }
 
+/// C03: secrets that everybody knows. C09.
 #[test]
 fn production_refuses_each_unsafe_setting_by_name() {
     for (key, value) in [
@@ -94,6 +95,7 @@ fn a_random_secret_is_not_called_weak() {
     }
 }
 
+/// C03: a file that everybody may read.
 #[test]
 fn a_secret_may_stand_in_a_file_of_its_own_and_is_never_shown() {
     let dir = tempfile::tempdir().unwrap();
@@ -137,6 +139,7 @@ fn a_key_of_tls_that_everybody_may_read_stops_the_start() {
     assert!(!production(&changes).unwrap_err().contains("every user"));
 }
 
+/// C03.
 #[test]
 fn a_secret_that_is_too_short_is_refused_in_every_profile() {
     for profile in Profile::ALL {

@@ -86,6 +86,7 @@ fn refused(kind: Kind) -> (Vec<String>, Vec<String>) {
     }
 }
 
+/// C01.
 #[test]
 fn a_wrong_value_of_any_key_from_any_source_is_refused_with_key_value_source_and_what_is_allowed() {
     for key in KEYS {
@@ -115,6 +116,7 @@ fn a_wrong_value_of_any_key_from_any_source_is_refused_with_key_value_source_and
     }
 }
 
+/// C01.
 #[test]
 fn a_mistyped_key_from_any_source_is_refused_and_the_right_one_is_named() {
     for key in KEYS.iter().filter(|key| key.path != "profile") {
@@ -139,6 +141,7 @@ fn a_key_in_the_wrong_section_or_as_a_section_is_explained() {
     }
 }
 
+/// C03: file and environment disagree.
 #[test]
 fn each_layer_wins_over_the_one_before() {
     let key = "limits.fragments_max";
@@ -242,6 +245,7 @@ fn a_mistyped_level_does_not_silence_the_log() {
     }
 }
 
+/// C02.
 #[test]
 fn values_that_do_not_go_together_are_refused_with_both_sources() {
     let error = set(&[("limits.history_page", "5000")]).unwrap_err();

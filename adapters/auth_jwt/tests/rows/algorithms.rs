@@ -150,6 +150,7 @@ fn a_secret_has_at_least_32_bytes() {
     assert!(build(vec![key(None, &[Algorithm::HS256], secret(&SECRET[..32]))]).is_ok());
 }
 
+/// A21: no leeway above sixty seconds.
 #[test]
 fn settings_out_of_range_are_refused() {
     let keys = |n: usize| {

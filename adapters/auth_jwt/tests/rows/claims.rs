@@ -19,7 +19,7 @@ fn expecting(issuer: Option<&str>, audience: Option<&str>) -> JwtVerifier {
     .unwrap()
 }
 
-/// A37
+/// A37. A21: an issuer whose clock is slow, within the leeway and beyond.
 #[test]
 fn an_end_is_required_and_honoured_to_the_millisecond() {
     let missing = with_claims(r#"{"sub":"u1"}"#);
@@ -103,7 +103,7 @@ fn a_tokens_own_name_and_time_are_kept_so_that_it_can_be_taken_back() {
     }
 }
 
-/// A39
+/// A39. A21: an issuer whose clock is fast, within the leeway and beyond.
 #[test]
 fn a_token_is_not_valid_before_its_time() {
     let starts = |seconds_ahead: i64| {

@@ -18,6 +18,7 @@ fn token(claims: &str) -> String {
     sign(Algorithm::RS256, &private, r#"{"alg":"RS256"}"#, claims)
 }
 
+/// T01: a clock that is set back changes when a token counts, and only by that.
 #[test]
 fn a_remembered_token_ends_and_begins_when_it_would_without_a_memory() {
     let token = token(r#"{"sub":"u1","exp":1800000600,"nbf":1800000100,"jti":"t","iat":7}"#);

@@ -100,6 +100,7 @@ async fn a_key_that_is_used_too_fast_is_refused_before_any_of_the_body_has_come(
     }
 }
 
+/// R10: a body that does not come.
 #[tokio::test]
 async fn a_body_that_does_not_come_in_time_is_answered_with_408() {
     let takes_body = |route: &&Route| matches!(route.takes, Takes::Body { .. });

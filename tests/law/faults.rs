@@ -1,0 +1,220 @@
+//! The faults of one node: which of them a test shows, and what is open of the others.
+//!
+//! A fault has an id, a letter for its group and a number: A for who may do what, C for settings, R
+//! for resources, T for time. A test that shows one carries the id in its documentation, with the
+//! part that it shows where that is not all. The lists below must never say more than the tests do:
+//! an id that no test carries, and one that is called open although a test carries it, are
+//! breaches. Whether a test shows what it says is for its reader to judge.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::repository::{File, files};
+use crate::{assert_complains, assert_lawful};
+
+/// Tests show all of it.
+const SHOWN: &[&str] = &[
+    "A01", "A02", "A03", "A04", "A05", "A06", "A07", "A09", "A10", "A15", "A19", "A21", "A22",
+    "A23", "A24", "A25", "A26", "A30", "A31", "A32", "A33", "A34", "A35", "A36", "A37", "A38",
+    "A39", "A40", "A41", "A42", "A43", "A44", "A45", "A46", "A47", "A48", "A49", "C01", "C02",
+    "C03", "C04", "C05", "C06", "C07", "C08", "C09", "R01", "R06", "R07", "R09",
+];
+
+/// Tests show a part of it; what they don't show.
+const PARTLY: &[(&str, &str)] = &[
+    ("A08", "metrics and traces are not searched for tokens and payloads"),
+    ("A16", "nothing looks between the end of a token and the end of the leeway"),
+    ("A17", "a user who is connected to several nodes needs several nodes"),
+    ("R04", "the limits that count by user, and as many addresses as a flood has"),
+    ("R05", "other errors of accept, how soon others come in, and a health check that tells of it"),
+    ("R10", "a body without a declared length that never ends"),
+    ("R12", "a server beside something else that takes all of its processors"),
+    ("R14", "a log on a disk that is full"),
+    ("R15", "two thousand rooms, not a million"),
+    ("T01", "a server whose wall clock is set while it runs"),
+    ("T02", "a process that is suspended and goes on"),
+    ("T04", "a million timers that are due in one tick"),
+];
+
+/// No test shows any of it; why.
+const OPEN: &[(&str, &str)] = &[
+    ("A18", "needs a revocation that several nodes share, which is not built yet"),
+    ("A20", "tokens that count once are not built yet"),
+    ("R02", "a rate that all connections of a user share is not built yet"),
+    ("R03", "needs a limit that several nodes share, which is not built yet"),
+    ("R08", "a limit on bad tokens by address is not built yet"),
+    ("R11", "no test runs a server with little memory"),
+    ("R13", "no test takes the threads away from a server"),
+    ("R16", "no test takes the randomness away; running out of ports needs other servers to reach"),
+    ("T03", "needs several nodes, which are not built yet"),
+    ("T05", "needs several nodes, which are not built yet"),
+];
+
+/// Where tests are.
+const FOLDERS: &[&str] = &["tests/", "domain/", "application/", "adapters/", "bootstrap/"];
+/// How a test begins, below its documentation.
+const TEST: &[&str] = &["#[test]", "#[tokio::test"];
+
+/// The three lists.
+struct Lists<'l> {
+    shown: &'l [&'l str],
+    partly: &'l [(&'l str, &'l str)],
+    open: &'l [(&'l str, &'l str)],
+}
+
+const LISTS: Lists<'static> = Lists { shown: SHOWN, partly: PARTLY, open: OPEN };
+
+fn is_id(word: &str) -> bool {
+    let [group, tens, ones] = word.as_bytes() else { return false };
+    b"ACRT".contains(group) && tens.is_ascii_digit() && ones.is_ascii_digit()
+}
+
+/// The ids in the documentation of the tests of one file.
+fn carried_by(text: &str) -> BTreeSet<&str> {
+    let (mut carried, mut above) = (BTreeSet::new(), Vec::new());
+    for line in text.lines().map(str::trim_start) {
+        if let Some(words) = line.strip_prefix("///") {
+            above.extend(words.split(|c: char| !c.is_alphanumeric()).filter(|word| is_id(word)));
+        } else if TEST.iter().any(|begin| line.starts_with(begin)) {
+            carried.extend(above.drain(..));
+        } else if !line.starts_with("#[") {
+            above.clear();
+        }
+    }
+    carried
+}
+
+/// Each id that a test carries, with the first file where one does.
+fn carried(files: &[File]) -> BTreeMap<&str, &str> {
+    let mut carried = BTreeMap::new();
+    let holds_tests = |file: &&File| {
+        file.has_extension("rs") && FOLDERS.iter().any(|folder| file.path.starts_with(folder))
+    };
+    for file in files.iter().filter(holds_tests) {
+        for id in carried_by(&file.text) {
+            carried.entry(id).or_insert(file.path.as_str());
+        }
+    }
+    carried
+}
+
+/// No id stands in two places, each is one, and what is open is said.
+fn check_lists(lists: &Lists<'_>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let with_words = lists.partly.iter().chain(lists.open);
+    let mut seen = BTreeSet::new();
+    for id in lists.shown.iter().chain(with_words.clone().map(|(id, _)| id)) {
+        if !is_id(id) {
+            complaints.push(format!("`{id}` is no id of a fault of one node: correct it"));
+        }
+        if !seen.insert(*id) {
+            complaints.push(format!("{id} is listed twice: delete it once"));
+        }
+    }
+    let in_vain = with_words.filter(|(_, words)| words.trim().is_empty());
+    complaints.extend(in_vain.map(|(id, _)| format!("{id} does not say what is open: say it")));
+    complaints
+}
+
+/// What the lists say is what the tests carry.
+fn check_tests(lists: &Lists<'_>, carried: &BTreeMap<&str, &str>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let shown: BTreeSet<&str> =
+        lists.shown.iter().chain(lists.partly.iter().map(|(id, _)| id)).copied().collect();
+    let open: BTreeSet<&str> = lists.open.iter().map(|(id, _)| *id).collect();
+    for id in &shown {
+        if !carried.contains_key(id) {
+            complaints.push(format!(
+                "{id} is listed as shown and no test carries it: write `{id}` above the test that \
+                 shows it, or list it as open"
+            ));
+        }
+    }
+    for (id, path) in carried {
+        if open.contains(id) {
+            complaints.push(format!(
+                "{path} carries {id}, which is listed as open: list it as shown, or as partly shown"
+            ));
+        } else if !shown.contains(id) {
+            complaints.push(format!("{path} carries {id}, which no list knows: list it"));
+        }
+    }
+    complaints
+}
+
+#[test]
+fn every_fault_is_listed_once_and_what_is_open_is_said() {
+    assert_lawful(&check_lists(&LISTS));
+}
+
+#[test]
+fn every_fault_is_shown_by_a_test_that_carries_its_id_or_is_called_open() {
+    assert_lawful(&check_tests(&LISTS, &carried(files())));
+}
+
+/// The breaches that each check must see.
+mod breaches {
+    use std::slice::from_ref;
+
+    use super::*;
+
+    const LISTED: Lists<'static> =
+        Lists { shown: &["A01"], partly: &[("C02", "half")], open: &[("T03", "not built")] };
+
+    /// A file with a test whose documentation has these words.
+    fn documented(path: &str, words: &str) -> File {
+        File::new(path, &format!("/// {words}\n#[test]\nfn it_works() {{}}\n"))
+    }
+
+    fn check(files: &[File]) -> Vec<String> {
+        check_tests(&LISTED, &carried(files))
+    }
+
+    #[test]
+    fn ids_are_read_from_the_documentation_of_tests_alone() {
+        let read = |text| carried_by(text).into_iter().collect::<Vec<_>>();
+        let both = "    /// A01: with words,\n    /// and C02.\n    #[test]\n    fn f() {}\n";
+        assert_eq!(read(both), ["A01", "C02"]);
+        let attributes = "/// R05.\n#[cfg(unix)]\n#[tokio::test(start_paused = true)]\nfn f() {}\n";
+        assert_eq!(read(attributes), ["R05"]);
+        for nothing in [
+            "/// A01.\nconst N: u8 = 1;\n\n#[test]\nfn f() {}\n",
+            "// A01.\n#[test]\nfn f() {}\n",
+            "/// RD01, A1, A017, P02 and a01.\n#[test]\nfn f() {}\n",
+            "#[test]\nfn f() {\n    say(\"A01\");\n}\n",
+        ] {
+            assert_eq!(read(nothing), Vec::<&str>::new(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_no_test_carries_is_seen() {
+        let whole = documented("tests/e2e/a.rs", "A01.");
+        let part = documented("domain/src/b.rs", "C02: half.");
+        assert_lawful(&check(&[whole.clone(), part.clone()]));
+        assert_complains(&check(from_ref(&whole)), "C02 is listed as shown and no test carries it");
+        assert_complains(&check(from_ref(&part)), "A01 is listed as shown and no test carries it");
+        // Neither a document nor an example is a test.
+        for elsewhere in ["docs/a.md", "examples/a.rs"] {
+            let files = [documented(elsewhere, "A01."), part.clone()];
+            assert_complains(&check(&files), "A01 is listed as shown");
+        }
+    }
+
+    #[test]
+    fn an_open_id_that_a_test_carries_and_an_id_that_no_list_knows_are_seen() {
+        let carrying = |words| check(&[documented("tests/a.rs", &format!("A01. C02. {words}"))]);
+        assert_complains(&carrying("T03."), "tests/a.rs carries T03, which is listed as open");
+        assert_complains(&carrying("R99."), "tests/a.rs carries R99, which no list knows");
+    }
+
+    #[test]
+    fn a_double_a_wrong_and_a_silent_entry_are_seen() {
+        assert_lawful(&check_lists(&LISTED));
+        let double = Lists { shown: &["A01", "T03"], ..LISTED };
+        assert_complains(&check_lists(&double), "T03 is listed twice");
+        let wrong = Lists { shown: &["A1"], ..LISTED };
+        assert_complains(&check_lists(&wrong), "`A1` is no id");
+        let silent = Lists { open: &[("T03", " ")], ..LISTED };
+        assert_complains(&check_lists(&silent), "T03 does not say what is open");
+    }
+}
