@@ -24,6 +24,7 @@ const PARTLY: &[(&str, &str)] = &[
     ("A08", "metrics and traces are not searched for tokens and payloads"),
     ("A16", "nothing looks between the end of a token and the end of the leeway"),
     ("A17", "a user who is connected to several nodes needs several nodes"),
+    ("R02", "a user who is connected to several nodes needs several nodes"),
     ("R04", "the limits that count by user, and as many addresses as a flood has"),
     ("R05", "other errors of accept, how soon others come in, and a health check that tells of it"),
     ("R10", "a body without a declared length that never ends"),
@@ -39,7 +40,6 @@ const PARTLY: &[(&str, &str)] = &[
 const OPEN: &[(&str, &str)] = &[
     ("A18", "needs a revocation that several nodes share, which is not built yet"),
     ("A20", "tokens that count once are not built yet"),
-    ("R02", "a rate that all connections of a user share is not built yet"),
     ("R03", "needs a limit that several nodes share, which is not built yet"),
     ("R08", "a limit on bad tokens by address is not built yet"),
     ("R11", "no test runs a server with little memory"),
