@@ -104,7 +104,8 @@ fn fanout_reports_that_all_came_how_long_it_took_and_what_the_server_used() {
     assert!(number(&report["server"]["resident_bytes"]) > 1e6);
     assert!(number(&report["results"]["cpu_ns_per_delivery"]) > 0.0);
     assert!(number(&report["opening"]["cpu_us_per_connect"]) > 0.0);
-    assert!(number(&report["opening"]["seconds"]) >= 0.2, "{report}");
+    // The last of fifty is due one step before the ramp's end.
+    assert!(number(&report["opening"]["seconds"]) > 0.19, "{report}");
     assert_eq!(
         (&report["command"], &report["tool"]["name"]),
         (&json!("fanout"), &json!("roomkeeper"))
