@@ -107,8 +107,15 @@ fn publish_everywhere(server: &Server, n_messages: u64) {
 fn everybody_comes_back_at_once_after_sigkill_and_nothing_is_lost_or_comes_twice() {
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).expect("the own limit");
-    let mut server =
-        Server::start_durable(&["--set", &secret(), "--set", "auth.allow_anonymous=false"]);
+    // All of the crowd are one user.
+    let mut server = Server::start_durable(&[
+        "--set",
+        &secret(),
+        "--set",
+        "auth.allow_anonymous=false",
+        "--set",
+        "limits.commands_of_user_per_second=0",
+    ]);
     publish_everywhere(&server, BEFORE);
     let token = hs256(SECRET, &claims("crowd", "chat:*"));
     let runtime = Runtime::new().unwrap();
