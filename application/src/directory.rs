@@ -13,6 +13,8 @@ use domain::rate_limit::{Rate, RateLimiter};
 use domain::room::RoomId;
 use domain::time::Monotonic;
 
+use crate::suspects::Suspects;
+
 /// The user has as many connections as allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TooManyConnections;
@@ -24,6 +26,8 @@ pub struct Directory {
     users: Mutex<BTreeMap<UserId, UserHere>>,
     rooms: Mutex<BTreeMap<RoomId, Arc<AtomicU32>>>,
     watches: AtomicUsize,
+    /// Addresses that keep coming with what does not count.
+    pub suspects: Suspects,
 }
 
 /// A user that is connected.

@@ -22,6 +22,7 @@ pub mod refusal;
 pub mod security;
 pub mod services;
 pub mod shard;
+pub mod suspects;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod timer_wheel;

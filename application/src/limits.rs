@@ -44,6 +44,9 @@ pub struct Limits {
     pub connections_per_user_max: u32,
     /// How fast one connection may send commands; above it `rate_limited`.
     pub commands: Rate,
+    /// How often one address may come with a token or ticket that is none; above it nothing that it
+    /// shows is checked for a while.
+    pub bad_tokens_of_address: Rate,
     /// How fast all connections of one user together may send commands; above it `rate_limited`.
     pub commands_of_user: Rate,
     /// How many refusals for speed a connection may collect; above it 3005.
@@ -104,6 +107,7 @@ impl Default for Limits {
             presence_list_max: 1_000,
             connections_per_user_max: 5,
             commands: Rate::new(200, 400),
+            bad_tokens_of_address: Rate::per_minute(30),
             commands_of_user: Rate::new(400, 800),
             refused_commands: Rate::new(5, 100),
             unparsable: Rate::per_minute(20),

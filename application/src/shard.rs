@@ -28,6 +28,7 @@ mod visit;
 mod watches;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use domain::codes::CloseCode;
@@ -70,6 +71,8 @@ pub struct Opening {
     pub conflicting_tokens: bool,
     /// The endpoint that it came by.
     pub view: View,
+    /// The address that it comes from, where the host knows it.
+    pub address: Option<IpAddr>,
 }
 
 /// What can happen to a shard.

@@ -136,6 +136,21 @@ mod tests {
         assert_eq!(wheel.next_deadline(), None);
     }
 
+    /// T04.
+    #[test]
+    fn a_million_timers_of_one_tick_fire_once_each_and_in_that_tick() {
+        const MANY: usize = 1_000_000;
+        let mut wheel = TimerWheel::new(at(0));
+        (0..MANY).for_each(|i| wheel.add(at(5_000), i));
+        let mut fired = vec![];
+        wheel.advance(at(5_000 - TICK_MS), &mut fired);
+        assert!(fired.is_empty());
+        wheel.advance(at(5_000 + TICK_MS), &mut fired);
+        fired.sort_unstable();
+        assert!(fired.iter().copied().eq(0..MANY));
+        assert_eq!(wheel.next_deadline(), None);
+    }
+
     proptest! {
         /// T04: some turns of the wheel, with at most a hundred timers.
         #[test]

@@ -157,7 +157,7 @@ impl Upgrade {
     pub fn into_opening(self, connection: ConnectionId) -> Opening {
         let Self { client, token, conflicting_tokens, view, .. } = self;
         let client = client.unwrap_or_else(|| given_name(connection));
-        Opening { connection, client, token, conflicting_tokens, view }
+        Opening { connection, client, token, conflicting_tokens, view, address: None }
     }
 
     fn take_token(&mut self, token: &str) {

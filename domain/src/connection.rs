@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
     }
 
-    /// A16: the notice, no end before the token's own, and the close once the leeway is over.
+    /// A16.
     #[test]
     fn a_token_that_ends_is_announced_then_closed_after_the_leeway() {
         let timing = Timing::default();
@@ -389,6 +389,10 @@ mod tests {
         let (effect, next) = connection.visit(at(30_000), at(30_000).monotonic, &timing);
         assert_eq!((effect, next.as_millis()), (None, 55_000));
         connection.visit(at(55_000), at(54_000).monotonic, &timing);
+        // Behind the token's end, and still within the leeway.
+        for ms in [70_000, 74_999] {
+            assert_eq!(connection.visit(at(ms), at(ms).monotonic, &timing).0, None, "{ms}");
+        }
         let (effect, _) = connection.visit(at(75_000), at(74_000).monotonic, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::TokenExpired)));
     }

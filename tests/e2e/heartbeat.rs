@@ -1,5 +1,7 @@
 //! Heartbeats: the server asks, and who never answers is let go.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tests::frame;
 use tests::raw::RawSocket;
@@ -64,4 +66,21 @@ fn a_connection_with_traffic_from_the_server_is_not_pinged_but_has_to_speak_all_
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(code, 3002);
     });
+}
+
+/// T02.
+#[test]
+fn a_server_that_was_suspended_for_many_heartbeats_asks_before_it_judges() {
+    let mut server = Server::start(&["--set", "heartbeat.interval_ms=300"]);
+    let mut clients: Vec<_> = (0..20).map(|_| Client::open(&server)).collect();
+    server.suspend();
+    // The time that passes is what this is about.
+    let until = Instant::now() + Duration::from_secs(3);
+    while let Some(rest) = until.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(rest);
+    }
+    server.go_on();
+    for client in &mut clients {
+        assert_eq!(client.call(json!({"type": "ping"}))["type"], "pong");
+    }
 }

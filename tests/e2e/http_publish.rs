@@ -1,6 +1,7 @@
 //! Publishing over HTTP: what a backend sends, what it is answered, and what members get.
 
 use serde_json::{Value, json};
+use tests::raw::RawSocket;
 use tests::server::Server;
 
 use crate::client::{Client, data_of, values_of};
@@ -155,4 +156,23 @@ fn other_paths_and_methods_are_told_where_to_go() {
     assert!(nothing.json()["message"].as_str().unwrap().contains("/ws/v2/connect"));
     let plain = get(server.addr(), "/ws/v2/connect");
     assert!([400, 426].contains(&plain.status), "{plain:?}");
+}
+
+/// R10: no length is declared, and the end never comes.
+#[test]
+fn a_body_that_never_ends_is_refused_as_soon_as_it_is_too_large() {
+    let server = server(&["--set", "api.publish_bytes_max=65536"]);
+    let mut socket = RawSocket::connect(server.addr());
+    let head = format!(
+        "POST /api/v1/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\
+         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    socket.send(head.as_bytes());
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    for _ in 0..16 {
+        socket.send(chunk.as_bytes());
+    }
+    socket.send(b"1\r\nx\r\n");
+    let head = socket.read_head();
+    assert!(head.starts_with("HTTP/1.1 413 "), "{head}");
 }

@@ -4,8 +4,9 @@
 use serde_json::Value;
 use tests::raw::RawSocket;
 use tests::server::Server;
+use tests::token::{SECRET, claims, hs256};
 
-use crate::client::{PATH, until};
+use crate::client::{PATH, secret, until};
 
 const TWO: [&str; 2] = ["--set", "limits.connections_per_address_max=2"];
 
@@ -106,4 +107,37 @@ fn only_the_header_that_the_proxies_keep_is_read() {
     let second = arrive("for=6.6.6.6, for=\"198.51.100.7:80\"", "6.6.6.2");
     assert!(is_in(&first.0) && is_in(&second.0));
     assert!(arrive("for=198.51.100.7", "6.6.6.3").0.starts_with("HTTP/1.1 429 "));
+}
+
+/// R08.
+#[test]
+fn an_address_that_guesses_at_tokens_is_turned_away_for_a_while_and_no_other() {
+    let server = Server::start(&[
+        "--set",
+        "server.trusted_proxies=127.0.0.1",
+        "--set",
+        "limits.bad_tokens_per_address_per_minute=3",
+        "--set",
+        &secret(),
+    ]);
+    let good = hs256(SECRET, &claims("ann", "chat:*"));
+    let bad = hs256("another secret of at least 32 bytes!", &claims("ann", "chat:*"));
+    let show = |address: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("X-Forwarded-For", address), ("Authorization", &*bearer)];
+        let first = come(&server, &headers).1.next_json();
+        (first["code"].as_u64(), first["reconnect_after_ms"].as_u64())
+    };
+    for _ in 0..3 {
+        assert_eq!(show("203.0.113.7", &bad).0, Some(3500));
+    }
+    let (code, wait) = show("203.0.113.7", &good);
+    assert_eq!(code, Some(3005));
+    assert!((1..=20_000).contains(&wait.unwrap()), "{wait:?}");
+    assert_eq!(show("203.0.113.8", &good).0, None, "a hello");
+    until("guards are told", || {
+        let log = server.log();
+        let line = log.lines().find(|line| line.contains("bad_tokens_of_address"))?;
+        line.contains("203.0.113.7").then_some(())
+    });
 }

@@ -311,6 +311,7 @@ impl Host {
             token: token.map(str::to_owned),
             conflicting_tokens: false,
             view: View::V2,
+            address: None,
         };
         self.give(Input::Opened(slot, opening));
         slot

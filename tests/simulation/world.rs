@@ -448,8 +448,14 @@ impl World {
         let with_ticket = resumes && has_ticket && self.rng.percent(60);
         let token = self.clients[client].token(self.now_ms).filter(|_| !with_ticket);
         let conflicting_tokens = false;
-        let opening =
-            Opening { connection, client: label, token, conflicting_tokens, view: View::V2 };
+        let opening = Opening {
+            connection,
+            client: label,
+            token,
+            conflicting_tokens,
+            view: View::V2,
+            address: None,
+        };
         self.clients[client].link = Some(link);
         self.clients[client].heard_ms = self.now_ms;
         self.input(node, shard, Input::Opened(slot, opening));

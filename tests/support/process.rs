@@ -121,6 +121,16 @@ impl Process {
         self.tell(Signal::HUP);
     }
 
+    /// Stops it where it is (SIGSTOP), until it is told to go on.
+    pub fn suspend(&mut self) {
+        self.tell(Signal::STOP);
+    }
+
+    /// Lets one that was suspended go on (SIGCONT).
+    pub fn go_on(&mut self) {
+        self.tell(Signal::CONT);
+    }
+
     fn tell(&mut self, signal: Signal) {
         if self.is_running() {
             let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);

@@ -147,6 +147,16 @@ impl Server {
         self.process.hang_up();
     }
 
+    /// Stops it where it is (SIGSTOP), until [`Server::go_on`].
+    pub fn suspend(&mut self) {
+        self.process.suspend();
+    }
+
+    /// Lets one that was suspended go on (SIGCONT).
+    pub fn go_on(&mut self) {
+        self.process.go_on();
+    }
+
     /// Waits for the end, 30 seconds at most.
     pub fn wait(&mut self) -> Exit {
         self.process.wait(STOP_DEADLINE)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use application::client_address::CountedAddress;
+use application::shard::Opening;
 use application::upgrade::{Endpoint, SUBPROTOCOL, Upgrade};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
@@ -100,7 +101,12 @@ fn try_upgrade(
     let response = response(&upgrade);
     let purpose = match wanted {
         Wanted::Echo => Purpose::Echo,
-        Wanted::Endpoint(_) => Purpose::Protocol(upgrade.into_opening(shared.node.connection_id())),
+        Wanted::Endpoint(_) => {
+            let opening = upgrade.into_opening(shared.node.connection_id());
+            // Whoever comes from this machine is everybody: a proxy that is not named, a tunnel.
+            let address = client.filter(|address| !address.is_loopback());
+            Purpose::Protocol(Opening { address, ..opening })
+        }
     };
     if let Purpose::Protocol(opening) = &purpose {
         let address = client.map(tracing::field::display);

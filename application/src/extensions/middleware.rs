@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,6 +22,8 @@ pub struct Who {
     pub connection: ConnectionId,
     /// The label the client gave itself, or was given.
     pub client: ClientId,
+    /// The address that it comes from, through trusted proxies; none where the host does not know it.
+    pub address: Option<IpAddr>,
     /// What its token says.
     pub principal: Arc<Principal>,
     /// What middleware found out when the connection opened.

@@ -46,6 +46,7 @@ impl Shard {
         let who = Who {
             connection: opening.connection,
             client: opening.client,
+            address: opening.address,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
         };
@@ -168,7 +169,7 @@ impl Shard {
         match result {
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "connection refused");
-                self.end(slot, error.close_code(), None, host);
+                self.end(slot, error.close_code(), error.come_back(), host);
             }
             Ok(authenticated) => {
                 let who = Arc::clone(&authenticated.who);

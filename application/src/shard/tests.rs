@@ -172,6 +172,7 @@ impl Bench {
             token: None,
             conflicting_tokens: false,
             view: View::V2,
+            address: None,
         };
         self.give(Input::Opened(slot, opening));
         slot

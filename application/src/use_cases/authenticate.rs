@@ -2,7 +2,9 @@
 //!
 //! It must never let a connection in when the token, the limit or a middleware is in doubt.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::codes::CloseCode;
 use domain::principal::{Action, Principal};
@@ -78,6 +80,9 @@ pub enum AuthenticateError {
     /// The user has as many connections as allowed.
     #[error("the user has as many connections as allowed")]
     ConnectionLimit,
+    /// The address came too often with what does not count; the time after which it may try again.
+    #[error("too many tokens of this address were not accepted")]
+    TooManyFailures(Duration),
     /// A middleware refused.
     #[error("a middleware refused the connection")]
     Refused(CloseCode),
@@ -92,8 +97,28 @@ impl AuthenticateError {
             Self::Missing | Self::Token(_) | Self::Ticket(_) => CloseCode::Unauthenticated,
             Self::Revoked => CloseCode::Revoked,
             Self::ConnectionLimit => CloseCode::ConnectionLimit,
+            Self::TooManyFailures(_) => CloseCode::RateLimited,
             Self::Refused(code) => code,
         }
+    }
+
+    /// When it may come back, where that is known.
+    #[must_use]
+    pub const fn come_back(self) -> Option<Duration> {
+        match self {
+            Self::TooManyFailures(wait) => Some(wait),
+            _ => None,
+        }
+    }
+
+    /// Whether what was shown never was a credential. One that has expired, or whose key was taken out
+    /// of use, was: a whole office may come back with those at once.
+    const fn is_of_a_guess(self) -> bool {
+        matches!(
+            self,
+            Self::Token(TokenError::Malformed | TokenError::Signature)
+                | Self::Ticket(TicketError::Malformed | TicketError::Signature)
+        )
     }
 }
 
@@ -137,6 +162,42 @@ async fn admit(
 /// # Errors
 /// [`AuthenticateError`] says why they stand for nobody.
 pub async fn identify(
+    services: &Services,
+    who: &Who,
+    credentials: &Credentials,
+) -> Result<Principal, AuthenticateError> {
+    let suspect = suspect(services, who, credentials)?;
+    let identified = identify_all(services, who, credentials).await;
+    if let (Some(address), Err(error)) = (suspect, &identified)
+        && error.is_of_a_guess()
+    {
+        let now = services.ports.clock.now().monotonic;
+        let rate = services.rules.limits.bad_tokens_of_address;
+        services.directory.suspects.failed(address, rate, now);
+    }
+    identified
+}
+
+/// The address of whoever shows something, unless it failed too often.
+fn suspect(
+    services: &Services,
+    who: &Who,
+    credentials: &Credentials,
+) -> Result<Option<IpAddr>, AuthenticateError> {
+    let shows = credentials.session.is_some() || credentials.token.is_some();
+    let Some(address) = who.address.filter(|_| shows) else { return Ok(None) };
+    let now = services.ports.clock.now().monotonic;
+    let rate = services.rules.limits.bad_tokens_of_address;
+    let may_try = services.directory.suspects.may_try(address, rate, now);
+    may_try.map_err(|wait| {
+        let error = AuthenticateError::TooManyFailures(wait);
+        note(services, who, &error);
+        error
+    })?;
+    Ok(Some(address))
+}
+
+async fn identify_all(
     services: &Services,
     who: &Who,
     credentials: &Credentials,
@@ -244,6 +305,7 @@ async fn verify(
             event = event.label(),
             request_id = request_id(who.connection),
             reason = outcome.label(),
+            address = who.address.map(tracing::field::display),
             error = cause,
             alg = hint.algorithm,
             kid = hint.key,
@@ -266,6 +328,9 @@ fn note(services: &Services, who: &Who, error: &AuthenticateError) {
             (SecurityEvent::AuthenticationFailed, TokenOutcome::Revoked.label())
         }
         AuthenticateError::ConnectionLimit => (SecurityEvent::ConnectionRefused, "user_limit"),
+        AuthenticateError::TooManyFailures(_) => {
+            (SecurityEvent::ConnectionRefused, "bad_tokens_of_address")
+        }
         AuthenticateError::Refused(_) => (SecurityEvent::ConnectionRefused, "middleware"),
     };
     let now = services.ports.clock.now().monotonic;
@@ -275,6 +340,7 @@ fn note(services: &Services, who: &Who, error: &AuthenticateError) {
             event = event.label(),
             request_id = request_id(who.connection),
             reason,
+            address = who.address.map(tracing::field::display),
             left_out,
             "a connection may not open"
         );

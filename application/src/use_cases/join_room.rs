@@ -297,6 +297,7 @@ mod tests {
         let who = Who {
             connection: ConnectionId::from_bits(1),
             client: ClientId::parse("c").unwrap(),
+            address: None,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
         };

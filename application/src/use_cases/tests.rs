@@ -12,6 +12,7 @@ use domain::message::{Publication, Publish, Sender};
 use domain::policy::{Access, AckLevel, NamespacePolicy, Policies};
 use domain::position::{Offset, Position};
 use domain::principal::{Principal, RoomPattern};
+use domain::rate_limit::Rate;
 use domain::recovery::{GapReason, LogBounds};
 use domain::retention::Retention;
 use domain::room::RoomId;
@@ -99,6 +100,7 @@ fn who(user: Option<&str>) -> Arc<Who> {
     Arc::new(Who {
         connection: ConnectionId::from_bits(1),
         client: ClientId::parse("c").unwrap(),
+        address: None,
         principal: Arc::new(principal),
         context: Context::default(),
     })
@@ -220,6 +222,38 @@ async fn a_token_that_is_not_accepted_closes_with_unauthenticated() {
     mocks.verifier.expect_describe().returning(|_| TokenHint::default());
     let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
     assert_eq!(refused.close_code(), CloseCode::Unauthenticated);
+}
+
+/// R08.
+#[tokio::test]
+async fn an_address_that_showed_too_many_tokens_that_are_none_is_not_looked_at_for_a_while() {
+    let mut mocks = Mocks::default();
+    mocks.rules.limits.bad_tokens_of_address = Rate::per_minute(3);
+    mocks.rules.allow_anonymous = true;
+    // The fourth is not verified.
+    mocks
+        .verifier
+        .expect_verify()
+        .times(3)
+        .returning(|_, _| Box::pin(async { Err(TokenError::Signature) }));
+    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
+    let services = mocks.services();
+    let of = |address: &str, token: Option<&str>| {
+        let who = Who { address: address.parse().ok(), ..(*who(None)).clone() };
+        let token = token.map(str::to_owned);
+        let credentials = Credentials { token, ..Credentials::default() };
+        Authenticate { services: Arc::clone(&services), who: Arc::new(who), credentials }
+    };
+    for _ in 0..3 {
+        let refused = of("203.0.113.7", Some("t")).execute().await.unwrap_err();
+        assert_eq!(refused, AuthenticateError::Token(TokenError::Signature));
+    }
+    let refused = of("203.0.113.7", Some("t")).execute().await.unwrap_err();
+    assert_eq!(refused, AuthenticateError::TooManyFailures(Duration::from_secs(20)));
+    assert_eq!(refused.close_code(), CloseCode::RateLimited);
+    assert_eq!(refused.come_back(), Some(Duration::from_secs(20)));
+    // Without a token there is nothing to guess.
+    assert!(of("203.0.113.7", None).execute().await.is_ok());
 }
 
 fn showing(mocks: Mocks, session: &str, token: Option<&str>) -> Authenticate {

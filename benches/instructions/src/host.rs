@@ -152,6 +152,7 @@ impl Host {
             token: None,
             conflicting_tokens: false,
             view: View::V2,
+            address: None,
         };
         self.give(Input::Opened(slot, opening));
         self.settle();

@@ -224,6 +224,14 @@ pub fn rules(settings: &Settings) -> Rules {
         patterns_max: limits.patterns_max,
         connections_per_user_max: limits.connections_per_user_max,
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),
+        bad_tokens_of_address: Rate::per_minute(
+            // Behind a proxy that is not named, one address is everybody's.
+            if settings.server.behind_proxy && settings.server.trusted_proxies.is_empty() {
+                0
+            } else {
+                limits.bad_tokens_per_address_per_minute
+            },
+        ),
         commands_of_user: Rate::new(
             limits.commands_of_user_per_second,
             limits.commands_of_user_burst,

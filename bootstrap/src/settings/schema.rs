@@ -116,6 +116,7 @@ pub const KEYS: &[Key] = &[
     key("limits.connections_per_address_max", Kind::Number(0, 10_000_000)),
     key("limits.commands_per_second", Kind::Number(0, 1_000_000)),
     key("limits.commands_burst", Kind::Number(1, 1_000_000)),
+    key("limits.bad_tokens_per_address_per_minute", Kind::Number(0, 1_000_000)),
     key("limits.commands_of_user_per_second", Kind::Number(0, 1_000_000)),
     key("limits.commands_of_user_burst", Kind::Number(1, 1_000_000)),
     key("limits.unparsable_per_minute_max", Kind::Number(1, 1_000_000)),

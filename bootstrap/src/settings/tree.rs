@@ -190,6 +190,8 @@ pub struct Limits {
     pub commands_per_second: u32,
     /// Commands of one connection at once.
     pub commands_burst: u32,
+    /// Tokens and tickets of one address that are none, in a minute; 0 means no limit.
+    pub bad_tokens_per_address_per_minute: u32,
     /// Commands of all connections of one user in a second; 0 means no limit.
     pub commands_of_user_per_second: u32,
     /// Commands of all connections of one user at once.
