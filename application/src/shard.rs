@@ -27,8 +27,8 @@ mod tell;
 mod visit;
 mod watches;
 
+use core::net::IpAddr;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use domain::codes::CloseCode;

@@ -3,8 +3,8 @@
 //!
 //! Bounded, and soft where it is full: it must never keep out somebody of whom nothing bad is known.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

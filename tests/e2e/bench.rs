@@ -455,8 +455,10 @@ fn a_token_that_does_not_count_is_refused_with_where_to_get_one_that_does() {
     assert!(said.contains("3500") && said.contains("--mint"), "{said}");
     assert!(!said.contains(&other), "{said}");
     let good = hs256(SECRET, &claims("ann", "public:*"));
+    let before = server.open_fds();
     let said = refused(&["fanout", &url, "--token", &good], 1);
     assert!(said.contains("3506") && said.contains("limits.connections_per_user_max"), "{said}");
+    until("the places are free again", || (server.open_fds() <= before).then_some(()));
     passed(&with(&short("fanout", &url), &["--token", &good, "--connections", "3"]));
     let said = refused(&["fanout", &url, "--mint", "--profile", "testing"], 78);
     assert!(said.contains("auth.hmac_secret_file"), "{said}");

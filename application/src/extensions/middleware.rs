@@ -3,9 +3,9 @@
 //!
 //! A middleware sees and refuses; it must never change what a client sent.
 
+use core::net::IpAddr;
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;

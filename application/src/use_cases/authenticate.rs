@@ -2,7 +2,7 @@
 //!
 //! It must never let a connection in when the token, the limit or a middleware is in doubt.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
