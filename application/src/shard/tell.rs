@@ -22,13 +22,13 @@ impl Shard {
     /// Encodes a frame and gives it to one connection.
     pub(super) fn tell(&mut self, slot: Slot, frame: &ServerFrame<'_>, host: &mut Host<'_>) {
         let Some(entry) = self.table.get(slot) else { return };
-        let (view, who) = (entry.view, Arc::clone(&entry.who));
+        let view = entry.view;
         if view == View::V2 {
             let bytes = self.encode(frame, host);
             return self.give(slot, bytes, host);
         }
         self.scratch.clear();
-        if view.encode(frame, &who.client, host.now.wall, &mut self.scratch) {
+        if view.encode(frame, &entry.who.client, host.now.wall, &mut self.scratch) {
             let bytes = host.outbox.frame(&self.scratch);
             self.give(slot, bytes, host);
         }
