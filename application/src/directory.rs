@@ -4,7 +4,7 @@
 //! member of a room and loses its last; never per message.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,50 @@ pub struct Directory {
 struct UserHere {
     connections: u32,
     commands: Arc<SharedLimiter>,
+    /// What the token that came last calls it.
+    name: Option<Arc<str>>,
+    /// Whose turn it is to be given what waited for the user.
+    inbox: Arc<InboxState>,
+}
+
+/// Whether one of a user's connections is being given what waited for the user, and whether something
+/// came meanwhile.
+#[derive(Debug, Default)]
+struct InboxState(AtomicU8);
+
+const FREE: u8 = 0;
+const TAKEN: u8 = 1;
+const TAKEN_AND_ASKED: u8 = 2;
+
+/// The turn of one connection of a user to be given what waited for the user; letting go of it makes it
+/// another's.
+#[derive(Debug)]
+pub struct InboxTurn(Option<Arc<InboxState>>);
+
+impl InboxTurn {
+    fn take(state: &Arc<InboxState>) -> Option<Self> {
+        let asked = |now| Some(if now == FREE { TAKEN } else { TAKEN_AND_ASKED });
+        let before = state.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, asked);
+        (before == Ok(FREE)).then(|| Self(Some(Arc::clone(state))))
+    }
+
+    /// Nothing was left: ends the turn, unless somebody asked for it meanwhile.
+    #[must_use]
+    pub fn end(mut self) -> Option<Self> {
+        let ended = |now| Some(if now == TAKEN_AND_ASKED { TAKEN } else { FREE });
+        // Taken out: once it is let go of, what another does with it must not be undone.
+        let state = self.0.take()?;
+        let before = state.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, ended);
+        (before == Ok(TAKEN_AND_ASKED)).then_some(Self(Some(state)))
+    }
+}
+
+impl Drop for InboxTurn {
+    fn drop(&mut self) {
+        if let Some(state) = &self.0 {
+            state.0.store(FREE, Ordering::Release);
+        }
+    }
 }
 
 /// A limit that several shards count against: one number that is exchanged, never locked.
@@ -136,6 +180,7 @@ impl Directory {
     pub fn admit(
         self: &Arc<Self>,
         user: &UserId,
+        name: Option<&Arc<str>>,
         connections_max: u32,
     ) -> Result<Admission, TooManyConnections> {
         let mut users = self.lock();
@@ -144,6 +189,7 @@ impl Directory {
             return Err(TooManyConnections);
         }
         here.connections += 1;
+        here.name = name.cloned();
         let commands = Arc::clone(&here.commands);
         drop(users);
         Ok(Admission { directory: Arc::clone(self), user: user.clone(), commands })
@@ -170,6 +216,20 @@ impl Directory {
     #[must_use]
     pub fn connections_of(&self, user: &UserId) -> u32 {
         self.lock().get(user).map_or(0, |here| here.connections)
+    }
+
+    /// The turn to be given what waited for a user; none when another connection of the user has it, or
+    /// none is here. Who has it is told that somebody asked.
+    #[must_use]
+    pub fn inbox_turn(&self, user: &UserId) -> Option<InboxTurn> {
+        let state = self.lock().get(user).map(|here| Arc::clone(&here.inbox))?;
+        InboxTurn::take(&state)
+    }
+
+    /// What a user who is connected is called; none when its token does not say.
+    #[must_use]
+    pub fn name_of(&self, user: &UserId) -> Option<Arc<str>> {
+        self.lock().get(user).and_then(|here| here.name.clone())
     }
 
     /// How many users are connected, and how many rooms have members.
@@ -216,6 +276,19 @@ mod tests {
     }
 
     #[test]
+    fn one_connection_at_a_time_is_given_what_waited_and_looks_again_when_another_asked() {
+        let directory = Arc::new(Directory::default());
+        let ann = UserId::parse("ann").unwrap();
+        assert!(directory.inbox_turn(&ann).is_none());
+        let _here = directory.admit(&ann, None, 2).unwrap();
+        let turn = directory.inbox_turn(&ann).unwrap();
+        assert!(directory.inbox_turn(&ann).is_none());
+        let turn = turn.end().unwrap();
+        assert!(turn.end().is_none());
+        assert!(directory.inbox_turn(&ann).is_some());
+    }
+
+    #[test]
     fn a_pattern_takes_a_place_until_it_is_let_go() {
         let directory = Arc::new(Directory::default());
         let first = directory.watch_seat(1).unwrap();
@@ -229,8 +302,8 @@ mod tests {
     fn all_connections_of_a_user_share_one_limit_and_others_have_their_own() {
         let directory = Arc::new(Directory::default());
         let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
-        let anns: Vec<_> = (0..10).map(|_| directory.admit(&ann, 10).unwrap()).collect();
-        let bob = directory.admit(&bob, 10).unwrap();
+        let anns: Vec<_> = (0..10).map(|_| directory.admit(&ann, None, 10).unwrap()).collect();
+        let bob = directory.admit(&bob, None, 10).unwrap();
         let rate = Rate::new(100, 50);
         let mut taken = 0;
         // For ten seconds, from all ten in turn, twice as fast as is allowed to one.
@@ -250,11 +323,11 @@ mod tests {
     fn a_place_is_free_again_once_a_connection_is_let_go() {
         let directory = Arc::new(Directory::default());
         let user = UserId::parse("u").unwrap();
-        let first = directory.admit(&user, 2).unwrap();
-        let _second = directory.admit(&user, 2).unwrap();
-        assert_eq!(directory.admit(&user, 2).unwrap_err(), TooManyConnections);
+        let first = directory.admit(&user, None, 2).unwrap();
+        let _second = directory.admit(&user, None, 2).unwrap();
+        assert_eq!(directory.admit(&user, None, 2).unwrap_err(), TooManyConnections);
         drop(first);
-        assert!(directory.admit(&user, 2).is_ok());
+        assert!(directory.admit(&user, None, 2).is_ok());
         assert_eq!(directory.connections_of(&user), 1);
     }
 }

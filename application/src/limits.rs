@@ -42,6 +42,8 @@ pub struct Limits {
     pub presence_list_max: usize,
     /// The most connections of one user on this node; above it 3506.
     pub connections_per_user_max: u32,
+    /// The most letters that wait for one user who is away; above it `room_full`.
+    pub letters_per_user_max: u32,
     /// How fast one connection may send commands; above it `rate_limited`.
     pub commands: Rate,
     /// How often one address may come with a token or ticket that is none; above it nothing that it
@@ -105,6 +107,7 @@ impl Default for Limits {
             history_messages_max: 1_000,
             metadata_bytes_max: 4 << 10,
             presence_list_max: 1_000,
+            letters_per_user_max: 1_000,
             connections_per_user_max: 5,
             commands: Rate::new(200, 400),
             bad_tokens_of_address: Rate::per_minute(30),

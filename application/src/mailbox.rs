@@ -72,6 +72,8 @@ pub enum Control {
         /// When the last connection is closed.
         until: Monotonic,
     },
+    /// Something waits for a user: give it to one of its connections.
+    Ring(UserId),
     /// Answer a bounded piece of what somebody outside asks.
     Inquire(Inquiry),
     /// Go on under other rules; what is under way ends under those it began with.

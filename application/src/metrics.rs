@@ -55,6 +55,8 @@ pub struct ShardMetrics {
     pub delivery_bytes: Tally,
     /// Frames for one connection: answers, pings, pages.
     pub replies: Tally,
+    /// What waited for users and was given to them.
+    pub letters: Tally,
     /// Bytes of them.
     pub reply_bytes: Tally,
     /// Frames that a full queue dropped, by class.

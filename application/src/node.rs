@@ -3,6 +3,7 @@
 //!
 //! It holds no thread and no socket: a host runs each shard wherever it likes.
 
+use core::net::IpAddr;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -30,6 +31,7 @@ use crate::refusal::Refusal;
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
+use crate::use_cases::check_bearer::CheckBearer;
 use crate::use_cases::end_connections::EndConnections;
 use crate::use_cases::list_connections::{ConnectionsPage, ListConnections};
 use crate::use_cases::list_presence::list_members;
@@ -137,6 +139,22 @@ impl Node {
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
         ConnectionId::from_bits(self.services().ports.entropy.bits())
+    }
+
+    /// Whether somebody who wants to connect has a token that counts, for endpoints that refuse others
+    /// over HTTP. Nothing is counted or spent by it: the connection is authenticated once it is open.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not; with [`ErrorCode::InvalidToken`] when there is no token that counts.
+    pub async fn knows_bearer(
+        &self,
+        token: Option<String>,
+        address: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        let services = self.services();
+        let connection = ConnectionId::from_bits(services.ports.entropy.bits());
+        let check = CheckBearer { services, connection, address, token };
+        check.execute().await
     }
 
     /// Publishes for the server's own API, to each room in order.

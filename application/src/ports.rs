@@ -9,6 +9,7 @@ pub mod authorizer;
 pub mod broker;
 pub mod clock;
 pub mod exposition;
+pub mod inbox;
 pub mod key_source;
 pub mod outbox;
 pub mod presence;
@@ -23,6 +24,7 @@ pub use broker::{
 };
 pub use clock::{Clock, Entropy};
 pub use exposition::Exposition;
+pub use inbox::{Inbox, InboxError, Letter, LetterId};
 pub use key_source::{KeySource, KeySourceError};
 pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};

@@ -6,19 +6,23 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use domain::documents;
 use domain::message::Publication;
 use domain::protocol;
 
 /// The forms in which a publication leaves this node. A closed set: each has a slot in every
 /// publication.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(usize)]
 pub enum WireFormat {
     /// Protocol v2: JSON in a text frame.
+    #[default]
     V2,
+    /// The words of the documents; nothing at all for what they have no words for.
+    Document,
 }
 
-const WIRE_FORMATS: usize = 1;
+const WIRE_FORMATS: usize = 2;
 
 /// One positioned publication, shared by the log and all shards.
 #[derive(Debug)]
@@ -33,7 +37,11 @@ impl Published {
     /// Takes a publication; nothing is encoded yet.
     #[must_use]
     pub const fn new(publication: Publication) -> Self {
-        Self { publication, message: OnceLock::new(), frames: [OnceLock::new()] }
+        Self {
+            publication,
+            message: OnceLock::new(),
+            frames: [const { OnceLock::new() }; WIRE_FORMATS],
+        }
     }
 
     /// The encoded v2 message, as it stands in a `message` frame and in `messages` of a page.
@@ -41,9 +49,16 @@ impl Published {
         self.message.get_or_init(|| Bytes::from(protocol::encode_message(&self.publication)))
     }
 
-    /// The framed message, made by `frame` if no shard has made it yet.
+    /// The framed message, made by `frame` if no shard has made it yet. Empty where the format does not
+    /// say it.
     pub fn frame(&self, format: WireFormat, frame: impl FnOnce(&[u8]) -> Bytes) -> &Bytes {
-        let WireFormat::V2 = format;
-        self.frames[format as usize].get_or_init(|| frame(self.message()))
+        self.frames[format as usize].get_or_init(|| match format {
+            WireFormat::V2 => frame(self.message()),
+            WireFormat::Document => {
+                let mut said = Vec::new();
+                let is_said = documents::said::encode(&self.publication, &mut said);
+                if is_said { frame(&said) } else { Bytes::new() }
+            }
+        })
     }
 }

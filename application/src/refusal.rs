@@ -62,3 +62,10 @@ impl Refusal {
         Self::new(ErrorCode::Internal, "the server could not carry this out")
     }
 }
+
+impl From<domain::protocol::Rejected> for Refusal {
+    fn from(rejected: domain::protocol::Rejected) -> Self {
+        let domain::protocol::Rejected { code, field, message, .. } = rejected;
+        Self { code, message, field, retry_after: None }
+    }
+}

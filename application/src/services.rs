@@ -16,8 +16,8 @@ use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, NoTickets, NoTokens, Presence, Revocations, SessionTickets,
-    TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, Inbox, NoTickets, NoTokens, Presence, Revocations,
+    SessionTickets, TokenVerifier,
 };
 
 /// The adapters a node runs on.
@@ -36,6 +36,8 @@ pub struct Ports {
     pub authorizer: Option<Arc<dyn Authorizer>>,
     /// Knows what was taken back.
     pub revocations: Arc<dyn Revocations>,
+    /// Keeps what is said to users who are away; none keeps nothing for them.
+    pub inbox: Option<Arc<dyn Inbox>>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws random bits.
@@ -59,6 +61,7 @@ impl Ports {
             session_tickets: Arc::new(NoTickets),
             authorizer: None,
             revocations,
+            inbox: None,
             clock,
             entropy,
         }
@@ -74,6 +77,8 @@ pub struct Rules {
     pub limits: Limits,
     /// The intervals of a connection's life.
     pub timing: Timing,
+    /// The same on `/ws/game`, `/ws/chat`, `/ws/combat` and `/ws/world`.
+    pub channel_timing: Timing,
     /// Whether a connection without a token is let in.
     pub allow_anonymous: bool,
     /// Whether a connection is in the room of its own user, `user:<id>`, without asking.

@@ -4,15 +4,16 @@
 //! the host takes it from [`Shard::poll_call`], runs it anywhere, and hands its end back. There is
 //! one shard per worker, neither `Send` nor shared. It must never see a socket or ask a clock.
 
+mod audiences;
 mod calls;
 mod end;
 mod fan_out;
 mod fill;
-mod filters;
 mod held;
 mod inquire;
 mod join;
 mod leave;
+mod letters;
 mod open;
 mod own_room;
 mod pages;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use domain::codes::CloseCode;
 use domain::id::{ClientId, ConnectionId};
+use domain::room::RoomId;
 use domain::time::{Monotonic, Now};
 
 pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome, Resuming};
@@ -71,6 +73,8 @@ pub struct Opening {
     pub conflicting_tokens: bool,
     /// The endpoint that it came by.
     pub view: View,
+    /// The room that the endpoint is for, where that is one of many.
+    pub place: Option<RoomId>,
     /// The address that it comes from, where the host knows it.
     pub address: Option<IpAddr>,
 }
@@ -173,7 +177,7 @@ impl Shard {
     #[must_use]
     pub fn filter_decisions(&self) -> u64 {
         let slices = self.rooms.keys().filter_map(|key| self.rooms.get(key));
-        slices.map(|slice| slice.filters.n_decided).sum()
+        slices.map(|slice| slice.audiences.n_decided).sum()
     }
 
     /// Where this shard gets its mail.
@@ -264,6 +268,9 @@ impl Shard {
             CallTag::Room(key) => self.finish_read(key, completion.outcome, host),
             CallTag::Connection { slot, command, room } => {
                 let Some(entry) = self.table.get_mut(slot) else {
+                    if let Outcome::Letters(page) = completion.outcome {
+                        return self.pass_on(page);
+                    }
                     self.undo(room, completion.outcome);
                     return;
                 };
@@ -324,6 +331,7 @@ impl Shard {
             Outcome::PresenceUpdated { result, room } => {
                 self.finish_presence_update(slot, command, &room, result, host);
             }
+            Outcome::Letters(page) => self.finish_letters(slot, page, host),
             Outcome::Handled(result) => self.finish_handler(slot, command, result, host),
             Outcome::Watched { result, pattern } => {
                 self.finish_watch(slot, command, &pattern, result, host);

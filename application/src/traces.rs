@@ -86,9 +86,11 @@ const fn was_refused(outcome: &Outcome) -> bool {
         Outcome::PresenceUpdated { result, .. } => result.is_err(),
         Outcome::Handled(result) => result.is_err(),
         // Each room has an answer of its own.
-        Outcome::Done | Outcome::Resumed(_) | Outcome::OwnRooms(_) | Outcome::Revalidated(_) => {
-            false
-        }
+        Outcome::Letters(_)
+        | Outcome::Done
+        | Outcome::Resumed(_)
+        | Outcome::OwnRooms(_)
+        | Outcome::Revalidated(_) => false,
         Outcome::Refused { .. } | Outcome::Panicked => true,
     }
 }

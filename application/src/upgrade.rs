@@ -7,6 +7,7 @@
 use domain::codes::ErrorCode;
 use domain::documents;
 use domain::id::{ClientId, ConnectionId};
+use domain::room::RoomId;
 
 use crate::origin::OriginPolicy;
 use crate::refusal::Refusal;
@@ -50,6 +51,8 @@ pub struct Upgrade {
     pub conflicting_tokens: bool,
     /// The endpoint that it came by.
     pub view: View,
+    /// The room that the endpoint is for, where that is one of many.
+    pub place: Option<RoomId>,
 }
 
 /// An address that takes upgrades.
@@ -59,6 +62,8 @@ pub enum Endpoint {
     V2,
     /// `/ws/client`.
     Client,
+    /// One of the documents with rooms, but `/ws/games/{match_id}`.
+    Document(documents::told::Endpoint),
 }
 
 /// An answer over HTTP instead of the upgrade.
@@ -129,8 +134,12 @@ pub fn read(
                 Ok((client, role)) => {
                     (upgrade.client, upgrade.view) = (Some(client), View::Client(role));
                 }
-                Err(code) => upgrade.view = View::Refused(code),
+                Err(code) => upgrade.view = View::Refused(code.into()),
             }
+        }
+        Endpoint::Document(endpoint) => {
+            read_query(head.query, &mut upgrade)?;
+            upgrade.view = View::Document(endpoint);
         }
     }
     read_subprotocols(head, &mut upgrade)?;
@@ -155,9 +164,9 @@ impl Upgrade {
     /// What the shard is told of the connection. A client that gives itself no label gets one.
     #[must_use]
     pub fn into_opening(self, connection: ConnectionId) -> Opening {
-        let Self { client, token, conflicting_tokens, view, .. } = self;
+        let Self { client, token, conflicting_tokens, view, place, .. } = self;
         let client = client.unwrap_or_else(|| given_name(connection));
-        Opening { connection, client, token, conflicting_tokens, view, address: None }
+        Opening { connection, client, token, conflicting_tokens, view, place, address: None }
     }
 
     fn take_token(&mut self, token: &str) {

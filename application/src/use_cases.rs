@@ -6,6 +6,7 @@
 pub mod authenticate;
 pub mod authorize;
 pub mod broadcast_message;
+pub mod check_bearer;
 pub mod end_connections;
 pub mod handle_message;
 pub mod join_room;

@@ -5,6 +5,7 @@
 //! Suggested reading order: [`cli`], [`exit`], [`settings`], [`log`], [`start_screen`],
 //! [`descriptors`], [`sd_notify`], [`serve`], [`commands`].
 
+pub mod arenas;
 pub mod cli;
 pub mod commands;
 pub mod descriptors;

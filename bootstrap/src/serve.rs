@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::node::Node;
-use application::ports::Archive;
+use application::ports::{Archive, Clock as _, Inbox};
+use domain::time::Wall;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -28,6 +29,7 @@ use self::reload::Reloader;
 use self::signals::Signals;
 use self::telemetry::{SharedExposition, Telemetry};
 use self::traces::Traces;
+use crate::arenas;
 use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::log::LogFilter;
@@ -77,6 +79,7 @@ fn part(error: &dyn std::error::Error, exit: Exit) -> ServeError {
 /// # Errors
 /// [`ServeError`] when it can't start.
 pub fn execute(loaded: &Loaded, given: &Given) -> Result<(), ServeError> {
+    arenas::limit(build::n_workers(&loaded.settings));
     // HTTP, the API and signals; connections live on the workers' own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| part(&e, Exit::Io))?;
@@ -105,8 +108,11 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let revocations = storage.revocations(settings).await?;
     let sweeps = Arc::clone(&broker).run_sweeps(Arc::clone(&revocations), Arc::clone(&clock) as _);
-    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, revocations)?;
-    let mut helpers = vec![tokio::spawn(sweeps)];
+    let inbox = storage.inbox();
+    let kept = (revocations, Arc::clone(&inbox));
+    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, kept)?;
+    let letters = forget_letters(inbox, settings.chat.letter_age_ms, Arc::clone(&clock));
+    let mut helpers = vec![tokio::spawn(sweeps), tokio::spawn(letters)];
     helpers.extend(fetch_keys(&lasting));
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
@@ -201,6 +207,20 @@ fn gateway_config(
     let internal_address = internal.map(resolve).transpose()?;
     let config = build::gateway(settings, descriptors);
     Ok(gateway_axum::Config { internal_address, exposition, ..config })
+}
+
+/// Between two looks for letters that are too old.
+const LETTERS_LOOK: Duration = Duration::from_secs(600);
+
+/// Has letters forgotten that nobody came for. Ends never.
+async fn forget_letters(inbox: Arc<dyn Inbox>, age_ms: u64, clock: Arc<SystemClock>) {
+    let mut looks = tokio::time::interval(LETTERS_LOOK);
+    loop {
+        looks.tick().await;
+        let now = clock.now().wall.as_millis();
+        let age = i64::try_from(age_ms).unwrap_or(i64::MAX);
+        inbox.forget(Wall::from_millis(now.saturating_sub(age))).await;
+    }
 }
 
 fn start_workers(

@@ -10,6 +10,7 @@
 pub mod checks;
 pub mod docs;
 pub mod documented;
+pub mod documents;
 pub mod effective;
 pub mod error;
 pub mod layer;

@@ -2,6 +2,7 @@
 //!
 //! `data` is the published JSON, byte for byte; nothing here may parse or change it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use crate::trace::TraceParent;
 pub struct Sender {
     /// The user; none for an anonymous connection or the server's own API.
     pub user: Option<UserId>,
+    /// What the user was called when it was sent; shown by the documents' endpoints, never trusted.
+    pub name: Option<Arc<str>>,
     /// The connection; none when the message came over the server API.
     pub connection: Option<ConnectionId>,
     /// The trace that the sender names, if it names one. An archive does not keep it.

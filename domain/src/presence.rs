@@ -89,6 +89,8 @@ pub struct PresenceList {
     pub seq: u64,
     /// How many members there are, listed or not.
     pub total: usize,
+    /// Over how many connections all of them are there.
+    pub connections: usize,
     /// The members in the order of their names, cut at the limit that was asked for.
     pub members: Vec<PresentMember>,
 }
@@ -104,6 +106,8 @@ struct Entry {
 pub struct RoomPresence {
     seq: u64,
     members: BTreeMap<Arc<PresenceKey>, Entry>,
+    /// Over how many connections all of them are here.
+    connections: usize,
 }
 
 impl RoomPresence {
@@ -113,11 +117,13 @@ impl RoomPresence {
         if let Some(entry) = self.members.get_mut(who) {
             if !entry.connections.contains(&connection) {
                 entry.connections.push(connection);
+                self.connections += 1;
             }
             return None;
         }
         let mut entry = Entry::default();
         entry.connections.push(connection);
+        self.connections += 1;
         self.members.insert(Arc::new(who.clone()), entry);
         Some(self.event(PresenceChange::Join, who, Bytes::new()))
     }
@@ -126,7 +132,9 @@ impl RoomPresence {
     /// having entered changes nothing.
     pub fn leave(&mut self, who: &PresenceKey, connection: ConnectionId) -> Option<PresenceEvent> {
         let entry = self.members.get_mut(who)?;
-        entry.connections.retain(|mut_id| *mut_id != connection);
+        let place = entry.connections.iter().position(|other| *other == connection)?;
+        entry.connections.remove(place);
+        self.connections -= 1;
         if !entry.connections.is_empty() {
             return None;
         }
@@ -152,7 +160,8 @@ impl RoomPresence {
             data: entry.data.clone(),
             connections: entry.connections.len(),
         });
-        PresenceList { seq: self.seq, total: self.members.len(), members: members.collect() }
+        let (seq, total, connections) = (self.seq, self.members.len(), self.connections);
+        PresenceList { seq, total, connections, members: members.collect() }
     }
 
     /// Whether nobody is here.

@@ -20,7 +20,7 @@ pub mod selective;
 pub mod server_event;
 
 pub use client_frame::{ClientFrame, Rejected, Resume, TokenText, encode_client};
-pub use decode::{Frames, decode, decode_document};
+pub use decode::{Frames, decode, decode_document, decode_plain};
 pub use encode::{encode_message, push_json_string};
 pub use json::compact_lines;
 pub use server_event::{ServerEvent, decode_server};

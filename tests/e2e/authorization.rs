@@ -58,6 +58,12 @@ const FOR_EVERYONE: &[&str] = &[
     "/metrics",
     // What one may do there is what the rows above are about.
     "/ws/v2/connect",
+    // Views of the same rooms; `document_001.rs` and `document_004.rs` have who gets in.
+    "/ws",
+    "/ws/game",
+    "/ws/chat",
+    "/ws/combat",
+    "/ws/world",
     // Without rooms; `document_003.rs` has who gets in and what it may not do there.
     "/ws/client",
     // Off in production, and reaches nobody but oneself.

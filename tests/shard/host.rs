@@ -14,7 +14,7 @@ use std::time::Duration;
 use application::mailbox::Post;
 use application::node::Node;
 use application::outbound_queue::OutboundQueue;
-use application::ports::outbox::{Batch, Delivered, Outbox};
+use application::ports::outbox::{Batch, Delivered, Ending, Outbox};
 use application::ports::{Authorizer, Clock, Entropy, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
@@ -198,7 +198,7 @@ impl Outbox for Lines {
         Delivered::Taken
     }
 
-    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+    fn close(&mut self, to: Slot, last: Bytes, Ending { code, .. }: Ending) {
         let Some(mut wire) = self.wires.remove(&to) else { return };
         wire.queue.drop_messages();
         if !last.is_empty() {
@@ -289,6 +289,7 @@ impl Host {
             presence: Arc::clone(&broker) as _,
             token_verifier: Arc::new(NamedTokens(Arc::clone(&verified))),
             session_tickets: Arc::new(tickets),
+            inbox: None,
             authorizer,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             clock: Arc::clone(&clock) as _,
@@ -312,6 +313,7 @@ impl Host {
             conflicting_tokens: false,
             view: View::V2,
             address: None,
+            place: None,
         };
         self.give(Input::Opened(slot, opening));
         slot

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use application::outbound_queue::OutboundQueue;
+use application::ports::outbox::Ending;
 use application::ports::{Batch, Delivered, Outbox};
 use application::shard::Slot;
 use bytes::Bytes;
-use domain::codes::CloseCode;
 use domain::delivery::{SlowDecision, decide_slow};
 use domain::id::ConnectionId;
 
@@ -198,7 +198,7 @@ impl Outbox for SimOutbox<'_> {
         Delivered::Taken
     }
 
-    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+    fn close(&mut self, to: Slot, last: Bytes, Ending { code, .. }: Ending) {
         let Some(index) = self.by_slot.remove(&to) else { return };
         let link = &mut self.links[index];
         link.server_open = false;

@@ -165,6 +165,7 @@ impl SimNode {
             presence,
             token_verifier,
             session_tickets,
+            inbox: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
             clock,

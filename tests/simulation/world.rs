@@ -455,6 +455,7 @@ impl World {
             conflicting_tokens,
             view: View::V2,
             address: None,
+            place: None,
         };
         self.clients[client].link = Some(link);
         self.clients[client].heard_ms = self.now_ms;

@@ -45,7 +45,10 @@ const BARE_TCP_LACKS: &[(Part, &str)] = &[
 pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "bench", "the binary's load tool"),
     ("e2e", "command_line", "the binary's command line"),
+    ("e2e", "document_001", "the documents' endpoints are the binary's"),
     ("e2e", "document_003", "the documents' endpoints are the binary's"),
+    ("e2e", "document_004", "the documents' endpoints are the binary's"),
+    ("e2e", "document_malformed", "the documents' endpoints are the binary's"),
     ("e2e", "explain", "the binary's command line"),
     ("e2e", "http_publish", "the server API"),
     ("e2e", "nginx", "whom the binary believes behind a proxy, and TLS towards one"),
@@ -58,6 +61,7 @@ pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "revocation", "revocations are ordered over the server API"),
     ("e2e", "server_api", "the server API"),
     ("e2e", "service_manager", "sd-notify is the binary's"),
+    ("e2e", "speaker", "the documents' endpoints are the binary's"),
     ("e2e", "start", "how the binary starts and what it says"),
     ("e2e", "surroundings", "what the binary needs around it"),
     ("e2e", "tls", "this host speaks no TLS"),

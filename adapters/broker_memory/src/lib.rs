@@ -8,7 +8,7 @@
 //! [`MemoryBroker::run_sweeps`], or calls [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
-//! `gate`, `committer`, `queue`, `sweep`, `revocations`.
+//! `gate`, `committer`, `queue`, `sweep`, `revocations`, `inbox`.
 
 mod broker;
 mod budget;
@@ -16,6 +16,7 @@ mod committer;
 mod dedup;
 mod durable;
 mod gate;
+mod inbox;
 mod log;
 mod present;
 mod queue;
@@ -26,4 +27,5 @@ mod sweep;
 mod watchers;
 
 pub use broker::{Config, MemoryBroker, Usage};
+pub use inbox::MemoryInbox;
 pub use revocations::MemoryRevocations;

@@ -13,6 +13,7 @@ use application::metrics::{EdgeRefusal, ShardMetrics};
 use application::node::Node;
 use application::origin::OriginPolicy;
 use application::ports::Exposition;
+use domain::documents::told::Endpoint;
 use domain::rate_limit::Rate;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -38,6 +39,8 @@ pub struct Config {
     pub echo_endpoint: bool,
     /// Whether `/ws/client` is served.
     pub client_endpoint: bool,
+    /// The endpoints of the documents that are served.
+    pub endpoints: Vec<Endpoint>,
     /// Who may use the server API.
     pub api_keys: Vec<ApiKey>,
     /// The largest body of a publish over HTTP, in bytes.
@@ -70,6 +73,7 @@ impl Default for Config {
             origins: OriginPolicy::default(),
             echo_endpoint: false,
             client_endpoint: true,
+            endpoints: Vec::new(),
             api_keys: Vec::new(),
             publish_bytes_max: 128 << 10,
             batch_bytes_max: 1 << 20,
@@ -366,7 +370,7 @@ impl Handle {
 
     /// Treats requests that come from now on by another configuration: origins, API keys and the
     /// deadline of a request's head. What the listener and the routes were built with stays:
-    /// `connections_max`, `echo_endpoint`, `client_endpoint`, the server API's largest bodies and rate, the internal
+    /// `connections_max`, `echo_endpoint`, `client_endpoint`, `endpoints`, the server API's largest bodies and rate, the internal
     /// address, TLS and the metrics.
     pub fn replace_config(&self, config: Config) {
         let mut now = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
@@ -382,6 +386,7 @@ impl Handle {
             api_rate,
             internal_address,
             metrics_need_key,
+            endpoints: now.endpoints.clone(),
             exposition: now.exposition.clone(),
             tls: now.tls.clone(),
             ..config
@@ -457,6 +462,7 @@ pub(crate) mod tests {
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(application::ports::NoTickets),
+            inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             clock: Arc::new(clock),
@@ -509,6 +515,7 @@ pub(crate) mod tests {
             origins: OriginPolicy::default(),
             echo_endpoint: false,
             client_endpoint: true,
+            endpoints: Vec::new(),
             api_keys: Vec::new(),
             publish_bytes_max: 1_000,
             batch_bytes_max: 2_000,

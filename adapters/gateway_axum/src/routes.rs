@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use domain::codes::ErrorCode;
+use domain::documents::told::Endpoint as Document;
 use domain::id::ClientId;
 
 use crate::answer::{HttpRefusal, stopping};
@@ -16,7 +17,7 @@ use crate::api;
 use crate::gateway::{Readiness, Shared};
 use crate::operations;
 use crate::secure_headers::{secured, secured_routes};
-use crate::upgrade::{Wanted, upgrade};
+use crate::upgrade::{Wanted, upgrade, upgrade_known};
 
 /// What is answered to those who come while the server serves, and while it drains.
 #[derive(Clone)]
@@ -70,6 +71,17 @@ fn public(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     if config.client_endpoint {
         router = router.route("/ws/client", any(client));
     }
+    let at = |endpoint| any(move |shared, request| document(shared, request, endpoint));
+    for endpoint in config.endpoints.iter().copied() {
+        router = match endpoint {
+            Document::Lobby => router.route("/ws", at(endpoint)),
+            Document::Game => router.route("/ws/game", at(endpoint)),
+            Document::Chat => router.route("/ws/chat", at(endpoint)),
+            Document::Combat => router.route("/ws/combat", at(endpoint)),
+            Document::World => router.route("/ws/world", at(endpoint)),
+            Document::Match => router,
+        };
+    }
     if config.echo_endpoint {
         router = router.route("/ws/{client_id}", any(echo));
     }
@@ -99,6 +111,19 @@ async fn connect(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 
 async fn client(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     upgrade(&shared, request, Wanted::Endpoint(Endpoint::Client))
+}
+
+async fn document(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    endpoint: Document,
+) -> Response {
+    let wanted = Wanted::Endpoint(Endpoint::Document(endpoint));
+    match endpoint {
+        // A browser sees nothing of it, but the document has it so.
+        Document::Lobby => upgrade_known(&shared, request, wanted).await,
+        _ => upgrade(&shared, request, wanted),
+    }
 }
 
 async fn echo(

@@ -32,6 +32,15 @@ pub(crate) enum Wanted {
     Echo,
 }
 
+impl Wanted {
+    const fn endpoint(self) -> Endpoint {
+        match self {
+            Self::Endpoint(endpoint) => endpoint,
+            Self::Echo => Endpoint::V2,
+        }
+    }
+}
+
 /// Who has the socket now.
 enum Socket {
     /// Our own accept loop, which gets it back from hyper.
@@ -54,6 +63,40 @@ pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) ->
             refusal.into_response()
         }
     }
+}
+
+/// The same where whoever has no valid token is refused over HTTP.
+pub(crate) async fn upgrade_known(
+    shared: &Arc<Shared>,
+    request: Request,
+    wanted: Wanted,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let config = shared.config();
+    let client = client_of(&config, &parts);
+    let token = {
+        let (fields, endpoint) = (fields(&parts), wanted.endpoint());
+        let read = application::upgrade::read(&head(&parts, &fields), &config.origins, endpoint);
+        // What is no upgrade is refused as one, below.
+        read.ok().map(|upgrade| (upgrade.token, upgrade.conflicting_tokens))
+    };
+    if let Some((token, conflicting)) = token {
+        let address = client.filter(|address| !address.is_loopback());
+        let known = shared.node.knows_bearer(token.filter(|_| !conflicting), address).await;
+        if let Err(refusal) = known {
+            let refusal = HttpRefusal::from(refusal);
+            let fields = fields(&parts);
+            let origin = application::upgrade::origin(&head(&parts, &fields)).ok().flatten();
+            notice::upgrade_refused(shared, refusal.status, client, origin);
+            let is_unknown = refusal.status == StatusCode::UNAUTHORIZED;
+            let challenge = (header::WWW_AUTHENTICATE, "Bearer");
+            return match is_unknown {
+                true => refusal.header(challenge.0, challenge.1).into_response(),
+                false => refusal.into_response(),
+            };
+        }
+    }
+    upgrade(shared, Request::from_parts(parts, body), wanted)
 }
 
 /// Who is at the other end of the socket. An application that these routes are mounted in may know.
@@ -87,10 +130,7 @@ fn try_upgrade(
 ) -> Result<Response, HttpRefusal> {
     let upgrade = {
         let fields = fields(parts);
-        let endpoint = match wanted {
-            Wanted::Endpoint(endpoint) => endpoint,
-            Wanted::Echo => Endpoint::V2,
-        };
+        let endpoint = wanted.endpoint();
         application::upgrade::read(&head(parts, &fields), &config.origins, endpoint)?
     };
     if shared.stopping.load(Ordering::Relaxed) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use application::metrics::ShardMetrics;
 use application::outbound_queue::{OutboundQueue, Pushed, QueueFull};
-use application::ports::outbox::{Batch, Delivered, Frame, Outbox};
+use application::ports::outbox::{Batch, Delivered, Ending, Frame, Outbox};
 use application::shard::Slot;
 use bytes::Bytes;
 use domain::codes::CloseCode;
@@ -223,10 +223,10 @@ impl Outbox for Links {
         self.queue(to, written, batch)
     }
 
-    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+    fn close(&mut self, to: Slot, last: Bytes, Ending { code, reason }: Ending) {
         // An orderly end lets what waits go out first; one for slowness can't.
         let orderly = code != CloseCode::SlowConsumer;
-        self.end(to, last, code.number(), code.reason(), orderly);
+        self.end(to, last, code.number(), reason, orderly);
     }
 
     fn set_reading(&mut self, of: Slot, reading: bool) {

@@ -14,6 +14,7 @@ use domain::time::Wall;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::Limits;
+use crate::inbox::Change;
 use crate::revocations::Row;
 
 /// What the writer is asked for.
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Trim { room: RoomId, first: Offset, before: Wall, job: Job<bool> },
     /// Store a revocation.
     Revoke { row: Row, job: Job<()> },
+    /// Change an inbox; answers whether there was room.
+    Inbox { change: Change, job: Job<bool> },
     /// Delete the revocations whose time is over.
     ForgetRevocations { until: Wall, job: Job<()> },
 }
@@ -38,6 +41,7 @@ impl Command {
             | Self::Trim { .. }
             | Self::Revoke { .. }
             | Self::ForgetRevocations { .. } => Weight { records: 1, bytes: 512 },
+            Self::Inbox { change, .. } => Weight { records: 1, bytes: change.bytes() },
             Self::Append { records, .. } => Weight {
                 records: records.len().max(1),
                 bytes: records.iter().map(record_bytes).sum(),
@@ -52,7 +56,7 @@ impl Command {
             Self::Append { job, .. }
             | Self::Revoke { job, .. }
             | Self::ForgetRevocations { job, .. } => job.answer(failure),
-            Self::Trim { job, .. } => job.answer(failure),
+            Self::Trim { job, .. } | Self::Inbox { job, .. } => job.answer(failure),
         }
     }
 }

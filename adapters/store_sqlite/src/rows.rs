@@ -25,8 +25,8 @@ use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 pub(crate) const CHUNK: usize = 64;
 
 const MESSAGE_COLUMNS: &str = "room_id, epoch, offset, class, msg_key, sender_user, \
-     sender_connection, at_ms, expires_at_ms, publisher, msg_id, tombstone, data, tags";
-const MESSAGE_COLUMNS_COUNT: usize = 14;
+     sender_connection, at_ms, expires_at_ms, publisher, msg_id, tombstone, data, tags, sender_name";
+const MESSAGE_COLUMNS_COUNT: usize = 15;
 
 /// The texts of the statements that come in two sizes, made once. They hold
 /// placeholders only, never a value.
@@ -168,6 +168,7 @@ fn bind_row<'q>(
         .bind(publication.tombstone.map(tombstone_to_sql))
         .bind(publication.data.to_vec())
         .bind(tags_to_sql(&publication.tags))
+        .bind(sender.name.as_deref().map(str::to_owned))
 }
 
 /// Reads a row that holds the columns of `messages`. The blob is copied out of SQLite's page.
@@ -179,6 +180,7 @@ pub(crate) fn publication(room: &RoomId, row: &SqliteRow) -> Result<Publication,
     let tombstone: Option<i64> = row.try_get("tombstone")?;
     let data: Vec<u8> = row.try_get("data")?;
     let tags: Option<&str> = row.try_get("tags")?;
+    let name: Option<&str> = row.try_get("sender_name")?;
     Ok(Publication {
         room: room.clone(),
         epoch: epoch(row.try_get("epoch")?),
@@ -187,6 +189,7 @@ pub(crate) fn publication(room: &RoomId, row: &SqliteRow) -> Result<Publication,
         key: key.map(MessageKey::parse).transpose().map_err(decode_error)?,
         sender: Sender {
             user: user.map(UserId::parse).transpose().map_err(decode_error)?,
+            name: name.map(Into::into),
             connection: connection.map(|bits| ConnectionId::from_bits(bits.cast_unsigned())),
             trace: None,
         },
@@ -255,6 +258,8 @@ fn tombstone_reason(number: i64) -> Result<TombstoneReason, sqlx::Error> {
         .ok_or_else(|| decode_error(format!("{number} is no reason of a tombstone")))
 }
 
-fn decode_error(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+pub(crate) fn decode_error(
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> sqlx::Error {
     sqlx::Error::Decode(source.into())
 }

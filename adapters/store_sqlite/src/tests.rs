@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
-use application::ports::{Revocations as _, RevokeError};
+use application::ports::{Inbox as _, Letter, Revocations as _, RevokeError};
 use application::testing::archive_contract::{self, offset, record, room};
+use application::testing::inbox_contract::InboxContract;
 use application::testing::revocations_contract::RevocationsContract;
 use bytes::Bytes;
 use domain::id::{ConnectionId, Epoch, MessageId, TokenId, UserId};
+use domain::message::Sender;
 use domain::position::{Offset, Position};
 use domain::principal::{Credential, Principal};
 use domain::revocation::Revocation;
@@ -20,7 +22,7 @@ use domain::room::RoomId;
 use domain::time::Wall;
 use tempfile::{TempDir, tempdir};
 
-use crate::{BuildError, Config, FILE_NAME, Limits, SqliteArchive, SqliteRevocations};
+use crate::{BuildError, Config, FILE_NAME, Limits, SqliteArchive, SqliteInbox, SqliteRevocations};
 
 const EPOCH: Epoch = Epoch::from_bits(u64::MAX);
 
@@ -498,4 +500,37 @@ async fn a_revocation_that_can_not_be_stored_says_so_and_counts_all_the_same() {
     let added = revocations.add(&Revocation::Connection(id), Wall::default()).await;
     assert!(matches!(added, Err(RevokeError::Storage(_))), "{added:?}");
     assert!(revocations.concerns(&Principal::anonymous(), id));
+}
+
+#[tokio::test]
+async fn letters_on_disk_pass_the_contract() {
+    let directory = tempdir().unwrap();
+    let archive = Arc::new(build(&directory).await);
+    InboxContract { inbox: &SqliteInbox::new(archive) }.check().await;
+}
+
+#[tokio::test]
+async fn letters_wait_over_a_restart_and_a_removed_one_does_not_come_back() {
+    let directory = tempdir().unwrap();
+    let user = UserId::parse("ann").unwrap();
+    let letter = |n: i64| Letter {
+        sender: Sender { name: Some("Bob".into()), ..Sender::default() },
+        data: Bytes::from(n.to_string()),
+        at: Wall::from_millis(n),
+    };
+    let archive = Arc::new(build(&directory).await);
+    let inbox = SqliteInbox::new(Arc::clone(&archive));
+    for n in 1..=3 {
+        inbox.put(&user, letter(n), 100).await.unwrap();
+    }
+    let first = inbox.read(&user, None, 1, usize::MAX).await.unwrap().remove(0).0;
+    inbox.remove(&user, first).await.unwrap();
+    drop(inbox);
+    archive.close().await;
+    drop(archive);
+    let archive = Arc::new(build(&directory).await);
+    let inbox = SqliteInbox::new(archive);
+    let read = inbox.read(&user, None, 9, usize::MAX).await.unwrap();
+    let read: Vec<_> = read.into_iter().map(|(_, letter)| letter).collect();
+    assert_eq!(read, [letter(2), letter(3)]);
 }

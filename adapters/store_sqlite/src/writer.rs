@@ -125,6 +125,9 @@ impl Batch<'_> {
                 Command::Revoke { row, job } => {
                     job.outcome = Ok(row.store(self.connection).await?);
                 }
+                Command::Inbox { change, job } => {
+                    job.outcome = Ok(change.carry_out(self.connection).await?);
+                }
                 Command::ForgetRevocations { until, job } => {
                     job.outcome = Ok(revocations::forget(self.connection, *until).await?);
                 }
@@ -144,7 +147,9 @@ impl Batch<'_> {
                 Command::Append { records, .. } => {
                     names.extend(records.iter().map(|record| record.publication.room.clone()));
                 }
-                Command::Revoke { .. } | Command::ForgetRevocations { .. } => {}
+                Command::Revoke { .. }
+                | Command::ForgetRevocations { .. }
+                | Command::Inbox { .. } => {}
             }
         }
         let names: Vec<RoomId> = names.into_iter().collect();

@@ -105,6 +105,8 @@ impl NodeCollector {
         out.counter("delivered_bytes", help, self.sum(|s| &s.delivery_bytes))?;
         let help = "Frames for one connection: answers, pages, pings";
         out.counter("replies", help, self.sum(|s| &s.replies))?;
+        let help = "Messages to users who were away, given to them when they came back";
+        out.counter("letters", help, self.sum(|s| &s.letters))?;
         let help = "Bytes of frames for one connection";
         out.counter("reply_bytes", help, self.sum(|s| &s.reply_bytes))?;
         let dropped = ("dropped_messages", "Messages that a slow client's queue left out", "class");

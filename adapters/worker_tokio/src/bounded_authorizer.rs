@@ -108,6 +108,8 @@ mod tests {
             connection: ConnectionId::from_bits(1),
             client: ClientId::parse("c").unwrap(),
             address: None,
+            view: application::view::View::V2,
+            place: None,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
         };

@@ -157,6 +157,7 @@ impl Loopback {
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(NoTickets),
+            inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             clock: Arc::clone(&clock) as _,

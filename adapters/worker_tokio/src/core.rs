@@ -181,6 +181,7 @@ impl Core {
                 Control::Disconnect(..)
                 | Control::DisconnectUser(..)
                 | Control::Revoke(_)
+                | Control::Ring(_)
                 | Control::Inquire(_) => {}
             }
             self.handle(Input::Order(order));

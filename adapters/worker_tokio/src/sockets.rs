@@ -11,7 +11,7 @@ use std::task::Waker;
 
 use application::metrics::ShardMetrics;
 use application::outbound_queue::{OutboundQueue, Pushed, QueueFull};
-use application::ports::outbox::{Batch, Delivered, Frame, Outbox};
+use application::ports::outbox::{Batch, Delivered, Ending, Frame, Outbox};
 use application::shard::Slot;
 use bytes::Bytes;
 use domain::codes::CloseCode;
@@ -398,12 +398,12 @@ impl Outbox for Sockets {
         }
     }
 
-    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+    fn close(&mut self, to: Slot, last: Bytes, Ending { code, reason }: Ending) {
         let Some(mut conn) = self.remove(to) else { return };
         let wire = WireCode::new(code.number()).unwrap_or(WireCode::NORMAL);
         // An orderly end lets what waits go out first; one for slowness can't.
         let orderly = code != CloseCode::SlowConsumer;
-        close_conn(&mut conn, last, wire, code.reason(), orderly);
+        close_conn(&mut conn, last, wire, reason, orderly);
         self.work.push(Work::Close(conn));
     }
 

@@ -10,21 +10,103 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
+use domain::documents::told::Endpoint;
 use domain::room::RoomId;
 use thiserror::Error;
 
 use crate::extensions::middleware::{Context, Who};
 use crate::refusal::Refusal;
+use crate::services::Services;
+use crate::view::View;
 
 /// A message of a registered type.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HandlerMessage {
     /// Who sent it.
     pub who: Arc<Who>,
-    /// The whole frame, as JSON.
+    /// Its `type`.
+    pub kind: String,
+    /// The whole frame, as JSON; for `/ws` it may be plain text.
     pub body: Bytes,
     /// What middleware found out.
     pub context: Context,
+    /// The node, for handlers that read from it.
+    pub(crate) services: Arc<Services>,
+}
+
+impl HandlerMessage {
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for HandlerMessage {
+    /// Without the body: it is somebody's message.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HandlerMessage").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// In whose name something is published.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Speaker {
+    /// The sender of the handled message.
+    Sender,
+    /// The server.
+    Server,
+}
+
+/// What a handler wants published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publishing {
+    /// The room.
+    pub room: RoomId,
+    /// The published JSON.
+    pub data: Bytes,
+    /// How it is delivered.
+    pub class: Class,
+    /// Whether the connection that it comes from gets it too, as a member of the room.
+    pub echo: bool,
+    /// In whose name.
+    pub speaker: Speaker,
+    /// Whether the sender needs the right to publish there. Where it does not, the handler has decided
+    /// that this may be said; whoever is muted says nothing all the same.
+    pub needs_right: bool,
+}
+
+impl Publishing {
+    /// Each one in order, in the sender's name and with its rights, to everyone in the room.
+    #[must_use]
+    pub fn new(room: RoomId, data: impl Into<Bytes>) -> Self {
+        let (class, speaker) = (Class::Reliable, Speaker::Sender);
+        Self { room, data: data.into(), class, echo: true, speaker, needs_right: true }
+    }
+
+    /// Delivered as this class says; not `latest`, which needs a key.
+    #[must_use]
+    pub fn class(self, class: Class) -> Self {
+        Self { class, ..self }
+    }
+
+    /// Whether the connection that it comes from gets it too.
+    #[must_use]
+    pub fn echo(self, echo: bool) -> Self {
+        Self { echo, ..self }
+    }
+
+    /// Whether or not the sender has the right: the handler has decided.
+    #[must_use]
+    pub fn decided(self) -> Self {
+        Self { needs_right: false, ..self }
+    }
+
+    /// In the server's name, for which the handler has decided.
+    #[must_use]
+    pub fn by_server(self) -> Self {
+        Self { speaker: Speaker::Server, ..self }.decided()
+    }
 }
 
 /// What a handler wants done. Effects are carried out in order; publishes come first.
@@ -37,15 +119,8 @@ pub enum HandlerEffect {
         /// The frame's `data`.
         data: Bytes,
     },
-    /// Publish to a room as the sender, under the room's usual checks.
-    Publish {
-        /// The room.
-        room: RoomId,
-        /// The published JSON.
-        data: Bytes,
-        /// How it is delivered.
-        class: Class,
-    },
+    /// Publish to a room.
+    Publish(Publishing),
     /// Make the sender a member, under the room's usual checks.
     Join(RoomId),
     /// End the sender's membership.
@@ -88,6 +163,8 @@ pub enum RegisterError {
 #[derive(Clone, Default)]
 pub struct HandlerRegistry {
     handlers: BTreeMap<String, Arc<dyn MessageHandler>>,
+    /// Those of one endpoint of the documents, which come before those of all.
+    of_endpoints: BTreeMap<Endpoint, BTreeMap<String, Arc<dyn MessageHandler>>>,
 }
 
 impl HandlerRegistry {
@@ -107,9 +184,34 @@ impl HandlerRegistry {
         Ok(())
     }
 
-    /// The handler of a type.
+    /// Adds a handler for one endpoint of the documents, where types of protocol v2 mean nothing.
+    ///
+    /// # Errors
+    /// [`RegisterError`] when the type is taken there or belongs to every endpoint.
+    pub fn register_at(
+        &mut self,
+        endpoint: Endpoint,
+        handler: Arc<dyn MessageHandler>,
+    ) -> Result<(), RegisterError> {
+        let kind = handler.message_type().to_owned();
+        if matches!(&*kind, "ping" | "pong" | "status") {
+            return Err(RegisterError::Reserved(kind));
+        }
+        let handlers = self.of_endpoints.entry(endpoint).or_default();
+        if handlers.contains_key(&kind) {
+            return Err(RegisterError::Taken(kind));
+        }
+        handlers.insert(kind, handler);
+        Ok(())
+    }
+
+    /// The handler of a type for whoever came by an endpoint.
     #[must_use]
-    pub fn of(&self, kind: &str) -> Option<&Arc<dyn MessageHandler>> {
-        self.handlers.get(kind)
+    pub fn of(&self, view: View, kind: &str) -> Option<&Arc<dyn MessageHandler>> {
+        let of_endpoint = match view {
+            View::Document(endpoint) => self.of_endpoints.get(&endpoint),
+            View::V2 | View::Client(_) | View::Refused(_) => None,
+        };
+        of_endpoint.and_then(|handlers| handlers.get(kind)).or_else(|| self.handlers.get(kind))
     }
 }

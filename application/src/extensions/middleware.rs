@@ -12,8 +12,10 @@ use async_trait::async_trait;
 use domain::codes::CloseCode;
 use domain::id::{ClientId, ConnectionId};
 use domain::principal::Principal;
+use domain::room::RoomId;
 
 use crate::refusal::Refusal;
+use crate::view::View;
 
 /// Who is on the other end.
 #[derive(Clone, Debug)]
@@ -24,6 +26,10 @@ pub struct Who {
     pub client: ClientId,
     /// The address that it comes from, through trusted proxies; none where the host does not know it.
     pub address: Option<IpAddr>,
+    /// By which endpoint it came.
+    pub view: View,
+    /// The room that its endpoint is for, where that is one of many: a match's.
+    pub place: Option<RoomId>,
     /// What its token says.
     pub principal: Arc<Principal>,
     /// What middleware found out when the connection opened.

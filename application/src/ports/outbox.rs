@@ -45,6 +45,22 @@ pub enum Delivered {
     Gone,
 }
 
+/// What stands in a close frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ending {
+    /// The row of the table; its number is sent.
+    pub code: CloseCode,
+    /// The text behind the number, at most 123 bytes: that of the table, unless an endpoint's document
+    /// has its own.
+    pub reason: &'static str,
+}
+
+impl From<CloseCode> for Ending {
+    fn from(code: CloseCode) -> Self {
+        Self { code, reason: code.reason() }
+    }
+}
+
 /// Gives bytes to connections now.
 pub trait Outbox {
     /// Wraps one text message in the host's framing. Once per frame and wire format, never per
@@ -67,7 +83,7 @@ pub trait Outbox {
     /// Sends a last frame (already framed; may be empty) and closes with a code. The slot is free
     /// for the host to forget; later calls for it answer `Gone`, and calls for an earlier generation
     /// MUST NOT reach a later one.
-    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode);
+    fn close(&mut self, to: Slot, last: Bytes, ending: Ending);
 
     /// Stops or resumes reading from a connection whose inbox is full.
     fn set_reading(&mut self, of: Slot, reading: bool);

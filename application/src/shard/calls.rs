@@ -13,12 +13,13 @@ use domain::protocol::Resume;
 use domain::room::RoomId;
 
 use super::Slot;
+use super::letters::LettersPage;
 use super::rooms::RoomKey;
-use crate::extensions::handlers::HandlerEffect;
 use crate::ports::{BrokerError, Receipt, SubscriptionToken};
 use crate::refusal::Refusal;
 use crate::use_cases::authenticate::{AuthenticateError, Authenticated};
 use crate::use_cases::authorize::NotAllowed;
+use crate::use_cases::handle_message::Handled;
 use crate::use_cases::join_room::{JoinRefused, Joined};
 use crate::use_cases::list_presence::PresenceRefused;
 use crate::use_cases::publish_message::PublishRefused;
@@ -178,8 +179,10 @@ pub enum Outcome {
         /// The room.
         room: RoomId,
     },
+    /// Of reading what waited for a user.
+    Letters(LettersPage),
     /// Of a host's handler.
-    Handled(Result<Vec<HandlerEffect>, Refusal>),
+    Handled(Result<Handled, Refusal>),
     /// Of a leave, or of nothing anybody waits for.
     Done,
     /// The work panicked; the fault is in the log.

@@ -29,16 +29,17 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         let Some(entry) = self.table.get_mut(slot) else { return };
-        let (view, code) = (entry.view, entry.view.close_code(code, entry.greeted));
+        let (view, ending) = (entry.view, entry.view.ending(code, entry.greeted));
+        let code = ending.code;
         entry.life.close(code);
         let reconnect_after_ms =
             come_back.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let frame = match view {
             View::V2 => self.encode(&ServerFrame::Disconnect { code, reconnect_after_ms }, host),
             // The close frame says it all.
-            View::Client(_) | View::Refused(_) => bytes::Bytes::new(),
+            View::Client(_) | View::Document(_) | View::Refused(_) => bytes::Bytes::new(),
         };
-        host.outbox.close(slot, frame, code);
+        host.outbox.close(slot, frame, ending);
         self.forget(slot, code, host);
     }
 
@@ -50,7 +51,13 @@ impl Shard {
             self.leave_now(slot, key, host);
         }
         self.leave_watches(slot);
-        let Some(entry) = self.table.remove(slot) else { return };
+        let Some(mut entry) = self.table.remove(slot) else { return };
+        if let Some(giving) = entry.giving.take() {
+            drop(giving);
+            if let Some(user) = &entry.who.principal.user {
+                self.ring_everywhere(user);
+            }
+        }
         self.metrics.closed.add(code, 1);
         let services = Arc::clone(&self.services);
         if entry.greeted && !services.rules.middleware.is_empty() {
@@ -88,6 +95,7 @@ impl Shard {
                 }
             }
             Control::Revoke(revocation) => self.revoke(revocation, host),
+            Control::Ring(user) => self.ring(user),
             Control::Inquire(inquiry) => self.inquire(inquiry, host),
             Control::Drain { until } => self.drain(*until, host),
             // Cold calls hold what they began with; the next step reads the new rules.
@@ -145,7 +153,7 @@ impl Shard {
         let waits = entry.echoes.iter().any(|echo| !echo.acknowledged);
         if entry.leaving && !entry.is_busy() && entry.inbox.is_none() && !waits {
             let code = CloseCode::ServiceRestart;
-            host.outbox.close(slot, bytes::Bytes::new(), code);
+            host.outbox.close(slot, bytes::Bytes::new(), code.into());
             self.forget(slot, code, host);
         }
     }

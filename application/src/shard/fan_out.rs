@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use domain::delivery::Class;
+use domain::documents::place::Place;
 use domain::message::Publication;
 use domain::policy::AckLevel;
 use domain::position::Position;
-use domain::presence::PresenceEvent;
+use domain::presence::{PresenceEvent, PresenceKey};
 use domain::protocol::ServerFrame;
 use domain::protocol::selective::mark_previous;
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
-use super::filters::{Choice, Chosen, Part, Wanted, wanted};
+use super::audiences::{Choice, Chosen, Part, Wanted, wanted};
 use super::rooms::{Item, Member, RoomKey, RoomSlice, Silent, VACATED, Walk};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
@@ -87,12 +88,18 @@ impl Shard {
         let Some(slice) = self.rooms.get_mut(key) else { return };
         let publication = &published.publication;
         let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
-        let chosen = slice.filters.choose(publication, |previous| match previous {
-            Some(previous) => host.outbox.frame(&mark_previous(published.message(), previous)),
-            None => bytes.clone(),
-        });
+        let chosen =
+            slice.audiences.choose(publication, |format, previous| match (format, previous) {
+                (WireFormat::V2, Some(previous)) => {
+                    host.outbox.frame(&mark_previous(published.message(), previous))
+                }
+                (WireFormat::V2, None) => bytes.clone(),
+                (WireFormat::Document, _) => {
+                    published.frame(format, |said| host.outbox.frame(said)).clone()
+                }
+            });
         for joiner in &mut slice.joiners {
-            joiner.hold(published, wanted(&chosen, joiner.filter), held_max);
+            joiner.hold(published, wanted(&chosen, joiner.audience), held_max);
         }
         let has_joiners = !slice.joiners.is_empty();
         let frame_key = publication.key.as_ref().map(|name| (key.index, name.clone()));
@@ -125,16 +132,36 @@ impl Shard {
         if self.rooms.get(key).is_none_or(|slice| slice.n_followers == 0) {
             return;
         }
-        let bytes = self.encode(&ServerFrame::PresenceEvent { room, event }, host);
+        let told = ServerFrame::PresenceEvent { room, event };
+        let document = self.encode_document(key, &told, host);
+        let bytes = self.encode(&told, host);
+        let own = self.not_told_of(&event.who);
         let waiting: SmallVec<[Slot; 4]> = self.rooms.get(key).map_or_else(SmallVec::new, |s| {
             s.joiners.iter().filter(|j| j.presence && j.told).map(|j| j.slot).collect()
         });
-        for slot in waiting {
-            self.give(slot, bytes.clone(), host);
+        for slot in waiting.into_iter().filter(|slot| !own.contains(slot)) {
+            let bytes = match self.format_of(slot) {
+                WireFormat::V2 => &bytes,
+                WireFormat::Document => &document,
+            };
+            if !bytes.is_empty() {
+                self.give(slot, bytes.clone(), host);
+            }
         }
         let frame = Frame { bytes, class: Class::Reliable, key: None };
-        let (chosen, silent) = (Choice::Everything, SmallVec::new());
+        let chosen = Choice::Everyone(document);
+        let silent = |slot| Silent { slot, position: None, command: None, behind: false };
+        let silent = own.into_iter().map(silent).collect();
         self.enqueue(key, Item { frame, for_followers: true, chosen, silent });
+    }
+
+    /// A user's connections by the documents' endpoints: there others are told who comes and goes, and
+    /// not the user.
+    fn not_told_of(&self, who: &PresenceKey) -> SmallVec<[Slot; 2]> {
+        let PresenceKey::User(user) = who else { return SmallVec::new() };
+        let own = Place::of_user(user).and_then(|room| self.watches.own.get(&room));
+        let slots = own.into_iter().flatten().copied();
+        slots.filter(|slot| self.format_of(*slot) == WireFormat::Document).collect()
     }
 
     /// Puts an item behind those that wait for a room.
@@ -218,9 +245,9 @@ impl Shard {
         *budget -= members.len().min(*budget).max(usize::from(members.is_empty()));
     }
 
-    /// A member with a filter gets what passes it.
+    /// A member of an audience gets what is for it.
     fn give_chosen(&mut self, walk: &Walk, member: Member, host: &mut Host<'_>) {
-        let batch = match walk.parts.get(member.filter.index()) {
+        let batch = match walk.parts.get(member.audience.index()) {
             _ if walk.parts.is_empty() => Batch { joined: &walk.joined, frames: &walk.frames },
             Some(part) => Batch { joined: &part.joined, frames: &part.frames },
             None => return,
@@ -232,7 +259,7 @@ impl Shard {
         }
     }
 
-    /// A member gets only part of a batch: what passes its filter, what it has not got while
+    /// A member gets only part of a batch: what is for its audience, what it has not got while
     /// joining, without what it sent itself and does not want back.
     fn give_part(
         &mut self,
@@ -255,7 +282,7 @@ impl Shard {
             let (here, rest) = silent.split_at(n_here);
             silent = rest;
             let own = || here.iter().filter(|(_, silent)| silent.slot == slot);
-            let frame = walk.frame_for(member.filter, at);
+            let frame = walk.frame_for(member.audience, at);
             if let Some(frame) = frame.filter(|_| own().all(|(_, silent)| silent.behind)) {
                 let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
                 let delivered = host.outbox.deliver(slot, &batch);
@@ -317,7 +344,7 @@ impl Shard {
             Wanted::Whole => {
                 published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone()
             }
-            Wanted::Marked(bytes) => bytes,
+            Wanted::Own(bytes) => bytes,
             Wanted::Not => return,
         };
         let frame_key = publication.key.as_ref().map(|name| (key.index, name.clone()));
@@ -365,9 +392,7 @@ impl Walk {
 fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk>> {
     let for_followers = slice.pending.front()?.for_followers;
     let first = slice.accepted - slice.pending.len() as u64;
-    let n_parts = if for_followers { 0 } else { slice.filters.len() };
-    let mut parts: Vec<Part> = Vec::new();
-    parts.resize_with(n_parts, Part::default);
+    let mut parts = slice.audiences.parts();
     let (mut frames, mut silent, mut bytes) = (Vec::new(), SmallVec::new(), 0);
     while let Some(item) = slice.pending.front() {
         bytes += item.frame.bytes.len();
@@ -377,7 +402,7 @@ fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk
         }
         let Some(item) = slice.pending.pop_front() else { break };
         silent.extend(item.silent.into_iter().map(|sender| (frames.len(), sender)));
-        if n_parts > 0 {
+        if !parts.is_empty() {
             share_out(&item.frame, item.chosen, frames.len(), &mut parts);
         }
         frames.push(item.frame);
@@ -410,11 +435,21 @@ fn share_out(frame: &Frame, chosen: Choice, place: usize, parts: &mut [Part]) {
         part.places.push(place);
     };
     match chosen {
-        Choice::Everything => parts.iter_mut().for_each(|part| put(part, frame.clone())),
+        Choice::Everyone(document) => {
+            for part in parts {
+                match part.format {
+                    WireFormat::V2 => put(part, frame.clone()),
+                    WireFormat::Document if document.is_empty() => {}
+                    WireFormat::Document => {
+                        put(part, Frame { bytes: document.clone(), ..frame.clone() });
+                    }
+                }
+            }
+        }
         Choice::Only(all) => {
-            for Chosen { filter, bytes } in all {
-                // Who had that filter may be gone by now.
-                if let Some(part) = parts.get_mut(filter.index()) {
+            for Chosen { audience, bytes } in all {
+                // Who was in that audience may be gone by now.
+                if let Some(part) = parts.get_mut(audience.index()) {
                     put(part, Frame { bytes, ..frame.clone() });
                 }
             }

@@ -14,7 +14,7 @@ use domain::room::RoomId;
 use super::calls::{CallTag, ColdCall, Outcome};
 use smallvec::SmallVec;
 
-use super::filters::Choice;
+use super::audiences::Choice;
 use super::held::Held;
 use super::rooms::{Item, RoomKey, Silent, VACATED};
 use super::table::Echo;
@@ -100,7 +100,7 @@ impl Shard {
             self.announce_gap(key, gap, host);
             if let Some(slice) = self.rooms.get_mut(key) {
                 let begin = Position { epoch: page.reached.epoch, offset: page.after };
-                slice.filters.stand_at(begin);
+                slice.audiences.stand_at(begin);
             }
         }
         for published in &page.messages {
@@ -149,11 +149,13 @@ impl Shard {
     /// it themselves.
     fn announce_gap(&mut self, key: RoomKey, gap: Gap, host: &mut Host<'_>) {
         let Some(room) = self.rooms.get(key).map(|slice| slice.id.clone()) else { return };
-        let bytes = self.encode(&ServerFrame::Gap { room: &room, gap }, host);
+        let told = ServerFrame::Gap { room: &room, gap };
+        let document = self.encode_document(key, &told, host);
+        let bytes = self.encode(&told, host);
         let frame = Frame { bytes, class: Class::Reliable, key: None };
         self.metrics.gaps.add(gap.reason, 1);
         let silent = self.lost_echoes(key, gap);
-        let chosen = Choice::Everything;
+        let chosen = Choice::Everyone(document);
         self.enqueue(key, Item { frame, for_followers: false, chosen, silent });
         if let Some(slice) = self.rooms.get_mut(key) {
             for joiner in &mut slice.joiners {

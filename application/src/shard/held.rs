@@ -10,7 +10,7 @@ use domain::id::MessageKey;
 use domain::message::Publication;
 use domain::position::Position;
 
-use super::filters::Wanted;
+use super::audiences::Wanted;
 use crate::published::Published;
 
 /// Publications that wait, bounded in bytes.
@@ -30,7 +30,7 @@ pub(super) struct Held {
 fn kept_alive_bytes(published: &Published, wanted: &Wanted) -> usize {
     let marked = match wanted {
         Wanted::Whole | Wanted::Not => 0,
-        Wanted::Marked(bytes) => bytes.len(),
+        Wanted::Own(bytes) => bytes.len(),
     };
     let publication = &published.publication;
     publication.data.len() + publication.tags.cost_bytes() + marked + 256

@@ -15,8 +15,8 @@ use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
+use super::audiences::{AudienceKey, Wanted, mark_page};
 use super::calls::{JoinTag, Outcome};
-use super::filters::{FilterKey, Wanted, mark_page};
 use super::held::Held;
 use super::pages::Page;
 use super::rooms::{Joiner, Member, RoomKey, RoomSlice};
@@ -25,6 +25,7 @@ use super::{Host, Shard, Slot};
 use crate::metrics::JoinOutcome;
 use crate::planted::{Mistake, is_planted};
 use crate::ports::Receipt;
+use crate::published::WireFormat;
 use crate::refusal::Refusal;
 use crate::traces::{self, traced};
 use crate::use_cases::authorize::by_claims;
@@ -94,11 +95,11 @@ impl Shard {
             return Err(Refusal::new(code, error.to_string()).field("room"));
         }
         entry.door = Door::Shut;
-        let who = Arc::clone(&entry.who);
+        let (who, format) = (Arc::clone(&entry.who), entry.view.format());
         let slice = self.rooms.get_mut(key).ok_or_else(Refusal::internal)?;
-        let places = slice.take_places(&policy, filter.as_ref(), filters_max);
-        let (filter_key, full) = match places {
-            Ok(filter_key) => (Some(filter_key), None),
+        let places = slice.take_places(&policy, format, filter.as_ref(), filters_max);
+        let (audience, full) = match places {
+            Ok(audience) => (Some(audience), None),
             Err(full) => (None, Some(full)),
         };
         let join = JoinRoom {
@@ -114,7 +115,7 @@ impl Shard {
             bytes_max: limits.page_bytes_of_one(),
             full,
         };
-        let Some(filter_key) = filter_key else {
+        let Some(audience) = audience else {
             entry.rooms.leave(key);
             self.release_if_unused(key);
             return Ok((None, join));
@@ -125,7 +126,7 @@ impl Shard {
         slice.joiners.push(Joiner {
             slot,
             presence,
-            filter: filter_key,
+            audience,
             held: Held::default(),
             from_own_room,
             told: false,
@@ -156,7 +157,7 @@ impl Shard {
             Err(error) => return self.refuse_join(slot, command, tag, &error.into(), host),
         };
         joined.fit(&mut self.bytes_left(slot, &[], host));
-        let Some((more, filter)) = self.enter_slice(slot, tag, &mut joined) else {
+        let Some((more, audience)) = self.enter_slice(slot, tag, &mut joined) else {
             // Put out while it was on its way in, and what it did there since has to be undone.
             self.undo(Some(tag.clone()), Outcome::Done);
             return self.refuse_join(slot, command, tag, &Refusal::denied(), host);
@@ -166,8 +167,9 @@ impl Shard {
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
-        let marked = mark_page(&page, filter);
-        let latest = latest.iter().map(|published| &published.message()[..]);
+        let joined_latest = latest;
+        let marked = mark_page(&page, audience);
+        let latest = joined_latest.iter().map(|published| &published.message()[..]);
         let messages: Vec<&[u8]> =
             marked.iter().map(|message| &message[..]).chain(latest).collect();
         let subscribed = ServerFrame::Subscribed {
@@ -179,6 +181,9 @@ impl Shard {
             more,
         };
         self.tell(slot, &subscribed, host);
+        if self.format_of(slot) == WireFormat::Document {
+            self.tell_one_by_one(slot, page.messages.iter().chain(&joined_latest), host);
+        }
         self.settle(slot, tag, page.reached, page.more, host);
     }
 
@@ -224,7 +229,7 @@ impl Shard {
         slot: Slot,
         tag: &JoinTag,
         joined: &mut Joined,
-    ) -> Option<(bool, FilterKey)> {
+    ) -> Option<(bool, AudienceKey)> {
         let slice = self.rooms.get_mut(tag.key)?;
         slice.begin_at(joined.top);
         let joiner = slice.joiner(slot)?;
@@ -234,7 +239,7 @@ impl Shard {
             joiner.owed = std::mem::take(&mut joined.latest);
         }
         let more = joined.page.more || joined.latest_later || joiner.held.overflowed;
-        Some((more, joiner.filter))
+        Some((more, joiner.audience))
     }
 
     pub(super) fn count_join(&self, joined: &Joined) {
@@ -326,7 +331,7 @@ impl Shard {
             let joiner = slice.joiners.remove(at);
             for (published, wanted) in held.publications {
                 let passed = published.publication.offset.is_some_and(|o| o <= reached.offset);
-                let is_marked = matches!(wanted, Wanted::Marked(_));
+                let is_marked = matches!(wanted, Wanted::Own(_));
                 if is_marked && is_planted(Mistake::HeldForFilterLost) {
                     continue;
                 }
@@ -338,8 +343,8 @@ impl Shard {
             }
             is_behind |= self.answer_passed(joiner.slot, key, &slice, host);
             let place = slice.members.len() as u32;
-            let Joiner { slot, presence, filter, .. } = joiner;
-            slice.members.push(Member::new(slot, slice.accepted, presence, filter));
+            let Joiner { slot, presence, audience, .. } = joiner;
+            slice.members.push(Member::new(slot, slice.accepted, presence, audience));
             if let Some(entry) = self.table.get_mut(slot) {
                 entry.rooms.place(key, place);
             }

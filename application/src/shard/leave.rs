@@ -108,18 +108,18 @@ impl Shard {
         match state {
             None => {}
             Some(MemberState::Joining) => {
-                let joiner = slice.joiner(slot).map(|joiner| (joiner.presence, joiner.filter));
-                if let Some((followed, filter)) = joiner {
+                let joiner = slice.joiner(slot).map(|joiner| (joiner.presence, joiner.audience));
+                if let Some((followed, audience)) = joiner {
                     slice.n_followers -= u32::from(followed);
-                    slice.filters.leave(filter);
+                    slice.audiences.leave(audience);
                 }
                 slice.joiners.retain(|joiner| joiner.slot != slot);
             }
             Some(MemberState::Live(place)) => {
                 let place = place as usize;
-                let Member { presence, filter, .. } = slice.members[place];
+                let Member { presence, audience, .. } = slice.members[place];
                 slice.n_followers -= u32::from(presence);
-                slice.filters.leave(filter);
+                slice.audiences.leave(audience);
                 if let Some(walk) = &mut slice.walk {
                     walk.vacated = true;
                     slice.members[place].slot = VACATED;

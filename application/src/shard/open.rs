@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::calls::Outcome;
 use super::own_room::OwnRoom;
+use super::resume::Entrance;
 use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
@@ -43,10 +44,13 @@ const FEATURES: [&str; 11] = [
 impl Shard {
     pub(super) fn open(&mut self, slot: Slot, opening: Opening, host: &mut Host<'_>) {
         let rules = &self.services.rules;
+        let timing = opening.view.timing(rules);
         let who = Who {
             connection: opening.connection,
             client: opening.client,
             address: opening.address,
+            view: opening.view,
+            place: opening.place,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
         };
@@ -54,7 +58,7 @@ impl Shard {
             generation: slot.generation,
             who: Arc::new(who),
             view: opening.view,
-            life: Connection::opening(host.now, &rules.timing),
+            life: Connection::opening(host.now, &timing),
             rooms: Membership::default(),
             greeted: false,
             door: if opening.token.is_some() { Door::Named } else { Door::Open },
@@ -71,11 +75,13 @@ impl Shard {
             publishing: None,
             patterns: Vec::new(),
             own_room: OwnRoom::None,
+            giving: None,
             leaving: false,
             rights: None,
         };
-        let deadline = host.now.monotonic.after(rules.timing.authentication_timeout);
-        let is_open = rules.allow_anonymous || opening.view.is_for_everyone();
+        let deadline = host.now.monotonic.after(timing.authentication_timeout);
+        let is_open = (rules.allow_anonymous || opening.view.is_for_everyone())
+            && !opening.view.needs_a_user();
         let asks_nobody = is_open && rules.middleware.is_empty();
         let anonymous =
             Credentials { anonymous: opening.view.is_for_everyone(), ..Credentials::default() };
@@ -85,8 +91,8 @@ impl Shard {
         self.visit_at(slot, deadline);
         if self.draining.is_some() {
             self.end(slot, CloseCode::ServiceRestart, None, host);
-        } else if let View::Refused(code) = opening.view {
-            self.end(slot, code, None, host);
+        } else if let View::Refused(ending) = opening.view {
+            self.end(slot, ending.code, None, host);
         } else if opening.conflicting_tokens {
             let event = SecurityEvent::AuthenticationFailed;
             self.note_because(slot, event, Some("conflicting_tokens"), host.now);
@@ -96,7 +102,12 @@ impl Shard {
             self.authenticate(slot, None, credentials, Vec::new());
         } else if asks_nobody {
             self.let_in(slot, host);
-            self.hello(slot, None, &[], host);
+            self.greet(slot, None, Vec::new(), host);
+        } else if opening.view.needs_a_user() {
+            // Its clients have no words to say later who they are.
+            let event = SecurityEvent::AuthenticationFailed;
+            self.note_because(slot, event, Some("no_token"), host.now);
+            self.end(slot, CloseCode::Unauthenticated, None, host);
         } else if is_open {
             self.authenticate(slot, None, anonymous, Vec::new());
         }
@@ -135,7 +146,8 @@ impl Shard {
         let was_named = std::mem::replace(&mut entry.door, Door::Shut) == Door::Named;
         if was_named || (credentials == Credentials::default() && entry.greeted) {
             // It is known who it is, or let in as nobody in particular; that does not change.
-            self.bring_back(slot, command, resume, host);
+            let entrances = resume.into_iter().map(Entrance::from).collect();
+            self.bring_in(slot, command, entrances, host);
         } else {
             self.authenticate(slot, command, credentials, resume);
         }
@@ -184,17 +196,35 @@ impl Shard {
                     return self.end(slot, CloseCode::Revoked, None, host);
                 }
                 self.let_in(slot, host);
-                self.bring_back(slot, command, resume, host);
+                self.greet(slot, command, resume, host);
             }
         }
+    }
+
+    /// Greets a connection that is let in: with the rooms that it was in before, or with those that its
+    /// endpoint begins in.
+    fn greet(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        resume: Vec<Resume>,
+        host: &mut Host<'_>,
+    ) {
+        let Some(entry) = self.table.get(slot) else { return };
+        let rooms_max = self.services.rules.limits.rooms_per_connection_max;
+        let presence = entry.view.follows_presence();
+        let first = entry.view.first_rooms(&entry.who, rooms_max).into_iter();
+        let first = first.map(|room| Entrance { room, since: None, presence, filter: None });
+        let entrances = first.chain(resume.into_iter().map(Entrance::from)).collect();
+        self.bring_in(slot, command, entrances, host);
     }
 
     /// From here on the connection lives by its heartbeat and its token, and no longer by how long
     /// it takes to say who it is.
     fn let_in(&mut self, slot: Slot, host: &Host<'_>) {
-        let timing = self.services.rules.timing;
         let rights = self.rights(host.now.monotonic);
         let Some(entry) = self.table.get_mut(slot) else { return };
+        let timing = entry.view.timing(&self.services.rules);
         entry.greeted = true;
         entry.rights = rights;
         let visit = entry.life.opened(host.now, entry.who.principal.expires_at, &timing);
@@ -216,7 +246,8 @@ impl Shard {
         let own_room = self.enter_own_room(slot);
         let Some(who) = self.who(slot) else { return };
         let session = services.ports.session_tickets.seal(&who.principal, host.now.wall);
-        let interval = services.rules.timing.heartbeat_interval.as_millis();
+        let Some(view) = self.table.get(slot).map(|entry| entry.view) else { return };
+        let interval = view.timing(&services.rules).heartbeat_interval.as_millis();
         let hello = ServerFrame::Hello {
             id: command,
             features: &FEATURES,
@@ -271,7 +302,7 @@ impl Shard {
         let expires_at = who.principal.expires_at;
         let session = services.ports.session_tickets.seal(&who.principal, host.now.wall);
         entry.who = who;
-        let visit = entry.life.renewed(host.now, expires_at, &services.rules.timing);
+        let visit = entry.life.renewed(host.now, expires_at, &entry.view.timing(&services.rules));
         self.restart_rights(slot, host.now.monotonic);
         self.visit_at(slot, visit);
         let session = session.as_deref();

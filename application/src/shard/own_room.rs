@@ -120,7 +120,7 @@ impl Shard {
         for (published, _) in held.publications {
             let origin = published.publication.origin.filter(|origin| !origin.echo);
             if origin.and_then(|origin| self.table.slot_of(origin.connection)) != Some(slot) {
-                let frame = self.frame_of(&published, host);
+                let frame = self.frame_of(&published, self.format_of(slot), host);
                 self.give_frame(slot, &frame, host);
             }
         }

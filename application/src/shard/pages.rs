@@ -12,12 +12,12 @@ use domain::position::Position;
 use domain::protocol::ServerFrame;
 use domain::time::Wall;
 
+use super::audiences::{AudienceKey, mark_page};
 use super::calls::{JoinTag, Outcome};
-use super::filters::{FilterKey, mark_page};
 use super::rooms::{Joiner, RoomKey};
 use super::{Host, Shard, Slot};
 use crate::ports::BrokerError;
-use crate::published::Published;
+use crate::published::{Published, WireFormat};
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
 /// How often it is looked whether a client has taken its page.
@@ -67,16 +67,12 @@ impl Shard {
         if host.outbox.queued_bytes(slot) > 0 {
             pages.waiting.push_front(page);
             pages.is_parked = true;
-            if self.parked.is_empty() {
-                self.parked_until = host.now.monotonic.after(PARKED_LOOK);
-            }
-            self.parked.push(slot);
-            return;
+            return self.park(slot, host);
         }
         entry.calls = entry.calls.saturating_sub(1);
         // Leaving a room drops its page, so the slice is there.
         let Some(slice) = self.rooms.get_mut(page.tag.key) else { return };
-        let filter = slice.joiner(slot).map_or(FilterKey::NONE, |joiner| joiner.filter);
+        let audience = slice.joiner(slot).map_or(AudienceKey::NONE, |joiner| joiner.audience);
         pages.is_reading = true;
         let call = RecoverRoom {
             services: Arc::clone(&self.services),
@@ -85,7 +81,7 @@ impl Shard {
             since: page.since,
             own_hole: page.own_hole,
             bytes_max: self.services.rules.limits.page_bytes_of_one(),
-            filter: slice.filters.get(filter).cloned(),
+            filter: slice.audiences.filter(audience).cloned(),
         };
         let (gap, messages, more) = (None, Vec::new(), false);
         let (reached, after) = (page.since, page.since.offset);
@@ -100,6 +96,14 @@ impl Shard {
         self.call(slot, None, Some(page.tag), future);
     }
 
+    /// Has a connection looked at in a while: whether it has taken what it was sent.
+    pub(super) fn park(&mut self, slot: Slot, host: &Host<'_>) {
+        if self.parked.is_empty() {
+            self.parked_until = host.now.monotonic.after(PARKED_LOOK);
+        }
+        self.parked.push(slot);
+    }
+
     /// Reads pages for the clients that have caught up.
     pub(super) fn look_at_parked(&mut self, host: &Host<'_>) {
         self.parked_until = host.now.monotonic.after(PARKED_LOOK);
@@ -109,6 +113,7 @@ impl Shard {
                 pages.is_parked = false;
             }
             self.read_next_page(slot, host);
+            self.go_on_giving(slot, host);
         }
     }
 
@@ -152,13 +157,17 @@ impl Shard {
         let bytes_left = self.bytes_left(slot, &page.messages, host);
         let Some(slice) = self.rooms.get_mut(tag.key) else { return };
         let Some(joiner) = slice.joiner(slot) else { return };
-        let (overflowed, filter) = (joiner.held.overflowed, joiner.filter);
+        let (overflowed, audience) = (joiner.held.overflowed, joiner.audience);
         let owed = joiner.take_owed(bytes_left, page.messages.is_empty(), host.now.wall);
         let overflowed = overflowed || !joiner.owed.is_empty();
         if let Some(gap) = page.gap {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
-        let marked = mark_page(&page, filter);
+        if self.format_of(slot) == WireFormat::Document {
+            self.tell_one_by_one(slot, page.messages.iter().chain(&owed), host);
+            return self.settle(slot, tag, page.reached, page.more, host);
+        }
+        let marked = mark_page(&page, audience);
         let owed = owed.iter().map(|published| &published.message()[..]);
         let messages = marked.iter().map(|message| &message[..]).chain(owed);
         let frame = ServerFrame::Page {

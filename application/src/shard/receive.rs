@@ -20,7 +20,8 @@ use crate::metrics::CommandKind;
 use crate::refusal::Refusal;
 use crate::security::SecurityEvent;
 use crate::use_cases::authenticate::Credentials;
-use crate::use_cases::handle_message::HandleMessage;
+use crate::use_cases::handle_message::{HandleMessage, Handled};
+use crate::view::View;
 
 /// The most bytes that wait before it is known who a connection is.
 const UNGREETED_INBOX_BYTES_MAX: usize = 4 << 10;
@@ -33,15 +34,15 @@ impl Shard {
         self.metrics.text_bytes_in.add(text.len() as u64);
         if entry.is_busy() || entry.inbox.is_some() {
             self.put_in_inbox(slot, text, host);
-        } else if let Some(rest) = self.read(slot, text, host) {
-            self.put_back(slot, Waiting { text: text[rest..].into(), at: 0 });
+        } else if let Some(rest) = self.read(slot, text, false, host) {
+            self.put_back(slot, Waiting { text: text[rest..].into(), at: 0, is_own: false });
         }
     }
 
     /// Carries out the commands of a text until one has to be waited for. Answers where the rest
     /// begins, if there is one.
-    fn read(&mut self, slot: Slot, text: &str, host: &mut Host<'_>) -> Option<usize> {
-        let view = self.table.get(slot)?.view;
+    fn read(&mut self, slot: Slot, text: &str, is_own: bool, host: &mut Host<'_>) -> Option<usize> {
+        let view = if is_own { View::V2 } else { self.table.get(slot)?.view };
         let mut frames = view.decode(text);
         while let Some(frame) = frames.next() {
             match frame {
@@ -75,7 +76,7 @@ impl Shard {
             if entry.greeted { limits.inbox_bytes_max } else { UNGREETED_INBOX_BYTES_MAX };
         let inbox = entry.inbox.get_or_insert_default();
         inbox.bytes += text.len();
-        inbox.texts.push_back(Waiting { text: text.into(), at: 0 });
+        inbox.texts.push_back(Waiting { text: text.into(), at: 0, is_own: false });
         let full = inbox.texts.len() >= limits.inbox_messages_max || inbox.bytes >= bytes_max;
         if full && !inbox.paused {
             inbox.paused = true;
@@ -105,10 +106,10 @@ impl Shard {
                 }
                 return;
             };
-            let Waiting { text, at } = waiting;
+            let Waiting { text, at, is_own } = waiting;
             inbox.bytes -= text.len();
-            if let Some(rest) = self.read(slot, &text[at..], host) {
-                self.put_back(slot, Waiting { text, at: at + rest });
+            if let Some(rest) = self.read(slot, &text[at..], is_own, host) {
+                self.put_back(slot, Waiting { text, at: at + rest, is_own });
             }
         }
     }
@@ -242,7 +243,8 @@ impl Shard {
 
     /// A message type that the protocol does not have: the host's, or nobody's.
     fn other(&mut self, slot: Slot, id: Option<u64>, kind: &str, body: &str, host: &mut Host<'_>) {
-        let Some(handler) = self.services.rules.handlers.of(kind).cloned() else {
+        let Some(view) = self.table.get(slot).map(|entry| entry.view) else { return };
+        let Some(handler) = self.services.rules.handlers.of(view, kind).cloned() else {
             let message = "this server handles no such type";
             let refusal = Refusal::new(ErrorCode::UnknownType, message).field("type");
             self.refuse(slot, id, &refusal, host);
@@ -250,8 +252,8 @@ impl Shard {
         };
         let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
-        let body = Bytes::copy_from_slice(body.as_bytes());
-        let call = HandleMessage { services, who, handler, body };
+        let (body, kind) = (Bytes::copy_from_slice(body.as_bytes()), kind.to_owned());
+        let call = HandleMessage { services, who, handler, kind, body };
         let future = Box::pin(async move { Outcome::Handled(call.execute().await) });
         self.call(slot, id, None, future);
     }
@@ -260,14 +262,18 @@ impl Shard {
         &mut self,
         slot: Slot,
         command: Option<u64>,
-        result: Result<Vec<HandlerEffect>, Refusal>,
+        result: Result<Handled, Refusal>,
         host: &mut Host<'_>,
     ) {
-        let effects = match result {
-            Ok(effects) => effects,
+        let Handled { effects, receipt } = match result {
+            Ok(handled) => handled,
             Err(refusal) => return self.refuse(slot, command, &refusal, host),
         };
-        let has_rooms = self.table.get(slot).is_some_and(|entry| entry.view.has_rooms());
+        let Some(view) = self.table.get(slot).map(|entry| entry.view) else { return };
+        if let (View::Document(_), Some((room, receipt))) = (view, receipt) {
+            self.acknowledge(slot, command, &room, &receipt, host);
+        }
+        let has_rooms = view.has_rooms();
         let mut own = Vec::new();
         for effect in effects {
             // Joins and leaves are commands of the connection, before those that wait already.
@@ -294,13 +300,13 @@ impl Shard {
                     continue;
                 }
                 HandlerEffect::Close(code) => return self.end(slot, *code, None, host),
-                HandlerEffect::Publish { .. } => continue,
+                HandlerEffect::Publish(_) => continue,
             };
             own.push(protocol::encode_client(&frame));
         }
         if own.is_empty() {
             return;
         }
-        self.put_back(slot, Waiting { text: own.concat().into(), at: 0 });
+        self.put_back(slot, Waiting { text: own.concat().into(), at: 0, is_own: true });
     }
 }

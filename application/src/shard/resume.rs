@@ -5,14 +5,18 @@
 
 use std::borrow::Cow;
 
+use domain::codes::{CloseCode, ErrorCode};
+use domain::filter::Filter;
+use domain::position::Position;
 use domain::protocol::{Resume, ResumeOutcome, Resumed};
 use domain::room::RoomId;
 
+use super::audiences::{AudienceKey, mark_page};
 use super::calls::{CallTag, ColdCall, JoinTag, Outcome, Resuming};
-use super::filters::{FilterKey, mark_page};
 use super::join::Wish;
 use super::{Host, Shard, Slot};
 use crate::metrics::JoinOutcome;
+use crate::published::WireFormat;
 use crate::refusal::Refusal;
 use crate::use_cases::join_room::{JoinRefused, Joined};
 use crate::use_cases::resume_rooms::ResumeRooms;
@@ -23,26 +27,41 @@ struct Back {
     joined: Joined,
     /// Whether pages follow.
     more: bool,
-    /// Which messages it wants.
-    filter: FilterKey,
+    /// In which audience it is.
+    audience: AudienceKey,
+}
+
+/// A room that a connection is to be in when it is greeted.
+pub(super) struct Entrance {
+    pub(super) room: RoomId,
+    /// Up to where it has everything; none begins with what comes next.
+    pub(super) since: Option<Position>,
+    pub(super) presence: bool,
+    pub(super) filter: Option<Filter>,
+}
+
+impl From<Resume> for Entrance {
+    fn from(Resume { room, since, presence, filter }: Resume) -> Self {
+        Self { room, since: Some(since), presence, filter }
+    }
 }
 
 impl Shard {
-    /// Greets a connection that is let in, with the rooms that it was in before.
-    pub(super) fn bring_back(
+    /// Greets a connection that is let in, with rooms that it is in.
+    pub(super) fn bring_in(
         &mut self,
         slot: Slot,
         command: Option<u64>,
-        resume: Vec<Resume>,
+        entrances: Vec<Entrance>,
         host: &mut Host<'_>,
     ) {
-        if resume.is_empty() {
+        if entrances.is_empty() {
             return self.hello(slot, command, &[], host);
         }
-        let mut joins = Vec::with_capacity(resume.len());
-        let mut rooms = Vec::with_capacity(resume.len());
-        for Resume { room, since, presence, filter } in resume {
-            let wish = Wish { room: &room, since: Some(since), presence, filter };
+        let mut joins = Vec::with_capacity(entrances.len());
+        let mut rooms = Vec::with_capacity(entrances.len());
+        for Entrance { room, since, presence, filter } in entrances {
+            let wish = Wish { room: &room, since, presence, filter };
             rooms.push(match self.begin_join(slot, wish) {
                 Ok((tag, join)) => {
                     joins.push(join);
@@ -88,6 +107,9 @@ impl Shard {
                 }
             })
             .collect();
+        if self.is_turned_away(slot, &rooms, host) {
+            return;
+        }
         let marked: Vec<_> = rooms.iter().map(|(_, back)| marked(back)).collect();
         let outcomes = rooms.iter().zip(&marked);
         let resumed: Vec<Resumed<'_>> = outcomes
@@ -101,7 +123,42 @@ impl Shard {
         }
         for back in rooms.iter().filter_map(|(_, back)| back.as_ref().ok()) {
             let page = &back.joined.page;
+            if self.format_of(slot) == WireFormat::Document {
+                self.tell_one_by_one(slot, &back.joined.latest, host);
+            }
             self.settle(slot, &back.tag, page.reached, page.more, host);
+        }
+        self.list_users(slot, host);
+        self.open_inbox(slot);
+    }
+
+    /// Ends a connection that may not be in the room that its endpoint is for.
+    fn is_turned_away(
+        &mut self,
+        slot: Slot,
+        rooms: &[(RoomId, Result<Back, Refusal>)],
+        host: &mut Host<'_>,
+    ) -> bool {
+        let is_document = self.format_of(slot) == WireFormat::Document;
+        let Some((room, Err(refusal))) = rooms.first().filter(|_| is_document) else {
+            return false;
+        };
+        self.note_denied(slot, "subscribe", room.as_str(), refusal, host.now);
+        let code = match refusal.code {
+            ErrorCode::PermissionDenied | ErrorCode::UnknownRoom => CloseCode::Forbidden,
+            _ => CloseCode::TryAgainLater,
+        };
+        self.end(slot, code, refusal.retry_after, host);
+        true
+    }
+
+    /// Tells a connection whose endpoint follows who is there, who is there.
+    fn list_users(&mut self, slot: Slot, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get(slot) else { return };
+        if entry.view.follows_presence()
+            && let Some(room) = entry.view.first_rooms(&entry.who, 1).pop()
+        {
+            self.presence(slot, None, room, host);
         }
     }
 
@@ -113,14 +170,14 @@ impl Shard {
     ) -> Result<Back, Refusal> {
         match result {
             Some(Ok(mut joined)) => {
-                let Some((more, filter)) = self.enter_slice(slot, &tag, &mut joined) else {
+                let Some((more, audience)) = self.enter_slice(slot, &tag, &mut joined) else {
                     // Put out meanwhile, and what it did there since has to be undone.
                     self.undo(Some(tag), Outcome::Done);
                     self.metrics.joins.add(JoinOutcome::Refused, 1);
                     return Err(Refusal::denied());
                 };
                 self.count_join(&joined);
-                Ok(Back { tag, joined, more, filter })
+                Ok(Back { tag, joined, more, audience })
             }
             Some(Err(error)) => {
                 self.remove_from_slice(slot, tag.key);
@@ -144,7 +201,7 @@ impl Shard {
 
 /// The messages that come with a room.
 fn marked(back: &Result<Back, Refusal>) -> Vec<Cow<'_, [u8]>> {
-    back.as_ref().map_or_else(|_| Vec::new(), |back| mark_page(&back.joined.page, back.filter))
+    back.as_ref().map_or_else(|_| Vec::new(), |back| mark_page(&back.joined.page, back.audience))
 }
 
 fn outcome<'b>(back: &'b Result<Back, Refusal>, marked: &'b [Cow<'_, [u8]>]) -> ResumeOutcome<'b> {

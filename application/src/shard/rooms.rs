@@ -19,13 +19,13 @@ use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::Slot;
-use super::filters::{Choice, FilterKey, Filters, Part, Wanted};
+use super::audiences::{AudienceKey, Audiences, Choice, Part, Wanted};
 use super::held::Held;
 use super::inquire::first_of;
 use crate::directory::{Directory, Seats};
 use crate::ports::SubscriptionToken;
 use crate::ports::outbox::Frame;
-use crate::published::Published;
+use crate::published::{Published, WireFormat};
 use crate::refusal::Refusal;
 
 /// A slice's place in its shard; with a generation, like a slot.
@@ -50,16 +50,16 @@ pub(super) struct Member {
     /// Whether it follows presence.
     pub(super) presence: bool,
     /// Which messages it wants.
-    pub(super) filter: FilterKey,
+    pub(super) audience: AudienceKey,
 }
 
 impl Member {
     const CHOOSY: u64 = 1 << 63;
 
     /// A member that has got `accepted` items of the slice already.
-    pub(super) fn new(slot: Slot, accepted: u64, presence: bool, filter: FilterKey) -> Self {
-        let passed = if filter == FilterKey::NONE { accepted } else { accepted | Self::CHOOSY };
-        Self { slot, passed, presence, filter }
+    pub(super) fn new(slot: Slot, accepted: u64, presence: bool, audience: AudienceKey) -> Self {
+        let passed = if audience == AudienceKey::NONE { accepted } else { accepted | Self::CHOOSY };
+        Self { slot, passed, presence, audience }
     }
 
     /// How many items the slice had accepted when it became live.
@@ -77,7 +77,7 @@ pub(super) struct Joiner {
     pub(super) slot: Slot,
     pub(super) presence: bool,
     /// Which messages it wants.
-    pub(super) filter: FilterKey,
+    pub(super) audience: AudienceKey,
     pub(super) held: Held,
     /// Whether it was in the room as its own until it asked to join.
     pub(super) from_own_room: bool,
@@ -118,7 +118,7 @@ pub(super) struct Item {
     pub(super) frame: Frame,
     /// Only for members who follow presence.
     pub(super) for_followers: bool,
-    /// What members with a filter get of it.
+    /// What the audiences get of it.
     pub(super) chosen: Choice,
     /// Members of this shard who get an `ack` here.
     pub(super) silent: SmallVec<[Silent; 1]>,
@@ -142,7 +142,7 @@ pub(super) struct Walk {
     pub(super) frames: Vec<Frame>,
     pub(super) joined: Bytes,
     pub(super) for_followers: bool,
-    /// By the places of the room's filters; empty when everyone gets the batch as it is.
+    /// By the places of the room's audiences; empty when everyone gets the batch as it is.
     pub(super) parts: Vec<Part>,
     /// How many items the slice had accepted before the first of the batch.
     pub(super) first: u64,
@@ -163,19 +163,19 @@ impl Walk {
         member.slot.index != VACATED.index && (member.presence || !self.for_followers)
     }
 
-    /// Whether the member gets the batch as it is: it has no filter, had nothing of it while
+    /// Whether the member gets the batch as it is: it is in no audience of its own, had nothing of it while
     /// joining, and sent nothing of it that it does not want back.
     #[inline]
     pub(super) fn is_for_whole(&self, member: &Member) -> bool {
         self.is_for(member) && member.passed <= self.first && !self.is_silent(member.slot)
     }
 
-    /// What a member with this filter gets at one place of the batch; none when it is not for it.
-    pub(super) fn frame_for(&self, filter: FilterKey, place: usize) -> Option<&Frame> {
-        if self.parts.is_empty() || filter == FilterKey::NONE {
+    /// What this audience gets at one place of the batch; none when it is not for it.
+    pub(super) fn frame_for(&self, audience: AudienceKey, place: usize) -> Option<&Frame> {
+        if self.parts.is_empty() || audience == AudienceKey::NONE {
             return self.frames.get(place);
         }
-        let part = self.parts.get(filter.index())?;
+        let part = self.parts.get(audience.index())?;
         part.frames.get(part.places.binary_search(&place).ok()?)
     }
 }
@@ -191,8 +191,8 @@ pub(super) struct RoomSlice {
     pub(super) seats: Seats,
     pub(super) members: Vec<Member>,
     pub(super) joiners: Vec<Joiner>,
-    /// The different filters that both have.
-    pub(super) filters: Filters,
+    /// The audiences that both are in.
+    pub(super) audiences: Audiences,
     /// How many of both follow presence.
     pub(super) n_followers: u32,
     /// The newest position that has passed through; none before the first.
@@ -222,18 +222,18 @@ impl RoomSlice {
         self.members.is_empty() && self.joiners.is_empty()
     }
 
-    /// Takes a seat for a joiner, and a place for its filter; or neither, and why.
+    /// Takes a seat for a joiner, and a place in its audience; or neither, and why.
     pub(super) fn take_places(
         &mut self,
         policy: &NamespacePolicy,
+        format: WireFormat,
         filter: Option<&Filter>,
         filters_max: usize,
-    ) -> Result<FilterKey, Refusal> {
+    ) -> Result<AudienceKey, Refusal> {
         if !self.seats.take(policy.members_max) {
             return Err(Refusal::new(ErrorCode::RoomFull, "the room is full").field("room"));
         }
-        let Some(filter) = filter else { return Ok(FilterKey::NONE) };
-        self.filters.enter(filter, self.seen, filters_max).ok_or_else(|| {
+        self.audiences.enter(format, filter, self.seen, filters_max).ok_or_else(|| {
             self.seats.give_back();
             let message = "the room has as many different filters as it may have";
             Refusal::new(ErrorCode::RoomFull, message).field("filter")
@@ -367,7 +367,7 @@ impl Rooms {
             seats: directory.seats(room),
             members: Vec::new(),
             joiners: Vec::new(),
-            filters: Filters::default(),
+            audiences: Audiences::default(),
             n_followers: 0,
             seen: None,
             ended: SmallVec::new(),

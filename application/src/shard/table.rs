@@ -14,6 +14,7 @@ use domain::rate_limit::RateLimiter;
 use domain::time::{Monotonic, Wall};
 
 use super::Slot;
+use super::letters::Giving;
 use super::own_room::OwnRoom;
 use super::pages::Pages;
 use super::revalidate::Rights;
@@ -56,6 +57,8 @@ pub(super) struct Entry {
     pub(super) patterns: Vec<Followed>,
     /// The room of its own, while it is in it without having asked.
     pub(super) own_room: OwnRoom,
+    /// What it is being given of what waited for its user; only while the client has not taken it.
+    pub(super) giving: Option<Box<Giving>>,
     /// Set while draining: close as soon as nothing is under way.
     pub(super) leaving: bool,
     /// Only where an authorizer is asked again from time to time.
@@ -104,6 +107,8 @@ pub(super) struct Echo {
 pub(super) struct Waiting {
     pub(super) text: Box<str>,
     pub(super) at: usize,
+    /// Whether a handler wants it done: its words are those of protocol v2, whatever the endpoint.
+    pub(super) is_own: bool,
 }
 
 /// Messages that wait behind a cold call, as they came.

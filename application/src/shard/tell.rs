@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::delivery::Class;
+use domain::documents::told;
+use domain::id::UserId;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 
-use super::{Host, Shard, Slot};
+use super::{Host, RoomKey, Shard, Slot};
 use crate::ports::outbox::{Batch, Delivered, Frame};
-use crate::published::Published;
+use crate::published::{Published, WireFormat};
 use crate::refusal::Refusal;
 use crate::view::View;
 
@@ -28,10 +30,52 @@ impl Shard {
             return self.give(slot, bytes, host);
         }
         self.scratch.clear();
-        if view.encode(frame, &entry.who.client, host.now.wall, &mut self.scratch) {
+        let directory = &self.services.directory;
+        let names = |user: &UserId| directory.name_of(user);
+        if view.encode(frame, &entry.who, &names, host.now.wall, &mut self.scratch) {
             let bytes = host.outbox.frame(&self.scratch);
             self.give(slot, bytes, host);
         }
+    }
+
+    /// The same frame in the words of the documents, for all of a room who came by their endpoints; empty
+    /// when there are no such words, or nobody is there to read them.
+    pub(super) fn encode_document(
+        &mut self,
+        key: RoomKey,
+        frame: &ServerFrame<'_>,
+        host: &mut Host<'_>,
+    ) -> Bytes {
+        let slice = self.rooms.get(key);
+        if !slice.is_some_and(|slice| slice.audiences.has(WireFormat::Document)) {
+            return Bytes::new();
+        }
+        self.scratch.clear();
+        let directory = &self.services.directory;
+        let names = |user: &UserId| directory.name_of(user);
+        if told::encode_for_all(frame, &names, host.now.wall, &mut self.scratch) {
+            host.outbox.frame(&self.scratch)
+        } else {
+            Bytes::new()
+        }
+    }
+
+    /// Gives publications to one who has no words for a page of them.
+    pub(super) fn tell_one_by_one<'p>(
+        &mut self,
+        slot: Slot,
+        publications: impl IntoIterator<Item = &'p Arc<Published>>,
+        host: &mut Host<'_>,
+    ) {
+        for published in publications {
+            let frame = self.frame_of(published, WireFormat::Document, host);
+            self.give_frame(slot, &frame, host);
+        }
+    }
+
+    /// In which form a connection gets publications.
+    pub(super) fn format_of(&self, slot: Slot) -> WireFormat {
+        self.table.get(slot).map_or_else(WireFormat::default, |entry| entry.view.format())
     }
 
     /// Encodes and frames; for a frame that goes to many.

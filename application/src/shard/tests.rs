@@ -24,7 +24,7 @@ use crate::directory::Directory;
 use crate::limits::Limits;
 use crate::mailbox::Mail;
 use crate::ports::clock::{MockClock, MockEntropy};
-use crate::ports::outbox::{Batch, Delivered};
+use crate::ports::outbox::{Batch, Delivered, Ending};
 use crate::ports::revocations::MockRevocations;
 use crate::ports::token_verifier::MockTokenVerifier;
 use crate::ports::{Receipt, broker::MockBroker, presence::MockPresence};
@@ -55,8 +55,8 @@ impl Outbox for Tape {
         Delivered::Taken
     }
 
-    fn close(&mut self, to: Slot, _: Bytes, code: CloseCode) {
-        self.0.push((to, format!("closed {}", code.number())));
+    fn close(&mut self, to: Slot, _: Bytes, ending: Ending) {
+        self.0.push((to, format!("closed {}", ending.code.number())));
     }
 
     fn set_reading(&mut self, _: Slot, _: bool) {}
@@ -88,6 +88,7 @@ fn message(epoch: Epoch, offset: u64, origin: Option<Origin>) -> Arc<Published> 
         key: None,
         sender: Sender {
             user: None,
+            name: None,
             connection: origin.map(|origin| origin.connection),
             trace: None,
         },
@@ -143,6 +144,7 @@ impl Bench {
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(crate::ports::NoTickets),
+            inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             clock: Arc::new(MockClock::new()),
@@ -173,6 +175,7 @@ impl Bench {
             conflicting_tokens: false,
             view: View::V2,
             address: None,
+            place: None,
         };
         self.give(Input::Opened(slot, opening));
         slot

@@ -36,8 +36,8 @@ impl Shard {
 
     fn visit(&mut self, slot: Slot, at: Monotonic, host: &mut Host<'_>) {
         let sent_at = self.table.sent_at.get(slot.index as usize).copied().unwrap_or_default();
-        let timing = self.services.rules.timing;
         let Some(entry) = self.table.get_mut(slot) else { return };
+        let timing = entry.view.timing(&self.services.rules);
         if entry.visit_at != Some(at) {
             return;
         }

@@ -281,8 +281,8 @@ impl Shard {
         if room.as_str().starts_with(OWN_ROOMS)
             && let Some(slots) = self.watches.own.get(room).cloned()
         {
-            let frame = self.frame_of(published, host);
             for slot in slots.into_iter().filter(|slot| Some(*slot) != silent) {
+                let frame = self.frame_of(published, self.format_of(slot), host);
                 self.give_frame(slot, &frame, host);
             }
         }
@@ -323,12 +323,21 @@ impl Shard {
         }
     }
 
-    pub(super) fn frame_of(&self, published: &Published, host: &mut Host<'_>) -> Frame {
-        let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
+    pub(super) fn frame_of(
+        &self,
+        published: &Published,
+        format: WireFormat,
+        host: &mut Host<'_>,
+    ) -> Frame {
+        let bytes = published.frame(format, |message| host.outbox.frame(message)).clone();
         Frame { bytes, class: published.publication.class, key: None }
     }
 
+    /// Gives a message to one connection, unless its format does not say it.
     pub(super) fn give_frame(&mut self, slot: Slot, frame: &Frame, host: &mut Host<'_>) {
+        if frame.bytes.is_empty() {
+            return;
+        }
         let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
         let delivered = host.outbox.deliver(slot, &batch);
         self.count(1, &batch);

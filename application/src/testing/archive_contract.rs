@@ -69,6 +69,7 @@ pub fn record(room: &RoomId, epoch: Epoch, number: u64) -> ArchiveRecord {
     let user = UserId::parse("u1").expect("a valid user");
     let sender = Sender {
         user: Some(user.clone()),
+        name: Some("Ünal \"B\"".into()),
         connection: Some(ConnectionId::from_bits(u64::MAX)),
         trace: None,
     };

@@ -123,6 +123,7 @@ pub fn publish(room_name: &str, user: &str, text: &str) -> Publish {
         key: None,
         sender: Sender {
             user: Some(user),
+            name: None,
             connection: Some(ConnectionId::from_bits(1)),
             trace: None,
         },

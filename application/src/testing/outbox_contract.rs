@@ -148,7 +148,7 @@ fn tell(host: &mut impl OutboxHost, to: Slot, message: &str) -> Delivered {
 
 fn close(host: &mut impl OutboxHost, to: Slot, last: &str, code: CloseCode) {
     let last = if last.is_empty() { Bytes::new() } else { framed(host, last) };
-    host.outbox(&mut |outbox| outbox.close(to, last.clone(), code));
+    host.outbox(&mut |outbox| outbox.close(to, last.clone(), code.into()));
 }
 
 fn queued_bytes(host: &mut impl OutboxHost, of: Slot) -> usize {

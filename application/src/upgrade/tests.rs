@@ -43,6 +43,7 @@ fn a_good_request_says_what_it_wants() {
         token: Some("abc".to_owned()),
         conflicting_tokens: false,
         view: View::V2,
+        place: None,
     };
     assert_eq!(upgrade, Ok(wanted));
 }

@@ -145,7 +145,7 @@ async fn admit(
         None => None,
         Some(user) => Some(
             directory
-                .admit(user, rules.limits.connections_per_user_max)
+                .admit(user, principal.name.as_ref(), rules.limits.connections_per_user_max)
                 .map_err(|_| AuthenticateError::ConnectionLimit)?,
         ),
     };

@@ -9,11 +9,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::codes::ErrorCode;
-use domain::message::{Publish, Publisher, Sender};
+use domain::message::{Origin, Publish, Publisher, Sender};
+use domain::principal::Principal;
 use domain::protocol::{compact_lines, json};
+use domain::room::RoomId;
+use domain::tags::Tags;
 
-use crate::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
+use crate::extensions::handlers::{
+    HandlerEffect, HandlerMessage, MessageHandler, Publishing, Speaker,
+};
 use crate::extensions::middleware::{Inbound, Who};
+use crate::ports::Receipt;
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::use_cases::publish_message::PublishMessage;
@@ -26,8 +32,19 @@ pub struct HandleMessage {
     pub who: Arc<Who>,
     /// The handler of its type.
     pub handler: Arc<dyn MessageHandler>,
+    /// Its `type`.
+    pub kind: String,
     /// The whole frame, as JSON.
     pub body: Bytes,
+}
+
+/// What is left to do for a handled message.
+#[derive(Debug)]
+pub struct Handled {
+    /// Effects on the connection, in order.
+    pub effects: Vec<HandlerEffect>,
+    /// What became of the first publish, unless the handler acknowledges by itself.
+    pub receipt: Option<(RoomId, Receipt)>,
 }
 
 impl HandleMessage {
@@ -38,70 +55,77 @@ impl HandleMessage {
     ///
     /// # Errors
     /// The answer that the client gets.
-    pub async fn execute(self) -> Result<Vec<HandlerEffect>, Refusal> {
+    pub async fn execute(self) -> Result<Handled, Refusal> {
         let body = std::str::from_utf8(&self.body).unwrap_or_default();
-        let kind = self.handler.message_type();
+        let kind = &*self.kind;
         let inbound = Inbound { kind, room: None, body };
         let chain = &self.services.rules.middleware;
         let context = chain.process_message(&self.who, inbound).await?;
         self.handler.validate(body)?;
-        let message =
-            HandlerMessage { who: Arc::clone(&self.who), body: self.body.clone(), context };
-        let effects = self.handler.handle(message).await?;
-        if effects.len() > Self::EFFECTS_MAX {
-            tracing::error!(kind, effects = effects.len(), "a handler wants too many effects");
+        let message = HandlerMessage {
+            who: Arc::clone(&self.who),
+            kind: kind.to_owned(),
+            body: self.body.clone(),
+            context,
+            services: Arc::clone(&self.services),
+        };
+        let wanted = self.handler.handle(message).await?;
+        if wanted.len() > Self::EFFECTS_MAX {
+            tracing::error!(kind, effects = wanted.len(), "a handler wants too many effects");
             return Err(Refusal::internal());
         }
-        let (mut publishes, mut left) = (Vec::new(), Vec::new());
-        for effect in effects {
+        let (mut publishes, mut effects) = (Vec::new(), Vec::new());
+        for effect in wanted {
             match effect {
-                HandlerEffect::Publish { room, data, class } => {
-                    let policy = self.services.rules.policies.of(&room).cloned();
-                    let policy = policy
-                        .ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "no such namespace"))?;
-                    let publish = self.publish(room, checked(kind, &data)?, class);
-                    let publish = PublishMessage {
-                        services: Arc::clone(&self.services),
-                        who: Arc::clone(&self.who),
-                        policy,
-                        publish,
-                    };
-                    publish.check().await?;
-                    publishes.push(publish);
+                HandlerEffect::Publish(publishing) => {
+                    publishes.push(self.checked_publish(publishing).await?);
                 }
                 HandlerEffect::Reply { kind: reply, data } => {
-                    left.push(HandlerEffect::Reply { kind: reply, data: checked(kind, &data)? });
+                    effects.push(HandlerEffect::Reply { kind: reply, data: checked(kind, &data)? });
                 }
                 HandlerEffect::Join(_) | HandlerEffect::Leave(_) | HandlerEffect::Close(_) => {
-                    left.push(effect)
+                    effects.push(effect);
                 }
             }
         }
+        let acknowledges = |effect: &HandlerEffect| matches!(effect, HandlerEffect::Reply { kind, .. } if kind == "ack");
+        let is_acknowledged = effects.iter().any(acknowledges);
+        let mut receipt = None;
         for publish in publishes {
-            publish.publish().await?;
+            let room = publish.publish.room.clone();
+            let taken = publish.publish().await?;
+            receipt.get_or_insert((room, taken));
         }
-        Ok(left)
+        Ok(Handled { effects, receipt: receipt.filter(|_| !is_acknowledged) })
     }
 
-    fn publish(
-        &self,
-        room: domain::room::RoomId,
-        data: Bytes,
-        class: domain::delivery::Class,
-    ) -> Publish {
-        Publish {
+    /// A publish that may be done.
+    async fn checked_publish(&self, publishing: Publishing) -> Result<PublishMessage, Refusal> {
+        let Publishing { room, data, class, echo, speaker, needs_right } = publishing;
+        let policy = self.services.rules.policies.of(&room).cloned();
+        let policy =
+            policy.ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "no such namespace"))?;
+        let origin = Origin { connection: self.who.connection, command: None, echo };
+        let publish = Publish {
             room,
             publisher: publisher(&self.who),
             msg_id: None,
             class,
             key: None,
-            sender: sender(&self.who),
-            data,
-            tags: domain::tags::Tags::default(),
+            sender: match speaker {
+                Speaker::Sender => sender(&self.who),
+                Speaker::Server => Sender::default(),
+            },
+            data: checked(&self.kind, &data)?,
+            tags: Tags::default(),
             ttl: None,
-            origin: None,
+            origin: (!echo).then_some(origin),
             at: self.services.ports.clock.now().wall,
-        }
+        };
+        let (services, who) = (Arc::clone(&self.services), Arc::clone(&self.who));
+        let publish = PublishMessage { services, who, policy, publish };
+        publish.check(needs_right).await?;
+        Ok(publish)
     }
 }
 
@@ -131,5 +155,7 @@ pub fn publisher(who: &Who) -> Publisher {
 /// How members see a connection's publishes.
 #[must_use]
 pub fn sender(who: &Who) -> Sender {
-    Sender { user: who.principal.user.clone(), connection: Some(who.connection), trace: None }
+    let Principal { user, name, .. } = &*who.principal;
+    let (user, name) = (user.clone(), name.clone());
+    Sender { user, name, connection: Some(who.connection), trace: None }
 }

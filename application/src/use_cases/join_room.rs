@@ -269,6 +269,7 @@ mod tests {
             presence: Arc::new(presence),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(crate::ports::NoTickets),
+            inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             clock: Arc::new(MockClock::new()),
@@ -298,6 +299,8 @@ mod tests {
             connection: ConnectionId::from_bits(1),
             client: ClientId::parse("c").unwrap(),
             address: None,
+            view: crate::view::View::V2,
+            place: None,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
         };

@@ -21,7 +21,9 @@ use domain::time::{Now, Wall};
 use mockall::Sequence;
 
 use crate::directory::Directory;
-use crate::extensions::handlers::{HandlerEffect, HandlerMessage, HandlerRegistry, MessageHandler};
+use crate::extensions::handlers::{
+    HandlerEffect, HandlerMessage, HandlerRegistry, MessageHandler, Publishing,
+};
 use crate::extensions::middleware::{Context, Inbound, Middleware, MiddlewareChain, Who};
 use crate::mailbox::Mailbox;
 use crate::metrics::TokenOutcome;
@@ -78,6 +80,7 @@ impl Mocks {
             presence: Arc::new(self.presence),
             token_verifier: Arc::new(self.verifier),
             session_tickets: Arc::new(self.tickets),
+            inbox: None,
             authorizer: self.authorizer.map(|authorizer| Arc::new(authorizer) as _),
             revocations: Arc::new(revocations),
             clock: Arc::new(clock),
@@ -101,6 +104,8 @@ fn who(user: Option<&str>) -> Arc<Who> {
         connection: ConnectionId::from_bits(1),
         client: ClientId::parse("c").unwrap(),
         address: None,
+        view: crate::view::View::V2,
+        place: None,
         principal: Arc::new(principal),
         context: Context::default(),
     })
@@ -825,11 +830,7 @@ impl MessageHandler for Greets {
     }
 
     async fn handle(&self, message: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
-        let publish = HandlerEffect::Publish {
-            room: room(),
-            data: Bytes::from_static(b"\"hello\""),
-            class: Class::Reliable,
-        };
+        let publish = HandlerEffect::Publish(Publishing::new(room(), "\"hello\""));
         assert!(message.context.get::<u32>("seen").is_some());
         Ok(vec![publish, HandlerEffect::Join(room())])
     }
@@ -850,6 +851,15 @@ impl Middleware for Sees {
     }
 }
 
+fn handling(
+    services: Arc<Services>,
+    handler: Arc<dyn MessageHandler>,
+    body: Bytes,
+) -> HandleMessage {
+    let kind = handler.message_type().to_owned();
+    HandleMessage { services, who: who(None), handler, kind, body }
+}
+
 #[tokio::test]
 async fn a_handler_gets_what_middleware_found_and_publishes_under_the_usual_checks() {
     for (access, allowed) in [(Access::Anyone, true), (Access::Granted, false)] {
@@ -866,9 +876,11 @@ async fn a_handler_gets_what_middleware_found_and_publishes_under_the_usual_chec
         });
         let services = mocks.services();
         let body = Bytes::from_static(br#"{"type":"greet","name":"x"}"#);
-        let call = HandleMessage { services, who: who(None), handler: Arc::new(Greets), body };
-        match call.execute().await {
-            Ok(left) => assert_eq!((allowed, left), (true, vec![HandlerEffect::Join(room())])),
+        match handling(services, Arc::new(Greets), body).execute().await {
+            Ok(left) => {
+                assert_eq!((allowed, left.effects), (true, vec![HandlerEffect::Join(room())]));
+                assert_eq!(left.receipt.unwrap().0, room());
+            }
             Err(refusal) => {
                 assert_eq!((allowed, refusal.code), (false, ErrorCode::PermissionDenied))
             }
@@ -882,7 +894,7 @@ async fn a_message_that_its_handler_finds_invalid_is_answered_and_not_handled() 
     mocks.rules.middleware.push(Arc::new(Sees));
     let services = mocks.services();
     let body = Bytes::from_static(br#"{"type":"greet"}"#);
-    let call = HandleMessage { services, who: who(None), handler: Arc::new(Greets), body };
+    let call = handling(services, Arc::new(Greets), body);
     let refusal = call.execute().await.unwrap_err();
     assert_eq!(refusal.field.as_deref(), Some("name"));
 }
@@ -906,11 +918,7 @@ impl MessageHandler for Wants {
 
 fn wants_publish(room: &str, data: &'static str) -> HandlerEffect {
     let room = RoomId::parse(room).unwrap();
-    HandlerEffect::Publish {
-        room,
-        data: Bytes::from_static(data.as_bytes()),
-        class: Class::Reliable,
-    }
+    HandlerEffect::Publish(Publishing::new(room, data))
 }
 
 fn wants_reply(data: &'static [u8]) -> HandlerEffect {
@@ -932,7 +940,7 @@ async fn handle(effects: Vec<HandlerEffect>) -> (Result<Vec<HandlerEffect>, Refu
     });
     let (services, handler) = (mocks.services(), Arc::new(Wants(effects)));
     let body = Bytes::from_static(br#"{"type":"want"}"#);
-    let result = HandleMessage { services, who: who(None), handler, body }.execute().await;
+    let result = handling(services, handler, body).execute().await.map(|handled| handled.effects);
     let published = std::mem::take(&mut *published.lock().unwrap());
     (result, published)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use application::mailbox::Post;
 use application::node::Node;
-use application::ports::outbox::{Batch, Delivered, Outbox};
+use application::ports::outbox::{Batch, Delivered, Ending, Outbox};
 use application::ports::session_tickets::NoTickets;
 use application::ports::{Clock, Entropy, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
@@ -80,7 +80,7 @@ impl Outbox for Counter {
         Delivered::Taken
     }
 
-    fn close(&mut self, _: Slot, _: Bytes, _: CloseCode) {}
+    fn close(&mut self, _: Slot, _: Bytes, _: Ending) {}
 
     fn set_reading(&mut self, _: Slot, _: bool) {}
 
@@ -125,6 +125,7 @@ impl Host {
             presence: broker as _,
             token_verifier: Arc::new(NoTokens),
             session_tickets: Arc::new(NoTickets),
+            inbox: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             clock: Arc::new(Still),
@@ -153,6 +154,7 @@ impl Host {
             conflicting_tokens: false,
             view: View::V2,
             address: None,
+            place: None,
         };
         self.give(Input::Opened(slot, opening));
         self.settle();

@@ -6,14 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use application::built_in::{BuiltIn, LobbySettings, MessageLog};
 use application::client_address::{ForwardedHeader, Network, TrustedProxies};
+use application::extensions::handlers::HandlerRegistry;
+use application::extensions::middleware::MiddlewareChain;
 use application::limits::Limits;
 use application::origin::{Origin, OriginPolicy};
-use application::ports::{Clock, Revocations};
+use application::ports::{Clock, Inbox, Revocations};
 use application::services::{Ports, Rules};
-use broker_memory::{MemoryBroker, MemoryRevocations};
+use broker_memory::{MemoryBroker, MemoryInbox, MemoryRevocations};
 use domain::connection::Timing;
-use domain::id::ClientId;
+use domain::documents::told::Endpoint;
+use domain::id::{ClientId, Role};
 use domain::principal::RoomPattern;
 use domain::rate_limit::Rate;
 use domain::scope::KeyRights;
@@ -28,6 +32,7 @@ use super::{ServeError, SharedArchive, part};
 use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
+use crate::settings::schema::endpoint;
 use crate::settings::secrets::TokenSecret;
 use crate::settings::tickets::{TicketSecrets, judged_by, lifetime, ticket_secrets};
 use crate::settings::tls::identity;
@@ -80,6 +85,16 @@ impl Storage {
         Ok(Arc::new(loaded.map_err(|e| part(&e, Exit::Io))?))
     }
 
+    /// What is said to users who are away: beside the log where there is one.
+    #[must_use]
+    #[cfg(feature = "sqlite")]
+    pub fn inbox(&self) -> Arc<dyn Inbox> {
+        match &self.sqlite {
+            Some((archive, _)) => Arc::new(store_sqlite::SqliteInbox::new(Arc::clone(archive))),
+            None => Arc::new(MemoryInbox::default()),
+        }
+    }
+
     /// What was taken back, in memory.
     ///
     /// # Errors
@@ -91,6 +106,13 @@ impl Storage {
     ) -> Result<Arc<dyn Revocations>, ServeError> {
         let span = Duration::from_millis(settings.auth.revocation_age_ms);
         Ok(Arc::new(MemoryRevocations::new(span)))
+    }
+
+    /// What is said to users who are away, in memory.
+    #[must_use]
+    #[cfg(not(feature = "sqlite"))]
+    pub fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(MemoryInbox::default())
     }
 
     /// The archive behind its port.
@@ -157,7 +179,7 @@ pub fn ports(
     secret: &TokenSecret,
     broker: &Arc<MemoryBroker>,
     clock: &Arc<SystemClock>,
-    revocations: Arc<dyn Revocations>,
+    (revocations, inbox): (Arc<dyn Revocations>, Arc<dyn Inbox>),
 ) -> Result<(Ports, Lasting), ServeError> {
     let (verifier, lasting) = verifier(settings, secret.secret())
         .map_err(|reason| ServeError::Part(reason, Exit::Settings))?;
@@ -175,6 +197,7 @@ pub fn ports(
         // Token and policy decide.
         authorizer: None,
         revocations,
+        inbox: Some(inbox),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
     };
@@ -223,6 +246,7 @@ pub fn rules(settings: &Settings) -> Rules {
         patterns_per_connection_max: limits.patterns_per_connection_max,
         patterns_max: limits.patterns_max,
         connections_per_user_max: limits.connections_per_user_max,
+        letters_per_user_max: settings.chat.letters_per_user_max,
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),
         bad_tokens_of_address: Rate::per_minute(
             // Behind a proxy that is not named, one address is everybody's.
@@ -247,15 +271,51 @@ pub fn rules(settings: &Settings) -> Rules {
         expiry_notice: Duration::from_millis(auth.expiry_notice_ms),
         expiry_leeway: Duration::from_millis(auth.leeway_ms),
     };
+    let channels = &settings.channels;
+    let channel_timing = Timing {
+        heartbeat_interval: Duration::from_millis(channels.heartbeat_interval_ms),
+        heartbeat_timeout: Duration::from_millis(channels.connection_timeout_ms),
+        ..timing
+    };
+    let (middleware, handlers) = extensions(settings);
     Rules {
         policies: to_policies(settings),
         limits,
         timing,
+        channel_timing,
+        middleware,
+        handlers,
         allow_anonymous: auth.allow_anonymous,
         join_user_room: auth.join_user_room,
         explains_denials: settings.profile == Profile::Development,
         ..Rules::default()
     }
+}
+
+/// The handlers of the documents' endpoints, and what the settings want asked first.
+fn extensions(settings: &Settings) -> (MiddlewareChain, HandlerRegistry) {
+    // What is no role was refused when the settings were loaded.
+    let roles = |words: &[String]| -> Arc<[Role]> {
+        words.iter().filter_map(|word| Role::parse(word).ok()).collect()
+    };
+    let lobby = &settings.lobby;
+    let built_in = BuiltIn {
+        lobby: LobbySettings {
+            echo_to_sender: lobby.echo_to_sender,
+            announcer_roles: roles(&lobby.announcer_roles),
+        },
+        private_messages: settings.chat.private_messages,
+        event_roles: roles(&settings.game.event_roles),
+    };
+    let mut handlers = HandlerRegistry::default();
+    if let Err(error) = built_in.register(&mut handlers) {
+        unreachable!("the built-in handlers have different types: {error}");
+    }
+    let mut middleware = MiddlewareChain::default();
+    if lobby.verbose_logging {
+        middleware.push(Arc::new(MessageLog::new(&[Endpoint::Lobby])));
+    }
+    (middleware, handlers)
 }
 
 pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_axum::Config {
@@ -273,6 +333,7 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
         origins: origins(settings),
         echo_endpoint: server.echo_endpoint,
         client_endpoint: server.client_endpoint,
+        endpoints: server.endpoints.iter().filter_map(|word| endpoint(word)).collect(),
         api_keys: keys.collect(),
         publish_bytes_max: settings.api.publish_bytes_max,
         batch_bytes_max: settings.api.batch_bytes_max,

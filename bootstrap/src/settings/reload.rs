@@ -53,7 +53,15 @@ const NEWCOMERS: [&str; 19] = [
 ];
 
 /// What counts for everyone.
-const EVERYONE: [&str; 4] = ["limits.", "auth.leeway_ms", "auth.expiry_notice_ms", "log.filter"];
+const EVERYONE: [&str; 7] = [
+    "limits.",
+    "auth.leeway_ms",
+    "auth.expiry_notice_ms",
+    "log.filter",
+    "lobby.",
+    "chat.",
+    "game.",
+];
 
 /// What a reload does with the setting of this key.
 #[must_use]
@@ -101,6 +109,9 @@ pub fn combined(running: &Settings, loaded: &Settings) -> Settings {
             ..loaded.auth
         },
         api: Api { keys: loaded.api.keys, ..running.api },
+        lobby: loaded.lobby,
+        chat: loaded.chat,
+        game: loaded.game,
         log: Log { filter: loaded.log.filter, ..running.log },
         ..running
     }

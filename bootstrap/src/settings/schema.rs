@@ -4,6 +4,8 @@
 //! it says about a value never holds the value.
 
 use application::client_address::Network;
+use domain::documents::told::Endpoint;
+use domain::id::Role;
 use domain::principal::RoomPattern;
 use domain::room::{RoomId, is_namespace};
 use domain::scope::Scope;
@@ -92,6 +94,7 @@ pub const KEYS: &[Key] = &[
     key("server.require_origin", Kind::Flag),
     key("server.echo_endpoint", Kind::Flag),
     key("server.client_endpoint", Kind::Flag),
+    key("server.endpoints", Kind::List("lobby, game, chat, combat or world", is_endpoint)),
     key("server.data_dir", PATH),
     key("server.behind_proxy", Kind::Flag),
     key(
@@ -129,6 +132,13 @@ pub const KEYS: &[Key] = &[
     key("channels.heartbeat_interval_ms", Kind::Number(1_000, HOUR_MS)),
     key("channels.cleanup_interval_ms", Kind::Number(1_000, HOUR_MS)),
     key("channels.connection_timeout_ms", Kind::Number(1_000, HOUR_MS)),
+    key("lobby.echo_to_sender", Kind::Flag),
+    key("lobby.verbose_logging", Kind::Flag),
+    key("lobby.announcer_roles", Kind::List("a role of A-Z a-z 0-9 _ - . : /", is_role)),
+    key("chat.private_messages", Kind::Flag),
+    key("chat.letters_per_user_max", Kind::Number(1, 1_000_000)),
+    key("chat.letter_age_ms", Kind::Number(1, 3_650 * DAY_MS)),
+    key("game.event_roles", Kind::List("a role of A-Z a-z 0-9 _ - . : /", is_role)),
     key("auth.authentication_timeout_ms", Kind::Number(1, HOUR_MS)),
     key("auth.hmac_secret", Kind::Secret),
     key("auth.hmac_secret_file", PATH),
@@ -341,6 +351,22 @@ fn is_plain(text: &str) -> bool {
 
 fn is_scope(text: &str) -> bool {
     Scope::parse(text).is_some()
+}
+
+fn is_endpoint(text: &str) -> bool {
+    endpoint(text).is_some()
+}
+
+/// The endpoint that a word of `server.endpoints` names.
+#[must_use]
+pub fn endpoint(word: &str) -> Option<Endpoint> {
+    let all = [Endpoint::Lobby, Endpoint::Game, Endpoint::Chat, Endpoint::Combat, Endpoint::World];
+    all.into_iter().find(|endpoint| endpoint.word() == word)
+}
+
+fn is_role(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':' | b'/');
+    Role::parse(text).is_ok() && text.bytes().all(plain)
 }
 
 fn is_room_pattern(text: &str) -> bool {

@@ -12,6 +12,8 @@ use domain::scope::Scope;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
+use super::documents::{Channels, Chat, Game, Lobby};
+
 /// Which set of values lies over the defaults.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
@@ -65,6 +67,12 @@ pub struct Settings {
     pub heartbeat: Heartbeat,
     /// Signs of life on the endpoints of the channels.
     pub channels: Channels,
+    /// The endpoint `/ws`.
+    pub lobby: Lobby,
+    /// The endpoint `/ws/chat`.
+    pub chat: Chat,
+    /// The endpoint `/ws/game`.
+    pub game: Game,
     /// Tokens.
     pub auth: Auth,
     /// The HTTP interface for servers.
@@ -112,6 +120,8 @@ pub struct Server {
     pub echo_endpoint: bool,
     /// Whether `/ws/client` is served.
     pub client_endpoint: bool,
+    /// The endpoints of the documents that are served.
+    pub endpoints: Vec<String>,
     /// Where files are kept; none keeps nothing on disk.
     #[serde(deserialize_with = "path_or_none")]
     pub data_dir: Option<PathBuf>,
@@ -227,18 +237,6 @@ impl Heartbeat {
             ms => ms,
         }
     }
-}
-
-/// Signs of life on the endpoints of the channels; nothing serves them yet.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Channels {
-    /// After this long with nothing heard the server pings.
-    pub heartbeat_interval_ms: u64,
-    /// How often the server looks for connections to close.
-    pub cleanup_interval_ms: u64,
-    /// After this long with nothing heard the server closes.
-    pub connection_timeout_ms: u64,
 }
 
 /// Tokens.

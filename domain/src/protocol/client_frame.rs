@@ -270,7 +270,7 @@ pub struct Rejected {
 impl Rejected {
     pub(super) const FIELD_BYTES_MAX: usize = 64;
 
-    pub(super) fn strike(message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn strike(message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             id: None,
             code: ErrorCode::BadRequest,
@@ -280,7 +280,7 @@ impl Rejected {
         }
     }
 
-    pub(super) fn field(
+    pub(crate) fn field(
         code: ErrorCode,
         field: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
@@ -288,11 +288,11 @@ impl Rejected {
         Self { id: None, code, field: Some(field.into()), message: message.into(), strike: false }
     }
 
-    pub(super) fn invalid(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn invalid(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self::field(ErrorCode::InvalidField, field, message)
     }
 
-    pub(super) fn too_large(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn too_large(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self::field(ErrorCode::TooLarge, field, message)
     }
 }

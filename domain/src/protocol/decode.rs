@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::codes::ErrorCode;
 use crate::delivery::Class;
+use crate::documents::lobby::PLAIN_TEXT;
 use crate::filter::Filter;
 use crate::id::{Epoch, IdError, MessageId, MessageKey};
 use crate::position::{Offset, Position};
@@ -29,14 +30,21 @@ use crate::trace::TraceParent;
 /// Reads the frames of one text message, in order. A text without any is one rejection.
 #[must_use]
 pub const fn decode(text: &str) -> Frames<'_> {
-    Frames { text, at: 0, state: State::Start, is_document: false }
+    Frames { text, at: 0, state: State::Start, dialect: Dialect::V2 }
 }
 
 /// The same for the endpoints of the documents: of the protocol's own commands only `ping`, `pong` and
 /// `status`, with whatever fields a client gives them, and every other type is the host's.
 #[must_use]
 pub const fn decode_document(text: &str) -> Frames<'_> {
-    Frames { text, at: 0, state: State::Start, is_document: true }
+    Frames { text, at: 0, state: State::Start, dialect: Dialect::Document }
+}
+
+/// The same where people may write plain text: what does not begin like an object is one message of the
+/// type [`PLAIN_TEXT`], with the text as it came.
+#[must_use]
+pub const fn decode_plain(text: &str) -> Frames<'_> {
+    Frames { text, at: 0, state: State::Start, dialect: Dialect::Plain }
 }
 
 /// The frames of one text message. It ends behind the last value, or behind the first that is not
@@ -46,7 +54,14 @@ pub struct Frames<'a> {
     text: &'a str,
     at: usize,
     state: State,
-    is_document: bool,
+    dialect: Dialect,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Dialect {
+    V2,
+    Document,
+    Plain,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -69,6 +84,11 @@ impl<'a> Iterator for Frames<'a> {
             self.state = State::Ended;
             return was_empty.then(|| Err(Rejected::strike("the text holds no frame")));
         };
+        if first != b'{' && self.state == State::Start && self.dialect == Dialect::Plain {
+            self.state = State::Ended;
+            let kind = Cow::Borrowed(PLAIN_TEXT);
+            return Some(Ok(ClientFrame::Other { id: None, kind, body: self.text }));
+        }
         self.state = State::Running;
         if first != b'{' {
             return Some(Err(self.refuse_other_value(start)));
@@ -78,10 +98,9 @@ impl<'a> Iterator for Frames<'a> {
             Ok(end) => {
                 self.at = end;
                 let body = &self.text[start..end];
-                Some(if self.is_document {
-                    decode_system(&envelope, body)
-                } else {
-                    decode_envelope(&envelope, body)
+                Some(match self.dialect {
+                    Dialect::V2 => decode_envelope(&envelope, body),
+                    Dialect::Document | Dialect::Plain => decode_system(&envelope, body),
                 })
             }
             Err(error) => {
@@ -146,6 +165,7 @@ fn decode_system<'a>(envelope: &Envelope<'a>, body: &'a str) -> Result<ClientFra
         "ping" => ClientFrame::Ping { id },
         "pong" => ClientFrame::Pong,
         "status" => ClientFrame::Status { id },
+        PLAIN_TEXT => return Err(Rejected::invalid("type", "is reserved")),
         _ => ClientFrame::Other { id, kind, body },
     })
 }

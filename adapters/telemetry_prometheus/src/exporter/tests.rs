@@ -25,6 +25,7 @@ fn node(n_shards: usize) -> Node {
         presence: Arc::new(MockPresence::new()),
         token_verifier: Arc::new(MockTokenVerifier::new()),
         session_tickets: Arc::new(application::ports::NoTickets),
+        inbox: None,
         authorizer: None,
         revocations: Arc::new(revocations),
         clock: Arc::new(clock),

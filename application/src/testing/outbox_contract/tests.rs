@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::outbound_queue::OutboundQueue;
+use crate::ports::outbox::Ending;
 
 /// One obligation that a host does not keep.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -165,7 +166,7 @@ impl Outbox for Model {
         }
     }
 
-    fn close(&mut self, to: Slot, last: Bytes, code: CloseCode) {
+    fn close(&mut self, to: Slot, last: Bytes, Ending { code, .. }: Ending) {
         let (flaw, to) = (self.flaw, self.at(to));
         if flaw == Flaw::StaysAfterClose {
             if let Some(end) = self.ends.get_mut(&to) {

@@ -63,6 +63,7 @@ pub(super) fn publication() -> Publication {
         key: None,
         sender: Sender {
             user: UserId::parse("u\"1\\").ok(),
+            name: Some("never said".into()),
             connection: Some(ConnectionId::from_bits(0xfe)),
             trace: None,
         },
@@ -211,6 +212,7 @@ fn presence_is_told_whole_and_in_changes() {
     let list = PresenceList {
         seq: 9,
         total: 5,
+        connections: 6,
         members: vec![
             PresentMember { who: anonymous.clone(), data: Bytes::new(), connections: 1 },
             PresentMember {
@@ -353,6 +355,7 @@ prop_compose! {
             key: MessageKey::parse(&key).ok().filter(|_| class == Class::Latest),
             sender: Sender {
                 user: UserId::parse(&user).ok(),
+                name: None,
                 connection: connection.map(ConnectionId::from_bits),
                 trace: None,
             },

@@ -113,7 +113,7 @@ prop_compose! {
             offset: class.is_positioned().then_some(position.offset),
             class,
             key: (class == Class::Latest).then(|| MessageKey::parse(&key).unwrap()),
-            sender: Sender { user, connection, trace },
+            sender: Sender { user, name: None, connection, trace },
             data, tags, at,
             origin: None, expires_at: None, tombstone: None,
         }
@@ -281,7 +281,8 @@ fn presence() -> impl Strategy<Value = Said> {
             }
             let member = |(who, data, connections)| PresentMember { who, data, connections };
             let members: Vec<_> = members.into_iter().map(member).collect();
-            let list = &PresenceList { seq, total: members.len(), members };
+            let list =
+                &PresenceList { seq, total: members.len(), connections: members.len(), members };
             ("PresenceFrame", line(&ServerFrame::PresenceState { id, room: &room, list }))
         },
     )

@@ -1,0 +1,255 @@
+//! `chat_message`, `typing` and `history` of `/ws/chat`.
+//!
+//! What is said to many needs the right to publish there, what is read the right to read it. A private
+//! message goes to one user and, as a copy, to the sender's own other connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::codes::ErrorCode;
+use domain::delivery::Class;
+use domain::documents::chat::{self, History, Target};
+use domain::documents::fields::Fields;
+use domain::documents::place::Place;
+use domain::documents::said::message_id;
+use domain::documents::told;
+use domain::id::UserId;
+use domain::message::Sender;
+use domain::position::{Offset, Position};
+use domain::room::RoomId;
+
+use crate::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler, Publishing};
+use crate::mailbox::Control;
+use crate::ports::{InboxError, Letter};
+use crate::refusal::Refusal;
+use crate::use_cases::handle_message::sender;
+use crate::use_cases::read_history::{HistoryPage, ReadHistory, read_page};
+
+/// When a client may say again what could not be kept.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// `chat_message`.
+pub struct ChatMessages {
+    /// Whether users may write to each other.
+    pub private: bool,
+}
+
+/// `typing`.
+pub struct ChatTyping {
+    /// Whether users may write to each other.
+    pub private: bool,
+}
+
+/// `history`.
+pub struct ChatHistory;
+
+#[async_trait]
+impl MessageHandler for ChatMessages {
+    fn message_type(&self) -> &str {
+        "chat_message"
+    }
+
+    fn validate(&self, body: &str) -> Result<(), Refusal> {
+        may_be_said(&chat::message(body)?.target, self.private)
+    }
+
+    async fn handle(&self, message: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+        let said = chat::message(message.text())?;
+        match &said.target {
+            Target::Room(room) => Ok(vec![publish(room.clone(), said.data(None))]),
+            Target::User(to) => private(&message, to, said.data(None), said.data(Some(to))).await,
+        }
+    }
+}
+
+#[async_trait]
+impl MessageHandler for ChatTyping {
+    fn message_type(&self) -> &str {
+        "typing"
+    }
+
+    fn validate(&self, body: &str) -> Result<(), Refusal> {
+        may_be_said(&chat::typing(body)?.target, self.private)
+    }
+
+    async fn handle(&self, message: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+        let typing = chat::typing(message.text())?;
+        let publishing = match &typing.target {
+            Target::Room(room) => Publishing::new(room.clone(), typing.data()),
+            Target::User(to) => Publishing::new(room_of(to)?, typing.data()).decided(),
+        };
+        let publishing = publishing.class(Class::Droppable).echo(false);
+        Ok(vec![HandlerEffect::Publish(publishing)])
+    }
+}
+
+#[async_trait]
+impl MessageHandler for ChatHistory {
+    fn message_type(&self) -> &str {
+        "history"
+    }
+
+    fn validate(&self, body: &str) -> Result<(), Refusal> {
+        chat::history(body)?;
+        Ok(())
+    }
+
+    async fn handle(&self, message: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+        let asked = chat::history(message.text())?;
+        let (page, more) = read_before(&message, &asked).await?;
+        let listed = told::listed(page.messages.iter().map(|published| &published.publication));
+        let first = page.messages.first().and_then(|first| first.publication.offset);
+        let next = first
+            .filter(|_| more)
+            .map(|offset| message_id(Position { epoch: page.bounds.epoch, offset }));
+        let place = Place::of(&asked.room);
+        let mut data = String::from("{");
+        data.push_str(&format!(r#""channel":"{}""#, place.channel().unwrap_or_default()));
+        if let Some((name, id)) = place.id() {
+            // A room's alphabet holds nothing that needs an escape.
+            data.push_str(&format!(r#","{name}":"{id}""#));
+        }
+        let next = next.map_or_else(|| "null".to_owned(), |id| format!(r#""{id}""#));
+        let listed = String::from_utf8_lossy(&listed);
+        data.push_str(&format!(r#","messages":{listed},"more":{more},"before":{next}}}"#));
+        Ok(vec![HandlerEffect::Reply { kind: "history".to_owned(), data: data.into() }])
+    }
+}
+
+fn publish(room: RoomId, data: String) -> HandlerEffect {
+    HandlerEffect::Publish(Publishing::new(room, data))
+}
+
+fn may_be_said(target: &Target, private: bool) -> Result<(), Refusal> {
+    match target {
+        Target::User(_) if !private => {
+            let message = "this server has no private messages";
+            Err(Refusal::new(ErrorCode::NotAvailable, message).field("channel"))
+        }
+        Target::User(to) => room_of(to).map(drop),
+        Target::Room(_) => Ok(()),
+    }
+}
+
+/// What is said to one user, and the sender's own copy of it. For one who is away it waits, where the
+/// server keeps letters.
+pub(super) async fn private(
+    message: &HandlerMessage,
+    to: &UserId,
+    data: String,
+    copy: String,
+) -> Result<Vec<HandlerEffect>, Refusal> {
+    let room = room_of(to)?;
+    let own = message.who.principal.user.as_ref().filter(|user| *user != to);
+    let own = own.and_then(Place::of_user);
+    let copy = own.map(|room| HandlerEffect::Publish(Publishing::new(room, copy).decided()));
+    if keep(message, to, &data).await? {
+        return Ok(copy.into_iter().chain(stored(message)).collect());
+    }
+    let said = HandlerEffect::Publish(Publishing::new(room, data).decided());
+    Ok(std::iter::once(said).chain(copy).collect())
+}
+
+/// Keeps what is said to a user who is away; false when the user is here, or nothing is kept.
+async fn keep(message: &HandlerMessage, to: &UserId, data: &str) -> Result<bool, Refusal> {
+    let services = &message.services;
+    let Some(inbox) = &services.ports.inbox else { return Ok(false) };
+    if services.directory.connections_of(to) > 0 {
+        return Ok(false);
+    }
+    let sender = Sender { connection: None, ..sender(&message.who) };
+    let at = services.ports.clock.now().wall;
+    let letter = Letter { sender, data: Bytes::copy_from_slice(data.as_bytes()), at };
+    let letters_max = services.rules.limits.letters_per_user_max;
+    inbox.put(to, letter, letters_max).await.map_err(|error| refusal_of(&error))?;
+    if services.directory.connections_of(to) > 0 {
+        // Came meanwhile, and may have looked before it was there.
+        for mailbox in &services.mailboxes {
+            mailbox.order(Control::Ring(to.clone()));
+        }
+    }
+    Ok(true)
+}
+
+fn refusal_of(error: &InboxError) -> Refusal {
+    match error {
+        InboxError::Full => {
+            let message = "as many messages wait for this user as may; try again later";
+            Refusal::new(ErrorCode::RoomFull, message).field("to_user_id")
+        }
+        InboxError::Storage(_) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "a letter was not kept");
+            Refusal::unavailable(COME_BACK)
+        }
+    }
+}
+
+/// The answer to who asked for one: there is no place in a log that an `ack` could name.
+fn stored(message: &HandlerMessage) -> Option<HandlerEffect> {
+    let has_id = Fields::new(message.text()).raw("id").is_some();
+    let data = Bytes::from_static(br#"{"channel":"private","message_id":null,"stored":true}"#);
+    has_id.then(|| HandlerEffect::Reply { kind: "ack".to_owned(), data })
+}
+
+pub(super) fn room_of(user: &UserId) -> Result<RoomId, Refusal> {
+    Place::of_user(user).ok_or_else(|| {
+        let message = "this user has no room: its id can't be part of a room's name";
+        Refusal::new(ErrorCode::UnknownRoom, message).field("to_user_id")
+    })
+}
+
+/// The newest messages before a place, and whether there are older ones.
+async fn read_before(
+    message: &HandlerMessage,
+    asked: &History,
+) -> Result<(HistoryPage, bool), Refusal> {
+    let services = &message.services;
+    let History { room, before, limit } = asked;
+    let policy = services.rules.policies.of(room).cloned();
+    let policy = policy.ok_or_else(|| {
+        Refusal::new(ErrorCode::UnknownRoom, "this server has no such channel").field("channel")
+    })?;
+    let limit = u64::from((*limit).min(services.rules.limits.history_messages_max));
+    // Who may read at all, and where the log stands.
+    let read = ReadHistory {
+        services: Arc::clone(services),
+        who: Arc::clone(&message.who),
+        room: room.clone(),
+        policy: Arc::clone(&policy),
+        since: None,
+        messages_max: 1,
+    };
+    let bounds = read.execute().await.map_err(Refusal::from)?.bounds;
+    let end = match before {
+        None => bounds.last,
+        Some(before) if before.epoch == bounds.epoch => before.offset.previous().min(bounds.last),
+        Some(_) => {
+            let message = "the message is not of this room's log; ask without `before`";
+            return Err(Refusal::new(ErrorCode::InvalidPosition, message).field("before"));
+        }
+    };
+    let oldest = bounds.first.previous();
+    let mut wanted = limit;
+    loop {
+        let from = end.get().saturating_sub(wanted).max(oldest.get());
+        let after = Offset::parse(from).map_err(|_| Refusal::internal())?;
+        let since = Some(Position { epoch: bounds.epoch, offset: after });
+        let n = u32::try_from(end.get().saturating_sub(from)).unwrap_or(u32::MAX);
+        if n == 0 {
+            return Ok((
+                HistoryPage { bounds, messages: Vec::new(), reached: end, more: false, gap: None },
+                false,
+            ));
+        }
+        let mut page = read_page(services, room, &policy, since, n).await?;
+        page.messages.retain(|m| m.publication.offset.is_some_and(|offset| offset <= end));
+        let newest = page.messages.last().and_then(|last| last.publication.offset);
+        // A page has an end in bytes, too: fewer of the newest rather than more of the oldest.
+        if newest.is_none_or(|newest| newest >= end) || wanted <= 1 {
+            return Ok((page, after > oldest));
+        }
+        wanted = wanted.div_ceil(2);
+    }
+}

@@ -1,0 +1,63 @@
+//! What was said to users while they were away, kept until they have been given it.
+//!
+//! An implementation must never forget a letter that it has taken, but by its age, and never answer one
+//! that was removed.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::id::UserId;
+use domain::message::Sender;
+use domain::time::Wall;
+use thiserror::Error;
+
+/// Something said to a user who was away.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Letter {
+    /// Who said it. Its connection and trace are not kept.
+    pub sender: Sender,
+    /// The published JSON.
+    pub data: Bytes,
+    /// When.
+    pub at: Wall,
+}
+
+/// The place of a letter in its inbox: later ones have larger numbers.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct LetterId(pub u64);
+
+/// Why a letter could not be taken, read or removed.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum InboxError {
+    /// The user has as many as may wait.
+    #[error("as many letters wait for this user as may")]
+    Full,
+    /// The storage is full, read-only, closed or failing; it may be tried again. The text is for the log.
+    #[error("the inbox could not be reached: {0}")]
+    Storage(String),
+}
+
+/// Letters by user. One user's are answered in the order in which they were taken.
+#[async_trait]
+#[cfg_attr(any(test, feature = "testing"), mockall::automock)]
+pub trait Inbox: Send + Sync {
+    /// Keeps a letter. Before `Ok` it MUST be where a restart finds it, if anything survives one. With
+    /// `letters_max` letters waiting for the user, it is refused.
+    async fn put(&self, user: &UserId, letter: Letter, letters_max: u32) -> Result<(), InboxError>;
+
+    /// The oldest letters of a user behind `after`, at most `limit` and of `bytes_max` bytes of data, but
+    /// one at least.
+    async fn read(
+        &self,
+        user: &UserId,
+        after: Option<LetterId>,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<(LetterId, Letter)>, InboxError>;
+
+    /// Removes a user's letters up to this one. Once answered they MUST NOT be answered again, not over a
+    /// restart either, if anything survives one. Idempotent.
+    async fn remove(&self, user: &UserId, up_to: LetterId) -> Result<(), InboxError>;
+
+    /// Forgets letters from before a moment; called now and then. May put it off.
+    async fn forget(&self, before: Wall);
+}

@@ -1,0 +1,177 @@
+//! What was said to a user who was away, given to the first of its connections that comes back.
+//!
+//! Page by page, each once the client has taken the one before, and removed only then. It must never be
+//! given to two connections, nor be removed before the socket has taken it.
+
+use std::sync::Arc;
+
+use domain::delivery::Class;
+use domain::documents::place::Place;
+use domain::documents::told::Endpoint;
+use domain::id::{Epoch, UserId};
+use domain::message::Publication;
+use domain::room::RoomId;
+use domain::tags::Tags;
+
+use super::calls::Outcome;
+use super::{Host, Shard, Slot};
+use crate::directory::InboxTurn;
+use crate::mailbox::Control;
+use crate::ports::{Inbox, InboxError, Letter, LetterId};
+use crate::published::Published;
+use crate::view::View;
+
+/// The most letters of one page.
+const PAGE_LETTERS_MAX: u32 = 100;
+
+/// A connection that is being given letters.
+#[derive(Debug)]
+pub(super) struct Giving {
+    turn: InboxTurn,
+    /// The last that was given.
+    up_to: LetterId,
+}
+
+/// A page of letters, and whose turn it is.
+#[derive(Debug)]
+pub struct LettersPage {
+    user: UserId,
+    turn: InboxTurn,
+    /// What is there; none when it can't be read now.
+    letters: Result<Vec<(LetterId, Letter)>, InboxError>,
+}
+
+/// Whether an endpoint has words for what is said to one user.
+const fn takes_letters(view: View) -> bool {
+    matches!(view, View::Document(Endpoint::Chat | Endpoint::Lobby))
+}
+
+impl Shard {
+    /// Begins to give a connection what waited for its user, if it is the one to be given it.
+    pub(super) fn open_inbox(&mut self, slot: Slot) {
+        let Some(inbox) = self.services.ports.inbox.clone() else { return };
+        let Some(entry) = self.table.get(slot).filter(|entry| takes_letters(entry.view)) else {
+            return;
+        };
+        if entry.giving.is_some() {
+            return;
+        }
+        let Some(user) = entry.who.principal.user.clone() else { return };
+        let Some(turn) = self.services.directory.inbox_turn(&user) else { return };
+        self.read_letters(slot, inbox, user, turn, None);
+    }
+
+    /// Removes what was given and reads on.
+    fn read_letters(
+        &mut self,
+        slot: Slot,
+        inbox: Arc<dyn Inbox>,
+        user: UserId,
+        turn: InboxTurn,
+        given: Option<LetterId>,
+    ) {
+        let bytes_max = self.services.rules.limits.page_bytes_of_one();
+        let future = Box::pin(async move {
+            let removed = match given {
+                Some(given) => inbox.remove(&user, given).await,
+                None => Ok(()),
+            };
+            let letters = match removed {
+                Ok(()) => inbox.read(&user, given, PAGE_LETTERS_MAX, bytes_max).await,
+                Err(error) => Err(error),
+            };
+            Outcome::Letters(LettersPage { user, turn, letters })
+        });
+        self.call(slot, None, None, future);
+    }
+
+    pub(super) fn finish_letters(&mut self, slot: Slot, page: LettersPage, host: &mut Host<'_>) {
+        let LettersPage { user, turn, letters } = page;
+        let letters = match letters {
+            Ok(letters) => letters,
+            Err(error) => {
+                // They wait on; the next one who comes, or the next letter, tries again.
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "letters can't be read");
+                return;
+            }
+        };
+        let Some(up_to) = letters.last().map(|(id, _)| *id) else {
+            // Nothing is left; unless somebody asked meanwhile.
+            if let (Some(turn), Some(inbox)) = (turn.end(), self.services.ports.inbox.clone()) {
+                self.read_letters(slot, inbox, user, turn, None);
+            }
+            return;
+        };
+        let Some(room) = Place::of_user(&user) else { return };
+        let said: Vec<_> = letters
+            .into_iter()
+            .map(|(_, letter)| Arc::new(Published::new(said(&room, letter))))
+            .collect();
+        self.tell_one_by_one(slot, &said, host);
+        self.metrics.letters.add(said.len() as u64);
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        entry.giving = Some(Box::new(Giving { turn, up_to }));
+        self.go_on_giving(slot, host);
+    }
+
+    /// Reads on once the client has taken what it was given.
+    pub(super) fn go_on_giving(&mut self, slot: Slot, host: &Host<'_>) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        if entry.giving.is_none() {
+            return;
+        }
+        if host.outbox.queued_bytes(slot) > 0 {
+            return self.park(slot, host);
+        }
+        let Some(Giving { turn, up_to }) = entry.giving.take().map(|giving| *giving) else {
+            return;
+        };
+        let user = entry.who.principal.user.clone();
+        if let (Some(user), Some(inbox)) = (user, self.services.ports.inbox.clone()) {
+            self.read_letters(slot, inbox, user, turn, Some(up_to));
+        }
+    }
+
+    /// Something waits for a user: one of its connections here is to be given it.
+    pub(super) fn ring(&mut self, user: &UserId) {
+        let Some(room) = Place::of_user(user) else { return };
+        let here = self.watches.own.get(&room).cloned().unwrap_or_default();
+        for slot in here {
+            self.open_inbox(slot);
+        }
+    }
+
+    /// A connection that was to be given letters is gone: another one of its user is to have them.
+    pub(super) fn pass_on(&self, page: LettersPage) {
+        let LettersPage { user, turn, .. } = page;
+        drop(turn);
+        self.ring_everywhere(&user);
+    }
+
+    /// Tells all shards that something waits for a user.
+    pub(super) fn ring_everywhere(&self, user: &UserId) {
+        for mailbox in &self.services.mailboxes {
+            mailbox.order(Control::Ring(user.clone()));
+        }
+    }
+}
+
+/// A letter as the message that it would have been.
+fn said(room: &RoomId, letter: Letter) -> Publication {
+    Publication {
+        room: room.clone(),
+        // It has no place in the room's log.
+        epoch: Epoch::from_bits(0),
+        offset: None,
+        class: Class::Reliable,
+        key: None,
+        sender: letter.sender,
+        data: letter.data,
+        tags: Tags::default(),
+        origin: None,
+        at: letter.at,
+        expires_at: None,
+        tombstone: None,
+    }
+}

@@ -1,0 +1,144 @@
+//! The contract of the `inbox` port.
+//!
+//! It must never ask for what only one that keeps letters on disk can promise.
+
+use bytes::Bytes;
+use domain::id::UserId;
+use domain::message::Sender;
+use domain::time::Wall;
+
+use crate::ports::inbox::{Inbox, InboxError, Letter, LetterId};
+
+/// An empty inbox.
+pub struct InboxContract<'c> {
+    /// What is under test.
+    pub inbox: &'c dyn Inbox,
+}
+
+const LETTERS_MAX: u32 = 5;
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("a user")
+}
+
+/// The letter with this number, written so many milliseconds after 1970.
+fn letter(number: u32) -> Letter {
+    let name = (number % 2 == 0).then(|| "Ünal \"B\"".into());
+    let sender = Sender { user: Some(user("sender")), name, ..Sender::default() };
+    let data = Bytes::from(format!(r#"{{"n":{number},"text":"ü"}}"#));
+    Letter { sender, data, at: Wall::from_millis(i64::from(number)) }
+}
+
+impl InboxContract<'_> {
+    /// Checks everything below.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn check(&self) {
+        self.letters_are_answered_in_order_page_by_page().await;
+        self.what_was_removed_is_not_answered_again().await;
+        self.as_many_letters_wait_as_may_and_no_more().await;
+        self.a_page_ends_with_its_bytes_but_not_before_its_first_letter().await;
+        self.old_letters_are_forgotten().await;
+    }
+
+    async fn put(&self, to: &UserId, numbers: std::ops::RangeInclusive<u32>) {
+        for number in numbers {
+            assert_eq!(self.inbox.put(to, letter(number), LETTERS_MAX).await, Ok(()));
+        }
+    }
+
+    async fn read(
+        &self,
+        of: &UserId,
+        after: Option<LetterId>,
+        limit: u32,
+    ) -> Vec<(LetterId, Letter)> {
+        self.inbox.read(of, after, limit, usize::MAX).await.expect("it answers")
+    }
+
+    async fn all(&self, of: &UserId) -> Vec<Letter> {
+        self.read(of, None, 100).await.into_iter().map(|(_, letter)| letter).collect()
+    }
+
+    /// Each user's own, as they were put there.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn letters_are_answered_in_order_page_by_page(&self) {
+        let (ann, bob) = (user("ann"), user("bob"));
+        assert_eq!(self.all(&ann).await, []);
+        self.put(&ann, 1..=3).await;
+        self.put(&bob, 9..=9).await;
+        self.put(&ann, 4..=4).await;
+        let first = self.read(&ann, None, 3).await;
+        let second = self.read(&ann, first.last().map(|(id, _)| *id), 3).await;
+        let read = first.into_iter().chain(second).map(|(_, letter)| letter);
+        assert_eq!(read.collect::<Vec<_>>(), (1..=4).map(letter).collect::<Vec<_>>());
+        assert_eq!(self.all(&bob).await, [letter(9)]);
+    }
+
+    /// Up to one, and no further.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn what_was_removed_is_not_answered_again(&self) {
+        let ann = user("removed");
+        self.put(&ann, 1..=4).await;
+        let read = self.read(&ann, None, 2).await;
+        let last = read.last().expect("two letters").0;
+        for _ in 0..2 {
+            assert_eq!(self.inbox.remove(&ann, last).await, Ok(()));
+            assert_eq!(self.all(&ann).await, [letter(3), letter(4)]);
+        }
+        // A later letter comes behind what was there, also when nothing is left.
+        let rest = self.read(&ann, None, 9).await;
+        let last = rest.last().expect("two letters").0;
+        assert_eq!(self.inbox.remove(&ann, last).await, Ok(()));
+        self.put(&ann, 5..=5).await;
+        let fresh = self.read(&ann, Some(last), 9).await;
+        assert_eq!(fresh.len(), 1);
+        assert!(fresh[0].0 > last);
+    }
+
+    /// The first that does not fit is refused, and there is room once one is removed.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn as_many_letters_wait_as_may_and_no_more(&self) {
+        let (ann, bob) = (user("full"), user("empty"));
+        self.put(&ann, 1..=LETTERS_MAX).await;
+        let refused = self.inbox.put(&ann, letter(6), LETTERS_MAX).await;
+        assert_eq!(refused, Err(InboxError::Full));
+        self.put(&bob, 1..=1).await;
+        let first = self.read(&ann, None, 1).await[0].0;
+        assert_eq!(self.inbox.remove(&ann, first).await, Ok(()));
+        self.put(&ann, 6..=6).await;
+        assert_eq!(self.all(&ann).await.len(), LETTERS_MAX as usize);
+    }
+
+    /// However small.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn a_page_ends_with_its_bytes_but_not_before_its_first_letter(&self) {
+        let ann = user("bytes");
+        self.put(&ann, 1..=3).await;
+        let bytes = letter(1).data.len();
+        for (bytes_max, n) in [(0, 1), (bytes, 1), (2 * bytes, 2), (3 * bytes, 3)] {
+            let read = self.inbox.read(&ann, None, 9, bytes_max).await.expect("it answers");
+            assert_eq!(read.len(), n, "{bytes_max}");
+        }
+    }
+
+    /// Those from before a moment, and no others.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn old_letters_are_forgotten(&self) {
+        let ann = user("old");
+        self.put(&ann, 1..=4).await;
+        self.inbox.forget(Wall::from_millis(3)).await;
+        assert_eq!(self.all(&ann).await, [letter(3), letter(4)]);
+    }
+}

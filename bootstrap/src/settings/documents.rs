@@ -1,0 +1,49 @@
+//! The settings of the documents' endpoints.
+//!
+//! Only what they hold; what they mean is decided where the handlers are built.
+
+use serde::Deserialize;
+
+/// The endpoint `/ws`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lobby {
+    /// Whether a connection gets back what it says itself.
+    pub echo_to_sender: bool,
+    /// Whether the log tells of each connection and message there.
+    pub verbose_logging: bool,
+    /// The roles whose bearers may send an announcement.
+    pub announcer_roles: Vec<String>,
+}
+
+/// The endpoint `/ws/chat`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chat {
+    /// Whether users may write to one user alone.
+    pub private_messages: bool,
+    /// The most messages that wait for one user.
+    pub letters_per_user_max: u32,
+    /// After this long one is forgotten.
+    pub letter_age_ms: u64,
+}
+
+/// The endpoint `/ws/game`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Game {
+    /// The roles whose bearers may send events.
+    pub event_roles: Vec<String>,
+}
+
+/// Signs of life on the endpoints of the channels.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channels {
+    /// After this long with nothing heard the server pings.
+    pub heartbeat_interval_ms: u64,
+    /// How often the server looks for connections to close.
+    pub cleanup_interval_ms: u64,
+    /// After this long with nothing heard the server closes.
+    pub connection_timeout_ms: u64,
+}

@@ -1,0 +1,348 @@
+//! What is malformed on the documents' endpoints: each has an answer that names the field, the connection
+//! stays where it should, and nothing reaches the room.
+
+use serde_json::{Value, json};
+use tests::raw::RawSocket;
+use tests::server::Server;
+
+use crate::client::{self, Client};
+use crate::speaker::{Speaker, bearer, rooms};
+
+/// A message, the code that answers it, and the field that the answer names.
+type Row = (&'static str, u64, Option<&'static str>);
+
+/// Wrong on every endpoint.
+const EVERYWHERE: &[Row] = &[
+    ("{}", 100, Some("type")),
+    (r#"{"type":null}"#, 100, Some("type")),
+    (r#"{"type":7}"#, 100, Some("type")),
+    (r#"{"type":["ping"]}"#, 100, Some("type")),
+    (r#"{"type":{"a":1}}"#, 100, Some("type")),
+    (r#"{"type":""}"#, 101, Some("type")),
+    (r#"{"type":"no_such_type"}"#, 101, Some("type")),
+    (r#"{"type":"PING"}"#, 101, Some("type")),
+    (r#"{"type":" ping"}"#, 101, Some("type")),
+    (r#"{"type":"publish","room":"chat:global","data":1}"#, 101, Some("type")),
+    (r#"{"type":"subscribe","room":"chat:global"}"#, 101, Some("type")),
+    (r#"{"type":"connect","token":"x"}"#, 101, Some("type")),
+    (r#"{"type":"refresh","token":"x"}"#, 101, Some("type")),
+    (r#"{"type":"hello"}"#, 101, Some("type")),
+    (r#"{"type":"error"}"#, 101, Some("type")),
+    (r#"{"type":"ping","type":"ping"}"#, 100, None),
+    (r#"{"type":"ping","a":1,"a":2}"#, 100, None),
+    (r#"{"type":"ping""#, 100, None),
+    (r#"{"type":"ping",}"#, 100, None),
+    (r#"{"type":'ping'}"#, 100, None),
+    (r#"{type:"ping"}"#, 100, None),
+    (r#"{"type":"ping"}}"#, 100, None),
+    (r#"{"type":"p\xng"}"#, 100, None),
+    (r#"{"type":"ping","n":01}"#, 100, None),
+    (r#"{"type":"ping","n":NaN}"#, 100, None),
+    ("{\"type\":\"pi\nng\"}", 100, None),
+];
+
+/// Wrong wherever plain text is no message.
+const NO_OBJECT: &[Row] = &[
+    ("hello", 100, None),
+    ("42", 100, None),
+    ("null", 100, None),
+    ("true", 100, None),
+    ("\"ping\"", 100, None),
+    ("[]", 100, None),
+    (r#"[{"type":"ping"}]"#, 100, None),
+];
+
+const CHAT: &[Row] = &[
+    (r#"{"type":"chat_message"}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":null}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":7}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":true}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":["x"]}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":{"x":1}}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":""}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":" \t\n"}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":"\u00a0\u2003"}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","message":"wrong field"}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":"x","channel":7}"#, 102, Some("channel")),
+    (r#"{"type":"chat_message","content":"x","channel":""}"#, 102, Some("channel")),
+    (r#"{"type":"chat_message","content":"x","channel":["global"]}"#, 102, Some("channel")),
+    (r#"{"type":"chat_message","content":"x","channel":"a b"}"#, 102, Some("channel")),
+    (r#"{"type":"chat_message","content":"x","channel":"guild/42"}"#, 102, Some("channel")),
+    (r#"{"type":"chat_message","content":"x","channel":"../secret"}"#, 102, Some("channel")),
+    (r#"{"type":"chat_message","content":"x","channel":"*"}"#, 102, Some("channel")),
+    (r#"{"type":"chat_message","content":"x","channel":"ünal"}"#, 102, Some("channel")),
+    (r#"{"type":"chat_message","content":"x","channel":"closed"}"#, 103, None),
+    (r#"{"type":"chat_message","content":"x","channel":"guild"}"#, 102, Some("guild_id")),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"guild","guild_id":42}"#,
+        102,
+        Some("guild_id"),
+    ),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"guild","guild_id":""}"#,
+        102,
+        Some("guild_id"),
+    ),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"guild","guild_id":"a b"}"#,
+        102,
+        Some("guild_id"),
+    ),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"guild","guild_id":"a..b"}"#,
+        102,
+        Some("guild_id"),
+    ),
+    (r#"{"type":"chat_message","content":"x","channel":"guild","guild_id":"7"}"#, 103, None),
+    (r#"{"type":"chat_message","content":"x","channel":"party"}"#, 102, Some("party_id")),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"party","party_id":null}"#,
+        102,
+        Some("party_id"),
+    ),
+    (r#"{"type":"chat_message","content":"x","channel":"party","party_id":"p"}"#, 103, None),
+    (r#"{"type":"chat_message","content":"x","channel":"private"}"#, 102, Some("to_user_id")),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"private","to_user_id":7}"#,
+        102,
+        Some("to_user_id"),
+    ),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"private","to_user_id":""}"#,
+        102,
+        Some("to_user_id"),
+    ),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"private","to_user_id":"a b"}"#,
+        102,
+        Some("to_user_id"),
+    ),
+    (
+        r#"{"type":"chat_message","content":"x","channel":"private","to_user_id":"a#b"}"#,
+        104,
+        Some("to_user_id"),
+    ),
+    (r#"{"type":"typing","is_typing":1}"#, 102, Some("is_typing")),
+    (r#"{"type":"typing","is_typing":"true"}"#, 102, Some("is_typing")),
+    (r#"{"type":"typing","channel":7}"#, 102, Some("channel")),
+    (r#"{"type":"typing","channel":"guild"}"#, 102, Some("guild_id")),
+    (r#"{"type":"typing","channel":"private"}"#, 102, Some("to_user_id")),
+    (r#"{"type":"typing","channel":"closed"}"#, 103, None),
+    (r#"{"type":"history","limit":0}"#, 102, Some("limit")),
+    (r#"{"type":"history","limit":-1}"#, 102, Some("limit")),
+    (r#"{"type":"history","limit":1001}"#, 102, Some("limit")),
+    (r#"{"type":"history","limit":1.5}"#, 102, Some("limit")),
+    (r#"{"type":"history","limit":1e2}"#, 102, Some("limit")),
+    (r#"{"type":"history","limit":"10"}"#, 102, Some("limit")),
+    (r#"{"type":"history","limit":99999999999999999999}"#, 102, Some("limit")),
+    (r#"{"type":"history","before":7}"#, 102, Some("before")),
+    (r#"{"type":"history","before":""}"#, 102, Some("before")),
+    (r#"{"type":"history","before":"58"}"#, 102, Some("before")),
+    (r#"{"type":"history","before":"00000000000000AB-5"}"#, 102, Some("before")),
+    (r#"{"type":"history","before":"00000000000000ab-"}"#, 102, Some("before")),
+    (r#"{"type":"history","before":"00000000000000ab-0"}"#, 102, Some("before")),
+    (r#"{"type":"history","before":"00000000000000ab--5"}"#, 102, Some("before")),
+    (r#"{"type":"history","before":"00000000000000ab-99999999999999999999"}"#, 102, Some("before")),
+    (r#"{"type":"history","before":"00000000000000ab-5"}"#, 110, Some("before")),
+    (r#"{"type":"history","channel":"private","to_user_id":"bob"}"#, 102, Some("channel")),
+    (r#"{"type":"history","channel":"closed"}"#, 103, None),
+    (r#"{"type":"history","channel":"guild","guild_id":"7"}"#, 103, None),
+];
+
+const LOBBY: &[Row] = &[
+    (r#"{"type":"chat"}"#, 102, Some("message")),
+    (r#"{"type":"chat","message":null}"#, 102, Some("message")),
+    (r#"{"type":"chat","message":7}"#, 102, Some("message")),
+    (r#"{"type":"chat","message":""}"#, 102, Some("message")),
+    (r#"{"type":"chat","message":"  "}"#, 102, Some("message")),
+    (r#"{"type":"chat","message":{"text":"x"}}"#, 102, Some("message")),
+    (r#"{"type":"chat","content":7}"#, 102, Some("content")),
+    (r#"{"type":"chat","content":""}"#, 102, Some("content")),
+    (r#"{"type":"chat","message":"x","to_user_id":7}"#, 102, Some("to_user_id")),
+    (r#"{"type":"chat","message":"x","to_user_id":""}"#, 102, Some("to_user_id")),
+    (r#"{"type":"chat","message":"x","to_user_id":"a b"}"#, 102, Some("to_user_id")),
+    (r#"{"type":"chat","message":"x","to_user_id":"a#b"}"#, 104, Some("to_user_id")),
+    (r#"{"type":"typing","is_typing":0}"#, 102, Some("is_typing")),
+    (r#"{"type":"typing","is_typing":"no"}"#, 102, Some("is_typing")),
+    (r#"{"type":"announcement"}"#, 102, Some("message")),
+    (r#"{"type":"announcement","message":7}"#, 102, Some("message")),
+    (r#"{"type":"announcement","message":""}"#, 102, Some("message")),
+    (r#"{"type":"announcement","message":"x"}"#, 103, Some("type")),
+    (r#"{"type":"announcement","message":"x","to_user_id":"bob"}"#, 103, Some("type")),
+    (r#"{"type":"text/plain"}"#, 102, Some("type")),
+    (r#"{"type":"custom_message","content":"x"}"#, 101, Some("type")),
+];
+
+const GAME: &[Row] = &[
+    (r#"{"type":"achievement"}"#, 102, Some("user_id")),
+    (r#"{"type":"achievement","user_id":7,"achievement":"a"}"#, 102, Some("user_id")),
+    (r#"{"type":"achievement","user_id":"a b","achievement":"a"}"#, 102, Some("user_id")),
+    (r#"{"type":"achievement","user_id":"u"}"#, 102, Some("achievement")),
+    (r#"{"type":"achievement","user_id":"u","achievement":7}"#, 102, Some("achievement")),
+    (r#"{"type":"achievement","user_id":"u","achievement":"a b"}"#, 102, Some("achievement")),
+    (r#"{"type":"achievement","user_id":"u","achievement":""}"#, 102, Some("achievement")),
+    (
+        r#"{"type":"achievement","user_id":"u","achievement":"a","to_user_id":7}"#,
+        102,
+        Some("to_user_id"),
+    ),
+    (r#"{"type":"player_status","status":"on"}"#, 102, Some("user_id")),
+    (r#"{"type":"player_status","user_id":"u"}"#, 102, Some("status")),
+    (r#"{"type":"player_status","user_id":"u","status":null}"#, 102, Some("status")),
+    (r#"{"type":"system_announcement"}"#, 102, Some("message")),
+    (r#"{"type":"system_announcement","message":[]}"#, 102, Some("message")),
+    (r#"{"type":"system_announcement","message":""}"#, 102, Some("message")),
+    (r#"{"type":"state_change"}"#, 102, Some("state")),
+    (r#"{"type":"state_change","state":"night"}"#, 102, Some("state")),
+    (r#"{"type":"state_change","state":[]}"#, 102, Some("state")),
+    (r#"{"type":"state_change","state":{}}"#, 103, Some("type")),
+    (r#"{"type":"achievement","user_id":"u","achievement":"a"}"#, 103, Some("type")),
+    (r#"{"type":"chat_message","content":"x"}"#, 101, Some("type")),
+];
+
+const COMBAT: &[Row] = &[
+    (r#"{"type":"combat_action"}"#, 102, Some("action")),
+    (r#"{"type":"combat_action","action":7}"#, 102, Some("action")),
+    (r#"{"type":"combat_action","action":"a b"}"#, 102, Some("action")),
+    (r#"{"type":"combat_action","action":"attack"}"#, 102, Some("target")),
+    (r#"{"type":"combat_action","action":"attack","target":null}"#, 102, Some("target")),
+    (r#"{"type":"combat_action","action":"attack","target":["m"]}"#, 102, Some("target")),
+    (r#"{"type":"combat_action","action":"attack","target":"m"}"#, 102, Some("combat_session_id")),
+    (
+        r#"{"type":"combat_action","action":"attack","target":"m","combat_session_id":""}"#,
+        102,
+        Some("combat_session_id"),
+    ),
+    (
+        r#"{"type":"combat_action","action":"attack","target":"m","combat_session_id":"a b"}"#,
+        102,
+        Some("combat_session_id"),
+    ),
+    (
+        r#"{"type":"combat_action","action":"attack","target":"m","combat_session_id":"a#b"}"#,
+        102,
+        Some("combat_session_id"),
+    ),
+    (
+        r#"{"type":"combat_action","action":"attack","target":"m","combat_session_id":"c"}"#,
+        115,
+        Some("type"),
+    ),
+    (r#"{"type":"player_movement","x":1,"y":1,"zone":"z"}"#, 101, Some("type")),
+];
+
+const WORLD: &[Row] = &[
+    (r#"{"type":"player_movement"}"#, 102, Some("x")),
+    (r#"{"type":"player_movement","x":null,"y":1,"zone":"z"}"#, 102, Some("x")),
+    (r#"{"type":"player_movement","x":"1","y":1,"zone":"z"}"#, 102, Some("x")),
+    (r#"{"type":"player_movement","x":1e999,"y":1,"zone":"z"}"#, 102, Some("x")),
+    (r#"{"type":"player_movement","x":[1],"y":1,"zone":"z"}"#, 102, Some("x")),
+    (r#"{"type":"player_movement","x":1,"zone":"z"}"#, 102, Some("y")),
+    (r#"{"type":"player_movement","x":1,"y":true,"zone":"z"}"#, 102, Some("y")),
+    (r#"{"type":"player_movement","x":1,"y":-1e999,"zone":"z"}"#, 102, Some("y")),
+    (r#"{"type":"player_movement","x":1,"y":1}"#, 102, Some("zone")),
+    (r#"{"type":"player_movement","x":1,"y":1,"zone":7}"#, 102, Some("zone")),
+    (r#"{"type":"player_movement","x":1,"y":1,"zone":""}"#, 102, Some("zone")),
+    (r#"{"type":"player_movement","x":1,"y":1,"zone":"a b"}"#, 102, Some("zone")),
+    (r#"{"type":"player_movement","x":1,"y":1,"zone":"a..b"}"#, 102, Some("zone")),
+    (r#"{"type":"player_movement","x":1,"y":1,"zone":"z"}"#, 115, Some("type")),
+    (r#"{"type":"combat_action","action":"attack"}"#, 101, Some("type")),
+];
+
+const ENDPOINTS: &[(&str, &[Row], bool)] = &[
+    ("/ws", LOBBY, true),
+    ("/ws/chat", CHAT, false),
+    ("/ws/game", GAME, false),
+    ("/ws/combat", COMBAT, false),
+    ("/ws/world", WORLD, false),
+];
+
+#[test]
+fn there_are_enough_of_them() {
+    let own: usize = ENDPOINTS.iter().map(|(_, rows, _)| rows.len()).sum();
+    let distinct = own + EVERYWHERE.len() + NO_OBJECT.len();
+    assert!(distinct >= 150, "{distinct}");
+}
+
+#[test]
+fn each_is_answered_with_its_field_and_nothing_reaches_a_room() {
+    let secret = client::secret();
+    // All of them come from one hand here; how many one may send is another test's.
+    let settings = [
+        "--set",
+        &secret,
+        "--set",
+        "limits.unparsable_per_minute_max=1000",
+        "--set",
+        "limits.commands_per_second=0",
+    ];
+    let server = Server::start(&settings);
+    let mut canary = Client::open_as(&server, "canary");
+    for room in ["chat:global", "chat:lobby", "chat:closed"] {
+        canary.subscribe(room);
+    }
+    let mut bob = Speaker::open_with(&server, "/ws/chat", "bob", &rooms(&["chat:guild/9"]));
+    for (path, own, takes_text) in ENDPOINTS {
+        let mut ann = Speaker::open(&server, path, "ann");
+        if *path == "/ws" {
+            ann.expect("user_list");
+        }
+        let no_object: &[Row] = if *takes_text { &[] } else { NO_OBJECT };
+        for (message, code, field) in EVERYWHERE.iter().chain(no_object).chain(*own) {
+            let (told, named) = ann.refused(message);
+            let named = named.as_str().map(str::to_owned);
+            assert_eq!((told, named.as_deref()), (*code, *field), "{path}: {message}");
+            // `{"type":"ping"}}` is a ping, and then what is none.
+            if *message == r#"{"type":"ping"}}"# {
+                continue;
+            }
+            ann.hears_nothing();
+        }
+    }
+    bob.hears_nothing();
+    canary.send(&json!({"type": "ping", "id": 77}));
+    canary.expect("pong");
+}
+
+#[test]
+fn whoever_goes_on_sending_what_is_none_is_closed_with_a_code_that_says_so() {
+    let secret = client::secret();
+    let server = Server::start(&["--set", &secret, "--set", "limits.unparsable_per_minute_max=20"]);
+    for path in ["/ws/chat", "/ws/game"] {
+        let mut socket =
+            RawSocket::open(server.addr(), &format!("{path}?token={}", bearer("ann", &json!({}))));
+        assert_eq!(socket.next_json()["type"], "connected");
+        for _ in 0..20 {
+            socket.send_text("not json");
+            assert_eq!(socket.expect_json("error")["field"], Value::Null);
+        }
+        socket.send_text("not json");
+        assert_eq!(socket.read_close().0, 3503, "{path}");
+    }
+}
+
+#[test]
+fn what_is_no_text_of_utf_8_ends_the_connection_as_everywhere() {
+    let secret = client::secret();
+    let server = Server::start(&["--set", &secret]);
+    for (path, _, _) in ENDPOINTS {
+        let open = || {
+            let token = bearer("ann", &json!({}));
+            let mut socket = RawSocket::open(server.addr(), &format!("{path}?token={token}"));
+            socket.next_json();
+            if *path == "/ws" {
+                socket.next_json();
+            }
+            socket
+        };
+        let mut socket = open();
+        socket.send_frame(tests::frame::TEXT, true, true, b"{\"type\":\"\xff\"}");
+        assert_eq!(socket.read_close().0, 1007, "{path}");
+        let mut socket = open();
+        socket.send_frame(tests::frame::BINARY, true, true, b"{\"type\":\"ping\"}");
+        assert_eq!(socket.read_close().0, 1003, "{path}");
+        let mut socket = open();
+        socket.send_frame(tests::frame::TEXT, true, false, b"{\"type\":\"ping\"}");
+        assert_eq!(socket.read_close().0, 1002, "{path}");
+    }
+}
