@@ -28,12 +28,13 @@ use std::path::PathBuf;
 
 use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 
+pub use documents::{Channels, Chat, Game, Lobby};
 pub use effective::Effective;
 pub use error::{Problem, SettingsError};
 pub use layer::FlagValue;
 pub use policies::to_policies;
 pub use tree::{
-    AccessWord, Api, ApiKey, Auth, Channels, ClassWord, Heartbeat, History, Limits, Log, LogFormat,
+    AccessWord, Api, ApiKey, Auth, ClassWord, Heartbeat, History, Limits, Log, LogFormat,
     Namespace, Profile, Server, Settings, Tls, Traces,
 };
 
