@@ -16,8 +16,8 @@ use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, NoTickets, NoTokens, Presence, Revocations, SessionTickets,
-    TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, NoSpentTokens, NoTickets, NoTokens, Presence, Revocations,
+    SessionTickets, SpentTokens, TokenVerifier,
 };
 
 /// The adapters a node runs on.
@@ -36,6 +36,8 @@ pub struct Ports {
     pub authorizer: Option<Arc<dyn Authorizer>>,
     /// Knows what was taken back.
     pub revocations: Arc<dyn Revocations>,
+    /// Knows which tokens that count once are used up.
+    pub spent_tokens: Arc<dyn SpentTokens>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws random bits.
@@ -43,8 +45,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, and
-    /// policies decide. What a host has more of it sets itself.
+    /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, no
+    /// token counts once, and policies decide. What a host has more of it sets itself.
     #[must_use]
     pub fn new<B: Broker + Presence + 'static>(
         broker: Arc<B>,
@@ -59,6 +61,7 @@ impl Ports {
             session_tickets: Arc::new(NoTickets),
             authorizer: None,
             revocations,
+            spent_tokens: Arc::new(NoSpentTokens),
             clock,
             entropy,
         }

@@ -103,11 +103,11 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let telemetry = Telemetry::default();
     let broker = build::broker(settings, telemetry.watch(storage.archive()));
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
-    let revocations = storage.revocations(settings).await?;
-    let sweeps = Arc::clone(&broker).run_sweeps(Arc::clone(&revocations), Arc::clone(&clock) as _);
-    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, revocations)?;
-    let mut helpers = vec![tokio::spawn(sweeps)];
-    helpers.extend(fetch_keys(&lasting));
+    let remembered = storage.remembered(settings).await?;
+    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
+    let revocations = Arc::clone(&ports.revocations);
+    let sweeps = tokio::spawn(Arc::clone(&broker).run_sweeps(revocations, Arc::clone(&clock) as _));
+    let mut helpers: Vec<_> = fetch_keys(&lasting).into_iter().chain([sweeps]).collect();
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
     let workers = start_workers(settings, &node, &clock, n_workers)?;

@@ -8,7 +8,7 @@
 //! [`MemoryBroker::run_sweeps`], or calls [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
-//! `gate`, `committer`, `queue`, `sweep`, `revocations`.
+//! `gate`, `committer`, `queue`, `sweep`, `revocations`, `spent_tokens`.
 
 mod broker;
 mod budget;
@@ -21,9 +21,11 @@ mod present;
 mod queue;
 mod revocations;
 mod room;
+mod spent_tokens;
 mod stripe;
 mod sweep;
 mod watchers;
 
 pub use broker::{Config, MemoryBroker, Usage};
 pub use revocations::MemoryRevocations;
+pub use spent_tokens::MemorySpentTokens;

@@ -5,7 +5,7 @@
 //! before SQLite has committed it to the disk, and never let two servers share a directory.
 //!
 //! Suggested reading order: [`Config`], [`SqliteArchive`], then `open`, `queue`, `writer`, `rows`,
-//! `revocations`.
+//! `revocations`, `spent_tokens`.
 
 mod archive;
 mod config;
@@ -13,6 +13,7 @@ mod open;
 mod queue;
 mod revocations;
 mod rows;
+mod spent_tokens;
 mod writer;
 
 #[cfg(test)]
@@ -22,3 +23,4 @@ pub use archive::SqliteArchive;
 pub use config::{Config, FILE_NAME, Limits, Place};
 pub use open::BuildError;
 pub use revocations::SqliteRevocations;
+pub use spent_tokens::SqliteSpentTokens;

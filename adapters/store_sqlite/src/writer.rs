@@ -128,6 +128,7 @@ impl Batch<'_> {
                 Command::ForgetRevocations { until, job } => {
                     job.outcome = Ok(revocations::forget(self.connection, *until).await?);
                 }
+                Command::Spend(spend) => spend.apply(self.connection).await?,
             }
         }
         self.insert_rows().await?;
@@ -144,7 +145,7 @@ impl Batch<'_> {
                 Command::Append { records, .. } => {
                     names.extend(records.iter().map(|record| record.publication.room.clone()));
                 }
-                Command::Revoke { .. } | Command::ForgetRevocations { .. } => {}
+                Command::Revoke { .. } | Command::ForgetRevocations { .. } | Command::Spend(_) => {}
             }
         }
         let names: Vec<RoomId> = names.into_iter().collect();

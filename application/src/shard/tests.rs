@@ -145,6 +145,7 @@ impl Bench {
             session_tickets: Arc::new(crate::ports::NoTickets),
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            spent_tokens: Arc::new(crate::ports::NoSpentTokens),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };

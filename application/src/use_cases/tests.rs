@@ -31,6 +31,7 @@ use crate::ports::clock::{MockClock, MockEntropy};
 use crate::ports::presence::MockPresence;
 use crate::ports::revocations::MockRevocations;
 use crate::ports::session_tickets::MockSessionTickets;
+use crate::ports::spent_tokens::MockSpentTokens;
 use crate::ports::token_verifier::MockTokenVerifier;
 use crate::ports::{
     AuthorizerError, BrokerError, LogPage, PresenceError, PublishError, Receipt, RoomTop,
@@ -52,6 +53,8 @@ use crate::use_cases::recover_room::RecoverRoom;
 use crate::use_cases::resume_rooms::ResumeRooms;
 use crate::use_cases::watch_rooms::{WatchRooms, Watching};
 
+mod once;
+
 const EPOCH: Epoch = Epoch::from_bits(7);
 const OTHER: Epoch = Epoch::from_bits(8);
 
@@ -63,6 +66,7 @@ struct Mocks {
     verifier: MockTokenVerifier,
     tickets: MockSessionTickets,
     authorizer: Option<MockAuthorizer>,
+    spent_tokens: MockSpentTokens,
     revoked: bool,
     rules: Rules,
 }
@@ -80,6 +84,7 @@ impl Mocks {
             session_tickets: Arc::new(self.tickets),
             authorizer: self.authorizer.map(|authorizer| Arc::new(authorizer) as _),
             revocations: Arc::new(revocations),
+            spent_tokens: Arc::new(self.spent_tokens),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };
