@@ -156,25 +156,20 @@ fn a_token_that_was_used_before_sigkill_is_used_up_after_it() {
     assert_eq!(outcome(&mut show(server.addr(), &fresh, Place::Query)), Err(3500));
 }
 
-/// A20: a client with a mistake is told so each time, and not suspected of guessing.
 #[test]
-fn who_shows_it_again_and_again_is_told_so_each_time_and_so_are_guards() {
+fn guards_are_told_who_shows_a_used_token_and_not_which() {
     const NAME: &str = "the-name-of-this-token";
-    let limit = "limits.bad_tokens_per_address_per_minute=1";
-    let server = server(&["--set", limit, "--set", "log.format=json"]);
+    let server = server(&["--set", "log.format=json"]);
     let token = token("ann", NAME);
     assert_eq!(outcome(&mut show(server.addr(), &token, Place::Query)), Ok(json!("ann")));
-    for _ in 0..5 {
-        assert_eq!(outcome(&mut show(server.addr(), &token, Place::Query)), Err(3500));
-    }
+    assert_eq!(outcome(&mut show(server.addr(), &token, Place::Query)), Err(3500));
     let told = until("a line of the security log", || {
         let log = server.log();
         let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.find(|line| line["reason"] == "spent")
     });
-    assert_eq!(told["event"], "authentication_failed", "{told}");
-    assert_eq!(told["address"], "127.0.0.1", "{told}");
-    assert!(!server.log().contains(NAME), "the name of a token is nobody's business");
+    assert_eq!((&told["event"], &told["alg"]), (&json!("authentication_failed"), &json!("HS256")));
+    assert!(!server.log().contains(NAME), "{}", server.log());
 }
 
 #[test]
