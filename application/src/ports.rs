@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod presence;
 pub mod revocations;
 pub mod session_tickets;
+pub mod spent_tokens;
 pub mod token_verifier;
 
 pub use archive::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead};
@@ -30,4 +31,5 @@ pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};
 pub use session_tickets::{NoTickets, SessionTickets, TicketError};
+pub use spent_tokens::{NoSpentTokens, SpendError, Spending, SpentTokens};
 pub use token_verifier::{NoTokens, TokenError, TokenHint, TokenVerifier};

@@ -16,8 +16,8 @@ use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, Inbox, NoTickets, NoTokens, Presence, Revocations,
-    SessionTickets, TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, Inbox, NoSpentTokens, NoTickets, NoTokens, Presence, Revocations,
+    SessionTickets, SpentTokens, TokenVerifier,
 };
 
 /// The adapters a node runs on.
@@ -38,6 +38,8 @@ pub struct Ports {
     pub revocations: Arc<dyn Revocations>,
     /// Keeps what is said to users who are away; none keeps nothing for them.
     pub inbox: Option<Arc<dyn Inbox>>,
+    /// Knows which tokens that count once are used up.
+    pub spent_tokens: Arc<dyn SpentTokens>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws random bits.
@@ -45,8 +47,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, and
-    /// policies decide. What a host has more of it sets itself.
+    /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, no
+    /// token counts once, and policies decide. What a host has more of it sets itself.
     #[must_use]
     pub fn new<B: Broker + Presence + 'static>(
         broker: Arc<B>,
@@ -62,6 +64,7 @@ impl Ports {
             authorizer: None,
             revocations,
             inbox: None,
+            spent_tokens: Arc::new(NoSpentTokens),
             clock,
             entropy,
         }

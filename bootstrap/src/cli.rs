@@ -300,6 +300,9 @@ pub struct TokenCreate {
     /// How long the token is valid: 30s, 15m, 1h or 7d
     #[arg(long, default_value = "1h", value_parser = duration)]
     pub ttl: Duration,
+    /// Make a token that counts once, for one connection; it must end within a day
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// What a token allows in the rooms of one pattern.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -160,7 +161,7 @@ impl Grant {
     }
 }
 
-/// Which token a principal's rights come from, so that they can be taken back.
+/// Which token a principal's rights come from, so that they can be taken back, and used up.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Credential {
     /// The token's name (`jti`); none when it has none.
@@ -170,6 +171,15 @@ pub struct Credential {
     /// When the token itself was last verified; none when none was. A ticket passes it on as it is,
     /// so that coming back with tickets never makes it later.
     pub verified_at: Option<Wall>,
+    /// Whether the token counts once and has yet to be spent. Nobody is let in while this is set:
+    /// whoever lets somebody in spends the token first, and clears it.
+    pub once: bool,
+}
+
+impl Credential {
+    /// The farthest end, from now, of a token that counts once: that it was spent is remembered
+    /// until then, and there is room for so many only.
+    pub const ONCE_LIFE_MAX: Duration = Duration::from_secs(24 * 3_600);
 }
 
 /// Who a connection is: a user that a token names, or nobody in particular.

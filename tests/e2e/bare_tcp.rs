@@ -20,6 +20,7 @@ mod heartbeat;
 mod http;
 mod kill;
 mod no_descriptors;
+mod once;
 mod presence;
 mod protocol_files;
 mod publishing;

@@ -29,6 +29,7 @@ mod kill;
 mod nginx;
 mod no_descriptors;
 mod observe;
+mod once;
 mod openapi;
 mod packaging;
 mod presence;

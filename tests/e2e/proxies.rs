@@ -141,3 +141,33 @@ fn an_address_that_guesses_at_tokens_is_turned_away_for_a_while_and_no_other() {
         line.contains("203.0.113.7").then_some(())
     });
 }
+
+/// A20: a client with a mistake is told so each time, and not suspected of guessing.
+#[test]
+fn an_address_that_shows_a_used_token_again_and_again_is_not_taken_for_one_that_guesses() {
+    let server = Server::start(&[
+        "--set",
+        "server.trusted_proxies=127.0.0.1",
+        "--set",
+        "limits.bad_tokens_per_address_per_minute=1",
+        "--set",
+        &secret(),
+    ]);
+    let token = |id: &str| {
+        let mut claims = claims("ann", "chat:*");
+        claims["jti"] = id.into();
+        claims["once"] = true.into();
+        hs256(SECRET, &claims)
+    };
+    let show = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("X-Forwarded-For", "203.0.113.7"), ("Authorization", &*bearer)];
+        come(&server, &headers).1.next_json()["code"].as_u64()
+    };
+    let used = token("used");
+    assert_eq!(show(&used), None, "a hello");
+    for _ in 0..5 {
+        assert_eq!(show(&used), Some(3500));
+    }
+    assert_eq!(show(&token("fresh")), None, "a hello");
+}

@@ -58,10 +58,10 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let storage = build::storage(settings).await?;
     let broker = build::broker(settings, storage.archive());
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
-    let revocations = storage.revocations(settings).await?;
-    tokio::spawn(Arc::clone(&broker).run_sweeps(Arc::clone(&revocations), Arc::clone(&clock) as _));
-    let (ports, lasting) =
-        build::ports(settings, &secret, &broker, &clock, (revocations, storage.inbox()))?;
+    let remembered = storage.remembered(settings).await?;
+    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
+    let revocations = Arc::clone(&ports.revocations);
+    tokio::spawn(Arc::clone(&broker).run_sweeps(revocations, Arc::clone(&clock) as _));
     if let Some(keys) = lasting.remote_keys {
         tokio::spawn(async move { keys.run().await });
     }

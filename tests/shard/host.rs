@@ -15,7 +15,7 @@ use application::mailbox::Post;
 use application::node::Node;
 use application::outbound_queue::OutboundQueue;
 use application::ports::outbox::{Batch, Delivered, Ending, Outbox};
-use application::ports::{Authorizer, Clock, Entropy, TokenError, TokenVerifier};
+use application::ports::{Authorizer, Clock, Entropy, NoSpentTokens, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
 use application::view::View;
@@ -292,6 +292,7 @@ impl Host {
             inbox: None,
             authorizer,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
+            spent_tokens: Arc::new(NoSpentTokens),
             clock: Arc::clone(&clock) as _,
             entropy,
         };

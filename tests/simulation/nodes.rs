@@ -12,7 +12,7 @@ use std::time::Duration;
 use application::limits::Limits;
 use application::mailbox::{Mail, Mailbox, Post};
 use application::node::Node;
-use application::ports::{Broker, Presence};
+use application::ports::{Broker, NoSpentTokens, Presence};
 use application::services::{Ports, Rules};
 use application::shard::{ColdCall, Completion, Input, Shard, Slot};
 use broker_memory::{MemoryBroker, MemoryRevocations};
@@ -168,6 +168,7 @@ impl SimNode {
             inbox: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
+            spent_tokens: Arc::new(NoSpentTokens),
             clock,
             entropy,
         };

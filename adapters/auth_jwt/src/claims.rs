@@ -4,6 +4,7 @@
 //! and never counts as absent; nothing here asks a clock.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub(crate) struct Claims {
     not_before: Option<Wall>,
     issued_at: Option<Wall>,
     id: Option<TokenId>,
+    once: bool,
 }
 
 /// A principal and when its token counts.
@@ -66,7 +68,15 @@ impl Timed {
         if now.as_millis() >= self.expires_at.as_millis() + leeway {
             return Err(TokenError::Expired);
         }
+        if self.counts_once() && self.expires_at.since(now) > Credential::ONCE_LIFE_MAX {
+            return Err(TokenError::Claim("exp"));
+        }
         Ok(&self.principal)
+    }
+
+    /// Whether whoever lets somebody in by it has to spend it first.
+    pub(crate) const fn counts_once(&self) -> bool {
+        self.principal.credential.once
     }
 
     /// Who it is, once checked.
@@ -94,6 +104,9 @@ impl Claims {
         if expected.audience.is_some() && !self.audience_seen {
             return Err(TokenError::Claim("aud"));
         }
+        if self.once && self.id.is_none() {
+            return Err(TokenError::Claim("jti"));
+        }
         let principal = Principal {
             user: Some(subject),
             name: self.name,
@@ -103,6 +116,7 @@ impl Claims {
             credential: Credential {
                 id: self.id,
                 issued_at: self.issued_at,
+                once: self.once,
                 ..Credential::default()
             },
         };
@@ -145,6 +159,7 @@ impl<'de> Visitor<'de> for ClaimsSeed<'_> {
                     let id = Text(|id: &str| TokenId::parse(id).ok());
                     claims.id = Some(blame.value("jti", map, id)?);
                 }
+                "once" => claims.once = blame.value("once", map, PhantomData::<bool>)?,
                 "iss" => {
                     blame.value("iss", map, Text(|issuer: &str| expected.fits_issuer(issuer)))?;
                     claims.issuer_seen = true;

@@ -92,8 +92,7 @@ mod tests {
             roles: Vec::new(),
             rooms: Vec::new(),
             ttl: Duration::from_secs(60),
-            issuer: None,
-            audience: None,
+            ..TokenRequest::default()
         };
         let key = SigningKey { kid: kid.map(str::to_owned), secret: secret(1) };
         mint(&request, &key, Wall::from_millis(1_000_000)).unwrap()

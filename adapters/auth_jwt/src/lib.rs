@@ -19,7 +19,8 @@
 //! - in its time: `exp` is required, `nbf` is honoured, both with the same leeway;
 //! - for us: `iss` and `aud` fit exactly when they are configured. Without a configured audience
 //!   a token for anyone is accepted, so production must configure one;
-//! - from somebody: `sub` is a user id. `name`, `roles` and `rooms` are optional.
+//! - from somebody: `sub` is a user id. `name`, `roles` and `rooms` are optional;
+//! - once or often: with `once` it has a `jti` and ends within a day. It is not spent here.
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use cache::CacheUse;

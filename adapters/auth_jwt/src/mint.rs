@@ -37,6 +37,10 @@ pub struct TokenRequest {
     pub issuer: Option<String>,
     /// The audience, if the verifier expects one.
     pub audience: Option<String>,
+    /// The token's own name; needed for one that counts once.
+    pub id: Option<String>,
+    /// Whether it counts once.
+    pub once: bool,
 }
 
 /// What one may do in the rooms of one pattern.
@@ -140,6 +144,10 @@ struct Payload<'r> {
     iat: i64,
     exp: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'r str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    once: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'r str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     roles: &'r [String],
@@ -170,6 +178,8 @@ impl<'r> Payload<'r> {
             aud: request.audience.as_deref(),
             iat,
             exp,
+            jti: request.id.as_deref(),
+            once: request.once,
             name: request.name.as_deref(),
             roles: &request.roles,
             rooms: rooms.collect(),

@@ -8,7 +8,7 @@
 //! [`MemoryBroker::run_sweeps`], or calls [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
-//! `gate`, `committer`, `queue`, `sweep`, `revocations`, `inbox`.
+//! `gate`, `committer`, `queue`, `sweep`, `revocations`, `spent_tokens`, `inbox`.
 
 mod broker;
 mod budget;
@@ -22,6 +22,7 @@ mod present;
 mod queue;
 mod revocations;
 mod room;
+mod spent_tokens;
 mod stripe;
 mod sweep;
 mod watchers;
@@ -29,3 +30,4 @@ mod watchers;
 pub use broker::{Config, MemoryBroker, Usage};
 pub use inbox::MemoryInbox;
 pub use revocations::MemoryRevocations;
+pub use spent_tokens::MemorySpentTokens;

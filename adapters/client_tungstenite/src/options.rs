@@ -108,10 +108,12 @@ impl Default for BackoffOptions {
 /// Which part of the handshake carries the token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum TokenPlace {
-    /// The `Authorization` header of the upgrade; one round trip less.
+    /// The `Authorization` header of the upgrade; one round trip less. Each reconnect shows it again,
+    /// so not for a token that counts once.
     #[default]
     Header,
-    /// The `connect` frame, for ways on which headers get lost or logged.
+    /// The `connect` frame, for ways on which headers get lost or logged, and for tokens that count
+    /// once: the ticket beside it comes first.
     ConnectFrame,
 }
 

@@ -465,6 +465,7 @@ pub(crate) mod tests {
             inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            spent_tokens: Arc::new(application::ports::NoSpentTokens),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };

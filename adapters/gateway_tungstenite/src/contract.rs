@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use application::limits::Limits;
 use application::node::Node;
-use application::ports::NoTickets;
 use application::ports::broker::MockBroker;
 use application::ports::clock::{MockClock, MockEntropy};
 use application::ports::outbox::Outbox;
 use application::ports::presence::MockPresence;
 use application::ports::revocations::MockRevocations;
 use application::ports::token_verifier::MockTokenVerifier;
+use application::ports::{NoSpentTokens, NoTickets};
 use application::services::{Ports, Rules};
 use application::shard::Slot;
 use application::testing::outbox_contract::{Heard, OutboxHost};
@@ -57,6 +57,7 @@ impl Loopback {
             inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            spent_tokens: Arc::new(NoSpentTokens),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };

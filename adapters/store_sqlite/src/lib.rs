@@ -5,7 +5,7 @@
 //! before SQLite has committed it to the disk, and never let two servers share a directory.
 //!
 //! Suggested reading order: [`Config`], [`SqliteArchive`], then `open`, `queue`, `writer`, `rows`,
-//! `revocations`, `inbox`.
+//! `revocations`, `spent_tokens`, `inbox`.
 
 mod archive;
 mod config;
@@ -14,6 +14,7 @@ mod open;
 mod queue;
 mod revocations;
 mod rows;
+mod spent_tokens;
 mod writer;
 
 #[cfg(test)]
@@ -24,3 +25,4 @@ pub use config::{Config, FILE_NAME, Limits, Place};
 pub use inbox::SqliteInbox;
 pub use open::BuildError;
 pub use revocations::SqliteRevocations;
+pub use spent_tokens::SqliteSpentTokens;

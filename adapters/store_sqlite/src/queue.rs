@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::config::Limits;
 use crate::inbox::Change;
 use crate::revocations::Row;
+use crate::spent_tokens::Spend;
 
 /// What the writer is asked for.
 pub(crate) enum Command {
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Inbox { change: Change, job: Job<bool> },
     /// Delete the revocations whose time is over.
     ForgetRevocations { until: Wall, job: Job<()> },
+    /// Spend a token, or only forget what is over of those that are spent.
+    Spend(Spend),
 }
 
 impl Command {
@@ -40,7 +43,8 @@ impl Command {
             Self::OpenRoom { .. }
             | Self::Trim { .. }
             | Self::Revoke { .. }
-            | Self::ForgetRevocations { .. } => Weight { records: 1, bytes: 512 },
+            | Self::ForgetRevocations { .. }
+            | Self::Spend(_) => Weight { records: 1, bytes: 512 },
             Self::Inbox { change, .. } => Weight { records: 1, bytes: change.bytes() },
             Self::Append { records, .. } => Weight {
                 records: records.len().max(1),
@@ -57,6 +61,7 @@ impl Command {
             | Self::Revoke { job, .. }
             | Self::ForgetRevocations { job, .. } => job.answer(failure),
             Self::Trim { job, .. } | Self::Inbox { job, .. } => job.answer(failure),
+            Self::Spend(spend) => spend.answer(failure),
         }
     }
 }
@@ -74,7 +79,7 @@ impl<T> Job<T> {
         (Self { outcome: Err(ArchiveError::Closed), reply }, answer)
     }
 
-    fn answer(self, failure: Option<&ArchiveError>) {
+    pub(crate) fn answer(self, failure: Option<&ArchiveError>) {
         let answer = failure.map_or(self.outcome, |failure| Err(failure.clone()));
         // A caller that no longer listens is not an error; its records are stored all the same.
         drop(self.reply.send(answer));

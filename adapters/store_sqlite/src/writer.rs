@@ -131,6 +131,7 @@ impl Batch<'_> {
                 Command::ForgetRevocations { until, job } => {
                     job.outcome = Ok(revocations::forget(self.connection, *until).await?);
                 }
+                Command::Spend(spend) => spend.apply(self.connection).await?,
             }
         }
         self.insert_rows().await?;
@@ -149,7 +150,8 @@ impl Batch<'_> {
                 }
                 Command::Revoke { .. }
                 | Command::ForgetRevocations { .. }
-                | Command::Inbox { .. } => {}
+                | Command::Inbox { .. }
+                | Command::Spend(_) => {}
             }
         }
         let names: Vec<RoomId> = names.into_iter().collect();

@@ -10,7 +10,7 @@ use application::mailbox::Mailbox;
 use application::metrics::{
     Distribution, EdgeMetrics, Histogram, NodeMetrics, Row, ShardMetrics, Tallies, Tally,
 };
-use application::ports::{Clock, Revocations};
+use application::ports::{Clock, Revocations, SpentTokens};
 use application::services::Services;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -25,6 +25,7 @@ pub(crate) struct NodeCollector {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     revocations: Arc<dyn Revocations>,
+    spent_tokens: Arc<dyn SpentTokens>,
     archive: Option<Arc<ArchiveMetrics>>,
 }
 
@@ -42,6 +43,7 @@ impl NodeCollector {
             directory: Arc::clone(&services.directory),
             clock: Arc::clone(&services.ports.clock),
             revocations: Arc::clone(&services.ports.revocations),
+            spent_tokens: Arc::clone(&services.ports.spent_tokens),
             archive,
         }
     }
@@ -171,6 +173,8 @@ impl NodeCollector {
         out.counters(orders, |row| edge.revocations.get(row))?;
         let help = "Revocations that are remembered";
         out.gauge("revocations", help, self.revocations.remembered() as f64)?;
+        let help = "Tokens that count once and are remembered as used";
+        out.gauge("spent_tokens", help, self.spent_tokens.remembered() as f64)?;
         let help = "Requests of the server API with a known key";
         out.counter("api_requests", help, edge.api_requests.get())?;
         let of_shards = self.rows(|s| &s.security);

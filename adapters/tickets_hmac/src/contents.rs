@@ -22,9 +22,12 @@ pub(crate) struct Contents {
 
 impl Contents {
     /// Appends the bytes. None when something is longer than its length can say, or stands for no
-    /// user whose token was verified.
+    /// user whose token was verified and, if it counts once, spent: a ticket is not used up.
     pub(crate) fn write(&self, out: &mut Vec<u8>) -> Option<()> {
         let Principal { user, name, roles, grants, expires_at, credential } = &self.principal;
+        if credential.once {
+            return None;
+        }
         push_time(out, self.issued_at);
         push_time(out, self.ends_at);
         push_time(out, credential.verified_at?);
@@ -59,7 +62,8 @@ impl Contents {
         let roles = (0..n_roles).map(|_| Role::parse(from.text()?).ok()).collect::<Option<_>>()?;
         let n_grants = from.byte()?;
         let grants = (0..n_grants).map(|_| grant(from)).collect::<Option<_>>()?;
-        let credential = Credential { id, issued_at: token_issued_at, verified_at };
+        let credential =
+            Credential { id, issued_at: token_issued_at, verified_at, ..Credential::default() };
         let principal = Principal { user: Some(user), name, roles, grants, expires_at, credential };
         from.0.is_empty().then_some(Self { issued_at, ends_at, principal })
     }
@@ -175,6 +179,7 @@ mod tests {
                     id: id.map(|id| TokenId::parse(&id).unwrap()),
                     issued_at: token_issued_at,
                     verified_at: Some(verified_at),
+                    once: false,
                 },
             };
             Contents { issued_at, ends_at, principal }
@@ -218,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_in_particular_and_nobody_without_a_verified_token_has_contents() {
+    fn nobody_in_particular_and_nobody_without_a_verified_and_spent_token_has_contents() {
         let now = Wall::from_millis(0);
         let contents = Contents { issued_at: now, ends_at: now, principal: Principal::anonymous() };
         assert_eq!(contents.write(&mut Vec::new()), None);
@@ -226,5 +231,10 @@ mod tests {
         let principal = Principal { user, ..Principal::default() };
         let unverified = Contents { issued_at: now, ends_at: now, principal };
         assert_eq!(unverified.write(&mut Vec::new()), None);
+        let mut unspent = unverified;
+        unspent.principal.credential.verified_at = Some(now);
+        assert_eq!(unspent.write(&mut Vec::new()), Some(()));
+        unspent.principal.credential.once = true;
+        assert_eq!(unspent.write(&mut Vec::new()), None);
     }
 }

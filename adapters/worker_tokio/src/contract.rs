@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use application::limits::Limits;
 use application::node::Node;
-use application::ports::NoTickets;
 use application::ports::broker::MockBroker;
 use application::ports::clock::MockEntropy;
 use application::ports::outbox::Outbox;
 use application::ports::presence::MockPresence;
 use application::ports::revocations::MockRevocations;
 use application::ports::token_verifier::MockTokenVerifier;
+use application::ports::{NoSpentTokens, NoTickets};
 use application::services::{Ports, Rules};
 use application::shard::Slot;
 use application::testing::clock_contract::ClockContract;
@@ -160,6 +160,7 @@ impl Loopback {
             inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            spent_tokens: Arc::new(NoSpentTokens),
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(MockEntropy::new()),
         };

@@ -127,6 +127,10 @@ rows! {
         KeysUnavailable = "keys_unavailable",
         /// It was good, and has been taken back.
         Revoked = "revoked",
+        /// It counts once, and was used before.
+        Spent = "spent",
+        /// It counts once, and whether it was used before can't be found out.
+        NotSpendable = "not_spendable",
     }
 }
 

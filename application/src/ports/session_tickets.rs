@@ -35,8 +35,8 @@ pub trait SessionTickets: Send + Sync {
     /// that JSON need not escape. It MUST end no later than the principal does, and no later than
     /// the tickets' lifetime after the principal's token was verified
     /// ([`verified_at`](domain::principal::Credential::verified_at)), however many tickets lie
-    /// between. None for a principal without a user or a verified token, one whose time is over,
-    /// or one too large.
+    /// between. None for a principal without a user or a verified token, one whose token has yet to
+    /// be spent, one whose time is over, or one too large.
     fn seal(&self, principal: &Principal, now: Wall) -> Option<String>;
 
     /// Whom a ticket brings back: exactly the principal that it was made for, its own end and its

@@ -50,7 +50,11 @@ pub struct TokenHint {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 pub trait TokenVerifier: Send + Sync {
     /// Checks signature, times (against `now`) and claims, and says who it is. MUST answer an
-    /// error whenever anything is in doubt: a wrong `Ok` lets somebody in as somebody else.
+    /// error whenever anything is in doubt: a wrong `Ok` lets somebody in as somebody else. It uses
+    /// no token up: of one that counts once it MUST say so
+    /// ([`Credential::once`](domain::principal::Credential::once)), with the token's id and its end,
+    /// no farther away than
+    /// [`ONCE_LIFE_MAX`](domain::principal::Credential::ONCE_LIFE_MAX), each time that it is asked.
     async fn verify(&self, token: &str, now: Wall) -> Result<Principal, TokenError>;
 
     /// What a refused token says of itself. Both texts are the client's own.

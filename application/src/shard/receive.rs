@@ -145,7 +145,7 @@ impl Shard {
                 self.connect(
                     slot,
                     id,
-                    Credentials { session, token, anonymous: false },
+                    Credentials { session, token, ..Credentials::default() },
                     resume,
                     host,
                 );

@@ -147,6 +147,7 @@ impl Bench {
             inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            spent_tokens: Arc::new(crate::ports::NoSpentTokens),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };

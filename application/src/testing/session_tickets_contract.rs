@@ -66,6 +66,7 @@ fn user(name: &str) -> Principal {
             id: TokenId::parse("7f3e").ok(),
             issued_at: Some(Wall::from_millis(now().as_millis() - 5_000)),
             verified_at: Some(now()),
+            once: false,
         },
     }
 }
@@ -160,6 +161,9 @@ pub fn nobody_in_particular_and_nobody_whose_time_is_over_gets_a_ticket(build: B
     assert_eq!(tickets.seal(&Principal::anonymous(), now()), None);
     let unverified = Principal { credential: Credential::default(), ..user("ann") };
     assert_eq!(tickets.seal(&unverified, now()), None);
+    let mut unspent = user("ann");
+    unspent.credential.once = true;
+    assert_eq!(tickets.seal(&unspent, now()), None);
     let over = Principal { expires_at: Some(now()), ..user("ann") };
     assert_eq!(tickets.seal(&over, now()), None);
     assert_eq!(build(&SECRETS[..1], Duration::ZERO).seal(&user("ann"), now()), None);

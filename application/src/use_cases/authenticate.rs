@@ -15,13 +15,17 @@ use thiserror::Error;
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
 use crate::metrics::{Row, TokenOutcome};
-use crate::ports::{TicketError, TokenError};
+use crate::ports::{SpendError, Spending, TicketError, TokenError};
 use crate::security::{SecurityEvent, TARGET};
-use crate::services::Services;
+use crate::services::{Ports, Services};
 use crate::shard::request_id;
 
 /// How the names of the rooms begin that belong to one user each.
 pub(crate) const OWN_ROOMS: &str = "user:";
+
+/// How long behind its end a spent token is remembered: beyond the widest leeway that may be set (a
+/// minute, also by a reload), and as much again for a clock that is set back.
+const SPENT_BEHIND_END: Duration = Duration::from_secs(120);
 
 /// What a connection shows for itself.
 #[derive(Clone, Default, Eq, PartialEq)]
@@ -33,6 +37,8 @@ pub struct Credentials {
     /// Whether nothing is enough, whatever the rule for anonymous connections: the endpoint is for
     /// everyone.
     pub anonymous: bool,
+    /// Whether they are only looked at before they are shown: nothing is used up by it.
+    pub are_looked_at: bool,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -63,7 +69,7 @@ pub struct Authenticated {
 }
 
 /// Why a connection may not open.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum AuthenticateError {
     /// No token, and anonymous connections are not let in.
     #[error("a token is needed")]
@@ -77,6 +83,12 @@ pub enum AuthenticateError {
     /// What it came with has been revoked.
     #[error("the token has been revoked")]
     Revoked,
+    /// The token counts once, and has been used.
+    #[error("the token counts once, and has been used before")]
+    Spent,
+    /// The token counts once, and whether it has been used can't be found out.
+    #[error("the token counts once, and nobody knows whether it has been used before")]
+    NotSpendable(#[source] SpendError),
     /// The user has as many connections as allowed.
     #[error("the user has as many connections as allowed")]
     ConnectionLimit,
@@ -91,29 +103,37 @@ pub enum AuthenticateError {
 impl AuthenticateError {
     /// The code with which the connection is closed.
     #[must_use]
-    pub const fn close_code(self) -> CloseCode {
+    pub const fn close_code(&self) -> CloseCode {
         match self {
-            Self::Token(TokenError::KeysUnavailable) => CloseCode::TryAgainLater,
-            Self::Missing | Self::Token(_) | Self::Ticket(_) => CloseCode::Unauthenticated,
+            Self::Token(TokenError::KeysUnavailable)
+            | Self::NotSpendable(SpendError::Full | SpendError::Storage(_)) => {
+                CloseCode::TryAgainLater
+            }
+            Self::Missing
+            | Self::Token(_)
+            | Self::Ticket(_)
+            | Self::Spent
+            | Self::NotSpendable(SpendError::NotTaken) => CloseCode::Unauthenticated,
             Self::Revoked => CloseCode::Revoked,
             Self::ConnectionLimit => CloseCode::ConnectionLimit,
             Self::TooManyFailures(_) => CloseCode::RateLimited,
-            Self::Refused(code) => code,
+            Self::Refused(code) => *code,
         }
     }
 
     /// When it may come back, where that is known.
     #[must_use]
-    pub const fn come_back(self) -> Option<Duration> {
+    pub const fn come_back(&self) -> Option<Duration> {
         match self {
-            Self::TooManyFailures(wait) => Some(wait),
+            Self::TooManyFailures(wait) => Some(*wait),
             _ => None,
         }
     }
 
-    /// Whether what was shown never was a credential. One that has expired, or whose key was taken out
-    /// of use, was: a whole office may come back with those at once.
-    const fn is_of_a_guess(self) -> bool {
+    /// Whether what was shown never was a credential. One that has expired or is used up, or whose key
+    /// was taken out of use, was: a whole office may come back with those at once, and a client that
+    /// shows a token that counts once with each attempt has a mistake, not a dictionary.
+    const fn is_of_a_guess(&self) -> bool {
         matches!(
             self,
             Self::Token(TokenError::Malformed | TokenError::Signature)
@@ -202,7 +222,7 @@ async fn identify_all(
     who: &Who,
     credentials: &Credentials,
 ) -> Result<Principal, AuthenticateError> {
-    let Credentials { session, token, anonymous } = credentials;
+    let Credentials { session, token, anonymous, are_looked_at } = credentials;
     if let Some(session) = session {
         match open_ticket(services, who, session) {
             Ok(principal) => return Ok(principal),
@@ -217,7 +237,7 @@ async fn identify_all(
         }
     }
     match token {
-        Some(token) => verify(services, who, token).await,
+        Some(token) => verify(services, who, token, !are_looked_at).await,
         None => nobody(services, who, *anonymous).inspect_err(|error| note(services, who, error)),
     }
 }
@@ -278,6 +298,7 @@ async fn verify(
     services: &Services,
     who: &Who,
     token: &str,
+    spends: bool,
 ) -> Result<Principal, AuthenticateError> {
     let Services { ports, metrics, .. } = services;
     let now = ports.clock.now();
@@ -286,9 +307,15 @@ async fn verify(
         principal.credential.verified_at = Some(now.wall);
         vouch(services, who, principal, now.wall)
     });
+    let vouched = match vouched {
+        Ok(principal) if spends && principal.credential.once => spend(ports, principal, now.wall).await,
+        other => other,
+    };
     let outcome = match &vouched {
         Ok(_) => TokenOutcome::Accepted,
         Err(AuthenticateError::Token(error)) => error.into(),
+        Err(AuthenticateError::Spent) => TokenOutcome::Spent,
+        Err(AuthenticateError::NotSpendable(_)) => TokenOutcome::NotSpendable,
         Err(_) => TokenOutcome::Revoked,
     };
     metrics.edge.tokens.add(outcome, 1);
@@ -316,6 +343,26 @@ async fn verify(
     vouched
 }
 
+/// Uses up a token that counts once. Last of all that is asked of a token, so that no other refusal
+/// costs it; what is asked of the connection afterwards does.
+async fn spend(
+    ports: &Ports,
+    mut principal: Principal,
+    now: Wall,
+) -> Result<Principal, AuthenticateError> {
+    let missing = |claim| AuthenticateError::Token(TokenError::Claim(claim));
+    let id = principal.credential.id.as_ref().ok_or_else(|| missing("jti"))?;
+    let end = principal.expires_at.ok_or_else(|| missing("exp"))?;
+    match ports.spent_tokens.spend(id, end.after(SPENT_BEHIND_END), now).await {
+        Ok(Spending::First) => {
+            principal.credential.once = false;
+            Ok(principal)
+        }
+        Ok(Spending::Again) => Err(AuthenticateError::Spent),
+        Err(error) => Err(AuthenticateError::NotSpendable(error)),
+    }
+}
+
 /// Tells the security log why a connection may not open, where no token was looked at.
 fn note(services: &Services, who: &Who, error: &AuthenticateError) {
     let (event, reason) = match error {
@@ -326,6 +373,12 @@ fn note(services: &Services, who: &Who, error: &AuthenticateError) {
         }
         AuthenticateError::Revoked => {
             (SecurityEvent::AuthenticationFailed, TokenOutcome::Revoked.label())
+        }
+        AuthenticateError::Spent => {
+            (SecurityEvent::AuthenticationFailed, TokenOutcome::Spent.label())
+        }
+        AuthenticateError::NotSpendable(_) => {
+            (SecurityEvent::AuthenticationFailed, TokenOutcome::NotSpendable.label())
         }
         AuthenticateError::ConnectionLimit => (SecurityEvent::ConnectionRefused, "user_limit"),
         AuthenticateError::TooManyFailures(_) => {

@@ -47,7 +47,8 @@ impl CheckBearer {
         let view = View::Document(Endpoint::Lobby);
         let who = Who { connection, client, address, view, place: None, principal, context };
         let Some(token) = token else { return Err(unknown("a valid token is needed")) };
-        let credentials = Credentials { token: Some(token), ..Credentials::default() };
+        let credentials =
+            Credentials { token: Some(token), are_looked_at: true, ..Credentials::default() };
         match identify(&services, &who, &credentials).await {
             Ok(_) => Ok(()),
             Err(AuthenticateError::Token(TokenError::KeysUnavailable)) => {

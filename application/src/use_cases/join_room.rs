@@ -272,6 +272,7 @@ mod tests {
             inbox: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            spent_tokens: Arc::new(crate::ports::NoSpentTokens),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };

@@ -10,7 +10,7 @@ use domain::codes::CloseCode;
 use thiserror::Error;
 
 use crate::extensions::middleware::Who;
-use crate::ports::TokenError;
+use crate::ports::{SpendError, TokenError};
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::use_cases::authenticate::{AuthenticateError, Credentials, identify};
@@ -60,7 +60,10 @@ impl RefreshError {
     #[must_use]
     pub const fn close_code(&self) -> Option<CloseCode> {
         match self {
-            Self::Identify(AuthenticateError::Token(TokenError::KeysUnavailable))
+            Self::Identify(
+                AuthenticateError::Token(TokenError::KeysUnavailable)
+                | AuthenticateError::NotSpendable(SpendError::Full | SpendError::Storage(_)),
+            )
             | Self::NoAnswer(_) => None,
             Self::Identify(error) => Some(error.close_code()),
             Self::OtherUser => Some(CloseCode::Unauthenticated),

@@ -33,6 +33,7 @@ use crate::ports::clock::{MockClock, MockEntropy};
 use crate::ports::presence::MockPresence;
 use crate::ports::revocations::MockRevocations;
 use crate::ports::session_tickets::MockSessionTickets;
+use crate::ports::spent_tokens::MockSpentTokens;
 use crate::ports::token_verifier::MockTokenVerifier;
 use crate::ports::{
     AuthorizerError, BrokerError, LogPage, PresenceError, PublishError, Receipt, RoomTop,
@@ -54,6 +55,8 @@ use crate::use_cases::recover_room::RecoverRoom;
 use crate::use_cases::resume_rooms::ResumeRooms;
 use crate::use_cases::watch_rooms::{WatchRooms, Watching};
 
+mod once;
+
 const EPOCH: Epoch = Epoch::from_bits(7);
 const OTHER: Epoch = Epoch::from_bits(8);
 
@@ -65,6 +68,7 @@ struct Mocks {
     verifier: MockTokenVerifier,
     tickets: MockSessionTickets,
     authorizer: Option<MockAuthorizer>,
+    spent_tokens: MockSpentTokens,
     revoked: bool,
     rules: Rules,
 }
@@ -83,6 +87,7 @@ impl Mocks {
             inbox: None,
             authorizer: self.authorizer.map(|authorizer| Arc::new(authorizer) as _),
             revocations: Arc::new(revocations),
+            spent_tokens: Arc::new(self.spent_tokens),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };
@@ -263,7 +268,7 @@ async fn an_address_that_showed_too_many_tokens_that_are_none_is_not_looked_at_f
 
 fn showing(mocks: Mocks, session: &str, token: Option<&str>) -> Authenticate {
     let (session, token) = (Some(session.to_owned()), token.map(str::to_owned));
-    let credentials = Credentials { session, token, anonymous: false };
+    let credentials = Credentials { session, token, ..Credentials::default() };
     Authenticate { services: mocks.services(), who: who(None), credentials }
 }
 

@@ -13,7 +13,7 @@ use application::mailbox::Post;
 use application::node::Node;
 use application::ports::outbox::{Batch, Delivered, Ending, Outbox};
 use application::ports::session_tickets::NoTickets;
-use application::ports::{Clock, Entropy, TokenError, TokenVerifier};
+use application::ports::{Clock, Entropy, NoSpentTokens, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
 use application::view::View;
@@ -128,6 +128,7 @@ impl Host {
             inbox: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
+            spent_tokens: Arc::new(NoSpentTokens),
             clock: Arc::new(Still),
             entropy,
         };

@@ -1,7 +1,8 @@
 //! `roomkeeper explain`: whether a token may do a thing in a room, and which rule decides, by the
 //! same settings, keys and code as the server.
 //!
-//! What was revoked it can't know: that is the running server's. It must never print the token.
+//! What was revoked or is used up it can't know: that is the running server's. It must never print the
+//! token, nor use it up.
 
 use std::io::{self, Write};
 
@@ -28,7 +29,8 @@ pub enum ExplainError {
     Io(#[from] io::Error),
 }
 
-/// Prints the answer as one line, and says whether it is yes.
+/// Prints the answer as one line, and says whether it is yes. Of a token that counts once another
+/// line says so.
 ///
 /// # Errors
 /// [`ExplainError`] when the keys can't be used or nothing can be printed.
@@ -40,7 +42,9 @@ pub async fn execute(
 ) -> Result<bool, ExplainError> {
     let Explain { action, room, .. } = args;
     let denied = |why: String| format!("denied: {} in {room}: {why}", action.word());
-    let (allowed, answer) = match bearer(args, settings, now).await? {
+    let bearer = bearer(args, settings, now).await?;
+    let counts_once = bearer.as_ref().is_ok_and(|principal| principal.credential.once);
+    let (allowed, answer) = match bearer {
         Err(why) => (false, denied(why)),
         Ok(principal) => match to_policies(settings).of(room) {
             None => (false, denied(unknown_namespace(settings, room.namespace()))),
@@ -51,6 +55,13 @@ pub async fn execute(
         },
     };
     writeln!(out, "{answer}")?;
+    if counts_once {
+        writeln!(
+            out,
+            "note: the token counts once, and whether it has been used only the running server \
+             knows"
+        )?;
+    }
     Ok(allowed)
 }
 
@@ -105,12 +116,17 @@ mod tests {
     }
 
     fn token(settings: &Settings, pattern: &str, allow: Action) -> String {
+        token_that(settings, pattern, allow, false)
+    }
+
+    fn token_that(settings: &Settings, pattern: &str, allow: Action, once: bool) -> String {
         let args = TokenCreate {
             user: UserId::parse("ada").unwrap(),
             name: None,
             roles: Vec::new(),
             rooms: vec![RoomGrant { pattern: pattern.to_owned(), allow: vec![allow] }],
             ttl: Duration::from_secs(60),
+            once,
         };
         let mut out = Vec::new();
         token_create::execute(&args, settings, Wall::default(), &mut out).unwrap();
@@ -145,6 +161,18 @@ mod tests {
         assert!(!allowed && text.contains("only in chat:guild/*"), "{text}");
         let (allowed, text) = explain(&settings, None, "public:lobby").await;
         assert!(allowed && text.contains("publish = anyone"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn of_a_token_that_counts_once_it_is_said_that_it_does_as_often_as_one_asks() {
+        let settings = settings(&[SECRET]);
+        let token = token_that(&settings, "chat:guild/*", Action::Publish, true);
+        for _ in 0..2 {
+            let (allowed, text) = explain(&settings, Some(&token), "chat:guild/7").await;
+            assert!(allowed, "{text}");
+            let lines: Vec<_> = text.lines().collect();
+            assert!(lines.len() == 2 && lines[1].starts_with("note: the token counts once"));
+        }
     }
 
     #[tokio::test]

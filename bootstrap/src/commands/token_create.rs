@@ -11,8 +11,11 @@ use thiserror::Error;
 
 use crate::cli::TokenCreate;
 use crate::settings::Settings;
-use crate::settings::secrets::{TokenSecret, token_secret};
+use crate::settings::secrets::{TokenSecret, random_hex, token_secret};
 use crate::settings::tokens;
+
+/// Bytes of randomness in the name of a token that counts once: no two get the same.
+const ID_BYTES: usize = 16;
 
 /// Why no token was made.
 #[derive(Debug, Error)]
@@ -42,7 +45,11 @@ pub fn execute(
     out: &mut dyn Write,
 ) -> Result<(), TokenCreateError> {
     let key = signing_key(settings)?;
-    let token = mint(&request(args, settings), &key, now)?;
+    let mut request = request(args, settings);
+    if args.once {
+        request.id = Some(random_hex::<ID_BYTES>()?);
+    }
+    let token = mint(&request, &key, now)?;
     writeln!(out, "{token}")?;
     Ok(())
 }
@@ -80,6 +87,8 @@ fn request(args: &TokenCreate, settings: &Settings) -> TokenRequest {
         ttl: args.ttl,
         issuer: settings.auth.issuer.clone(),
         audience: settings.auth.audience.clone(),
+        once: args.once,
+        id: None,
     }
 }
 
@@ -101,16 +110,20 @@ mod tests {
         load(&Given { flags: flags.collect(), ..Given::default() }).unwrap().settings
     }
 
-    fn run(settings: &Settings) -> Result<String, TokenCreateError> {
-        let args = TokenCreate {
+    fn args() -> TokenCreate {
+        TokenCreate {
             user: UserId::parse("ada").unwrap(),
             name: None,
             roles: Vec::new(),
             rooms: Vec::new(),
             ttl: Duration::from_secs(60),
-        };
+            once: false,
+        }
+    }
+
+    fn run(args: &TokenCreate, settings: &Settings) -> Result<String, TokenCreateError> {
         let mut out = Vec::new();
-        execute(&args, settings, Wall::from_millis(10_500), &mut out)?;
+        execute(args, settings, Wall::from_millis(10_500), &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -119,7 +132,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pairs = [("server.data_dir", dir.path().to_str().unwrap()), ("auth.issuer", "login")];
         let settings = settings(&pairs);
-        let token = run(&settings).unwrap();
+        let token = run(&args(), &settings).unwrap();
         let secret = token_secret(&settings).unwrap();
         let config = tokens::verifier_config(&settings, secret.secret()).unwrap();
         let verifier = JwtVerifier::build(config).unwrap();
@@ -130,9 +143,30 @@ mod tests {
 
     #[test]
     fn without_a_secret_that_a_server_could_know_no_token_is_made() {
-        let error = run(&settings(&[("profile", "testing")])).unwrap_err();
+        let error = run(&args(), &settings(&[("profile", "testing")])).unwrap_err();
         assert!(error.to_string().contains("auth.hmac_secret_file"), "{error}");
-        let error = run(&settings(&[("auth.algorithms", "HS512")])).unwrap_err();
+        let error = run(&args(), &settings(&[("auth.algorithms", "HS512")])).unwrap_err();
         assert!(matches!(error, TokenCreateError::Algorithm));
+    }
+
+    #[tokio::test]
+    async fn each_token_that_counts_once_has_a_name_of_its_own_and_ends_within_a_day() {
+        let settings = settings(&[("auth.hmac_secret", "kR7vX2nQ9wLp4TzB6mYc8HdF1sGj3KaE")]);
+        let secret = token_secret(&settings).unwrap();
+        let config = tokens::verifier_config(&settings, secret.secret()).unwrap();
+        let verifier = JwtVerifier::build(config).unwrap();
+        let once = TokenCreate { once: true, ..args() };
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let token = run(&once, &settings).unwrap();
+            let verified = verifier.verify(token.trim_end(), Wall::from_millis(60_000)).await;
+            let credential = verified.unwrap().credential;
+            assert!(credential.once);
+            ids.push(credential.id.unwrap());
+        }
+        assert_ne!(ids[0], ids[1]);
+        let week = TokenCreate { ttl: Duration::from_secs(7 * 86_400), ..once };
+        let refused = run(&week, &settings).unwrap_err();
+        assert!(matches!(refused, TokenCreateError::Mint(MintError::Refused(_))), "{refused:?}");
     }
 }

@@ -112,10 +112,16 @@ fn verdict(
             let user = principal.user.as_ref().map_or("nobody", |user| user.as_str());
             let rooms = principal.grants.len();
             let seconds = principal.expires_at.map_or(0, |end| end.since(now).as_secs());
+            // Looking at it does not use it up.
+            let once = if principal.credential.once {
+                "; it counts once, and whether it has been used only the running server knows"
+            } else {
+                ""
+            };
             writeln!(
                 out,
                 "valid: user {user}, {rooms} room grants, {seconds} s until its end (and {} ms \
-                 of leeway)",
+                 of leeway){once}",
                 auth.leeway_ms
             )
         }
@@ -137,6 +143,10 @@ fn advice(error: TokenError, auth: &Auth) -> String {
         TokenError::UnknownKey => "; compare the header's alg and kid with auth.algorithms and \
                                    the keys of auth.keys_file and auth.jwks_url"
             .to_owned(),
+        TokenError::Claim("jti") => {
+            "; a token with once needs a jti, which no other token has".to_owned()
+        }
+        TokenError::Claim("exp") => "; it is in seconds, and within a day with once".to_owned(),
         TokenError::KeysUnavailable => wanted("auth.jwks_url", &auth.jwks_url),
         TokenError::Signature => "; it was signed with another secret or key".to_owned(),
         TokenError::Expired | TokenError::NotYetValid => {
@@ -169,12 +179,17 @@ mod tests {
     }
 
     fn token(settings: &Settings) -> String {
+        token_that(settings, false)
+    }
+
+    fn token_that(settings: &Settings, once: bool) -> String {
         let args = TokenCreate {
             user: UserId::parse("ada").unwrap(),
             name: None,
             roles: Vec::new(),
             rooms: Vec::new(),
             ttl: Duration::from_secs(60),
+            once,
         };
         let mut out = Vec::new();
         token_create::execute(&args, settings, born(), &mut out).unwrap();
@@ -223,6 +238,19 @@ mod tests {
         assert!(text.contains("another secret or key"), "{text}");
         let (valid, text) = inspect("nonsense", &ours, born());
         assert!(!valid && text == "not valid: the token is malformed\n", "{text}");
+    }
+
+    #[test]
+    fn a_token_that_counts_once_is_shown_as_that_as_often_as_it_is_looked_at() {
+        let settings = settings(&[]);
+        let token = token_that(&settings, true);
+        for _ in 0..2 {
+            let (valid, text) = inspect(&token, &settings, born());
+            assert!(valid && text.contains("\"once\": true"), "{text}");
+            assert!(text.contains("it counts once"), "{text}");
+        }
+        let (_, text) = inspect(&self::token(&settings), &settings, born());
+        assert!(!text.contains("once"), "{text}");
     }
 
     #[test]

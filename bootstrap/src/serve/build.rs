@@ -12,9 +12,10 @@ use application::extensions::handlers::HandlerRegistry;
 use application::extensions::middleware::MiddlewareChain;
 use application::limits::Limits;
 use application::origin::{Origin, OriginPolicy};
-use application::ports::{Clock, Inbox, Revocations};
+use application::ports::spent_tokens::SPENT_TOKENS_MAX;
+use application::ports::{Clock, Inbox, Revocations, SpentTokens};
 use application::services::{Ports, Rules};
-use broker_memory::{MemoryBroker, MemoryInbox, MemoryRevocations};
+use broker_memory::{MemoryBroker, MemoryInbox, MemoryRevocations, MemorySpentTokens};
 use domain::connection::Timing;
 use domain::documents::told::Endpoint;
 use domain::id::{ClientId, Role};
@@ -68,51 +69,31 @@ impl Storage {
         }
     }
 
-    /// What was taken back: beside the log where there is one, so that a restart knows it.
-    #[cfg(feature = "sqlite")]
+    /// What must not be forgotten: beside the log where there is one, so that a restart knows it.
     ///
     /// # Errors
-    /// [`ServeError`] when they can't be read.
-    pub async fn revocations(
-        &self,
-        settings: &Settings,
-    ) -> Result<Arc<dyn Revocations>, ServeError> {
-        let span = Duration::from_millis(settings.auth.revocation_age_ms);
-        let Some((archive, _)) = &self.sqlite else {
-            return Ok(Arc::new(MemoryRevocations::new(span)));
-        };
-        let loaded = store_sqlite::SqliteRevocations::load(Arc::clone(archive), span).await;
-        Ok(Arc::new(loaded.map_err(|e| part(&e, Exit::Io))?))
-    }
-
-    /// What is said to users who are away: beside the log where there is one.
-    #[must_use]
+    /// [`ServeError`] when it can't be read.
     #[cfg(feature = "sqlite")]
-    pub fn inbox(&self) -> Arc<dyn Inbox> {
-        match &self.sqlite {
-            Some((archive, _)) => Arc::new(store_sqlite::SqliteInbox::new(Arc::clone(archive))),
-            None => Arc::new(MemoryInbox::default()),
-        }
+    pub async fn remembered(&self, settings: &Settings) -> Result<Remembered, ServeError> {
+        use store_sqlite::{SqliteInbox, SqliteRevocations, SqliteSpentTokens};
+        let Some((archive, _)) = &self.sqlite else { return Ok(Remembered::in_memory(settings)) };
+        let span = revocation_span(settings);
+        let revocations = SqliteRevocations::load(Arc::clone(archive), span).await;
+        let spent_tokens = SqliteSpentTokens::load(Arc::clone(archive), SPENT_TOKENS_MAX).await;
+        Ok(Remembered {
+            revocations: Arc::new(revocations.map_err(|e| part(&e, Exit::Io))?),
+            spent_tokens: Arc::new(spent_tokens.map_err(|e| part(&e, Exit::Io))?),
+            inbox: Arc::new(SqliteInbox::new(Arc::clone(archive))),
+        })
     }
 
-    /// What was taken back, in memory.
+    /// What must not be forgotten, in memory.
     ///
     /// # Errors
     /// Never.
     #[cfg(not(feature = "sqlite"))]
-    pub async fn revocations(
-        &self,
-        settings: &Settings,
-    ) -> Result<Arc<dyn Revocations>, ServeError> {
-        let span = Duration::from_millis(settings.auth.revocation_age_ms);
-        Ok(Arc::new(MemoryRevocations::new(span)))
-    }
-
-    /// What is said to users who are away, in memory.
-    #[must_use]
-    #[cfg(not(feature = "sqlite"))]
-    pub fn inbox(&self) -> Arc<dyn Inbox> {
-        Arc::new(MemoryInbox::default())
+    pub async fn remembered(&self, settings: &Settings) -> Result<Remembered, ServeError> {
+        Ok(Remembered::in_memory(settings))
     }
 
     /// The archive behind its port.
@@ -132,6 +113,31 @@ impl Storage {
     /// Writes what is left and lets go of the file.
     #[cfg(not(feature = "sqlite"))]
     pub async fn close(&self) {}
+}
+
+/// What was taken back, what is used up, and what waits for users.
+#[derive(Clone)]
+pub struct Remembered {
+    /// What was taken back.
+    pub revocations: Arc<dyn Revocations>,
+    /// Which tokens that count once are used up.
+    pub spent_tokens: Arc<dyn SpentTokens>,
+    /// What is said to users who are away.
+    pub inbox: Arc<dyn Inbox>,
+}
+
+impl Remembered {
+    fn in_memory(settings: &Settings) -> Self {
+        Self {
+            revocations: Arc::new(MemoryRevocations::new(revocation_span(settings))),
+            spent_tokens: Arc::new(MemorySpentTokens::new(SPENT_TOKENS_MAX)),
+            inbox: Arc::new(MemoryInbox::default()),
+        }
+    }
+}
+
+fn revocation_span(settings: &Settings) -> Duration {
+    Duration::from_millis(settings.auth.revocation_age_ms)
 }
 
 /// Opens the archive where one is asked for.
@@ -179,7 +185,7 @@ pub fn ports(
     secret: &TokenSecret,
     broker: &Arc<MemoryBroker>,
     clock: &Arc<SystemClock>,
-    (revocations, inbox): (Arc<dyn Revocations>, Arc<dyn Inbox>),
+    remembered: Remembered,
 ) -> Result<(Ports, Lasting), ServeError> {
     let (verifier, lasting) = verifier(settings, secret.secret())
         .map_err(|reason| ServeError::Part(reason, Exit::Settings))?;
@@ -196,8 +202,9 @@ pub fn ports(
         session_tickets: Arc::new(tickets),
         // Token and policy decide.
         authorizer: None,
-        revocations,
-        inbox: Some(inbox),
+        revocations: remembered.revocations,
+        spent_tokens: remembered.spent_tokens,
+        inbox: Some(remembered.inbox),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
     };

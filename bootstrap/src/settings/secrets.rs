@@ -252,7 +252,8 @@ pub(super) fn made_up() -> io::Result<SecretString> {
     random_hex::<MADE_UP_BYTES>().map(SecretString::from)
 }
 
-fn random_hex<const BYTES: usize>() -> io::Result<String> {
+/// Twice as many hexadecimal digits that nobody can know.
+pub(crate) fn random_hex<const BYTES: usize>() -> io::Result<String> {
     let mut bytes = [0u8; BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

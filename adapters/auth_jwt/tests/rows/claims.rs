@@ -103,6 +103,37 @@ fn a_tokens_own_name_and_time_are_kept_so_that_it_can_be_taken_back() {
     }
 }
 
+/// A20: what a token that counts once has to be. It is not used up here.
+#[test]
+fn a_token_that_counts_once_says_so_has_a_name_and_ends_within_a_day() {
+    let verifier = hs256();
+    let once = with_more(r#","jti":"t-1","once":true"#);
+    for _ in 0..2 {
+        let credential = check(&verifier, &once).unwrap().credential;
+        assert!(credential.once);
+        assert_eq!(credential.id.unwrap().as_str(), "t-1");
+    }
+    for often in [r#","jti":"t-1""#, r#","jti":"t-1","once":false"#, r#","once":false"#] {
+        assert!(!check(&verifier, &with_more(often)).unwrap().credential.once, "{often}");
+    }
+    let unnamed = check(&verifier, &with_more(r#","once":true"#));
+    assert_eq!(unnamed, Err(TokenError::Claim("jti")));
+    let endless = with_claims(r#"{"sub":"u1","jti":"t-1","once":true}"#);
+    assert_eq!(check(&verifier, &endless), Err(TokenError::Claim("exp")));
+    for value in ["\"true\"", "1", "0", "null", "[true]", "{}", "\"\""] {
+        let answer = check(&verifier, &with_more(&format!(r#","jti":"t-1","once":{value}"#)));
+        assert_eq!(answer, Err(TokenError::Claim("once")), "{value}");
+    }
+    let ends = |seconds: i64| {
+        let exp = NOW + seconds;
+        let claims = format!(r#"{{"sub":"u1","exp":{exp},"jti":"t-1","once":true}}"#);
+        check(&verifier, &with_claims(claims)).map(drop)
+    };
+    assert_eq!(ends(86_400), Ok(()));
+    assert_eq!(ends(86_401), Err(TokenError::Claim("exp")));
+    assert_eq!(ends(-5), Err(TokenError::Expired));
+}
+
 /// A39. A21: an issuer whose clock is fast, within the leeway and beyond.
 #[test]
 fn a_token_is_not_valid_before_its_time() {

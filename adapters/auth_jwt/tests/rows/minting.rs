@@ -55,6 +55,17 @@ fn a_minted_token_says_what_was_asked_for() {
 }
 
 #[test]
+fn a_minted_token_that_counts_once_has_the_name_that_was_asked_for() {
+    let once = TokenRequest { id: Some("t-1".to_owned()), once: true, ..request() };
+    let token = mint(&once, &signing_key(), at(NOW)).unwrap();
+    let verifier =
+        crate::support::verifier(vec![key(Some("cli"), &[Algorithm::HS256], secret(SECRET))]);
+    let credential = check(&verifier, &token).unwrap().credential;
+    assert!(credential.once);
+    assert_eq!(credential.id.unwrap().as_str(), "t-1");
+}
+
+#[test]
 fn a_part_of_a_second_counts_as_a_whole_one() {
     let brief = TokenRequest { ttl: Duration::from_millis(1), ..request() };
     let token = mint(&brief, &signing_key(), at(NOW)).unwrap();
@@ -81,6 +92,11 @@ fn nothing_is_minted_that_the_verifier_would_refuse() {
     let bad = TokenRequest { rooms: vec![everywhere], ..request() };
     assert_eq!(refused(bad), TokenError::Claim("rooms"));
     let bad = TokenRequest { ttl: Duration::MAX, ..request() };
+    assert_eq!(refused(bad), TokenError::Claim("exp"));
+    let once = TokenRequest { once: true, ..request() };
+    assert_eq!(refused(once.clone()), TokenError::Claim("jti"));
+    let id = Some("t-1".to_owned());
+    let bad = TokenRequest { id, ttl: Duration::from_secs(86_401), ..once };
     assert_eq!(refused(bad), TokenError::Claim("exp"));
 }
 

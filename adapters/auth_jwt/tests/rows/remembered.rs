@@ -86,3 +86,15 @@ fn the_claims_that_a_token_can_be_taken_back_by_are_read() {
     assert_eq!(with(&long), Err(TokenError::Claim("jti")));
     assert_eq!(with(r#","iat":"now""#), Err(TokenError::Claim("iat")));
 }
+
+/// A20: the memory is no way around spending a token, and such tokens push no others out of it.
+#[test]
+fn a_token_that_counts_once_is_not_remembered_and_says_so_each_time() {
+    let cache_use = Arc::new(CacheUse::default());
+    let verifier = rs256(10).with_cache_use(Arc::clone(&cache_use));
+    let once = token(r#"{"sub":"u1","exp":1800000600,"jti":"t-1","once":true}"#);
+    for _ in 0..3 {
+        assert!(check_at(&verifier, &once, at(1_800_000_000)).unwrap().credential.once);
+    }
+    assert_eq!((cache_use.hits.get(), cache_use.misses.get()), (0, 3));
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use application::ports::{Broker, Presence};
 use application::testing::revocations_contract::RevocationsContract;
+use application::testing::spent_tokens_contract::SpentTokensContract;
 use broker_memory::{Config, MemoryBroker};
 
 use crate::support::{Counter, DurableEverywhere, MemoArchive};
@@ -67,4 +68,11 @@ async fn revocations_in_memory_keep_the_contract() {
     let revocations = broker_memory::MemoryRevocations::new(span);
     let now = domain::time::Wall::from_millis(1_700_000_000_000);
     RevocationsContract { revocations: &revocations, span, now }.check().await;
+}
+
+#[tokio::test]
+async fn spent_tokens_in_memory_keep_the_contract() {
+    let spent_tokens = broker_memory::MemorySpentTokens::new(100);
+    let now = domain::time::Wall::from_millis(1_700_000_000_000);
+    SpentTokensContract { spent_tokens: &spent_tokens, entries_max: Some(100), now }.check().await;
 }

@@ -7,6 +7,7 @@ use application::ports::broker::MockBroker;
 use application::ports::clock::{MockClock, MockEntropy};
 use application::ports::presence::MockPresence;
 use application::ports::revocations::MockRevocations;
+use application::ports::spent_tokens::MockSpentTokens;
 use application::ports::token_verifier::MockTokenVerifier;
 use application::services::{Ports, Rules};
 use domain::codes::CloseCode;
@@ -20,6 +21,8 @@ fn node(n_shards: usize) -> Node {
         .returning(|| Now { monotonic: Monotonic::from_millis(10_000), ..Now::default() });
     let mut revocations = MockRevocations::new();
     revocations.expect_remembered().returning(|| 12);
+    let mut spent_tokens = MockSpentTokens::new();
+    spent_tokens.expect_remembered().returning(|| 13);
     let ports = Ports {
         broker: Arc::new(MockBroker::new()),
         presence: Arc::new(MockPresence::new()),
@@ -28,6 +31,7 @@ fn node(n_shards: usize) -> Node {
         inbox: None,
         authorizer: None,
         revocations: Arc::new(revocations),
+        spent_tokens: Arc::new(spent_tokens),
         clock: Arc::new(clock),
         entropy: Arc::new(MockEntropy::new()),
     };
@@ -65,6 +69,7 @@ fn what_shards_counted_is_added_up_under_its_name() {
     assert_eq!(value(&text, r#"roomkeeper_authorizer_answers_total{outcome="busy"}"#), 2.0);
     assert_eq!(value(&text, r#"roomkeeper_revocation_orders_total{outcome="full"}"#), 1.0);
     assert_eq!(value(&text, "roomkeeper_revocations"), 12.0);
+    assert_eq!(value(&text, "roomkeeper_spent_tokens"), 13.0);
     assert_eq!(value(&text, "roomkeeper_connections"), 5.0);
     assert_eq!(value(&text, "roomkeeper_connections_opened_total"), 7.0);
     let closed = r#"roomkeeper_connections_closed_total{reason="slow_consumer"}"#;
