@@ -10,6 +10,7 @@ pub mod broker;
 pub mod clock;
 pub mod exposition;
 pub mod key_source;
+pub mod matches;
 pub mod outbox;
 pub mod presence;
 pub mod revocations;
@@ -24,6 +25,10 @@ pub use broker::{
 pub use clock::{Clock, Entropy};
 pub use exposition::Exposition;
 pub use key_source::{KeySource, KeySourceError};
+pub use matches::{
+    CreateMatchError, Created, Matches, MatchesAfter, MatchesKept, MatchesPage, NoMatches,
+    ReadMatchesError, UpdateMatchError,
+};
 pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};

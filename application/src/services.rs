@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::connection::Timing;
+use domain::matches::ConnectionsMax;
 use domain::policy::Policies;
 
 use crate::directory::Directory;
+use crate::extensions::games::GameRegistry;
 use crate::extensions::handlers::HandlerRegistry;
 use crate::extensions::middleware::MiddlewareChain;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, NoTickets, NoTokens, Presence, Revocations, SessionTickets,
-    TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, Matches, NoMatches, NoTickets, NoTokens, Presence,
+    Revocations, SessionTickets, TokenVerifier,
 };
 
 /// The adapters a node runs on.
@@ -36,6 +38,8 @@ pub struct Ports {
     pub authorizer: Option<Arc<dyn Authorizer>>,
     /// Knows what was taken back.
     pub revocations: Arc<dyn Revocations>,
+    /// Remembers matches.
+    pub matches: Arc<dyn Matches>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws random bits.
@@ -43,8 +47,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, and
-    /// policies decide. What a host has more of it sets itself.
+    /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket,
+    /// policies decide, and no matches are kept. What a host has more of it sets itself.
     #[must_use]
     pub fn new<B: Broker + Presence + 'static>(
         broker: Arc<B>,
@@ -59,6 +63,7 @@ impl Ports {
             session_tickets: Arc::new(NoTickets),
             authorizer: None,
             revocations,
+            matches: Arc::new(NoMatches),
             clock,
             entropy,
         }
@@ -87,6 +92,10 @@ pub struct Rules {
     pub middleware: MiddlewareChain,
     /// What a host wants done with message types of its own.
     pub handlers: HandlerRegistry,
+    /// What a host wants done with the messages of its matches, by the type of their game.
+    pub games: GameRegistry,
+    /// The most connections of a match that names no number of its own.
+    pub match_connections_max: ConnectionsMax,
 }
 
 /// Ports and rules together, shared by all shards and cold calls of a node.

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::node::Node;
-use application::ports::Archive;
+use application::ports::{Archive, Clock, Matches, Revocations};
+use broker_memory::MemoryBroker;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -38,6 +39,9 @@ use crate::settings::tokens::{Lasting, SeenKeys, chain, verifier_config};
 use crate::settings::{Given, Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
 use crate::{descriptors, log};
+
+/// Between two looks for matches that ended long ago.
+const MATCHES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the server does not run.
 #[derive(Debug, Error)]
@@ -104,9 +108,9 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let broker = build::broker(settings, telemetry.watch(storage.archive()));
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let revocations = storage.revocations(settings).await?;
-    let sweeps = Arc::clone(&broker).run_sweeps(Arc::clone(&revocations), Arc::clone(&clock) as _);
-    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, revocations)?;
-    let mut helpers = vec![tokio::spawn(sweeps)];
+    let matches = storage.matches(settings).await?;
+    let mut helpers = forget_in_time(&broker, &revocations, &matches, &clock);
+    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, revocations, matches)?;
     helpers.extend(fetch_keys(&lasting));
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
@@ -178,6 +182,27 @@ fn raise_descriptors(settings: &Settings) -> Descriptors {
 fn open_manager() -> Result<Arc<ServiceManager>, ServeError> {
     let manager = ServiceManager::open(&ManagerNames::of_process(), std::process::id());
     Ok(Arc::new(manager.map_err(|e| part(&e, Exit::Settings))?))
+}
+
+/// What looks after messages, revocations and matches whose time is over.
+fn forget_in_time(
+    broker: &Arc<MemoryBroker>,
+    revocations: &Arc<dyn Revocations>,
+    matches: &Arc<dyn Matches>,
+    clock: &Arc<SystemClock>,
+) -> Vec<JoinHandle<()>> {
+    let sweeps = Arc::clone(broker).run_sweeps(Arc::clone(revocations), Arc::clone(clock) as _);
+    let matches = forget_matches(Arc::clone(matches), Arc::clone(clock));
+    vec![tokio::spawn(sweeps), tokio::spawn(matches)]
+}
+
+/// Has matches forgotten, never to end.
+async fn forget_matches(matches: Arc<dyn Matches>, clock: Arc<SystemClock>) {
+    let mut interval = tokio::time::interval(MATCHES_INTERVAL);
+    loop {
+        interval.tick().await;
+        matches.forget(clock.now().wall).await;
+    }
 }
 
 /// Goes on fetching published keys, if there are any.

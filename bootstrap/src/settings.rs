@@ -33,7 +33,7 @@ pub use layer::FlagValue;
 pub use policies::to_policies;
 pub use tree::{
     AccessWord, Api, ApiKey, Auth, Channels, ClassWord, Heartbeat, History, Limits, Log, LogFormat,
-    Namespace, Profile, Server, Settings, Tls, Traces,
+    Matches, Namespace, Profile, Server, Settings, Tls, Traces,
 };
 
 use layer::{Entry, Origin};

@@ -60,7 +60,8 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let revocations = storage.revocations(settings).await?;
     tokio::spawn(Arc::clone(&broker).run_sweeps(Arc::clone(&revocations), Arc::clone(&clock) as _));
-    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, revocations)?;
+    let matches = storage.matches(settings).await?;
+    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, revocations, matches)?;
     if let Some(keys) = lasting.remote_keys {
         tokio::spawn(async move { keys.run().await });
     }

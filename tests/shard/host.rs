@@ -291,6 +291,7 @@ impl Host {
             session_tickets: Arc::new(tickets),
             authorizer,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::clone(&clock) as _,
             entropy,
         };

@@ -167,6 +167,7 @@ impl SimNode {
             session_tickets,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
+            matches: Arc::new(application::ports::NoMatches),
             clock,
             entropy,
         };

@@ -8,7 +8,7 @@
 //! [`MemoryBroker::run_sweeps`], or calls [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
-//! `gate`, `committer`, `queue`, `sweep`, `revocations`.
+//! `gate`, `committer`, `queue`, `sweep`, `revocations`, `matches`.
 
 mod broker;
 mod budget;
@@ -17,6 +17,7 @@ mod dedup;
 mod durable;
 mod gate;
 mod log;
+mod matches;
 mod present;
 mod queue;
 mod revocations;
@@ -26,4 +27,5 @@ mod sweep;
 mod watchers;
 
 pub use broker::{Config, MemoryBroker, Usage};
+pub use matches::MemoryMatches;
 pub use revocations::MemoryRevocations;

@@ -459,6 +459,7 @@ pub(crate) mod tests {
             session_tickets: Arc::new(application::ports::NoTickets),
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };

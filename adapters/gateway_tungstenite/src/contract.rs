@@ -56,6 +56,7 @@ impl Loopback {
             session_tickets: Arc::new(NoTickets),
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };

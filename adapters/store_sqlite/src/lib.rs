@@ -5,10 +5,11 @@
 //! before SQLite has committed it to the disk, and never let two servers share a directory.
 //!
 //! Suggested reading order: [`Config`], [`SqliteArchive`], then `open`, `queue`, `writer`, `rows`,
-//! `revocations`.
+//! `revocations`, `matches`.
 
 mod archive;
 mod config;
+mod matches;
 mod open;
 mod queue;
 mod revocations;
@@ -20,5 +21,6 @@ mod tests;
 
 pub use archive::SqliteArchive;
 pub use config::{Config, FILE_NAME, Limits, Place};
+pub use matches::SqliteMatches;
 pub use open::BuildError;
 pub use revocations::SqliteRevocations;

@@ -14,6 +14,7 @@ use domain::time::Wall;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::Limits;
+use crate::matches::Order;
 use crate::revocations::Row;
 
 /// What the writer is asked for.
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Revoke { row: Row, job: Job<()> },
     /// Delete the revocations whose time is over.
     ForgetRevocations { until: Wall, job: Job<()> },
+    /// Change the table of matches.
+    Matches { order: Order, job: Job<()> },
 }
 
 impl Command {
@@ -42,6 +45,7 @@ impl Command {
                 records: records.len().max(1),
                 bytes: records.iter().map(record_bytes).sum(),
             },
+            Self::Matches { order, .. } => Weight { records: 1, bytes: order.bytes() },
         }
     }
 
@@ -51,7 +55,8 @@ impl Command {
             Self::OpenRoom { job, .. } => job.answer(failure),
             Self::Append { job, .. }
             | Self::Revoke { job, .. }
-            | Self::ForgetRevocations { job, .. } => job.answer(failure),
+            | Self::ForgetRevocations { job, .. }
+            | Self::Matches { job, .. } => job.answer(failure),
             Self::Trim { job, .. } => job.answer(failure),
         }
     }

@@ -22,6 +22,8 @@ use tempfile::{TempDir, tempdir};
 
 use crate::{BuildError, Config, FILE_NAME, Limits, SqliteArchive, SqliteRevocations};
 
+mod matches;
+
 const EPOCH: Epoch = Epoch::from_bits(u64::MAX);
 
 async fn build(directory: &TempDir) -> SqliteArchive {

@@ -15,6 +15,7 @@ use domain::time::Wall;
 use sqlx::{Row as _, SqliteConnection};
 use tokio::sync::watch;
 
+use crate::matches;
 use crate::open::Pools;
 use crate::queue::{Command, Queue};
 use crate::revocations;
@@ -128,6 +129,15 @@ impl Batch<'_> {
                 Command::ForgetRevocations { until, job } => {
                     job.outcome = Ok(revocations::forget(self.connection, *until).await?);
                 }
+                Command::Matches { order, job } => {
+                    for id in &order.delete {
+                        matches::delete(self.connection, id).await?;
+                    }
+                    if let Some(put) = &order.put {
+                        matches::store(self.connection, put).await?;
+                    }
+                    job.outcome = Ok(());
+                }
             }
         }
         self.insert_rows().await?;
@@ -144,7 +154,9 @@ impl Batch<'_> {
                 Command::Append { records, .. } => {
                     names.extend(records.iter().map(|record| record.publication.room.clone()));
                 }
-                Command::Revoke { .. } | Command::ForgetRevocations { .. } => {}
+                Command::Revoke { .. }
+                | Command::ForgetRevocations { .. }
+                | Command::Matches { .. } => {}
             }
         }
         let names: Vec<RoomId> = names.into_iter().collect();

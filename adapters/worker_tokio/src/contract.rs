@@ -159,6 +159,7 @@ impl Loopback {
             session_tickets: Arc::new(NoTickets),
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(MockEntropy::new()),
         };

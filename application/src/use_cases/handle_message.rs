@@ -9,8 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::codes::ErrorCode;
+use domain::delivery::Class;
 use domain::message::{Publish, Publisher, Sender};
 use domain::protocol::{compact_lines, json};
+use domain::room::RoomId;
+use domain::tags::Tags;
 
 use crate::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use crate::extensions::middleware::{Inbound, Who};
@@ -48,60 +51,74 @@ impl HandleMessage {
         let message =
             HandlerMessage { who: Arc::clone(&self.who), body: self.body.clone(), context };
         let effects = self.handler.handle(message).await?;
-        if effects.len() > Self::EFFECTS_MAX {
-            tracing::error!(kind, effects = effects.len(), "a handler wants too many effects");
-            return Err(Refusal::internal());
-        }
-        let (mut publishes, mut left) = (Vec::new(), Vec::new());
-        for effect in effects {
-            match effect {
-                HandlerEffect::Publish { room, data, class } => {
-                    let policy = self.services.rules.policies.of(&room).cloned();
-                    let policy = policy
-                        .ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "no such namespace"))?;
-                    let publish = self.publish(room, checked(kind, &data)?, class);
-                    let publish = PublishMessage {
-                        services: Arc::clone(&self.services),
-                        who: Arc::clone(&self.who),
-                        policy,
-                        publish,
-                    };
+        carry_out(&self.services, &self.who, kind, effects, None).await
+    }
+}
+
+/// Publishes what a handler wants published, and answers what is left to do on the connection. What goes
+/// to `own`, the room of whoever manages the handler's game, needs no right of the sender's: the manager
+/// has decided.
+///
+/// # Errors
+/// The answer that the client gets. Then nothing was published, or the broker did not take some of it.
+pub(super) async fn carry_out(
+    services: &Arc<Services>,
+    who: &Arc<Who>,
+    kind: &str,
+    effects: Vec<HandlerEffect>,
+    own: Option<&RoomId>,
+) -> Result<Vec<HandlerEffect>, Refusal> {
+    if effects.len() > HandleMessage::EFFECTS_MAX {
+        tracing::error!(kind, effects = effects.len(), "a handler wants too many effects");
+        return Err(Refusal::internal());
+    }
+    let (mut publishes, mut left) = (Vec::new(), Vec::new());
+    for effect in effects {
+        match effect {
+            HandlerEffect::Publish { room, data, class } => {
+                let policy = services.rules.policies.of(&room).cloned();
+                let policy = policy
+                    .ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "no such namespace"))?;
+                let is_own = own == Some(&room);
+                let data = checked(kind, &data)?;
+                let publish = PublishMessage {
+                    services: Arc::clone(services),
+                    who: Arc::clone(who),
+                    policy,
+                    publish: publish_of(services, who, room, data, class),
+                };
+                if !is_own {
                     publish.check().await?;
-                    publishes.push(publish);
                 }
-                HandlerEffect::Reply { kind: reply, data } => {
-                    left.push(HandlerEffect::Reply { kind: reply, data: checked(kind, &data)? });
-                }
-                HandlerEffect::Join(_) | HandlerEffect::Leave(_) | HandlerEffect::Close(_) => {
-                    left.push(effect)
-                }
+                publishes.push(publish);
+            }
+            HandlerEffect::Reply { kind: reply, data } => {
+                left.push(HandlerEffect::Reply { kind: reply, data: checked(kind, &data)? });
+            }
+            HandlerEffect::Join(_) | HandlerEffect::Leave(_) | HandlerEffect::Close(_) => {
+                left.push(effect)
             }
         }
-        for publish in publishes {
-            publish.publish().await?;
-        }
-        Ok(left)
     }
+    for publish in publishes {
+        publish.publish().await?;
+    }
+    Ok(left)
+}
 
-    fn publish(
-        &self,
-        room: domain::room::RoomId,
-        data: Bytes,
-        class: domain::delivery::Class,
-    ) -> Publish {
-        Publish {
-            room,
-            publisher: publisher(&self.who),
-            msg_id: None,
-            class,
-            key: None,
-            sender: sender(&self.who),
-            data,
-            tags: domain::tags::Tags::default(),
-            ttl: None,
-            origin: None,
-            at: self.services.ports.clock.now().wall,
-        }
+fn publish_of(services: &Services, who: &Who, room: RoomId, data: Bytes, class: Class) -> Publish {
+    Publish {
+        room,
+        publisher: publisher(who),
+        msg_id: None,
+        class,
+        key: None,
+        sender: sender(who),
+        data,
+        tags: Tags::default(),
+        ttl: None,
+        origin: None,
+        at: services.ports.clock.now().wall,
     }
 }
 

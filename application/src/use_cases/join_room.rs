@@ -271,6 +271,7 @@ mod tests {
             session_tickets: Arc::new(crate::ports::NoTickets),
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
+            matches: Arc::new(crate::ports::NoMatches),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };

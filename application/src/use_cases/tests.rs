@@ -28,6 +28,7 @@ use crate::metrics::TokenOutcome;
 use crate::ports::authorizer::MockAuthorizer;
 use crate::ports::broker::MockBroker;
 use crate::ports::clock::{MockClock, MockEntropy};
+use crate::ports::matches::MockMatches;
 use crate::ports::presence::MockPresence;
 use crate::ports::revocations::MockRevocations;
 use crate::ports::session_tickets::MockSessionTickets;
@@ -52,6 +53,8 @@ use crate::use_cases::recover_room::RecoverRoom;
 use crate::use_cases::resume_rooms::ResumeRooms;
 use crate::use_cases::watch_rooms::{WatchRooms, Watching};
 
+mod matches;
+
 const EPOCH: Epoch = Epoch::from_bits(7);
 const OTHER: Epoch = Epoch::from_bits(8);
 
@@ -63,6 +66,8 @@ struct Mocks {
     verifier: MockTokenVerifier,
     tickets: MockSessionTickets,
     authorizer: Option<MockAuthorizer>,
+    matches: MockMatches,
+    entropy: MockEntropy,
     revoked: bool,
     rules: Rules,
 }
@@ -80,8 +85,9 @@ impl Mocks {
             session_tickets: Arc::new(self.tickets),
             authorizer: self.authorizer.map(|authorizer| Arc::new(authorizer) as _),
             revocations: Arc::new(revocations),
+            matches: Arc::new(self.matches),
             clock: Arc::new(clock),
-            entropy: Arc::new(MockEntropy::new()),
+            entropy: Arc::new(self.entropy),
         };
         let directory = Arc::new(Directory::default());
         Arc::new(Services {

@@ -127,6 +127,7 @@ impl Host {
             session_tickets: Arc::new(NoTickets),
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(Still),
             entropy,
         };

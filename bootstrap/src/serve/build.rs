@@ -9,11 +9,12 @@ use std::time::Duration;
 use application::client_address::{ForwardedHeader, Network, TrustedProxies};
 use application::limits::Limits;
 use application::origin::{Origin, OriginPolicy};
-use application::ports::{Clock, Revocations};
+use application::ports::{Clock, Matches, MatchesKept, Revocations};
 use application::services::{Ports, Rules};
-use broker_memory::{MemoryBroker, MemoryRevocations};
+use broker_memory::{MemoryBroker, MemoryMatches, MemoryRevocations};
 use domain::connection::Timing;
 use domain::id::ClientId;
+use domain::matches::ConnectionsMax;
 use domain::principal::RoomPattern;
 use domain::rate_limit::Rate;
 use domain::scope::KeyRights;
@@ -80,6 +81,29 @@ impl Storage {
         Ok(Arc::new(loaded.map_err(|e| part(&e, Exit::Io))?))
     }
 
+    /// The matches: beside the log where there is one, so that a restart knows them.
+    #[cfg(feature = "sqlite")]
+    ///
+    /// # Errors
+    /// [`ServeError`] when they can't be read.
+    pub async fn matches(&self, settings: &Settings) -> Result<Arc<dyn Matches>, ServeError> {
+        let kept = matches_kept(settings);
+        let Some((archive, _)) = &self.sqlite else {
+            return Ok(Arc::new(MemoryMatches::new(kept)));
+        };
+        let loaded = store_sqlite::SqliteMatches::load(Arc::clone(archive), kept).await;
+        Ok(Arc::new(loaded.map_err(|e| part(&e, Exit::Io))?))
+    }
+
+    /// The matches, in memory.
+    ///
+    /// # Errors
+    /// Never.
+    #[cfg(not(feature = "sqlite"))]
+    pub async fn matches(&self, settings: &Settings) -> Result<Arc<dyn Matches>, ServeError> {
+        Ok(Arc::new(MemoryMatches::new(matches_kept(settings))))
+    }
+
     /// What was taken back, in memory.
     ///
     /// # Errors
@@ -110,6 +134,12 @@ impl Storage {
     /// Writes what is left and lets go of the file.
     #[cfg(not(feature = "sqlite"))]
     pub async fn close(&self) {}
+}
+
+fn matches_kept(settings: &Settings) -> MatchesKept {
+    let matches = &settings.matches;
+    let retention = Duration::from_millis(matches.retention_ms);
+    MatchesKept { matches_max: matches.matches_max, retention }
 }
 
 /// Opens the archive where one is asked for.
@@ -158,6 +188,7 @@ pub fn ports(
     broker: &Arc<MemoryBroker>,
     clock: &Arc<SystemClock>,
     revocations: Arc<dyn Revocations>,
+    matches: Arc<dyn Matches>,
 ) -> Result<(Ports, Lasting), ServeError> {
     let (verifier, lasting) = verifier(settings, secret.secret())
         .map_err(|reason| ServeError::Part(reason, Exit::Settings))?;
@@ -175,6 +206,7 @@ pub fn ports(
         // Token and policy decide.
         authorizer: None,
         revocations,
+        matches,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
     };
@@ -254,6 +286,11 @@ pub fn rules(settings: &Settings) -> Rules {
         allow_anonymous: auth.allow_anonymous,
         join_user_room: auth.join_user_room,
         explains_denials: settings.profile == Profile::Development,
+        // What is no such number was refused when the settings were loaded.
+        match_connections_max: ConnectionsMax::new(
+            settings.matches.connections_per_match_max.into(),
+        )
+        .unwrap_or_default(),
         ..Rules::default()
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use application::ports::{Broker, Presence};
+use application::testing::matches_contract;
 use application::testing::revocations_contract::RevocationsContract;
 use broker_memory::{Config, MemoryBroker};
 
@@ -67,4 +68,9 @@ async fn revocations_in_memory_keep_the_contract() {
     let revocations = broker_memory::MemoryRevocations::new(span);
     let now = domain::time::Wall::from_millis(1_700_000_000_000);
     RevocationsContract { revocations: &revocations, span, now }.check().await;
+}
+
+#[tokio::test]
+async fn matches_in_memory_keep_the_contract() {
+    matches_contract::all(async || broker_memory::MemoryMatches::new(matches_contract::KEPT)).await;
 }

@@ -27,6 +27,7 @@ fn node(n_shards: usize) -> Node {
         session_tickets: Arc::new(application::ports::NoTickets),
         authorizer: None,
         revocations: Arc::new(revocations),
+        matches: Arc::new(application::ports::NoMatches),
         clock: Arc::new(clock),
         entropy: Arc::new(MockEntropy::new()),
     };
