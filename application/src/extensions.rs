@@ -1,8 +1,9 @@
-//! The two places where a host adds its own rules: the middleware chain around every command, and
-//! the registry of message handlers.
+//! The places where a host adds its own rules: the middleware chain around every command, the registry
+//! of message handlers, and that of game managers.
 //!
-//! Both run in cold calls: one that fails or panics ends its message or its connection, never the
+//! All run in cold calls: one that fails or panics ends its message or its connection, never the
 //! shard.
 
+pub mod games;
 pub mod handlers;
 pub mod middleware;

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod exposition;
 pub mod inbox;
 pub mod key_source;
+pub mod matches;
 pub mod outbox;
 pub mod presence;
 pub mod revocations;
@@ -27,6 +28,10 @@ pub use clock::{Clock, Entropy};
 pub use exposition::Exposition;
 pub use inbox::{Inbox, InboxError, Letter, LetterId};
 pub use key_source::{KeySource, KeySourceError};
+pub use matches::{
+    CreateMatchError, Created, Matches, MatchesAfter, MatchesKept, MatchesPage, NoMatches,
+    ReadMatchesError, UpdateMatchError,
+};
 pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::connection::Timing;
+use domain::matches::ConnectionsMax;
 use domain::policy::Policies;
 
 use crate::directory::Directory;
+use crate::extensions::games::GameRegistry;
 use crate::extensions::handlers::HandlerRegistry;
 use crate::extensions::middleware::MiddlewareChain;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, Inbox, NoSpentTokens, NoTickets, NoTokens, Presence, Revocations,
-    SessionTickets, SpentTokens, TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, Inbox, Matches, NoMatches, NoSpentTokens, NoTickets,
+    NoTokens, Presence, Revocations, SessionTickets, SpentTokens, TokenVerifier,
 };
 
 /// The adapters a node runs on.
@@ -40,6 +42,8 @@ pub struct Ports {
     pub inbox: Option<Arc<dyn Inbox>>,
     /// Knows which tokens that count once are used up.
     pub spent_tokens: Arc<dyn SpentTokens>,
+    /// Remembers matches.
+    pub matches: Arc<dyn Matches>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws random bits.
@@ -48,7 +52,8 @@ pub struct Ports {
 
 impl Ports {
     /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, no
-    /// token counts once, and policies decide. What a host has more of it sets itself.
+    /// token counts once, policies decide, and neither letters nor matches are kept. What a host has
+    /// more of it sets itself.
     #[must_use]
     pub fn new<B: Broker + Presence + 'static>(
         broker: Arc<B>,
@@ -65,6 +70,7 @@ impl Ports {
             revocations,
             inbox: None,
             spent_tokens: Arc::new(NoSpentTokens),
+            matches: Arc::new(NoMatches),
             clock,
             entropy,
         }
@@ -95,6 +101,10 @@ pub struct Rules {
     pub middleware: MiddlewareChain,
     /// What a host wants done with message types of its own.
     pub handlers: HandlerRegistry,
+    /// What a host wants done with the messages of its matches, by the type of their game.
+    pub games: GameRegistry,
+    /// The most connections of a match that names no number of its own.
+    pub match_connections_max: ConnectionsMax,
 }
 
 /// Ports and rules together, shared by all shards and cold calls of a node.

@@ -7,6 +7,7 @@ pub mod broker_contract;
 pub mod clock_contract;
 pub mod entropy_contract;
 pub mod inbox_contract;
+pub mod matches_contract;
 pub mod memory_archive;
 pub mod outbox_contract;
 pub mod presence_contract;

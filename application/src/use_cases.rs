@@ -6,12 +6,18 @@
 pub mod authenticate;
 pub mod authorize;
 pub mod broadcast_message;
+pub mod change_match;
 pub mod check_bearer;
+pub mod create_match;
 pub mod end_connections;
+pub mod end_match;
+pub mod find_match;
+pub mod handle_game_message;
 pub mod handle_message;
 pub mod join_room;
 pub mod leave_room;
 pub mod list_connections;
+pub mod list_matches;
 pub mod list_presence;
 pub mod list_rooms;
 pub mod publish_message;
@@ -20,6 +26,7 @@ pub mod recover_room;
 pub mod refresh_token;
 pub mod resume_rooms;
 pub mod revalidate;
+pub mod start_match;
 pub mod update_presence;
 pub mod watch_rooms;
 

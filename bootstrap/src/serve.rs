@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::node::Node;
-use application::ports::{Archive, Clock as _, Inbox};
+use application::ports::{Archive, Clock, Inbox, Matches, Revocations};
+use broker_memory::MemoryBroker;
 use domain::time::Wall;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
@@ -40,6 +41,9 @@ use crate::settings::tokens::{Lasting, SeenKeys, chain, verifier_config};
 use crate::settings::{Given, Loaded, Settings};
 use crate::start_screen::{StartScreen, listening_line};
 use crate::{descriptors, log};
+
+/// Between two looks for matches that ended long ago.
+const MATCHES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the server does not run.
 #[derive(Debug, Error)]
@@ -107,13 +111,12 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let broker = build::broker(settings, telemetry.watch(storage.archive()));
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let remembered = storage.remembered(settings).await?;
-    let inbox = Arc::clone(&remembered.inbox);
-    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
-    let revocations = Arc::clone(&ports.revocations);
-    let sweeps = tokio::spawn(Arc::clone(&broker).run_sweeps(revocations, Arc::clone(&clock) as _));
+    let (inbox, matches) = (Arc::clone(&remembered.inbox), Arc::clone(&remembered.matches));
+    let mut helpers = forget_in_time(&broker, &remembered.revocations, &matches, &clock);
     let letters = forget_letters(inbox, settings.chat.letter_age_ms, Arc::clone(&clock));
-    let letters = tokio::spawn(letters);
-    let mut helpers: Vec<_> = fetch_keys(&lasting).into_iter().chain([sweeps, letters]).collect();
+    helpers.push(tokio::spawn(letters));
+    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
+    helpers.extend(fetch_keys(&lasting));
     let n_workers = build::n_workers(settings);
     let node = Node::build(ports, build::rules(settings), n_workers);
     let workers = start_workers(settings, &node, &clock, n_workers)?;
@@ -184,6 +187,27 @@ fn raise_descriptors(settings: &Settings) -> Descriptors {
 fn open_manager() -> Result<Arc<ServiceManager>, ServeError> {
     let manager = ServiceManager::open(&ManagerNames::of_process(), std::process::id());
     Ok(Arc::new(manager.map_err(|e| part(&e, Exit::Settings))?))
+}
+
+/// What looks after messages, revocations and matches whose time is over.
+fn forget_in_time(
+    broker: &Arc<MemoryBroker>,
+    revocations: &Arc<dyn Revocations>,
+    matches: &Arc<dyn Matches>,
+    clock: &Arc<SystemClock>,
+) -> Vec<JoinHandle<()>> {
+    let sweeps = Arc::clone(broker).run_sweeps(Arc::clone(revocations), Arc::clone(clock) as _);
+    let matches = forget_matches(Arc::clone(matches), Arc::clone(clock));
+    vec![tokio::spawn(sweeps), tokio::spawn(matches)]
+}
+
+/// Has matches forgotten, never to end.
+async fn forget_matches(matches: Arc<dyn Matches>, clock: Arc<SystemClock>) {
+    let mut interval = tokio::time::interval(MATCHES_INTERVAL);
+    loop {
+        interval.tick().await;
+        matches.forget(clock.now().wall).await;
+    }
 }
 
 /// Goes on fetching published keys, if there are any.

@@ -34,7 +34,7 @@ pub use error::{Problem, SettingsError};
 pub use layer::FlagValue;
 pub use policies::to_policies;
 pub use tree::{
-    AccessWord, Api, ApiKey, Auth, ClassWord, Heartbeat, History, Limits, Log, LogFormat,
+    AccessWord, Api, ApiKey, Auth, ClassWord, Heartbeat, History, Limits, Log, LogFormat, Matches,
     Namespace, Profile, Server, Settings, Tls, Traces,
 };
 

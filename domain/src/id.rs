@@ -82,7 +82,7 @@ macro_rules! text_id {
     };
 }
 
-const fn unreserved(byte: u8) -> bool {
+pub(crate) const fn unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-')
 }
 

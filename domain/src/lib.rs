@@ -7,7 +7,7 @@
 //! Suggested reading order: [`id`], [`time`], [`room`], [`policy`], [`principal`], [`decision`],
 //! [`scope`], [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
 //! [`presence`], [`connection`], [`rate_limit`],
-//! [`delivery`], [`retention`], [`codes`], [`protocol`].
+//! [`delivery`], [`retention`], [`matches`], [`codes`], [`protocol`].
 
 pub mod codes;
 pub mod connection;
@@ -16,6 +16,7 @@ pub mod delivery;
 pub mod documents;
 pub mod filter;
 pub mod id;
+pub mod matches;
 pub mod membership;
 pub mod message;
 pub mod policy;

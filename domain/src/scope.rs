@@ -22,11 +22,13 @@ pub enum Scope {
     Disconnect,
     /// Take tokens, users and connections back.
     Revoke,
+    /// Make matches, start, end and list them.
+    Matches,
 }
 
 impl Scope {
     /// Every scope, in a fixed order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Publish,
         Self::Presence,
         Self::History,
@@ -34,6 +36,7 @@ impl Scope {
         Self::Connections,
         Self::Disconnect,
         Self::Revoke,
+        Self::Matches,
     ];
 
     /// The word in the settings and in answers.
@@ -47,6 +50,7 @@ impl Scope {
             Self::Connections => "connections",
             Self::Disconnect => "disconnect",
             Self::Revoke => "revoke",
+            Self::Matches => "matches",
         }
     }
 
@@ -63,7 +67,7 @@ impl Scope {
         !matches!(self, Self::Disconnect | Self::Revoke)
     }
 
-    const fn bit(self) -> u8 {
+    const fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -71,7 +75,7 @@ impl Scope {
 /// What one API key allows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct KeyRights {
-    scopes: u8,
+    scopes: u16,
     rooms: Vec<RoomPattern>,
 }
 

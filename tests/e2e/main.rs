@@ -26,6 +26,7 @@ mod heartbeat;
 mod http;
 mod http_publish;
 mod kill;
+mod matches;
 mod nginx;
 mod no_descriptors;
 mod observe;

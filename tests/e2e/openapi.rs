@@ -16,7 +16,7 @@ use crate::client::{Client, PATH};
 use crate::http::{Answer, ask};
 use crate::server_api::{SCOPES, by, key, server};
 
-/// Requests that are carried out, by operation: the query, or the body.
+/// Requests that are carried out, by operation: the query, or the body; before it, what the path names.
 const EXAMPLES: &[(&str, &str)] = &[
     ("publish", r#"{"room":"public:described","data":{"n":1},"tags":{"a":"b"}}"#),
     ("publish", r#"{"rooms":["public:described","nowhere:x"],"data":1}"#),
@@ -28,6 +28,14 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("connections", "?room=public:described"),
     ("disconnect", r#"{"user_id":"nobody","code":1012}"#),
     ("revoke", r#"{"user_id":"nobody"}"#),
+    ("create_match", r#"{"id":"described","game":"relay","participants":["ann"],"metadata":[1]}"#),
+    ("create_match", r#"{"id":"over","game":"relay","participants":[],"spectators":"anyone"}"#),
+    ("list_matches", "?state=waiting&limit=1"),
+    ("get_match", "described"),
+    ("start_match", "described {}"),
+    ("end_match", r#"over {"result":{"won":null}}"#),
+    ("list_matches", "?after=described"),
+    ("get_match", "over"),
     ("describe", ""),
 ];
 
@@ -50,6 +58,19 @@ const REFUSED: &[(&str, u16, &str)] = &[
     ("connections", 413, "?user_id=LONG"),
     ("disconnect", 400, r#"{"user_id":"ann","code":1000}"#),
     ("revoke", 400, r#"{"user_id":"ann","issued_until":-1}"#),
+    ("create_match", 400, r#"{"game":"chess","participants":[]}"#),
+    ("create_match", 409, r#"{"id":"described","game":"relay","participants":[]}"#),
+    ("list_matches", 400, "?state=paused"),
+    ("list_matches", 413, "?after=LONG"),
+    ("get_match", 400, "a*b"),
+    ("get_match", 404, "nobody"),
+    ("get_match", 413, "LONG"),
+    ("start_match", 400, r#"described {"now":true}"#),
+    ("start_match", 404, "nobody"),
+    ("start_match", 409, "over"),
+    ("end_match", 400, r#"described {"result":"#),
+    ("end_match", 404, "nobody"),
+    ("end_match", 409, "over"),
 ];
 
 /// One operation of the document.
@@ -135,10 +156,20 @@ fn ids(described: &Described) -> Vec<String> {
 
 fn asked(server: &Server, name: &str, operation: &Operation, with: &str) -> Answer {
     let with = with.replace("LONG", &"x".repeat(300));
+    let (path, with) = address(operation, &with);
     match operation.method.as_str() {
-        "GET" => by(server, name, "GET", &format!("{}{with}", operation.path), ""),
-        method => by(server, name, method, &operation.path, &with),
+        "GET" => by(server, name, "GET", &format!("{path}{with}"), ""),
+        method => by(server, name, method, &path, with),
     }
+}
+
+/// Where to ask, and what is left to say there.
+fn address<'w>(operation: &Operation, with: &'w str) -> (String, &'w str) {
+    if !operation.path.contains("{match_id}") {
+        return (operation.path.clone(), with);
+    }
+    let (id, with) = with.split_once(' ').unwrap_or((with, ""));
+    (operation.path.replace("{match_id}", id), with)
 }
 
 fn example(id: &str) -> &'static str {
@@ -163,11 +194,12 @@ fn ask_by_content(server: &Server, described: &mut Described) {
         if operation.method != "POST" {
             continue;
         }
-        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
+        let large = format!("described {{\"a\":\"{}\"}}", "x".repeat(2 << 20));
         let large = asked(server, "all", operation, &large);
         let authorization = format!("Bearer {}", key("all"));
         let headers = [("Authorization", authorization.as_str()), ("Content-Type", "text/plain")];
-        let typed = ask(server.addr(), "POST", &operation.path, &headers, "{}");
+        let path = address(operation, "described").0;
+        let typed = ask(server.addr(), "POST", &path, &headers, "{}");
         assert_eq!((large.status, typed.status), (413, 415), "{id}");
         described.check(&id, &large);
         described.check(&id, &typed);
@@ -178,7 +210,7 @@ fn ask_by_content(server: &Server, described: &mut Described) {
 fn ask_by_key(server: &Server, described: &mut Described) {
     for id in ids(described) {
         let operation = described.operation(&id);
-        let (method, path) = (operation.method.clone(), operation.path.clone());
+        let (method, path) = (operation.method.clone(), address(operation, "described").0);
         let scopes = operation.scopes.clone();
         let nobody = ask(server.addr(), &method, &path, &[], "{}");
         assert_eq!(nobody.status, 401, "{id}");
@@ -209,7 +241,7 @@ fn ask_slowly(described: &mut Described) {
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\
              Content-Length: 10\r\n\r\n{{",
-            operation.path,
+            address(operation, "described").0,
             key("all")
         );
         socket.send(head.as_bytes());
@@ -292,8 +324,9 @@ fn the_examples_of_the_document_are_requests_of_its_own_schemas() {
     }
     assert!(n_examples >= 6, "{n_examples}");
     // And what the server takes is what the schemas say: each body that is carried out is valid.
-    for (id, with) in EXAMPLES.iter().filter(|(_, with)| with.starts_with('{')) {
+    for (id, with) in EXAMPLES.iter().filter(|(_, with)| with.ends_with('}')) {
         let operation = described.operation(id);
+        let with = address(operation, with).1;
         let body = &described.document["paths"][&operation.path]["post"]["requestBody"];
         let schema = &body["content"]["application/json"]["schema"];
         if !with.contains(r#""room":"x""#) {

@@ -14,8 +14,8 @@ use crate::http::{Answer, ask};
 
 /// One key for each scope, named after it, one with all, one with none, and one that is limited to
 /// some rooms.
-pub(crate) const SCOPES: [&str; 7] =
-    ["publish", "presence", "history", "rooms", "connections", "disconnect", "revoke"];
+pub(crate) const SCOPES: [&str; 8] =
+    ["publish", "presence", "history", "rooms", "connections", "disconnect", "revoke", "matches"];
 
 /// The key of this name.
 pub(crate) fn key(name: &str) -> String {

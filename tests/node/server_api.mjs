@@ -82,6 +82,18 @@ const connections = await ok(`/api/v1/connections?${query({ room: "public:node" 
 assert.deepEqual(connections.connections.map((one) => one.connection_id), [hello.connection_id]);
 assert.equal((await ok("/api/v1/openapi.json")).openapi, "3.1.0");
 
+const body = { game: "relay", participants: ["ann", "bob"] };
+const made = await ok("/api/v1/matches", body, { "idempotency-key": "n-2" });
+const at = `/api/v1/matches/${made.match.id}`;
+assert.deepEqual([made.match.state, made.match.room], ["waiting", `match:${made.match.id}`]);
+assert.equal((await ok("/api/v1/matches", body, { "idempotency-key": "n-2" })).duplicate, true);
+assert.equal((await ok(`${at}/start`, {})).match.state, "running");
+assert.deepEqual((await ok("/api/v1/matches?state=running")).matches.map((one) => one.id), [made.match.id]);
+assert.deepEqual((await ok(`${at}/end`, { result: { won: "ann" } })).match.result, { won: "ann" });
+assert.equal((await ok(at)).state, "ended");
+const late = await call(`${at}/start`, {});
+assert.deepEqual([late.status, late.answer.code], [409, 115]);
+
 const wrong = await call("/api/v1/publish", { room: "public:node", colour: 1, data: 1 });
 assert.deepEqual([wrong.status, wrong.answer.code, wrong.answer.field], [400, 102, "colour"]);
 

@@ -293,6 +293,7 @@ impl Host {
             authorizer,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             spent_tokens: Arc::new(NoSpentTokens),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::clone(&clock) as _,
             entropy,
         };

@@ -169,6 +169,7 @@ impl SimNode {
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
             spent_tokens: Arc::new(NoSpentTokens),
+            matches: Arc::new(application::ports::NoMatches),
             clock,
             entropy,
         };

@@ -8,7 +8,7 @@
 //! [`MemoryBroker::run_sweeps`], or calls [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
-//! `gate`, `committer`, `queue`, `sweep`, `revocations`, `spent_tokens`, `inbox`.
+//! `gate`, `committer`, `queue`, `sweep`, `revocations`, `spent_tokens`, `matches`, `inbox`.
 
 mod broker;
 mod budget;
@@ -18,6 +18,7 @@ mod durable;
 mod gate;
 mod inbox;
 mod log;
+mod matches;
 mod present;
 mod queue;
 mod revocations;
@@ -29,5 +30,6 @@ mod watchers;
 
 pub use broker::{Config, MemoryBroker, Usage};
 pub use inbox::MemoryInbox;
+pub use matches::MemoryMatches;
 pub use revocations::MemoryRevocations;
 pub use spent_tokens::MemorySpentTokens;

@@ -6,13 +6,14 @@
 //!
 //! Reading order: [`ROUTES`], `guard` (who may ask, and how fast), `serve` (the way of a request),
 //! `fields` and `out` (JSON in and out), then what each route does: `publish`, `read`, `list`,
-//! `disconnect`, `revoke`, and `openapi`, the description.
+//! `disconnect`, `revoke`, `matches`, and `openapi`, the description.
 
 mod disconnect;
 mod fields;
 mod guard;
 mod key;
 mod list;
+mod matches;
 mod openapi;
 mod out;
 mod publish;
@@ -23,7 +24,8 @@ mod serve;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
 use axum::routing::{MethodFilter, on};
 use domain::scope::Scope;
 
@@ -44,6 +46,11 @@ pub(crate) enum Deed {
     Connections,
     Disconnect,
     Revoke,
+    CreateMatch,
+    ListMatches,
+    GetMatch,
+    StartMatch,
+    EndMatch,
     Describe,
 }
 
@@ -60,8 +67,18 @@ impl Deed {
             Self::Connections => "connections",
             Self::Disconnect => "disconnect",
             Self::Revoke => "revoke",
+            Self::CreateMatch => "create_match",
+            Self::ListMatches => "list_matches",
+            Self::GetMatch => "get_match",
+            Self::StartMatch => "start_match",
+            Self::EndMatch => "end_match",
             Self::Describe => "describe",
         }
+    }
+
+    /// Whether it may meet something that is there and says otherwise: 409.
+    pub(crate) const fn may_conflict(self) -> bool {
+        matches!(self, Self::CreateMatch | Self::StartMatch | Self::EndMatch)
     }
 }
 
@@ -115,15 +132,23 @@ pub(crate) struct Route {
     pub(crate) about: &'static str,
 }
 
+impl Route {
+    /// What stands in braces in its path, if something does.
+    pub(crate) fn named(&self) -> Option<&'static Parameter> {
+        self.path.contains("{match_id}").then_some(&MATCH)
+    }
+}
+
 /// The largest body of a request that only names something, in bytes: the longest id fits many
 /// times.
 const NAMES_BYTES_MAX: usize = 4 << 10;
 
 const ROOM: Parameter = needed("room", "RoomName", "The room.");
+static MATCH: Parameter = needed("match_id", "MatchId", "The match.");
 const LIMIT: Parameter = optional("limit", "Limit", "The most entries of the answer.");
 
 /// Every route of the server API.
-pub(crate) static ROUTES: [Route; 10] = [
+pub(crate) static ROUTES: [Route; 15] = [
     Route {
         deed: Deed::Publish,
         path: "/api/v1/publish",
@@ -249,6 +274,72 @@ pub(crate) static ROUTES: [Route; 10] = [
                 from then on. Repeating it changes nothing.",
     },
     Route {
+        deed: Deed::CreateMatch,
+        path: "/api/v1/matches",
+        scope: Some(Scope::Matches),
+        takes: Takes::Body {
+            schema: "NewMatch",
+            bytes_max: |_| matches::CREATE_BYTES_MAX,
+            has_key: true,
+        },
+        answer: "ChangedMatch",
+        may_be_unknown: false,
+        summary: "Make a match",
+        about: "Without `id` one is drawn. Making a match again as it was made changes nothing and \
+                answers how far it is; another one of the same `id` is 409.",
+    },
+    Route {
+        deed: Deed::ListMatches,
+        path: "/api/v1/matches",
+        scope: Some(Scope::Matches),
+        takes: Takes::Query(&[
+            optional("state", "MatchState", "Only those in this state."),
+            optional("after", "MatchId", "`next` of the page before."),
+            LIMIT,
+        ]),
+        answer: "Matches",
+        may_be_unknown: false,
+        summary: "The matches of this server",
+        about: "In the order of their ids, page by page: a match that is there throughout is in \
+                exactly one page. A page ends before its limit where its matches are large.",
+    },
+    Route {
+        deed: Deed::GetMatch,
+        path: "/api/v1/matches/{match_id}",
+        scope: Some(Scope::Matches),
+        takes: Takes::Query(&[]),
+        answer: "Match",
+        may_be_unknown: true,
+        summary: "One match",
+        about: "Until some time after it has ended.",
+    },
+    Route {
+        deed: Deed::StartMatch,
+        path: "/api/v1/matches/{match_id}/start",
+        scope: Some(Scope::Matches),
+        takes: Takes::Body { schema: "StartMatch", bytes_max: |_| NAMES_BYTES_MAX, has_key: false },
+        answer: "ChangedMatch",
+        may_be_unknown: true,
+        summary: "Start a match that waits",
+        about: "Its room gets `match_started`, once, however often this is asked. A match that has \
+                ended is 409.",
+    },
+    Route {
+        deed: Deed::EndMatch,
+        path: "/api/v1/matches/{match_id}/end",
+        scope: Some(Scope::Matches),
+        takes: Takes::Body {
+            schema: "EndMatch",
+            bytes_max: |_| matches::END_BYTES_MAX,
+            has_key: false,
+        },
+        answer: "ChangedMatch",
+        may_be_unknown: true,
+        summary: "End a match, or call one off that waits",
+        about: "Its room gets `match_ended` with `result`, once, however often this is asked. Ended \
+                otherwise before it is 409.",
+    },
+    Route {
         deed: Deed::Describe,
         path: "/api/v1/openapi.json",
         scope: None,
@@ -268,8 +359,14 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
             Takes::Query(_) => MethodFilter::GET,
             Takes::Body { .. } => MethodFilter::POST,
         };
-        let handler = move |State(shared): State<Arc<Shared>>, request: Request| async move {
-            serve::serve(&shared, route, request).await
+        let handler = move |State(shared): State<Arc<Shared>>,
+                            named: Result<RawPathParams, RawPathParamsRejection>,
+                            request: Request| async move {
+            // What is no UTF-8 is no name, and neither is nothing.
+            let mut names = named.iter().flat_map(|named| named.iter());
+            let name = names.find(|(of, _)| *of == MATCH.name).map(|(_, name)| name);
+            let name = name.unwrap_or_default();
+            serve::serve(&shared, route, name, request).await
         };
         router = router.route(route.path, on(method, handler));
     }

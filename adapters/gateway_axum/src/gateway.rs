@@ -466,6 +466,7 @@ pub(crate) mod tests {
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(application::ports::NoSpentTokens),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };

@@ -58,6 +58,7 @@ impl Loopback {
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(NoSpentTokens),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),
         };

@@ -5,11 +5,12 @@
 //! before SQLite has committed it to the disk, and never let two servers share a directory.
 //!
 //! Suggested reading order: [`Config`], [`SqliteArchive`], then `open`, `queue`, `writer`, `rows`,
-//! `revocations`, `spent_tokens`, `inbox`.
+//! `revocations`, `spent_tokens`, `matches`, `inbox`.
 
 mod archive;
 mod config;
 mod inbox;
+mod matches;
 mod open;
 mod queue;
 mod revocations;
@@ -23,6 +24,7 @@ mod tests;
 pub use archive::SqliteArchive;
 pub use config::{Config, FILE_NAME, Limits, Place};
 pub use inbox::SqliteInbox;
+pub use matches::SqliteMatches;
 pub use open::BuildError;
 pub use revocations::SqliteRevocations;
 pub use spent_tokens::SqliteSpentTokens;

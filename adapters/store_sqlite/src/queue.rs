@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::Limits;
 use crate::inbox::Change;
+use crate::matches::Order;
 use crate::revocations::Row;
 use crate::spent_tokens::Spend;
 
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     ForgetRevocations { until: Wall, job: Job<()> },
     /// Spend a token, or only forget what is over of those that are spent.
     Spend(Spend),
+    /// Change the table of matches.
+    Matches { order: Order, job: Job<()> },
 }
 
 impl Command {
@@ -50,6 +53,7 @@ impl Command {
                 records: records.len().max(1),
                 bytes: records.iter().map(record_bytes).sum(),
             },
+            Self::Matches { order, .. } => Weight { records: 1, bytes: order.bytes() },
         }
     }
 
@@ -59,7 +63,8 @@ impl Command {
             Self::OpenRoom { job, .. } => job.answer(failure),
             Self::Append { job, .. }
             | Self::Revoke { job, .. }
-            | Self::ForgetRevocations { job, .. } => job.answer(failure),
+            | Self::ForgetRevocations { job, .. }
+            | Self::Matches { job, .. } => job.answer(failure),
             Self::Trim { job, .. } | Self::Inbox { job, .. } => job.answer(failure),
             Self::Spend(spend) => spend.answer(failure),
         }

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
-use application::ports::{Inbox as _, Letter, Revocations as _, RevokeError, SpendError, Spending, SpentTokens as _};
+use application::ports::{
+    Inbox as _, Letter, Revocations as _, RevokeError, SpendError, Spending, SpentTokens as _,
+};
 use application::testing::archive_contract::{self, offset, record, room};
 use application::testing::inbox_contract::InboxContract;
 use application::testing::revocations_contract::RevocationsContract;
@@ -24,8 +26,11 @@ use domain::time::Wall;
 use tempfile::{TempDir, tempdir};
 
 use crate::{
-    BuildError, Config, FILE_NAME, Limits, SqliteArchive, SqliteInbox, SqliteRevocations, SqliteSpentTokens,
+    BuildError, Config, FILE_NAME, Limits, SqliteArchive, SqliteInbox, SqliteRevocations,
+    SqliteSpentTokens,
 };
+
+mod matches;
 
 const EPOCH: Epoch = Epoch::from_bits(u64::MAX);
 

@@ -15,6 +15,7 @@ use domain::time::Wall;
 use sqlx::{Row as _, SqliteConnection};
 use tokio::sync::watch;
 
+use crate::matches;
 use crate::open::Pools;
 use crate::queue::{Command, Queue};
 use crate::revocations;
@@ -132,6 +133,15 @@ impl Batch<'_> {
                     job.outcome = Ok(revocations::forget(self.connection, *until).await?);
                 }
                 Command::Spend(spend) => spend.apply(self.connection).await?,
+                Command::Matches { order, job } => {
+                    for id in &order.delete {
+                        matches::delete(self.connection, id).await?;
+                    }
+                    if let Some(put) = &order.put {
+                        matches::store(self.connection, put).await?;
+                    }
+                    job.outcome = Ok(());
+                }
             }
         }
         self.insert_rows().await?;
@@ -151,6 +161,7 @@ impl Batch<'_> {
                 Command::Revoke { .. }
                 | Command::ForgetRevocations { .. }
                 | Command::Inbox { .. }
+                | Command::Matches { .. }
                 | Command::Spend(_) => {}
             }
         }

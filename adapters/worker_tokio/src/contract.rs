@@ -161,6 +161,7 @@ impl Loopback {
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(NoSpentTokens),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(MockEntropy::new()),
         };

@@ -308,7 +308,9 @@ async fn verify(
         vouch(services, who, principal, now.wall)
     });
     let vouched = match vouched {
-        Ok(principal) if spends && principal.credential.once => spend(ports, principal, now.wall).await,
+        Ok(principal) if spends && principal.credential.once => {
+            spend(ports, principal, now.wall).await
+        }
         other => other,
     };
     let outcome = match &vouched {

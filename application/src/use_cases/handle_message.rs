@@ -69,64 +69,84 @@ impl HandleMessage {
             context,
             services: Arc::clone(&self.services),
         };
-        let wanted = self.handler.handle(message).await?;
-        if wanted.len() > Self::EFFECTS_MAX {
-            tracing::error!(kind, effects = wanted.len(), "a handler wants too many effects");
-            return Err(Refusal::internal());
-        }
-        let (mut publishes, mut effects) = (Vec::new(), Vec::new());
-        for effect in wanted {
-            match effect {
-                HandlerEffect::Publish(publishing) => {
-                    publishes.push(self.checked_publish(publishing).await?);
-                }
-                HandlerEffect::Reply { kind: reply, data } => {
-                    effects.push(HandlerEffect::Reply { kind: reply, data: checked(kind, &data)? });
-                }
-                HandlerEffect::Join(_) | HandlerEffect::Leave(_) | HandlerEffect::Close(_) => {
-                    effects.push(effect);
-                }
+        let effects = self.handler.handle(message).await?;
+        carry_out(&self.services, &self.who, kind, effects, None).await
+    }
+}
+
+/// Publishes what a handler wants published, and answers what is left to do on the connection. What goes
+/// to `own`, the room of whoever manages the handler's game, needs no right of the sender's: the manager
+/// has decided.
+///
+/// # Errors
+/// The answer that the client gets. Then nothing was published, or the broker did not take some of it.
+pub(super) async fn carry_out(
+    services: &Arc<Services>,
+    who: &Arc<Who>,
+    kind: &str,
+    wanted: Vec<HandlerEffect>,
+    own: Option<&RoomId>,
+) -> Result<Handled, Refusal> {
+    if wanted.len() > HandleMessage::EFFECTS_MAX {
+        tracing::error!(kind, effects = wanted.len(), "a handler wants too many effects");
+        return Err(Refusal::internal());
+    }
+    let (mut publishes, mut effects) = (Vec::new(), Vec::new());
+    for effect in wanted {
+        match effect {
+            HandlerEffect::Publish(publishing) => {
+                let needs_right = publishing.needs_right && own != Some(&publishing.room);
+                let publish = publish_of(services, who, kind, publishing)?;
+                publish.check(needs_right).await?;
+                publishes.push(publish);
+            }
+            HandlerEffect::Reply { kind: reply, data } => {
+                effects.push(HandlerEffect::Reply { kind: reply, data: checked(kind, &data)? });
+            }
+            HandlerEffect::Join(_) | HandlerEffect::Leave(_) | HandlerEffect::Close(_) => {
+                effects.push(effect);
             }
         }
-        let acknowledges = |effect: &HandlerEffect| matches!(effect, HandlerEffect::Reply { kind, .. } if kind == "ack");
-        let is_acknowledged = effects.iter().any(acknowledges);
-        let mut receipt = None;
-        for publish in publishes {
-            let room = publish.publish.room.clone();
-            let taken = publish.publish().await?;
-            receipt.get_or_insert((room, taken));
-        }
-        Ok(Handled { effects, receipt: receipt.filter(|_| !is_acknowledged) })
     }
+    let acknowledges = |effect: &HandlerEffect| matches!(effect, HandlerEffect::Reply { kind, .. } if kind == "ack");
+    let is_acknowledged = effects.iter().any(acknowledges);
+    let mut receipt = None;
+    for publish in publishes {
+        let room = publish.publish.room.clone();
+        let taken = publish.publish().await?;
+        receipt.get_or_insert((room, taken));
+    }
+    Ok(Handled { effects, receipt: receipt.filter(|_| !is_acknowledged) })
+}
 
-    /// A publish that may be done.
-    async fn checked_publish(&self, publishing: Publishing) -> Result<PublishMessage, Refusal> {
-        let Publishing { room, data, class, echo, speaker, needs_right } = publishing;
-        let policy = self.services.rules.policies.of(&room).cloned();
-        let policy =
-            policy.ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "no such namespace"))?;
-        let origin = Origin { connection: self.who.connection, command: None, echo };
-        let publish = Publish {
-            room,
-            publisher: publisher(&self.who),
-            msg_id: None,
-            class,
-            key: None,
-            sender: match speaker {
-                Speaker::Sender => sender(&self.who),
-                Speaker::Server => Sender::default(),
-            },
-            data: checked(&self.kind, &data)?,
-            tags: Tags::default(),
-            ttl: None,
-            origin: (!echo).then_some(origin),
-            at: self.services.ports.clock.now().wall,
-        };
-        let (services, who) = (Arc::clone(&self.services), Arc::clone(&self.who));
-        let publish = PublishMessage { services, who, policy, publish };
-        publish.check(needs_right).await?;
-        Ok(publish)
-    }
+fn publish_of(
+    services: &Arc<Services>,
+    who: &Arc<Who>,
+    kind: &str,
+    publishing: Publishing,
+) -> Result<PublishMessage, Refusal> {
+    let Publishing { room, data, class, echo, speaker, .. } = publishing;
+    let policy = services.rules.policies.of(&room).cloned();
+    let policy = policy.ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "no such namespace"))?;
+    let origin = Origin { connection: who.connection, command: None, echo };
+    let publish = Publish {
+        room,
+        publisher: publisher(who),
+        msg_id: None,
+        class,
+        key: None,
+        sender: match speaker {
+            Speaker::Sender => sender(who),
+            Speaker::Server => Sender::default(),
+        },
+        data: checked(kind, &data)?,
+        tags: Tags::default(),
+        ttl: None,
+        origin: (!echo).then_some(origin),
+        at: services.ports.clock.now().wall,
+    };
+    let (services, who) = (Arc::clone(services), Arc::clone(who));
+    Ok(PublishMessage { services, who, policy, publish })
 }
 
 /// What a handler made, as it may stand in a frame.

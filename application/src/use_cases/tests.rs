@@ -30,6 +30,7 @@ use crate::metrics::TokenOutcome;
 use crate::ports::authorizer::MockAuthorizer;
 use crate::ports::broker::MockBroker;
 use crate::ports::clock::{MockClock, MockEntropy};
+use crate::ports::matches::MockMatches;
 use crate::ports::presence::MockPresence;
 use crate::ports::revocations::MockRevocations;
 use crate::ports::session_tickets::MockSessionTickets;
@@ -55,6 +56,7 @@ use crate::use_cases::recover_room::RecoverRoom;
 use crate::use_cases::resume_rooms::ResumeRooms;
 use crate::use_cases::watch_rooms::{WatchRooms, Watching};
 
+mod matches;
 mod once;
 
 const EPOCH: Epoch = Epoch::from_bits(7);
@@ -69,6 +71,8 @@ struct Mocks {
     tickets: MockSessionTickets,
     authorizer: Option<MockAuthorizer>,
     spent_tokens: MockSpentTokens,
+    matches: MockMatches,
+    entropy: MockEntropy,
     revoked: bool,
     rules: Rules,
 }
@@ -88,8 +92,9 @@ impl Mocks {
             authorizer: self.authorizer.map(|authorizer| Arc::new(authorizer) as _),
             revocations: Arc::new(revocations),
             spent_tokens: Arc::new(self.spent_tokens),
+            matches: Arc::new(self.matches),
             clock: Arc::new(clock),
-            entropy: Arc::new(MockEntropy::new()),
+            entropy: Arc::new(self.entropy),
         };
         let directory = Arc::new(Directory::default());
         Arc::new(Services {

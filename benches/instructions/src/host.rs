@@ -129,6 +129,7 @@ impl Host {
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             spent_tokens: Arc::new(NoSpentTokens),
+            matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(Still),
             entropy,
         };

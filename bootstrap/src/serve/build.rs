@@ -13,12 +13,15 @@ use application::extensions::middleware::MiddlewareChain;
 use application::limits::Limits;
 use application::origin::{Origin, OriginPolicy};
 use application::ports::spent_tokens::SPENT_TOKENS_MAX;
-use application::ports::{Clock, Inbox, Revocations, SpentTokens};
+use application::ports::{Clock, Inbox, Matches, MatchesKept, Revocations, SpentTokens};
 use application::services::{Ports, Rules};
-use broker_memory::{MemoryBroker, MemoryInbox, MemoryRevocations, MemorySpentTokens};
+use broker_memory::{
+    MemoryBroker, MemoryInbox, MemoryMatches, MemoryRevocations, MemorySpentTokens,
+};
 use domain::connection::Timing;
 use domain::documents::told::Endpoint;
 use domain::id::{ClientId, Role};
+use domain::matches::ConnectionsMax;
 use domain::principal::RoomPattern;
 use domain::rate_limit::Rate;
 use domain::scope::KeyRights;
@@ -75,15 +78,17 @@ impl Storage {
     /// [`ServeError`] when it can't be read.
     #[cfg(feature = "sqlite")]
     pub async fn remembered(&self, settings: &Settings) -> Result<Remembered, ServeError> {
-        use store_sqlite::{SqliteInbox, SqliteRevocations, SqliteSpentTokens};
+        use store_sqlite::{SqliteInbox, SqliteMatches, SqliteRevocations, SqliteSpentTokens};
         let Some((archive, _)) = &self.sqlite else { return Ok(Remembered::in_memory(settings)) };
         let span = revocation_span(settings);
         let revocations = SqliteRevocations::load(Arc::clone(archive), span).await;
         let spent_tokens = SqliteSpentTokens::load(Arc::clone(archive), SPENT_TOKENS_MAX).await;
+        let matches = SqliteMatches::load(Arc::clone(archive), matches_kept(settings)).await;
         Ok(Remembered {
             revocations: Arc::new(revocations.map_err(|e| part(&e, Exit::Io))?),
             spent_tokens: Arc::new(spent_tokens.map_err(|e| part(&e, Exit::Io))?),
             inbox: Arc::new(SqliteInbox::new(Arc::clone(archive))),
+            matches: Arc::new(matches.map_err(|e| part(&e, Exit::Io))?),
         })
     }
 
@@ -115,7 +120,7 @@ impl Storage {
     pub async fn close(&self) {}
 }
 
-/// What was taken back, what is used up, and what waits for users.
+/// What was taken back, what is used up, what waits for users, and which matches there are.
 #[derive(Clone)]
 pub struct Remembered {
     /// What was taken back.
@@ -124,6 +129,8 @@ pub struct Remembered {
     pub spent_tokens: Arc<dyn SpentTokens>,
     /// What is said to users who are away.
     pub inbox: Arc<dyn Inbox>,
+    /// The matches.
+    pub matches: Arc<dyn Matches>,
 }
 
 impl Remembered {
@@ -132,12 +139,19 @@ impl Remembered {
             revocations: Arc::new(MemoryRevocations::new(revocation_span(settings))),
             spent_tokens: Arc::new(MemorySpentTokens::new(SPENT_TOKENS_MAX)),
             inbox: Arc::new(MemoryInbox::default()),
+            matches: Arc::new(MemoryMatches::new(matches_kept(settings))),
         }
     }
 }
 
 fn revocation_span(settings: &Settings) -> Duration {
     Duration::from_millis(settings.auth.revocation_age_ms)
+}
+
+fn matches_kept(settings: &Settings) -> MatchesKept {
+    let matches = &settings.matches;
+    let retention = Duration::from_millis(matches.retention_ms);
+    MatchesKept { matches_max: matches.matches_max, retention }
 }
 
 /// Opens the archive where one is asked for.
@@ -205,6 +219,7 @@ pub fn ports(
         revocations: remembered.revocations,
         spent_tokens: remembered.spent_tokens,
         inbox: Some(remembered.inbox),
+        matches: remembered.matches,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
     };
@@ -295,6 +310,11 @@ pub fn rules(settings: &Settings) -> Rules {
         allow_anonymous: auth.allow_anonymous,
         join_user_room: auth.join_user_room,
         explains_denials: settings.profile == Profile::Development,
+        // What is no such number was refused when the settings were loaded.
+        match_connections_max: ConnectionsMax::new(
+            settings.matches.connections_per_match_max.into(),
+        )
+        .unwrap_or_default(),
         ..Rules::default()
     }
 }

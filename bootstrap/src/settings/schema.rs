@@ -6,6 +6,7 @@
 use application::client_address::Network;
 use domain::documents::told::Endpoint;
 use domain::id::Role;
+use domain::matches::ConnectionsMax;
 use domain::principal::RoomPattern;
 use domain::room::{RoomId, is_namespace};
 use domain::scope::Scope;
@@ -174,11 +175,14 @@ pub const KEYS: &[Key] = &[
     key(
         "api.keys.*.scopes",
         Kind::List(
-            "publish, presence, history, rooms, connections, disconnect or revoke",
+            "publish, presence, history, rooms, connections, disconnect, revoke or matches",
             is_scope,
         ),
     ),
     key("api.keys.*.rooms", Kind::List("a room, or a pattern like chat:guild/*", is_room_pattern)),
+    key("matches.matches_max", Kind::Number(1, 100_000)),
+    key("matches.retention_ms", Kind::Number(1_000, 365 * DAY_MS)),
+    key("matches.connections_per_match_max", Kind::Number(1, ConnectionsMax::MAX as u64)),
     key("history.messages_max", Kind::Number(0, 1_000_000)),
     key("history.age_max_ms", Kind::Number(1, 365 * DAY_MS)),
     key("history.bytes_max", Kind::Number(1, GIB)),

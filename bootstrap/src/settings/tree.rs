@@ -77,6 +77,8 @@ pub struct Settings {
     pub auth: Auth,
     /// The HTTP interface for servers.
     pub api: Api,
+    /// Matches.
+    pub matches: Matches,
     /// What a log keeps where its namespace says nothing else.
     pub history: History,
     /// The namespaces by name.
@@ -342,6 +344,18 @@ impl ApiKey {
             Some(words) => words.iter().filter_map(|word| Scope::parse(word)).collect(),
         }
     }
+}
+
+/// Matches.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matches {
+    /// The most that are kept.
+    pub matches_max: usize,
+    /// How long one is kept after it has ended.
+    pub retention_ms: u64,
+    /// The most connections of one that names no number of its own.
+    pub connections_per_match_max: u32,
 }
 
 /// What a log keeps where its namespace says nothing else.

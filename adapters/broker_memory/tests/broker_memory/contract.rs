@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use application::ports::{Broker, Presence};
+use application::testing::matches_contract;
 use application::testing::revocations_contract::RevocationsContract;
 use application::testing::spent_tokens_contract::SpentTokensContract;
 use broker_memory::{Config, MemoryBroker};
@@ -75,4 +76,9 @@ async fn spent_tokens_in_memory_keep_the_contract() {
     let spent_tokens = broker_memory::MemorySpentTokens::new(100);
     let now = domain::time::Wall::from_millis(1_700_000_000_000);
     SpentTokensContract { spent_tokens: &spent_tokens, entries_max: Some(100), now }.check().await;
+}
+
+#[tokio::test]
+async fn matches_in_memory_keep_the_contract() {
+    matches_contract::all(async || broker_memory::MemoryMatches::new(matches_contract::KEPT)).await;
 }

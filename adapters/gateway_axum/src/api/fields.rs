@@ -37,12 +37,17 @@ pub(super) fn rejected(rejected: Rejected) -> Refusal {
 }
 
 pub(super) fn room(field: &'static str, text: &str) -> Result<RoomId, Refusal> {
-    RoomId::parse(text).map_err(|error| match error {
+    RoomId::parse(text).map_err(|error| room_refused(field, error))
+}
+
+/// The same for what names a room, or is named by one.
+pub(super) fn room_refused(field: &'static str, error: RoomIdError) -> Refusal {
+    match error {
         RoomIdError::Id(error) => id_refused(field, error),
         RoomIdError::Shape | RoomIdError::Namespace | RoomIdError::Dots => {
             invalid(field, error.to_string())
         }
-    })
+    }
 }
 
 pub(super) fn user(text: &str) -> Result<UserId, Refusal> {

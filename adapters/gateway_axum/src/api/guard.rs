@@ -81,6 +81,7 @@ const fn challenge(scope: Scope) -> &'static str {
         Scope::Connections => r#"Bearer error="insufficient_scope", scope="connections""#,
         Scope::Disconnect => r#"Bearer error="insufficient_scope", scope="disconnect""#,
         Scope::Revoke => r#"Bearer error="insufficient_scope", scope="revoke""#,
+        Scope::Matches => r#"Bearer error="insufficient_scope", scope="matches""#,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Parameter, ROUTES, Route, Takes};
+use super::{Deed, Parameter, ROUTES, Route, Takes};
 
 /// The schemas, by name.
 const SCHEMAS: &str = include_str!("schemas.json");
@@ -32,7 +32,8 @@ fn value() -> Value {
     let mut paths = Map::new();
     for route in &ROUTES {
         let method = if matches!(route.takes, Takes::Query(_)) { "get" } else { "post" };
-        paths.insert(route.path.to_owned(), json!({ method: operation(route) }));
+        let item = paths.entry(route.path).or_insert_with(|| json!({}));
+        item[method] = operation(route);
     }
     // The schemas are part of the program, and a test reads them.
     let schemas: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
@@ -69,31 +70,51 @@ fn operation(route: &Route) -> Value {
         "security": [{ "apiKey": scopes }],
         "responses": responses(route),
     });
+    let named = route.named().map(|named| parameter("path", named));
+    let mut parameters: Vec<Value> = named.into_iter().collect();
     match route.takes {
-        Takes::Query(parameters) => {
-            let parameters: Vec<Value> = parameters.iter().map(parameter).collect();
+        Takes::Query(of_query) => {
+            parameters.extend(of_query.iter().map(|of_query| parameter("query", of_query)));
             operation["parameters"] = json!(parameters);
         }
         Takes::Body { schema, has_key, .. } => {
-            operation["requestBody"] = json!({ "required": true, "content": content(schema) });
+            operation["requestBody"] =
+                json!({ "required": needs_body(route), "content": content(schema) });
             if has_key {
-                operation["parameters"] = json!([{
-                    "name": "Idempotency-Key",
-                    "in": "header",
-                    "schema": reference("MessageId"),
-                    "description": "Another name for `msg_id`; of a batch, what the ids of its \
-                                    messages begin with, and then at most 125 bytes long.",
-                }]);
+                parameters.push(idempotency_key(route));
+            }
+            if !parameters.is_empty() {
+                operation["parameters"] = json!(parameters);
             }
         }
     }
     operation
 }
 
-fn parameter(parameter: &Parameter) -> Value {
+/// Whether nothing at all is no request.
+const fn needs_body(route: &Route) -> bool {
+    !matches!(route.deed, Deed::StartMatch | Deed::EndMatch)
+}
+
+fn idempotency_key(route: &Route) -> Value {
+    let about = if matches!(route.deed, Deed::CreateMatch) {
+        "Names a match without `id`: the same key of the same caller makes the same match."
+    } else {
+        "Another name for `msg_id`; of a batch, what the ids of its messages begin with, and then at \
+         most 125 bytes long."
+    };
+    json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": reference("MessageId"),
+        "description": about,
+    })
+}
+
+fn parameter(place: &str, parameter: &Parameter) -> Value {
     json!({
         "name": parameter.name,
-        "in": "query",
+        "in": place,
         "required": parameter.is_required,
         "schema": reference(parameter.schema),
         "description": parameter.about,
@@ -123,13 +144,18 @@ fn responses(route: &Route) -> Value {
 /// With what a route may refuse, beside a fault of the server.
 fn refusals(route: &Route) -> Vec<(u16, &'static str)> {
     let has_body = matches!(route.takes, Takes::Body { .. });
-    let takes_something = !matches!(route.takes, Takes::Query([]));
+    let takes_something = !matches!(route.takes, Takes::Query([])) || route.named().is_some();
     [
         (takes_something, 400, "The request is not right; `field` names what."),
         (true, 401, "No key, or one that is not known."),
         (route.scope.is_some(), 403, "The key lacks the scope, or is limited to other rooms."),
-        (route.may_be_unknown, 404, "There is no such namespace, or the room does not offer that."),
+        (
+            route.may_be_unknown,
+            404,
+            "There is no such namespace or match, or the room does not offer that.",
+        ),
         (has_body, 408, "The body took too long."),
+        (route.deed.may_conflict(), 409, "There is one already that says otherwise."),
         (takes_something, 413, "The body or a value is too large."),
         (has_body, 415, "The body says that it is not JSON."),
         (true, 429, "Too fast, or another listing is under way."),

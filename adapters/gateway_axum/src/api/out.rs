@@ -102,6 +102,17 @@ impl<'a> Object<'a> {
         self.out.push(b']');
     }
 
+    /// A list of texts.
+    pub(super) fn text_list<'b>(&mut self, name: &str, items: impl IntoIterator<Item = &'b str>) {
+        self.name(name);
+        self.out.push(b'[');
+        for item in items {
+            separate(self.out);
+            push_json_string(self.out, item);
+        }
+        self.out.push(b']');
+    }
+
     /// A list of what is JSON already.
     pub(super) fn raw_list<'b>(&mut self, name: &str, items: impl IntoIterator<Item = &'b [u8]>) {
         self.name(name);
@@ -149,12 +160,13 @@ mod tests {
         object.list("c", [1, 2], |object, number| object.number("n", number));
         object.raw_list("d", [&b"{}"[..], b"[1]"]);
         object.raw_list("e", []);
+        object.text_list("h", ["x", "\"", ""]);
         object.object("f", |object| object.flag("yes", true));
         object.number_or_null("g", Some(7));
         object.end();
         let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let wanted = serde_json::json!({
-            "a": "x\"\n\u{7f}ü", "b": null, "c": [{"n": 1}, {"n": 2}], "d": [{}, [1]], "e": [],
+            "a": "x\"\n\u{7f}ü", "b": null, "c": [{"n": 1}, {"n": 2}], "d": [{}, [1]], "e": [], "h": ["x", "\"", ""],
             "f": {"yes": true}, "g": 7
         });
         assert_eq!(read, wanted);

@@ -35,7 +35,8 @@ pub(super) const BATCH_MAX: usize = 100;
 /// The longest key of a batch, in bytes: with `:99` behind it, it is still a `msg_id`.
 pub(super) const BATCH_KEY_BYTES_MAX: usize = 125;
 
-const KEY_HEADER: &str = "Idempotency-Key";
+/// The header that names a request, so that it can come again.
+pub(super) const KEY_HEADER: &str = "Idempotency-Key";
 
 pub(super) async fn publish(call: &Call<'_>) -> Result<Response, HttpRefusal> {
     let names = &["room", "rooms", "data", "msg_id", "class", "key", "ttl_ms", "tags"];
@@ -195,7 +196,8 @@ fn trace(headers: &HeaderMap) -> Option<TraceParent> {
     second.is_none().then(|| TraceParent::parse(first.to_str().ok()?)).flatten()
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+/// What the header says, if it is there.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let mut values = headers.get_all("idempotency-key").iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::fields::Query;
 use super::{ApiKey, Deed, Route, Takes};
-use super::{disconnect, guard, list, openapi, out, publish, read, revoke};
+use super::{disconnect, guard, list, matches, openapi, out, publish, read, revoke};
 use crate::answer::HttpRefusal;
 use crate::gateway::{Config, Shared};
 
@@ -24,6 +24,8 @@ pub(super) struct Call<'a> {
     pub(super) key: &'a ApiKey,
     pub(super) headers: &'a HeaderMap,
     pub(super) query: &'a str,
+    /// What stands in the path for what the route names there; empty where it names nothing.
+    pub(super) name: &'a str,
     pub(super) body: Bytes,
 }
 
@@ -39,9 +41,10 @@ impl<'a> Call<'a> {
 pub(super) async fn serve(
     shared: &Arc<Shared>,
     route: &'static Route,
+    name: &str,
     request: Request,
 ) -> Response {
-    match carry_out(shared, route, request).await {
+    match carry_out(shared, route, name, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
@@ -50,6 +53,7 @@ pub(super) async fn serve(
 async fn carry_out(
     shared: &Arc<Shared>,
     route: &'static Route,
+    name: &str,
     request: Request,
 ) -> Result<Response, HttpRefusal> {
     let config = &shared.config();
@@ -64,7 +68,7 @@ async fn carry_out(
         }
     };
     let query = parts.uri.query().unwrap_or_default();
-    let call = Call { shared, config, route, key, headers, query, body };
+    let call = Call { shared, config, route, key, headers, query, name, body };
     match route.deed {
         Deed::Publish => publish::publish(&call).await,
         Deed::Batch => publish::batch(&call).await,
@@ -75,6 +79,11 @@ async fn carry_out(
         Deed::Connections => list::connections(&call).await,
         Deed::Disconnect => disconnect::disconnect(&call).await,
         Deed::Revoke => revoke::revoke(&call).await,
+        Deed::CreateMatch => matches::create(&call).await,
+        Deed::ListMatches => matches::list(&call).await,
+        Deed::GetMatch => matches::get(&call).await,
+        Deed::StartMatch => matches::start(&call).await,
+        Deed::EndMatch => matches::end(&call).await,
         Deed::Describe => Ok(out::json(openapi::document())),
     }
 }

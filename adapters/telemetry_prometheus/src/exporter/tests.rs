@@ -32,6 +32,7 @@ fn node(n_shards: usize) -> Node {
         authorizer: None,
         revocations: Arc::new(revocations),
         spent_tokens: Arc::new(spent_tokens),
+        matches: Arc::new(application::ports::NoMatches),
         clock: Arc::new(clock),
         entropy: Arc::new(MockEntropy::new()),
     };
