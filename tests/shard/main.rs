@@ -20,6 +20,7 @@ mod resume;
 mod rights;
 mod selective;
 mod slow;
+mod views;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;

@@ -45,10 +45,12 @@ const BARE_TCP_LACKS: &[(Part, &str)] = &[
 pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "bench", "the binary's load tool"),
     ("e2e", "command_line", "the binary's command line"),
+    ("e2e", "document_000_matches", "the documents' endpoints are the binary's"),
     ("e2e", "document_001", "the documents' endpoints are the binary's"),
     ("e2e", "document_003", "the documents' endpoints are the binary's"),
     ("e2e", "document_004", "the documents' endpoints are the binary's"),
     ("e2e", "document_malformed", "the documents' endpoints are the binary's"),
+    ("e2e", "evening", "the documents' endpoints are the binary's"),
     ("e2e", "explain", "the binary's command line"),
     ("e2e", "http_publish", "the server API"),
     ("e2e", "matches", "matches are ordered over the server API"),

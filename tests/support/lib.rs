@@ -21,6 +21,7 @@ pub mod frame;
 pub mod hosts;
 pub mod leaks;
 pub mod process;
+pub mod puppet;
 pub mod raw;
 pub mod server;
 pub mod tls;

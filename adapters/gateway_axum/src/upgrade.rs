@@ -26,16 +26,16 @@ use crate::mount::Mounted;
 use crate::notice;
 
 /// What the socket is wanted for.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Wanted {
     Endpoint(Endpoint),
     Echo,
 }
 
 impl Wanted {
-    const fn endpoint(self) -> Endpoint {
+    fn endpoint(&self) -> Endpoint {
         match self {
-            Self::Endpoint(endpoint) => endpoint,
+            Self::Endpoint(endpoint) => endpoint.clone(),
             Self::Echo => Endpoint::V2,
         }
     }

@@ -95,7 +95,7 @@ pub const KEYS: &[Key] = &[
     key("server.require_origin", Kind::Flag),
     key("server.echo_endpoint", Kind::Flag),
     key("server.client_endpoint", Kind::Flag),
-    key("server.endpoints", Kind::List("lobby, game, chat, combat or world", is_endpoint)),
+    key("server.endpoints", Kind::List("lobby, game, chat, combat, world or match", is_endpoint)),
     key("server.data_dir", PATH),
     key("server.behind_proxy", Kind::Flag),
     key(
@@ -364,7 +364,14 @@ fn is_endpoint(text: &str) -> bool {
 /// The endpoint that a word of `server.endpoints` names.
 #[must_use]
 pub fn endpoint(word: &str) -> Option<Endpoint> {
-    let all = [Endpoint::Lobby, Endpoint::Game, Endpoint::Chat, Endpoint::Combat, Endpoint::World];
+    let all = [
+        Endpoint::Lobby,
+        Endpoint::Game,
+        Endpoint::Chat,
+        Endpoint::Combat,
+        Endpoint::World,
+        Endpoint::Match,
+    ];
     all.into_iter().find(|endpoint| endpoint.word() == word)
 }
 

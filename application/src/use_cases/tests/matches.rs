@@ -11,6 +11,7 @@ use domain::matches::{
 };
 use domain::message::Publisher;
 
+use super::handlers::{wants_publish, wants_reply};
 use super::*;
 use crate::extensions::games::schema::MessageSchema;
 use crate::extensions::games::{GameManager, GameMessage};
@@ -45,10 +46,11 @@ fn result(text: &str) -> Option<MatchResult> {
 /// Matches that find these, one after the other, and the last one from then on.
 fn finding(mocks: &mut Mocks, found: Vec<Match>) {
     let left = Mutex::new(found);
-    mocks.matches.expect_find().returning(move |_| {
+    mocks.matches.expect_find().returning(move |id| {
         let mut left = left.lock().unwrap();
         let next = if left.len() > 1 { left.remove(0) } else { left[0].clone() };
-        Box::pin(async move { Ok(Some(next)) })
+        let found = (next.id == *id).then_some(next);
+        Box::pin(async move { Ok(found) })
     });
 }
 
