@@ -5,6 +5,7 @@
 //!
 //! Suggested reading order: [`ports`], [`mailbox`], [`published`], [`shard`].
 
+pub mod admission;
 pub mod client_address;
 pub mod directory;
 pub mod extensions;

@@ -25,7 +25,7 @@ use crate::directory::Directory;
 use crate::inquiry::{Unanswered, Whom};
 use crate::mailbox::{Control, Mailbox, NewServices};
 use crate::metrics::NodeMetrics;
-use crate::ports::{Receipt, RevokeError, TokenVerifier};
+use crate::ports::{NoEntropy, Receipt, RevokeError, TokenVerifier};
 use crate::refusal::Refusal;
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
@@ -96,7 +96,10 @@ impl Node {
             .collect();
         let directory = Arc::new(Directory::default());
         let metrics = Arc::new(NodeMetrics::new(n_shards));
-        let services = Services { ports, rules, directory, mailboxes: mailboxes.clone(), metrics };
+        let admission = Arc::default();
+        let mailboxes_of_all = mailboxes.clone();
+        let services =
+            Services { ports, rules, directory, mailboxes: mailboxes_of_all, metrics, admission };
         let listing = Semaphore::new(1);
         Self { services: RwLock::new(Arc::new(services)), mailboxes, listing }
     }
@@ -134,9 +137,11 @@ impl Node {
     }
 
     /// A fresh connection id.
-    #[must_use]
-    pub fn connection_id(&self) -> ConnectionId {
-        ConnectionId::from_bits(self.services().ports.entropy.bits())
+    ///
+    /// # Errors
+    /// [`NoEntropy`] when none can be drawn; who wants one must come again.
+    pub fn connection_id(&self) -> Result<ConnectionId, NoEntropy> {
+        self.services().ports.entropy.bits().map(ConnectionId::from_bits)
     }
 
     /// Publishes for the server's own API, to each room in order.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use domain::connection::Timing;
 use domain::policy::Policies;
 
+use crate::admission::Admission;
 use crate::directory::Directory;
 use crate::extensions::handlers::HandlerRegistry;
 use crate::extensions::middleware::MiddlewareChain;
@@ -103,4 +104,6 @@ pub struct Services {
     pub mailboxes: Vec<Arc<Mailbox>>,
     /// What the node counts about itself; its shards in the order of their mailboxes.
     pub metrics: Arc<NodeMetrics>,
+    /// Whether newcomers are let in; without a watch on the memory, they are.
+    pub admission: Arc<Admission>,
 }

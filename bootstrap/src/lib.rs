@@ -3,13 +3,14 @@
 //! Nothing here serves a connection, and only `main.rs` may end the process.
 //!
 //! Suggested reading order: [`cli`], [`exit`], [`settings`], [`log`], [`start_screen`],
-//! [`descriptors`], [`sd_notify`], [`serve`], [`commands`].
+//! [`descriptors`], [`memory`], [`sd_notify`], [`serve`], [`commands`].
 
 pub mod cli;
 pub mod commands;
 pub mod descriptors;
 pub mod exit;
 pub mod log;
+pub mod memory;
 pub mod sd_notify;
 pub mod serve;
 pub mod settings;

@@ -12,9 +12,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use application::admission::Pressure;
 use application::client_address::CountedAddress;
 use application::metrics::{EdgeRefusal, NodeMetrics};
 use axum::body::Body;
+use domain::time::Wall;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -136,6 +138,7 @@ pub(crate) async fn run(entrance: Entrance, shared: Arc<Shared>, life: watch::Re
                 }
             },
             Err(error) if is_exhausted(&error) => {
+                shared.is_exhausted_now();
                 notice::turned_away(&shared, EdgeRefusal::Descriptors, None);
                 spare.answer_one(&entrance.listener, has_tls);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
@@ -156,12 +159,15 @@ fn admit(
     life: &watch::Receiver<Life>,
     peer: SocketAddr,
 ) -> Result<Permit, EdgeRefusal> {
-    let permits = match *life.borrow() {
-        Life::Serving => &entrance.permits,
-        Life::Draining | Life::Ended => &entrance.drain_permits,
+    // A socket costs memory before it has said anything, so only a few are listened to when there
+    // is next to none: those may be asking how the server is.
+    let is_full = entrance.is_public && shared.pressure() == Pressure::Full;
+    let (permits, why) = match *life.borrow() {
+        Life::Serving if is_full => (&entrance.drain_permits, EdgeRefusal::Memory),
+        Life::Serving => (&entrance.permits, EdgeRefusal::ConnectionLimit),
+        Life::Draining | Life::Ended => (&entrance.drain_permits, EdgeRefusal::ConnectionLimit),
     };
-    let place = Arc::clone(permits).try_acquire_owned();
-    let place = place.map_err(|_| EdgeRefusal::ConnectionLimit)?;
+    let place = Arc::clone(permits).try_acquire_owned().map_err(|_| why)?;
     if !entrance.is_public {
         return Ok(Permit::new(place, None, None));
     }
@@ -233,6 +239,7 @@ async fn serve(
         .header_read_timeout(patience)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
+        .auto_date_header(has_date(&shared))
         .keep_alive(came == Life::Serving)
         .serve_connection(TokioIo::new(Patient::new(wire, patience)), service);
     let mut stopping = pin!(async move { drop(life.wait_for(|life| *life > came).await) });
@@ -275,6 +282,12 @@ async fn serve(
             tracing::debug!(error = &error as &dyn std::error::Error, "http connection ended");
         }
     }
+}
+
+/// Whether the wall clock shows a date that HTTP has a form for: at any other hyper panics.
+fn has_date(shared: &Shared) -> bool {
+    let wall = shared.node.services().ports.clock.now().wall;
+    wall > Wall::from_millis(0) && wall < Wall::MAX
 }
 
 /// Gives a bare socket to a worker. `early` is what came behind the upgrade request; a slice of

@@ -90,6 +90,7 @@ impl Mocks {
             directory,
             mailboxes: Vec::new(),
             metrics: Arc::default(),
+            admission: Arc::default(),
         })
     }
 }
