@@ -16,7 +16,6 @@ use application::admission::Pressure;
 use application::client_address::CountedAddress;
 use application::metrics::{EdgeRefusal, NodeMetrics};
 use axum::body::Body;
-use domain::time::Wall;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -239,7 +238,6 @@ async fn serve(
         .header_read_timeout(patience)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
-        .auto_date_header(has_date(&shared))
         .keep_alive(came == Life::Serving)
         .serve_connection(TokioIo::new(Patient::new(wire, patience)), service);
     let mut stopping = pin!(async move { drop(life.wait_for(|life| *life > came).await) });
@@ -282,12 +280,6 @@ async fn serve(
             tracing::debug!(error = &error as &dyn std::error::Error, "http connection ended");
         }
     }
-}
-
-/// Whether the wall clock shows a date that HTTP has a form for: at any other hyper panics.
-fn has_date(shared: &Shared) -> bool {
-    let wall = shared.node.services().ports.clock.now().wall;
-    wall > Wall::from_millis(0) && wall < Wall::MAX
 }
 
 /// Gives a bare socket to a worker. `early` is what came behind the upgrade request; a slice of
