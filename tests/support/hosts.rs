@@ -47,13 +47,7 @@ pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "command_line", "the binary's command line"),
     ("e2e", "document_003", "the documents' endpoints are the binary's"),
     ("e2e", "explain", "the binary's command line"),
-    (
-        "e2e",
-        "false_system",
-        "the same clock and randomness; what its door does stands in its own tests",
-    ),
     ("e2e", "http_publish", "the server API"),
-    ("e2e", "memory", "metrics of the binary show what was refused"),
     ("e2e", "nginx", "whom the binary believes behind a proxy, and TLS towards one"),
     ("e2e", "observe", "metrics, logs and probes of the binary"),
     ("e2e", "openapi", "the server API"),

@@ -128,7 +128,7 @@ fn queue_over_budget(settings: &Settings, effective: &Effective) -> Option<Probl
 }
 
 /// The least memory that may be set: with less nobody could come in.
-const MEMORY_BYTES_MIN: u64 = 16 << 20;
+const MEMORY_BYTES_MIN: u64 = 8 << 20;
 
 fn little_memory(settings: &Settings, effective: &Effective) -> Option<Problem> {
     let reason = format!("must be 0, or {MEMORY_BYTES_MIN} or more, or nobody could come in");
