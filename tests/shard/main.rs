@@ -18,6 +18,7 @@ mod limits;
 mod listing;
 mod resume;
 mod rights;
+mod secrecy;
 mod selective;
 mod slow;
 mod views;

@@ -300,6 +300,7 @@ mod tests {
             directory,
             mailboxes: Vec::new(),
             metrics: Arc::default(),
+            admission: Arc::default(),
         };
         let policy = NamespacePolicy {
             subscribe: Access::Anyone,

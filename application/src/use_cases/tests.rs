@@ -104,6 +104,7 @@ impl Mocks {
             directory,
             mailboxes: Vec::new(),
             metrics: Arc::default(),
+            admission: Arc::default(),
         })
     }
 }

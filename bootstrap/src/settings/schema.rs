@@ -86,6 +86,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("server.workers", Kind::Number(0, 1_024)),
     key("server.connections_max", Kind::Number(1, 10_000_000)),
+    key("server.memory_bytes_max", Kind::Number(0, 1 << 50)),
     key("server.handshake_timeout_ms", Kind::Number(1, HOUR_MS)),
     key("server.message_timeout_ms", Kind::Number(1, HOUR_MS)),
     key("server.lag_timeout_ms", Kind::Number(1, HOUR_MS)),
@@ -302,7 +303,9 @@ pub fn nearest(path: &[String]) -> Option<String> {
     let elsewhere = KEYS.iter().find(|key| key.path.ends_with(&format!(".{last}")));
     let (distance, nearest) =
         candidates.map(|name| (edit_distance(&given, &name), name)).min_by_key(|(d, _)| *d)?;
-    if distance <= (given.len() / 4).max(2) {
+    if distance <= (given.len() / 4).max(2)
+        && (elsewhere.is_none() || nearest.ends_with(&format!(".{last}")))
+    {
         return Some(nearest);
     }
     elsewhere.map(|key| key.path.replace('*', "NAME"))

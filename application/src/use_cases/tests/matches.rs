@@ -92,7 +92,7 @@ fn create(services: Arc<Services>, game: &str) -> CreateMatch {
 async fn a_match_without_a_name_is_made_under_one_that_is_drawn_and_takes_the_nodes_limit() {
     let mut mocks = Mocks::default();
     mocks.rules.match_connections_max = ConnectionsMax::new(7).unwrap();
-    mocks.entropy.expect_bits().returning(|| 0xab);
+    mocks.entropy.expect_bits().returning(|| Ok(0xab));
     mocks.matches.expect_create().times(1).returning(|_| Box::pin(async { Ok(Created::New) }));
     let made = create(mocks.services(), "relay").execute().await.unwrap();
     assert!(!made.is_duplicate && made.made.phase() == Phase::Waiting);
