@@ -26,7 +26,7 @@ pub use broker::{
 };
 pub use clock::{Clock, Entropy, NoEntropy};
 pub use exposition::Exposition;
-pub use inbox::{Inbox, InboxError, Letter, LetterId};
+pub use inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 pub use key_source::{KeySource, KeySourceError};
 pub use matches::{
     CreateMatchError, Created, Matches, MatchesAfter, MatchesKept, MatchesPage, NoMatches,

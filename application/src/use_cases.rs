@@ -15,6 +15,7 @@ pub mod find_match;
 pub mod handle_game_message;
 pub mod handle_message;
 pub mod join_room;
+pub mod keep_letter;
 pub mod leave_room;
 pub mod list_connections;
 pub mod list_matches;

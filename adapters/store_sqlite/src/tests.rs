@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
 use application::ports::{
-    Inbox as _, Letter, Revocations as _, RevokeError, SpendError, Spending, SpentTokens as _,
+    Inbox as _, Letter, LetterLimits, Revocations as _, RevokeError, SpendError, Spending,
+    SpentTokens as _,
 };
 use application::testing::archive_contract::{self, offset, record, room};
 use application::testing::inbox_contract::InboxContract;
@@ -510,6 +511,8 @@ async fn a_revocation_that_can_not_be_stored_says_so_and_counts_all_the_same() {
     assert!(revocations.concerns(&Principal::anonymous(), id));
 }
 
+const LIMITS: LetterLimits = LetterLimits { of_user: 100, of_sender: 100, of_all: 100 };
+
 #[tokio::test]
 async fn letters_on_disk_pass_the_contract() {
     let directory = tempdir().unwrap();
@@ -529,7 +532,7 @@ async fn letters_wait_over_a_restart_and_a_removed_one_does_not_come_back() {
     let archive = Arc::new(build(&directory).await);
     let inbox = SqliteInbox::new(Arc::clone(&archive));
     for n in 1..=3 {
-        inbox.put(&user, letter(n), 100).await.unwrap();
+        inbox.put(&user, letter(n), LIMITS).await.unwrap();
     }
     let first = inbox.read(&user, None, 1, usize::MAX).await.unwrap().remove(0).0;
     inbox.remove(&user, first).await.unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use domain::codes::ErrorCode;
 use domain::decision::Asked;
+use domain::documents::told::Endpoint;
 use domain::matches::{Entry, MatchId, may_enter};
 use domain::policy::NamespacePolicy;
 use domain::principal::Action;
@@ -19,6 +20,7 @@ use crate::ports::ReadMatchesError;
 use crate::ports::authorizer::{Authorizer, AuthorizerError, Question, Verdict};
 use crate::refusal::Refusal;
 use crate::services::Services;
+use crate::view::View;
 
 /// When a client may ask again after the authorizer gave no answer.
 const COME_BACK: Duration = Duration::from_secs(1);
@@ -97,6 +99,10 @@ async fn by_match(
     let found = services.ports.matches.find(&id).await.map_err(NotAllowed::NoMatch)?;
     let Some(of) = found else { return Ok(false) };
     Ok(match may_enter(who.principal.user.as_ref(), &of) {
+        // What is said in a match is its game's decision: by other ways than its endpoint it takes a grant.
+        Entry::Participant if action == Action::Publish => {
+            who.view == View::Document(Endpoint::Match)
+        }
         Entry::Participant => action != Action::Moderate,
         Entry::Spectator => {
             matches!(action, Action::Subscribe | Action::Presence | Action::History)

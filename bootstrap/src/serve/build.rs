@@ -14,7 +14,9 @@ use application::limits::Limits;
 use application::node::Node;
 use application::origin::{Origin, OriginPolicy};
 use application::ports::spent_tokens::SPENT_TOKENS_MAX;
-use application::ports::{Clock, Inbox, Matches, MatchesKept, Revocations, SpentTokens};
+use application::ports::{
+    Clock, Inbox, LetterLimits, Matches, MatchesKept, Revocations, SpentTokens,
+};
 use application::services::{Ports, Rules};
 use broker_memory::{
     MemoryBroker, MemoryInbox, MemoryMatches, MemoryRevocations, MemorySpentTokens,
@@ -303,7 +305,11 @@ pub fn rules(settings: &Settings) -> Rules {
         patterns_per_connection_max: limits.patterns_per_connection_max,
         patterns_max: limits.patterns_max,
         connections_per_user_max: limits.connections_per_user_max,
-        letters_per_user_max: settings.chat.letters_per_user_max,
+        letters: LetterLimits {
+            of_user: settings.chat.letters_per_user_max,
+            of_sender: settings.chat.letters_per_sender_max,
+            of_all: settings.chat.letters_max,
+        },
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),
         bad_tokens_of_address: Rate::per_minute(
             // Behind a proxy that is not named, one address is everybody's.
@@ -365,6 +371,7 @@ fn extensions(settings: &Settings) -> (MiddlewareChain, HandlerRegistry) {
         lobby: LobbySettings {
             echo_to_sender: lobby.echo_to_sender,
             announcer_roles: roles(&lobby.announcer_roles),
+            private_messages: settings.chat.private_messages,
         },
         private_messages: settings.chat.private_messages,
         event_roles: roles(&settings.game.event_roles),
