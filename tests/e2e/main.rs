@@ -27,6 +27,7 @@ mod http;
 mod http_publish;
 mod kill;
 mod matches;
+mod moderation;
 mod nginx;
 mod no_descriptors;
 mod observe;

@@ -20,7 +20,7 @@ use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
 use application::view::View;
 use async_trait::async_trait;
-use broker_memory::{MemoryBroker, MemoryRevocations};
+use broker_memory::{MemoryBroker, MemoryModeration, MemoryRevocations};
 use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
@@ -233,6 +233,7 @@ fn read_frames(bytes: &[u8], frames: &mut Vec<Value>) {
 pub(crate) struct Host {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) broker: Arc<MemoryBroker>,
+    pub(crate) moderation: Arc<MemoryModeration>,
     /// How many tokens were verified.
     pub(crate) verified: Arc<AtomicU64>,
     pub(crate) node: Arc<Node>,
@@ -284,12 +285,15 @@ impl Host {
         let secret = SecretString::from("a secret of thirty-two bytes or more");
         let tickets =
             HmacTickets::build(&[secret], "shard", TICKET_LIFETIME).expect("a good secret");
+        let moderation = Arc::new(MemoryModeration::default());
         let ports = Ports {
             broker: Arc::clone(&broker) as _,
             presence: Arc::clone(&broker) as _,
             token_verifier: Arc::new(NamedTokens(Arc::clone(&verified))),
             session_tickets: Arc::new(tickets),
             inbox: None,
+            moderation: Some(Arc::clone(&moderation) as _),
+            erasure: Some(Arc::clone(&broker) as _),
             authorizer,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             spent_tokens: Arc::new(NoSpentTokens),
@@ -301,10 +305,25 @@ impl Host {
         let shard = Node::shard(&node.services(), &node.mailboxes()[0]);
         let (lines, post) = (Lines::default(), Post::default());
         let held = Vec::new();
-        Self { clock, broker, verified, node, shard, lines, post, hold_calls: false, held }
+        Self {
+            clock,
+            broker,
+            moderation,
+            verified,
+            node,
+            shard,
+            lines,
+            post,
+            hold_calls: false,
+            held,
+        }
     }
 
     pub(crate) fn connect(&mut self, token: Option<&str>) -> Slot {
+        self.connect_by(View::V2, token)
+    }
+
+    pub(crate) fn connect_by(&mut self, view: View, token: Option<&str>) -> Slot {
         let slot = self.shard.reserve();
         self.lines.open(slot);
         let connection = ConnectionId::from_bits(1_000 + u64::from(slot.index));
@@ -313,7 +332,7 @@ impl Host {
             client: ClientId::parse("client").unwrap(),
             token: token.map(str::to_owned),
             conflicting_tokens: false,
-            view: View::V2,
+            view,
             address: None,
             place: None,
         };
