@@ -21,6 +21,7 @@ pub mod list_connections;
 pub mod list_matches;
 pub mod list_presence;
 pub mod list_rooms;
+pub mod moderate;
 pub mod publish_message;
 pub mod read_history;
 pub mod recover_room;

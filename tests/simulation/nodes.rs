@@ -166,6 +166,8 @@ impl SimNode {
             token_verifier,
             session_tickets,
             inbox: None,
+            moderation: None,
+            erasure: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
             spent_tokens: Arc::new(NoSpentTokens),

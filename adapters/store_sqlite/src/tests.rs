@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
+use application::ports::archive::{
+    Archive, ArchiveError, ArchiveRecord, DedupKey, Forget, RoomHead,
+};
 use application::ports::{
     Inbox as _, Letter, LetterLimits, Revocations as _, RevokeError, SpendError, Spending,
     SpentTokens as _,
@@ -32,6 +34,7 @@ use crate::{
 };
 
 mod matches;
+mod moderation;
 
 const EPOCH: Epoch = Epoch::from_bits(u64::MAX);
 
@@ -186,7 +189,8 @@ async fn only_rooms_that_never_had_a_message_are_forgotten_with_a_restart() {
     for room in [&used, &trimmed] {
         archive.append(vec![record(room, EPOCH, 1)]).await.unwrap();
     }
-    archive.trim(&trimmed, offset(2), Wall::MAX).await.unwrap();
+    let old = Forget::Old { first: offset(2), before: Wall::MAX };
+    archive.forget(&trimmed, old).await.unwrap();
     archive.close().await;
     let archive = build(&directory).await;
     let rooms: i64 = sqlx::query_scalar("SELECT count(*) FROM rooms")

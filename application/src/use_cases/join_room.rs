@@ -293,6 +293,8 @@ mod tests {
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(crate::ports::NoTickets),
             inbox: None,
+            moderation: None,
+            erasure: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(crate::ports::NoSpentTokens),

@@ -15,11 +15,12 @@ use application::node::Node;
 use application::origin::{Origin, OriginPolicy};
 use application::ports::spent_tokens::SPENT_TOKENS_MAX;
 use application::ports::{
-    Clock, Inbox, LetterLimits, Matches, MatchesKept, Revocations, SpentTokens,
+    Clock, Inbox, LetterLimits, Matches, MatchesKept, Moderation, Revocations, SpentTokens,
 };
 use application::services::{Ports, Rules};
 use broker_memory::{
-    MemoryBroker, MemoryInbox, MemoryMatches, MemoryRevocations, MemorySpentTokens,
+    MemoryBroker, MemoryInbox, MemoryMatches, MemoryModeration, MemoryRevocations,
+    MemorySpentTokens,
 };
 use domain::connection::Timing;
 use domain::documents::told::Endpoint;
@@ -82,16 +83,20 @@ impl Storage {
     /// [`ServeError`] when it can't be read.
     #[cfg(feature = "sqlite")]
     pub async fn remembered(&self, settings: &Settings) -> Result<Remembered, ServeError> {
-        use store_sqlite::{SqliteInbox, SqliteMatches, SqliteRevocations, SqliteSpentTokens};
+        use store_sqlite::{
+            SqliteInbox, SqliteMatches, SqliteModeration, SqliteRevocations, SqliteSpentTokens,
+        };
         let Some((archive, _)) = &self.sqlite else { return Ok(Remembered::in_memory(settings)) };
         let span = revocation_span(settings);
         let revocations = SqliteRevocations::load(Arc::clone(archive), span).await;
         let spent_tokens = SqliteSpentTokens::load(Arc::clone(archive), SPENT_TOKENS_MAX).await;
         let matches = SqliteMatches::load(Arc::clone(archive), matches_kept(settings)).await;
+        let moderation = SqliteModeration::load(Arc::clone(archive)).await;
         Ok(Remembered {
             revocations: Arc::new(revocations.map_err(|e| part(&e, Exit::Io))?),
             spent_tokens: Arc::new(spent_tokens.map_err(|e| part(&e, Exit::Io))?),
             inbox: Arc::new(SqliteInbox::new(Arc::clone(archive))),
+            moderation: Arc::new(moderation.map_err(|e| part(&e, Exit::Io))?),
             matches: Arc::new(matches.map_err(|e| part(&e, Exit::Io))?),
         })
     }
@@ -124,7 +129,8 @@ impl Storage {
     pub async fn close(&self) {}
 }
 
-/// What was taken back, what is used up, what waits for users, and which matches there are.
+/// What was taken back, what is used up, what waits for users, who is muted or banned, and which matches
+/// there are.
 #[derive(Clone)]
 pub struct Remembered {
     /// What was taken back.
@@ -133,6 +139,8 @@ pub struct Remembered {
     pub spent_tokens: Arc<dyn SpentTokens>,
     /// What is said to users who are away.
     pub inbox: Arc<dyn Inbox>,
+    /// Who is muted or banned.
+    pub moderation: Arc<dyn Moderation>,
     /// The matches.
     pub matches: Arc<dyn Matches>,
 }
@@ -145,6 +153,7 @@ impl Remembered {
             revocations: Arc::new(MemoryRevocations::new(revocation_span(settings))),
             spent_tokens: Arc::new(MemorySpentTokens::new(SPENT_TOKENS_MAX)),
             inbox: Arc::new(MemoryInbox::default()),
+            moderation: Arc::new(MemoryModeration::default()),
             matches: Arc::new(MemoryMatches::new(matches_kept(settings))),
         }
     }
@@ -248,6 +257,8 @@ pub fn ports(
         revocations: remembered.revocations,
         spent_tokens: remembered.spent_tokens,
         inbox: Some(remembered.inbox),
+        moderation: Some(remembered.moderation),
+        erasure: Some(Arc::clone(broker) as _),
         matches: remembered.matches,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
@@ -375,6 +386,7 @@ fn extensions(settings: &Settings) -> (MiddlewareChain, HandlerRegistry) {
         },
         private_messages: settings.chat.private_messages,
         event_roles: roles(&settings.game.event_roles),
+        moderator_roles: roles(&settings.chat.moderator_roles),
     };
     let mut handlers = HandlerRegistry::default();
     if let Err(error) = built_in.register(&mut handlers) {

@@ -30,6 +30,8 @@ pub struct Chat {
     pub letters_max: u32,
     /// After this long one is forgotten.
     pub letter_age_ms: u64,
+    /// The roles whose bearers moderate every channel.
+    pub moderator_roles: Vec<String>,
 }
 
 /// The endpoint `/ws/game`.

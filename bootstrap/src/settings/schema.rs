@@ -142,6 +142,7 @@ pub const KEYS: &[Key] = &[
     key("chat.letters_per_sender_max", Kind::Number(1, 1_000_000)),
     key("chat.letters_max", Kind::Number(1, 100_000_000)),
     key("chat.letter_age_ms", Kind::Number(1, 3_650 * DAY_MS)),
+    key("chat.moderator_roles", Kind::List("a role of A-Z a-z 0-9 _ - . : /", is_role)),
     key("game.event_roles", Kind::List("a role of A-Z a-z 0-9 _ - . : /", is_role)),
     key("auth.authentication_timeout_ms", Kind::Number(1, HOUR_MS)),
     key("auth.hmac_secret", Kind::Secret),
