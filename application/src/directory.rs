@@ -56,6 +56,11 @@ const TAKEN_AND_ASKED: u8 = 2;
 pub struct InboxTurn(Option<Arc<InboxState>>);
 
 impl InboxTurn {
+    /// One that keeps nobody from theirs: a [mistake](crate::planted).
+    pub(crate) const fn nobodys() -> Self {
+        Self(None)
+    }
+
     fn take(state: &Arc<InboxState>) -> Option<Self> {
         let asked = |now| Some(if now == FREE { TAKEN } else { TAKEN_AND_ASKED });
         let before = state.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, asked);

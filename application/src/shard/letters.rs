@@ -17,6 +17,7 @@ use super::calls::Outcome;
 use super::{Host, Shard, Slot};
 use crate::directory::InboxTurn;
 use crate::mailbox::Control;
+use crate::planted::{Mistake, is_planted};
 use crate::ports::{Inbox, InboxError, Letter, LetterId};
 use crate::published::Published;
 use crate::view::View;
@@ -57,7 +58,12 @@ impl Shard {
             return;
         }
         let Some(user) = entry.who.principal.user.clone() else { return };
-        let Some(turn) = self.services.directory.inbox_turn(&user) else { return };
+        let turn = if is_planted(Mistake::LettersToEveryone) {
+            Some(InboxTurn::nobodys())
+        } else {
+            self.services.directory.inbox_turn(&user)
+        };
+        let Some(turn) = turn else { return };
         self.read_letters(slot, inbox, user, turn, None);
     }
 
@@ -121,7 +127,7 @@ impl Shard {
         if entry.giving.is_none() {
             return;
         }
-        if host.outbox.queued_bytes(slot) > 0 {
+        if host.outbox.queued_bytes(slot) > 0 && !is_planted(Mistake::LettersRemovedEarly) {
             return self.park(slot, host);
         }
         let Some(Giving { turn, up_to }) = entry.giving.take().map(|giving| *giving) else {
