@@ -63,6 +63,11 @@ pub struct InboxTurn {
 }
 
 impl InboxTurn {
+    /// One that keeps nobody from theirs: a [mistake](crate::planted).
+    pub(crate) const fn nobodys(directory: Arc<Directory>, user: UserId) -> Self {
+        Self { directory, user, state: None }
+    }
+
     /// Nothing was left: ends the turn, unless somebody asked for it meanwhile.
     #[must_use]
     pub fn end(mut self) -> Option<Self> {

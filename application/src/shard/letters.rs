@@ -18,6 +18,7 @@ use super::calls::Outcome;
 use super::{Host, Shard, Slot};
 use crate::directory::InboxTurn;
 use crate::mailbox::Control;
+use crate::planted::{Mistake, is_planted};
 use crate::ports::{Inbox, InboxError, Letter, LetterId};
 use crate::published::Published;
 use crate::view::View;
@@ -59,8 +60,14 @@ impl Shard {
             return;
         }
         let Some(user) = entry.who.principal.user.clone() else { return };
+        let directory = &self.services.directory;
+        let turn = if is_planted(Mistake::LettersToEveryone) {
+            Some(InboxTurn::nobodys(Arc::clone(directory), user.clone()))
+        } else {
+            directory.inbox_turn(&user)
+        };
         // The room of a user may have members who are somebody else.
-        let Some(turn) = self.services.directory.inbox_turn(&user) else { return };
+        let Some(turn) = turn else { return };
         self.read_letters(slot, inbox, user, turn, None);
     }
 
@@ -125,7 +132,7 @@ impl Shard {
         if entry.giving.as_ref().is_none_or(|giving| giving.up_to.is_none()) {
             return;
         }
-        if host.outbox.queued_bytes(slot) > 0 {
+        if host.outbox.queued_bytes(slot) > 0 && !is_planted(Mistake::LettersRemovedEarly) {
             return self.park(slot, host);
         }
         let Some(Giving { turn, up_to }) = entry.giving.take().map(|giving| *giving) else {
