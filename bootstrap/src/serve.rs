@@ -118,7 +118,8 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
     helpers.extend(fetch_keys(&lasting));
     let n_workers = build::n_workers(settings);
-    let node = Node::build(ports, build::rules(settings), n_workers);
+    let rules = build::rules(settings, &ports.clock);
+    let node = Node::build(ports, rules, n_workers);
     let workers = start_workers(settings, &node, &clock, n_workers)?;
     let certificates = build::certificates(settings)?;
     helpers.extend(certificates.clone().map(|watched| tokio::spawn(watched.watch())));

@@ -66,7 +66,8 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         tokio::spawn(async move { keys.run().await });
     }
     let n_shards = build::n_workers(settings);
-    let node = Node::build(ports, build::rules(settings), n_shards);
+    let rules = build::rules(settings, &ports.clock);
+    let node = Node::build(ports, rules, n_shards);
     let worker = build::worker(settings, n_shards);
     let server = &settings.server;
     let config = Config {

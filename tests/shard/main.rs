@@ -1,4 +1,5 @@
-//! The shard behaves: one node over the real in-memory broker, hosted without sockets.
+//! The shard behaves: one node over the real in-memory broker, hosted without sockets, but for what
+//! `sockets` has.
 //!
 //! Stories that need one connection more or less, not thousands of random ones: those are the
 //! simulation's.
@@ -12,6 +13,7 @@
 
 mod adopt;
 mod contract;
+mod extensions;
 mod host;
 mod joining;
 mod limits;
@@ -20,6 +22,7 @@ mod resume;
 mod rights;
 mod selective;
 mod slow;
+mod sockets;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;
