@@ -1,4 +1,4 @@
-//! The handlers of the documents' endpoints (chat, events of a game, the lobby) and middleware that many
+//! The handlers of the documents' endpoints (chat, events of a game, the lobby, matches) and middleware that many
 //! hosts want (a log of messages, limits by minute).
 //!
 //! They use what a host's own handlers use and nothing else, so that a host can leave each out or put its
@@ -7,6 +7,7 @@
 mod chat;
 mod game;
 mod lobby;
+mod matches;
 mod message_log;
 mod rate_limit;
 
@@ -18,6 +19,7 @@ use domain::id::Role;
 pub use self::chat::{ChatHistory, ChatMessages, ChatTyping};
 pub use self::game::{GameEvents, NotHereYet};
 pub use self::lobby::{Lobby, LobbySettings};
+pub use self::matches::{MatchChat, MatchUsers};
 pub use self::message_log::MessageLog;
 pub use self::rate_limit::{RateLimit, RateLimitConfig};
 use crate::extensions::handlers::{HandlerRegistry, MessageHandler, RegisterError};
@@ -59,6 +61,7 @@ impl BuiltIn {
         let all = lobby.into_iter().map(of(Endpoint::Lobby));
         let all = all.chain(chat.into_iter().map(of(Endpoint::Chat)));
         let all = all.chain(game.into_iter().map(of(Endpoint::Game)));
+        let all = all.chain(matches::all().into_iter().map(of(Endpoint::Match)));
         let all = all.chain([(Endpoint::Combat, combat), (Endpoint::World, world)]);
         for (endpoint, handler) in all {
             registry.register_at(endpoint, handler)?;

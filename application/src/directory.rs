@@ -218,6 +218,13 @@ impl Directory {
         Seats { directory: Arc::clone(self), room: room.clone(), taken }
     }
 
+    /// How many seats of a room are taken.
+    #[must_use]
+    pub fn seats_taken(&self, room: &RoomId) -> u32 {
+        let rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.get(room).map_or(0, |taken| taken.load(Ordering::Acquire))
+    }
+
     /// A place for one more pattern, unless `watches_max` are taken.
     #[must_use]
     pub fn watch_seat(self: &Arc<Self>, watches_max: usize) -> Option<WatchSeat> {

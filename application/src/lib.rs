@@ -5,6 +5,7 @@
 //!
 //! Suggested reading order: [`ports`], [`mailbox`], [`published`], [`shard`].
 
+pub mod admission;
 pub mod built_in;
 pub mod client_address;
 pub mod directory;

@@ -26,7 +26,7 @@ use crate::directory::{Directory, Listing};
 use crate::inquiry::{Unanswered, Whom};
 use crate::mailbox::{Control, Mailbox, NewServices};
 use crate::metrics::NodeMetrics;
-use crate::ports::{Receipt, RevokeError, TokenVerifier};
+use crate::ports::{NoEntropy, Receipt, RevokeError, TokenVerifier};
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::services::{Ports, Rules, Services};
@@ -99,8 +99,11 @@ impl Node {
             .collect();
         let directory = Arc::new(Directory::default());
         let metrics = Arc::new(NodeMetrics::new(n_shards));
+        let admission = Arc::default();
         let listing = directory.listing.clone();
-        let services = Services { ports, rules, directory, mailboxes: mailboxes.clone(), metrics };
+        let mailboxes_of_all = mailboxes.clone();
+        let services =
+            Services { ports, rules, directory, mailboxes: mailboxes_of_all, metrics, admission };
         Self { services: RwLock::new(Arc::new(services)), mailboxes, listing }
     }
 
@@ -143,9 +146,11 @@ impl Node {
     }
 
     /// A fresh connection id.
-    #[must_use]
-    pub fn connection_id(&self) -> ConnectionId {
-        ConnectionId::from_bits(self.services().ports.entropy.bits())
+    ///
+    /// # Errors
+    /// [`NoEntropy`] when none can be drawn; who wants one must come again.
+    pub fn connection_id(&self) -> Result<ConnectionId, NoEntropy> {
+        self.services().ports.entropy.bits().map(ConnectionId::from_bits)
     }
 
     /// Whether somebody who wants to connect has a token that counts, for endpoints that refuse others
@@ -159,7 +164,9 @@ impl Node {
         address: Option<IpAddr>,
     ) -> Result<(), Refusal> {
         let services = self.services();
-        let connection = ConnectionId::from_bits(services.ports.entropy.bits());
+        let bits = services.ports.entropy.bits();
+        let bits = bits.map_err(|_| Refusal::unavailable(Duration::from_secs(1)))?;
+        let connection = ConnectionId::from_bits(bits);
         let check = CheckBearer { services, connection, address, token };
         check.execute().await
     }

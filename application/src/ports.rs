@@ -24,7 +24,7 @@ pub use authorizer::{Authorizer, AuthorizerError, Question, Verdict};
 pub use broker::{
     Broker, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomTop, SubscriptionToken,
 };
-pub use clock::{Clock, Entropy};
+pub use clock::{Clock, Entropy, NoEntropy};
 pub use exposition::Exposition;
 pub use inbox::{Inbox, InboxError, Letter, LetterId};
 pub use key_source::{KeySource, KeySourceError};

@@ -10,6 +10,7 @@ use domain::connection::Timing;
 use domain::matches::ConnectionsMax;
 use domain::policy::Policies;
 
+use crate::admission::Admission;
 use crate::directory::Directory;
 use crate::extensions::games::GameRegistry;
 use crate::extensions::handlers::HandlerRegistry;
@@ -121,4 +122,6 @@ pub struct Services {
     pub mailboxes: Vec<Arc<Mailbox>>,
     /// What the node counts about itself; its shards in the order of their mailboxes.
     pub metrics: Arc<NodeMetrics>,
+    /// Whether newcomers are let in; without a watch on the memory, they are.
+    pub admission: Arc<Admission>,
 }

@@ -31,10 +31,12 @@ mod watches;
 use core::net::IpAddr;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::codes::CloseCode;
 use domain::id::{ClientId, ConnectionId};
 use domain::room::RoomId;
+use domain::stalls::Stalls;
 use domain::time::{Monotonic, Now};
 
 pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome, Resuming};
@@ -100,6 +102,9 @@ pub enum Input<'a> {
     Tick,
     /// There is more to send, see [`Shard::has_backlog`].
     Continue,
+    /// The host did not get around to anything for this long, until now. To be given before the
+    /// [`Tick`](Self::Tick) that it made late.
+    Stalled(Duration),
 }
 
 /// What every step of a shard needs of its host.
@@ -118,6 +123,8 @@ pub struct Shard {
     rooms: Rooms,
     watches: Watches,
     timers: TimerWheel<(Slot, Monotonic)>,
+    /// When the host could not listen.
+    stalls: Stalls,
     /// Rooms with something to send, in turn.
     backlog: VecDeque<RoomKey>,
     calls: VecDeque<ColdCall>,
@@ -152,6 +159,7 @@ impl Shard {
             rooms: Rooms::default(),
             watches: Watches::default(),
             timers: TimerWheel::new(now.monotonic),
+            stalls: Stalls::new(),
             backlog: VecDeque::new(),
             calls: VecDeque::new(),
             refused: Vec::new(),
@@ -215,6 +223,7 @@ impl Shard {
             Input::Completed(completion) => self.complete(completion, host),
             Input::Tick => self.tick(host),
             Input::Continue => self.send_some(host),
+            Input::Stalled(span) => self.stalls.note(now.monotonic, span),
         }
         self.close_refused(host);
     }

@@ -4,12 +4,14 @@
 //! Pure: a request's head in, what it asks for out, the same for every host. Nothing is guessed: two of a
 //! header that may come once is a refusal. It must never parse HTTP or name a crate that does.
 
-use domain::codes::ErrorCode;
+use domain::codes::{CloseCode, ErrorCode};
 use domain::documents;
 use domain::id::{ClientId, ConnectionId};
+use domain::matches::MatchId;
 use domain::room::RoomId;
 
 use crate::origin::OriginPolicy;
+use crate::ports::outbox::Ending;
 use crate::refusal::Refusal;
 use crate::shard::Opening;
 use crate::view::View;
@@ -56,7 +58,7 @@ pub struct Upgrade {
 }
 
 /// An address that takes upgrades.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Endpoint {
     /// `/ws/v2/connect`.
     V2,
@@ -64,7 +66,13 @@ pub enum Endpoint {
     Client,
     /// One of the documents with rooms, but `/ws/games/{match_id}`.
     Document(documents::told::Endpoint),
+    /// `/ws/games/{match_id}`; none when that is no match's id.
+    Match(Option<MatchId>),
 }
+
+/// How the document of the matches calls parameters that are wrong.
+const INVALID_PARAMETERS: Ending =
+    Ending { code: CloseCode::PolicyViolation, reason: "Invalid parameters" };
 
 /// An answer over HTTP instead of the upgrade.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -140,6 +148,16 @@ pub fn read(
         Endpoint::Document(endpoint) => {
             read_query(head.query, &mut upgrade)?;
             upgrade.view = View::Document(endpoint);
+        }
+        Endpoint::Match(ref id) => {
+            let is_valid = read_query(head.query, &mut upgrade).is_ok()
+                && upgrade.token.as_ref().is_none_or(|token| !token.is_empty())
+                && !upgrade.conflicting_tokens;
+            upgrade.place = id.as_ref().filter(|_| is_valid).map(|id| id.room().clone());
+            upgrade.view = match upgrade.place {
+                Some(_) => View::Document(documents::told::Endpoint::Match),
+                None => View::Refused(INVALID_PARAMETERS),
+            };
         }
     }
     read_subprotocols(head, &mut upgrade)?;

@@ -50,14 +50,18 @@ impl View {
     /// Whether it is open to whom no token names, whatever the server's rule for rooms is.
     #[must_use]
     pub const fn is_for_everyone(self) -> bool {
-        matches!(self, Self::Client(_) | Self::Document(Endpoint::Game | Endpoint::World))
+        matches!(
+            self,
+            Self::Client(_) | Self::Document(Endpoint::Game | Endpoint::World | Endpoint::Match)
+        )
     }
 
     /// Whether nobody in particular has no business there, even where the server lets such connections in.
     #[must_use]
     pub const fn needs_a_user(self) -> bool {
         match self {
-            Self::Document(Endpoint::Game | Endpoint::World) => false,
+            // A match may have spectators whom nobody knows.
+            Self::Document(Endpoint::Game | Endpoint::World | Endpoint::Match) => false,
             Self::Document(_) => true,
             Self::V2 | Self::Client(_) | Self::Refused(_) => false,
         }

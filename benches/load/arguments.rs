@@ -6,13 +6,15 @@ use std::time::Duration;
 use crate::target::{Target, TargetKind};
 
 pub(crate) const USAGE: &str = "\
-load fanout --target roomkeeper|floor --addr ADDRESS:PORT [--pid PID] [--token TOKEN]
+load fanout --target roomkeeper|floor|chat|chat-v2 --addr ADDRESS:PORT [--pid PID] [--token TOKEN]
             [--members 500] [--rooms 1] [--size 64] [--stall 0] [--warm 1] [--secs 5 | --messages N]
             [--window 1 | --rate R [--warm-rate R]]
 load idle   --target … --addr … [--pid PID] [--token TOKEN]
             [--connections 10000] [--rooms 1000] [--settle 2] [--secs 5] [--tickets 1]
 load http   --addr … --token KEY [--pid PID]
             [--connections 16] [--rooms 16] [--size 64] [--warm 1] [--secs 5 | --messages N]
+
+load letters --addr … --token SECRET --messages N [--pid PID] [--connections 5000]
 
 fanout: in each room one member publishes and all members, it too, receive.
   --window W    closed loop: W messages are under way in each room, the next one is published when
@@ -25,6 +27,8 @@ fanout: in each room one member publishes and all members, it too, receive.
   --size N      bytes of published data, at least 18
 idle: opens connections, joins, waits; answers the server's pings.
   --tickets 1   a ticket and one room in connect, instead of the token and a subscribe
+letters: users come back to N messages each that were written while they were away; --token is the secret
+         that signs tokens.
 http: publishes over HTTP with an API key, one request under way on each connection.
 --pid is the server's process, whose processor time and memory are reported.";
 
@@ -33,6 +37,7 @@ pub(crate) enum Mode {
     Fanout,
     Idle,
     Http,
+    Letters,
 }
 
 /// Who decides when the next message is published.
@@ -79,19 +84,23 @@ impl Arguments {
             Some("fanout") => Mode::Fanout,
             Some("idle") => Mode::Idle,
             Some("http") => Mode::Http,
-            _ => return Err("the first word is fanout, idle or http".to_owned()),
+            Some("letters") => Mode::Letters,
+            _ => return Err("the first word is fanout, idle, http or letters".to_owned()),
         };
         let given = Given::read(words)?;
         let kind = match given.text("--target").unwrap_or_default() {
-            "" if mode == Mode::Http => TargetKind::Roomkeeper,
+            "" if matches!(mode, Mode::Http | Mode::Letters) => TargetKind::Roomkeeper,
             "roomkeeper" => TargetKind::Roomkeeper,
             "floor" => TargetKind::Floor,
-            _ => return Err("--target is roomkeeper or floor".to_owned()),
+            "chat" => TargetKind::Chat,
+            "chat-v2" => TargetKind::ChatV2,
+            _ => return Err("--target is roomkeeper, floor, chat or chat-v2".to_owned()),
         };
         let rooms = match mode {
             Mode::Fanout => 1,
             Mode::Idle => 1_000,
             Mode::Http => 16,
+            Mode::Letters => 1,
         };
         let rooms = given.number("--rooms", rooms)?;
         let members = given.number("--members", 500)?;
@@ -99,6 +108,7 @@ impl Arguments {
             Mode::Fanout => members * rooms,
             Mode::Idle => given.number("--connections", 10_000)?,
             Mode::Http => given.number("--connections", 16)?,
+            Mode::Letters => given.number("--connections", 5_000)?,
         };
         let pace = match given.number("--rate", 0.0)? {
             rate if rate > 0.0 => Pace::Open { step: Duration::from_secs_f64(1.0 / rate) },
@@ -115,7 +125,12 @@ impl Arguments {
         };
         let all = Self {
             mode,
-            target: Target { kind, token: given.text("--token").map(str::to_owned), back: None },
+            target: Target {
+                kind,
+                token: given.text("--token").map(str::to_owned),
+                tokens: Vec::new(),
+                back: None,
+            },
             addr: given.number("--addr", SocketAddr::from(([127, 0, 0, 1], 8000)))?,
             pid: given
                 .text("--pid")

@@ -26,8 +26,10 @@ mod fanout;
 mod histogram;
 mod http;
 mod idle;
+mod letters;
 mod pool;
 mod target;
+mod token;
 mod usage;
 mod wire;
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Mode::Fanout => fanout::run(&arguments),
         Mode::Idle => idle::run(&arguments),
         Mode::Http => http::run(&arguments),
+        Mode::Letters => letters::run(&arguments),
     };
     println!("{}", report.json);
     for fault in &report.faults {

@@ -83,6 +83,17 @@ impl<'a> Pool<'a> {
         connections: usize,
         rooms: usize,
     ) -> Self {
+        Self::open_hearing(target, addr, connections, rooms, |_, _| false)
+    }
+
+    /// The same, with each text that comes meanwhile.
+    pub(crate) fn open_hearing(
+        target: &'a Target,
+        addr: SocketAddr,
+        connections: usize,
+        rooms: usize,
+        mut on_text: impl FnMut(Arrival, &[u8]) -> bool,
+    ) -> Self {
         let mut pool = Self {
             target,
             addr,
@@ -100,7 +111,7 @@ impl<'a> Pool<'a> {
         let deadline = Instant::now() + OPEN_DEADLINE;
         while pool.clients.len() < connections || pool.opening > 0 {
             pool.open_some();
-            pool.turn(Duration::from_millis(100), |_, _| false);
+            pool.turn(Duration::from_millis(100), &mut on_text);
             assert!(pool.refusal.is_none(), "refused: {:?}", pool.refusal);
             assert!(pool.closed == 0, "the server closed a connection that was opening");
             assert!(Instant::now() < deadline, "{} are still not in", pool.opening);

@@ -14,7 +14,7 @@ const END: &str = "<!-- measured: end -->";
 /// One figure of the document: its id, what it is called, its goal, its unit and its digits.
 type Row = (&'static str, &'static str, &'static str, &'static str, usize);
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 14] = [
     ("instructions", "user instructions per delivery", "≤ 200", "", 0),
     ("each", "CPU per delivery, one message under way, to `floor --mode each`", "≤ 1.10x", "ns", 0),
     ("batch", "CPU per delivery, eight under way, to `floor --mode batch`", "≤ 1.5x", "ns", 1),
@@ -24,6 +24,14 @@ const ROWS: [Row; 12] = [
     ("connect", "CPU per connect with HS256 token and one subscribe", "≤ 25 µs", "µs", 1),
     ("ticket", "CPU per connect with ticket and one room brought back", "≤ 15 µs", "µs", 1),
     ("http", "CPU per publish over HTTP, 16 connections kept alive", "≤ 40 µs", "µs", 1),
+    (
+        "chat",
+        "CPU per delivery on `/ws/chat`, to the same room over protocol v2",
+        "≤ 1.15x",
+        "ns",
+        0,
+    ),
+    ("letters", "5,000 users come back to 100 messages each: until all have all", "≤ 5 s", "s", 2),
     ("flood", "flood: publish rate, 256 under way, to `floor --mode batch`", "≥ 0.8x", "/s", 0),
     (
         "flood_bytes",

@@ -3,7 +3,7 @@
 //! Nothing here serves a connection, and only `main.rs` may end the process.
 //!
 //! Suggested reading order: [`cli`], [`exit`], [`settings`], [`log`], [`start_screen`],
-//! [`descriptors`], [`sd_notify`], [`serve`], [`commands`].
+//! [`descriptors`], [`memory`], [`sd_notify`], [`serve`], [`commands`].
 
 pub mod arenas;
 pub mod cli;
@@ -11,6 +11,7 @@ pub mod commands;
 pub mod descriptors;
 pub mod exit;
 pub mod log;
+pub mod memory;
 pub mod sd_notify;
 pub mod serve;
 pub mod settings;

@@ -5,6 +5,7 @@
 
 pub mod build;
 mod certificates;
+pub mod memory;
 mod reload;
 mod signals;
 mod telemetry;
@@ -21,6 +22,7 @@ use broker_memory::MemoryBroker;
 use domain::time::Wall;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use worker_tokio::{SystemClock, Worker};
@@ -85,8 +87,7 @@ fn part(error: &dyn std::error::Error, exit: Exit) -> ServeError {
 pub fn execute(loaded: &Loaded, given: &Given) -> Result<(), ServeError> {
     arenas::limit(build::n_workers(&loaded.settings));
     // HTTP, the API and signals; connections live on the workers' own threads.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| part(&e, Exit::Io))?;
+    let runtime = runtime().map_err(|e| part(&e, Exit::Io))?;
     let traces = Traces::start(&loaded.settings.traces, runtime.handle())?;
     let log_filter = log::init(&loaded.settings.log, log::takes_colour(), traces.layer())
         .map_err(|error| ServeError::Part(error, Exit::Settings))?;
@@ -99,6 +100,23 @@ pub fn execute(loaded: &Loaded, given: &Given) -> Result<(), ServeError> {
     ended
 }
 
+/// Threads for what would make others wait: a scrape, a reload, a name that is looked up.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// Longer than any server runs.
+const EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// One such thread is there from the start and stays: where the system gives no further one, what
+/// needs it waits for its turn, and does not panic.
+fn runtime() -> io::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(EVER)
+        .build()?;
+    drop(runtime.spawn_blocking(|| {}));
+    Ok(runtime)
+}
+
 async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<(), ServeError> {
     let settings = &loaded.settings;
     let descriptors = raise_descriptors(settings);
@@ -108,7 +126,8 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let clock = Arc::new(SystemClock::start());
     let storage = build::storage(settings).await?;
     let telemetry = Telemetry::default();
-    let broker = build::broker(settings, telemetry.watch(storage.archive()));
+    let (memory, budgets) = build::memory(settings);
+    let broker = build::broker(&budgets, telemetry.watch(storage.archive()));
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let remembered = storage.remembered(settings).await?;
     let (inbox, matches) = (Arc::clone(&remembered.inbox), Arc::clone(&remembered.matches));
@@ -117,15 +136,13 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     helpers.push(tokio::spawn(letters));
     let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
     helpers.extend(fetch_keys(&lasting));
-    let n_workers = build::n_workers(settings);
-    let rules = build::rules(settings, &ports.clock);
-    let node = Node::build(ports, rules, n_workers);
-    let workers = start_workers(settings, &node, &clock, n_workers)?;
+    let node = build::node(settings, ports, &budgets);
+    let workers = start_workers(&node, &clock, &build::worker(settings, &budgets))?;
+    helpers.extend(memory.map(|limit| memory::spawn_watch(limit, &node)));
     let certificates = build::certificates(settings)?;
     helpers.extend(certificates.clone().map(|watched| tokio::spawn(watched.watch())));
-    let exposition = telemetry.exposition(&node, &broker, &lasting);
-    let mut config = gateway_config(settings, descriptors, exposition)?;
-    config.tls = certificates.as_ref().map(Certificates::acceptor);
+    let exposition = telemetry.exposition(&node, &broker, &lasting, &budgets);
+    let config = gateway_config(settings, descriptors, exposition, certificates.as_ref())?;
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
@@ -227,11 +244,13 @@ fn gateway_config(
     settings: &Settings,
     descriptors: Descriptors,
     exposition: SharedExposition,
+    certificates: Option<&Certificates>,
 ) -> Result<gateway_axum::Config, ServeError> {
     let internal = settings.server.internal_listen.as_deref();
     let internal_address = internal.map(resolve).transpose()?;
     let config = build::gateway(settings, descriptors);
-    Ok(gateway_axum::Config { internal_address, exposition, ..config })
+    let tls = certificates.map(Certificates::acceptor);
+    Ok(gateway_axum::Config { internal_address, exposition, tls, ..config })
 }
 
 /// Between two looks for letters that are too old.
@@ -249,13 +268,11 @@ async fn forget_letters(inbox: Arc<dyn Inbox>, age_ms: u64, clock: Arc<SystemClo
 }
 
 fn start_workers(
-    settings: &Settings,
     node: &Node,
     clock: &Arc<SystemClock>,
-    n_workers: usize,
+    config: &worker_tokio::Config,
 ) -> Result<Vec<Worker>, ServeError> {
-    let config = build::worker(settings, n_workers);
-    Worker::start_all(node, clock, &config).map_err(|e| part(&e, Exit::Io))
+    Worker::start_all(node, clock, config).map_err(|e| part(&e, Exit::Io))
 }
 
 /// Gives signs of life while all workers run: who watches the process should start it anew when

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::codes::CloseCode;
+use crate::stalls::Stalls;
 use crate::time::{Monotonic, Now, Wall};
 
 /// The intervals of a connection's life.
@@ -129,7 +130,7 @@ impl Connection {
     pub fn renewed(&mut self, now: Now, expires_at: Option<Wall>, timing: &Timing) -> Monotonic {
         self.expires_at = expires_at;
         self.expiry_told = false;
-        self.visit_due = self.next_visit(now, now.monotonic, timing);
+        self.visit_due = self.next_visit(now, now.monotonic, Duration::ZERO, timing);
         self.visit_due
     }
 
@@ -157,17 +158,20 @@ impl Connection {
         first
     }
 
-    /// Looks after it at `now`; `sent_at` is when anything was last sent. Answers what to do and
-    /// when to look again.
+    /// Looks after it at `now`; `sent_at` is when anything was last sent, and `stalls` says when the
+    /// host could not listen: deadlines for the client move by that much. Answers what to do and when
+    /// to look again.
     pub fn visit(
         &mut self,
         now: Now,
         sent_at: Monotonic,
+        stalls: &Stalls,
         timing: &Timing,
     ) -> (Option<Effect>, Monotonic) {
+        let stalled = stalls.since(self.heard_at);
         let effect = match self.phase {
             Phase::Closed(_) => None,
-            Phase::Opening { deadline } if now.monotonic >= deadline => {
+            Phase::Opening { deadline } if now.monotonic >= deadline.after(stalled) => {
                 Some(Effect::Close(CloseCode::AuthenticationTimeout))
             }
             Phase::Opening { .. } => None,
@@ -175,17 +179,25 @@ impl Connection {
                 Some(Effect::Close(CloseCode::ServiceRestart))
             }
             Phase::Draining { .. } => None,
-            Phase::Open => self.visit_open(now, sent_at, timing),
+            Phase::Open => self.visit_open(now, sent_at, stalled, timing),
         };
         let sent_at = if effect == Some(Effect::Ping) { now.monotonic } else { sent_at };
         if let Some(Effect::Close(code)) = effect {
             self.phase = Phase::Closed(code);
         }
-        self.visit_due = self.next_visit(now, sent_at, timing);
+        // Whoever was just given a fresh start has nothing behind it.
+        let stalled = stalls.since(self.heard_at);
+        self.visit_due = self.next_visit(now, sent_at, stalled, timing);
         (effect, self.visit_due)
     }
 
-    fn visit_open(&mut self, now: Now, sent_at: Monotonic, timing: &Timing) -> Option<Effect> {
+    fn visit_open(
+        &mut self,
+        now: Now,
+        sent_at: Monotonic,
+        stalled: Duration,
+        timing: &Timing,
+    ) -> Option<Effect> {
         let interval = timing.heartbeat_interval;
         if let Some(expires_at) = self.expires_at {
             if now.wall >= expires_at.after(timing.expiry_leeway) {
@@ -204,7 +216,7 @@ impl Connection {
             self.pinged = true;
             return Some(Effect::Ping);
         }
-        let silence = now.monotonic.since(self.heard_at);
+        let silence = now.monotonic.since(self.heard_at).saturating_sub(stalled);
         if silence >= timing.silence_max() {
             return Some(Effect::Close(CloseCode::NoPong));
         }
@@ -215,16 +227,22 @@ impl Connection {
         asks.then_some(Effect::Ping)
     }
 
-    fn next_visit(&self, now: Now, sent_at: Monotonic, timing: &Timing) -> Monotonic {
+    fn next_visit(
+        &self,
+        now: Now,
+        sent_at: Monotonic,
+        stalled: Duration,
+        timing: &Timing,
+    ) -> Monotonic {
         match self.phase {
-            Phase::Opening { deadline } => deadline,
+            Phase::Opening { deadline } => deadline.after(stalled),
             Phase::Draining { until } => until,
             Phase::Closed(_) => Monotonic::from_millis(u64::MAX),
             Phase::Open => {
                 let ping = sent_at.after(timing.heartbeat_interval);
                 let patience =
                     if self.pinged { timing.silence_max() } else { timing.heartbeat_interval };
-                let silence = self.heard_at.after(patience);
+                let silence = self.heard_at.after(patience).after(stalled);
                 let heartbeat = ping.min(silence);
                 let Some(expires_at) = self.expires_at else { return heartbeat };
                 let wait = if self.expiry_told {
@@ -243,6 +261,7 @@ mod tests {
     use super::*;
 
     const INTERVAL_MS: u64 = 25_000;
+    const NONE: Stalls = Stalls::new();
 
     fn at(ms: u64) -> Now {
         Now {
@@ -262,9 +281,9 @@ mod tests {
     fn who_never_connects_is_closed_at_the_deadline_and_not_before() {
         let timing = Timing::default();
         let mut connection = Connection::opening(at(0), &timing);
-        let (effect, next) = connection.visit(at(9_999), Monotonic::START, &timing);
+        let (effect, next) = connection.visit(at(9_999), Monotonic::START, &NONE, &timing);
         assert_eq!((effect, next), (None, Monotonic::from_millis(10_000)));
-        let (effect, _) = connection.visit(at(10_000), Monotonic::START, &timing);
+        let (effect, _) = connection.visit(at(10_000), Monotonic::START, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::AuthenticationTimeout)));
     }
 
@@ -272,10 +291,11 @@ mod tests {
     fn silence_is_pinged_after_one_interval_and_closed_after_two() {
         let timing = Timing::default();
         let mut connection = open();
-        let (effect, next) = connection.visit(at(INTERVAL_MS), Monotonic::START, &timing);
+        let (effect, next) = connection.visit(at(INTERVAL_MS), Monotonic::START, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Ping));
         assert_eq!(next, Monotonic::from_millis(2 * INTERVAL_MS));
-        let (effect, _) = connection.visit(at(2 * INTERVAL_MS), at(INTERVAL_MS).monotonic, &timing);
+        let (effect, _) =
+            connection.visit(at(2 * INTERVAL_MS), at(INTERVAL_MS).monotonic, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
     }
 
@@ -285,16 +305,16 @@ mod tests {
         let timing =
             Timing { heartbeat_timeout: Duration::from_millis(30_000), ..Timing::default() };
         let mut connection = open();
-        let (effect, next) = connection.visit(at(INTERVAL_MS), Monotonic::START, &timing);
+        let (effect, next) = connection.visit(at(INTERVAL_MS), Monotonic::START, &NONE, &timing);
         assert_eq!((effect, next.as_millis()), (Some(Effect::Ping), 30_000));
-        let (effect, _) = connection.visit(at(30_000), at(INTERVAL_MS).monotonic, &timing);
+        let (effect, _) = connection.visit(at(30_000), at(INTERVAL_MS).monotonic, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
         let mut connection = open();
-        let (effect, next) = connection.visit(at(31_000), Monotonic::START, &timing);
+        let (effect, next) = connection.visit(at(31_000), Monotonic::START, &NONE, &timing);
         assert_eq!((effect, next.as_millis()), (Some(Effect::Ping), 56_000));
-        let (effect, next) = connection.visit(at(56_000), at(31_000).monotonic, &timing);
+        let (effect, next) = connection.visit(at(56_000), at(31_000).monotonic, &NONE, &timing);
         assert_eq!((effect, next.as_millis()), (Some(Effect::Ping), 61_000));
-        let (effect, _) = connection.visit(at(61_000), at(56_000).monotonic, &timing);
+        let (effect, _) = connection.visit(at(61_000), at(56_000).monotonic, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
     }
 
@@ -312,7 +332,7 @@ mod tests {
             for _ in 0..10 {
                 // Timers are late by a little.
                 let now = at(next.as_millis() + 2);
-                let (effect, after) = connection.visit(now, sent_at, &timing);
+                let (effect, after) = connection.visit(now, sent_at, &NONE, &timing);
                 match effect {
                     Some(Effect::Close(code)) => return Some((code, now.monotonic.as_millis())),
                     Some(_) => sent_at = now.monotonic,
@@ -339,7 +359,8 @@ mod tests {
         let timing = Timing::default();
         let mut connection = open();
         connection.heard(at(20_000).monotonic);
-        let (effect, next) = connection.visit(at(INTERVAL_MS), at(24_000).monotonic, &timing);
+        let (effect, next) =
+            connection.visit(at(INTERVAL_MS), at(24_000).monotonic, &NONE, &timing);
         assert_eq!((effect, next), (None, Monotonic::from_millis(45_000)));
     }
 
@@ -350,7 +371,7 @@ mod tests {
         let (mut pings, mut next) = (0, Monotonic::from_millis(INTERVAL_MS));
         while next < at(10 * INTERVAL_MS).monotonic {
             let busy = Monotonic::from_millis(next.as_millis() - 10);
-            let (effect, after) = connection.visit(at(next.as_millis()), busy, &timing);
+            let (effect, after) = connection.visit(at(next.as_millis()), busy, &NONE, &timing);
             assert!(matches!(effect, None | Some(Effect::Ping)), "{effect:?} at {next:?}");
             if effect.is_some() {
                 pings += 1;
@@ -367,12 +388,52 @@ mod tests {
         let timing = Timing::default();
         let mut connection = open();
         let hour = 3_600_000;
-        let (effect, _) = connection.visit(at(hour), Monotonic::START, &timing);
+        let (effect, _) = connection.visit(at(hour), Monotonic::START, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Ping));
         let late = at(hour + 2 * INTERVAL_MS);
-        connection.visit(at(hour + INTERVAL_MS), at(hour).monotonic, &timing);
-        let (effect, _) = connection.visit(late, at(hour + INTERVAL_MS).monotonic, &timing);
+        connection.visit(at(hour + INTERVAL_MS), at(hour).monotonic, &NONE, &timing);
+        let (effect, _) = connection.visit(late, at(hour + INTERVAL_MS).monotonic, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
+    }
+
+    /// R12: the answers lie unread while something else has the processor.
+    #[test]
+    fn the_deadline_for_an_answer_moves_by_the_time_in_which_nobody_listened() {
+        let timing = Timing::default();
+        let mut connection = open();
+        let (effect, _) = connection.visit(at(INTERVAL_MS), Monotonic::START, &NONE, &timing);
+        assert_eq!(effect, Some(Effect::Ping));
+        // Behind the ping the host runs for a tenth of a second every five.
+        let mut stalls = Stalls::new();
+        let mut now = INTERVAL_MS;
+        while now < 2 * INTERVAL_MS {
+            now += 5_000;
+            stalls.note(at(now).monotonic, Duration::from_millis(4_900));
+        }
+        let asked_at = at(INTERVAL_MS).monotonic;
+        let (effect, next) = connection.visit(at(now), asked_at, &stalls, &timing);
+        let moved_to = 2 * INTERVAL_MS + 5 * 4_900;
+        assert_eq!((effect, next.as_millis()), (Some(Effect::Ping), moved_to));
+        // Who is gone all the same is let go then, and who has answered is not.
+        let mut gone = connection.clone();
+        let end = at(moved_to);
+        let (effect, _) = gone.visit(end, end.monotonic, &stalls, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
+        connection.heard(at(moved_to - 1).monotonic);
+        assert_eq!(connection.visit(end, end.monotonic, &stalls, &timing).0, None);
+    }
+
+    /// R12: nobody is told to stop for what a busy machine did not read.
+    #[test]
+    fn the_deadline_for_saying_who_one_is_moves_by_the_time_in_which_nobody_listened() {
+        let timing = Timing::default();
+        let mut connection = Connection::opening(at(0), &timing);
+        let mut stalls = Stalls::new();
+        stalls.note(at(9_500).monotonic, Duration::from_millis(9_000));
+        let (effect, next) = connection.visit(at(10_000), Monotonic::START, &stalls, &timing);
+        assert_eq!((effect, next.as_millis()), (None, 19_000));
+        let (effect, _) = connection.visit(at(19_000), Monotonic::START, &stalls, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::AuthenticationTimeout)));
     }
 
     /// A16.
@@ -383,17 +444,17 @@ mod tests {
         let ends = at(70_000).wall;
         let visit = connection.opened(at(0), Some(ends), &timing);
         assert_eq!(visit, Monotonic::from_millis(10_000));
-        let (effect, _) = connection.visit(at(10_000), at(10_000).monotonic, &timing);
+        let (effect, _) = connection.visit(at(10_000), at(10_000).monotonic, &NONE, &timing);
         assert_eq!(effect, Some(Effect::TokenExpiring(ends)));
         connection.heard(at(74_000).monotonic);
-        let (effect, next) = connection.visit(at(30_000), at(30_000).monotonic, &timing);
+        let (effect, next) = connection.visit(at(30_000), at(30_000).monotonic, &NONE, &timing);
         assert_eq!((effect, next.as_millis()), (None, 55_000));
-        connection.visit(at(55_000), at(54_000).monotonic, &timing);
+        connection.visit(at(55_000), at(54_000).monotonic, &NONE, &timing);
         // Behind the token's end, and still within the leeway.
         for ms in [70_000, 74_999] {
-            assert_eq!(connection.visit(at(ms), at(ms).monotonic, &timing).0, None, "{ms}");
+            assert_eq!(connection.visit(at(ms), at(ms).monotonic, &NONE, &timing).0, None, "{ms}");
         }
-        let (effect, _) = connection.visit(at(75_000), at(74_000).monotonic, &timing);
+        let (effect, _) = connection.visit(at(75_000), at(74_000).monotonic, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::TokenExpired)));
     }
 
@@ -403,13 +464,13 @@ mod tests {
         let timing = Timing::default();
         let mut connection = Connection::opening(at(0), &timing);
         connection.opened(at(0), Some(at(70_000).wall), &timing);
-        connection.visit(at(10_000), at(10_000).monotonic, &timing);
+        connection.visit(at(10_000), at(10_000).monotonic, &NONE, &timing);
         connection.renewed(at(20_000), Some(at(700_000).wall), &timing);
         connection.heard(at(44_000).monotonic);
-        let mut next = connection.visit(at(45_000), at(44_000).monotonic, &timing).1;
+        let mut next = connection.visit(at(45_000), at(44_000).monotonic, &NONE, &timing).1;
         while next < at(90_000).monotonic {
             connection.heard(next);
-            let (effect, after) = connection.visit(at(next.as_millis()), next, &timing);
+            let (effect, after) = connection.visit(at(next.as_millis()), next, &NONE, &timing);
             assert_eq!(effect, None);
             next = after;
         }
@@ -420,10 +481,10 @@ mod tests {
         let timing = Timing::default();
         let mut connection = open();
         assert_eq!(connection.drain(Monotonic::from_millis(500)).as_millis(), 500);
-        let (effect, _) = connection.visit(at(500), Monotonic::START, &timing);
+        let (effect, _) = connection.visit(at(500), Monotonic::START, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::ServiceRestart)));
         assert!(!connection.close(CloseCode::Normal));
-        assert_eq!(connection.visit(at(9_000_000), Monotonic::START, &timing).0, None);
+        assert_eq!(connection.visit(at(9_000_000), Monotonic::START, &NONE, &timing).0, None);
     }
 
     /// T01: to 1970, to the end of time, and back.
@@ -434,7 +495,7 @@ mod tests {
         for wall in [0, i64::MAX, 1] {
             let now =
                 Now { monotonic: Monotonic::from_millis(1_000), wall: Wall::from_millis(wall) };
-            assert_eq!(connection.visit(now, Monotonic::START, &timing).0, None);
+            assert_eq!(connection.visit(now, Monotonic::START, &NONE, &timing).0, None);
         }
     }
 }

@@ -4,9 +4,9 @@
 //! It must never do I/O, read a clock, draw a random number, spawn, log or know any technology:
 //! `now` and randomness are arguments, so that a simulator can host it and a seed can replay it.
 //!
-//! Suggested reading order: [`id`], [`time`], [`room`], [`policy`], [`principal`], [`decision`],
+//! Suggested reading order: [`id`], [`time`], [`steady`], [`room`], [`policy`], [`principal`], [`decision`],
 //! [`scope`], [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
-//! [`presence`], [`connection`], [`rate_limit`],
+//! [`presence`], [`stalls`], [`connection`], [`rate_limit`],
 //! [`delivery`], [`retention`], [`matches`], [`codes`], [`protocol`].
 
 pub mod codes;
@@ -30,6 +30,8 @@ pub mod retention;
 pub mod revocation;
 pub mod room;
 pub mod scope;
+pub mod stalls;
+pub mod steady;
 pub mod tags;
 pub mod time;
 pub mod trace;

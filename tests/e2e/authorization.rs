@@ -66,6 +66,7 @@ const FOR_EVERYONE: &[&str] = &[
     "/ws/chat",
     "/ws/combat",
     "/ws/world",
+    "/ws/games/{match_id}",
     // Without rooms; `document_003.rs` has who gets in and what it may not do there.
     "/ws/client",
     // Off in production, and reaches nobody but oneself.
@@ -355,7 +356,7 @@ fn a_users_token_and_a_key_that_is_almost_right_open_nothing_of_the_api() {
         }
     }
     for path in FOR_EVERYONE {
-        let path = path.replace("{client_id}", "me");
+        let path = path.replace("{client_id}", "me").replace("{match_id}", "m1");
         let status = ask(server.addr(), "GET", &path, &[], "").status;
         assert!(![401, 403].contains(&status), "{path}: {status}");
     }

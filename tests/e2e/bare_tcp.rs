@@ -14,11 +14,13 @@
 mod authorization;
 mod client;
 mod drain;
+mod false_system;
 mod first_message;
 mod full_disk;
 mod heartbeat;
 mod http;
 mod kill;
+mod memory;
 mod no_descriptors;
 mod once;
 mod presence;

@@ -126,6 +126,17 @@ impl Client {
         }
     }
 
+    /// Waits for the server's next `ping` and answers it; whatever else comes is passed over.
+    pub(crate) fn expect_ping(&mut self) {
+        loop {
+            let (opcode, payload) = self.socket.read_frame();
+            assert_ne!(opcode, frame::CLOSE, "{payload:?}, {}", self.hello);
+            if values_of(&payload).iter().any(|value| value["type"] == "ping") {
+                return self.send(&json!({"type": "pong"}));
+            }
+        }
+    }
+
     /// The next this many messages; nothing else may come between them.
     pub(crate) fn messages(&mut self, count: usize) -> Vec<Value> {
         let messages = (0..count).map(|_| self.next()).collect::<Vec<_>>();

@@ -227,10 +227,10 @@ fn game_events_are_sent_by_the_server_api_or_the_role_system_and_by_nobody_else(
     assert_eq!(answer.status, 200, "{}", answer.body);
     let heard = anyone.hear();
     assert_eq!(without(&heard, &["timestamp"]), without(printed, &["timestamp"]));
+    ann.expect("achievement");
     // One user alone can be meant.
     system
         .say(r#"{"type":"achievement","user_id":"ann","achievement":"hidden","to_user_id":"ann"}"#);
-    ann.expect("achievement");
     assert_eq!(ann.expect("achievement")["achievement"], "hidden");
     anyone.hears_nothing();
 }

@@ -9,6 +9,7 @@ use tests::server::Server;
 use tests::token::{SECRET, claims, hs256};
 
 use crate::client::{self, Client, PATH, until};
+use crate::document_000_matches as matches;
 use crate::http::{ask, get};
 use crate::speaker::{Speaker, bearer};
 
@@ -162,6 +163,26 @@ fn each_match_has_its_connections_and_messages_and_nothing_that_was_said_is_show
         assert!(!answer.body.contains(said), "{said} in {}", answer.body);
     }
     assert_eq!(tests::leaks::find(&answer.body), None);
+}
+
+#[test]
+fn a_match_that_is_played_over_its_endpoint_is_counted_with_what_is_said_in_it() {
+    let server = matches::start(&[]);
+    matches::make(&server, "m1", &["ann", "bob"], &json!({}));
+    let mut ann = matches::enter(&server, "m1", "ann");
+    let bob = matches::enter(&server, "m1", "bob");
+    ann.expect("user_connected");
+    ann.say(r#"{"type":"game_action","data":{"move":"e4"},"id":1}"#);
+    ann.expect("ack");
+    let told = metrics(server.addr());
+    assert_eq!(told["channels"]["match"]["connections"], 2);
+    let wanted = json!([{"match_id": "m1", "connections": 2, "messages": 1}]);
+    assert_eq!(told["matches"], json!({"total": 1, "listed": wanted}));
+    // One with wrong parameters is closed at once, and counts nowhere.
+    assert_eq!(RawSocket::open(server.addr(), "/ws/games/a..b").read_close_code(), 1008);
+    drop((ann, bob));
+    let told = until_it_is(server.addr(), "/matches/total", &json!(0));
+    assert_eq!(told["channels"]["refused"]["connections"], 0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::process::Command;
 use tests::process::Process;
 use tests::server::{START_DEADLINE, STOP_DEADLINE, command, exit_of};
 
-use crate::client::Client;
+use crate::client::{Client, until};
 use crate::http::get;
 
 /// A user that no file knows.
@@ -44,7 +44,7 @@ impl Place {
 /// Whether this test may change users and mounts; if not, says so, and the test returns.
 #[allow(clippy::print_stderr, reason = "the word that says why a test did nothing")]
 fn may_change_users() -> bool {
-    let tools = ["setpriv", "unshare"].iter().all(|tool| {
+    let tools = ["setpriv", "unshare", "prlimit"].iter().all(|tool| {
         let asked = Command::new(tool).arg("--version").output();
         asked.is_ok_and(|output| output.status.success())
     });
@@ -52,8 +52,11 @@ fn may_change_users() -> bool {
         return true;
     }
     let full = std::env::var_os("ROOMKEEPER_TESTS").is_some_and(|value| value == "full");
-    assert!(!full || !rustix::process::geteuid().is_root(), "setpriv or unshare is missing");
-    eprintln!("skipped: it needs root, setpriv and unshare");
+    assert!(
+        !full || !rustix::process::geteuid().is_root(),
+        "setpriv, unshare or prlimit is missing"
+    );
+    eprintln!("skipped: it needs root, setpriv, unshare and prlimit");
     false
 }
 
@@ -150,6 +153,55 @@ fn fewer_descriptors_than_connections_lower_the_limit_with_a_warning() {
     let said = server.stderr();
     assert!(said.contains("the system allows 96 open files, so at most 32 connections"), "{said}");
     Client::open_at(addr, crate::client::PATH).publish("public:a", 1);
+    server.terminate();
+    assert_eq!(server.wait(STOP_DEADLINE).code, Some(0));
+}
+
+/// R13.
+#[test]
+fn where_no_further_thread_is_to_be_had_everything_goes_on() {
+    if !may_change_users() {
+        return;
+    }
+    let place = Place::new();
+    let data = place.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, Permissions::from_mode(0o777)).unwrap();
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(AS_NOBODY).arg(place.binary()).args(["serve", "--listen", "127.0.0.1:0"]);
+    wrapped.args(["--profile", "testing", "--set", "namespaces.public.durable=true"]);
+    wrapped.arg("--data-dir").arg(&data).current_dir(place.path());
+    let mut server = Process::start(wrapped);
+    let line = server.next_line(START_DEADLINE).unwrap_or_else(|| panic!("{}", server.report()));
+    let addr = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
+    let open = || Client::open_at(addr, crate::client::PATH);
+    let (mut ann, mut bob) = (open(), open());
+    bob.subscribe("public:stored");
+
+    // Nobody else has this user, so its limit is this process's; and only it may set it.
+    let mut limit = Command::new("setpriv");
+    limit.args(AS_NOBODY).args(["prlimit", "--nproc=1:1", "--pid", &server.id().to_string()]);
+    let limited = Process::start(limit).wait(STOP_DEADLINE);
+    assert_eq!(limited.code, Some(0), "{limited:?}");
+    let crowd: Vec<_> = (0..20).map(|_| open()).collect();
+    ann.publish("public:stored", "kept");
+    assert_eq!(bob.next()["data"], "kept");
+    for mut client in crowd {
+        assert_eq!(client.log("public:stored", 10).len(), 1);
+    }
+    // Scrapes and reloads are done beside the rest.
+    std::thread::scope(|scope| {
+        let scrapes: Vec<_> = (0..8).map(|_| scope.spawn(|| get(addr, "/metrics"))).collect();
+        for scrape in scrapes {
+            assert_eq!(scrape.join().unwrap().status, 200);
+        }
+    });
+    server.hang_up();
+    until("it has read its settings again", || {
+        server.stderr().contains("the settings were reloaded").then_some(())
+    });
+    assert_eq!(get(addr, "/readyz").status, 200);
+    assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
     server.terminate();
     assert_eq!(server.wait(STOP_DEADLINE).code, Some(0));
 }

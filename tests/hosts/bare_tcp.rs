@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use application::node::Node;
 use bootstrap::cli::{Cli, Command};
 use bootstrap::serve::build;
 use bootstrap::settings::secrets::token_secret;
@@ -56,7 +55,8 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let secret = token_secret(settings)?;
     let clock = Arc::new(SystemClock::start());
     let storage = build::storage(settings).await?;
-    let broker = build::broker(settings, storage.archive());
+    let (memory, budgets) = build::memory(settings);
+    let broker = build::broker(&budgets, storage.archive());
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let remembered = storage.remembered(settings).await?;
     let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
@@ -65,10 +65,11 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     if let Some(keys) = lasting.remote_keys {
         tokio::spawn(async move { keys.run().await });
     }
-    let n_shards = build::n_workers(settings);
-    let rules = build::rules(settings, &ports.clock);
-    let node = Node::build(ports, rules, n_shards);
-    let worker = build::worker(settings, n_shards);
+    let node = build::node(settings, ports, &budgets);
+    if let Some(limit) = memory {
+        bootstrap::serve::memory::spawn_watch(limit, &node);
+    }
+    let worker = build::worker(settings, &budgets);
     let server = &settings.server;
     let config = Config {
         handshake_timeout: Duration::from_millis(server.handshake_timeout_ms),

@@ -15,7 +15,9 @@ use application::mailbox::Post;
 use application::node::Node;
 use application::outbound_queue::OutboundQueue;
 use application::ports::outbox::{Batch, Delivered, Ending, Outbox};
-use application::ports::{Authorizer, Clock, Entropy, NoSpentTokens, TokenError, TokenVerifier};
+use application::ports::{
+    Authorizer, Clock, Entropy, NoEntropy, NoSpentTokens, TokenError, TokenVerifier,
+};
 use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
 use application::view::View;
@@ -51,8 +53,8 @@ impl Clock for TestClock {
 struct Counting(AtomicU64);
 
 impl Entropy for Counting {
-    fn bits(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    fn bits(&self) -> Result<u64, NoEntropy> {
+        Ok(self.0.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
@@ -276,6 +278,11 @@ impl Host {
 
     /// A node whose host decides itself who may do what.
     pub(crate) fn with_authorizer(rules: Rules, authorizer: Option<Arc<dyn Authorizer>>) -> Self {
+        Self::with_ports(rules, |ports| Ports { authorizer, ..ports })
+    }
+
+    /// A node with other adapters than those of most tests.
+    pub(crate) fn with_ports(rules: Rules, other: impl FnOnce(Ports) -> Ports) -> Self {
         let clock = Arc::new(TestClock::default());
         let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU64::new(0)));
         let broker =
@@ -290,14 +297,14 @@ impl Host {
             token_verifier: Arc::new(NamedTokens(Arc::clone(&verified))),
             session_tickets: Arc::new(tickets),
             inbox: None,
-            authorizer,
+            authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             spent_tokens: Arc::new(NoSpentTokens),
             matches: Arc::new(application::ports::NoMatches),
             clock: Arc::clone(&clock) as _,
             entropy,
         };
-        let node = Arc::new(Node::build(ports, rules, 1));
+        let node = Arc::new(Node::build(other(ports), rules, 1));
         let shard = Node::shard(&node.services(), &node.mailboxes()[0]);
         let (lines, post) = (Lines::default(), Post::default());
         let held = Vec::new();
@@ -305,6 +312,11 @@ impl Host {
     }
 
     pub(crate) fn connect(&mut self, token: Option<&str>) -> Slot {
+        self.connect_by(View::V2, token)
+    }
+
+    /// Connects by an endpoint; to a match's, if that is one.
+    pub(crate) fn connect_by(&mut self, view: View, token: Option<&str>) -> Slot {
         let slot = self.shard.reserve();
         self.lines.open(slot);
         let connection = ConnectionId::from_bits(1_000 + u64::from(slot.index));
@@ -313,9 +325,9 @@ impl Host {
             client: ClientId::parse("client").unwrap(),
             token: token.map(str::to_owned),
             conflicting_tokens: false,
-            view: View::V2,
+            view,
             address: None,
-            place: None,
+            place: domain::room::RoomId::parse("match:m1").ok(),
         };
         self.give(Input::Opened(slot, opening));
         slot

@@ -20,9 +20,11 @@ mod limits;
 mod listing;
 mod resume;
 mod rights;
+mod secrecy;
 mod selective;
 mod slow;
 mod sockets;
+mod views;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::mailbox::Control;

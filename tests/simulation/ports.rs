@@ -12,7 +12,8 @@ use std::time::Duration;
 use application::extensions::middleware::{Context as MiddlewareContext, Inbound, Middleware, Who};
 use application::mailbox::Mail;
 use application::ports::{
-    Clock, Entropy, Presence, PresenceError, SessionTickets, TicketError, TokenError, TokenVerifier,
+    Clock, Entropy, NoEntropy, Presence, PresenceError, SessionTickets, TicketError, TokenError,
+    TokenVerifier,
 };
 use application::refusal::Refusal;
 use async_trait::async_trait;
@@ -355,7 +356,7 @@ impl Clock for SimClock {
 pub(crate) struct SimEntropy(pub(crate) Shared);
 
 impl Entropy for SimEntropy {
-    fn bits(&self) -> u64 {
-        self.0.lock().rng.bits()
+    fn bits(&self) -> Result<u64, NoEntropy> {
+        Ok(self.0.lock().rng.bits())
     }
 }

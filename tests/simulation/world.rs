@@ -436,7 +436,7 @@ impl World {
         let node = *self.rng.pick(&ready);
         let host = &mut self.nodes[node];
         let shard = self.rng.index(host.shards.len());
-        let connection = host.node.connection_id();
+        let connection = host.node.connection_id().expect("a seed never runs dry");
         let sim = &mut host.shards[shard];
         let slot = sim.shard.reserve();
         let link = self.links.len();

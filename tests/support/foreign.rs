@@ -95,6 +95,27 @@ pub fn python_within(deadline: Duration, script: &str, arguments: &[&str]) -> St
     run(deadline, Command::new(python_program()), &folder("python").join(script), arguments)
 }
 
+/// The command that runs a script of this name, in the language of the tool.
+///
+/// # Panics
+///
+/// When the tool runs no scripts, or there is none of this name.
+#[must_use]
+pub fn script(tool: Tool, name: &str) -> Command {
+    let (mut command, path) = match tool {
+        Tool::Node | Tool::ProtocolReaders => {
+            (Command::new("node"), folder("node").join(format!("{name}.mjs")))
+        }
+        Tool::Python => {
+            (Command::new(python_program()), folder("python").join(format!("{name}.py")))
+        }
+        Tool::Nginx => panic!("nginx runs no scripts"),
+    };
+    assert!(path.is_file(), "there is no script {}", path.display());
+    command.arg(path);
+    command
+}
+
 fn run(deadline: Duration, mut command: Command, script: &Path, arguments: &[&str]) -> String {
     assert!(script.is_file(), "there is no script {}", script.display());
     command.arg(script).args(arguments);

@@ -6,7 +6,8 @@
 //! Everything panics with what a person needs to see; nothing sleeps.
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
-//! [`hosts`], [`leaks`], [`tls`], [`false_server`].
+//! [`hosts`], [`leaks`], [`cgroup`],
+//! [`false_system`], [`tls`], [`false_server`].
 
 #![allow(
     clippy::unwrap_used,
@@ -15,12 +16,15 @@
     reason = "a failed step of a test stops the test, with words"
 )]
 
+pub mod cgroup;
 pub mod false_server;
+pub mod false_system;
 pub mod foreign;
 pub mod frame;
 pub mod hosts;
 pub mod leaks;
 pub mod process;
+pub mod puppet;
 pub mod raw;
 pub mod server;
 pub mod tls;

@@ -10,10 +10,11 @@
 //! ```
 //!
 //! When a test panics, what the server wrote to standard error is printed with it. When it does
-//! not, that is searched for what must not be logged, see [`crate::leaks`].
+//! not, that is searched for what must not be logged, and so are its metrics; see [`crate::leaks`].
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -37,6 +38,8 @@ pub struct Server {
     addr: SocketAddr,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// What comes before the command.
+    words: Vec<String>,
     data: Option<TempDir>,
 }
 
@@ -67,13 +70,29 @@ impl Server {
         Self::launch(all, Vec::new(), Some(data))
     }
 
+    /// Like [`Server::start`], behind words that come before the command: what makes it run in a
+    /// cgroup, as another user, or with its log elsewhere.
+    #[must_use]
+    pub fn start_under(words: &[String], arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(|&word| word.to_owned()).collect();
+        let (process, addr) = serve(words, &arguments, &[]);
+        Self {
+            process,
+            addr,
+            arguments,
+            environment: Vec::new(),
+            words: words.to_vec(),
+            data: None,
+        }
+    }
+
     fn launch(
         arguments: Vec<String>,
         environment: Vec<(String, String)>,
         data: Option<TempDir>,
     ) -> Self {
-        let (process, addr) = serve(&arguments, &environment);
-        Self { process, addr, arguments, environment, data }
+        let (process, addr) = serve(&[], &arguments, &environment);
+        Self { process, addr, arguments, environment, words: Vec::new(), data }
     }
 
     /// Starts it again after its end, with the same arguments, data and port.
@@ -85,13 +104,22 @@ impl Server {
             Some(at) => arguments[at + 1] = self.addr.to_string(),
             None => arguments.extend(["--listen".to_owned(), self.addr.to_string()]),
         }
-        (self.process, self.addr) = serve(&arguments, &self.environment);
+        (self.process, self.addr) = serve(&self.words, &arguments, &self.environment);
     }
 
     /// Searches all that it logged for what must not be there.
     fn check_log(&mut self) {
         if let Some(leak) = leaks::find(&self.process.whole_stderr()) {
             panic!("no token, key or payload may be logged: {leak}");
+        }
+    }
+
+    /// Searches what it counts for what must not be there, if everybody may see that.
+    fn check_metrics(&mut self) {
+        if self.process.is_running()
+            && let Some(leak) = scraped(self.addr).as_deref().and_then(leaks::find)
+        {
+            panic!("no token, key or payload may be in a metric: {leak}");
         }
     }
 
@@ -139,6 +167,7 @@ impl Server {
 
     /// Asks it to end (SIGTERM); [`Server::wait`] sees the end.
     pub fn terminate(&mut self) {
+        self.check_metrics();
         self.process.terminate();
     }
 
@@ -217,6 +246,9 @@ impl Server {
 impl Drop for Server {
     #[allow(clippy::print_stderr, reason = "shown by the test harness when the test fails")]
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check_metrics();
+        }
         self.process.kill();
         if std::thread::panicking() {
             eprintln!("the server said: {}", self.process.report());
@@ -224,6 +256,23 @@ impl Drop for Server {
             self.check_log();
         }
     }
+}
+
+/// The labels that `/metrics` shows, which is where a client's words could be; none where it needs a
+/// key, is elsewhere, speaks TLS or takes nobody now.
+fn scraped(addr: SocketAddr) -> Option<String> {
+    const SOON: Duration = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&addr, SOON).ok()?;
+    stream.set_read_timeout(Some(SOON)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let values = answer.lines().filter(|line| !line.starts_with('#'));
+    let labels = values.filter_map(|line| line.split_once('{').map(|(_, labels)| labels));
+    // Words of a-z are those of the code, and payloads of the tests are such words, too.
+    let is_word = |text: &&str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let labels = labels.flat_map(|labels| labels.split('"')).filter(|text| !is_word(text));
+    answer.starts_with("HTTP/1.1 200").then(|| labels.collect::<Vec<_>>().join("\n"))
 }
 
 /// Runs `roomkeeper` with these words until it ends by itself, 30 seconds at most.
@@ -244,8 +293,19 @@ pub fn exit_of_with(
     (exit.code, exit.stdout, exit.stderr)
 }
 
-fn serve(arguments: &[String], environment: &[(String, String)]) -> (Process, SocketAddr) {
-    let mut command = deaf(host());
+fn serve(
+    words: &[String],
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> (Process, SocketAddr) {
+    let mut command = match words {
+        [] => deaf(host()),
+        [program, rest @ ..] => {
+            let mut command = deaf(Path::new(program));
+            command.args(rest).arg(host());
+            command
+        }
+    };
     command.arg("serve");
     for (name, default) in [("--profile", "testing"), ("--listen", "127.0.0.1:0")] {
         if !arguments.iter().any(|word| word == name) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use application::mailbox::Mailbox;
 use application::ports::{
-    Archive, Broker, BrokerError, Entropy, LogPage, PublishError, ReadLog, Receipt, RoomTop,
-    SubscriptionToken,
+    Archive, ArchiveError, Broker, BrokerError, Entropy, LogPage, NoEntropy, PublishError, ReadLog,
+    Receipt, RoomTop, SubscriptionToken,
 };
 use async_trait::async_trait;
 use domain::id::Epoch;
@@ -161,8 +161,13 @@ impl MemoryBroker {
         self.archive.as_ref()
     }
 
-    pub(crate) fn fresh_epoch(&self) -> Epoch {
-        Epoch::from_bits(self.entropy.bits())
+    pub(crate) fn fresh_epoch(&self) -> Result<Epoch, NoEntropy> {
+        self.entropy.bits().map(Epoch::from_bits)
+    }
+
+    /// The same for what is asked of the archive.
+    pub(crate) fn epoch_for_archive(&self) -> Result<Epoch, ArchiveError> {
+        self.fresh_epoch().map_err(|error| ArchiveError::Storage(error.to_string()))
     }
 
     fn archive_of(&self, policy: &NamespacePolicy) -> Option<&Arc<dyn Archive>> {
@@ -179,7 +184,7 @@ impl MemoryBroker {
         let mut stripe = self.stripe(id);
         let room = stripe.room(id, &self.budget)?;
         room.retention = policy.retention;
-        room.head_or(|| self.fresh_epoch());
+        room.head_or(|| self.fresh_epoch()).ok()?;
         Some(step(room))
     }
 }

@@ -329,7 +329,7 @@ impl MemoryBroker {
     ) -> Result<(), ArchiveError> {
         const PAGE_MESSAGES: u32 = 256;
         const PAGE_BYTES: usize = 1 << 20;
-        let stored = archive.open_room(id, self.fresh_epoch()).await?;
+        let stored = archive.open_room(id, self.epoch_for_archive()?).await?;
         loop {
             let known = self.stripe(id).rooms.get(id).and_then(|room| room.head.known());
             let Some(known) = known else { break };

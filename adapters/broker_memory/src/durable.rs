@@ -126,9 +126,9 @@ impl MemoryBroker {
         id: &RoomId,
         known: Known,
     ) -> Result<(), ArchiveError> {
-        let mut head = archive.open_room(id, self.fresh_epoch()).await?;
+        let mut head = archive.open_room(id, self.epoch_for_archive()?).await?;
         if planted::is_planted(Mistake::EpochRedrawn) {
-            head = RoomHead { epoch: self.fresh_epoch(), last: Offset::ZERO };
+            head = RoomHead { epoch: self.epoch_for_archive()?, last: Offset::ZERO };
         }
         self.with_generation(id, known, |room| {
             if room.head.known().is_none() {

@@ -182,12 +182,16 @@ impl Room {
     }
 
     /// Where the log stands; a room without an archive begins here, with `fresh` as its epoch.
-    pub(crate) fn head_or(&mut self, fresh: impl FnOnce() -> Epoch) -> RoomHead {
-        self.head.known().unwrap_or_else(|| {
-            let head = RoomHead { epoch: fresh(), last: Offset::ZERO };
-            self.head = Head::Sure(head);
-            head
-        })
+    pub(crate) fn head_or<E>(
+        &mut self,
+        fresh: impl FnOnce() -> Result<Epoch, E>,
+    ) -> Result<RoomHead, E> {
+        if let Some(head) = self.head.known() {
+            return Ok(head);
+        }
+        let head = RoomHead { epoch: fresh()?, last: Offset::ZERO };
+        self.head = Head::Sure(head);
+        Ok(head)
     }
 
     /// Takes a positioned publication into the room: log or `latest`, then all mailboxes.

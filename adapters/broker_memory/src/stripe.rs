@@ -7,7 +7,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use application::ports::{DedupKey, PublishError, Receipt};
+use application::ports::{DedupKey, NoEntropy, PublishError, Receipt};
 use domain::id::Epoch;
 use domain::message::Publish;
 use domain::policy::AckLevel;
@@ -77,7 +77,7 @@ impl Stripe {
         publish: Publish,
         retention: Retention,
         budget: &Budget,
-        fresh: impl FnOnce() -> Epoch,
+        fresh: impl FnOnce() -> Result<Epoch, NoEntropy>,
     ) -> Result<Receipt, PublishError> {
         let at = publish.at;
         self.seen_at = at;
@@ -90,7 +90,8 @@ impl Stripe {
             .room(&publish.room, budget)
             .ok_or(PublishError::Unavailable { retry_after: RETRY_AFTER })?;
         room.retention = retention;
-        let head = room.head_or(fresh);
+        let away = |NoEntropy| PublishError::Unavailable { retry_after: RETRY_AFTER };
+        let head = room.head_or(fresh).map_err(away)?;
         let offset = match publish.class.is_positioned() {
             true => Some(head.last.next().ok_or(PublishError::LogFull)?),
             false => None,

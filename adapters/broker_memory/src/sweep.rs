@@ -8,6 +8,7 @@ use std::time::Duration;
 use application::ports::{Archive, Clock, Revocations};
 use domain::position::Offset;
 use domain::room::RoomId;
+use domain::steady::SteadyWall;
 use domain::time::Wall;
 
 use crate::broker::{MemoryBroker, lock};
@@ -53,17 +54,20 @@ impl MemoryBroker {
     }
 
     /// Sweeps every second, and has what was taken back forgotten when its time is over. Ends never:
-    /// for the host to spawn.
+    /// for the host to spawn. What is swept can't be had back, so it goes by a clock that does not
+    /// jump with the machine's.
     pub async fn run_sweeps(
         self: Arc<Self>,
         revocations: Arc<dyn Revocations>,
         clock: Arc<dyn Clock>,
     ) {
         let mut interval = tokio::time::interval(Self::SWEEP_INTERVAL);
+        let mut steady = SteadyWall::default();
         loop {
             interval.tick().await;
-            self.sweep(clock.now().wall).await;
-            revocations.forget(clock.now().wall).await;
+            let now = steady.read(clock.now());
+            self.sweep(now).await;
+            revocations.forget(now).await;
         }
     }
 

@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use application::admission::Pressure;
 use application::client_address::CountedAddress;
 use application::metrics::{EdgeRefusal, NodeMetrics};
 use axum::body::Body;
@@ -136,6 +137,7 @@ pub(crate) async fn run(entrance: Entrance, shared: Arc<Shared>, life: watch::Re
                 }
             },
             Err(error) if is_exhausted(&error) => {
+                shared.is_exhausted_now();
                 notice::turned_away(&shared, EdgeRefusal::Descriptors, None);
                 spare.answer_one(&entrance.listener, has_tls);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
@@ -156,12 +158,15 @@ fn admit(
     life: &watch::Receiver<Life>,
     peer: SocketAddr,
 ) -> Result<Permit, EdgeRefusal> {
-    let permits = match *life.borrow() {
-        Life::Serving => &entrance.permits,
-        Life::Draining | Life::Ended => &entrance.drain_permits,
+    // A socket costs memory before it has said anything, so only a few are listened to when there
+    // is next to none: those may be asking how the server is.
+    let is_full = entrance.is_public && shared.pressure() == Pressure::Full;
+    let (permits, why) = match *life.borrow() {
+        Life::Serving if is_full => (&entrance.drain_permits, EdgeRefusal::Memory),
+        Life::Serving => (&entrance.permits, EdgeRefusal::ConnectionLimit),
+        Life::Draining | Life::Ended => (&entrance.drain_permits, EdgeRefusal::ConnectionLimit),
     };
-    let place = Arc::clone(permits).try_acquire_owned();
-    let place = place.map_err(|_| EdgeRefusal::ConnectionLimit)?;
+    let place = Arc::clone(permits).try_acquire_owned().map_err(|_| why)?;
     if !entrance.is_public {
         return Ok(Permit::new(place, None, None));
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use application::metrics::EdgeRefusal;
 use application::refusal::Refusal;
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
@@ -41,11 +42,13 @@ pub(crate) struct HttpRefusal {
     /// Boxed: a refusal is rare, and every answer would be as large as this one.
     pub(crate) refusal: Box<Refusal>,
     pub(crate) header: Option<(HeaderName, &'static str)>,
+    /// As what it counts, where the status alone does not say.
+    pub(crate) why: Option<EdgeRefusal>,
 }
 
 impl HttpRefusal {
     pub(crate) fn new(status: StatusCode, code: ErrorCode, message: &'static str) -> Self {
-        Self { status, refusal: Box::new(Refusal::new(code, message)), header: None }
+        Self { status, refusal: Box::new(Refusal::new(code, message)), header: None, why: None }
     }
 
     pub(crate) fn field(mut self, field: &'static str) -> Self {
@@ -78,6 +81,20 @@ pub(crate) fn broken() -> HttpRefusal {
     HttpRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)
 }
 
+/// So much memory is used that nobody new is let in.
+pub(crate) fn short_of_memory() -> HttpRefusal {
+    let message = "the server is short of memory; try again later";
+    let refusal = Refusal::new(ErrorCode::Unavailable, message).retry_after(Duration::from_secs(5));
+    HttpRefusal { why: Some(EdgeRefusal::Memory), ..refusal.into() }
+}
+
+/// There is no id for a connection that nobody could guess.
+pub(crate) fn no_entropy() -> HttpRefusal {
+    let message = "the server can't give out an id now; try again later";
+    let refusal = Refusal::new(ErrorCode::Unavailable, message).retry_after(Duration::from_secs(5));
+    HttpRefusal { why: Some(EdgeRefusal::Entropy), ..refusal.into() }
+}
+
 /// As many WebSockets are open as may be.
 pub(crate) fn crowded() -> HttpRefusal {
     let message = "as many connections are open as may be; try again later";
@@ -105,7 +122,7 @@ impl From<Refusal> for HttpRefusal {
             | ErrorCode::NotConnected
             | ErrorCode::AlreadyConnected => StatusCode::BAD_REQUEST,
         };
-        Self { status, refusal: Box::new(refusal), header: None }
+        Self { status, refusal: Box::new(refusal), header: None, why: None }
     }
 }
 

@@ -4,10 +4,11 @@
 //! listens no more.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use application::admission::Pressure;
 use application::client_address::{AddressCounts, CountedAddress, TrustedProxies};
 use application::metrics::{EdgeRefusal, Recent, ShardMetrics};
 use application::node::Node;
@@ -126,12 +127,16 @@ pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) workers: Vec<Worker>,
     pub(crate) permits: Arc<Semaphore>,
-    /// For those who ask how a draining server is.
+    /// For those who ask how a server is that takes nobody: one that drains, or that is short of
+    /// memory.
     pub(crate) drain_permits: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
     pub(crate) addresses: Arc<AddressCounts>,
     next_worker: AtomicUsize,
     started_at: Monotonic,
+    /// When the system last had no descriptor for a socket, in milliseconds of the node's clock; 0
+    /// if never.
+    exhausted_ms: AtomicU64,
 }
 
 impl Shared {
@@ -148,6 +153,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             addresses: Arc::default(),
             next_worker: AtomicUsize::new(0),
+            exhausted_ms: AtomicU64::new(0),
         }
     }
 
@@ -208,9 +214,30 @@ impl Shared {
             Readiness::WorkerEnded
         } else if !self.silent_workers().is_empty() {
             Readiness::WorkerSilent
+        } else if self.pressure() != Pressure::Low {
+            Readiness::MemoryShort
+        } else if self.was_exhausted_lately() {
+            Readiness::Exhausted
         } else {
             Readiness::Ready
         }
+    }
+
+    /// Notes that the system had no descriptor for a socket.
+    pub(crate) fn is_exhausted_now(&self) {
+        let now = self.node.services().ports.clock.now().monotonic;
+        self.exhausted_ms.store(now.as_millis().max(1), Ordering::Relaxed);
+    }
+
+    fn was_exhausted_lately(&self) -> bool {
+        let at = self.exhausted_ms.load(Ordering::Relaxed);
+        let now = self.node.services().ports.clock.now().monotonic;
+        at > 0 && now.since(Monotonic::from_millis(at)) < EXHAUSTED_SPAN
+    }
+
+    /// How short memory is.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.node.services().admission.pressure()
     }
 
     /// The numbers of the workers that show no sign of life.
@@ -238,6 +265,9 @@ impl Shared {
 /// A worker that shows no sign of life for this long is stuck: it beats twice a second.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
+/// For this long a server that had no descriptor is called short of them: who asks got one.
+const EXHAUSTED_SPAN: Duration = Duration::from_secs(5);
+
 /// Whether new connections are welcome, or why not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Readiness {
@@ -245,6 +275,8 @@ pub(crate) enum Readiness {
     Stopping,
     WorkerEnded,
     WorkerSilent,
+    MemoryShort,
+    Exhausted,
 }
 
 impl Readiness {
@@ -254,6 +286,8 @@ impl Readiness {
             Self::Stopping => "stopping",
             Self::WorkerEnded => "a worker has ended",
             Self::WorkerSilent => "a worker shows no sign of life",
+            Self::MemoryShort => "memory is short",
+            Self::Exhausted => "no file descriptor was left for a connection",
         }
     }
 }
@@ -550,6 +584,7 @@ pub(crate) mod tests {
             addresses: Arc::default(),
             next_worker: AtomicUsize::new(0),
             started_at: Monotonic::default(),
+            exhausted_ms: AtomicU64::new(0),
         })
     }
 
@@ -569,6 +604,7 @@ pub(crate) mod tests {
                 addresses: Arc::default(),
                 next_worker: AtomicUsize::new(0),
                 started_at: Monotonic::default(),
+                exhausted_ms: AtomicU64::new(0),
             };
             late.node.services().metrics.shards[0].beat_ms.set(1_000);
             assert_eq!(late.readiness(), readiness, "{now}");

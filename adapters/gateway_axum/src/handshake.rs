@@ -30,7 +30,7 @@ impl From<UpgradeRefusal> for HttpRefusal {
         // The application gives no other statuses than HTTP has.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
         let header = header.map(|(name, value)| (HeaderName::from_static(name), value));
-        Self { status, refusal: Box::new(refusal), header }
+        Self { status, refusal: Box::new(refusal), header, why: None }
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) async fn internal_metrics(State(shared): State<Arc<Shared>>) -> Respo
 struct Health {
     /// `healthy`, `degraded` or `draining`.
     status: &'static str,
+    /// The words of `/readyz`.
+    reason: &'static str,
     version: &'static str,
     uptime_seconds: u64,
     workers: Workers,
@@ -75,17 +77,20 @@ struct Workers {
 
 fn told_health(shared: &Shared) -> Response {
     let services = shared.node.services();
-    let (status, word) = match shared.readiness() {
+    let readiness = shared.readiness();
+    let (status, word) = match readiness {
         Readiness::Ready => (StatusCode::OK, "healthy"),
         Readiness::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        Readiness::WorkerEnded | Readiness::WorkerSilent => {
-            (StatusCode::SERVICE_UNAVAILABLE, "degraded")
-        }
+        Readiness::WorkerEnded
+        | Readiness::WorkerSilent
+        | Readiness::MemoryShort
+        | Readiness::Exhausted => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
     };
     let lost = shared.lost_workers();
     let (users, rooms) = services.directory.sizes();
     let health = Health {
         status: word,
+        reason: readiness.words(),
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: shared.uptime().as_secs(),
         workers: Workers { running: shared.workers.len().saturating_sub(lost.len()), lost },

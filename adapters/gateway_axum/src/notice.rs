@@ -13,6 +13,7 @@ use domain::codes::CloseCode;
 use domain::id::ClientId;
 use domain::revocation::Revocation;
 
+use crate::answer::HttpRefusal;
 use crate::gateway::Shared;
 use crate::wire::Failure;
 
@@ -63,13 +64,13 @@ pub(crate) fn no_session(shared: &Shared, failure: Failure, peer: SocketAddr) {
 /// An upgrade was refused. What is only no upgrade is counted, and not for guards to read.
 pub(crate) fn upgrade_refused(
     shared: &Shared,
-    status: StatusCode,
+    refusal: &HttpRefusal,
     address: Option<IpAddr>,
     origin: Option<&str>,
 ) {
     let services = shared.node.services();
     let edge = &services.metrics.edge;
-    let why = match status {
+    let why = refusal.why.unwrap_or(match refusal.status {
         StatusCode::FORBIDDEN => EdgeRefusal::Origin,
         StatusCode::SERVICE_UNAVAILABLE if shared.stopping.load(Ordering::Relaxed) => {
             EdgeRefusal::Stopping
@@ -77,7 +78,7 @@ pub(crate) fn upgrade_refused(
         StatusCode::SERVICE_UNAVAILABLE => EdgeRefusal::ConnectionLimit,
         StatusCode::TOO_MANY_REQUESTS => EdgeRefusal::AddressLimit,
         _ => EdgeRefusal::Handshake,
-    };
+    });
     edge.refused.add(why, 1);
     if !matches!(why, EdgeRefusal::Origin | EdgeRefusal::AddressLimit) {
         return;

@@ -11,6 +11,7 @@ use axum::routing::{any, get};
 use domain::codes::ErrorCode;
 use domain::documents::told::Endpoint as Document;
 use domain::id::ClientId;
+use domain::matches::MatchId;
 
 use crate::answer::{HttpRefusal, stopping};
 use crate::api;
@@ -84,7 +85,7 @@ fn public(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
             Document::Chat => router.route("/ws/chat", at(endpoint)),
             Document::Combat => router.route("/ws/combat", at(endpoint)),
             Document::World => router.route("/ws/world", at(endpoint)),
-            Document::Match => router,
+            Document::Match => router.route("/ws/games/{match_id}", any(game)),
         };
     }
     if config.echo_endpoint {
@@ -131,6 +132,12 @@ async fn document(
         Document::Lobby => upgrade_known(&shared, request, wanted).await,
         _ => upgrade(&shared, request, wanted),
     }
+}
+
+async fn game(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    // As it stands there: no id of a match needs an escape, and one that has some is none.
+    let id = request.uri().path().strip_prefix("/ws/games/").and_then(|id| MatchId::parse(id).ok());
+    upgrade(&shared, request, Wanted::Endpoint(Endpoint::Match(id)))
 }
 
 async fn echo(

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use application::admission::Pressure;
 use application::client_address::CountedAddress;
 use application::shard::Opening;
 use application::upgrade::{Endpoint, SUBPROTOCOL, Upgrade};
@@ -26,16 +27,16 @@ use crate::mount::Mounted;
 use crate::notice;
 
 /// What the socket is wanted for.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Wanted {
     Endpoint(Endpoint),
     Echo,
 }
 
 impl Wanted {
-    const fn endpoint(self) -> Endpoint {
+    fn endpoint(&self) -> Endpoint {
         match self {
-            Self::Endpoint(endpoint) => endpoint,
+            Self::Endpoint(endpoint) => endpoint.clone(),
             Self::Echo => Endpoint::V2,
         }
     }
@@ -59,7 +60,7 @@ pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) ->
         Err(refusal) => {
             let fields = fields(&parts);
             let origin = application::upgrade::origin(&head(&parts, &fields)).ok().flatten();
-            notice::upgrade_refused(shared, refusal.status, client, origin);
+            notice::upgrade_refused(shared, &refusal, client, origin);
             refusal.into_response()
         }
     }
@@ -87,7 +88,7 @@ pub(crate) async fn upgrade_known(
             let refusal = HttpRefusal::from(refusal);
             let fields = fields(&parts);
             let origin = application::upgrade::origin(&head(&parts, &fields)).ok().flatten();
-            notice::upgrade_refused(shared, refusal.status, client, origin);
+            notice::upgrade_refused(shared, &refusal, client, origin);
             let is_unknown = refusal.status == StatusCode::UNAUTHORIZED;
             let challenge = (header::WWW_AUTHENTICATE, "Bearer");
             return match is_unknown {
@@ -136,13 +137,17 @@ fn try_upgrade(
     if shared.stopping.load(Ordering::Relaxed) {
         return Err(answer::stopping());
     }
+    if shared.pressure() != Pressure::Low {
+        return Err(answer::short_of_memory());
+    }
     let socket = socket(shared, parts)?;
     let counted = count(shared, config, &socket, client)?;
     let response = response(&upgrade);
     let purpose = match wanted {
         Wanted::Echo => Purpose::Echo,
         Wanted::Endpoint(_) => {
-            let opening = upgrade.into_opening(shared.node.connection_id());
+            let id = shared.node.connection_id().map_err(|_| answer::no_entropy())?;
+            let opening = upgrade.into_opening(id);
             // Whoever comes from this machine is everybody: a proxy that is not named, a tunnel.
             let address = client.filter(|address| !address.is_loopback());
             Purpose::Protocol(Opening { address, ..opening })

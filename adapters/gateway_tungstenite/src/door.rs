@@ -115,6 +115,10 @@ async fn serve(shared: Arc<Shared>, mut stream: TcpStream, permit: Permit) {
                 Some(why) => head::line(503, why),
             },
             _ if shared.is_stopping() => refused_upgrade(&shared, &head::stopping()),
+            "/ws/v2/connect" if shared.is_short_of_memory() => {
+                shared.node.services().metrics.edge.refused.add(EdgeRefusal::Memory, 1);
+                head::refused(&head::short_of_memory())
+            }
             "/ws/v2/connect" => match connect(&shared, &request) {
                 Ok((answer, opening)) => {
                     if stream.write_all(&answer).await.is_ok() {
@@ -156,7 +160,8 @@ fn connect(
     let upgrade =
         upgrade::read(&head::head(request, &fields), &shared.config.origins, Endpoint::V2)?;
     let answer = head::switching(&upgrade).ok_or_else(not_found)?;
-    Ok((answer, upgrade.into_opening(shared.node.connection_id())))
+    let id = shared.node.connection_id().map_err(|_| head::no_entropy())?;
+    Ok((answer, upgrade.into_opening(id)))
 }
 
 fn not_found() -> UpgradeRefusal {
@@ -167,7 +172,8 @@ fn not_found() -> UpgradeRefusal {
 fn refused_upgrade(shared: &Shared, refused: &UpgradeRefusal) -> Vec<u8> {
     let why = match refused.status {
         403 => EdgeRefusal::Origin,
-        503 => EdgeRefusal::Stopping,
+        503 if shared.is_stopping() => EdgeRefusal::Stopping,
+        503 => EdgeRefusal::Entropy,
         _ => EdgeRefusal::Handshake,
     };
     shared.node.services().metrics.edge.refused.add(why, 1);

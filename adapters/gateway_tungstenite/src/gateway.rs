@@ -102,6 +102,11 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// Whether so much memory is used that nobody new is let in; only a host that watches it knows.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        !self.node.services().admission.is_open()
+    }
+
     /// Why new connections are not welcome, if they are not.
     pub(crate) fn unreadiness(&self) -> Option<&'static str> {
         let services = self.node.services();
@@ -112,6 +117,8 @@ impl Shared {
             Some("stopping")
         } else if !self.shards.iter().all(Running::is_running) {
             Some("a shard's thread has ended")
+        } else if self.is_short_of_memory() {
+            Some("memory is short")
         } else {
             silences.any(|ms| ms >= silence_max).then_some("a shard shows no sign of life")
         }

@@ -172,6 +172,20 @@ pub(crate) fn stopping() -> UpgradeRefusal {
     UpgradeRefusal { refusal: refused.refusal.retry_after(Duration::from_secs(1)), ..refused }
 }
 
+/// What is told to somebody who comes while memory is short.
+pub(crate) fn short_of_memory() -> UpgradeRefusal {
+    let message = "the server is short of memory; try again later";
+    let refused = UpgradeRefusal::new(503, ErrorCode::Unavailable, message);
+    UpgradeRefusal { refusal: refused.refusal.retry_after(Duration::from_secs(5)), ..refused }
+}
+
+/// What is told to somebody for whom no id can be drawn.
+pub(crate) fn no_entropy() -> UpgradeRefusal {
+    let message = "the server can't give out an id now; try again later";
+    let refused = UpgradeRefusal::new(503, ErrorCode::Unavailable, message);
+    UpgradeRefusal { refusal: refused.refusal.retry_after(Duration::from_secs(5)), ..refused }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

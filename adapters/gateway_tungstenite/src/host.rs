@@ -21,10 +21,12 @@ use application::node::Node;
 use application::ports::Clock;
 use application::services::Services;
 use application::shard::{ColdCall, Completion, Input, Opening, Outcome, Shard};
-use domain::time::Monotonic;
+use domain::stalls::Stalls;
+use domain::time::{Monotonic, Now};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{spawn_local, yield_now};
+use tokio::time::MissedTickBehavior;
 
 use crate::gateway::{Config, StartError};
 use crate::line::Line;
@@ -105,6 +107,8 @@ pub(crate) struct Host {
     asleep_until: Cell<Option<Option<Monotonic>>>,
     /// Wakes the loop when another task's input left something to do.
     news: Notify,
+    /// When it last showed a sign of life, or was seen to be late.
+    beat_at: Cell<Monotonic>,
 }
 
 impl Host {
@@ -127,6 +131,7 @@ impl Host {
             metrics,
             asleep_until: Cell::new(None),
             news: Notify::new(),
+            beat_at: Cell::new(services.ports.clock.now().monotonic),
         }
     }
 
@@ -207,6 +212,10 @@ impl Host {
     pub(crate) fn handle(self: &Rc<Self>, input: Input<'_>) {
         let now = self.clock.now();
         let mut shard = self.shard.borrow_mut();
+        // Behind a stall deadlines come before what lies unread in the sockets, so they move first.
+        if matches!(input, Input::Tick) {
+            self.note_lateness(&mut shard, now);
+        }
         shard.handle(input, now, &mut *self.links.borrow_mut());
         // Connections and calls come while the loop sleeps: what they leave to send, and a deadline
         // sooner than the one it sleeps until, must not wait for its next input.
@@ -251,10 +260,22 @@ impl Host {
     /// Shows that the thread gets around to everything.
     async fn beat(self: Rc<Self>) {
         let mut interval = tokio::time::interval(BEAT);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
+            let now = self.clock.now();
+            self.note_lateness(&mut self.shard.borrow_mut(), now);
+            self.beat_at.set(now.monotonic);
             // 0 means that it never beat.
-            self.metrics.beat_ms.set(self.now().as_millis().max(1));
+            self.metrics.beat_ms.set(now.monotonic.as_millis().max(1));
+        }
+    }
+
+    /// Tells the shard if this thread did not get around to anything for a while.
+    fn note_lateness(&self, shard: &mut Shard, now: Now) {
+        if let Some(span) = Stalls::seen(self.beat_at.get(), BEAT, now.monotonic) {
+            self.beat_at.set(now.monotonic);
+            shard.handle(Input::Stalled(span), now, &mut *self.links.borrow_mut());
         }
     }
 }

@@ -19,6 +19,7 @@ use application::metrics::ShardMetrics;
 use application::ports::Clock;
 use application::services::Services;
 use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
+use domain::stalls::Stalls;
 use domain::time::{Monotonic, Now};
 use tls_rustls::Session;
 use tokio::net::TcpStream;
@@ -62,6 +63,8 @@ pub(crate) struct Core {
     asleep: Cell<Option<Sleep>>,
     /// Wakes the loop when a step of another task has changed that.
     news: Notify,
+    /// When the heart beat last, or was seen to be late.
+    beat_at: Cell<Monotonic>,
 }
 
 /// The loop sleeps until this, if anything.
@@ -97,6 +100,7 @@ impl Core {
             draining: watch::Sender::new(false),
             asleep: Cell::new(None),
             news: Notify::new(),
+            beat_at: Cell::new(Monotonic::START),
         }
     }
 
@@ -111,7 +115,8 @@ impl Core {
 
     /// Runs until the inlet is closed and the last connection is gone.
     pub(crate) async fn run(self: Rc<Self>, mut inlet: mpsc::Receiver<Accepted>) {
-        spawn_local(heart::beat(Arc::clone(&self.metrics), Arc::clone(&self.clock)));
+        self.beat_at.set(self.now().monotonic);
+        spawn_local(heart::beat(Rc::clone(&self)));
         let mailbox = Arc::clone(self.shard.borrow().mailbox());
         let mut post = Post::default();
         let (mut open, mut accepted) = (true, Vec::new());
@@ -221,9 +226,31 @@ impl Core {
         self.start_writers();
     }
 
+    /// A sign of life.
+    pub(crate) fn beat(&self) {
+        let now = self.now();
+        self.note_lateness(&mut self.shard.borrow_mut(), now);
+        self.beat_at.set(now.monotonic);
+        // 0 means that it never beat.
+        self.metrics.beat_ms.set(now.monotonic.as_millis().max(1));
+    }
+
+    /// Tells the shard if this thread did not get around to anything for a while.
+    fn note_lateness(&self, shard: &mut Shard, now: Now) {
+        let stall = Stalls::seen(self.beat_at.get(), heart::INTERVAL, now.monotonic);
+        if let Some(span) = stall {
+            self.beat_at.set(now.monotonic);
+            shard.handle(Input::Stalled(span), now, &mut *self.sockets.borrow_mut());
+        }
+    }
+
     fn step(&self, input: Input<'_>) {
         let now = self.clock.now();
         let mut shard = self.shard.borrow_mut();
+        // Behind a stall deadlines come before what lies unread in the sockets, so they move first.
+        if matches!(input, Input::Tick) {
+            self.note_lateness(&mut shard, now);
+        }
         shard.handle(input, now, &mut *self.sockets.borrow_mut());
         // Readers and calls step the shard while the loop sleeps: what they leave to send, and a
         // deadline sooner than the one it sleeps until, must not wait for its next input.

@@ -133,22 +133,23 @@ impl MessageHandler for Lobby {
                 let publishing = publishing.class(Class::Droppable).echo(false);
                 Ok(vec![HandlerEffect::Publish(publishing)])
             }
-            Kind::Users => who_is_here(&message, "user_list", |users| users).await,
-            Kind::Stats => who_is_here(&message, "stats", without_users).await,
+            Kind::Users => who_is_in(&message, lobby_room()?, "user_list", |users| users).await,
+            Kind::Stats => who_is_in(&message, lobby_room()?, "stats", without_users).await,
         }
     }
 }
 
-/// Who is in the lobby, as far as the sender may know.
-async fn who_is_here(
+/// Who is in a room, as far as the sender may know.
+pub(super) async fn who_is_in(
     message: &HandlerMessage,
+    room: RoomId,
     kind: &str,
     shown: impl FnOnce(Vec<u8>) -> Vec<u8> + Send,
 ) -> Result<Vec<HandlerEffect>, Refusal> {
-    let (services, room) = (Arc::clone(&message.services), lobby_room()?);
+    let services = Arc::clone(&message.services);
     let policy = services.rules.policies.of(&room).cloned();
-    let policy =
-        policy.ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "this server has no lobby"))?;
+    let policy = policy
+        .ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "this server has no such room"))?;
     let who = Arc::clone(&message.who);
     let list = ListPresence { services, who, room, policy };
     let list = list.execute().await.map_err(Refusal::from)?;

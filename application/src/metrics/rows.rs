@@ -103,6 +103,10 @@ rows! {
         AddressLimit = "address_limit",
         /// No TLS session came about.
         Tls = "tls",
+        /// Memory is short.
+        Memory = "memory",
+        /// No id could be drawn.
+        Entropy = "entropy",
     }
 }
 

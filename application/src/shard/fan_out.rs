@@ -155,13 +155,19 @@ impl Shard {
         self.enqueue(key, Item { frame, for_followers: true, chosen, silent });
     }
 
-    /// A user's connections by the documents' endpoints: there others are told who comes and goes, and
-    /// not the user.
+    /// A member's own connections by the documents' endpoints: there others are told who comes and goes,
+    /// and not the member.
     fn not_told_of(&self, who: &PresenceKey) -> SmallVec<[Slot; 2]> {
-        let PresenceKey::User(user) = who else { return SmallVec::new() };
-        let own = Place::of_user(user).and_then(|room| self.watches.own.get(&room));
-        let slots = own.into_iter().flatten().copied();
-        slots.filter(|slot| self.format_of(*slot) == WireFormat::Document).collect()
+        let own: SmallVec<[Slot; 2]> = match who {
+            PresenceKey::User(user) => {
+                let own = Place::of_user(user).and_then(|room| self.watches.own.get(&room));
+                own.into_iter().flatten().copied().collect()
+            }
+            PresenceKey::Anonymous(connection) => {
+                self.table.slot_of(*connection).into_iter().collect()
+            }
+        };
+        own.into_iter().filter(|slot| self.format_of(*slot) == WireFormat::Document).collect()
     }
 
     /// Puts an item behind those that wait for a room.

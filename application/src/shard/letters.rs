@@ -8,8 +8,8 @@ use std::sync::Arc;
 use domain::delivery::Class;
 use domain::documents::place::Place;
 use domain::documents::told::Endpoint;
-use domain::id::{Epoch, UserId};
-use domain::message::Publication;
+use domain::id::{ConnectionId, Epoch, UserId};
+use domain::message::{Publication, Sender};
 use domain::room::RoomId;
 use domain::tags::Tags;
 
@@ -166,7 +166,8 @@ fn said(room: &RoomId, letter: Letter) -> Publication {
         offset: None,
         class: Class::Reliable,
         key: None,
-        sender: letter.sender,
+        // Of a connection that nobody knows any more: it was a user's word, and not a backend's.
+        sender: Sender { connection: Some(ConnectionId::from_bits(0)), ..letter.sender },
         data: letter.data,
         tags: Tags::default(),
         origin: None,

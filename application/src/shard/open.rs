@@ -247,8 +247,10 @@ impl Shard {
         // Not before: nothing of a room comes before the client knows that it is in it.
         let own_room = self.enter_own_room(slot);
         let Some(who) = self.who(slot) else { return };
-        let session = services.ports.session_tickets.seal(&who.principal, host.now.wall);
         let Some(view) = self.table.get(slot).map(|entry| entry.view) else { return };
+        // The other endpoints have no words for a ticket.
+        let seal = || services.ports.session_tickets.seal(&who.principal, host.now.wall);
+        let session = (view == View::V2).then(seal).flatten();
         let interval = view.timing(&services.rules).heartbeat_interval.as_millis();
         let hello = ServerFrame::Hello {
             id: command,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::codes::{CloseCode, ErrorCode};
+use domain::documents::told::Endpoint;
+use domain::matches::MatchId;
 use domain::protocol::{self, ClientFrame, Rejected, ServerFrame, TokenText};
 
 use super::calls::Outcome;
@@ -20,6 +22,7 @@ use crate::metrics::CommandKind;
 use crate::refusal::Refusal;
 use crate::security::SecurityEvent;
 use crate::use_cases::authenticate::Credentials;
+use crate::use_cases::handle_game_message::HandleGameMessage;
 use crate::use_cases::handle_message::{HandleMessage, Handled};
 use crate::view::View;
 
@@ -245,6 +248,9 @@ impl Shard {
     fn other(&mut self, slot: Slot, id: Option<u64>, kind: &str, body: &str, host: &mut Host<'_>) {
         let Some(view) = self.table.get(slot).map(|entry| entry.view) else { return };
         let Some(handler) = self.services.rules.handlers.of(view, kind).cloned() else {
+            if self.ask_manager(slot, id, kind, body) {
+                return;
+            }
             let message = "this server handles no such type";
             let refusal = Refusal::new(ErrorCode::UnknownType, message).field("type");
             self.refuse(slot, id, &refusal, host);
@@ -256,6 +262,20 @@ impl Shard {
         let call = HandleMessage { services, who, handler, kind, body };
         let future = Box::pin(async move { Outcome::Handled(call.execute().await) });
         self.call(slot, id, None, future);
+    }
+
+    /// Asks the manager of the match's game, where a connection came to one; says whether it did.
+    fn ask_manager(&mut self, slot: Slot, command: Option<u64>, kind: &str, body: &str) -> bool {
+        let Some(who) = self.who(slot) else { return false };
+        let is_match = who.view == View::Document(Endpoint::Match);
+        let place = who.place.as_ref().filter(|_| is_match);
+        let Some(id) = place.and_then(MatchId::of_room) else { return false };
+        let services = Arc::clone(&self.services);
+        let (kind, body) = (kind.into(), Bytes::copy_from_slice(body.as_bytes()));
+        let call = HandleGameMessage { services, who, id, kind, body };
+        let future = Box::pin(async move { Outcome::Handled(call.execute().await) });
+        self.call(slot, command, None, future);
+        true
     }
 
     pub(super) fn finish_handler(

@@ -144,7 +144,9 @@ impl Shard {
             return false;
         };
         self.note_denied(slot, "subscribe", room.as_str(), refusal, host.now);
+        let is_nobody = self.table.get(slot).is_none_or(|entry| entry.who.principal.user.is_none());
         let code = match refusal.code {
+            ErrorCode::PermissionDenied if is_nobody => CloseCode::Unauthenticated,
             ErrorCode::PermissionDenied | ErrorCode::UnknownRoom => CloseCode::Forbidden,
             _ => CloseCode::TryAgainLater,
         };

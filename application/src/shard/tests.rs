@@ -155,8 +155,14 @@ impl Bench {
         let mailbox = Arc::new(Mailbox::new(1, 100));
         let directory = Arc::new(Directory::default());
         let mailboxes = vec![Arc::clone(&mailbox)];
-        let services =
-            Arc::new(Services { ports, rules, directory, mailboxes, metrics: Arc::default() });
+        let services = Arc::new(Services {
+            ports,
+            rules,
+            directory,
+            mailboxes,
+            metrics: Arc::default(),
+            admission: Arc::default(),
+        });
         let now = Now::default();
         let shard = Shard::new(services, mailbox, now);
         Self { shard, tape: Tape::default(), now, connections: 0 }

@@ -51,7 +51,7 @@ impl Shard {
             }
             inbox.queued_bytes = queued_bytes;
         }
-        let (effect, next) = entry.life.visit(host.now, sent_at, &timing);
+        let (effect, next) = entry.life.visit(host.now, sent_at, &self.stalls, &timing);
         match effect {
             None => {}
             Some(Effect::Ping) => {

@@ -29,7 +29,7 @@ pub fn check(make: &dyn Fn() -> Box<dyn Entropy>) {
 }
 
 fn draw(source: &dyn Entropy) -> Vec<u64> {
-    (0..DRAWS).map(|_| source.bits()).collect()
+    (0..DRAWS).map(|_| source.bits().unwrap()).collect()
 }
 
 /// Two connections would have one id.

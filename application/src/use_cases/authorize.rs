@@ -1,5 +1,5 @@
 //! Asks whether a connection may do a thing in a room: the host's authorizer if there is one, else
-//! the token's claims and the room's policy.
+//! the token's claims and the room's policy, and for a match's room who is in the match.
 //!
 //! Every command that needs a right comes through here. No answer must never become a yes.
 
@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use domain::codes::ErrorCode;
 use domain::decision::Asked;
+use domain::matches::{Entry, MatchId, may_enter};
 use domain::policy::NamespacePolicy;
 use domain::principal::Action;
 use domain::room::RoomId;
 use thiserror::Error;
 
 use crate::extensions::middleware::Who;
+use crate::ports::ReadMatchesError;
 use crate::ports::authorizer::{Authorizer, AuthorizerError, Question, Verdict};
 use crate::refusal::Refusal;
 use crate::services::Services;
@@ -30,6 +32,9 @@ pub enum NotAllowed {
     /// The authorizer gave no answer.
     #[error("no answer whether it is allowed")]
     NoAnswer(#[source] AuthorizerError),
+    /// The match can't be read.
+    #[error("no answer who is in the match")]
+    NoMatch(#[source] ReadMatchesError),
 }
 
 impl From<NotAllowed> for Refusal {
@@ -37,7 +42,7 @@ impl From<NotAllowed> for Refusal {
         match error {
             NotAllowed::Denied(None) => Self::denied(),
             NotAllowed::Denied(Some(why)) => Self::new(ErrorCode::PermissionDenied, why),
-            NotAllowed::NoAnswer(_) => Self::unavailable(COME_BACK),
+            NotAllowed::NoAnswer(_) | NotAllowed::NoMatch(_) => Self::unavailable(COME_BACK),
         }
     }
 }
@@ -55,7 +60,12 @@ pub async fn authorize(
 ) -> Result<(), NotAllowed> {
     // In place and without a box: publishing comes through here.
     match &services.ports.authorizer {
-        None => by_claims(services, who, action, room, policy),
+        None => match by_claims(services, who, action, room, policy) {
+            Err(denied) if MatchId::of_room(room).is_some() => {
+                by_match(services, who, action, room).await?.then_some(()).ok_or(denied)
+            }
+            decided => decided,
+        },
         Some(authorizer) => ask(services, &**authorizer, who, action, room, policy).await,
     }
 }
@@ -73,6 +83,26 @@ pub(crate) fn by_claims(
         return Ok(());
     }
     Err(NotAllowed::Denied(services.rules.explains_denials.then(|| asked.explain())))
+}
+
+/// What a match says of who is in it: participants may do everything there but moderate, spectators
+/// everything but speak.
+async fn by_match(
+    services: &Services,
+    who: &Who,
+    action: Action,
+    room: &RoomId,
+) -> Result<bool, NotAllowed> {
+    let Some(id) = MatchId::of_room(room) else { return Ok(false) };
+    let found = services.ports.matches.find(&id).await.map_err(NotAllowed::NoMatch)?;
+    let Some(of) = found else { return Ok(false) };
+    Ok(match may_enter(who.principal.user.as_ref(), &of) {
+        Entry::Participant => action != Action::Moderate,
+        Entry::Spectator => {
+            matches!(action, Action::Subscribe | Action::Presence | Action::History)
+        }
+        Entry::Refused(_) => false,
+    })
 }
 
 async fn ask(

@@ -85,7 +85,11 @@ impl CreateMatch {
 /// 128 random bits: nobody finds the match of others by guessing.
 fn drawn(services: &Services) -> Result<MatchId, CreateMatchRefused> {
     let entropy = &services.ports.entropy;
-    let text = format!("{:016x}{:016x}", entropy.bits(), entropy.bits());
-    let no_name = |_| CreateMatchError::Storage("no name could be drawn".to_owned());
-    MatchId::parse(&text).map_err(no_name).map_err(CreateMatchRefused::Matches)
+    let no_name = || {
+        let why = "no name could be drawn: the system has no randomness now".to_owned();
+        CreateMatchRefused::Matches(CreateMatchError::Storage(why))
+    };
+    let bits = || entropy.bits().map_err(|_| no_name());
+    let text = format!("{:016x}{:016x}", bits()?, bits()?);
+    MatchId::parse(&text).map_err(|_| no_name())
 }

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
+use domain::codes::ErrorCode;
 use domain::filter::Filter;
+use domain::matches::MatchId;
 use domain::policy::NamespacePolicy;
 use domain::position::Position;
 use domain::presence::PresenceKey;
@@ -202,6 +204,7 @@ impl JoinRoom {
             let allowed = authorize(services, who, action, room, policy).await;
             allowed.map_err(JoinRefused::NotAllowed)?;
         }
+        self.check_match().await?;
         // That a room is full is nothing for those to know who may not be in it.
         if let Some(full) = &self.full {
             return Err(JoinRefused::Full(full.clone()));
@@ -212,6 +215,19 @@ impl JoinRoom {
         let inbound = Inbound { kind: "subscribe", room: Some(self.room.as_str()), body: "" };
         let asked = self.services.rules.middleware.process_message(&self.who, inbound).await;
         asked.map(drop).map_err(JoinRefused::Middleware)
+    }
+
+    /// A match has a limit of its own on connections. The joiner has its seat already.
+    async fn check_match(&self) -> Result<(), JoinRefused> {
+        let Some(id) = MatchId::of_room(&self.room) else { return Ok(()) };
+        let found = self.services.ports.matches.find(&id).await;
+        let found = found.map_err(|error| JoinRefused::NotAllowed(NotAllowed::NoMatch(error)))?;
+        let Some(of) = found else { return Ok(()) };
+        if self.services.directory.seats_taken(&self.room) > of.connections_max.get() {
+            let refusal = Refusal::new(ErrorCode::RoomFull, "the match is full").field("room");
+            return Err(JoinRefused::Full(refusal));
+        }
+        Ok(())
     }
 
     async fn recover(&self, since: Position) -> Result<RecoveredPage, BrokerError> {
@@ -284,6 +300,7 @@ mod tests {
             directory,
             mailboxes: Vec::new(),
             metrics: Arc::default(),
+            admission: Arc::default(),
         };
         let policy = NamespacePolicy {
             subscribe: Access::Anyone,

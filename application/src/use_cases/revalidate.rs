@@ -68,7 +68,7 @@ impl Revalidate {
         match authorize(services, who, action, &held.room, &held.policy).await {
             Ok(()) => Ok(true),
             Err(NotAllowed::Denied(_)) => Ok(false),
-            Err(error @ NotAllowed::NoAnswer(_)) => Err(error),
+            Err(error @ (NotAllowed::NoAnswer(_) | NotAllowed::NoMatch(_))) => Err(error),
         }
     }
 }

@@ -13,7 +13,7 @@ use application::mailbox::Post;
 use application::node::Node;
 use application::ports::outbox::{Batch, Delivered, Ending, Outbox};
 use application::ports::session_tickets::NoTickets;
-use application::ports::{Clock, Entropy, NoSpentTokens, TokenError, TokenVerifier};
+use application::ports::{Clock, Entropy, NoEntropy, NoSpentTokens, TokenError, TokenVerifier};
 use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
 use application::view::View;
@@ -42,8 +42,8 @@ impl Clock for Still {
 struct Counting(AtomicU64);
 
 impl Entropy for Counting {
-    fn bits(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    fn bits(&self) -> Result<u64, NoEntropy> {
+        Ok(self.0.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 

@@ -59,6 +59,7 @@ impl Queue {
     /// Writes for ever. What waits counts until it is written, so that the bound holds while a
     /// write hangs.
     fn run(&self, mut target: Target) {
+        let mut is_torn = false;
         loop {
             let mut state = self.lock();
             while state.lines.is_empty() {
@@ -70,7 +71,7 @@ impl Queue {
             let lines = std::mem::take(&mut state.lines);
             drop(state);
             for line in lines {
-                if target.write(&line).is_err() {
+                if target.write(&line, &mut is_torn).is_err() {
                     self.lost.fetch_add(1, Ordering::Relaxed);
                 }
                 self.lock().bytes -= line.len();
@@ -160,14 +161,37 @@ enum Target {
 }
 
 impl Target {
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+    /// `is_torn` says whether the line before ended in its middle.
+    fn write(&mut self, line: &[u8], is_torn: &mut bool) -> io::Result<()> {
         match self {
-            Self::StandardError => io::stderr().write_all(line),
-            Self::File(file) => file.write(line),
+            Self::StandardError => write_line(&mut io::stderr(), line, is_torn),
+            Self::File(file) => write_line(file.current()?, line, is_torn),
             #[cfg(test)]
-            Self::Other(writer) => writer.write_all(line),
+            Self::Other(writer) => write_line(writer, line, is_torn),
         }
     }
+}
+
+/// A disk that is full takes the beginning of a line and then nothing: what comes next begins on a
+/// line of its own, or whoever reads could make sense of neither.
+fn write_line(out: &mut impl Write, line: &[u8], is_torn: &mut bool) -> io::Result<()> {
+    if *is_torn {
+        out.write_all(b"\n")?;
+        *is_torn = false;
+    }
+    let mut rest = line;
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                rest = rest.get(n..).unwrap_or_default();
+                *is_torn = !rest.is_empty();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// A file that is looked for under its name now and then, so that whoever rotates logs only has
@@ -183,11 +207,11 @@ impl Reopened {
         Ok(Self { path: path.to_owned(), file: open(path)?, looked_at: Instant::now() })
     }
 
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+    fn current(&mut self) -> io::Result<&mut File> {
         if self.looked_at.elapsed() >= LOOK_INTERVAL {
             self.look()?;
         }
-        self.file.write_all(line)
+        Ok(&mut self.file)
     }
 
     fn look(&mut self) -> io::Result<()> {
@@ -279,16 +303,48 @@ mod tests {
         assert_eq!(sink.lost(), 2);
     }
 
+    /// Takes as much as there is room for, like a disk.
+    struct Disk {
+        free: Vec<usize>,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let fits = self.free.pop().unwrap_or(usize::MAX).min(line.len());
+            if fits == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.taken.extend(&line[..fits]);
+            Ok(fits)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// R14.
+    #[test]
+    fn behind_a_line_that_a_full_disk_cut_the_next_one_is_whole() {
+        let mut disk = Disk { free: vec![0, 0, 0, 2, 9], taken: Vec::new() };
+        let mut is_torn = false;
+        let mut write = |line: &str| write_line(&mut disk, line.as_bytes(), &mut is_torn).is_ok();
+        let taken = ["one\n", "two\n", "three\n", "four\n", "five\n", "six\n"].map(&mut write);
+        assert_eq!(taken, [true, false, false, false, true, true]);
+        assert_eq!(disk.taken, b"one\ntw\nfive\nsix\n");
+    }
+
     #[test]
     fn a_file_that_was_moved_away_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let (path, moved) = (folder.path().join("security.log"), folder.path().join("old"));
         let mut file = Reopened::open(&path).unwrap();
-        file.write(b"one\n").unwrap();
+        let write = |file: &mut Reopened, line| file.current().unwrap().write_all(line).unwrap();
+        write(&mut file, b"one\n");
         std::fs::rename(&path, &moved).unwrap();
-        file.write(b"two\n").unwrap();
+        write(&mut file, b"two\n");
         file.look().unwrap();
-        file.write(b"three\n").unwrap();
+        write(&mut file, b"three\n");
         assert_eq!(std::fs::read(&moved).unwrap(), b"one\ntwo\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);

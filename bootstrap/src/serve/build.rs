@@ -11,6 +11,7 @@ use application::client_address::{ForwardedHeader, Network, TrustedProxies};
 use application::extensions::handlers::HandlerRegistry;
 use application::extensions::middleware::MiddlewareChain;
 use application::limits::Limits;
+use application::node::Node;
 use application::origin::{Origin, OriginPolicy};
 use application::ports::spent_tokens::SPENT_TOKENS_MAX;
 use application::ports::{Clock, Inbox, Matches, MatchesKept, Revocations, SpentTokens};
@@ -35,6 +36,7 @@ use super::certificates::Certificates;
 use super::{ServeError, SharedArchive, part};
 use crate::descriptors::Descriptors;
 use crate::exit::Exit;
+use crate::memory::{Budgets, MemoryLimit};
 use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
 use crate::settings::documents::type_and_rate;
 use crate::settings::schema::endpoint;
@@ -135,7 +137,9 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    fn in_memory(settings: &Settings) -> Self {
+    /// All of it in this process's memory.
+    #[must_use]
+    pub fn in_memory(settings: &Settings) -> Self {
         Self {
             revocations: Arc::new(MemoryRevocations::new(revocation_span(settings))),
             spent_tokens: Arc::new(MemorySpentTokens::new(SPENT_TOKENS_MAX)),
@@ -181,14 +185,37 @@ pub async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
     Ok(Storage {})
 }
 
+/// The memory that there may be, and what of it may be used for what.
+#[must_use]
+pub fn memory(settings: &Settings) -> (Option<MemoryLimit>, Budgets) {
+    let limit = MemoryLimit::find(settings.server.memory_bytes_max);
+    let budgets = budgets(limit.as_ref(), n_workers(settings));
+    (limit, budgets)
+}
+
+fn budgets(limit: Option<&MemoryLimit>, n_workers: usize) -> Budgets {
+    let broker = broker_memory::Config::default();
+    let most = Budgets {
+        outbound_bytes: OUTBOUND_TOTAL_BYTES_MAX,
+        mailbox_bytes: Limits::MAILBOX_BYTES_MAX,
+        log_bytes: broker.log_bytes_max,
+        commit_bytes: broker.commit_bytes_max,
+        dedup_entries: broker.dedup_entries_max,
+        n_workers,
+    };
+    Budgets::of(limit, &most)
+}
+
 /// The broker over the archive.
 #[must_use]
-pub fn broker(_settings: &Settings, archive: SharedArchive) -> Arc<MemoryBroker> {
-    MemoryBroker::build(
-        broker_memory::Config::default(),
-        Arc::new(SystemEntropy::default()),
-        archive,
-    )
+pub fn broker(budgets: &Budgets, archive: SharedArchive) -> Arc<MemoryBroker> {
+    let config = broker_memory::Config {
+        log_bytes_max: budgets.log_bytes,
+        commit_bytes_max: budgets.commit_bytes,
+        dedup_entries_max: budgets.dedup_entries,
+        ..broker_memory::Config::default()
+    };
+    MemoryBroker::build(config, Arc::new(SystemEntropy::default()), archive)
 }
 
 /// The adapters that the settings ask for, and what of them outlives a reload.
@@ -238,15 +265,23 @@ pub fn n_workers(settings: &Settings) -> usize {
 
 /// How a worker treats its sockets.
 #[must_use]
-pub fn worker(settings: &Settings, n_workers: usize) -> worker_tokio::Config {
+pub fn worker(settings: &Settings, budgets: &Budgets) -> worker_tokio::Config {
     let server = &settings.server;
     worker_tokio::Config {
         close_timeout: Duration::from_millis(server.close_timeout_ms),
         message_timeout: Duration::from_millis(server.message_timeout_ms),
         lag_max: Duration::from_millis(server.lag_timeout_ms),
-        outbound_total_bytes_max: OUTBOUND_TOTAL_BYTES_MAX / n_workers.max(1),
+        outbound_total_bytes_max: budgets.outbound_bytes / budgets.n_workers.max(1),
         ..worker_tokio::Config::default()
     }
+}
+
+/// The node, with as many shards as there are to be workers.
+#[must_use]
+pub fn node(settings: &Settings, ports: Ports, budgets: &Budgets) -> Node {
+    let mut rules = rules(settings, &ports.clock);
+    rules.limits.mailbox_bytes_max = budgets.mailbox_bytes;
+    Node::build(ports, rules, budgets.n_workers)
 }
 
 /// The rules of the node, whose clock this is.

@@ -4,11 +4,14 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "prometheus")]
+use application::admission::Admission;
 use application::node::Node;
 use application::ports::Exposition;
 use broker_memory::MemoryBroker;
 
 use super::SharedArchive;
+use crate::memory::Budgets;
 use crate::settings::tokens::Lasting;
 
 /// What is shown, if this build shows anything.
@@ -36,8 +39,10 @@ impl Telemetry {
         node: &Node,
         broker: &Arc<MemoryBroker>,
         lasting: &Lasting,
+        budgets: &Budgets,
     ) -> SharedExposition {
-        let mut gauges = gauges(broker);
+        let mut gauges = gauges(broker, *budgets);
+        gauges.extend(of_memory(&node.services().admission));
         gauges.extend(of_tokens(lasting));
         let exporter = telemetry_prometheus::Exporter::build(
             crate::commands::version::VERSION,
@@ -60,6 +65,7 @@ impl Telemetry {
         _: &Node,
         _: &Arc<MemoryBroker>,
         _: &Lasting,
+        _: &Budgets,
     ) -> SharedExposition {
         None
     }
@@ -67,7 +73,7 @@ impl Telemetry {
 
 /// What other parts keep and this process shows.
 #[cfg(feature = "prometheus")]
-fn gauges(broker: &Arc<MemoryBroker>) -> Vec<telemetry_prometheus::Gauge> {
+fn gauges(broker: &Arc<MemoryBroker>, budgets: Budgets) -> Vec<telemetry_prometheus::Gauge> {
     use broker_memory::Usage;
     use telemetry_prometheus::Gauge;
 
@@ -88,7 +94,7 @@ fn gauges(broker: &Arc<MemoryBroker>) -> Vec<telemetry_prometheus::Gauge> {
             name: "outbound_queue_max_bytes",
             help: "The most bytes that may wait for slow clients together",
             grows: false,
-            read: Box::new(|| crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX as u64),
+            read: Box::new(move || budgets.outbound_bytes as u64),
         },
         Gauge {
             name: "log_lines_lost",
@@ -96,6 +102,26 @@ fn gauges(broker: &Arc<MemoryBroker>) -> Vec<telemetry_prometheus::Gauge> {
             grows: true,
             read: Box::new(crate::log::lines_lost),
         },
+    ]
+}
+
+/// What is known of the memory; 0 where nobody looks.
+#[cfg(feature = "prometheus")]
+fn of_memory(admission: &Arc<Admission>) -> [telemetry_prometheus::Gauge; 2] {
+    let of = |name, help, read: fn(&Admission) -> u64| {
+        let admission = Arc::clone(admission);
+        telemetry_prometheus::Gauge {
+            name,
+            help,
+            grows: false,
+            read: Box::new(move || read(&admission)),
+        }
+    };
+    [
+        of("memory_used_bytes", "Memory that counts against the limit", Admission::used_bytes),
+        of("memory_max_bytes", "The most memory that may be used, 0 for no limit", |admission| {
+            admission.bytes_max()
+        }),
     ]
 }
 
@@ -128,3 +154,6 @@ fn of_tokens(lasting: &Lasting) -> Vec<telemetry_prometheus::Gauge> {
     ]);
     gauges
 }
+
+#[cfg(all(test, feature = "prometheus"))]
+mod tests;

@@ -41,6 +41,7 @@ fn contradictions(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     let (limits, auth) = (&settings.limits, &settings.auth);
     let mut problems = silences(settings, effective);
     problems.extend(queue_over_budget(settings, effective));
+    problems.extend(little_memory(settings, effective));
     let mut must_not_exceed = |smaller: &str, larger: &str, holds: bool| {
         if !holds {
             let reason = format!("must not be larger than {}", effective.mention(larger));
@@ -124,6 +125,16 @@ fn queue_over_budget(settings: &Settings, effective: &Effective) -> Option<Probl
     );
     (settings.limits.outbound_queue_bytes_max > OUTBOUND_TOTAL_BYTES_MAX)
         .then(|| effective.problem("limits.outbound_queue_bytes_max", &reason))
+}
+
+/// The least memory that may be set: with less nobody could come in.
+const MEMORY_BYTES_MIN: u64 = 8 << 20;
+
+fn little_memory(settings: &Settings, effective: &Effective) -> Option<Problem> {
+    let reason = format!("must be 0, or {MEMORY_BYTES_MIN} or more, or nobody could come in");
+    (1..MEMORY_BYTES_MIN)
+        .contains(&settings.server.memory_bytes_max)
+        .then(|| effective.problem("server.memory_bytes_max", &reason))
 }
 
 fn durable_without_disk(settings: &Settings, effective: &Effective) -> Vec<Problem> {

@@ -27,6 +27,7 @@ fn each_contradiction_is_refused_and_names_both_settings() {
             "channels.connection_timeout_ms",
             "channels.heartbeat_interval_ms",
         ),
+        (&[("server.memory_bytes_max", "8388607")], "server.memory_bytes_max", "8388608"),
         (&[("auth.algorithms", "")], "auth.algorithms", "HS256"),
         (&[("server.data_dir", "")], "namespaces.chat.durable", "server.data_dir"),
         (&[("rooms.\"guild:1\".durable", "false")], "rooms.\"guild:1\"", "namespaces"),
@@ -41,6 +42,7 @@ fn each_contradiction_is_refused_and_names_both_settings() {
         &[("heartbeat.interval_ms", "100"), ("heartbeat.timeout_ms", "200")],
         &[("limits.outbound_queue_bytes_max", "268435456")],
         &[("limits.message_bytes_max", "4096")],
+        &[("server.memory_bytes_max", "8388608")],
     ] {
         assert!(set(fits).is_ok(), "{fits:?}");
     }

@@ -88,6 +88,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("server.workers", Kind::Number(0, 1_024)),
     key("server.connections_max", Kind::Number(1, 10_000_000)),
+    key("server.memory_bytes_max", Kind::Number(0, 1 << 50)),
     key("server.handshake_timeout_ms", Kind::Number(1, HOUR_MS)),
     key("server.message_timeout_ms", Kind::Number(1, HOUR_MS)),
     key("server.lag_timeout_ms", Kind::Number(1, HOUR_MS)),
@@ -97,7 +98,7 @@ pub const KEYS: &[Key] = &[
     key("server.require_origin", Kind::Flag),
     key("server.echo_endpoint", Kind::Flag),
     key("server.client_endpoint", Kind::Flag),
-    key("server.endpoints", Kind::List("lobby, game, chat, combat or world", is_endpoint)),
+    key("server.endpoints", Kind::List("lobby, game, chat, combat, world or match", is_endpoint)),
     key("server.data_dir", PATH),
     key("server.behind_proxy", Kind::Flag),
     key(
@@ -311,7 +312,9 @@ pub fn nearest(path: &[String]) -> Option<String> {
     let elsewhere = KEYS.iter().find(|key| key.path.ends_with(&format!(".{last}")));
     let (distance, nearest) =
         candidates.map(|name| (edit_distance(&given, &name), name)).min_by_key(|(d, _)| *d)?;
-    if distance <= (given.len() / 4).max(2) {
+    if distance <= (given.len() / 4).max(2)
+        && (elsewhere.is_none() || nearest.ends_with(&format!(".{last}")))
+    {
         return Some(nearest);
     }
     elsewhere.map(|key| key.path.replace('*', "NAME"))
@@ -373,7 +376,14 @@ fn is_endpoint(text: &str) -> bool {
 /// The endpoint that a word of `server.endpoints` names.
 #[must_use]
 pub fn endpoint(word: &str) -> Option<Endpoint> {
-    let all = [Endpoint::Lobby, Endpoint::Game, Endpoint::Chat, Endpoint::Combat, Endpoint::World];
+    let all = [
+        Endpoint::Lobby,
+        Endpoint::Game,
+        Endpoint::Chat,
+        Endpoint::Combat,
+        Endpoint::World,
+        Endpoint::Match,
+    ];
     all.into_iter().find(|endpoint| endpoint.word() == word)
 }
 

@@ -106,6 +106,8 @@ pub struct Server {
     pub workers: usize,
     /// The most connections at one time.
     pub connections_max: u32,
+    /// The most memory; 0 means what the cgroup allows.
+    pub memory_bytes_max: u64,
     /// From connecting to the end of the upgrade request.
     pub handshake_timeout_ms: u64,
     /// From a message's first byte to its last.

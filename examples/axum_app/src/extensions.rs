@@ -48,7 +48,9 @@ impl MessageHandler for Dice {
 
     async fn handle(&self, message: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
         let sides = Self::sides(&String::from_utf8_lossy(&message.body))?;
-        let rolled = SystemEntropy::default().bits() % sides + 1;
+        let bits = SystemEntropy::default().bits();
+        let bits = bits.map_err(|_| Refusal::new(ErrorCode::Unavailable, "the dice are gone"))?;
+        let rolled = bits % sides + 1;
         let data = json!({"sides": sides, "rolled": rolled}).to_string().into();
         Ok(vec![HandlerEffect::Reply { kind: "dice.rolled".to_owned(), data }])
     }

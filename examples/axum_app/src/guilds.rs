@@ -54,7 +54,8 @@ impl Guilds {
     }
 
     fn log_in(&self, user: UserId) -> Option<String> {
-        let token = format!("{:016x}{:016x}", self.entropy.bits(), self.entropy.bits());
+        let [one, other] = [self.entropy.bits().ok()?, self.entropy.bits().ok()?];
+        let token = format!("{one:016x}{other:016x}");
         let (now, mut tables) = (now(), self.tables());
         tables.logins.retain(|_, login| login.ends_at > now);
         (tables.logins.len() < ENTRIES_MAX).then(|| {

@@ -4,7 +4,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use application::ports::{Clock, Entropy};
+use application::ports::{Clock, Entropy, NoEntropy};
 use domain::time::{Monotonic, Now, Wall};
 
 /// Counts from its start.
@@ -31,9 +31,8 @@ impl Clock for HostClock {
 pub(crate) struct HostEntropy;
 
 impl Entropy for HostEntropy {
-    fn bits(&self) -> u64 {
-        // Without randomness every connection's id could be guessed: nothing may go on.
-        getrandom::u64().unwrap_or_else(|_| std::process::abort())
+    fn bits(&self) -> Result<u64, NoEntropy> {
+        getrandom::u64().map_err(|_| NoEntropy)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use application::mailbox::{Mail, Mailbox, Post};
 use application::ports::{
     Archive, ArchiveError, ArchivePage, ArchiveRecord, Broker, BrokerError, DedupKey, Entropy,
-    LogPage, PublishError, ReadLog, Receipt, RoomHead, RoomTop, SubscriptionToken,
+    LogPage, NoEntropy, PublishError, ReadLog, Receipt, RoomHead, RoomTop, SubscriptionToken,
 };
 use async_trait::async_trait;
 use broker_memory::MemoryBroker;
@@ -25,8 +25,8 @@ use tokio::sync::Semaphore;
 pub(crate) struct Counter(AtomicU64);
 
 impl Entropy for Counter {
-    fn bits(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+    fn bits(&self) -> Result<u64, NoEntropy> {
+        Ok(self.0.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -93,7 +93,8 @@ const SHOWN_BYTES_MAX: usize = 64;
 /// `invalid_field` or `too_large` with the field.
 pub fn check(schemas: &[MessageSchema], kind: &str, body: &str) -> Result<(), Refusal> {
     let Some(schema) = schemas.iter().find(|schema| schema.kind == kind) else {
-        return Err(Refusal::new(ErrorCode::UnknownType, "this game has no such message"));
+        let message = "this game has no such message";
+        return Err(Refusal::new(ErrorCode::UnknownType, message).field("type"));
     };
     let no_object = || Refusal::new(ErrorCode::BadRequest, "the message must be one JSON object");
     let body = body.trim_matches([' ', '\t', '\n', '\r']);
@@ -229,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_type_that_the_game_has_not_and_what_is_no_object_are_refused() {
-        assert_eq!(refused("jump", "{}"), (ErrorCode::UnknownType, None));
+        let unknown = (ErrorCode::UnknownType, Some("type".to_owned()));
+        assert_eq!(refused("jump", "{}"), unknown);
         for body in ["", "[]", "1", "{", "{} {}", r#"{"to":}"#] {
             assert_eq!(refused("move", body), (ErrorCode::BadRequest, None), "{body}");
         }

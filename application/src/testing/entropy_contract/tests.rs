@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::ports::NoEntropy;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Flaw {
@@ -25,11 +26,11 @@ struct Model {
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Entropy for Model {
-    fn bits(&self) -> u64 {
+    fn bits(&self) -> Result<u64, NoEntropy> {
         let mut n = self.drawn.fetch_add(1, Ordering::Relaxed);
         match self.flaw {
-            Flaw::Counts => return n,
-            Flaw::StepsEvenly => return n.wrapping_mul(STEP),
+            Flaw::Counts => return Ok(n),
+            Flaw::StepsEvenly => return Ok(n.wrapping_mul(STEP)),
             Flaw::RepeatsOnce if n % 5_000 == 4_999 => n -= 1,
             _ => {}
         }
@@ -37,11 +38,11 @@ impl Entropy for Model {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^= z >> 31;
-        match self.flaw {
+        Ok(match self.flaw {
             Flaw::HasThirtyTwoBits => z & 0xffff_ffff,
             Flaw::LowestBitAlwaysSet => z | 1,
             _ => z,
-        }
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use domain::matches::{
 };
 use domain::message::Publisher;
 
+use super::handlers::{wants_publish, wants_reply};
 use super::*;
 use crate::extensions::games::schema::MessageSchema;
 use crate::extensions::games::{GameManager, GameMessage};
@@ -45,10 +46,11 @@ fn result(text: &str) -> Option<MatchResult> {
 /// Matches that find these, one after the other, and the last one from then on.
 fn finding(mocks: &mut Mocks, found: Vec<Match>) {
     let left = Mutex::new(found);
-    mocks.matches.expect_find().returning(move |_| {
+    mocks.matches.expect_find().returning(move |id| {
         let mut left = left.lock().unwrap();
         let next = if left.len() > 1 { left.remove(0) } else { left[0].clone() };
-        Box::pin(async move { Ok(Some(next)) })
+        let found = (next.id == *id).then_some(next);
+        Box::pin(async move { Ok(found) })
     });
 }
 
@@ -90,7 +92,7 @@ fn create(services: Arc<Services>, game: &str) -> CreateMatch {
 async fn a_match_without_a_name_is_made_under_one_that_is_drawn_and_takes_the_nodes_limit() {
     let mut mocks = Mocks::default();
     mocks.rules.match_connections_max = ConnectionsMax::new(7).unwrap();
-    mocks.entropy.expect_bits().returning(|| 0xab);
+    mocks.entropy.expect_bits().returning(|| Ok(0xab));
     mocks.matches.expect_create().times(1).returning(|_| Box::pin(async { Ok(Created::New) }));
     let made = create(mocks.services(), "relay").execute().await.unwrap();
     assert!(!made.is_duplicate && made.made.phase() == Phase::Waiting);

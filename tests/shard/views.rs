@@ -1,0 +1,207 @@
+//! The documents' endpoints in one shard: what members are told in their own words, who is given what
+//! waited, and that nothing of the inside reaches anybody when every port fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use application::built_in::BuiltIn;
+use application::ports::broker::MockBroker;
+use application::ports::inbox::MockInbox;
+use application::ports::matches::MockMatches;
+use application::ports::presence::MockPresence;
+use application::ports::spent_tokens::MockSpentTokens;
+use application::ports::{
+    BrokerError, Inbox, InboxError, Letter, PresenceError, PublishError, ReadMatchesError,
+    SpendError,
+};
+use application::services::{Ports, Rules};
+use application::view::View;
+use broker_memory::MemoryInbox;
+use domain::documents::told::Endpoint;
+use domain::id::UserId;
+use domain::policy::Policies;
+use serde_json::Value;
+
+use crate::host::{Host, open_policy, open_rules, ready};
+
+/// Rules with the rooms of the documents and their handlers.
+fn rules() -> Rules {
+    let mut policies = Policies::default();
+    for namespace in ["public", "chat", "game", "user", "match"] {
+        policies.set_namespace(namespace, open_policy());
+    }
+    let mut rules = Rules { policies, join_user_room: true, ..open_rules() };
+    BuiltIn::default().register(&mut rules.handlers).unwrap();
+    rules
+}
+
+fn kinds(frames: &[Value]) -> Vec<String> {
+    frames.iter().map(|frame| frame["type"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn each_member_of_a_room_is_told_in_the_words_of_its_endpoint() {
+    let mut host = Host::new(rules());
+    let v2 = host.member("chat:global");
+    let chat = host.connect_by(View::Document(Endpoint::Chat), Some("ann"));
+    host.settle();
+    assert_eq!(kinds(&host.frames(chat)), ["connected"]);
+    host.frames(v2);
+    host.say(chat, r#"{"type":"chat_message","content":"hi"}"#);
+    let told = host.frames(v2);
+    assert_eq!(told[0]["data"]["content"], "hi");
+    let told = host.frames(chat);
+    assert_eq!(
+        (kinds(&told), &told[0]["user_id"]),
+        (vec!["chat_message".to_owned()], &Value::from("ann"))
+    );
+    // What v2 says comes to both, in the other order of words.
+    host.say(v2, r#"{"type":"publish","room":"chat:global","data":{"type":"roll","sides":6}}"#);
+    assert_eq!(kinds(&host.frames(v2)), ["message"]);
+    let told = host.frames(chat);
+    assert_eq!((&told[0]["type"], &told[0]["sides"]), (&Value::from("roll"), &Value::from(6)));
+}
+
+#[test]
+fn a_user_of_the_lobby_is_not_told_of_itself_and_others_are() {
+    let mut host = Host::new(rules());
+    let lobby = View::Document(Endpoint::Lobby);
+    let ann = host.connect_by(lobby, Some("ann"));
+    host.settle();
+    assert_eq!(kinds(&host.frames(ann)), ["welcome", "user_list"]);
+    let bob = host.connect_by(lobby, Some("bob"));
+    host.settle();
+    assert_eq!(kinds(&host.frames(bob)), ["welcome", "user_list"]);
+    assert_eq!(kinds(&host.frames(ann)), ["user_connected"]);
+    let tab = host.connect_by(lobby, Some("bob"));
+    host.settle();
+    assert_eq!(kinds(&host.frames(ann)), Vec::<String>::new());
+    host.drop_line(bob);
+    host.settle();
+    assert_eq!(kinds(&host.frames(ann)), Vec::<String>::new());
+    host.drop_line(tab);
+    host.settle();
+    assert_eq!(kinds(&host.frames(ann)), ["user_disconnected"]);
+}
+
+fn letter(n: u64) -> Letter {
+    let data = format!(r#"{{"type":"chat_message","content":"{n}"}}"#).into();
+    Letter { sender: Default::default(), data, at: domain::time::Wall::from_millis(1) }
+}
+
+#[test]
+fn what_waits_goes_to_one_connection_and_to_the_next_when_that_one_breaks() {
+    let inbox = Arc::new(MemoryInbox::default());
+    let ann = UserId::parse("ann").unwrap();
+    for n in 0..3 {
+        ready(inbox.put(&ann, letter(n), 100)).unwrap();
+    }
+    let mut host = Host::with_ports(rules(), |ports| Ports { inbox: Some(inbox.clone()), ..ports });
+    let chat = View::Document(Endpoint::Chat);
+    let phone = host.connect_by(chat, Some("ann"));
+    // The phone takes nothing of what it is given: nothing is removed.
+    host.slow_down(phone, true);
+    let laptop = host.connect_by(chat, Some("ann"));
+    host.settle();
+    assert_eq!(kinds(&host.frames(laptop)), ["connected"]);
+    assert_eq!(ready(inbox.read(&ann, None, 9, usize::MAX)).unwrap().len(), 3);
+    host.drop_line(phone);
+    host.settle();
+    let told = host.frames(laptop);
+    assert_eq!(kinds(&told), ["chat_message"; 3]);
+    assert_eq!(told[2]["content"], "2");
+    assert_eq!(ready(inbox.read(&ann, None, 9, usize::MAX)).unwrap().len(), 0);
+}
+
+/// What no client may ever see.
+const INSIDE: &str = "inside-0f3a: /var/lib/roomkeeper/archive.db is locked";
+
+#[test]
+fn when_every_port_fails_nobody_is_told_anything_of_the_inside() {
+    let away = Duration::from_secs(1);
+    let (mut broker, mut presence) = (MockBroker::new(), MockPresence::new());
+    broker.expect_publish().returning(move |_, _| {
+        Box::pin(async move { Err(PublishError::Unavailable { retry_after: away }) })
+    });
+    broker.expect_subscribe().returning(move |_, _, _, _| {
+        Box::pin(async move { Err(BrokerError::Unavailable { retry_after: away }) })
+    });
+    broker.expect_watch().returning(move |_, _, _| {
+        Box::pin(async move { Err(BrokerError::Unavailable { retry_after: away }) })
+    });
+    broker.expect_read().returning(move |_, _, _| {
+        Box::pin(async move { Err(BrokerError::Unavailable { retry_after: away }) })
+    });
+    broker.expect_unsubscribe().returning(|_, _, _| Box::pin(async {}));
+    presence.expect_enter().returning(move |_, _, _| {
+        Box::pin(async move { Err(PresenceError::Unavailable { retry_after: away }) })
+    });
+    presence.expect_list().returning(move |_, _| {
+        Box::pin(async move { Err(PresenceError::Unavailable { retry_after: away }) })
+    });
+    presence.expect_update().returning(move |_, _, _| {
+        Box::pin(async move { Err(PresenceError::Unavailable { retry_after: away }) })
+    });
+    presence.expect_leave().returning(|_, _, _| Box::pin(async {}));
+    let mut inbox = MockInbox::new();
+    inbox
+        .expect_put()
+        .returning(|_, _, _| Box::pin(async { Err(InboxError::Storage(INSIDE.to_owned())) }));
+    inbox
+        .expect_read()
+        .returning(|_, _, _, _| Box::pin(async { Err(InboxError::Storage(INSIDE.to_owned())) }));
+    let mut matches = MockMatches::new();
+    matches
+        .expect_find()
+        .returning(|_| Box::pin(async { Err(ReadMatchesError(INSIDE.to_owned())) }));
+    let mut spent = MockSpentTokens::new();
+    spent
+        .expect_spend()
+        .returning(|_, _, _| Box::pin(async { Err(SpendError::Storage(INSIDE.to_owned())) }));
+    let mut host = Host::with_ports(rules(), |ports| Ports {
+        broker: Arc::new(broker),
+        presence: Arc::new(presence),
+        inbox: Some(Arc::new(inbox)),
+        matches: Arc::new(matches),
+        spent_tokens: Arc::new(spent),
+        ..ports
+    });
+    let failed = AtomicBool::new(false);
+    let views = [
+        View::V2,
+        View::Document(Endpoint::Lobby),
+        View::Document(Endpoint::Game),
+        View::Document(Endpoint::Chat),
+        View::Document(Endpoint::Combat),
+        View::Document(Endpoint::World),
+        View::Document(Endpoint::Match),
+    ];
+    for view in views {
+        let slot = host.connect_by(view, Some("ann"));
+        host.settle();
+        for said in [
+            r#"{"type":"subscribe","id":1,"room":"public:a"}"#,
+            r#"{"type":"subscribe","id":1,"room":"match:m1"}"#,
+            r#"{"type":"publish","id":1,"room":"public:a","data":1}"#,
+            r#"{"type":"publish","id":1,"room":"match:m1","data":1}"#,
+            r#"{"type":"presence","id":1,"room":"public:a"}"#,
+            r#"{"type":"history","id":1,"room":"public:a"}"#,
+            r#"{"type":"chat_message","id":1,"content":"x"}"#,
+            r#"{"type":"chat_message","id":1,"content":"x","channel":"private","to_user_id":"bob"}"#,
+            r#"{"type":"history","id":1,"channel":"global"}"#,
+            r#"{"type":"typing","id":1}"#,
+            r#"{"type":"users","id":1}"#,
+            r#"{"type":"game_action","id":1,"data":{}}"#,
+        ] {
+            host.say(slot, said);
+        }
+        let line = host.line(slot);
+        for frame in &line.frames {
+            let text = frame.to_string();
+            assert!(!text.contains("inside") && !text.contains("archive.db"), "{view:?}: {text}");
+            failed.fetch_or(frame["code"] == 114, Ordering::Relaxed);
+        }
+    }
+    assert!(failed.load(Ordering::Relaxed), "no port was asked");
+}
