@@ -175,7 +175,7 @@ async fn read_before(
         since: None,
         messages_max: 1,
     };
-    let bounds = read.execute().await.map_err(Refusal::from)?.bounds;
+    let bounds = read.execute_derived().await.map_err(Refusal::from)?.bounds;
     let end = match before {
         None => bounds.last,
         Some(before) if before.epoch == bounds.epoch => before.offset.previous().min(bounds.last),

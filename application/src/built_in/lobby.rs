@@ -154,7 +154,7 @@ pub(super) async fn who_is_in(
         .ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "this server has no such room"))?;
     let who = Arc::clone(&message.who);
     let list = ListPresence { services, who, room, policy };
-    let list = list.execute().await.map_err(Refusal::from)?;
+    let list = list.execute_derived().await.map_err(Refusal::from)?;
     let directory = &message.services.directory;
     let users = told::users(&list, &|user: &UserId| directory.name_of(user));
     let data = shown(users).into();

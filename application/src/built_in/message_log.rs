@@ -56,7 +56,7 @@ impl Middleware for MessageLog {
     ) -> Result<(), Refusal> {
         if self.concerns(who) {
             let user = who.principal.user.as_ref().map(tracing::field::display);
-            let Inbound { kind, room, body } = message;
+            let Inbound { kind, room, body, .. } = message;
             tracing::info!(
                 target: "messages", connection = %who.connection, user, kind, room,
                 bytes = body.len(), "message"

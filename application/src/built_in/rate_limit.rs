@@ -63,6 +63,9 @@ impl Middleware for RateLimit {
         message: Inbound<'_>,
         context: &mut Context,
     ) -> Result<(), Refusal> {
+        if message.derived {
+            return Ok(());
+        }
         let Some(counts) = context.get::<Mutex<Counts>>(COUNTS) else { return Ok(()) };
         let now = self.clock.now().monotonic;
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +114,7 @@ mod tests {
         limit.process_connection(&who, &mut context).await.unwrap();
         let mut taken = 0;
         for kind in kinds {
-            let message = Inbound { kind, room: None, body: "" };
+            let message = Inbound { kind, room: None, body: "", derived: false };
             match limit.process_message(&who, message, &mut context).await {
                 Ok(()) => taken += 1,
                 Err(refusal) => assert!(refusal.retry_after.is_some_and(|wait| !wait.is_zero())),

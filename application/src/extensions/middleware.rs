@@ -71,6 +71,9 @@ pub struct Inbound<'a> {
     pub room: Option<&'a str>,
     /// The published JSON or the whole frame of a registered type; empty for other commands.
     pub body: &'a str,
+    /// Whether a handler asks for it while it handles a message that the chain has already seen. The client
+    /// sent that one alone: what counts messages counts this one not.
+    pub derived: bool,
 }
 
 /// One link of the chain. All methods allow by default.

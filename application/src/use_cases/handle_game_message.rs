@@ -49,7 +49,9 @@ impl HandleGameMessage {
         let is_participant = is_participant(&who, &of)?;
         let manager = services.rules.games.of(&of.game).ok_or_else(no_match)?;
         let text = std::str::from_utf8(&body).unwrap_or_default();
-        let inbound = Inbound { kind: &kind, room: Some(id.room().as_str()), body: text };
+        let place = id.room();
+        let inbound =
+            Inbound { kind: &kind, room: Some(place.as_str()), body: text, derived: false };
         let context = services.rules.middleware.process_message(&who, inbound).await?;
         manager.validate(&kind, text)?;
         let message = GameMessage {
@@ -61,7 +63,7 @@ impl HandleGameMessage {
             context,
         };
         let effects = manager.handle(message).await?;
-        carry_out(&services, &who, &kind, effects, Some(id.room())).await
+        carry_out(&services, &who, &kind, effects, Some(place)).await
     }
 }
 

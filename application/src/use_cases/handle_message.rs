@@ -59,7 +59,7 @@ impl HandleMessage {
     pub async fn execute(self) -> Result<Handled, Refusal> {
         let body = std::str::from_utf8(&self.body).unwrap_or_default();
         let kind = &*self.kind;
-        let inbound = Inbound { kind, room: None, body };
+        let inbound = Inbound { kind, room: None, body, derived: false };
         let chain = &self.services.rules.middleware;
         let context = chain.process_message(&self.who, inbound).await?;
         self.handler.validate(body)?;
@@ -99,7 +99,7 @@ pub(super) async fn carry_out(
                 let needs_right = publishing.needs_right && own != Some(&publishing.room);
                 let waits_for = publishing.waits_for.clone();
                 let publish = publish_of(services, who, kind, publishing)?;
-                publish.check(needs_right).await?;
+                publish.check(needs_right, true).await?;
                 publishes.push((publish, waits_for));
             }
             HandlerEffect::Reply { kind: reply, data } => {

@@ -214,7 +214,8 @@ impl JoinRoom {
         if self.services.rules.middleware.is_empty() {
             return Ok(());
         }
-        let inbound = Inbound { kind: "subscribe", room: Some(self.room.as_str()), body: "" };
+        let inbound =
+            Inbound { kind: "subscribe", room: Some(self.room.as_str()), body: "", derived: false };
         let asked = self.services.rules.middleware.process_message(&self.who, inbound).await;
         asked.map(drop).map_err(JoinRefused::Middleware)
     }

@@ -70,12 +70,25 @@ impl ListPresence {
     /// # Errors
     /// [`PresenceRefused`] says why there is no list.
     pub async fn execute(self) -> Result<PresenceList, PresenceRefused> {
+        self.run(false).await
+    }
+
+    /// The same for a handler, as part of the message that it handles.
+    ///
+    /// # Errors
+    /// [`PresenceRefused`] says why there is no list.
+    pub async fn execute_derived(self) -> Result<PresenceList, PresenceRefused> {
+        self.run(true).await
+    }
+
+    async fn run(self, derived: bool) -> Result<PresenceList, PresenceRefused> {
         let Services { rules, .. } = &*self.services;
         let Self { services, who, room, policy, .. } = &self;
         let allowed = authorize(services, who, Action::Presence, room, policy).await;
         allowed.map_err(PresenceRefused::NotAllowed)?;
         if !rules.middleware.is_empty() {
-            let inbound = Inbound { kind: "presence", room: Some(self.room.as_str()), body: "" };
+            let room = Some(self.room.as_str());
+            let inbound = Inbound { kind: "presence", room, body: "", derived };
             let asked = rules.middleware.process_message(&self.who, inbound).await;
             asked.map_err(PresenceRefused::Middleware)?;
         }

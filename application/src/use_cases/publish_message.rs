@@ -62,13 +62,17 @@ impl PublishMessage {
     /// # Errors
     /// [`PublishRefused`] says why it was not taken.
     pub async fn execute(self) -> Result<Receipt, PublishRefused> {
-        self.check(true).await?;
+        self.check(true, false).await?;
         self.publish().await
     }
 
     /// Whether moderators, policy and middleware allow it. Where the sender needs no right, somebody has
-    /// decided; whoever is muted says nothing all the same.
-    pub(super) async fn check(&self, needs_right: bool) -> Result<(), PublishRefused> {
+    /// decided; whoever is muted says nothing all the same. What a handler publishes is derived.
+    pub(super) async fn check(
+        &self,
+        needs_right: bool,
+        derived: bool,
+    ) -> Result<(), PublishRefused> {
         let Self { services, who, policy, publish } = self;
         let sanctioned = unsanctioned(services, who, Deed::Speak, &publish.room, || publish.at);
         sanctioned.map_err(PublishRefused::NotAllowed)?;
@@ -81,6 +85,7 @@ impl PublishMessage {
                 kind: "publish",
                 room: Some(publish.room.as_str()),
                 body: std::str::from_utf8(&publish.data).unwrap_or_default(),
+                derived,
             };
             let asked = services.rules.middleware.process_message(who, inbound).await;
             asked.map_err(PublishRefused::Middleware)?;

@@ -92,12 +92,25 @@ impl ReadHistory {
     /// # Errors
     /// [`HistoryRefused`] says why there is no page.
     pub async fn execute(self) -> Result<HistoryPage, HistoryRefused> {
+        self.run(false).await
+    }
+
+    /// The same for a handler, as part of the message that it handles.
+    ///
+    /// # Errors
+    /// [`HistoryRefused`] says why there is no page.
+    pub async fn execute_derived(self) -> Result<HistoryPage, HistoryRefused> {
+        self.run(true).await
+    }
+
+    async fn run(self, derived: bool) -> Result<HistoryPage, HistoryRefused> {
         let Services { rules, .. } = &*self.services;
         let Self { services, who, room, policy, .. } = &self;
         let allowed = authorize(services, who, Action::History, room, policy).await;
         allowed.map_err(HistoryRefused::NotAllowed)?;
         if !rules.middleware.is_empty() {
-            let inbound = Inbound { kind: "history", room: Some(self.room.as_str()), body: "" };
+            let room = Some(self.room.as_str());
+            let inbound = Inbound { kind: "history", room, body: "", derived };
             let asked = rules.middleware.process_message(&self.who, inbound).await;
             asked.map_err(HistoryRefused::Middleware)?;
         }

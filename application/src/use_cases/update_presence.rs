@@ -49,6 +49,7 @@ impl UpdatePresence {
                 kind: "presence_update",
                 room: Some(self.room.as_str()),
                 body: std::str::from_utf8(&self.data).unwrap_or_default(),
+                derived: false,
             };
             let asked = rules.middleware.process_message(&self.who, inbound).await;
             asked.map_err(PresenceRefused::Middleware)?;

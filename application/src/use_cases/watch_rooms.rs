@@ -73,7 +73,8 @@ impl WatchRooms {
         }
         if !rules.middleware.is_empty() {
             let name = pattern.to_string();
-            let inbound = Inbound { kind: "subscribe", room: Some(&name), body: "" };
+            let inbound =
+                Inbound { kind: "subscribe", room: Some(&name), body: "", derived: false };
             let asked = rules.middleware.process_message(&who, inbound).await;
             asked.map_err(JoinRefused::Middleware)?;
         }

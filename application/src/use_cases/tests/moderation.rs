@@ -39,7 +39,7 @@ async fn a_muted_user_publishes_nothing_with_or_without_the_right_and_is_told_fo
     for needs_right in [true, false] {
         let mocks = Mocks { moderation: forbidding(MUTED), ..Mocks::default() };
         let publishing = publishing(mocks, Access::Anyone);
-        let refused = publishing.check(needs_right).await.unwrap_err();
+        let refused = publishing.check(needs_right, false).await.unwrap_err();
         assert_eq!(refused, PublishRefused::NotAllowed(sanctioned(Deed::Speak)));
         let refusal = Refusal::from(refused);
         assert_eq!(
@@ -62,7 +62,7 @@ async fn others_and_nobody_in_particular_are_heard() {
     for name in [Some("v"), None] {
         let mocks = Mocks { moderation: forbidding(BANNED), ..Mocks::default() };
         let publishing = PublishMessage { who: who(name), ..publishing(mocks, Access::Anyone) };
-        assert_eq!(publishing.check(true).await, Ok(()));
+        assert_eq!(publishing.check(true, false).await, Ok(()));
     }
 }
 
