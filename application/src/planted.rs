@@ -28,6 +28,10 @@ pub enum Mistake {
     RetryNotLookedUp,
     /// A process that starts takes a new epoch for a durable room that has one.
     EpochRedrawn,
+    /// Letters are removed before the socket has taken them.
+    LettersRemovedEarly,
+    /// Letters are given to a connection without asking whether it is its turn.
+    LettersToEveryone,
 }
 
 #[cfg(feature = "testing")]

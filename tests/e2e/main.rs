@@ -32,6 +32,7 @@ mod http_publish;
 mod kill;
 mod matches;
 mod memory;
+mod moderation;
 mod monitoring;
 mod nginx;
 mod no_descriptors;

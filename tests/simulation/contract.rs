@@ -91,6 +91,7 @@ impl OutboxHost for Links {
             paused: &mut 0,
             dropped: &mut 0,
             closed: &mut Vec::new(),
+            passed: &mut Vec::new(),
             violation: &mut violation,
         });
         assert_eq!(violation, None);

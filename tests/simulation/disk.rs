@@ -1,24 +1,27 @@
 //! The disk of a seed in which one process runs the real in-memory broker: the archive of its
-//! durable rooms, which outlives the process, with the faults that disks and kills bring.
+//! durable rooms and its inbox, which outlive the process, with the faults that disks and kills bring.
 //!
 //! It must never lose what it has stored. What fails, or what a kill takes, is a call: before the
 //! batch is stored, or between that and the answer.
 
+use std::sync::Arc;
+
 use application::ports::archive::{
-    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead,
+    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead,
 };
 use application::testing::memory_archive::MemoryArchive;
 use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
-use domain::time::Wall;
 
 use crate::faults::{Effect, Fault};
+use crate::inbox::SimInbox;
 use crate::ports::Shared;
 
 pub(crate) struct Disk {
     archive: MemoryArchive,
+    pub(crate) inbox: Arc<SimInbox>,
     core: Shared,
 }
 
@@ -42,7 +45,8 @@ fn broken(what: &str) -> ArchiveError {
 
 impl Disk {
     pub(crate) fn new(core: Shared) -> Self {
-        Self { archive: MemoryArchive::new(), core }
+        let inbox = Arc::new(SimInbox::new(core.clone()));
+        Self { archive: MemoryArchive::new(), inbox, core }
     }
 
     /// Waits, longer if the draw says so.
@@ -128,8 +132,8 @@ impl Archive for Disk {
         self.archive.read(room, epoch, after, limit, bytes_max).await
     }
 
-    async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
+    async fn forget(&self, room: &RoomId, what: Forget) -> Result<(), ArchiveError> {
         self.seek().await?;
-        self.archive.trim(room, first, before).await
+        self.archive.forget(room, what).await
     }
 }

@@ -55,6 +55,9 @@ table! {
         AppendAnswerKilled = "a kill after an append is stored",
         ArchiveSlow = "the archive is slow to open or read",
         ArchiveFailed = "the archive can't open or read",
+        InboxSlow = "the inbox is slow",
+        InboxFailed = "the inbox fails",
+        InboxAnswerLost = "the inbox does it, and fails",
     }
 }
 
@@ -94,6 +97,12 @@ table! {
         AckedDurable = "an ack of level durable",
         LogKept = "a durable log is opened again",
         FoundStored = "a retry is found in the archive",
+        LetterKept = "a letter is kept",
+        LetterAcked = "an ack of a letter",
+        LetterHeard = "a letter comes",
+        LetterAgain = "a letter is given again",
+        LetterLost = "a letter is lost in a broken socket",
+        InboxFull = "as many letters wait as may",
     }
 }
 
@@ -117,6 +126,10 @@ impl Counts {
 
     pub(crate) fn effect(&mut self, effect: Effect) {
         self.effects[effect as usize] += 1;
+    }
+
+    pub(crate) fn of(&self, effect: Effect) -> u64 {
+        self.effects[effect as usize]
     }
 
     pub(crate) fn faults_fired(&self) -> u64 {

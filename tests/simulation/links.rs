@@ -14,6 +14,7 @@ use domain::delivery::{SlowDecision, decide_slow};
 use domain::id::ConnectionId;
 
 use crate::checker::Violation;
+use crate::inbox::number_in;
 use crate::rng::Rng;
 
 /// What arrives at a client.
@@ -30,6 +31,17 @@ pub(crate) enum Up {
     Closed,
 }
 
+/// A private message on its way to a writer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passed {
+    pub(crate) link: usize,
+    pub(crate) number: usize,
+    /// A shard has just given it to the link.
+    pub(crate) is_given: bool,
+    /// The socket has taken it whole.
+    pub(crate) is_taken: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: usize,
@@ -38,6 +50,10 @@ pub(crate) struct Link {
     pub(crate) slot: Slot,
     pub(crate) id: ConnectionId,
     pub(crate) queue: OutboundQueue,
+    /// It is a writer's: private messages are looked at.
+    pub(crate) takes_letters: bool,
+    /// Those that the socket has not taken yet.
+    letters: Vec<usize>,
     /// The client's side takes nothing at the moment.
     pub(crate) stalled: bool,
     /// What the stalled side has taken before it stopped.
@@ -75,6 +91,8 @@ impl Link {
             slot,
             id,
             queue: OutboundQueue::default(),
+            takes_letters: false,
+            letters: Vec::new(),
             stalled: false,
             in_flight: Vec::new(),
             begun_bytes: 0,
@@ -102,6 +120,30 @@ impl Link {
         self.down_ms
     }
 
+    /// Notes that a frame was given to it, if it is a private message.
+    fn note_letter(
+        &mut self,
+        link: usize,
+        frame: &Bytes,
+        is_taken: bool,
+        passed: &mut Vec<Passed>,
+    ) {
+        if !self.takes_letters {
+            return;
+        }
+        let Some(number) = number_in(frame) else { return };
+        passed.push(Passed { link, number, is_given: true, is_taken });
+        if !is_taken {
+            self.letters.push(number);
+        }
+    }
+
+    /// What waited has been taken.
+    pub(crate) fn take_letters(&mut self, link: usize) -> Vec<Passed> {
+        let taken = self.letters.drain(..).filter(|_| self.server_open);
+        taken.map(|number| Passed { link, number, is_given: false, is_taken: true }).collect()
+    }
+
     /// The client's side takes again what waits.
     pub(crate) fn flush(&mut self, index: usize, wires: &mut Wires<'_>) {
         self.stalled = false;
@@ -123,14 +165,15 @@ impl Link {
         wires.sent.push((at, index, down));
     }
 
-    /// Nothing goes down but the first part of the piece.
-    fn begin_stalled(&mut self, piece: &Bytes, rng: &mut Rng) {
+    /// Nothing goes down but the first part of the piece. Answers whether that is all of it.
+    fn begin_stalled(&mut self, piece: &Bytes, rng: &mut Rng) -> bool {
         let taken = rng.index(piece.len() + 1);
         self.in_flight.extend_from_slice(&piece[..taken]);
         if taken < piece.len() {
             self.queue.start(piece.slice(taken..));
             self.begun_bytes = piece.len();
         }
+        taken == piece.len()
     }
 }
 
@@ -151,6 +194,7 @@ pub(crate) struct SimOutbox<'a> {
     pub(crate) paused: &'a mut u64,
     pub(crate) dropped: &'a mut u64,
     pub(crate) closed: &'a mut Vec<u16>,
+    pub(crate) passed: &'a mut Vec<Passed>,
     pub(crate) violation: &'a mut Option<Violation>,
 }
 
@@ -169,12 +213,18 @@ impl Outbox for SimOutbox<'_> {
             return Delivered::Refused;
         }
         if !link.stalled {
+            for frame in batch.frames {
+                link.note_letter(index, &frame.bytes, true, self.passed);
+            }
             link.send(index, Down::Bytes(batch.joined.clone()), &mut self.wires);
             return Delivered::Taken;
         }
         // The kernel's buffer is small here: it is full once the first piece has met the stall.
         if link.queue.is_empty() && link.in_flight.is_empty() {
-            link.begin_stalled(batch.joined, self.wires.rng);
+            let is_taken = link.begin_stalled(batch.joined, self.wires.rng);
+            for frame in batch.frames {
+                link.note_letter(index, &frame.bytes, is_taken, self.passed);
+            }
             return Delivered::Taken;
         }
         for frame in batch.frames {
@@ -189,6 +239,7 @@ impl Outbox for SimOutbox<'_> {
                 link.refused = true;
                 return Delivered::Refused;
             }
+            link.note_letter(index, &frame.bytes, false, self.passed);
         }
         let most = self.queue_bytes_max + link.begun_bytes + OutboundQueue::URGENT_BYTES_MAX;
         if link.queue.bytes() > most {
@@ -204,6 +255,7 @@ impl Outbox for SimOutbox<'_> {
         link.server_open = false;
         self.closed.push(code.number());
         link.queue.drop_messages();
+        link.letters.clear();
         if !last.is_empty() {
             link.queue.push_urgent(last);
         }

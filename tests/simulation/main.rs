@@ -6,10 +6,11 @@
 //! Nothing here may depend on a clock, a thread or anything else that a seed does not decide.
 //!
 //! Suggested reading order: [`story`], [`checker`], [`hearing`], [`client`], [`world`], [`nodes`],
-//! [`links`], [`broker`], [`witness`], [`disk`], [`ports`], [`storm`], [`faults`].
+//! [`links`], [`broker`], [`witness`], [`disk`], [`letters`], [`inbox`], [`ports`], [`storm`], [`faults`].
 //!
 //! Two worlds: several nodes over a simulated broker that loses, doubles and delays; or one process
-//! at a time over the real in-memory broker, whose durable rooms are on a disk that outlives kills.
+//! at a time over the real in-memory broker, whose durable rooms and letters are on a disk that outlives
+//! kills. Letters are kept by each node for itself, so they have a part in the second world only.
 //! A simulated committer would only repeat what somebody believes of the real one; what can fail
 //! for real is behind the archive's port, so only that is simulated.
 
@@ -24,11 +25,14 @@
 mod broker;
 mod checker;
 mod client;
+mod coming;
 mod contract;
 mod disk;
 mod faults;
 mod filtered;
 mod hearing;
+mod inbox;
+mod letters;
 mod links;
 mod nodes;
 mod ports;
@@ -45,7 +49,7 @@ use std::time::Instant;
 
 use application::planted::{self, Mistake};
 
-use crate::faults::{Counts, FAULTS_MIN};
+use crate::faults::{Counts, Effect, FAULTS_MIN};
 use crate::story::Report;
 
 const SENTENCE: &str = "every_seed_keeps_every_promise";
@@ -117,6 +121,9 @@ fn every_seed_keeps_every_promise() {
     let each_ms = seconds * 1_000.0 * THREADS as f64 / n_seeds as f64;
     eprintln!("{n_seeds} seeds in {seconds:.1} s, {each_ms:.2} ms each\n{counts}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let excused = counts.of(Effect::LetterAgain) + counts.of(Effect::LetterLost);
+    let heard = counts.of(Effect::LetterHeard);
+    assert!(excused * 4 <= heard, "{excused} excuses for {heard} letters hide what is promised");
     // Few seeds can't fire everything.
     if n_seeds >= SEEDS {
         assert_eq!(counts.zeros(), Vec::<&str>::new(), "these never happened");
@@ -202,6 +209,16 @@ fn a_retry_that_is_not_looked_up_in_the_archive_is_found() {
 #[test]
 fn an_epoch_that_does_not_survive_a_kill_is_found() {
     assert_eq!(find(Mistake::EpochRedrawn).1, "I8 (durable)");
+}
+
+#[test]
+fn a_letter_that_is_removed_before_the_socket_has_taken_it_is_found() {
+    assert_eq!(find(Mistake::LettersRemovedEarly).1, "I17");
+}
+
+#[test]
+fn letters_that_are_given_to_every_connection_are_found() {
+    assert_eq!(find(Mistake::LettersToEveryone).1, "I17");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use application::built_in::BuiltIn;
 use application::limits::Limits;
 use application::mailbox::{Mail, Mailbox, Post};
 use application::node::Node;
@@ -94,9 +95,14 @@ pub(crate) const KEPT_FROM: usize = 4;
 const SWEEP_MS: u64 = 1_000;
 
 /// Rules that differ from seed to seed; all limits are small, so that they are met.
-pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
+///
+/// Where one process runs alone, it keeps letters, and everybody is in a room of its own.
+pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool, alone: bool) -> Rules {
     let mut policies = Policies::default();
-    for Namespace { name, messages_max, presence_listed, durable } in NAMESPACES {
+    let own_rooms = alone.then_some(namespace("user", 0));
+    for Namespace { name, messages_max, presence_listed, durable } in
+        NAMESPACES.into_iter().chain(own_rooms)
+    {
         let policy = NamespacePolicy {
             subscribe: Access::Anyone,
             publish: Access::Anyone,
@@ -121,6 +127,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
         mailbox_publications_max: *rng.pick(&[3, 12, 1_000]),
         joined_bytes_max: *rng.pick(&[400, 4_000]),
         position_check: lossy.then(|| Duration::from_millis(2_500)),
+        letters_per_user_max: *rng.pick(&[3, 1_000, 1_000]),
         ..Limits::default()
     };
     let timing = Timing {
@@ -130,7 +137,19 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool) -> Rules {
         expiry_notice: Duration::from_secs(4),
         expiry_leeway: Duration::from_secs(1),
     };
-    Rules { policies, limits, timing, allow_anonymous: true, ..Rules::default() }
+    let mut rules = Rules {
+        policies,
+        limits,
+        timing,
+        channel_timing: timing,
+        allow_anonymous: true,
+        join_user_room: alone,
+        ..Rules::default()
+    };
+    if alone {
+        BuiltIn::default().register(&mut rules.handlers).expect("nobody else has handlers here");
+    }
+    rules
 }
 
 impl SimNode {
@@ -165,7 +184,9 @@ impl SimNode {
             presence,
             token_verifier,
             session_tickets,
-            inbox: None,
+            inbox: disk.map(|disk| Arc::clone(&disk.inbox) as _),
+            moderation: None,
+            erasure: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
             spent_tokens: Arc::new(NoSpentTokens),
@@ -209,7 +230,7 @@ impl World {
         let now = self.now();
         let Some(host) = self.nodes.get_mut(node).filter(|node| node.alive) else { return };
         let sim = &mut host.shards[shard];
-        let mut closed = Vec::new();
+        let (mut closed, mut passed) = (Vec::new(), Vec::new());
         let (mut resumed, mut paused, mut dropped) = (Vec::new(), 0, 0);
         let mut outbox = SimOutbox {
             links: &mut self.links,
@@ -220,6 +241,7 @@ impl World {
             paused: &mut paused,
             dropped: &mut dropped,
             closed: &mut closed,
+            passed: &mut passed,
             violation: &mut self.violation,
         };
         sim.shard.handle(input, now, &mut outbox);
@@ -246,6 +268,8 @@ impl World {
             self.queue.push(self.now_ms, Event::Resume { link });
         }
         self.plan_work(node, shard);
+        let given = self.note_given(passed);
+        self.violation = self.violation.take().or(given.err());
     }
 
     /// Makes sure that a shard gets a turn when it has something to do.

@@ -29,6 +29,7 @@ use tickets_hmac::HmacTickets;
 use crate::broker::SimRoom;
 use crate::checker::Violation;
 use crate::faults::{Counts, Effect, Fault};
+use crate::inbox::Account;
 use crate::rng::Rng;
 
 pub(crate) const WALL_START_MS: i64 = 1_763_717_880_000;
@@ -52,6 +53,9 @@ pub(crate) struct Weather {
     pub(crate) lose_append_answers: u64,
     pub(crate) slow_disk: u64,
     pub(crate) refuse_disk: u64,
+    pub(crate) slow_inbox: u64,
+    pub(crate) refuse_inbox: u64,
+    pub(crate) lose_inbox_answers: u64,
 }
 
 pub(crate) struct Core {
@@ -73,6 +77,8 @@ pub(crate) struct Core {
     pub(crate) leases: BTreeMap<(RoomId, PresenceKey, ConnectionId), usize>,
     /// What clients have sent.
     pub(crate) sent: HashSet<(RoomId, Bytes)>,
+    /// What became of private messages.
+    pub(crate) letters: Account,
     pub(crate) counts: Counts,
     pub(crate) violation: Option<Violation>,
 }
@@ -93,6 +99,7 @@ impl Core {
             presence: BTreeMap::new(),
             leases: BTreeMap::new(),
             sent: HashSet::new(),
+            letters: Account::default(),
             counts: Counts::default(),
             violation: None,
         }

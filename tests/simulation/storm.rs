@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use domain::codes::CloseCode;
-use domain::id::{Epoch, UserId};
+use domain::id::Epoch;
 
 use crate::faults::{Effect, FAULTS_MIN, Fault};
 use crate::hearing::DROPS;
@@ -31,7 +31,7 @@ impl World {
         if self.rng.percent(45) {
             self.change_weather();
         }
-        let client = self.rng.index(self.clients.len());
+        let client = self.rng.index(self.clients.len() + self.writers.len());
         let alone = self.disk.is_some();
         // One process at a time: the others are dead.
         let node = if alone { self.nodes.len() - 1 } else { self.rng.index(self.nodes.len()) };
@@ -61,7 +61,7 @@ impl World {
         let chance = self.rng.between(10, 80);
         for _ in 0..self.rng.between(1, 3) {
             let which =
-                if self.disk.is_some() { self.rng.between(11, 15) } else { self.rng.below(11) };
+                if self.disk.is_some() { self.rng.between(11, 18) } else { self.rng.below(11) };
             *match which {
                 0 => &mut weather.lose_notifications,
                 1 => &mut weather.double_notifications,
@@ -78,7 +78,10 @@ impl World {
                 12 => &mut weather.refuse_appends,
                 13 => &mut weather.lose_append_answers,
                 14 => &mut weather.slow_disk,
-                _ => &mut weather.refuse_disk,
+                15 => &mut weather.refuse_disk,
+                16 => &mut weather.slow_inbox,
+                17 => &mut weather.refuse_inbox,
+                _ => &mut weather.lose_inbox_answers,
             } = chance;
         }
         self.core.lock().weather = weather;
@@ -98,7 +101,7 @@ impl World {
 
     /// A client loses its connection, in one of the ways there are.
     fn drop_client(&mut self, client: usize) -> bool {
-        let Some(link) = self.clients[client].link else { return false };
+        let Some(link) = self.link_of(client) else { return false };
         let how = *self.rng.pick(&DROPS);
         self.count(how);
         match how {
@@ -121,7 +124,7 @@ impl World {
     }
 
     fn slow_reader(&mut self, client: usize) -> bool {
-        let Some(link) = self.clients[client].link else { return false };
+        let Some(link) = self.link_of(client) else { return false };
         if self.links[link].stalled {
             return false;
         }
@@ -201,10 +204,9 @@ impl World {
     }
 
     fn end_by_order(&mut self, client: usize) -> bool {
-        let Some(link) = self.clients[client].link else { return false };
+        let Some(link) = self.link_of(client) else { return false };
         let node = self.links[link].node;
-        let user = self.clients[client].user.clone().and_then(|user| UserId::parse(&user).ok());
-        match user {
+        match self.user_of(client) {
             Some(user) if self.rng.percent(50) => {
                 self.count(Fault::UserEnded);
                 self.nodes[node].node.disconnect_user(&user, CloseCode::TryAgainLater);

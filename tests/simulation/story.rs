@@ -8,7 +8,6 @@ use std::task::{Context, Poll, Waker};
 
 use application::ports::Presence;
 use domain::delivery::Class;
-use domain::id::UserId;
 use domain::presence::PresenceList;
 use domain::room::RoomId;
 
@@ -28,6 +27,9 @@ const CANARY_MS: u64 = 1_000;
 /// With less, what is held while a hole is filled may be dropped and read again; a message
 /// without a position can't be.
 const HELD_BYTES_ENOUGH: usize = 100_000;
+
+/// How many of a hundred acts are a writer's, where there are writers.
+const WRITERS_ACT: u64 = 40;
 
 /// What came of one seed.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl World {
         self.heal();
         self.run_until(end + HEAL_MS)?;
         self.check_connected()?;
+        self.check_letters()?;
         let canaries = self.say_canaries(Class::Latest)?;
         self.run_until(self.now_ms + CANARY_MS)?;
         self.check_newest(&canaries)?;
@@ -75,6 +78,12 @@ impl World {
         let next = self.now_ms + self.rng.between(5, 180);
         self.queue.push(next, Event::Act);
         let client = self.rng.index(self.clients.len());
+        // Few writers have as much to do as many others.
+        if !self.writers.is_empty() && self.rng.percent(WRITERS_ACT) {
+            let writer = self.rng.index(self.writers.len());
+            self.writer_acts(writer);
+            return Ok(());
+        }
         self.scene(client, |client, scene| {
             if client.greeted {
                 client.act(scene);
@@ -107,6 +116,7 @@ impl World {
                 self.unstall(link);
             }
         }
+        self.bring_writers_back();
     }
 
     fn check_connected(&self) -> Checked {
@@ -287,6 +297,7 @@ impl World {
 
     /// Everyone goes: some say so, some just close, some vanish.
     fn leave(&mut self) -> Checked {
+        self.writers_leave();
         for client in 0..self.clients.len() {
             self.clients[client].leaving = true;
             let Some(link) = self.clients[client].link else { continue };
@@ -323,8 +334,8 @@ impl World {
                     ));
                 }
             }
-            for client in &self.clients {
-                let Some(Ok(user)) = client.user.as_deref().map(UserId::parse) else { continue };
+            for client in 0..self.clients.len() + self.writers.len() {
+                let Some(user) = self.user_of(client) else { continue };
                 let admitted = node.node.services().directory.connections_of(&user);
                 if admitted > 0 {
                     return fail(format!("{user} has {admitted} connections"));

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use application::mailbox::Mail;
 use application::services::Rules;
-use application::shard::{Completion, Input, Opening};
-use application::view::View;
+use application::shard::{Completion, Input};
 use domain::codes::{CloseCode, should_reconnect};
-use domain::id::{ClientId, Epoch};
+use domain::id::Epoch;
 use domain::room::RoomId;
 
 use crate::broker::SimRoom;
 use crate::checker::{Checked, Violation};
 use crate::client::{Client, Scene, Wish};
 use crate::disk::Disk;
+use crate::letters::{GLOBAL, Writer, draw_writers};
 use crate::links::{Down, Link, Up, Wires};
 use crate::nodes::{KEPT_FROM, NAMESPACES, Namespace, SimNode, draw_rules};
 use crate::ports::{Alarms, Core, Shared, SimMiddleware, Weather};
@@ -136,12 +136,16 @@ pub(crate) struct World {
     pub(crate) mailboxes: BTreeMap<u64, (usize, usize)>,
     pub(crate) links: Vec<Link>,
     pub(crate) clients: Vec<Client>,
+    /// Numbered behind the clients.
+    pub(crate) writers: Vec<Writer>,
     pub(crate) wires: Vec<(u64, usize, Down)>,
     pub(crate) next_call: u64,
     pub(crate) acts_left: u64,
     pub(crate) faults_left: u64,
     /// No fault begins any more, and everyone recovers.
     pub(crate) healed: bool,
+    /// No writer comes back any more.
+    pub(crate) leaving: bool,
     pub(crate) violation: Option<Violation>,
     events: u64,
     hash: u64,
@@ -153,7 +157,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let alone = rng.percent(ALONE);
         let lossy = !alone && rng.percent(70);
-        let mut rules = draw_rules(&mut rng, lossy);
+        let mut rules = draw_rules(&mut rng, lossy, alone);
         let rooms = draw_rooms(&mut rng, alone);
         let names: Vec<RoomId> = rooms.keys().cloned().collect();
         let mut core = Core::new(rng.fork());
@@ -162,6 +166,10 @@ impl World {
         core.log_keeps_origin = !alone && rng.percent(70);
         core.censored = rng.percent(50);
         core.rooms = rooms;
+        let writers = if alone { draw_writers(&mut rng) } else { Vec::new() };
+        if alone {
+            core.rooms.insert(RoomId::parse(GLOBAL).expect("a good name"), SimRoom::unborn(200));
+        }
         let censored = core.censored;
         let core = Shared::new(core);
         if censored {
@@ -185,12 +193,14 @@ impl World {
             mailboxes: BTreeMap::new(),
             links: Vec::new(),
             clients,
+            writers,
             wires: Vec::new(),
             next_call: 0,
             acts_left: rng.between(50, 200),
             // Bad weather over a disk often passes without a fault.
             faults_left: rng.between(4, 9) + if alone { 5 } else { 0 },
             healed: false,
+            leaving: false,
             violation: None,
             events: 0,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -201,7 +211,7 @@ impl World {
         for _ in 0..n_nodes {
             world.start_node();
         }
-        for client in 0..world.clients.len() {
+        for client in 0..world.clients.len() + world.writers.len() {
             let at = world.rng.below(400);
             world.queue.push(at, Event::Connect { client });
             world.queue.push(at + 3_000, Event::Watch { client });
@@ -390,6 +400,9 @@ impl World {
         for (at, link, down) in self.wires.drain(..) {
             self.queue.push(at, Event::Down { link, down });
         }
+        let taken = self.links[link].take_letters(link);
+        let noted = self.note_given(taken);
+        self.violation = self.violation.take().or(noted.err());
     }
 
     fn arrive_down(&mut self, link: usize, down: Down) -> Checked {
@@ -399,7 +412,10 @@ impl World {
         }
         let client = side.client;
         match down {
-            Down::Bytes(bytes) => self.scene(client, |client, scene| client.hear(&bytes, scene)),
+            Down::Bytes(bytes) => match self.writer_of(client) {
+                Some(writer) => self.writer_hears(writer, &bytes),
+                None => self.scene(client, |client, scene| client.hear(&bytes, scene)),
+            },
             Down::Closed(code) => {
                 if !should_reconnect(code) {
                     return Err(Violation::new("I13", format!("closed with {code}")));
@@ -407,77 +423,6 @@ impl World {
                 self.part(client);
                 Ok(())
             }
-        }
-    }
-
-    /// A client is without a connection, and comes back after a while.
-    pub(crate) fn part(&mut self, client: usize) {
-        let Some(link) = self.clients[client].link else { return };
-        self.links[link].client_open = false;
-        self.clients[client].disconnected();
-        let told = self.clients[client].come_back_ms.take().unwrap_or(0);
-        if !self.clients[client].leaving {
-            let at = self.now_ms + told + self.rng.between(20, 1_200);
-            self.queue.push(at, Event::Connect { client });
-        }
-    }
-
-    fn connect(&mut self, client: usize) {
-        if self.clients[client].link.is_some() {
-            return;
-        }
-        let ready = |(_, node): &(usize, &SimNode)| node.alive && !node.draining;
-        let ready: Vec<usize> =
-            self.nodes.iter().enumerate().filter(ready).map(|(number, _)| number).collect();
-        if ready.is_empty() {
-            let at = self.now_ms + self.rng.between(50, 400);
-            return self.queue.push(at, Event::Connect { client });
-        }
-        let node = *self.rng.pick(&ready);
-        let host = &mut self.nodes[node];
-        let shard = self.rng.index(host.shards.len());
-        let connection = host.node.connection_id().expect("a seed never runs dry");
-        let sim = &mut host.shards[shard];
-        let slot = sim.shard.reserve();
-        let link = self.links.len();
-        self.links.push(Link::new(client, node, shard, slot, connection));
-        sim.by_slot.insert(slot, link);
-        let label = ClientId::parse(&format!("client-{client}")).expect("a good label");
-        let resumes = self.clients[client].may_resume() && self.rng.percent(50);
-        let has_ticket = self.clients[client].session.is_some();
-        let with_ticket = resumes && has_ticket && self.rng.percent(60);
-        let token = self.clients[client].token(self.now_ms).filter(|_| !with_ticket);
-        let conflicting_tokens = false;
-        let opening = Opening {
-            connection,
-            client: label,
-            token,
-            conflicting_tokens,
-            view: View::V2,
-            address: None,
-            place: None,
-        };
-        self.clients[client].link = Some(link);
-        self.clients[client].heard_ms = self.now_ms;
-        self.input(node, shard, Input::Opened(slot, opening));
-        if resumes {
-            let said = self.scene(client, |client, scene| {
-                client.resume(with_ticket, scene);
-                Ok(())
-            });
-            debug_assert!(said.is_ok(), "nothing was heard");
-        }
-    }
-
-    /// A client that hears nothing for long takes its connection for dead.
-    fn watch(&mut self, client: usize) {
-        let silent = self.now_ms.saturating_sub(self.clients[client].heard_ms) > 9_000;
-        if silent && let Some(link) = self.clients[client].link {
-            self.send_up(link, Up::Closed);
-            self.part(client);
-        }
-        if !self.clients[client].leaving {
-            self.queue.push(self.now_ms + 3_000, Event::Watch { client });
         }
     }
 }
