@@ -9,6 +9,7 @@ mod game;
 mod lobby;
 mod matches;
 mod message_log;
+mod moderation;
 mod rate_limit;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use self::game::{GameEvents, NotHereYet};
 pub use self::lobby::{Lobby, LobbySettings};
 pub use self::matches::{MatchChat, MatchUsers};
 pub use self::message_log::MessageLog;
+pub use self::moderation::ChatModeration;
 pub use self::rate_limit::{RateLimit, RateLimitConfig};
 use crate::extensions::handlers::{HandlerRegistry, MessageHandler, RegisterError};
 
@@ -33,12 +35,20 @@ pub struct BuiltIn {
     pub private_messages: bool,
     /// The roles that may send events on `/ws/game`.
     pub event_roles: Arc<[Role]>,
+    /// The roles that moderate every channel of `/ws/chat`; others need the right in the room.
+    pub moderator_roles: Arc<[Role]>,
 }
 
 impl Default for BuiltIn {
     fn default() -> Self {
-        let roles = Role::parse("system").into_iter().collect();
-        Self { lobby: LobbySettings::default(), private_messages: true, event_roles: roles }
+        let roles =
+            |words: &[&str]| words.iter().filter_map(|word| Role::parse(word).ok()).collect();
+        Self {
+            lobby: LobbySettings::default(),
+            private_messages: true,
+            event_roles: roles(&["system"]),
+            moderator_roles: roles(&["moderator", "admin"]),
+        }
     }
 }
 
@@ -49,10 +59,11 @@ impl BuiltIn {
     /// [`RegisterError`] when one of their types has a handler there already.
     pub fn register(&self, registry: &mut HandlerRegistry) -> Result<(), RegisterError> {
         let lobby = Lobby::all(&self.lobby);
-        let chat: [Arc<dyn MessageHandler>; 3] = [
+        let chat: [Arc<dyn MessageHandler>; 4] = [
             Arc::new(ChatMessages { private: self.private_messages }),
             Arc::new(ChatTyping { private: self.private_messages }),
             Arc::new(ChatHistory),
+            Arc::new(ChatModeration { roles: Arc::clone(&self.moderator_roles) }),
         ];
         let game = GameEvents::all(&self.event_roles);
         let combat = NotHereYet::combat();

@@ -37,6 +37,8 @@ struct UserHere {
     commands: Arc<SharedLimiter>,
     /// What the token that came last calls it.
     name: Option<Arc<str>>,
+    /// How many of them hear what is said in the user's room without having asked.
+    listeners: u32,
     /// Whose turn it is to be given what waited for the user.
     inbox: Arc<InboxState>,
 }
@@ -51,38 +53,41 @@ const TAKEN: u8 = 1;
 const TAKEN_AND_ASKED: u8 = 2;
 
 /// The turn of one connection of a user to be given what waited for the user; letting go of it makes it
-/// another's.
+/// another's. While it lasts the user is remembered, also when the last connection has gone.
 #[derive(Debug)]
-pub struct InboxTurn(Option<Arc<InboxState>>);
+pub struct InboxTurn {
+    directory: Arc<Directory>,
+    user: UserId,
+    /// None once it has ended: what another does with it then must not be undone.
+    state: Option<Arc<InboxState>>,
+}
 
 impl InboxTurn {
     /// One that keeps nobody from theirs: a [mistake](crate::planted).
-    pub(crate) const fn nobodys() -> Self {
-        Self(None)
-    }
-
-    fn take(state: &Arc<InboxState>) -> Option<Self> {
-        let asked = |now| Some(if now == FREE { TAKEN } else { TAKEN_AND_ASKED });
-        let before = state.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, asked);
-        (before == Ok(FREE)).then(|| Self(Some(Arc::clone(state))))
+    pub(crate) const fn nobodys(directory: Arc<Directory>, user: UserId) -> Self {
+        Self { directory, user, state: None }
     }
 
     /// Nothing was left: ends the turn, unless somebody asked for it meanwhile.
     #[must_use]
     pub fn end(mut self) -> Option<Self> {
+        let state = self.state.as_ref()?;
         let ended = |now| Some(if now == TAKEN_AND_ASKED { TAKEN } else { FREE });
-        // Taken out: once it is let go of, what another does with it must not be undone.
-        let state = self.0.take()?;
         let before = state.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, ended);
-        (before == Ok(TAKEN_AND_ASKED)).then_some(Self(Some(state)))
+        if before == Ok(TAKEN_AND_ASKED) {
+            return Some(self);
+        }
+        self.state = None;
+        None
     }
 }
 
 impl Drop for InboxTurn {
     fn drop(&mut self) {
-        if let Some(state) = &self.0 {
+        if let Some(state) = self.state.take() {
             state.0.store(FREE, Ordering::Release);
         }
+        self.directory.forget_if_gone(&self.user);
     }
 }
 
@@ -233,9 +238,43 @@ impl Directory {
     /// The turn to be given what waited for a user; none when another connection of the user has it, or
     /// none is here. Who has it is told that somebody asked.
     #[must_use]
-    pub fn inbox_turn(&self, user: &UserId) -> Option<InboxTurn> {
+    pub fn inbox_turn(self: &Arc<Self>, user: &UserId) -> Option<InboxTurn> {
         let state = self.lock().get(user).map(|here| Arc::clone(&here.inbox))?;
-        InboxTurn::take(&state)
+        let asked = |now| Some(if now == FREE { TAKEN } else { TAKEN_AND_ASKED });
+        let before = state.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, asked);
+        let (directory, user) = (Arc::clone(self), user.clone());
+        (before == Ok(FREE)).then(|| InboxTurn { directory, user, state: Some(state) })
+    }
+
+    /// One more connection of a user hears what is said in the user's room.
+    pub fn listens(&self, user: &UserId) {
+        if let Some(here) = self.lock().get_mut(user) {
+            here.listeners += 1;
+        }
+    }
+
+    /// One less does.
+    pub fn listens_no_more(&self, user: &UserId) {
+        if let Some(here) = self.lock().get_mut(user) {
+            here.listeners = here.listeners.saturating_sub(1);
+        }
+    }
+
+    /// Whether any connection hears what is said in a user's room: one of the user's that is in it without
+    /// having asked, or whoever has joined it.
+    #[must_use]
+    pub fn is_heard(&self, user: &UserId, room: &RoomId) -> bool {
+        self.lock().get(user).is_some_and(|here| here.listeners > 0) || self.seats_taken(room) > 0
+    }
+
+    fn forget_if_gone(&self, user: &UserId) {
+        let mut users = self.lock();
+        // Its own count of the turn, and that of a turn which lasts.
+        let is_gone =
+            |here: &UserHere| here.connections == 0 && Arc::strong_count(&here.inbox) == 1;
+        if users.get(user).is_some_and(is_gone) {
+            users.remove(user);
+        }
     }
 
     /// What a user who is connected is called; none when its token does not say.
@@ -262,10 +301,12 @@ impl Drop for Admission {
         let mut users = self.directory.lock();
         if let Some(here) = users.get_mut(&self.user) {
             here.connections -= 1;
-            if here.connections == 0 {
-                users.remove(&self.user);
+            if here.connections > 0 {
+                return;
             }
         }
+        drop(users);
+        self.directory.forget_if_gone(&self.user);
     }
 }
 

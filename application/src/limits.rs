@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use domain::rate_limit::Rate;
 
+use crate::ports::LetterLimits;
+
 /// The limits of one node. The defaults are those of `docs/protocol.md`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -42,8 +44,8 @@ pub struct Limits {
     pub presence_list_max: usize,
     /// The most connections of one user on this node; above it 3506.
     pub connections_per_user_max: u32,
-    /// The most letters that wait for one user who is away; above it `room_full`.
-    pub letters_per_user_max: u32,
+    /// The most letters that wait for users who are away; above it `room_full`.
+    pub letters: LetterLimits,
     /// How fast one connection may send commands; above it `rate_limited`.
     pub commands: Rate,
     /// How often one address may come with a token or ticket that is none; above it nothing that it
@@ -107,7 +109,7 @@ impl Default for Limits {
             history_messages_max: 1_000,
             metadata_bytes_max: 4 << 10,
             presence_list_max: 1_000,
-            letters_per_user_max: 1_000,
+            letters: LetterLimits { of_user: 1_000, of_sender: 1_000, of_all: 1_000_000 },
             connections_per_user_max: 5,
             commands: Rate::new(200, 400),
             bad_tokens_of_address: Rate::per_minute(30),

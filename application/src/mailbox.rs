@@ -72,6 +72,8 @@ pub enum Control {
         /// When the last connection is closed.
         until: Monotonic,
     },
+    /// Take all connections of a user out of a room.
+    PutOut(UserId, RoomId),
     /// Something waits for a user: give it to one of its connections.
     Ring(UserId),
     /// Answer a bounded piece of what somebody outside asks.

@@ -8,10 +8,12 @@ pub mod archive;
 pub mod authorizer;
 pub mod broker;
 pub mod clock;
+pub mod erasure;
 pub mod exposition;
 pub mod inbox;
 pub mod key_source;
 pub mod matches;
+pub mod moderation;
 pub mod outbox;
 pub mod presence;
 pub mod revocations;
@@ -19,19 +21,21 @@ pub mod session_tickets;
 pub mod spent_tokens;
 pub mod token_verifier;
 
-pub use archive::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead};
+pub use archive::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead};
 pub use authorizer::{Authorizer, AuthorizerError, Question, Verdict};
 pub use broker::{
     Broker, BrokerError, LogPage, PublishError, ReadLog, Receipt, RoomTop, SubscriptionToken,
 };
 pub use clock::{Clock, Entropy, NoEntropy};
+pub use erasure::{EraseError, Erasure};
 pub use exposition::Exposition;
-pub use inbox::{Inbox, InboxError, Letter, LetterId};
+pub use inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 pub use key_source::{KeySource, KeySourceError};
 pub use matches::{
     CreateMatchError, Created, Matches, MatchesAfter, MatchesKept, MatchesPage, NoMatches,
     ReadMatchesError, UpdateMatchError,
 };
+pub use moderation::{EntryId, Moderation, ReadEntriesError, RecordError};
 pub use outbox::{Batch, Delivered, Outbox};
 pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};

@@ -29,6 +29,8 @@ crate::metrics::rows! {
         Revoked = "revoked",
         /// The holder of an API key ended connections.
         DisconnectOrdered = "disconnect_ordered",
+        /// A moderator muted, kicked, banned or deleted, or took such a thing back.
+        Moderation = "moderation",
         /// A request of the server API without a known key.
         ApiKeyRefused = "api_key_refused",
         /// A request whose API key lacks the scope, or is limited to other rooms.

@@ -19,8 +19,9 @@ use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, Inbox, Matches, NoMatches, NoSpentTokens, NoTickets,
-    NoTokens, Presence, Revocations, SessionTickets, SpentTokens, TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, Erasure, Inbox, Matches, Moderation, NoMatches,
+    NoSpentTokens, NoTickets, NoTokens, Presence, Revocations, SessionTickets, SpentTokens,
+    TokenVerifier,
 };
 
 /// The adapters a node runs on.
@@ -41,6 +42,10 @@ pub struct Ports {
     pub revocations: Arc<dyn Revocations>,
     /// Keeps what is said to users who are away; none keeps nothing for them.
     pub inbox: Option<Arc<dyn Inbox>>,
+    /// Knows who is muted or banned; with none nobody can be.
+    pub moderation: Option<Arc<dyn Moderation>>,
+    /// Takes single messages out of logs; with none they stay.
+    pub erasure: Option<Arc<dyn Erasure>>,
     /// Knows which tokens that count once are used up.
     pub spent_tokens: Arc<dyn SpentTokens>,
     /// Remembers matches.
@@ -53,8 +58,8 @@ pub struct Ports {
 
 impl Ports {
     /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, no
-    /// token counts once, policies decide, and neither letters nor matches are kept. What a host has
-    /// more of it sets itself.
+    /// token counts once, policies decide, nobody moderates, and neither letters nor matches are kept.
+    /// What a host has more of it sets itself.
     #[must_use]
     pub fn new<B: Broker + Presence + 'static>(
         broker: Arc<B>,
@@ -70,6 +75,8 @@ impl Ports {
             authorizer: None,
             revocations,
             inbox: None,
+            moderation: None,
+            erasure: None,
             spent_tokens: Arc::new(NoSpentTokens),
             matches: Arc::new(NoMatches),
             clock,

@@ -134,6 +134,7 @@ pub fn read(
         .filter(|key| is_key(key))
         .ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64"))?;
     let mut upgrade = Upgrade { key: key.to_owned(), ..Upgrade::default() };
+    let mut are_valid = true;
     match endpoint {
         Endpoint::V2 => read_query(head.query, &mut upgrade)?,
         Endpoint::Client => {
@@ -149,16 +150,7 @@ pub fn read(
             read_query(head.query, &mut upgrade)?;
             upgrade.view = View::Document(endpoint);
         }
-        Endpoint::Match(ref id) => {
-            let is_valid = read_query(head.query, &mut upgrade).is_ok()
-                && upgrade.token.as_ref().is_none_or(|token| !token.is_empty())
-                && !upgrade.conflicting_tokens;
-            upgrade.place = id.as_ref().filter(|_| is_valid).map(|id| id.room().clone());
-            upgrade.view = match upgrade.place {
-                Some(_) => View::Document(documents::told::Endpoint::Match),
-                None => View::Refused(INVALID_PARAMETERS),
-            };
-        }
+        Endpoint::Match(_) => are_valid = read_query(head.query, &mut upgrade).is_ok(),
     }
     read_subprotocols(head, &mut upgrade)?;
     if let Some(value) = single(head, "authorization")?
@@ -166,6 +158,15 @@ pub fn read(
         && scheme.eq_ignore_ascii_case("bearer")
     {
         upgrade.take_token(token.trim());
+    }
+    if let Endpoint::Match(id) = endpoint {
+        are_valid &= upgrade.token.as_ref().is_none_or(|token| !token.is_empty());
+        are_valid &= !upgrade.conflicting_tokens;
+        upgrade.place = id.filter(|_| are_valid).map(|id| id.room().clone());
+        upgrade.view = match upgrade.place {
+            Some(_) => View::Document(documents::told::Endpoint::Match),
+            None => View::Refused(INVALID_PARAMETERS),
+        };
     }
     Ok(upgrade)
 }

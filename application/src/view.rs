@@ -8,7 +8,7 @@ use std::sync::Arc;
 use domain::codes::CloseCode;
 use domain::connection::Timing;
 use domain::documents::client::Role;
-use domain::documents::place::{GAME, GLOBAL, LOBBY};
+use domain::documents::place::{GAME, GLOBAL, LOBBY, Place};
 use domain::documents::told::{Endpoint, Listener};
 use domain::documents::{self, told};
 use domain::id::UserId;
@@ -90,7 +90,7 @@ impl View {
     /// The rooms that a connection begins in: the one that the endpoint is for, which it has to be let
     /// into, and what else its token names there. At most `rooms_max`.
     #[must_use]
-    pub fn first_rooms(self, who: &Who, rooms_max: usize) -> Vec<RoomId> {
+    pub fn first_rooms(self, who: &Who, joins_own_room: bool, rooms_max: usize) -> Vec<RoomId> {
         let Self::Document(endpoint) = self else { return Vec::new() };
         let named = |name| RoomId::parse(name).ok();
         let main = match endpoint {
@@ -101,6 +101,10 @@ impl View {
             Endpoint::Combat | Endpoint::World => None,
         };
         let mut rooms: Vec<_> = main.into_iter().collect();
+        // Where users are not in their own room without asking, it is asked for them: these clients have no
+        // words for it.
+        let own = who.principal.user.as_ref().filter(|_| !joins_own_room).and_then(Place::of_user);
+        rooms.extend(own.filter(|_| !rooms.is_empty()));
         if endpoint == Endpoint::Chat {
             for room in granted_chats(&who.principal) {
                 if rooms.len() < rooms_max && !rooms.contains(&room) {
@@ -124,6 +128,15 @@ impl View {
             Self::V2 | Self::Refused(_) => protocol::decode(text),
             Self::Document(Endpoint::Lobby) => protocol::decode_plain(text),
             Self::Client(_) | Self::Document(_) => protocol::decode_document(text),
+        }
+    }
+
+    /// Reads the rest of a text of which something has been read: it is no plain text.
+    #[must_use]
+    pub const fn decode_rest(self, text: &str) -> Frames<'_> {
+        match self {
+            Self::Document(Endpoint::Lobby) => protocol::decode_document(text),
+            _ => self.decode(text),
         }
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::node::Node;
-use application::ports::{Archive, Clock, Inbox, Matches, Revocations};
+use application::ports::{Archive, Clock, Inbox, Matches, Moderation};
 use broker_memory::MemoryBroker;
 use domain::time::Wall;
 use gateway_axum::{BindError, Gateway};
@@ -27,6 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use worker_tokio::{SystemClock, Worker};
 
+use self::build::Remembered;
 use self::certificates::Certificates;
 use self::reload::Reloader;
 use self::signals::Signals;
@@ -130,8 +131,8 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let broker = build::broker(&budgets, telemetry.watch(storage.archive()));
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let remembered = storage.remembered(settings).await?;
-    let (inbox, matches) = (Arc::clone(&remembered.inbox), Arc::clone(&remembered.matches));
-    let mut helpers = forget_in_time(&broker, &remembered.revocations, &matches, &clock);
+    let inbox = Arc::clone(&remembered.inbox);
+    let mut helpers = forget_in_time(&broker, &remembered, &clock);
     let letters = forget_letters(inbox, settings.chat.letter_age_ms, Arc::clone(&clock));
     helpers.push(tokio::spawn(letters));
     let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
@@ -207,16 +208,17 @@ fn open_manager() -> Result<Arc<ServiceManager>, ServeError> {
     Ok(Arc::new(manager.map_err(|e| part(&e, Exit::Settings))?))
 }
 
-/// What looks after messages, revocations and matches whose time is over.
+/// What looks after messages, revocations, matches and sanctions whose time is over.
 fn forget_in_time(
     broker: &Arc<MemoryBroker>,
-    revocations: &Arc<dyn Revocations>,
-    matches: &Arc<dyn Matches>,
+    remembered: &Remembered,
     clock: &Arc<SystemClock>,
 ) -> Vec<JoinHandle<()>> {
-    let sweeps = Arc::clone(broker).run_sweeps(Arc::clone(revocations), Arc::clone(clock) as _);
-    let matches = forget_matches(Arc::clone(matches), Arc::clone(clock));
-    vec![tokio::spawn(sweeps), tokio::spawn(matches)]
+    let revocations = Arc::clone(&remembered.revocations);
+    let sweeps = Arc::clone(broker).run_sweeps(revocations, Arc::clone(clock) as _);
+    let matches = forget_matches(Arc::clone(&remembered.matches), Arc::clone(clock));
+    let sanctions = forget_sanctions(Arc::clone(&remembered.moderation), Arc::clone(clock));
+    vec![tokio::spawn(sweeps), tokio::spawn(matches), tokio::spawn(sanctions)]
 }
 
 /// Has matches forgotten, never to end.
@@ -225,6 +227,18 @@ async fn forget_matches(matches: Arc<dyn Matches>, clock: Arc<SystemClock>) {
     loop {
         interval.tick().await;
         matches.forget(clock.now().wall).await;
+    }
+}
+
+/// Between two looks for sanctions that are over: they count no more anyway, and only take memory.
+const SANCTIONS_LOOK: Duration = Duration::from_secs(60);
+
+/// Has sanctions forgotten, never to end.
+async fn forget_sanctions(moderation: Arc<dyn Moderation>, clock: Arc<SystemClock>) {
+    let mut looks = tokio::time::interval(SANCTIONS_LOOK);
+    loop {
+        looks.tick().await;
+        moderation.forget(clock.now().wall).await;
     }
 }
 

@@ -7,7 +7,7 @@
 //! Suggested reading order: [`id`], [`time`], [`steady`], [`room`], [`policy`], [`principal`], [`decision`],
 //! [`scope`], [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
 //! [`presence`], [`stalls`], [`connection`], [`rate_limit`],
-//! [`delivery`], [`retention`], [`matches`], [`codes`], [`protocol`].
+//! [`delivery`], [`retention`], [`moderation`], [`matches`], [`codes`], [`protocol`].
 
 pub mod codes;
 pub mod connection;
@@ -19,6 +19,7 @@ pub mod id;
 pub mod matches;
 pub mod membership;
 pub mod message;
+pub mod moderation;
 pub mod policy;
 pub mod position;
 pub mod presence;

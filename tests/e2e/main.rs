@@ -31,6 +31,7 @@ mod http_publish;
 mod kill;
 mod matches;
 mod memory;
+mod moderation;
 mod nginx;
 mod no_descriptors;
 mod observe;

@@ -91,7 +91,8 @@ const WITHOUT: &[(&str, &[&str])] =
 
 /// What the measuring tools may use: as little as possible, and nothing of the product but the
 /// handshake, since they are what the product is compared with.
-const BENCHES: &[&str] = &["rustix", "serde", "serde_json", "websocket_codec"];
+const BENCHES: &[&str] =
+    &["base64", "hmac", "rustix", "serde", "serde_json", "sha2", "websocket_codec"];
 
 /// What counts single operations may use: the core with the broker in memory, and no technology
 /// whose cost would be counted with it.

@@ -22,7 +22,7 @@ use application::services::{Ports, Rules};
 use application::shard::{Completion, Input, Opening, Shard, Slot};
 use application::view::View;
 use async_trait::async_trait;
-use broker_memory::{MemoryBroker, MemoryRevocations};
+use broker_memory::{MemoryBroker, MemoryModeration, MemoryRevocations};
 use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
@@ -235,6 +235,7 @@ fn read_frames(bytes: &[u8], frames: &mut Vec<Value>) {
 pub(crate) struct Host {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) broker: Arc<MemoryBroker>,
+    pub(crate) moderation: Arc<MemoryModeration>,
     /// How many tokens were verified.
     pub(crate) verified: Arc<AtomicU64>,
     pub(crate) node: Arc<Node>,
@@ -291,6 +292,7 @@ impl Host {
         let secret = SecretString::from("a secret of thirty-two bytes or more");
         let tickets =
             HmacTickets::build(&[secret], "shard", TICKET_LIFETIME).expect("a good secret");
+        let moderation = Arc::new(MemoryModeration::default());
         let ports = Ports {
             broker: Arc::clone(&broker) as _,
             presence: Arc::clone(&broker) as _,
@@ -298,6 +300,8 @@ impl Host {
             session_tickets: Arc::new(tickets),
             inbox: None,
             authorizer: None,
+            moderation: Some(Arc::clone(&moderation) as _),
+            erasure: Some(Arc::clone(&broker) as _),
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             spent_tokens: Arc::new(NoSpentTokens),
             matches: Arc::new(application::ports::NoMatches),
@@ -308,7 +312,18 @@ impl Host {
         let shard = Node::shard(&node.services(), &node.mailboxes()[0]);
         let (lines, post) = (Lines::default(), Post::default());
         let held = Vec::new();
-        Self { clock, broker, verified, node, shard, lines, post, hold_calls: false, held }
+        Self {
+            clock,
+            broker,
+            moderation,
+            verified,
+            node,
+            shard,
+            lines,
+            post,
+            hold_calls: false,
+            held,
+        }
     }
 
     pub(crate) fn connect(&mut self, token: Option<&str>) -> Slot {

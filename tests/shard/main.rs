@@ -16,6 +16,7 @@ mod host;
 mod joining;
 mod limits;
 mod listing;
+mod moderation;
 mod resume;
 mod rights;
 mod secrecy;

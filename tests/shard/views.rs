@@ -12,8 +12,8 @@ use application::ports::matches::MockMatches;
 use application::ports::presence::MockPresence;
 use application::ports::spent_tokens::MockSpentTokens;
 use application::ports::{
-    BrokerError, Inbox, InboxError, Letter, PresenceError, PublishError, ReadMatchesError,
-    SpendError,
+    BrokerError, Inbox, InboxError, Letter, LetterLimits, PresenceError, PublishError,
+    ReadMatchesError, SpendError,
 };
 use application::services::{Ports, Rules};
 use application::view::View;
@@ -90,12 +90,14 @@ fn letter(n: u64) -> Letter {
     Letter { sender: Default::default(), data, at: domain::time::Wall::from_millis(1) }
 }
 
+const LIMITS: LetterLimits = LetterLimits { of_user: 100, of_sender: 100, of_all: 100 };
+
 #[test]
 fn what_waits_goes_to_one_connection_and_to_the_next_when_that_one_breaks() {
     let inbox = Arc::new(MemoryInbox::default());
     let ann = UserId::parse("ann").unwrap();
     for n in 0..3 {
-        ready(inbox.put(&ann, letter(n), 100)).unwrap();
+        ready(inbox.put(&ann, letter(n), LIMITS)).unwrap();
     }
     let mut host = Host::with_ports(rules(), |ports| Ports { inbox: Some(inbox.clone()), ..ports });
     let chat = View::Document(Endpoint::Chat);

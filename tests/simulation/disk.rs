@@ -7,14 +7,13 @@
 use std::sync::Arc;
 
 use application::ports::archive::{
-    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead,
+    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead,
 };
 use application::testing::memory_archive::MemoryArchive;
 use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
-use domain::time::Wall;
 
 use crate::faults::{Effect, Fault};
 use crate::inbox::SimInbox;
@@ -133,8 +132,8 @@ impl Archive for Disk {
         self.archive.read(room, epoch, after, limit, bytes_max).await
     }
 
-    async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
+    async fn forget(&self, room: &RoomId, what: Forget) -> Result<(), ArchiveError> {
         self.seek().await?;
-        self.archive.trim(room, first, before).await
+        self.archive.forget(room, what).await
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use application::ports::{Inbox, InboxError, Letter, LetterId};
+use application::ports::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 use async_trait::async_trait;
 use broker_memory::MemoryInbox;
 use bytes::Bytes;
@@ -212,11 +212,16 @@ impl SimInbox {
 
 #[async_trait]
 impl Inbox for SimInbox {
-    async fn put(&self, user: &UserId, letter: Letter, letters_max: u32) -> Result<(), InboxError> {
+    async fn put(
+        &self,
+        user: &UserId,
+        letter: Letter,
+        limits: LetterLimits,
+    ) -> Result<(), InboxError> {
         self.spin().await;
         self.refuse()?;
         let data = letter.data.clone();
-        self.inbox.put(user, letter, letters_max).await?;
+        self.inbox.put(user, letter, limits).await?;
         {
             let mut core = self.core.lock();
             let kept = core.letters.on_stored(user, &data);

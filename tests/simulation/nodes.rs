@@ -185,6 +185,8 @@ impl SimNode {
             token_verifier,
             session_tickets,
             inbox: disk.map(|disk| Arc::clone(&disk.inbox) as _),
+            moderation: None,
+            erasure: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
             spent_tokens: Arc::new(NoSpentTokens),

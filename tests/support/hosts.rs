@@ -54,6 +54,7 @@ pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "explain", "the binary's command line"),
     ("e2e", "http_publish", "the server API"),
     ("e2e", "matches", "matches are ordered over the server API"),
+    ("e2e", "moderation", "the documents' endpoints are the binary's"),
     ("e2e", "nginx", "whom the binary believes behind a proxy, and TLS towards one"),
     ("e2e", "observe", "metrics, logs and probes of the binary"),
     ("e2e", "openapi", "the server API"),

@@ -57,6 +57,7 @@ struct Known {
     /// The oldest offset in memory.
     first_here: Option<Offset>,
     is_loaded: bool,
+    n_erased: u64,
 }
 
 impl MemoryBroker {
@@ -115,8 +116,10 @@ impl MemoryBroker {
         let stripe = self.stripe(id);
         let room = stripe.rooms.get(id).filter(|room| !self.is_open(room, open))?;
         let (generation, head) = (room.generation, room.head.known());
-        let is_loaded = room.archived.as_ref().is_some_and(|archived| archived.is_loaded);
-        Some(Known { generation, head, first_here: room.first_here(), is_loaded })
+        let archived = room.archived.as_ref();
+        let is_loaded = archived.is_some_and(|archived| archived.is_loaded);
+        let n_erased = archived.map_or(0, |archived| archived.n_erased);
+        Some(Known { generation, head, first_here: room.first_here(), is_loaded, n_erased })
     }
 
     /// Asks where the log stands.
@@ -149,6 +152,10 @@ impl MemoryBroker {
     ) -> Result<(), ArchiveError> {
         let found = self.find_log(archive, id, policy, known, head).await?;
         self.with_generation(id, known, |room| {
+            // A message was erased while this was read: it may still be in what was found.
+            if room.archived.as_ref().is_some_and(|now| now.n_erased != known.n_erased) {
+                return;
+            }
             if let Some(archived) = &mut room.archived {
                 archived.first.get_or_insert(found.first);
                 archived.is_loaded |= found.is_loaded;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use application::ports::inbox::{Inbox, InboxError, Letter, LetterId};
+use application::ports::inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 use async_trait::async_trait;
 use domain::id::UserId;
 use domain::time::Wall;
@@ -24,12 +24,42 @@ pub struct MemoryInbox {
 #[derive(Debug, Default)]
 struct Letters {
     of_users: BTreeMap<UserId, VecDeque<(LetterId, Letter)>>,
+    /// How many each sender has written.
+    of_senders: BTreeMap<Option<UserId>, u32>,
+    n: u32,
     bytes: usize,
     last: u64,
 }
 
 fn bytes_of(letter: &Letter) -> usize {
     LETTER_BYTES + letter.data.len()
+}
+
+impl Letters {
+    fn is_full(&self, user: &UserId, sender: Option<&UserId>, limits: LetterLimits) -> bool {
+        let of_user = self.of_users.get(user).map_or(0, VecDeque::len);
+        let of_sender = self.of_senders.get(&sender.cloned()).copied().unwrap_or_default();
+        of_user >= limits.of_user as usize
+            || of_sender >= limits.of_sender
+            || self.n >= limits.of_all
+    }
+
+    fn counted(&mut self, letter: &Letter) {
+        self.n += 1;
+        self.bytes += bytes_of(letter);
+        *self.of_senders.entry(letter.sender.user.clone()).or_default() += 1;
+    }
+
+    fn gone(&mut self, letter: &Letter) {
+        self.n -= 1;
+        self.bytes -= bytes_of(letter);
+        if let Some(n) = self.of_senders.get_mut(&letter.sender.user) {
+            *n -= 1;
+            if *n == 0 {
+                self.of_senders.remove(&letter.sender.user);
+            }
+        }
+    }
 }
 
 impl MemoryInbox {
@@ -41,19 +71,23 @@ impl MemoryInbox {
 
 #[async_trait]
 impl Inbox for MemoryInbox {
-    async fn put(&self, user: &UserId, letter: Letter, letters_max: u32) -> Result<(), InboxError> {
+    async fn put(
+        &self,
+        user: &UserId,
+        letter: Letter,
+        limits: LetterLimits,
+    ) -> Result<(), InboxError> {
         let mut letters = self.lock();
-        let bytes = letters.bytes + bytes_of(&letter);
-        if bytes > BYTES_MAX {
+        if letters.bytes + bytes_of(&letter) > BYTES_MAX {
             return Err(InboxError::Storage("the memory for letters is used up".to_owned()));
         }
-        let id = LetterId(letters.last + 1);
-        let of_user = letters.of_users.entry(user.clone()).or_default();
-        if of_user.len() >= letters_max as usize {
+        if letters.is_full(user, letter.sender.user.as_ref(), limits) {
             return Err(InboxError::Full);
         }
-        of_user.push_back((id, letter));
-        (letters.last, letters.bytes) = (id.0, bytes);
+        letters.counted(&letter);
+        letters.last += 1;
+        let id = LetterId(letters.last);
+        letters.of_users.entry(user.clone()).or_default().push_back((id, letter));
         Ok(())
     }
 
@@ -80,26 +114,29 @@ impl Inbox for MemoryInbox {
         let mut letters = self.lock();
         let Some(of_user) = letters.of_users.get_mut(user) else { return Ok(()) };
         let n = of_user.partition_point(|(id, _)| *id <= up_to);
-        let bytes: usize = of_user.drain(..n).map(|(_, letter)| bytes_of(&letter)).sum();
+        let gone: Vec<_> = of_user.drain(..n).collect();
         if of_user.is_empty() {
             letters.of_users.remove(user);
         }
-        letters.bytes -= bytes;
+        gone.iter().for_each(|(_, letter)| letters.gone(letter));
         Ok(())
     }
 
     async fn forget(&self, before: Wall) {
         let mut letters = self.lock();
-        let mut bytes = 0;
-        letters.of_users.retain(|_, of_user| {
+        // Taken out, since what goes is counted in what they are part of.
+        let mut of_users = std::mem::take(&mut letters.of_users);
+        of_users.retain(|_, of_user| {
             of_user.retain(|(_, letter)| {
                 let stays = letter.at >= before;
-                bytes += if stays { 0 } else { bytes_of(letter) };
+                if !stays {
+                    letters.gone(letter);
+                }
                 stays
             });
             !of_user.is_empty()
         });
-        letters.bytes -= bytes;
+        letters.of_users = of_users;
     }
 }
 
@@ -119,6 +156,7 @@ mod tests {
         InboxContract { inbox: &inbox }.check().await;
         inbox.forget(Wall::MAX).await;
         let letters = inbox.lock();
-        assert_eq!((letters.bytes, letters.of_users.len()), (0, 0));
+        assert_eq!((letters.bytes, letters.n), (0, 0));
+        assert_eq!((letters.of_users.len(), letters.of_senders.len()), (0, 0));
     }
 }

@@ -8,17 +8,20 @@
 //! [`MemoryBroker::run_sweeps`], or calls [`MemoryBroker::sweep`] about once a second.
 //!
 //! Suggested reading order: `broker`, `stripe`, `room`, `log`, `dedup`, `present`, `durable`,
-//! `gate`, `committer`, `queue`, `sweep`, `revocations`, `spent_tokens`, `matches`, `inbox`.
+//! `gate`, `committer`, `queue`, `erase`, `sweep`, `revocations`, `spent_tokens`, `matches`, `inbox`,
+//! `moderation`.
 
 mod broker;
 mod budget;
 mod committer;
 mod dedup;
 mod durable;
+mod erase;
 mod gate;
 mod inbox;
 mod log;
 mod matches;
+mod moderation;
 mod present;
 mod queue;
 mod revocations;
@@ -31,5 +34,6 @@ mod watchers;
 pub use broker::{Config, MemoryBroker, Usage};
 pub use inbox::MemoryInbox;
 pub use matches::MemoryMatches;
+pub use moderation::MemoryModeration;
 pub use revocations::MemoryRevocations;
 pub use spent_tokens::MemorySpentTokens;

@@ -166,6 +166,23 @@ impl Log {
         page.messages
     }
 
+    /// Makes a message a tombstone that a moderator has deleted; answers whether it is here.
+    pub(crate) fn erase(&mut self, offset: Offset, budget: &Budget) -> bool {
+        let Some(first) = self.first() else { return false };
+        let at = offset.get().checked_sub(first.get()).and_then(|at| usize::try_from(at).ok());
+        let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) else { return false };
+        if entry.publication.tombstone.is_some() {
+            return true;
+        }
+        let tombstone = entry.publication.clone().into_tombstone(TombstoneReason::Deleted);
+        let tombstone = Arc::new(Published::new(tombstone));
+        let erased = std::mem::replace(entry, Arc::clone(&tombstone));
+        self.forget_bytes(&erased, budget);
+        self.cost_bytes += cost(&tombstone);
+        budget.charge(cost(&tombstone));
+        true
+    }
+
     fn forget_bytes(&mut self, published: &Published, budget: &Budget) {
         let cost = cost(published);
         self.data_bytes -= published.publication.data.len() as u64;

@@ -61,6 +61,8 @@ pub(crate) struct Archived {
     pub(crate) appended: u32,
     /// Whether the end of the stored log was brought into memory.
     pub(crate) is_loaded: bool,
+    /// How many messages were erased in the archive: what was read before is old.
+    pub(crate) n_erased: u64,
     /// Who may ask where the log stands.
     pub(crate) head_gate: Arc<Gate>,
     /// Who may ask where it begins, and load its end.
@@ -310,6 +312,15 @@ impl Room {
             self.log.prepend(stored, budget);
             self.make_way(budget);
         }
+    }
+
+    /// Takes what one message said out of memory; answers whether it was there. What is being loaded
+    /// from the archive meanwhile may still have it and is not taken in.
+    pub(crate) fn erase(&mut self, offset: Offset, budget: &Budget) -> bool {
+        if let Some(archived) = &mut self.archived {
+            archived.n_erased += 1;
+        }
+        self.log.erase(offset, budget)
     }
 
     /// Begins a new log: the archive says that the old one is gone.

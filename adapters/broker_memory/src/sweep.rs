@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use application::ports::{Archive, Clock, Revocations};
+use application::ports::{Archive, Clock, Forget, Revocations};
 use domain::position::Offset;
 use domain::room::RoomId;
 use domain::steady::SteadyWall;
@@ -100,7 +100,7 @@ impl MemoryBroker {
 
     async fn trim_archive(&self, archive: &Arc<dyn Archive>, trim: Trim) {
         let Trim { room: id, first, before } = trim;
-        let trimmed = archive.trim(&id, first, before).await;
+        let trimmed = archive.forget(&id, Forget::Old { first, before }).await;
         let mut stripe = self.stripe(&id);
         let archived = stripe.rooms.get_mut(&id).and_then(|room| room.archived.as_mut());
         let Some(archived) = archived else { return };

@@ -498,6 +498,8 @@ pub(crate) mod tests {
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(application::ports::NoTickets),
             inbox: None,
+            moderation: None,
+            erasure: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(application::ports::NoSpentTokens),

@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use application::ports::archive::{
-    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead,
+    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead,
 };
 use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
-use domain::time::Wall;
 use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
 use tokio::sync::{oneshot, watch};
@@ -112,12 +111,12 @@ impl Archive for SqliteArchive {
         page.map_err(|error| storage_error(&error))
     }
 
-    async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
+    async fn forget(&self, room: &RoomId, what: Forget) -> Result<(), ArchiveError> {
         loop {
             let (job, answer) = Job::new();
-            let trim = Command::Trim { room: room.clone(), first, before, job };
+            let forget = Command::Forget { room: room.clone(), what, job };
             // One step at a time through the queue, so that writes come between the steps.
-            if !self.ask(trim, answer).await? {
+            if !self.ask(forget, answer).await? {
                 return Ok(());
             }
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use application::ports::archive::ArchiveError;
-use application::ports::inbox::{Inbox, InboxError, Letter, LetterId};
+use application::ports::inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::id::UserId;
@@ -21,7 +21,7 @@ use crate::rows::decode_error;
 /// A change of an inbox, as the writer carries it out.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Put { user: String, letter: Letter, letters_max: u32 },
+    Put { user: String, letter: Letter, limits: LetterLimits },
     Remove { user: String, up_to: LetterId },
     Forget { before: Wall },
 }
@@ -41,11 +41,13 @@ impl Change {
         connection: &mut SqliteConnection,
     ) -> Result<bool, sqlx::Error> {
         match self {
-            Self::Put { user, letter, letters_max } => {
+            Self::Put { user, letter, limits } => {
                 let put = sqlx::query(
                     "INSERT INTO letters (user, sender_user, sender_name, at_ms, data) \
                      SELECT ?1, ?2, ?3, ?4, ?5 \
-                     WHERE (SELECT count(*) FROM letters WHERE user = ?1) < ?6",
+                     WHERE (SELECT count(*) FROM letters WHERE user = ?1) < ?6 \
+                     AND (SELECT count(*) FROM letters WHERE sender_user IS ?2) < ?7 \
+                     AND (SELECT n FROM letters_count) < ?8",
                 );
                 let sender = &letter.sender;
                 let put = put
@@ -54,7 +56,9 @@ impl Change {
                     .bind(sender.name.as_deref().map(str::to_owned))
                     .bind(letter.at.as_millis())
                     .bind(letter.data.to_vec())
-                    .bind(i64::from(*letters_max));
+                    .bind(i64::from(limits.of_user))
+                    .bind(i64::from(limits.of_sender))
+                    .bind(i64::from(limits.of_all));
                 Ok(put.execute(connection).await?.rows_affected() > 0)
             }
             Self::Remove { user, up_to } => {
@@ -109,8 +113,13 @@ fn read(row: &SqliteRow) -> Result<(LetterId, Letter), sqlx::Error> {
 
 #[async_trait]
 impl Inbox for SqliteInbox {
-    async fn put(&self, user: &UserId, letter: Letter, letters_max: u32) -> Result<(), InboxError> {
-        let put = Change::Put { user: user.to_string(), letter, letters_max };
+    async fn put(
+        &self,
+        user: &UserId,
+        letter: Letter,
+        limits: LetterLimits,
+    ) -> Result<(), InboxError> {
+        let put = Change::Put { user: user.to_string(), letter, limits };
         if self.change(put).await? { Ok(()) } else { Err(InboxError::Full) }
     }
 

@@ -5,12 +5,13 @@
 //! before SQLite has committed it to the disk, and never let two servers share a directory.
 //!
 //! Suggested reading order: [`Config`], [`SqliteArchive`], then `open`, `queue`, `writer`, `rows`,
-//! `revocations`, `spent_tokens`, `matches`, `inbox`.
+//! `revocations`, `spent_tokens`, `matches`, `inbox`, `moderation`.
 
 mod archive;
 mod config;
 mod inbox;
 mod matches;
+mod moderation;
 mod open;
 mod queue;
 mod revocations;
@@ -25,6 +26,7 @@ pub use archive::SqliteArchive;
 pub use config::{Config, FILE_NAME, Limits, Place};
 pub use inbox::SqliteInbox;
 pub use matches::SqliteMatches;
+pub use moderation::SqliteModeration;
 pub use open::BuildError;
 pub use revocations::SqliteRevocations;
 pub use spent_tokens::SqliteSpentTokens;

@@ -6,9 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use application::ports::archive::{ArchiveError, ArchiveRecord, RoomHead, record_bytes};
+use application::ports::archive::{ArchiveError, ArchiveRecord, Forget, RoomHead, record_bytes};
 use domain::id::Epoch;
-use domain::position::Offset;
 use domain::room::RoomId;
 use domain::time::Wall;
 use tokio::sync::{Notify, oneshot};
@@ -16,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::config::Limits;
 use crate::inbox::Change;
 use crate::matches::Order;
+use crate::moderation;
 use crate::revocations::Row;
 use crate::spent_tokens::Spend;
 
@@ -25,12 +25,14 @@ pub(crate) enum Command {
     OpenRoom { room: RoomId, fresh: Epoch, job: Job<RoomHead> },
     /// Store all records or none.
     Append { records: Vec<ArchiveRecord>, job: Job<()> },
-    /// Forget one chunk; answers whether there may be more to forget.
-    Trim { room: RoomId, first: Offset, before: Wall, job: Job<bool> },
+    /// Forget one chunk, or one message; answers whether there may be more to forget.
+    Forget { room: RoomId, what: Forget, job: Job<bool> },
     /// Store a revocation.
     Revoke { row: Row, job: Job<()> },
     /// Change an inbox; answers whether there was room.
     Inbox { change: Change, job: Job<bool> },
+    /// Remember what a moderator did, or forget sanctions that are over.
+    Moderation { change: moderation::Change, job: Job<()> },
     /// Delete the revocations whose time is over.
     ForgetRevocations { until: Wall, job: Job<()> },
     /// Spend a token, or only forget what is over of those that are spent.
@@ -44,10 +46,11 @@ impl Command {
         match self {
             // What a command without messages holds, roughly; it must not be free.
             Self::OpenRoom { .. }
-            | Self::Trim { .. }
+            | Self::Forget { .. }
             | Self::Revoke { .. }
             | Self::ForgetRevocations { .. }
             | Self::Spend(_) => Weight { records: 1, bytes: 512 },
+            Self::Moderation { change, .. } => Weight { records: 1, bytes: change.bytes() },
             Self::Inbox { change, .. } => Weight { records: 1, bytes: change.bytes() },
             Self::Append { records, .. } => Weight {
                 records: records.len().max(1),
@@ -64,8 +67,9 @@ impl Command {
             Self::Append { job, .. }
             | Self::Revoke { job, .. }
             | Self::ForgetRevocations { job, .. }
+            | Self::Moderation { job, .. }
             | Self::Matches { job, .. } => job.answer(failure),
-            Self::Trim { job, .. } | Self::Inbox { job, .. } => job.answer(failure),
+            Self::Forget { job, .. } | Self::Inbox { job, .. } => job.answer(failure),
             Self::Spend(spend) => spend.answer(failure),
         }
     }

@@ -244,7 +244,7 @@ fn class(number: i64) -> Result<Class, sqlx::Error> {
         .ok_or_else(|| decode_error(format!("{number} is no class")))
 }
 
-const fn tombstone_to_sql(reason: TombstoneReason) -> i64 {
+pub(crate) const fn tombstone_to_sql(reason: TombstoneReason) -> i64 {
     match reason {
         TombstoneReason::Expired => 1,
         TombstoneReason::Deleted => 2,

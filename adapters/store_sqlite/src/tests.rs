@@ -7,9 +7,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use application::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
+use application::ports::archive::{
+    Archive, ArchiveError, ArchiveRecord, DedupKey, Forget, RoomHead,
+};
 use application::ports::{
-    Inbox as _, Letter, Revocations as _, RevokeError, SpendError, Spending, SpentTokens as _,
+    Inbox as _, Letter, LetterLimits, Revocations as _, RevokeError, SpendError, Spending,
+    SpentTokens as _,
 };
 use application::testing::archive_contract::{self, offset, record, room};
 use application::testing::inbox_contract::InboxContract;
@@ -31,6 +34,7 @@ use crate::{
 };
 
 mod matches;
+mod moderation;
 
 const EPOCH: Epoch = Epoch::from_bits(u64::MAX);
 
@@ -185,7 +189,8 @@ async fn only_rooms_that_never_had_a_message_are_forgotten_with_a_restart() {
     for room in [&used, &trimmed] {
         archive.append(vec![record(room, EPOCH, 1)]).await.unwrap();
     }
-    archive.trim(&trimmed, offset(2), Wall::MAX).await.unwrap();
+    let old = Forget::Old { first: offset(2), before: Wall::MAX };
+    archive.forget(&trimmed, old).await.unwrap();
     archive.close().await;
     let archive = build(&directory).await;
     let rooms: i64 = sqlx::query_scalar("SELECT count(*) FROM rooms")
@@ -510,6 +515,8 @@ async fn a_revocation_that_can_not_be_stored_says_so_and_counts_all_the_same() {
     assert!(revocations.concerns(&Principal::anonymous(), id));
 }
 
+const LIMITS: LetterLimits = LetterLimits { of_user: 100, of_sender: 100, of_all: 100 };
+
 #[tokio::test]
 async fn letters_on_disk_pass_the_contract() {
     let directory = tempdir().unwrap();
@@ -529,7 +536,7 @@ async fn letters_wait_over_a_restart_and_a_removed_one_does_not_come_back() {
     let archive = Arc::new(build(&directory).await);
     let inbox = SqliteInbox::new(Arc::clone(&archive));
     for n in 1..=3 {
-        inbox.put(&user, letter(n), 100).await.unwrap();
+        inbox.put(&user, letter(n), LIMITS).await.unwrap();
     }
     let first = inbox.read(&user, None, 1, usize::MAX).await.unwrap().remove(0).0;
     inbox.remove(&user, first).await.unwrap();

@@ -7,9 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::Arc;
 
-use application::ports::archive::{ArchiveError, ArchiveRecord, RoomHead};
+use application::ports::archive::{ArchiveError, ArchiveRecord, Forget, RoomHead};
 use domain::id::Epoch;
-use domain::position::Offset;
+use domain::message::TombstoneReason;
+use domain::position::{Offset, Position};
 use domain::room::RoomId;
 use domain::time::Wall;
 use sqlx::{Row as _, SqliteConnection};
@@ -120,13 +121,19 @@ impl Batch<'_> {
                     // A call that breaks the order is the caller's fault: it alone is refused.
                     job.outcome = self.append(std::mem::take(records));
                 }
-                Command::Trim { room, first, before, job } => {
-                    job.outcome = Ok(self.trim(room, *first, *before).await?);
+                Command::Forget { room, what, job } => {
+                    job.outcome = Ok(match *what {
+                        Forget::Old { first, before } => self.trim(room, first, before).await?,
+                        Forget::Message(position) => self.erase(room, position).await?,
+                    });
                 }
                 Command::Revoke { row, job } => {
                     job.outcome = Ok(row.store(self.connection).await?);
                 }
                 Command::Inbox { change, job } => {
+                    job.outcome = Ok(change.carry_out(self.connection).await?);
+                }
+                Command::Moderation { change, job } => {
                     job.outcome = Ok(change.carry_out(self.connection).await?);
                 }
                 Command::ForgetRevocations { until, job } => {
@@ -152,7 +159,7 @@ impl Batch<'_> {
         let mut names = BTreeSet::new();
         for command in commands {
             match command {
-                Command::OpenRoom { room, .. } | Command::Trim { room, .. } => {
+                Command::OpenRoom { room, .. } | Command::Forget { room, .. } => {
                     names.insert(room.clone());
                 }
                 Command::Append { records, .. } => {
@@ -161,6 +168,7 @@ impl Batch<'_> {
                 Command::Revoke { .. }
                 | Command::ForgetRevocations { .. }
                 | Command::Inbox { .. }
+                | Command::Moderation { .. }
                 | Command::Matches { .. }
                 | Command::Spend(_) => {}
             }
@@ -286,6 +294,24 @@ impl Batch<'_> {
             .execute(&mut *self.connection)
             .await?;
         Ok(gone == usize::from(TRIM_ROWS_MAX))
+    }
+
+    /// Takes what one message said out of its row. There is never more to do.
+    async fn erase(&mut self, room: &RoomId, position: Position) -> Result<bool, sqlx::Error> {
+        self.insert_rows().await?;
+        let Some(stored) = self.rooms.get(room) else { return Ok(false) };
+        let erase = sqlx::query(
+            "UPDATE messages SET tombstone = ?, data = x'', tags = NULL, expires_at_ms = NULL \
+             WHERE room_id = ? AND epoch = ? AND offset = ? AND tombstone IS NULL",
+        );
+        erase
+            .bind(rows::tombstone_to_sql(TombstoneReason::Deleted))
+            .bind(stored.id)
+            .bind(position.epoch.bits().cast_signed())
+            .bind(rows::offset_to_sql(position.offset))
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(false)
     }
 }
 

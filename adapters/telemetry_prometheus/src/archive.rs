@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use application::metrics::{Count, Histogram};
-use application::ports::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead};
+use application::ports::{
+    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead,
+};
 use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
-use domain::time::Wall;
 
 /// What is counted of an archive. There is one committer, so `commit_latency` has one writer.
 #[derive(Debug, Default)]
@@ -79,8 +80,8 @@ impl Archive for MeasuredArchive {
         self.noted(self.inner.read(room, epoch, after, limit, bytes_max).await)
     }
 
-    async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
-        self.noted(self.inner.trim(room, first, before).await)
+    async fn forget(&self, room: &RoomId, what: Forget) -> Result<(), ArchiveError> {
+        self.noted(self.inner.forget(room, what).await)
     }
 }
 

@@ -158,6 +158,8 @@ impl Loopback {
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(NoTickets),
             inbox: None,
+            moderation: None,
+            erasure: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(NoSpentTokens),

@@ -186,6 +186,7 @@ impl Core {
                 Control::Disconnect(..)
                 | Control::DisconnectUser(..)
                 | Control::Revoke(_)
+                | Control::PutOut(..)
                 | Control::Ring(_)
                 | Control::Inquire(_) => {}
             }

@@ -21,7 +21,7 @@ pub(crate) enum Path {
     Queued,
     /// Nothing waits, but the bytes have to be sealed first, which is done elsewhere.
     Sealed,
-    /// There is no such connection.
+    /// There is no such connection, or its socket is broken.
     Gone,
 }
 
@@ -81,7 +81,7 @@ impl HotTable {
     }
 
     /// One `send`, if nothing waits. Not through the runtime: it has nothing to add while the
-    /// socket keeps up. A broken socket takes all; its reader finds out.
+    /// socket keeps up. A broken socket is as good as gone; its reader finds out.
     #[inline]
     pub(crate) fn send(&self, to: Slot, bytes: &[u8]) -> Path {
         let Some(hot) = self.entries.get(to.index as usize) else { return Path::Gone };
@@ -103,7 +103,7 @@ impl HotTable {
         match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(written) => Path::Sent(written),
             Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Path::Sent(0),
-            Err(_) => Path::Sent(bytes.len()),
+            Err(_) => Path::Gone,
         }
     }
 }

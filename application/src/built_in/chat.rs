@@ -4,31 +4,21 @@
 //! message goes to one user and, as a copy, to the sender's own other connections.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use domain::codes::ErrorCode;
 use domain::delivery::Class;
 use domain::documents::chat::{self, History, Target};
-use domain::documents::fields::Fields;
 use domain::documents::place::Place;
 use domain::documents::said::message_id;
 use domain::documents::told;
 use domain::id::UserId;
-use domain::message::Sender;
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
 
 use crate::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler, Publishing};
-use crate::mailbox::Control;
-use crate::ports::{InboxError, Letter};
 use crate::refusal::Refusal;
-use crate::use_cases::handle_message::sender;
 use crate::use_cases::read_history::{HistoryPage, ReadHistory, read_page};
-
-/// When a client may say again what could not be kept.
-const COME_BACK: Duration = Duration::from_secs(1);
 
 /// `chat_message`.
 pub struct ChatMessages {
@@ -59,7 +49,7 @@ impl MessageHandler for ChatMessages {
         let said = chat::message(message.text())?;
         match &said.target {
             Target::Room(room) => Ok(vec![publish(room.clone(), said.data(None))]),
-            Target::User(to) => private(&message, to, said.data(None), said.data(Some(to))).await,
+            Target::User(to) => private(&message, to, (said.data(None), said.data(Some(to))), true),
         }
     }
 }
@@ -104,6 +94,7 @@ impl MessageHandler for ChatHistory {
         let next = first
             .filter(|_| more)
             .map(|offset| message_id(Position { epoch: page.bounds.epoch, offset }));
+        let more = more && next.is_some();
         let place = Place::of(&asked.room);
         let mut data = String::from("{");
         data.push_str(&format!(r#""channel":"{}""#, place.channel().unwrap_or_default()));
@@ -124,73 +115,36 @@ fn publish(room: RoomId, data: String) -> HandlerEffect {
 
 fn may_be_said(target: &Target, private: bool) -> Result<(), Refusal> {
     match target {
-        Target::User(_) if !private => {
-            let message = "this server has no private messages";
-            Err(Refusal::new(ErrorCode::NotAvailable, message).field("channel"))
-        }
-        Target::User(to) => room_of(to).map(drop),
+        Target::User(to) => may_be_written(to, private, "channel"),
         Target::Room(_) => Ok(()),
     }
 }
 
-/// What is said to one user, and the sender's own copy of it. For one who is away it waits, where the
-/// server keeps letters.
-pub(super) async fn private(
+/// Whether anything may be said to one user alone.
+pub(super) fn may_be_written(
+    to: &UserId,
+    private: bool,
+    field: &'static str,
+) -> Result<(), Refusal> {
+    if !private {
+        let message = "this server has no private messages";
+        return Err(Refusal::new(ErrorCode::NotAvailable, message).field(field));
+    }
+    room_of(to).map(drop)
+}
+
+/// What is said to one user, for whom it waits while away, and the sender's own copy of it.
+pub(super) fn private(
     message: &HandlerMessage,
     to: &UserId,
-    data: String,
-    copy: String,
+    (data, copy): (String, String),
+    echo: bool,
 ) -> Result<Vec<HandlerEffect>, Refusal> {
-    let room = room_of(to)?;
+    let said = Publishing::new(room_of(to)?, data).decided().waits_for(to.clone());
     let own = message.who.principal.user.as_ref().filter(|user| *user != to);
     let own = own.and_then(Place::of_user);
-    let copy = own.map(|room| HandlerEffect::Publish(Publishing::new(room, copy).decided()));
-    if keep(message, to, &data).await? {
-        return Ok(copy.into_iter().chain(stored(message)).collect());
-    }
-    let said = HandlerEffect::Publish(Publishing::new(room, data).decided());
-    Ok(std::iter::once(said).chain(copy).collect())
-}
-
-/// Keeps what is said to a user who is away; false when the user is here, or nothing is kept.
-async fn keep(message: &HandlerMessage, to: &UserId, data: &str) -> Result<bool, Refusal> {
-    let services = &message.services;
-    let Some(inbox) = &services.ports.inbox else { return Ok(false) };
-    if services.directory.connections_of(to) > 0 {
-        return Ok(false);
-    }
-    let sender = Sender { connection: None, ..sender(&message.who) };
-    let at = services.ports.clock.now().wall;
-    let letter = Letter { sender, data: Bytes::copy_from_slice(data.as_bytes()), at };
-    let letters_max = services.rules.limits.letters_per_user_max;
-    inbox.put(to, letter, letters_max).await.map_err(|error| refusal_of(&error))?;
-    if services.directory.connections_of(to) > 0 {
-        // Came meanwhile, and may have looked before it was there.
-        for mailbox in &services.mailboxes {
-            mailbox.order(Control::Ring(to.clone()));
-        }
-    }
-    Ok(true)
-}
-
-fn refusal_of(error: &InboxError) -> Refusal {
-    match error {
-        InboxError::Full => {
-            let message = "as many messages wait for this user as may; try again later";
-            Refusal::new(ErrorCode::RoomFull, message).field("to_user_id")
-        }
-        InboxError::Storage(_) => {
-            tracing::warn!(error = error as &dyn std::error::Error, "a letter was not kept");
-            Refusal::unavailable(COME_BACK)
-        }
-    }
-}
-
-/// The answer to who asked for one: there is no place in a log that an `ack` could name.
-fn stored(message: &HandlerMessage) -> Option<HandlerEffect> {
-    let has_id = Fields::new(message.text()).raw("id").is_some();
-    let data = Bytes::from_static(br#"{"channel":"private","message_id":null,"stored":true}"#);
-    has_id.then(|| HandlerEffect::Reply { kind: "ack".to_owned(), data })
+    let copy = own.map(|room| Publishing::new(room, copy).decided().echo(echo));
+    Ok(std::iter::once(said).chain(copy).map(HandlerEffect::Publish).collect())
 }
 
 pub(super) fn room_of(user: &UserId) -> Result<RoomId, Refusal> {

@@ -13,7 +13,7 @@ use domain::documents::told;
 use domain::id::{Role, UserId};
 use domain::room::RoomId;
 
-use super::chat::{private, room_of};
+use super::chat::{may_be_written, private, room_of};
 use crate::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler, Publishing};
 use crate::refusal::Refusal;
 use crate::use_cases::list_presence::ListPresence;
@@ -25,13 +25,15 @@ pub struct LobbySettings {
     pub echo_to_sender: bool,
     /// The roles that may announce.
     pub announcer_roles: Arc<[Role]>,
+    /// Whether users may write to each other.
+    pub private_messages: bool,
 }
 
 impl Default for LobbySettings {
     fn default() -> Self {
         let roles = ["admin", "moderator", "system"];
         let roles = roles.into_iter().filter_map(|role| Role::parse(role).ok()).collect();
-        Self { echo_to_sender: false, announcer_roles: roles }
+        Self { echo_to_sender: false, announcer_roles: roles, private_messages: true }
     }
 }
 
@@ -61,11 +63,7 @@ impl Lobby {
         kinds.into_iter().map(handler).collect()
     }
 
-    async fn say(
-        &self,
-        message: &HandlerMessage,
-        chat: Chat,
-    ) -> Result<Vec<HandlerEffect>, Refusal> {
+    fn say(&self, message: &HandlerMessage, chat: Chat) -> Result<Vec<HandlerEffect>, Refusal> {
         let echo = self.settings.echo_to_sender;
         match &chat.to {
             Audience::Everybody => {
@@ -76,7 +74,7 @@ impl Lobby {
                 // The object ends with its own bracket; what is in it stands before.
                 let inner = chat.data.strip_suffix('}').unwrap_or_default();
                 let copy = format!(r#"{inner},"to_user_id":{}}}"#, quoted(to));
-                private(message, to, chat.data.clone(), copy).await
+                private(message, to, (chat.data.clone(), copy), echo)
             }
         }
     }
@@ -113,7 +111,11 @@ impl MessageHandler for Lobby {
 
     fn validate(&self, body: &str) -> Result<(), Refusal> {
         match self.kind {
-            Kind::Chat => lobby::chat(body).map(drop)?,
+            Kind::Chat => {
+                if let Audience::User(to) = lobby::chat(body)?.to {
+                    may_be_written(&to, self.settings.private_messages, "to_user_id")?;
+                }
+            }
             Kind::Plain => lobby::plain(body).map(drop)?,
             Kind::Typing => lobby::typing(body).map(drop)?,
             Kind::Announcement => lobby::announcement(body).map(drop)?,
@@ -125,8 +127,8 @@ impl MessageHandler for Lobby {
     async fn handle(&self, message: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
         let text = message.text();
         match self.kind {
-            Kind::Chat => self.say(&message, lobby::chat(text)?).await,
-            Kind::Plain => self.say(&message, lobby::plain(text)?).await,
+            Kind::Chat => self.say(&message, lobby::chat(text)?),
+            Kind::Plain => self.say(&message, lobby::plain(text)?),
             Kind::Announcement => self.announce(&message, lobby::announcement(text)?),
             Kind::Typing => {
                 let publishing = Publishing::new(lobby_room()?, lobby::typing(text)?);

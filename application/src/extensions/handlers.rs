@@ -11,6 +11,7 @@ use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
 use domain::documents::told::Endpoint;
+use domain::id::UserId;
 use domain::room::RoomId;
 use thiserror::Error;
 
@@ -74,6 +75,8 @@ pub struct Publishing {
     /// Whether the sender needs the right to publish there. Where it does not, the handler has decided
     /// that this may be said; whoever is muted says nothing all the same.
     pub needs_right: bool,
+    /// The user whose room it is, for whom it is kept while nobody hears it there.
+    pub waits_for: Option<UserId>,
 }
 
 impl Publishing {
@@ -81,7 +84,8 @@ impl Publishing {
     #[must_use]
     pub fn new(room: RoomId, data: impl Into<Bytes>) -> Self {
         let (class, speaker) = (Class::Reliable, Speaker::Sender);
-        Self { room, data: data.into(), class, echo: true, speaker, needs_right: true }
+        let data = data.into();
+        Self { room, data, class, echo: true, speaker, needs_right: true, waits_for: None }
     }
 
     /// Delivered as this class says; not `latest`, which needs a key.
@@ -100,6 +104,12 @@ impl Publishing {
     #[must_use]
     pub fn decided(self) -> Self {
         Self { needs_right: false, ..self }
+    }
+
+    /// Kept for this user, whose room it is, while nobody hears it there.
+    #[must_use]
+    pub fn waits_for(self, user: UserId) -> Self {
+        Self { waits_for: Some(user), ..self }
     }
 
     /// In the server's name, for which the handler has decided.
@@ -208,10 +218,9 @@ impl HandlerRegistry {
     /// The handler of a type for whoever came by an endpoint.
     #[must_use]
     pub fn of(&self, view: View, kind: &str) -> Option<&Arc<dyn MessageHandler>> {
-        let of_endpoint = match view {
-            View::Document(endpoint) => self.of_endpoints.get(&endpoint),
-            View::V2 | View::Client(_) | View::Refused(_) => None,
-        };
-        of_endpoint.and_then(|handlers| handlers.get(kind)).or_else(|| self.handlers.get(kind))
+        let View::Document(endpoint) = view else { return self.handlers.get(kind) };
+        let own = self.of_endpoints.get(&endpoint).and_then(|handlers| handlers.get(kind));
+        // In a match all other types are the game's.
+        own.or_else(|| (endpoint != Endpoint::Match).then(|| self.handlers.get(kind)).flatten())
     }
 }

@@ -52,6 +52,22 @@ pub struct ArchivePage {
     pub messages: Vec<Publication>,
 }
 
+/// What an archive is to forget.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Forget {
+    /// The messages below `first` and those stored before `before`, oldest first and up to the first that
+    /// is neither, never the newest offset's place: `open_room` answers the same head afterwards.
+    Old {
+        /// The first offset that stays.
+        first: Offset,
+        /// When what stays was stored at the earliest.
+        before: Wall,
+    },
+    /// What one message said: its place, its sender, its time and its `msg_id` stay, as a tombstone with the
+    /// reason `deleted`. One that is a tombstone already stays what it is.
+    Message(Position),
+}
+
 /// Why the archive could not do it. The caller may try again later; nothing was half done.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum ArchiveError {
@@ -99,9 +115,9 @@ pub trait Archive: Send + Sync {
         bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError>;
 
-    /// Forgets messages of a room below `first` and those stored before `before`, oldest first,
-    /// never the newest offset's place: `open_room` answers the same head afterwards.
-    async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError>;
+    /// Forgets something of a room's log, durably, before it answers. What there is nothing of is
+    /// forgotten already.
+    async fn forget(&self, room: &RoomId, what: Forget) -> Result<(), ArchiveError>;
 }
 
 /// The bytes of a record, for limits on what may wait.

@@ -25,11 +25,22 @@ pub struct Letter {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct LetterId(pub u64);
 
+/// How many letters may wait.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LetterLimits {
+    /// For one user.
+    pub of_user: u32,
+    /// From one sender, for all users together.
+    pub of_sender: u32,
+    /// For all users together.
+    pub of_all: u32,
+}
+
 /// Why a letter could not be taken, read or removed.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum InboxError {
-    /// The user has as many as may wait.
-    #[error("as many letters wait for this user as may")]
+    /// As many wait as may: for the user, from the sender, or for all.
+    #[error("as many letters wait for this user, from this sender or for all as may")]
     Full,
     /// The storage is full, read-only, closed or failing; it may be tried again. The text is for the log.
     #[error("the inbox could not be reached: {0}")]
@@ -40,9 +51,14 @@ pub enum InboxError {
 #[async_trait]
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 pub trait Inbox: Send + Sync {
-    /// Keeps a letter. Before `Ok` it MUST be where a restart finds it, if anything survives one. With
-    /// `letters_max` letters waiting for the user, it is refused.
-    async fn put(&self, user: &UserId, letter: Letter, letters_max: u32) -> Result<(), InboxError>;
+    /// Keeps a letter. Before `Ok` it MUST be where a restart finds it, if anything survives one. Where as
+    /// many wait as may, it MUST be refused; that of all may be kept roughly.
+    async fn put(
+        &self,
+        user: &UserId,
+        letter: Letter,
+        limits: LetterLimits,
+    ) -> Result<(), InboxError>;
 
     /// The oldest letters of a user behind `after`, at most `limit` and of `bytes_max` bytes of data, but
     /// one at least.

@@ -95,6 +95,7 @@ impl Shard {
                 }
             }
             Control::Revoke(revocation) => self.revoke(revocation, host),
+            Control::PutOut(user, room) => self.put_user_out(user, room, host),
             Control::Ring(user) => self.ring(user),
             Control::Inquire(inquiry) => self.inquire(inquiry, host),
             Control::Drain { until } => self.drain(*until, host),

@@ -12,6 +12,7 @@ use domain::id::{ConnectionId, Epoch, UserId};
 use domain::message::{Publication, Sender};
 use domain::room::RoomId;
 use domain::tags::Tags;
+use smallvec::SmallVec;
 
 use super::calls::Outcome;
 use super::{Host, Shard, Slot};
@@ -29,8 +30,9 @@ const PAGE_LETTERS_MAX: u32 = 100;
 #[derive(Debug)]
 pub(super) struct Giving {
     turn: InboxTurn,
-    /// The last that was given.
-    up_to: LetterId,
+    /// The last that was given; none when not all were taken, so that nothing may be removed. The
+    /// connection is about to end then.
+    up_to: Option<LetterId>,
 }
 
 /// A page of letters, and whose turn it is.
@@ -58,11 +60,13 @@ impl Shard {
             return;
         }
         let Some(user) = entry.who.principal.user.clone() else { return };
+        let directory = &self.services.directory;
         let turn = if is_planted(Mistake::LettersToEveryone) {
-            Some(InboxTurn::nobodys())
+            Some(InboxTurn::nobodys(Arc::clone(directory), user.clone()))
         } else {
-            self.services.directory.inbox_turn(&user)
+            directory.inbox_turn(&user)
         };
+        // The room of a user may have members who are somebody else.
         let Some(turn) = turn else { return };
         self.read_letters(slot, inbox, user, turn, None);
     }
@@ -114,7 +118,8 @@ impl Shard {
             .into_iter()
             .map(|(_, letter)| Arc::new(Published::new(said(&room, letter))))
             .collect();
-        self.tell_one_by_one(slot, &said, host);
+        let are_taken = self.tell_one_by_one(slot, &said, host);
+        let up_to = are_taken.then_some(up_to);
         self.metrics.letters.add(said.len() as u64);
         let Some(entry) = self.table.get_mut(slot) else { return };
         entry.giving = Some(Box::new(Giving { turn, up_to }));
@@ -124,7 +129,7 @@ impl Shard {
     /// Reads on once the client has taken what it was given.
     pub(super) fn go_on_giving(&mut self, slot: Slot, host: &Host<'_>) {
         let Some(entry) = self.table.get_mut(slot) else { return };
-        if entry.giving.is_none() {
+        if entry.giving.as_ref().is_none_or(|giving| giving.up_to.is_none()) {
             return;
         }
         if host.outbox.queued_bytes(slot) > 0 && !is_planted(Mistake::LettersRemovedEarly) {
@@ -135,14 +140,17 @@ impl Shard {
         };
         let user = entry.who.principal.user.clone();
         if let (Some(user), Some(inbox)) = (user, self.services.ports.inbox.clone()) {
-            self.read_letters(slot, inbox, user, turn, Some(up_to));
+            self.read_letters(slot, inbox, user, turn, up_to);
         }
     }
 
     /// Something waits for a user: one of its connections here is to be given it.
     pub(super) fn ring(&mut self, user: &UserId) {
         let Some(room) = Place::of_user(user) else { return };
-        let here = self.watches.own.get(&room).cloned().unwrap_or_default();
+        let own = self.watches.own.get(&room).into_iter().flatten().copied();
+        let members = self.rooms.find(&room).and_then(|key| self.rooms.get(key));
+        let members = members.into_iter().flat_map(|slice| slice.members.iter().map(|m| m.slot));
+        let here: SmallVec<[Slot; 4]> = own.chain(members).collect();
         for slot in here {
             self.open_inbox(slot);
         }

@@ -213,7 +213,8 @@ impl Shard {
         let Some(entry) = self.table.get(slot) else { return };
         let rooms_max = self.services.rules.limits.rooms_per_connection_max;
         let presence = entry.view.follows_presence();
-        let first = entry.view.first_rooms(&entry.who, rooms_max).into_iter();
+        let first =
+            entry.view.first_rooms(&entry.who, self.joins_own_room(), rooms_max).into_iter();
         let first = first.map(|room| Entrance { room, since: None, presence, filter: None });
         let entrances = first.chain(resume.into_iter().map(Entrance::from)).collect();
         self.bring_in(slot, command, entrances, host);

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
-use domain::codes::ErrorCode;
+use domain::codes::{CloseCode, ErrorCode};
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 
 use super::calls::{CallTag, ColdCall, Outcome};
 use super::held::Held;
 use super::{Host, Shard, Slot};
+use crate::published::WireFormat;
 use crate::use_cases::authenticate::own_room;
 
 /// Where a connection is with the room of its own.
@@ -41,6 +42,11 @@ impl OwnRoom {
 }
 
 impl Shard {
+    /// Whether users are in their own room without asking.
+    pub(super) fn joins_own_room(&self) -> bool {
+        self.services.rules.join_user_room && self.services.ports.authorizer.is_none()
+    }
+
     /// Has the rooms of users come to this shard, if connections are to be in their own.
     pub(super) fn watch_own_rooms(&mut self) {
         let watches = &mut self.watches;
@@ -79,6 +85,9 @@ impl Shard {
             return None;
         }
         entry.own_room = OwnRoom::In(room.clone());
+        if let Some(user) = &entry.who.principal.user {
+            self.services.directory.listens(user);
+        }
         self.watches.own.entry(room.clone()).or_default().push(slot);
         Some(room)
     }
@@ -90,6 +99,9 @@ impl Shard {
             return false;
         }
         entry.own_room = OwnRoom::None;
+        if let Some(user) = &entry.who.principal.user {
+            self.services.directory.listens_no_more(user);
+        }
         if let Some(slots) = self.watches.own.get_mut(room) {
             slots.retain(|other| *other != slot);
             if slots.is_empty() {
@@ -134,6 +146,10 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         self.leave_own_room(slot, room);
+        if self.format_of(slot) == WireFormat::Document && code == ErrorCode::Unavailable {
+            // Its clients have no words to come into a room again.
+            return self.end(slot, CloseCode::InsufficientState, None, host);
+        }
         let (code, reason) = (Some(code.number()), Some(code.word()));
         self.tell(slot, &ServerFrame::Unsubscribed { id: None, room, code, reason }, host);
     }

@@ -107,7 +107,11 @@ impl Shard {
     /// Reads pages for the clients that have caught up.
     pub(super) fn look_at_parked(&mut self, host: &Host<'_>) {
         self.parked_until = host.now.monotonic.after(PARKED_LOOK);
-        for slot in std::mem::take(&mut self.parked) {
+        // A connection may wait with a page and with letters; it is looked at once.
+        let mut parked = std::mem::take(&mut self.parked);
+        parked.sort_unstable();
+        parked.dedup();
+        for slot in parked {
             let Some(entry) = self.table.get_mut(slot) else { continue };
             if let Some(pages) = &mut entry.pages {
                 pages.is_parked = false;

@@ -37,16 +37,25 @@ impl Shard {
         self.metrics.text_bytes_in.add(text.len() as u64);
         if entry.is_busy() || entry.inbox.is_some() {
             self.put_in_inbox(slot, text, host);
-        } else if let Some(rest) = self.read(slot, text, false, host) {
-            self.put_back(slot, Waiting { text: text[rest..].into(), at: 0, is_own: false });
+        } else if let Some(rest) = self.read(slot, text, (false, false), host) {
+            self.put_back(
+                slot,
+                Waiting { text: text[rest..].into(), at: 0, is_rest: true, is_own: false },
+            );
         }
     }
 
     /// Carries out the commands of a text until one has to be waited for. Answers where the rest
     /// begins, if there is one.
-    fn read(&mut self, slot: Slot, text: &str, is_own: bool, host: &mut Host<'_>) -> Option<usize> {
+    fn read(
+        &mut self,
+        slot: Slot,
+        text: &str,
+        (is_rest, is_own): (bool, bool),
+        host: &mut Host<'_>,
+    ) -> Option<usize> {
         let view = if is_own { View::V2 } else { self.table.get(slot)?.view };
-        let mut frames = view.decode(text);
+        let mut frames = if is_rest { view.decode_rest(text) } else { view.decode(text) };
         while let Some(frame) = frames.next() {
             match frame {
                 Ok(frame) => self.take_frame(slot, frame, host),
@@ -79,7 +88,7 @@ impl Shard {
             if entry.greeted { limits.inbox_bytes_max } else { UNGREETED_INBOX_BYTES_MAX };
         let inbox = entry.inbox.get_or_insert_default();
         inbox.bytes += text.len();
-        inbox.texts.push_back(Waiting { text: text.into(), at: 0, is_own: false });
+        inbox.texts.push_back(Waiting { text: text.into(), at: 0, is_rest: false, is_own: false });
         let full = inbox.texts.len() >= limits.inbox_messages_max || inbox.bytes >= bytes_max;
         if full && !inbox.paused {
             inbox.paused = true;
@@ -109,10 +118,10 @@ impl Shard {
                 }
                 return;
             };
-            let Waiting { text, at, is_own } = waiting;
+            let Waiting { text, at, is_rest, is_own } = waiting;
             inbox.bytes -= text.len();
-            if let Some(rest) = self.read(slot, &text[at..], is_own, host) {
-                self.put_back(slot, Waiting { text, at: at + rest, is_own });
+            if let Some(rest) = self.read(slot, &text[at..], (is_rest, is_own), host) {
+                self.put_back(slot, Waiting { text, at: at + rest, is_rest: true, is_own });
             }
         }
     }
@@ -327,6 +336,9 @@ impl Shard {
         if own.is_empty() {
             return;
         }
-        self.put_back(slot, Waiting { text: own.concat().into(), at: 0, is_own: true });
+        self.put_back(
+            slot,
+            Waiting { text: own.concat().into(), at: 0, is_rest: false, is_own: true },
+        );
     }
 }

@@ -158,7 +158,7 @@ impl Shard {
     fn list_users(&mut self, slot: Slot, host: &mut Host<'_>) {
         let Some(entry) = self.table.get(slot) else { return };
         if entry.view.follows_presence()
-            && let Some(room) = entry.view.first_rooms(&entry.who, 1).pop()
+            && let Some(room) = entry.view.first_rooms(&entry.who, true, 1).pop()
         {
             self.presence(slot, None, room, host);
         }

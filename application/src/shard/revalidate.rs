@@ -7,8 +7,10 @@
 use std::sync::Arc;
 
 use domain::codes::{CloseCode, ErrorCode};
+use domain::id::UserId;
 use domain::membership::MemberState;
 use domain::protocol::ServerFrame;
+use domain::room::RoomId;
 use domain::time::Monotonic;
 
 use super::calls::{CallTag, ColdCall, Outcome};
@@ -155,6 +157,19 @@ impl Shard {
                 reason: Some(code.word()),
             };
             self.tell(slot, &frame, host);
+        }
+    }
+
+    /// Takes all connections of a user out of a room, those included that are on their way in. Who is
+    /// banned at the same time can't come back: that is known already.
+    pub(super) fn put_user_out(&mut self, user: &UserId, room: &RoomId, host: &mut Host<'_>) {
+        let Some(key) = self.rooms.find(room) else { return };
+        let lost = Lost { rooms: vec![key], presence: Vec::new() };
+        for slot in self.table.slots() {
+            let entry = self.table.get(slot);
+            if entry.is_some_and(|entry| entry.who.principal.user.as_ref() == Some(user)) {
+                self.take_away(slot, &lost, host);
+            }
         }
     }
 

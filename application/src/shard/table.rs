@@ -107,6 +107,8 @@ pub(super) struct Echo {
 pub(super) struct Waiting {
     pub(super) text: Box<str>,
     pub(super) at: usize,
+    /// Whether something stood before it, so that it can't be plain text.
+    pub(super) is_rest: bool,
     /// Whether a handler wants it done: its words are those of protocol v2, whatever the endpoint.
     pub(super) is_own: bool,
 }

@@ -36,6 +36,7 @@ impl Shard {
             let bytes = host.outbox.frame(&self.scratch);
             self.give(slot, bytes, host);
         }
+        self.keep_scratch_small();
     }
 
     /// The same frame in the words of the documents, for all of a room who came by their endpoints; empty
@@ -60,17 +61,19 @@ impl Shard {
         }
     }
 
-    /// Gives publications to one who has no words for a page of them.
+    /// Gives publications to one who has no words for a page of them; says whether all were taken.
     pub(super) fn tell_one_by_one<'p>(
         &mut self,
         slot: Slot,
         publications: impl IntoIterator<Item = &'p Arc<Published>>,
         host: &mut Host<'_>,
-    ) {
+    ) -> bool {
+        let mut are_taken = true;
         for published in publications {
             let frame = self.frame_of(published, WireFormat::Document, host);
-            self.give_frame(slot, &frame, host);
+            are_taken &= self.give_frame(slot, &frame, host) == Delivered::Taken;
         }
+        are_taken
     }
 
     /// In which form a connection gets publications.
@@ -83,10 +86,14 @@ impl Shard {
         self.scratch.clear();
         frame.encode(host.now.wall, &mut self.scratch);
         let bytes = host.outbox.frame(&self.scratch);
+        self.keep_scratch_small();
+        bytes
+    }
+
+    fn keep_scratch_small(&mut self) {
         if self.scratch.capacity() > SCRATCH_BYTES_KEPT {
             self.scratch = Vec::new();
         }
-        bytes
     }
 
     /// Gives framed bytes to one connection, in their turn.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::codes::ErrorCode;
+use domain::moderation::Deed;
 use domain::principal::RoomPattern;
 use domain::protocol::ServerFrame;
 use domain::protocol::selective::mark_pattern;
@@ -22,7 +23,7 @@ use super::rooms::VACATED;
 use super::table::Door;
 use super::{Host, Shard, Slot};
 use crate::directory::WatchSeat;
-use crate::ports::outbox::{Batch, Frame};
+use crate::ports::outbox::{Batch, Delivered, Frame};
 use crate::published::{Published, WireFormat};
 use crate::refusal::Refusal;
 use crate::use_cases::authenticate::{OWN_ROOMS, own_room};
@@ -43,6 +44,9 @@ struct Follower {
     accepted: u64,
 }
 
+/// Who does not get a message: its sender, who wants no echo, and who is banned from its room.
+type Without = SmallVec<[Slot; 1]>;
+
 /// Messages on their way through the followers.
 struct Walk {
     frames: Vec<Frame>,
@@ -50,7 +54,7 @@ struct Walk {
     /// How many messages had come before the first of them.
     first: u64,
     next: usize,
-    /// Who sent which frame and does not want it back, in order: each follower is looked for.
+    /// Who gets which frame not, in order: each follower is looked for.
     silent: SmallVec<[(Slot, usize); 2]>,
 }
 
@@ -60,7 +64,7 @@ struct Watch {
     /// How many connections have it, those included who are not told yet.
     n_used: u32,
     accepted: u64,
-    pending: VecDeque<(Frame, Option<Slot>)>,
+    pending: VecDeque<(Frame, Without)>,
     walk: Option<Walk>,
     queued: bool,
     /// Its place among those of the node.
@@ -294,7 +298,18 @@ impl Shard {
             let bytes = host.outbox.frame(&mark_pattern(published.message(), pattern));
             // Never one in place of another: two rooms may have the same key.
             watch.accepted += 1;
-            watch.pending.push_back((Frame { bytes, class, key: None }, silent));
+            let mut without = Without::from_iter(silent);
+            if let Some(moderation) = &self.services.ports.moderation {
+                // A pattern says nothing of single rooms: who is banned from one is looked for.
+                let is_banned = |follower: &&Follower| {
+                    let entry = self.table.get(follower.slot);
+                    let user = entry.and_then(|entry| entry.who.principal.user.as_ref());
+                    let forbids = |user| moderation.forbids(user, room, Deed::Enter, host.now.wall);
+                    user.and_then(forbids).is_some()
+                };
+                without.extend(watch.followers.iter().filter(is_banned).map(|f| f.slot));
+            }
+            watch.pending.push_back((Frame { bytes, class, key: None }, without));
             if !watch.queued {
                 watch.queued = true;
                 self.watches.backlog.push_back(pattern.clone());
@@ -334,14 +349,20 @@ impl Shard {
     }
 
     /// Gives a message to one connection, unless its format does not say it.
-    pub(super) fn give_frame(&mut self, slot: Slot, frame: &Frame, host: &mut Host<'_>) {
+    pub(super) fn give_frame(
+        &mut self,
+        slot: Slot,
+        frame: &Frame,
+        host: &mut Host<'_>,
+    ) -> Delivered {
         if frame.bytes.is_empty() {
-            return;
+            return Delivered::Taken;
         }
         let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
         let delivered = host.outbox.deliver(slot, &batch);
         self.count(1, &batch);
         self.delivered(slot, delivered, host);
+        delivered
     }
 
     /// One step of sending: patterns take turns like rooms, and a large one keeps its place.
@@ -426,11 +447,12 @@ impl Watch {
             if !frames.is_empty() && bytes > joined_bytes_max {
                 break;
             }
-            let Some((frame, sender)) = self.pending.pop_front() else { break };
-            silent.extend(sender.map(|sender| (sender, frames.len())));
+            let Some((frame, without)) = self.pending.pop_front() else { break };
+            silent.extend(without.into_iter().map(|slot| (slot, frames.len())));
             frames.push(frame);
         }
         silent.sort_unstable();
+        silent.dedup();
         let joined = join(&frames);
         (!frames.is_empty()).then_some(Walk { frames, joined, first, next: 0, silent })
     }

@@ -17,7 +17,7 @@ use domain::room::RoomId;
 use domain::tags::Tags;
 use domain::time::Wall;
 
-use crate::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, RoomHead};
+use crate::ports::archive::{Archive, ArchiveError, ArchiveRecord, DedupKey, Forget, RoomHead};
 
 /// The epoch of the contract's rooms: its highest bit is set, which a signed column must survive.
 const EPOCH: Epoch = Epoch::from_bits(u64::MAX - 5);
@@ -37,6 +37,8 @@ pub async fn all(factory: impl AsyncFn() -> Arc<dyn Archive>) {
     trimming_forgets_the_oldest_and_keeps_the_head(&*factory().await).await;
     trimming_by_age_stops_at_the_first_newer_message(&*factory().await).await;
     a_long_trim_reaches_its_end(&*factory().await).await;
+    an_erased_message_leaves_its_place_and_its_name(&*factory().await).await;
+    erasing_what_is_not_there_is_no_error(&*factory().await).await;
     tombstones_and_expiry_are_kept(&*factory().await).await;
     any_bytes_come_back(&*factory().await).await;
     rooms_do_not_mix(&*factory().await).await;
@@ -106,6 +108,15 @@ async fn read_all(archive: &dyn Archive, room: &RoomId) -> Vec<Publication> {
         .await
         .expect("the room is read")
         .messages
+}
+
+async fn trim(
+    archive: &dyn Archive,
+    room: &RoomId,
+    first: Offset,
+    before: Wall,
+) -> Result<(), ArchiveError> {
+    archive.forget(room, Forget::Old { first, before }).await
 }
 
 async fn offsets(archive: &dyn Archive, room: &RoomId) -> Vec<u64> {
@@ -205,7 +216,7 @@ pub async fn an_unknown_room_is_empty(archive: &dyn Archive) {
     let page =
         archive.read(&room, EPOCH, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert_eq!((page.first, page.messages.len()), (offset(1), 0));
-    assert_eq!(archive.trim(&room, offset(5), Wall::MAX).await, Ok(()));
+    assert_eq!(trim(archive, &room, offset(5), Wall::MAX).await, Ok(()));
     assert_eq!(archive.find(vec![key(&record(&room, EPOCH, 1))]).await, Ok(vec![None]));
     assert_eq!(archive.append(Vec::new()).await, Ok(()));
 }
@@ -275,19 +286,54 @@ pub async fn a_batch_is_stored_whole_or_not_at_all(archive: &dyn Archive) {
     assert_eq!(offsets(archive, &a).await, [1, 2, 3]);
 }
 
+/// What it said is gone, for good; where it was, who sent it and under which name is not.
+pub async fn an_erased_message_leaves_its_place_and_its_name(archive: &dyn Archive) {
+    let room = filled(archive, "chat:a", 3).await;
+    let before = read_all(archive, &room).await;
+    let second = Position { epoch: EPOCH, offset: offset(2) };
+    for _ in 0..2 {
+        assert_eq!(archive.forget(&room, Forget::Message(second)).await, Ok(()));
+        let after = read_all(archive, &room).await;
+        let erased = before[1].clone().into_tombstone(TombstoneReason::Deleted);
+        assert_eq!(after, [before[0].clone(), erased, before[2].clone()]);
+    }
+    assert_eq!(archive.find(vec![key(&record(&room, EPOCH, 2))]).await, Ok(vec![Some(second)]));
+    assert_eq!(last(archive, &room).await, offset(3));
+}
+
+/// A message of another epoch, one that was never stored, one that has expired.
+pub async fn erasing_what_is_not_there_is_no_error(archive: &dyn Archive) {
+    let room = filled(archive, "chat:a", 1).await;
+    let mut expired = record(&room, EPOCH, 2);
+    expired.publication = expired.publication.into_tombstone(TombstoneReason::Expired);
+    assert_eq!(archive.append(vec![expired]).await, Ok(()));
+    let before = read_all(archive, &room).await;
+    let nowhere = RoomId::parse("chat:none").expect("a valid room");
+    for (place, epoch, number) in [
+        (&nowhere, EPOCH, 1),
+        (&room, Epoch::from_bits(1), 1),
+        (&room, EPOCH, 9),
+        (&room, EPOCH, 2),
+    ] {
+        let position = Position { epoch, offset: offset(number) };
+        assert_eq!(archive.forget(place, Forget::Message(position)).await, Ok(()));
+    }
+    assert_eq!(read_all(archive, &room).await, before);
+}
+
 /// Trimming everything leaves the room's place: offsets are never given out twice.
 pub async fn trimming_forgets_the_oldest_and_keeps_the_head(archive: &dyn Archive) {
     let room = filled(archive, "chat:a", 5).await;
     let long_ago = Wall::from_millis(0);
     for _ in 0..2 {
-        assert_eq!(archive.trim(&room, offset(3), long_ago).await, Ok(()));
+        assert_eq!(trim(archive, &room, offset(3), long_ago).await, Ok(()));
         assert_eq!(offsets(archive, &room).await, [3, 4, 5]);
     }
     let page =
         archive.read(&room, EPOCH, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert_eq!(page.first, offset(3));
     assert_eq!(archive.find(vec![key(&record(&room, EPOCH, 1))]).await, Ok(vec![None]));
-    assert_eq!(archive.trim(&room, offset(99), long_ago).await, Ok(()));
+    assert_eq!(trim(archive, &room, offset(99), long_ago).await, Ok(()));
     let page =
         archive.read(&room, EPOCH, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert_eq!((page.first, page.messages.len()), (offset(6), 0));
@@ -303,18 +349,18 @@ pub async fn trimming_by_age_stops_at_the_first_newer_message(archive: &dyn Arch
     let mut records: Vec<_> = (1..=5).map(|n| record(&room, EPOCH, n)).collect();
     records[2].publication.at = Wall::from_millis(1_000);
     assert_eq!(archive.append(records).await, Ok(()));
-    assert_eq!(archive.trim(&room, Offset::ZERO, Wall::from_millis(2)).await, Ok(()));
+    assert_eq!(trim(archive, &room, Offset::ZERO, Wall::from_millis(2)).await, Ok(()));
     assert_eq!(offsets(archive, &room).await, [2, 3, 4, 5]);
-    assert_eq!(archive.trim(&room, Offset::ZERO, Wall::from_millis(500)).await, Ok(()));
+    assert_eq!(trim(archive, &room, Offset::ZERO, Wall::from_millis(500)).await, Ok(()));
     assert_eq!(offsets(archive, &room).await, [3, 4, 5]);
 }
 
 /// However much is to be forgotten, one call forgets it.
 pub async fn a_long_trim_reaches_its_end(archive: &dyn Archive) {
     let room = filled(archive, "chat:a", 1_500).await;
-    assert_eq!(archive.trim(&room, offset(1_400), Wall::from_millis(0)).await, Ok(()));
+    assert_eq!(trim(archive, &room, offset(1_400), Wall::from_millis(0)).await, Ok(()));
     assert_eq!(offsets(archive, &room).await, (1_400..=1_500).collect::<Vec<_>>());
-    assert_eq!(archive.trim(&room, Offset::ZERO, Wall::MAX).await, Ok(()));
+    assert_eq!(trim(archive, &room, Offset::ZERO, Wall::MAX).await, Ok(()));
     assert_eq!(offsets(archive, &room).await, [0u64; 0]);
 }
 
@@ -360,7 +406,7 @@ pub async fn rooms_do_not_mix(archive: &dyn Archive) {
     for (name, count) in names.into_iter().zip(1..) {
         filled(archive, name, count).await;
     }
-    assert_eq!(archive.trim(&room("chat:ab"), offset(99), Wall::MAX).await, Ok(()));
+    assert_eq!(trim(archive, &room("chat:ab"), offset(99), Wall::MAX).await, Ok(()));
     for (name, count) in names.into_iter().zip(1..) {
         let room = room(name);
         let left = if name == "chat:ab" { 0 } else { count };

@@ -7,7 +7,7 @@ use domain::id::UserId;
 use domain::message::Sender;
 use domain::time::Wall;
 
-use crate::ports::inbox::{Inbox, InboxError, Letter, LetterId};
+use crate::ports::inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 
 /// An empty inbox.
 pub struct InboxContract<'c> {
@@ -16,6 +16,7 @@ pub struct InboxContract<'c> {
 }
 
 const LETTERS_MAX: u32 = 5;
+const LIMITS: LetterLimits = LetterLimits { of_user: LETTERS_MAX, of_sender: 1_000, of_all: 1_000 };
 
 fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user")
@@ -35,6 +36,7 @@ impl InboxContract<'_> {
     /// # Panics
     /// When the implementation breaks the contract.
     pub async fn check(&self) {
+        self.one_sender_and_all_together_have_limits_too().await;
         self.letters_are_answered_in_order_page_by_page().await;
         self.what_was_removed_is_not_answered_again().await;
         self.as_many_letters_wait_as_may_and_no_more().await;
@@ -44,7 +46,7 @@ impl InboxContract<'_> {
 
     async fn put(&self, to: &UserId, numbers: std::ops::RangeInclusive<u32>) {
         for number in numbers {
-            assert_eq!(self.inbox.put(to, letter(number), LETTERS_MAX).await, Ok(()));
+            assert_eq!(self.inbox.put(to, letter(number), LIMITS).await, Ok(()));
         }
     }
 
@@ -108,13 +110,40 @@ impl InboxContract<'_> {
     pub async fn as_many_letters_wait_as_may_and_no_more(&self) {
         let (ann, bob) = (user("full"), user("empty"));
         self.put(&ann, 1..=LETTERS_MAX).await;
-        let refused = self.inbox.put(&ann, letter(6), LETTERS_MAX).await;
+        let refused = self.inbox.put(&ann, letter(6), LIMITS).await;
         assert_eq!(refused, Err(InboxError::Full));
         self.put(&bob, 1..=1).await;
         let first = self.read(&ann, None, 1).await[0].0;
         assert_eq!(self.inbox.remove(&ann, first).await, Ok(()));
         self.put(&ann, 6..=6).await;
         assert_eq!(self.all(&ann).await.len(), LETTERS_MAX as usize);
+    }
+
+    /// What others wrote does not count for a sender, but for all; what was removed counts for none.
+    /// It wants that no letter is there.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn one_sender_and_all_together_have_limits_too(&self) {
+        let (ann, bob) = (user("ann of the limits"), user("bob of the limits"));
+        let from = |name: &str| {
+            let sender = Sender { user: Some(user(name)), ..Sender::default() };
+            Letter { sender, ..letter(1) }
+        };
+        let of_sender = LetterLimits { of_sender: 2, ..LIMITS };
+        let put = |to, letter, limits| self.inbox.put(to, letter, limits);
+        assert_eq!(put(&ann, from("pushy"), of_sender).await, Ok(()));
+        assert_eq!(put(&bob, from("pushy"), of_sender).await, Ok(()));
+        assert_eq!(put(&ann, from("pushy"), of_sender).await, Err(InboxError::Full));
+        assert_eq!(put(&ann, from("another"), of_sender).await, Ok(()));
+        let of_all = LetterLimits { of_all: 3, ..LIMITS };
+        assert_eq!(put(&ann, from("a third"), of_all).await, Err(InboxError::Full));
+        let one_more = LetterLimits { of_all: 4, ..LIMITS };
+        assert_eq!(put(&bob, from("a third"), one_more).await, Ok(()));
+        let all = self.read(&ann, None, 9).await;
+        let last = all.last().expect("two letters").0;
+        assert_eq!(self.inbox.remove(&ann, last).await, Ok(()));
+        assert_eq!(put(&ann, from("pushy"), of_sender).await, Ok(()));
     }
 
     /// However small.

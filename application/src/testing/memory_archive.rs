@@ -8,13 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use domain::id::Epoch;
-use domain::message::Publication;
+use domain::message::{Publication, TombstoneReason};
 use domain::position::{Offset, Position};
 use domain::room::RoomId;
 use domain::time::Wall;
 
 use crate::ports::archive::{
-    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, RoomHead,
+    Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead,
 };
 
 /// The archive; it can be told to fail.
@@ -127,14 +127,15 @@ impl Archive for MemoryArchive {
         })
     }
 
-    async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
+    async fn forget(&self, room: &RoomId, what: Forget) -> Result<(), ArchiveError> {
         let mut state = self.state()?;
-        if let Some(room) = state.rooms.get_mut(room) {
-            while let Some(oldest) = room.messages.first_entry()
-                && (*oldest.key() < first || oldest.get().publication.at < before)
-            {
-                oldest.remove();
+        let Some(room) = state.rooms.get_mut(room) else { return Ok(()) };
+        match what {
+            Forget::Old { first, before } => room.trim(first, before),
+            Forget::Message(position) if position.epoch == room.head.epoch => {
+                room.erase(position.offset);
             }
+            Forget::Message(_) => {}
         }
         Ok(())
     }
@@ -159,6 +160,22 @@ impl Room {
                 Ok(())
             }
             Some(_) | None => Err(refused(&record)),
+        }
+    }
+
+    fn trim(&mut self, first: Offset, before: Wall) {
+        while let Some(oldest) = self.messages.first_entry()
+            && (*oldest.key() < first || oldest.get().publication.at < before)
+        {
+            oldest.remove();
+        }
+    }
+
+    fn erase(&mut self, offset: Offset) {
+        let Some(record) = self.messages.get_mut(&offset) else { return };
+        if record.publication.tombstone.is_none() {
+            let publication = record.publication.clone();
+            record.publication = publication.into_tombstone(TombstoneReason::Deleted);
         }
     }
 

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use domain::codes::ErrorCode;
 use domain::decision::Asked;
+use domain::documents::told::Endpoint;
 use domain::matches::{Entry, MatchId, may_enter};
+use domain::moderation::Deed;
 use domain::policy::NamespacePolicy;
 use domain::principal::Action;
 use domain::room::RoomId;
+use domain::time::Wall;
 use thiserror::Error;
 
 use crate::extensions::middleware::Who;
@@ -19,6 +22,7 @@ use crate::ports::ReadMatchesError;
 use crate::ports::authorizer::{Authorizer, AuthorizerError, Question, Verdict};
 use crate::refusal::Refusal;
 use crate::services::Services;
+use crate::view::View;
 
 /// When a client may ask again after the authorizer gave no answer.
 const COME_BACK: Duration = Duration::from_secs(1);
@@ -29,6 +33,14 @@ pub enum NotAllowed {
     /// The rule says no. The text says which rule it was, where clients are told (development).
     #[error("not allowed")]
     Denied(Option<String>),
+    /// A moderator has muted or banned the user there.
+    #[error("muted or banned by a moderator")]
+    Sanctioned {
+        /// What may not be done.
+        deed: Deed,
+        /// How long not; none until a moderator lifts it.
+        retry_after: Option<Duration>,
+    },
     /// The authorizer gave no answer.
     #[error("no answer whether it is allowed")]
     NoAnswer(#[source] AuthorizerError),
@@ -42,6 +54,13 @@ impl From<NotAllowed> for Refusal {
         match error {
             NotAllowed::Denied(None) => Self::denied(),
             NotAllowed::Denied(Some(why)) => Self::new(ErrorCode::PermissionDenied, why),
+            NotAllowed::Sanctioned { deed, retry_after } => {
+                let message = match deed {
+                    Deed::Speak => "a moderator has muted you in this room",
+                    Deed::Enter => "a moderator has banned you from this room",
+                };
+                Self { retry_after, ..Self::new(ErrorCode::PermissionDenied, message) }
+            }
             NotAllowed::NoAnswer(_) | NotAllowed::NoMatch(_) => Self::unavailable(COME_BACK),
         }
     }
@@ -58,6 +77,13 @@ pub async fn authorize(
     room: &RoomId,
     policy: &Arc<NamespacePolicy>,
 ) -> Result<(), NotAllowed> {
+    match action {
+        // Looked at where something is said: not everything that is needs a right.
+        Action::Publish | Action::Moderate => {}
+        Action::Subscribe | Action::Presence | Action::History => {
+            unsanctioned(services, who, Deed::Enter, room, || services.ports.clock.now().wall)?;
+        }
+    }
     // In place and without a box: publishing comes through here.
     match &services.ports.authorizer {
         None => match by_claims(services, who, action, room, policy) {
@@ -67,6 +93,25 @@ pub async fn authorize(
             decided => decided,
         },
         Some(authorizer) => ask(services, &**authorizer, who, action, room, policy).await,
+    }
+}
+
+/// Whether no moderator has forbidden it. Asked whatever rights there are; the time is looked up only where
+/// there is somebody who knows of moderators.
+pub(crate) fn unsanctioned(
+    services: &Services,
+    who: &Who,
+    deed: Deed,
+    room: &RoomId,
+    now: impl FnOnce() -> Wall,
+) -> Result<(), NotAllowed> {
+    let (Some(moderation), Some(user)) = (&services.ports.moderation, &who.principal.user) else {
+        return Ok(());
+    };
+    let now = now();
+    match moderation.forbids(user, room, deed, now) {
+        None => Ok(()),
+        Some(until) => Err(NotAllowed::Sanctioned { deed, retry_after: until.wait(now) }),
     }
 }
 
@@ -97,6 +142,10 @@ async fn by_match(
     let found = services.ports.matches.find(&id).await.map_err(NotAllowed::NoMatch)?;
     let Some(of) = found else { return Ok(false) };
     Ok(match may_enter(who.principal.user.as_ref(), &of) {
+        // What is said in a match is its game's decision: by other ways than its endpoint it takes a grant.
+        Entry::Participant if action == Action::Publish => {
+            who.view == View::Document(Endpoint::Match)
+        }
         Entry::Participant => action != Action::Moderate,
         Entry::Spectator => {
             matches!(action, Action::Subscribe | Action::Presence | Action::History)

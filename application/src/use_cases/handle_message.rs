@@ -22,6 +22,7 @@ use crate::extensions::middleware::{Inbound, Who};
 use crate::ports::Receipt;
 use crate::refusal::Refusal;
 use crate::services::Services;
+use crate::use_cases::keep_letter::keep_letter;
 use crate::use_cases::publish_message::PublishMessage;
 
 /// A message of a registered type.
@@ -43,7 +44,7 @@ pub struct HandleMessage {
 pub struct Handled {
     /// Effects on the connection, in order.
     pub effects: Vec<HandlerEffect>,
-    /// What became of the first publish, unless the handler acknowledges by itself.
+    /// What became of the first publish.
     pub receipt: Option<(RoomId, Receipt)>,
 }
 
@@ -96,9 +97,10 @@ pub(super) async fn carry_out(
         match effect {
             HandlerEffect::Publish(publishing) => {
                 let needs_right = publishing.needs_right && own != Some(&publishing.room);
+                let waits_for = publishing.waits_for.clone();
                 let publish = publish_of(services, who, kind, publishing)?;
                 publish.check(needs_right).await?;
-                publishes.push(publish);
+                publishes.push((publish, waits_for));
             }
             HandlerEffect::Reply { kind: reply, data } => {
                 effects.push(HandlerEffect::Reply { kind: reply, data: checked(kind, &data)? });
@@ -108,15 +110,20 @@ pub(super) async fn carry_out(
             }
         }
     }
-    let acknowledges = |effect: &HandlerEffect| matches!(effect, HandlerEffect::Reply { kind, .. } if kind == "ack");
-    let is_acknowledged = effects.iter().any(acknowledges);
     let mut receipt = None;
-    for publish in publishes {
+    for (publish, waits_for) in publishes {
         let room = publish.publish.room.clone();
-        let taken = publish.publish().await?;
+        let kept = match &waits_for {
+            Some(user) => keep_letter(services, &publish.publish, user).await?,
+            None => None,
+        };
+        let taken = match kept {
+            Some(kept) => kept,
+            None => publish.publish().await?,
+        };
         receipt.get_or_insert((room, taken));
     }
-    Ok(Handled { effects, receipt: receipt.filter(|_| !is_acknowledged) })
+    Ok(Handled { effects, receipt })
 }
 
 fn publish_of(

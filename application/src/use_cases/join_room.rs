@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use domain::codes::ErrorCode;
+use domain::documents::told::Endpoint;
 use domain::filter::Filter;
-use domain::matches::MatchId;
+use domain::matches::{MatchId, Phase};
 use domain::policy::NamespacePolicy;
 use domain::position::Position;
 use domain::presence::PresenceKey;
@@ -26,6 +27,7 @@ use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::use_cases::authorize::{NotAllowed, authorize};
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
+use crate::view::View;
 
 /// A connection that wants to be a member.
 pub struct JoinRoom {
@@ -222,6 +224,11 @@ impl JoinRoom {
         let Some(id) = MatchId::of_room(&self.room) else { return Ok(()) };
         let found = self.services.ports.matches.find(&id).await;
         let found = found.map_err(|error| JoinRefused::NotAllowed(NotAllowed::NoMatch(error)))?;
+        // A grant for all matches is none for one that there is not, where one comes to a match.
+        let is_there = found.as_ref().is_some_and(|of| of.phase() != Phase::Ended);
+        if !is_there && self.who.view == View::Document(Endpoint::Match) {
+            return Err(JoinRefused::NotAllowed(NotAllowed::Denied(None)));
+        }
         let Some(of) = found else { return Ok(()) };
         if self.services.directory.seats_taken(&self.room) > of.connections_max.get() {
             let refusal = Refusal::new(ErrorCode::RoomFull, "the match is full").field("room");
@@ -286,6 +293,8 @@ mod tests {
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(crate::ports::NoTickets),
             inbox: None,
+            moderation: None,
+            erasure: None,
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(crate::ports::NoSpentTokens),

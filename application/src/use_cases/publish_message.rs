@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use domain::message::Publish;
+use domain::moderation::Deed;
 use domain::policy::NamespacePolicy;
 use domain::principal::Action;
 use thiserror::Error;
@@ -14,7 +15,7 @@ use crate::mailbox::Mailbox;
 use crate::ports::{PublishError, Receipt};
 use crate::refusal::Refusal;
 use crate::services::Services;
-use crate::use_cases::authorize::{NotAllowed, authorize};
+use crate::use_cases::authorize::{NotAllowed, authorize, unsanctioned};
 
 /// A publish of a connection.
 pub struct PublishMessage {
@@ -65,9 +66,12 @@ impl PublishMessage {
         self.publish().await
     }
 
-    /// Whether policy and middleware allow it. Where the sender needs no right, somebody has decided.
+    /// Whether moderators, policy and middleware allow it. Where the sender needs no right, somebody has
+    /// decided; whoever is muted says nothing all the same.
     pub(super) async fn check(&self, needs_right: bool) -> Result<(), PublishRefused> {
         let Self { services, who, policy, publish } = self;
+        let sanctioned = unsanctioned(services, who, Deed::Speak, &publish.room, || publish.at);
+        sanctioned.map_err(PublishRefused::NotAllowed)?;
         if needs_right {
             let allowed = authorize(services, who, Action::Publish, &publish.room, policy).await;
             allowed.map_err(PublishRefused::NotAllowed)?;

@@ -67,7 +67,7 @@ impl Revalidate {
         let Self { services, who, .. } = self;
         match authorize(services, who, action, &held.room, &held.policy).await {
             Ok(()) => Ok(true),
-            Err(NotAllowed::Denied(_)) => Ok(false),
+            Err(NotAllowed::Denied(_) | NotAllowed::Sanctioned { .. }) => Ok(false),
             Err(error @ (NotAllowed::NoAnswer(_) | NotAllowed::NoMatch(_))) => Err(error),
         }
     }

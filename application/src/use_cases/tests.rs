@@ -30,7 +30,9 @@ use crate::metrics::TokenOutcome;
 use crate::ports::authorizer::MockAuthorizer;
 use crate::ports::broker::MockBroker;
 use crate::ports::clock::{MockClock, MockEntropy};
+use crate::ports::erasure::MockErasure;
 use crate::ports::matches::MockMatches;
+use crate::ports::moderation::MockModeration;
 use crate::ports::presence::MockPresence;
 use crate::ports::revocations::MockRevocations;
 use crate::ports::session_tickets::MockSessionTickets;
@@ -58,6 +60,7 @@ use crate::use_cases::watch_rooms::{WatchRooms, Watching};
 
 mod handlers;
 mod matches;
+mod moderation;
 mod once;
 
 const EPOCH: Epoch = Epoch::from_bits(7);
@@ -71,6 +74,8 @@ struct Mocks {
     verifier: MockTokenVerifier,
     tickets: MockSessionTickets,
     authorizer: Option<MockAuthorizer>,
+    moderation: Option<MockModeration>,
+    erasure: Option<MockErasure>,
     spent_tokens: MockSpentTokens,
     matches: MockMatches,
     entropy: MockEntropy,
@@ -90,6 +95,8 @@ impl Mocks {
             token_verifier: Arc::new(self.verifier),
             session_tickets: Arc::new(self.tickets),
             inbox: None,
+            moderation: self.moderation.map(|moderation| Arc::new(moderation) as _),
+            erasure: self.erasure.map(|erasure| Arc::new(erasure) as _),
             authorizer: self.authorizer.map(|authorizer| Arc::new(authorizer) as _),
             revocations: Arc::new(revocations),
             spent_tokens: Arc::new(self.spent_tokens),

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use domain::moderation::Deed;
 use domain::policy::NamespacePolicy;
 use domain::principal::Action;
 use domain::room::RoomId;
 
 use crate::extensions::middleware::{Inbound, Who};
 use crate::services::Services;
-use crate::use_cases::authorize::authorize;
+use crate::use_cases::authorize::{authorize, unsanctioned};
 use crate::use_cases::join_room::presence_key;
 use crate::use_cases::list_presence::PresenceRefused;
 
@@ -37,6 +38,10 @@ impl UpdatePresence {
     pub async fn execute(self) -> Result<(), PresenceRefused> {
         let Services { ports, rules, .. } = &*self.services;
         let Self { services, who, room, policy, .. } = &self;
+        // What a member shows of itself is said to all the others.
+        let now = || ports.clock.now().wall;
+        let spoken = unsanctioned(services, who, Deed::Speak, room, now);
+        spoken.map_err(PresenceRefused::NotAllowed)?;
         let allowed = authorize(services, who, Action::Presence, room, policy).await;
         allowed.map_err(PresenceRefused::NotAllowed)?;
         if !rules.middleware.is_empty() {

@@ -126,6 +126,8 @@ impl Host {
             token_verifier: Arc::new(NoTokens),
             session_tickets: Arc::new(NoTickets),
             inbox: None,
+            moderation: None,
+            erasure: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             spent_tokens: Arc::new(NoSpentTokens),

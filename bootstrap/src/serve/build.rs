@@ -14,10 +14,13 @@ use application::limits::Limits;
 use application::node::Node;
 use application::origin::{Origin, OriginPolicy};
 use application::ports::spent_tokens::SPENT_TOKENS_MAX;
-use application::ports::{Clock, Inbox, Matches, MatchesKept, Revocations, SpentTokens};
+use application::ports::{
+    Clock, Inbox, LetterLimits, Matches, MatchesKept, Moderation, Revocations, SpentTokens,
+};
 use application::services::{Ports, Rules};
 use broker_memory::{
-    MemoryBroker, MemoryInbox, MemoryMatches, MemoryRevocations, MemorySpentTokens,
+    MemoryBroker, MemoryInbox, MemoryMatches, MemoryModeration, MemoryRevocations,
+    MemorySpentTokens,
 };
 use domain::connection::Timing;
 use domain::documents::told::Endpoint;
@@ -80,16 +83,20 @@ impl Storage {
     /// [`ServeError`] when it can't be read.
     #[cfg(feature = "sqlite")]
     pub async fn remembered(&self, settings: &Settings) -> Result<Remembered, ServeError> {
-        use store_sqlite::{SqliteInbox, SqliteMatches, SqliteRevocations, SqliteSpentTokens};
+        use store_sqlite::{
+            SqliteInbox, SqliteMatches, SqliteModeration, SqliteRevocations, SqliteSpentTokens,
+        };
         let Some((archive, _)) = &self.sqlite else { return Ok(Remembered::in_memory(settings)) };
         let span = revocation_span(settings);
         let revocations = SqliteRevocations::load(Arc::clone(archive), span).await;
         let spent_tokens = SqliteSpentTokens::load(Arc::clone(archive), SPENT_TOKENS_MAX).await;
         let matches = SqliteMatches::load(Arc::clone(archive), matches_kept(settings)).await;
+        let moderation = SqliteModeration::load(Arc::clone(archive)).await;
         Ok(Remembered {
             revocations: Arc::new(revocations.map_err(|e| part(&e, Exit::Io))?),
             spent_tokens: Arc::new(spent_tokens.map_err(|e| part(&e, Exit::Io))?),
             inbox: Arc::new(SqliteInbox::new(Arc::clone(archive))),
+            moderation: Arc::new(moderation.map_err(|e| part(&e, Exit::Io))?),
             matches: Arc::new(matches.map_err(|e| part(&e, Exit::Io))?),
         })
     }
@@ -122,7 +129,8 @@ impl Storage {
     pub async fn close(&self) {}
 }
 
-/// What was taken back, what is used up, what waits for users, and which matches there are.
+/// What was taken back, what is used up, what waits for users, who is muted or banned, and which matches
+/// there are.
 #[derive(Clone)]
 pub struct Remembered {
     /// What was taken back.
@@ -131,6 +139,8 @@ pub struct Remembered {
     pub spent_tokens: Arc<dyn SpentTokens>,
     /// What is said to users who are away.
     pub inbox: Arc<dyn Inbox>,
+    /// Who is muted or banned.
+    pub moderation: Arc<dyn Moderation>,
     /// The matches.
     pub matches: Arc<dyn Matches>,
 }
@@ -143,6 +153,7 @@ impl Remembered {
             revocations: Arc::new(MemoryRevocations::new(revocation_span(settings))),
             spent_tokens: Arc::new(MemorySpentTokens::new(SPENT_TOKENS_MAX)),
             inbox: Arc::new(MemoryInbox::default()),
+            moderation: Arc::new(MemoryModeration::default()),
             matches: Arc::new(MemoryMatches::new(matches_kept(settings))),
         }
     }
@@ -246,6 +257,8 @@ pub fn ports(
         revocations: remembered.revocations,
         spent_tokens: remembered.spent_tokens,
         inbox: Some(remembered.inbox),
+        moderation: Some(remembered.moderation),
+        erasure: Some(Arc::clone(broker) as _),
         matches: remembered.matches,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
@@ -303,7 +316,11 @@ pub fn rules(settings: &Settings) -> Rules {
         patterns_per_connection_max: limits.patterns_per_connection_max,
         patterns_max: limits.patterns_max,
         connections_per_user_max: limits.connections_per_user_max,
-        letters_per_user_max: settings.chat.letters_per_user_max,
+        letters: LetterLimits {
+            of_user: settings.chat.letters_per_user_max,
+            of_sender: settings.chat.letters_per_sender_max,
+            of_all: settings.chat.letters_max,
+        },
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),
         bad_tokens_of_address: Rate::per_minute(
             // Behind a proxy that is not named, one address is everybody's.
@@ -365,9 +382,11 @@ fn extensions(settings: &Settings) -> (MiddlewareChain, HandlerRegistry) {
         lobby: LobbySettings {
             echo_to_sender: lobby.echo_to_sender,
             announcer_roles: roles(&lobby.announcer_roles),
+            private_messages: settings.chat.private_messages,
         },
         private_messages: settings.chat.private_messages,
         event_roles: roles(&settings.game.event_roles),
+        moderator_roles: roles(&settings.chat.moderator_roles),
     };
     let mut handlers = HandlerRegistry::default();
     if let Err(error) = built_in.register(&mut handlers) {

@@ -24,8 +24,14 @@ pub struct Chat {
     pub private_messages: bool,
     /// The most messages that wait for one user.
     pub letters_per_user_max: u32,
+    /// The most messages of one user that wait for others.
+    pub letters_per_sender_max: u32,
+    /// The most messages that wait for all users together.
+    pub letters_max: u32,
     /// After this long one is forgotten.
     pub letter_age_ms: u64,
+    /// The roles whose bearers moderate every channel.
+    pub moderator_roles: Vec<String>,
 }
 
 /// The endpoint `/ws/game`.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::documents::fields::Fields;
 use crate::documents::place::Place;
+use crate::documents::said::message_id;
 use crate::id::{Epoch, UserId};
+pub use crate::moderation::Act;
 use crate::position::{Offset, Position};
 use crate::protocol::Rejected;
 use crate::room::RoomId;
@@ -83,48 +85,6 @@ pub struct History {
     pub limit: u32,
 }
 
-/// What a moderator does.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Act {
-    /// Nobody hears the user in the room.
-    Mute(UserId, Option<Duration>),
-    /// The user is heard again.
-    Unmute(UserId),
-    /// The user leaves the room, and may come back.
-    Kick(UserId),
-    /// The user leaves the room, and may not come back.
-    Ban(UserId, Option<Duration>),
-    /// The user may come back.
-    Unban(UserId),
-    /// A message is gone.
-    Delete(Position),
-}
-
-impl Act {
-    /// The word in `action`.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Mute(..) => "mute",
-            Self::Unmute(_) => "unmute",
-            Self::Kick(_) => "kick",
-            Self::Ban(..) => "ban",
-            Self::Unban(_) => "unban",
-            Self::Delete(_) => "delete",
-        }
-    }
-
-    /// Whom it is about; nobody for a message.
-    #[must_use]
-    pub const fn user(&self) -> Option<&UserId> {
-        match self {
-            Self::Mute(user, _) | Self::Unmute(user) | Self::Kick(user) => Some(user),
-            Self::Ban(user, _) | Self::Unban(user) => Some(user),
-            Self::Delete(_) => None,
-        }
-    }
-}
-
 /// `moderation`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Moderation {
@@ -134,6 +94,34 @@ pub struct Moderation {
     pub act: Act,
     /// Why, in the moderator's words.
     pub reason: Option<String>,
+}
+
+impl Moderation {
+    /// The published object, in the server's name: who did what. Why a message was deleted is for the
+    /// audit log alone: it would say again what is gone.
+    #[must_use]
+    pub fn announcement(&self, by: &UserId) -> String {
+        let text = |text: &str| {
+            let mut quoted = Vec::new();
+            crate::protocol::push_json_string(&mut quoted, text);
+            String::from_utf8_lossy(&quoted).into_owned()
+        };
+        let by = text(by.as_str());
+        let reason = self.reason.as_deref().map_or_else(|| "null".to_owned(), text);
+        let (user, span) = match &self.act {
+            Act::Delete(position) => {
+                let id = message_id(*position);
+                return format!(r#"{{"type":"message_deleted","message_id":"{id}","by":{by}}}"#);
+            }
+            Act::Mute(user, span) | Act::Ban(user, span) => (user, *span),
+            Act::Unmute(user) | Act::Kick(user) | Act::Unban(user) => (user, None),
+        };
+        let (word, user) = (self.act.word(), text(user.as_str()));
+        let seconds = span.map_or_else(|| "null".to_owned(), |span| span.as_secs().to_string());
+        format!(
+            r#"{{"type":"moderation","action":"{word}","user_id":{user},"by":{by},"duration_seconds":{seconds},"reason":{reason}}}"#
+        )
+    }
 }
 
 /// Reads a `chat_message`.

@@ -4,6 +4,8 @@
 //! Encoded once for all members who come by those endpoints. What the server says of its own accord
 //! must never be said by a client: its types, its `user`, its `timestamp` are taken from nobody else.
 
+use bytes::Bytes;
+
 use crate::documents::place::Place;
 use crate::message::Publication;
 use crate::position::Position;
@@ -11,10 +13,11 @@ use crate::protocol::json::{self, Members, unescape};
 use crate::protocol::push_json_string;
 
 /// Types that only the server and its backends use: one who says them is quoted instead.
-const OF_THE_SERVER: [&str; 28] = [
+const OF_THE_SERVER: [&str; 29] = [
     "achievement",
     "ack",
     "announcement",
+    "channel_left",
     "connected",
     "disconnect",
     "error",
@@ -51,11 +54,21 @@ pub fn encode(publication: &Publication, out: &mut Vec<u8>) -> bool {
     encode_with(publication, None, out)
 }
 
-/// The same with a `message_id`, as in `history`.
+/// The same with a `message_id`, as in `history`. What is nested so deep that a list of it would be nested
+/// deeper than anything may be is a `message` without its data.
 pub fn encode_listed(publication: &Publication, out: &mut Vec<u8>) -> bool {
     let position = publication.offset.map(|offset| Position { epoch: publication.epoch, offset });
-    encode_with(publication, position, out)
+    let data = std::str::from_utf8(&publication.data).unwrap_or_default();
+    let fits = data.is_empty() || json::scan_value(data, 0, LISTED_DEPTH_MAX).is_ok();
+    if fits {
+        return encode_with(publication, position, out);
+    }
+    let without = Publication { data: Bytes::new(), ..publication.clone() };
+    encode_with(&without, position, out)
 }
+
+/// How deep a listed message may be nested: a list and the answer around it are two more.
+const LISTED_DEPTH_MAX: u32 = json::DEPTH_MAX - 4;
 
 /// How a message is called where messages are listed: `<epoch>-<offset>`.
 #[must_use]
@@ -70,8 +83,7 @@ fn encode_with(publication: &Publication, listed_as: Option<Position>, out: &mut
     let data = std::str::from_utf8(&publication.data).unwrap_or_default();
     let place = Place::of(&publication.room);
     // Nobody in particular says nothing in a backend's name either.
-    let is_of_a_client = publication.sender.connection.is_some();
-    let speaks_itself = !is_of_a_client || place == Place::Event;
+    let speaks_itself = publication.sender.connection.is_none();
     let kind = kind(data).filter(|kind| speaks_itself || !OF_THE_SERVER.contains(&&**kind));
     let is_talk = place.channel().is_some() && data.starts_with('"');
     out.extend_from_slice(br#"{"type":"#);
@@ -111,11 +123,11 @@ fn kind(data: &str) -> Option<std::borrow::Cow<'_, str>> {
 /// Whether a member of the published object is said; the others come from the server.
 fn is_kept(key: &str, speaks_itself: bool, place: &Place<'_>) -> bool {
     match key {
-        "type" | "timestamp" | "message_id" => false,
+        // An `id` is that of an answer.
+        "type" | "timestamp" | "message_id" | "id" => false,
         "user" | "user_id" => speaks_itself,
-        "channel" => place.channel().is_none(),
-        "guild_id" | "party_id" => place.channel().is_none(),
-        "match_id" => !matches!(place, Place::Match(_)),
+        "channel" | "guild_id" | "party_id" => speaks_itself && place.channel().is_none(),
+        "match_id" => speaks_itself && !matches!(place, Place::Match(_)),
         _ => true,
     }
 }
@@ -231,7 +243,9 @@ mod tests {
         let data = r#"{"type":"achievement","user_id":"uuid","achievement":"first_kill"}"#;
         let printed = r#"{"type":"achievement","user_id":"uuid","achievement":"first_kill","timestamp":"2025-06-06T16:00:00Z"}"#;
         assert_eq!(said("game:events", Sender::default(), data), printed);
-        assert_eq!(said("game:events", user(), data), printed);
+        // Whoever may publish there is no backend.
+        let quoted = said("game:events", user(), data);
+        assert!(quoted.starts_with(r#"{"type":"message","user_id":"uuid","data":{"#), "{quoted}");
     }
 
     #[test]
@@ -259,6 +273,14 @@ mod tests {
         let nobody = Sender { user: None, name: None, ..user() };
         let text = said("world:a", nobody, r#"{"type":"player_movement","user_id":"u1"}"#);
         assert!(text.starts_with(r#"{"type":"player_movement","user_id":null,"#), "{text}");
+        let own = r#"{"type":"x","id":7,"channel":"private","guild_id":"g","match_id":"m","a":1}"#;
+        for room in ["chat:lobby", "match:m1", "world:a", "game:events"] {
+            let text = said(room, user(), own);
+            assert!(
+                !text.contains("private") && !text.contains("\"id\"") && !text.contains("\"g\""),
+                "{text}"
+            );
+        }
         // An escaped spelling is the same type, a second `type` is none.
         let text = said("chat:global", user(), r#"{"type":"\u0065rror","type":"x","a":1}"#);
         assert!(text.starts_with(r#"{"type":"message""#), "{text}");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use application::ports::{Broker, Presence};
+use application::testing::erasure_contract::ErasureContract;
 use application::testing::matches_contract;
 use application::testing::revocations_contract::RevocationsContract;
 use application::testing::spent_tokens_contract::SpentTokensContract;
@@ -81,4 +82,22 @@ async fn spent_tokens_in_memory_keep_the_contract() {
 #[tokio::test]
 async fn matches_in_memory_keep_the_contract() {
     matches_contract::all(async || broker_memory::MemoryMatches::new(matches_contract::KEPT)).await;
+}
+
+async fn erasures_keep_the_contract(durable: bool, archive: Option<Arc<MemoArchive>>) {
+    let archive = archive.map(|archive| archive as Arc<dyn application::ports::Archive>);
+    let broker = MemoryBroker::build(Config::default(), Arc::new(Counter::default()), archive);
+    tokio::spawn(Arc::clone(&broker).run_committer());
+    let contract = ErasureContract { broker: &*broker, erasure: &*broker, durable };
+    crate::support::within_a_minute(contract.check()).await;
+}
+
+#[tokio::test]
+async fn erasures_in_memory_keep_the_contract() {
+    erasures_keep_the_contract(false, None).await;
+}
+
+#[tokio::test]
+async fn erasures_through_the_archive_keep_the_contract() {
+    erasures_keep_the_contract(true, Some(Arc::new(MemoArchive::default()))).await;
 }

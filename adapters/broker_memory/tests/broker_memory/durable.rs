@@ -7,8 +7,8 @@ use std::time::Duration;
 use application::mailbox::Mailbox;
 use application::ports::archive::MockArchive;
 use application::ports::{
-    Archive, ArchiveError, ArchivePage, Broker, BrokerError, PublishError, ReadLog, Receipt,
-    RoomHead, SubscriptionToken,
+    Archive, ArchiveError, ArchivePage, Broker, BrokerError, EraseError, Erasure as _,
+    PublishError, ReadLog, Receipt, RoomHead, SubscriptionToken,
 };
 use application::testing::broker_contract::{at, named, policy, publish, room};
 use broker_memory::{Config, MemoryBroker};
@@ -16,7 +16,7 @@ use domain::delivery::Class;
 use domain::id::{Epoch, MessageKey};
 use domain::message::Publish;
 use domain::policy::{AckLevel, NamespacePolicy};
-use domain::position::Offset;
+use domain::position::{Offset, Position};
 use domain::recovery::LogBounds;
 use domain::retention::Retention;
 use tokio::task::JoinHandle;
@@ -757,4 +757,41 @@ async fn a_log_that_the_archive_lost_goes_on_under_the_new_epoch() {
     assert_eq!(scene.say("b").await, Err(AWAY));
     let next = scene.say("b").await.unwrap();
     assert_eq!((next.epoch, next.offset), (Epoch::from_bits(1), number(1)));
+}
+
+/// Erases a message of the scene's room.
+async fn erase(scene: &Scene, receipt: Receipt) -> Result<(), EraseError> {
+    let position = Position { epoch: receipt.epoch, offset: receipt.offset.unwrap() };
+    scene.broker.erase(&room(ROOM), &scene.policy, position).await
+}
+
+#[tokio::test]
+async fn an_erased_message_is_gone_from_memory_and_archive_alike() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(Arc::clone(&archive) as _);
+    let receipt = scene.say("a").await.unwrap();
+    scene.say("b").await.unwrap();
+    let gone = vec![(1, String::new()), (2, "b".to_owned())];
+    assert_eq!(erase(&scene, receipt).await, Ok(()));
+    assert_eq!(scene.read_all(10).await.1, gone);
+    scene.committer.abort();
+    let after = Scene::new(Arc::clone(&archive) as _);
+    assert_eq!(after.read_all(10).await.1, gone);
+    // By one that has not loaded it yet, and again.
+    let other = Scene::new(archive as _);
+    assert_eq!(erase(&other, receipt).await, Ok(()));
+    assert_eq!(other.read_all(10).await.1, gone);
+}
+
+#[tokio::test]
+async fn what_the_archive_could_not_erase_is_not_answered_as_gone() {
+    let archive = Arc::new(MemoArchive::default());
+    let scene = Scene::new(Arc::clone(&archive) as _);
+    let receipt = scene.say("a").await.unwrap();
+    archive.set_mode(Mode::FailsBefore);
+    let away = EraseError::Unavailable { retry_after: Duration::from_secs(1) };
+    assert_eq!(erase(&scene, receipt).await, Err(away));
+    archive.set_mode(Mode::Well);
+    assert_eq!(erase(&scene, receipt).await, Ok(()));
+    assert_eq!(archive.calls("erase"), 2);
 }

@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex};
 use application::mailbox::{Mail, Mailbox, Post};
 use application::ports::{
     Archive, ArchiveError, ArchivePage, ArchiveRecord, Broker, BrokerError, DedupKey, Entropy,
-    LogPage, NoEntropy, PublishError, ReadLog, Receipt, RoomHead, RoomTop, SubscriptionToken,
+    Forget, LogPage, NoEntropy, PublishError, ReadLog, Receipt, RoomHead, RoomTop,
+    SubscriptionToken,
 };
 use async_trait::async_trait;
 use broker_memory::MemoryBroker;
 use domain::id::Epoch;
-use domain::message::{Publication, Publish};
+use domain::message::{Publication, Publish, TombstoneReason};
 use domain::policy::NamespacePolicy;
 use domain::position::{Offset, Position};
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
-use domain::time::Wall;
 use tokio::sync::Semaphore;
 
 /// Entropy that counts.
@@ -225,7 +225,25 @@ impl Archive for MemoArchive {
         Ok(ArchivePage { first: *first, messages })
     }
 
-    async fn trim(&self, room: &RoomId, first: Offset, before: Wall) -> Result<(), ArchiveError> {
+    async fn forget(&self, room: &RoomId, what: Forget) -> Result<(), ArchiveError> {
+        let (first, before) = match what {
+            Forget::Old { first, before } => (first, before),
+            Forget::Message(position) => {
+                tokio::task::yield_now().await;
+                let mut stored = self.call("erase");
+                if stored.mode != Mode::Well {
+                    return Err(ArchiveError::Storage("full".into()));
+                }
+                let (head, _, messages) = stored.rooms.get_mut(room).unwrap();
+                assert_eq!(head.epoch, position.epoch);
+                for message in messages.iter_mut() {
+                    if message.offset == Some(position.offset) && message.tombstone.is_none() {
+                        *message = message.clone().into_tombstone(TombstoneReason::Deleted);
+                    }
+                }
+                return Ok(());
+            }
+        };
         let mut stored = self.call("trim");
         let (head, kept, messages) = stored.rooms.get_mut(room).unwrap();
         let keep_from = messages

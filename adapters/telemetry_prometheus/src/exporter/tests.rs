@@ -29,6 +29,8 @@ fn node(n_shards: usize) -> Node {
         token_verifier: Arc::new(MockTokenVerifier::new()),
         session_tickets: Arc::new(application::ports::NoTickets),
         inbox: None,
+        moderation: None,
+        erasure: None,
         authorizer: None,
         revocations: Arc::new(revocations),
         spent_tokens: Arc::new(spent_tokens),

@@ -126,3 +126,27 @@ fn a_moderator_says_what_to_whom_and_for_how_long() {
         assert_eq!(field(read(rest).unwrap_err()), named, "{rest}");
     }
 }
+
+#[test]
+fn what_a_moderator_does_is_announced_with_who_did_it_and_for_how_long() {
+    let said = |rest: &str| {
+        let body = format!(r#"{{"type":"moderation","channel":"global",{rest}}}"#);
+        moderation(&body).unwrap().announcement(&user("mod\"1"))
+    };
+    assert_eq!(
+        said(r#""action":"mute","user_id":"bob","duration_seconds":60,"reason":"a \"b\"""#),
+        r#"{"type":"moderation","action":"mute","user_id":"bob","by":"mod\"1","duration_seconds":60,"reason":"a \"b\""}"#
+    );
+    assert_eq!(
+        said(r#""action":"ban","user_id":"bob""#),
+        r#"{"type":"moderation","action":"ban","user_id":"bob","by":"mod\"1","duration_seconds":null,"reason":null}"#
+    );
+    assert_eq!(
+        said(r#""action":"kick","user_id":"bob","duration_seconds":60"#),
+        r#"{"type":"moderation","action":"kick","user_id":"bob","by":"mod\"1","duration_seconds":null,"reason":null}"#
+    );
+    assert_eq!(
+        said(r#""action":"delete","message_id":"00000000000000aa-5","reason":"rude""#),
+        r#"{"type":"message_deleted","message_id":"00000000000000aa-5","by":"mod\"1"}"#
+    );
+}

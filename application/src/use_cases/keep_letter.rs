@@ -1,0 +1,63 @@
+//! Keeps what is said to a user whom nobody hears for, until the user comes back.
+//!
+//! It must never keep and deliver the same: what is kept is not published.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::codes::ErrorCode;
+use domain::id::{Epoch, UserId};
+use domain::message::{Publish, Sender};
+use domain::policy::AckLevel;
+
+use crate::mailbox::Control;
+use crate::ports::{InboxError, Letter, Receipt};
+use crate::refusal::Refusal;
+use crate::services::Services;
+
+/// When a client may say again what could not be kept.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// Keeps a publish for the user whose room it is for, if nobody hears it there and this server keeps
+/// letters. Answers what became of it; none when it is to be published.
+///
+/// # Errors
+/// The answer that the client gets.
+pub(super) async fn keep_letter(
+    services: &Arc<Services>,
+    publish: &Publish,
+    user: &UserId,
+) -> Result<Option<Receipt>, Refusal> {
+    let Some(inbox) = &services.ports.inbox else { return Ok(None) };
+    let is_heard = || services.directory.is_heard(user, &publish.room);
+    if is_heard() {
+        return Ok(None);
+    }
+    let sender = Sender { connection: None, trace: None, ..publish.sender.clone() };
+    let letter = Letter { sender, data: publish.data.clone(), at: publish.at };
+    let limits = services.rules.limits.letters;
+    inbox.put(user, letter, limits).await.map_err(|error| refusal_of(&error))?;
+    if is_heard() {
+        // Came meanwhile, and may have looked before it was there.
+        for mailbox in &services.mailboxes {
+            mailbox.order(Control::Ring(user.clone()));
+        }
+    }
+    // It has no place in the room's log.
+    let (epoch, level) = (Epoch::from_bits(0), AckLevel::Accepted);
+    Ok(Some(Receipt { epoch, offset: None, duplicate: false, level }))
+}
+
+fn refusal_of(error: &InboxError) -> Refusal {
+    match error {
+        InboxError::Full => {
+            let message = "as many messages wait for this user, of this sender or on this server as may; \
+                           try again later";
+            Refusal::new(ErrorCode::RoomFull, message).field("to_user_id")
+        }
+        InboxError::Storage(_) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "a letter was not kept");
+            Refusal::unavailable(COME_BACK)
+        }
+    }
+}

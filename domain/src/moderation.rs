@@ -1,0 +1,274 @@
+//! What moderators do in rooms, and who is muted or banned by it.
+//!
+//! A set of sanctions, bounded in number. It must never end one early to make room for another: a full
+//! set says so. Who may moderate is not known here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::id::UserId;
+use crate::position::Position;
+use crate::room::RoomId;
+use crate::time::Wall;
+
+/// What a moderator does.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Act {
+    /// Nobody hears the user in the room.
+    Mute(UserId, Option<Duration>),
+    /// The user is heard again.
+    Unmute(UserId),
+    /// The user leaves the room, and may come back.
+    Kick(UserId),
+    /// The user leaves the room, and may not come back.
+    Ban(UserId, Option<Duration>),
+    /// The user may come back.
+    Unban(UserId),
+    /// A message is gone.
+    Delete(Position),
+}
+
+impl Act {
+    /// The word in `action`.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Mute(..) => "mute",
+            Self::Unmute(_) => "unmute",
+            Self::Kick(_) => "kick",
+            Self::Ban(..) => "ban",
+            Self::Unban(_) => "unban",
+            Self::Delete(_) => "delete",
+        }
+    }
+
+    /// Whom it is about; nobody for a message.
+    #[must_use]
+    pub const fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::Mute(user, _) | Self::Unmute(user) | Self::Kick(user) => Some(user),
+            Self::Ban(user, _) | Self::Unban(user) => Some(user),
+            Self::Delete(_) => None,
+        }
+    }
+
+    /// Which sanction it begins or ends.
+    #[must_use]
+    pub const fn sanction(&self) -> Option<Sanction> {
+        match self {
+            Self::Mute(..) | Self::Unmute(_) => Some(Sanction::Mute),
+            Self::Ban(..) | Self::Unban(_) => Some(Sanction::Ban),
+            Self::Kick(_) | Self::Delete(_) => None,
+        }
+    }
+}
+
+/// What lasts of an act.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Sanction {
+    /// Says nothing in the room.
+    Mute,
+    /// Is not in the room, and says nothing there.
+    Ban,
+}
+
+/// What a sanction forbids.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Deed {
+    /// To say something in the room: forbidden by both sanctions.
+    Speak,
+    /// To be in the room, and to learn of what is in it: forbidden by a ban.
+    Enter,
+}
+
+/// When a sanction ends.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Until {
+    /// At this moment.
+    At(Wall),
+    /// When a moderator lifts it.
+    Lifted,
+}
+
+impl Until {
+    /// Whether it has ended by itself.
+    #[must_use]
+    pub fn is_over(self, now: Wall) -> bool {
+        matches!(self, Self::At(end) if end <= now)
+    }
+
+    /// How long it lasts from now on; none for one that does not end by itself.
+    #[must_use]
+    pub fn wait(self, now: Wall) -> Option<Duration> {
+        match self {
+            Self::At(end) => Some(end.since(now)),
+            Self::Lifted => None,
+        }
+    }
+
+    /// The moment; none for one that does not end by itself.
+    #[must_use]
+    pub const fn moment(self) -> Option<Wall> {
+        match self {
+            Self::At(end) => Some(end),
+            Self::Lifted => None,
+        }
+    }
+}
+
+/// One act as it is written down.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// When.
+    pub at: Wall,
+    /// Who did it.
+    pub by: UserId,
+    /// Where.
+    pub room: RoomId,
+    /// What, to whom or to which message.
+    pub act: Act,
+    /// Why, in the moderator's words.
+    pub reason: Option<String>,
+}
+
+impl Entry {
+    /// When the sanction that it begins ends; none where it begins none.
+    #[must_use]
+    pub fn until(&self) -> Option<Until> {
+        match &self.act {
+            Act::Mute(_, span) | Act::Ban(_, span) => {
+                Some(span.map_or(Until::Lifted, |span| Until::At(self.at.after(span))))
+            }
+            Act::Unmute(_) | Act::Kick(_) | Act::Unban(_) | Act::Delete(_) => None,
+        }
+    }
+}
+
+/// There is no room for one more.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("as many users are muted or banned as may be")]
+pub struct SanctionsFull;
+
+/// The sanctions of one user in one room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    mute: Option<Until>,
+    ban: Option<Until>,
+}
+
+impl Held {
+    const fn of(&mut self, sanction: Sanction) -> &mut Option<Until> {
+        match sanction {
+            Sanction::Mute => &mut self.mute,
+            Sanction::Ban => &mut self.ban,
+        }
+    }
+}
+
+type Key = (UserId, RoomId, Sanction);
+
+/// Who is muted or banned where, and until when.
+#[derive(Debug, Default)]
+pub struct Sanctions {
+    of_users: BTreeMap<UserId, BTreeMap<RoomId, Held>>,
+    /// The same by its end, so that forgetting looks at what is forgotten only.
+    by_end: BTreeSet<(Until, Key)>,
+}
+
+impl Sanctions {
+    /// The most sanctions at one time, over all rooms. Of one user and room a later one takes the place of
+    /// an earlier one of its kind.
+    pub const SANCTIONS_MAX: usize = 100_000;
+
+    /// Does what an act says. Where there is no room, those whose time is over go first.
+    ///
+    /// # Errors
+    /// [`SanctionsFull`] when [`Self::SANCTIONS_MAX`] others last; then nothing has changed.
+    pub fn apply(&mut self, entry: &Entry) -> Result<(), SanctionsFull> {
+        let (Some(user), Some(sanction)) = (entry.act.user(), entry.act.sanction()) else {
+            return Ok(());
+        };
+        match entry.until() {
+            Some(until) => self.put((user.clone(), entry.room.clone(), sanction), until, entry.at),
+            None => {
+                self.lift(&(user.clone(), entry.room.clone(), sanction));
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins one again that was remembered elsewhere.
+    ///
+    /// # Errors
+    /// [`SanctionsFull`] as for [`Self::apply`].
+    pub fn put(&mut self, key: Key, until: Until, now: Wall) -> Result<(), SanctionsFull> {
+        self.lift(&key);
+        if self.by_end.len() >= Self::SANCTIONS_MAX {
+            self.forget(now);
+        }
+        if self.by_end.len() >= Self::SANCTIONS_MAX {
+            return Err(SanctionsFull);
+        }
+        let (user, room, sanction) = key.clone();
+        let held = self.of_users.entry(user).or_default().entry(room).or_default();
+        *held.of(sanction) = Some(until);
+        self.by_end.insert((until, key));
+        Ok(())
+    }
+
+    fn lift(&mut self, key: &Key) {
+        let (user, room, sanction) = key;
+        let Some(rooms) = self.of_users.get_mut(user) else { return };
+        let Some(held) = rooms.get_mut(room) else { return };
+        if let Some(until) = held.of(*sanction).take() {
+            self.by_end.remove(&(until, key.clone()));
+        }
+        if held.mute.is_none() && held.ban.is_none() {
+            rooms.remove(room);
+        }
+        if rooms.is_empty() {
+            self.of_users.remove(user);
+        }
+    }
+
+    /// Until when a user may not do a thing in a room; none where it may.
+    #[must_use]
+    pub fn forbids(&self, user: &UserId, room: &RoomId, deed: Deed, now: Wall) -> Option<Until> {
+        let held = self.of_users.get(user)?.get(room)?;
+        let lasts = |until: &Until| !until.is_over(now);
+        let ban = held.ban.filter(lasts);
+        match deed {
+            // Of two the longer one counts.
+            Deed::Speak => ban.max(held.mute.filter(lasts)),
+            Deed::Enter => ban,
+        }
+    }
+
+    /// Forgets those whose time is over. Answers how many that were.
+    pub fn forget(&mut self, now: Wall) -> usize {
+        let before = self.by_end.len();
+        while let Some((until, key)) = self.by_end.first().cloned()
+            && until.is_over(now)
+        {
+            self.lift(&key);
+        }
+        before - self.by_end.len()
+    }
+
+    /// How many are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_end.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_end.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;
