@@ -128,7 +128,8 @@ impl Writer {
     fn on_ack(&mut self, frame: &Value, core: &mut Core) -> Checked {
         let number = self.answered(frame)?;
         let said = &mut core.letters.said[number];
-        if frame["stored"] == true {
+        // A letter has no place in a log that could be named.
+        if frame["message_id"].is_null() {
             said.acked = true;
             core.counts.effect(Effect::LetterAcked);
         }

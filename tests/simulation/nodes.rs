@@ -13,7 +13,7 @@ use application::built_in::BuiltIn;
 use application::limits::Limits;
 use application::mailbox::{Mail, Mailbox, Post};
 use application::node::Node;
-use application::ports::{Broker, NoSpentTokens, Presence};
+use application::ports::{Broker, LetterLimits, NoSpentTokens, Presence};
 use application::services::{Ports, Rules};
 use application::shard::{ColdCall, Completion, Input, Shard, Slot};
 use broker_memory::{MemoryBroker, MemoryRevocations};
@@ -127,7 +127,11 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool, alone: bool) -> Rules {
         mailbox_publications_max: *rng.pick(&[3, 12, 1_000]),
         joined_bytes_max: *rng.pick(&[400, 4_000]),
         position_check: lossy.then(|| Duration::from_millis(2_500)),
-        letters_per_user_max: *rng.pick(&[3, 1_000, 1_000]),
+        letters: LetterLimits {
+            of_user: *rng.pick(&[3, 1_000, 1_000]),
+            of_sender: *rng.pick(&[3, 1_000, 1_000]),
+            ..Limits::default().letters
+        },
         ..Limits::default()
     };
     let timing = Timing {
