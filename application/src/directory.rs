@@ -4,6 +4,7 @@
 //! member of a room and loses its last; never per message.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use domain::id::UserId;
 use domain::rate_limit::{Rate, RateLimiter};
 use domain::room::RoomId;
 use domain::time::Monotonic;
+use tokio::sync::Semaphore;
 
 use crate::suspects::Suspects;
 
@@ -28,6 +30,19 @@ pub struct Directory {
     watches: AtomicUsize,
     /// Addresses that keep coming with what does not count.
     pub suspects: Suspects,
+    /// Whose turn it is to list what the shards have.
+    pub(crate) listing: Listing,
+}
+
+/// The one turn of a node to list something: what is asked for there is found out by looking, and of that
+/// only so much is done at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct Listing(pub(crate) Arc<Semaphore>);
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
 }
 
 /// A user that is connected.
@@ -290,6 +305,21 @@ impl Directory {
         (self.lock().len(), rooms)
     }
 
+    /// The first rooms whose names begin so, with their members over all shards, and how many such
+    /// rooms there are.
+    #[must_use]
+    pub fn rooms_of(&self, prefix: &str, rooms_max: usize) -> (Vec<(RoomId, u32)>, usize) {
+        let rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let of_prefix = || {
+            let behind = rooms.range::<str, _>(from);
+            behind.take_while(|(room, _)| room.as_str().starts_with(prefix))
+        };
+        let taken = |taken: &Arc<AtomicU32>| taken.load(Ordering::Acquire);
+        let first = of_prefix().take(rooms_max).map(|(room, seats)| (room.clone(), taken(seats)));
+        (first.collect(), of_prefix().count())
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<UserId, UserHere>> {
         // Every change is one step, so a poisoned map is still whole.
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
@@ -326,6 +356,18 @@ mod tests {
         assert!(!other.take(2));
         drop(other);
         assert!(directory.rooms.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_first_rooms_of_a_kind_are_listed_with_their_members_and_all_are_counted() {
+        let directory = Arc::new(Directory::default());
+        let seats = ["match:a", "match:b", "match:c", "matches:x", "chat:z"]
+            .map(|room| directory.seats(&RoomId::parse(room).unwrap()));
+        assert!(seats[1].take(5) && seats[1].take(5));
+        let (first, total) = directory.rooms_of("match:", 2);
+        let first: Vec<_> = first.iter().map(|(room, n)| (room.as_str(), *n)).collect();
+        assert_eq!((first, total), (vec![("match:a", 0), ("match:b", 2)], 3));
+        assert_eq!(directory.rooms_of("public:", 2), (Vec::new(), 0));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod planted;
 pub mod ports;
 pub mod published;
 pub mod refusal;
+pub mod registry;
 pub mod security;
 pub mod services;
 pub mod shard;

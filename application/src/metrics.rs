@@ -4,6 +4,7 @@
 //! No number here may belong to a room, a user or anything else that clients can make more of.
 
 mod cells;
+mod recent;
 mod rows;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +15,11 @@ use domain::recovery::GapReason;
 use domain::time::Monotonic;
 
 pub use self::cells::{Count, Distribution, Histogram, Tally};
+pub use self::recent::{Rates, Recent, Totals};
 pub(crate) use self::rows::rows;
 pub use self::rows::{
-    AuthorizerOutcome, CommandKind, Counts, EdgeRefusal, HoleCause, JoinOutcome, PublishOutcome,
-    RevokeOutcome, Row, Tallies, TokenOutcome,
+    AuthorizerOutcome, CommandKind, Counts, EdgeRefusal, EndpointKind, HoleCause, JoinOutcome,
+    PublishOutcome, RevokeOutcome, Row, Tallies, TokenOutcome,
 };
 use crate::security::{SecurityEvent, SecurityLog};
 
@@ -29,6 +31,10 @@ pub struct ShardMetrics {
     pub opened: Tally,
     /// Connections that ended, by close code; what is open is the difference.
     pub closed: Tallies<CloseCode>,
+    /// Connections that are open, by the endpoint that they came by.
+    pub endpoints: Tallies<EndpointKind>,
+    /// Pings that asked whether somebody is still there.
+    pub pings: Tally,
     /// Memberships now, joiners included.
     pub members: Tally,
     /// Rooms with members or joiners of this shard now.
@@ -161,6 +167,8 @@ pub struct NodeMetrics {
     pub shards: Box<[Arc<ShardMetrics>]>,
     /// What belongs to no shard.
     pub edge: EdgeMetrics,
+    /// What was counted a minute ago, for rates.
+    pub recent: Recent,
 }
 
 impl NodeMetrics {
@@ -168,7 +176,28 @@ impl NodeMetrics {
     #[must_use]
     pub fn new(n_shards: usize) -> Self {
         let shards = std::iter::repeat_with(Arc::default).take(n_shards).collect();
-        Self { shards, edge: EdgeMetrics::default() }
+        Self { shards, ..Self::default() }
+    }
+
+    /// What all shards have counted since the start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for shard in &self.shards {
+            totals.messages_in += shard.texts_in.get();
+            totals.bytes_in += shard.text_bytes_in.get();
+            totals.deliveries += shard.deliveries.get();
+            totals.replies += shard.replies.get();
+            totals.bytes_out += shard.delivery_bytes.get() + shard.reply_bytes.get();
+            totals.commands += shard.commands.sum();
+            totals.errors += shard.refusals.sum() + shard.calls_panicked.get();
+        }
+        totals
+    }
+
+    /// A row of a closed set, over all shards.
+    pub fn sum<R: Row>(&self, of: impl Fn(&ShardMetrics) -> &Tallies<R>, row: R) -> u64 {
+        self.shards.iter().map(|shard| of(shard).get(row)).sum()
     }
 
     /// A shard's; one that is not in the list counts for itself.

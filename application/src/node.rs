@@ -20,14 +20,15 @@ use domain::revocation::Revocation;
 use domain::room::RoomId;
 use domain::tags::Tags;
 use domain::trace::TraceParent;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Listing};
 use crate::inquiry::{Unanswered, Whom};
 use crate::mailbox::{Control, Mailbox, NewServices};
 use crate::metrics::NodeMetrics;
 use crate::ports::{NoEntropy, Receipt, RevokeError, TokenVerifier};
 use crate::refusal::Refusal;
+use crate::registry::Registry;
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
@@ -76,7 +77,7 @@ pub struct Node {
     /// Held to clone or to replace the `Arc`, never across anything that waits. Shards have theirs.
     services: RwLock<Arc<Services>>,
     mailboxes: Vec<Arc<Mailbox>>,
-    listing: Semaphore,
+    listing: Listing,
 }
 
 /// Mailboxes are told apart within one process, so that two nodes of a simulation can share a
@@ -99,10 +100,10 @@ impl Node {
         let directory = Arc::new(Directory::default());
         let metrics = Arc::new(NodeMetrics::new(n_shards));
         let admission = Arc::default();
+        let listing = directory.listing.clone();
         let mailboxes_of_all = mailboxes.clone();
         let services =
             Services { ports, rules, directory, mailboxes: mailboxes_of_all, metrics, admission };
-        let listing = Semaphore::new(1);
         Self { services: RwLock::new(Arc::new(services)), mailboxes, listing }
     }
 
@@ -123,6 +124,12 @@ impl Node {
         next.ports.token_verifier = token_verifier;
         *services = Arc::new(next);
         self.order(&Control::Adopt(NewServices(Arc::clone(&services))));
+    }
+
+    /// Who is connected, and where.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.services())
     }
 
     /// The mailboxes, one per shard, in the order in which shards are numbered.
@@ -231,7 +238,7 @@ impl Node {
     /// only so much is done at a time.
     pub async fn turn_to_list(&self) -> ListingTurn<'_> {
         // The semaphore is never closed; without a place there would be nobody else to wait for.
-        ListingTurn { _place: self.listing.acquire().await.ok() }
+        ListingTurn { _place: self.listing.0.acquire().await.ok() }
     }
 
     /// A page of the rooms that have members here.

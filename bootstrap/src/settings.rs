@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 
-pub use documents::{Channels, Chat, Game, Lobby};
+pub use documents::{Channels, Chat, Game, Lobby, Messages};
 pub use effective::Effective;
 pub use error::{Problem, SettingsError};
 pub use layer::FlagValue;

@@ -56,6 +56,8 @@ const FOR_EVERYONE: &[&str] = &[
     // For key holders in production; with an address of its own it is not there at all. Tests of
     // its own are about that.
     "/metrics",
+    "/api/v1/websocket/health",
+    "/api/v1/websocket/metrics",
     // What one may do there is what the rows above are about.
     "/ws/v2/connect",
     // Views of the same rooms; `document_001.rs` and `document_004.rs` have who gets in.

@@ -10,7 +10,7 @@ use crate::speaker::{Speaker, bearer, without};
 
 const KEY: &str = "a-key-of-the-backend-that-is-long-enough";
 
-fn start(more: &[&str]) -> Server {
+pub(crate) fn start(more: &[&str]) -> Server {
     let secret = client::secret();
     let key = format!("api.keys.backend.key={KEY}");
     let scopes = "api.keys.backend.scopes=matches,publish";
@@ -28,7 +28,7 @@ fn post(server: &Server, path: &str, body: &Value) -> Answer {
 }
 
 /// A relay match of these users, with what else is said of it.
-fn make(server: &Server, id: &str, users: &[&str], more: &Value) {
+pub(crate) fn make(server: &Server, id: &str, users: &[&str], more: &Value) {
     let mut body = json!({"id": id, "game": "relay", "participants": users});
     for (name, value) in more.as_object().into_iter().flatten() {
         body[name] = value.clone();
@@ -41,7 +41,7 @@ fn path(id: &str, user: &str) -> String {
 }
 
 /// Somebody in the match who has been told who is there.
-fn enter(server: &Server, id: &str, user: &str) -> Speaker {
+pub(crate) fn enter(server: &Server, id: &str, user: &str) -> Speaker {
     let mut speaker = Speaker::greeted(RawSocket::open(server.addr(), &path(id, user)));
     assert_eq!(speaker.greeting["type"], "connected", "{}", speaker.greeting);
     speaker.expect("user_list");

@@ -125,7 +125,7 @@ fn in_production_metrics_and_the_api_need_a_key_and_health_does_not() {
 }
 
 /// Where the start screen says that the internal address is.
-fn internal_address(server: &Server) -> SocketAddr {
+pub(crate) fn internal_address(server: &Server) -> SocketAddr {
     until("the internal address", || {
         let log = server.log();
         let line = log.lines().find_map(|line| line.trim().strip_prefix("internal"))?;

@@ -5,8 +5,15 @@ use crate::repository::read;
 use crate::{assert_complains, assert_lawful};
 
 /// The hosts whose wiring is counted.
-const HOSTS: &[&str] = &["examples/axum_app/src/main.rs", "examples/bare_tcp/src/main.rs"];
+const HOSTS: &[&str] = &[
+    "examples/axum_app/src/main.rs",
+    "examples/bare_tcp/src/main.rs",
+    "examples/rooms_only/src/main.rs",
+];
 const LINES_MAX: usize = 20;
+/// The host whose whole main file is counted, and what it may have: connections and rooms are no more.
+const SMALLEST: &str = "examples/rooms_only/src/main.rs";
+const SMALLEST_LINES_MAX: usize = 59;
 const DOCUMENT: &str = "docs/embedding.md";
 
 const BEGIN: &str = "// wiring: begin";
@@ -74,6 +81,12 @@ fn check_document(document: &str, read: &dyn Fn(&str) -> String) -> Vec<String> 
 fn a_host_is_wired_in_twenty_lines() {
     let complaints = HOSTS.iter().filter_map(|path| check_wiring(path, &read(path)));
     assert_lawful(&complaints.collect::<Vec<_>>());
+}
+
+#[test]
+fn connections_and_rooms_alone_are_served_by_less_than_sixty_lines() {
+    let n = read(SMALLEST).lines().count();
+    assert!(n <= SMALLEST_LINES_MAX, "{SMALLEST} has {n} lines: {SMALLEST_LINES_MAX} at most");
 }
 
 #[test]

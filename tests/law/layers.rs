@@ -82,6 +82,7 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
 const HOSTS: &[(&str, &[&str])] = &[
     ("axum_app", &["gateway_tungstenite"]),
     ("bare_tcp", &["axum", "gateway_axum", "hyper", "websocket_codec", "worker_tokio"]),
+    ("rooms_only", &["auth_jwt", "axum", "gateway_axum", "store_sqlite", "tickets_hmac"]),
 ];
 
 /// What an adapter must do without although others may use it: the bare host shows that the core

@@ -5,7 +5,7 @@
 //! names the place and says what to do. Nothing here builds, runs or changes anything.
 //!
 //! Suggested reading order: [`repository`], [`layers`], [`manifests`], [`sources`], [`purity`],
-//! [`documents`], [`codes`], [`embedding`], [`faults`].
+//! [`documents`], [`rows`], [`codes`], [`embedding`], [`faults`].
 
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +22,7 @@ mod layers;
 mod manifests;
 mod purity;
 mod repository;
+mod rows;
 mod sources;
 
 /// Fails with every complaint at once, so that one run shows all there is to do.

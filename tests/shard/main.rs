@@ -1,4 +1,5 @@
-//! The shard behaves: one node over the real in-memory broker, hosted without sockets.
+//! The shard behaves: one node over the real in-memory broker, hosted without sockets, but for what
+//! `sockets` has.
 //!
 //! Stories that need one connection more or less, not thousands of random ones: those are the
 //! simulation's.
@@ -12,6 +13,7 @@
 
 mod adopt;
 mod contract;
+mod extensions;
 mod host;
 mod joining;
 mod limits;
@@ -22,6 +24,7 @@ mod rights;
 mod secrecy;
 mod selective;
 mod slow;
+mod sockets;
 mod views;
 
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};

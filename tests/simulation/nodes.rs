@@ -129,7 +129,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool, alone: bool) -> Rules {
         position_check: lossy.then(|| Duration::from_millis(2_500)),
         letters: LetterLimits {
             of_user: *rng.pick(&[3, 1_000, 1_000]),
-            of_sender: *rng.pick(&[3, 1_000, 1_000]),
+            of_sender: *rng.pick(&[5, 1_000, 1_000]),
             ..Limits::default().letters
         },
         ..Limits::default()

@@ -45,6 +45,7 @@ const BARE_TCP_LACKS: &[(Part, &str)] = &[
 pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "bench", "the binary's load tool"),
     ("e2e", "command_line", "the binary's command line"),
+    ("e2e", "document_000", "profiles, logs and metrics of the binary"),
     ("e2e", "document_000_matches", "the documents' endpoints are the binary's"),
     ("e2e", "document_001", "the documents' endpoints are the binary's"),
     ("e2e", "document_003", "the documents' endpoints are the binary's"),
@@ -55,6 +56,7 @@ pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "http_publish", "the server API"),
     ("e2e", "matches", "matches are ordered over the server API"),
     ("e2e", "moderation", "the documents' endpoints are the binary's"),
+    ("e2e", "monitoring", "what it tells over HTTP is the binary's"),
     ("e2e", "nginx", "whom the binary believes behind a proxy, and TLS towards one"),
     ("e2e", "observe", "metrics, logs and probes of the binary"),
     ("e2e", "openapi", "the server API"),

@@ -31,6 +31,7 @@ use domain::scope::Scope;
 
 pub(crate) use guard::known_key;
 pub use key::ApiKey;
+pub(crate) use list::{turn as turn_to_list, whole};
 
 use crate::gateway::{Config, Shared};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use application::admission::Pressure;
 use application::client_address::{AddressCounts, CountedAddress, TrustedProxies};
-use application::metrics::{EdgeRefusal, ShardMetrics};
+use application::metrics::{EdgeRefusal, Recent, ShardMetrics};
 use application::node::Node;
 use application::origin::OriginPolicy;
 use application::ports::Exposition;
@@ -26,7 +26,7 @@ use worker_tokio::Worker;
 
 use crate::accept::{self, Entrance};
 use crate::api::ApiKey;
-use crate::routes;
+use crate::{monitoring, routes};
 
 /// How the gateway treats requests.
 #[derive(Clone, Debug)]
@@ -133,6 +133,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     pub(crate) addresses: Arc<AddressCounts>,
     next_worker: AtomicUsize,
+    started_at: Monotonic,
     /// When the system last had no descriptor for a socket, in milliseconds of the node's clock; 0
     /// if never.
     exhausted_ms: AtomicU64,
@@ -140,8 +141,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(config: Config, node: Node, workers: Vec<Worker>) -> Self {
-        node.services().metrics.edge.sockets_max.set(config.connections_max as u64);
+        let services = node.services();
+        services.metrics.edge.sockets_max.set(config.connections_max as u64);
         Self {
+            started_at: services.ports.clock.now().monotonic,
             permits: Arc::new(Semaphore::new(config.connections_max)),
             drain_permits: Arc::new(Semaphore::new(DRAIN_REQUESTS_MAX)),
             config: RwLock::new(Arc::new(config)),
@@ -195,6 +198,11 @@ impl Shared {
             0 => Ok(None),
             max => self.addresses.admit(address, max).map(Some).ok_or(EdgeRefusal::AddressLimit),
         }
+    }
+
+    /// For how long it has been there.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.node.services().ports.clock.now().monotonic.since(self.started_at)
     }
 
     /// Whether new connections are welcome. Members of a worker that has ended get nothing, and
@@ -439,10 +447,10 @@ impl Handle {
 /// The most connections of the internal address at one time.
 const INTERNAL_CONNECTIONS_MAX: usize = 1_024;
 
-/// Between two looks at the workers.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at the workers, and at what was counted.
+const LOOK_INTERVAL: Duration = Recent::INTERVAL;
 
-/// Says when a worker falls silent and when it is back.
+/// Says when a worker falls silent and when it is back, and keeps what rates are made of.
 pub(crate) async fn watch_workers(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     let mut known: Vec<usize> = Vec::new();
@@ -450,6 +458,7 @@ pub(crate) async fn watch_workers(shared: Arc<Shared>) {
         interval.tick().await;
         let is_ready = shared.readiness() == Readiness::Ready;
         shared.node.services().metrics.edge.ready.set(u64::from(is_ready));
+        monitoring::sample(&shared);
         let silent = shared.silent_workers();
         for worker in silent.iter().filter(|worker| !known.contains(worker)) {
             tracing::error!(worker, "a worker shows no sign of life");
@@ -576,6 +585,7 @@ pub(crate) mod tests {
             stopping: AtomicBool::new(false),
             addresses: Arc::default(),
             next_worker: AtomicUsize::new(0),
+            started_at: Monotonic::default(),
             exhausted_ms: AtomicU64::new(0),
         })
     }
@@ -595,6 +605,7 @@ pub(crate) mod tests {
                 stopping: AtomicBool::new(false),
                 addresses: Arc::default(),
                 next_worker: AtomicUsize::new(0),
+                started_at: Monotonic::default(),
                 exhausted_ms: AtomicU64::new(0),
             };
             late.node.services().metrics.shards[0].beat_ms.set(1_000);

@@ -13,6 +13,7 @@ mod answer;
 mod api;
 mod gateway;
 mod handshake;
+mod monitoring;
 mod mount;
 mod notice;
 mod operations;

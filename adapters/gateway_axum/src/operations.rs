@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::answer::HttpRefusal;
 use crate::api::known_key;
 use crate::gateway::{Readiness, Shared};
 use crate::upgrade::client_of;
@@ -17,15 +18,31 @@ use crate::{notice, routes};
 
 /// `/metrics` on the public address.
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let config = shared.config();
-    let (parts, _) = request.into_parts();
-    if config.metrics_need_key
-        && let Err(refusal) = known_key(&config.api_keys, &parts.headers)
-    {
-        notice::key_refused(&shared, "metrics", client_of(&config, &parts));
-        return refusal.into_response();
+    match may_see_metrics(&shared, request) {
+        Ok(_) => exposed(&shared).await,
+        Err(refusal) => refusal.into_response(),
     }
-    exposed(&shared).await
+}
+
+/// Whether the names of rooms may be shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Names {
+    Shown,
+    /// The key is limited to some rooms, and whether others exist must not show.
+    Hidden,
+}
+
+/// Whether a request to the public address may see what the server counts: where that needs a key,
+/// any known one opens it.
+pub(crate) fn may_see_metrics(shared: &Shared, request: Request) -> Result<Names, HttpRefusal> {
+    let config = shared.config();
+    if !config.metrics_need_key {
+        return Ok(Names::Shown);
+    }
+    let (parts, _) = request.into_parts();
+    let key = known_key(&config.api_keys, &parts.headers);
+    key.map(|key| if key.rights.is_limited() { Names::Hidden } else { Names::Shown })
+        .inspect_err(|_| notice::key_refused(shared, "metrics", client_of(&config, &parts)))
 }
 
 /// `/metrics` on the internal address.
@@ -78,11 +95,16 @@ mod tests {
     use axum::body::Body;
     use axum::http::Request;
     use domain::id::ClientId;
-    use domain::scope::KeyRights;
+    use domain::principal::RoomPattern;
+    use domain::room::RoomId;
+    use domain::scope::{KeyRights, Scope};
     use tower::ServiceExt;
 
     use crate::api::ApiKey;
     use crate::gateway::Config;
+
+    const HEALTH: &str = "/api/v1/websocket/health";
+    const METRICS: &str = "/api/v1/websocket/metrics";
 
     #[derive(Debug)]
     struct Sample;
@@ -119,11 +141,13 @@ mod tests {
     async fn where_metrics_need_a_key_only_a_known_one_opens_them() {
         let shared = with(|config| config.metrics_need_key = true);
         let router = routes::router(&shared);
-        assert_eq!(status(&router, "/metrics", None).await, StatusCode::UNAUTHORIZED);
-        assert_eq!(status(&router, "/metrics", Some("wrong")).await, StatusCode::UNAUTHORIZED);
-        assert_eq!(status(&router, "/metrics", Some("the key")).await, StatusCode::OK);
         let open = routes::router(&with(|_| {}));
-        assert_eq!(status(&open, "/metrics", None).await, StatusCode::OK);
+        for path in ["/metrics", HEALTH, METRICS] {
+            assert_eq!(status(&router, path, None).await, StatusCode::UNAUTHORIZED, "{path}");
+            assert_eq!(status(&router, path, Some("wrong")).await, StatusCode::UNAUTHORIZED);
+            assert_eq!(status(&router, path, Some("the key")).await, StatusCode::OK, "{path}");
+            assert_eq!(status(&open, path, None).await, StatusCode::OK, "{path}");
+        }
     }
 
     #[tokio::test]
@@ -133,18 +157,73 @@ mod tests {
             config.metrics_need_key = true;
         });
         let public = routes::router(&shared);
-        for path in ["/metrics", "/api/v1/publish", "/api/v1/revoke"] {
+        for path in ["/metrics", "/api/v1/publish", "/api/v1/revoke", HEALTH, METRICS] {
             assert_eq!(status(&public, path, Some("the key")).await, StatusCode::NOT_FOUND);
         }
         assert_eq!(status(&public, "/healthz", None).await, StatusCode::OK);
         let internal = routes::internal_router(&shared);
         assert_eq!(status(&internal, "/metrics", None).await, StatusCode::OK);
         assert_eq!(status(&internal, "/readyz", None).await, StatusCode::OK);
+        assert_eq!(status(&internal, HEALTH, None).await, StatusCode::OK);
+        assert_eq!(status(&internal, METRICS, None).await, StatusCode::OK);
         for path in ["/api/v1/publish", "/api/v1/revoke"] {
             let wrong_method = status(&internal, path, None).await;
             assert_eq!(wrong_method, StatusCode::METHOD_NOT_ALLOWED, "{path}");
         }
         assert_eq!(status(&internal, "/ws/v2/connect", None).await, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn health_says_healthy_degraded_or_draining_and_what_is_not_healthy_is_no_200() {
+        let asked = async |workers: &[bool], stopping: bool| {
+            let shared = shared_with(workers, |_| {});
+            shared.stopping.store(stopping, std::sync::atomic::Ordering::Relaxed);
+            let request = Request::get(HEALTH).body(Body::empty()).unwrap();
+            let routers = routes::routers(&shared);
+            let router = if stopping { routers.draining } else { routers.serving };
+            let answer = router.oneshot(request).await.unwrap();
+            let status = answer.status();
+            let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            (status, body["status"].as_str().unwrap().to_owned(), body["workers"].clone())
+        };
+        let (status, word, workers) = asked(&[true, true], false).await;
+        assert_eq!((status, word.as_str()), (StatusCode::OK, "healthy"));
+        assert_eq!(workers, serde_json::json!({"running": 2, "lost": []}));
+        let (status, word, workers) = asked(&[true, false], false).await;
+        assert_eq!((status, word.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "degraded"));
+        assert_eq!(workers, serde_json::json!({"running": 1, "lost": [1]}));
+        let (status, word, _) = asked(&[true], true).await;
+        assert_eq!((status, word.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "draining"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn matches_are_named_to_keys_of_every_room_and_told_without_their_messages_when_a_worker_is_silent()
+     {
+        let key = |name: &str, rooms: &[&str]| {
+            let rooms = rooms.iter().map(|room| RoomPattern::parse(room).unwrap()).collect();
+            let rights = KeyRights::new(&[Scope::Publish], rooms);
+            ApiKey::new(ClientId::parse(name).unwrap(), name, rights)
+        };
+        let shared = with(|config| {
+            config.metrics_need_key = true;
+            config.api_keys = vec![key("every", &[]), key("some", &["chat:guild/*"])];
+        });
+        let room = RoomId::parse("match:m-1").unwrap();
+        let seats = shared.node.services().directory.seats(&room);
+        assert!(seats.take(5));
+        let told = async |name: &str| {
+            let request =
+                Request::get(METRICS).header(header::AUTHORIZATION, format!("Bearer {name}"));
+            let request = request.body(Body::empty()).unwrap();
+            let answer = routes::router(&shared).oneshot(request).await.unwrap();
+            let body = axum::body::to_bytes(answer.into_body(), 100_000).await.unwrap();
+            serde_json::from_slice::<serde_json::Value>(&body).unwrap()["matches"].clone()
+        };
+        // Nobody runs the shard of this node.
+        let listed = serde_json::json!([{"match_id": "m-1", "connections": 1, "messages": null}]);
+        assert_eq!(told("every").await, serde_json::json!({"total": 1, "listed": listed}));
+        assert_eq!(told("some").await, serde_json::json!({"total": 1, "listed": []}));
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use domain::matches::MatchId;
 use crate::answer::{HttpRefusal, stopping};
 use crate::api;
 use crate::gateway::{Readiness, Shared};
+use crate::monitoring;
 use crate::operations;
 use crate::secure_headers::{secured, secured_routes};
 use crate::upgrade::{Wanted, upgrade, upgrade_known};
@@ -38,11 +39,11 @@ pub(crate) fn routers(shared: &Arc<Shared>) -> Routers {
 
 /// How the server is, and nothing else.
 fn draining(shared: &Arc<Shared>) -> Router {
-    Router::new()
-        .route("/healthz", get(healthy))
-        .route("/readyz", get(ready))
-        .fallback(|| async { stopping() })
-        .with_state(Arc::clone(shared))
+    let mut router = Router::new().route("/healthz", get(healthy)).route("/readyz", get(ready));
+    if shared.config().internal_address.is_none() {
+        router = router.route("/api/v1/websocket/health", get(monitoring::health));
+    }
+    router.fallback(|| async { stopping() }).with_state(Arc::clone(shared))
 }
 
 /// What is served on the public address. Where there is an internal one, the API and what operators
@@ -67,7 +68,11 @@ fn public(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready));
     if config.internal_address.is_none() {
-        router = router.merge(api::router()).route("/metrics", get(operations::metrics));
+        router = router
+            .merge(api::router())
+            .route("/metrics", get(operations::metrics))
+            .route("/api/v1/websocket/health", get(monitoring::health))
+            .route("/api/v1/websocket/metrics", get(monitoring::metrics));
     }
     if config.client_endpoint {
         router = router.route("/ws/client", any(client));
@@ -101,6 +106,8 @@ pub(crate) fn internal_router(shared: &Arc<Shared>) -> Router {
         .route("/healthz", get(healthy))
         .route("/readyz", get(operations::ready_in_detail))
         .route("/metrics", get(operations::internal_metrics))
+        .route("/api/v1/websocket/health", get(monitoring::internal_health))
+        .route("/api/v1/websocket/metrics", get(monitoring::internal_metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(shared))

@@ -71,6 +71,11 @@ impl NodeCollector {
         let (users, rooms) = self.directory.sizes();
         let open: u64 = self.shards().iter().map(|shard| shard.connections()).sum();
         out.gauge("connections", "WebSocket connections of the protocol", open as f64)?;
+        let by_endpoint = "WebSocket connections, by the endpoint that they came by";
+        let by_endpoint = ("endpoint_connections", by_endpoint, "endpoint");
+        out.gauges(by_endpoint, self.rows(|s| &s.endpoints))?;
+        let help = "Pings that asked whether a client is still there";
+        out.counter("heartbeat_pings", help, self.sum(|s| &s.pings))?;
         let help = "WebSocket connections of the protocol since the start";
         out.counter("connections_opened", help, self.sum(|s| &s.opened))?;
         let closed = ("connections_closed", "Connections that ended, by reason", "reason");

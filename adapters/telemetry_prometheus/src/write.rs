@@ -45,6 +45,20 @@ impl Writer<'_> {
         metric.encode_gauge(&value)
     }
 
+    /// The same by a row of a closed set.
+    pub(crate) fn gauges<R: Row>(
+        &mut self,
+        (name, help, label): (&str, &str, &str),
+        value: impl Fn(R) -> u64,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for row in R::ROWS {
+            let labels = [(label, row.label())];
+            metric.encode_family(&labels)?.encode_gauge(&(value(*row) as f64))?;
+        }
+        Ok(())
+    }
+
     /// The same by worker.
     pub(crate) fn by_worker(
         &mut self,

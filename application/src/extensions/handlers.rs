@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::extensions::middleware::{Context, Who};
 use crate::refusal::Refusal;
+use crate::registry::Registry;
 use crate::services::Services;
 use crate::view::View;
 
@@ -40,6 +41,12 @@ impl HandlerMessage {
     #[must_use]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap_or_default()
+    }
+
+    /// Who is connected, and where.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        Registry::new(Arc::clone(&self.services))
     }
 }
 

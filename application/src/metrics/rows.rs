@@ -6,11 +6,13 @@ use std::marker::PhantomData;
 
 use domain::codes::{CloseCode, ErrorCode};
 use domain::delivery::Class;
+use domain::documents::told::Endpoint;
 use domain::protocol::ClientFrame;
 use domain::recovery::GapReason;
 
 use super::cells::{Count, Tally};
 use crate::ports::{AuthorizerError, RevokeError, TokenError, Verdict};
+use crate::view::View;
 
 /// A row of a closed set.
 pub trait Row: Copy + Eq + 'static {
@@ -207,6 +209,48 @@ impl From<&Result<Verdict, AuthorizerError>> for AuthorizerOutcome {
 }
 
 rows! {
+    /// The endpoint that a connection came by.
+    EndpointKind {
+        /// `/ws/v2/connect`.
+        V2 = "v2",
+        /// `/ws/client`.
+        Client = "client",
+        /// `/ws`.
+        Lobby = "lobby",
+        /// `/ws/game`.
+        Game = "game",
+        /// `/ws/chat`.
+        Chat = "chat",
+        /// `/ws/combat`.
+        Combat = "combat",
+        /// `/ws/world`.
+        World = "world",
+        /// `/ws/games/{match_id}`.
+        Match = "match",
+        /// Any of them, with wrong parameters: closed as soon as it is open.
+        Refused = "refused",
+    }
+}
+
+impl EndpointKind {
+    /// That of a view.
+    #[must_use]
+    pub const fn of(view: View) -> Self {
+        match view {
+            View::V2 => Self::V2,
+            View::Client(_) => Self::Client,
+            View::Document(Endpoint::Lobby) => Self::Lobby,
+            View::Document(Endpoint::Game) => Self::Game,
+            View::Document(Endpoint::Chat) => Self::Chat,
+            View::Document(Endpoint::Combat) => Self::Combat,
+            View::Document(Endpoint::World) => Self::World,
+            View::Document(Endpoint::Match) => Self::Match,
+            View::Refused(_) => Self::Refused,
+        }
+    }
+}
+
+rows! {
     /// The type of a command.
     CommandKind {
         /// `connect`.
@@ -324,6 +368,13 @@ macro_rules! by_row {
                 }
             }
 
+            /// Takes away what was added to a row before.
+            pub fn sub(&self, row: R, n: u64) {
+                if let Some(cell) = self.0.get(row.place()) {
+                    cell.sub(n);
+                }
+            }
+
             /// Reads a row.
             #[must_use]
             pub fn get(&self, row: R) -> u64 {
@@ -346,12 +397,13 @@ by_row!(Counts, Count);
 mod tests {
     use super::*;
 
-    /// Every row has a place of its own and a label of its own, made of a-z and _.
+    /// Every row has a place of its own and a label of its own, made of a-z, 0-9 and _.
     fn check<R: Row + std::fmt::Debug>() {
         for (place, row) in R::ROWS.iter().enumerate() {
             assert_eq!(row.place(), place, "{row:?}");
             let label = row.label();
-            assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{label}");
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            assert!(label.bytes().all(plain), "{label}");
             assert_eq!(R::ROWS.iter().filter(|other| other.label() == label).count(), 1);
         }
     }
@@ -363,6 +415,7 @@ mod tests {
         check::<HoleCause>();
         check::<EdgeRefusal>();
         check::<CommandKind>();
+        check::<EndpointKind>();
         check::<TokenOutcome>();
         check::<RevokeOutcome>();
         check::<AuthorizerOutcome>();
@@ -378,7 +431,8 @@ mod tests {
         let (tallies, counts) = (Tallies::default(), Counts::default());
         tallies.add(Class::Latest, 2);
         tallies.add(Class::Droppable, 1);
-        counts.add(Class::Latest, 5);
+        counts.add(Class::Latest, 7);
+        counts.sub(Class::Latest, 2);
         assert_eq!((tallies.get(Class::Latest), tallies.sum()), (2, 3));
         assert_eq!((counts.get(Class::Latest), counts.get(Class::Reliable)), (5, 0));
     }

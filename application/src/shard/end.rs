@@ -14,6 +14,7 @@ use super::calls::Outcome;
 use super::rooms::RoomKey;
 use super::{Host, Shard, Slot};
 use crate::mailbox::Control;
+use crate::metrics::EndpointKind;
 use crate::ports::SubscriptionToken;
 use crate::security::SecurityEvent;
 use crate::use_cases::leave_room::LeaveRoom;
@@ -59,6 +60,7 @@ impl Shard {
             }
         }
         self.metrics.closed.add(code, 1);
+        self.metrics.endpoints.sub(EndpointKind::of(entry.view), 1);
         let services = Arc::clone(&self.services);
         if entry.greeted && !services.rules.middleware.is_empty() {
             let who = Arc::clone(&entry.who);

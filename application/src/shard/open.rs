@@ -19,6 +19,7 @@ use super::resume::Entrance;
 use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
+use crate::metrics::EndpointKind;
 use crate::refusal::Refusal;
 use crate::security::SecurityEvent;
 use crate::traces::{self, traced};
@@ -87,6 +88,7 @@ impl Shard {
             Credentials { anonymous: opening.view.is_for_everyone(), ..Credentials::default() };
         self.table.insert(slot, Box::new(entry));
         self.metrics.opened.add(1);
+        self.metrics.endpoints.add(EndpointKind::of(opening.view), 1);
         self.table.sent_at[slot.index as usize] = host.now.monotonic;
         self.visit_at(slot, deadline);
         if self.draining.is_some() {

@@ -54,7 +54,10 @@ impl Shard {
         let (effect, next) = entry.life.visit(host.now, sent_at, &self.stalls, &timing);
         match effect {
             None => {}
-            Some(Effect::Ping) => self.tell(slot, &ServerFrame::Ping, host),
+            Some(Effect::Ping) => {
+                self.metrics.pings.add(1);
+                self.tell(slot, &ServerFrame::Ping, host);
+            }
             Some(Effect::TokenExpiring(expires_at)) => {
                 self.tell(slot, &ServerFrame::TokenExpiring { expires_at }, host);
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use application::built_in::{BuiltIn, LobbySettings, MessageLog};
+use application::built_in::{BuiltIn, LobbySettings, MessageLog, RateLimit, RateLimitConfig};
 use application::client_address::{ForwardedHeader, Network, TrustedProxies};
 use application::extensions::handlers::HandlerRegistry;
 use application::extensions::middleware::MiddlewareChain;
@@ -41,6 +41,7 @@ use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::memory::{Budgets, MemoryLimit};
 use crate::settings::checks::OUTBOUND_TOTAL_BYTES_MAX;
+use crate::settings::documents::type_and_rate;
 use crate::settings::schema::endpoint;
 use crate::settings::secrets::TokenSecret;
 use crate::settings::tickets::{TicketSecrets, judged_by, lifetime, ticket_secrets};
@@ -291,14 +292,14 @@ pub fn worker(settings: &Settings, budgets: &Budgets) -> worker_tokio::Config {
 /// The node, with as many shards as there are to be workers.
 #[must_use]
 pub fn node(settings: &Settings, ports: Ports, budgets: &Budgets) -> Node {
-    let mut rules = rules(settings);
+    let mut rules = rules(settings, &ports.clock);
     rules.limits.mailbox_bytes_max = budgets.mailbox_bytes;
     Node::build(ports, rules, budgets.n_workers)
 }
 
-/// The rules of the node.
+/// The rules of the node, whose clock this is.
 #[must_use]
-pub fn rules(settings: &Settings) -> Rules {
+pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
     let limits = &settings.limits;
     let limits = Limits {
         message_bytes_max: limits.message_bytes_max,
@@ -351,7 +352,7 @@ pub fn rules(settings: &Settings) -> Rules {
         heartbeat_timeout: Duration::from_millis(channels.connection_timeout_ms),
         ..timing
     };
-    let (middleware, handlers) = extensions(settings);
+    let (middleware, handlers) = (middleware(settings, clock), handlers(settings));
     Rules {
         policies: to_policies(settings),
         limits,
@@ -371,8 +372,32 @@ pub fn rules(settings: &Settings) -> Rules {
     }
 }
 
-/// The handlers of the documents' endpoints, and what the settings want asked first.
-fn extensions(settings: &Settings) -> (MiddlewareChain, HandlerRegistry) {
+/// What the settings want asked before anything is done. The log comes first, so that it tells of what
+/// is refused, too.
+fn middleware(settings: &Settings, clock: &Arc<dyn Clock>) -> MiddlewareChain {
+    let messages = &settings.messages;
+    let mut middleware = MiddlewareChain::default();
+    if messages.log {
+        middleware.push(Arc::new(MessageLog::of_all()));
+    } else if settings.lobby.verbose_logging {
+        middleware.push(Arc::new(MessageLog::new(&[Endpoint::Lobby])));
+    }
+    if messages.rate_limit_enabled {
+        // What is no such pair was refused when the settings were loaded.
+        let of_types = messages.requests_of_type_per_minute.iter();
+        let of_types = of_types.filter_map(|text| type_and_rate(text));
+        let config = RateLimitConfig {
+            enabled: true,
+            requests_per_minute: messages.requests_per_minute,
+            of_types: of_types.map(|(kind, rate)| (kind.to_owned(), rate)).collect(),
+        };
+        middleware.push(Arc::new(RateLimit::new(config, Arc::clone(clock))));
+    }
+    middleware
+}
+
+/// The handlers of the documents' endpoints.
+fn handlers(settings: &Settings) -> HandlerRegistry {
     // What is no role was refused when the settings were loaded.
     let roles = |words: &[String]| -> Arc<[Role]> {
         words.iter().filter_map(|word| Role::parse(word).ok()).collect()
@@ -392,11 +417,7 @@ fn extensions(settings: &Settings) -> (MiddlewareChain, HandlerRegistry) {
     if let Err(error) = built_in.register(&mut handlers) {
         unreachable!("the built-in handlers have different types: {error}");
     }
-    let mut middleware = MiddlewareChain::default();
-    if lobby.verbose_logging {
-        middleware.push(Arc::new(MessageLog::new(&[Endpoint::Lobby])));
-    }
-    (middleware, handlers)
+    handlers
 }
 
 pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_axum::Config {

@@ -98,7 +98,9 @@ impl Reloader {
         let verifier = self.lasting.behind(verifier);
         self.log_filter.set(&settings.log.filter).map_err(|error| vec![error])?;
         // From here on nothing can fail.
-        self.gateway.node().adopt(build::rules(&settings), Arc::new(verifier));
+        let node = self.gateway.node();
+        let rules = build::rules(&settings, &node.services().ports.clock);
+        node.adopt(rules, Arc::new(verifier));
         self.gateway.replace_config(build::gateway(&settings, self.descriptors));
         if let (Some(certificates), Some(identity)) = (&self.certificates, identity) {
             certificates.show(identity);

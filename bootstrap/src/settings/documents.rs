@@ -42,6 +42,29 @@ pub struct Game {
     pub event_roles: Vec<String>,
 }
 
+/// What is asked for each message, on every endpoint.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Messages {
+    /// Whether the log tells of each connection and message.
+    pub log: bool,
+    /// Whether messages are limited by the minute.
+    pub rate_limit_enabled: bool,
+    /// Messages of one connection in a minute; 0 limits them by type only.
+    pub requests_per_minute: u32,
+    /// The same for single types, as `TYPE=NUMBER`.
+    pub requests_of_type_per_minute: Vec<String>,
+}
+
+/// A limit of one type of message, as `TYPE=NUMBER`.
+#[must_use]
+pub fn type_and_rate(text: &str) -> Option<(&str, u32)> {
+    let (kind, rate) = text.rsplit_once('=')?;
+    let is_plain = !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_graphic() && b != b',');
+    let rate = rate.parse().ok().filter(|rate| *rate <= 1_000_000)?;
+    is_plain.then_some((kind, rate))
+}
+
 /// Signs of life on the endpoints of the channels.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -30,7 +30,8 @@ impl Reload {
 }
 
 /// What counts for newcomers: who is connected was let in under what counted then.
-const NEWCOMERS: [&str; 19] = [
+const NEWCOMERS: [&str; 20] = [
+    "messages.rate_limit_enabled",
     "server.allowed_origins",
     "server.require_origin",
     "server.handshake_timeout_ms",
@@ -53,7 +54,8 @@ const NEWCOMERS: [&str; 19] = [
 ];
 
 /// What counts for everyone.
-const EVERYONE: [&str; 7] = [
+const EVERYONE: [&str; 8] = [
+    "messages.",
     "limits.",
     "auth.leeway_ms",
     "auth.expiry_notice_ms",
@@ -109,6 +111,7 @@ pub fn combined(running: &Settings, loaded: &Settings) -> Settings {
             ..loaded.auth
         },
         api: Api { keys: loaded.api.keys, ..running.api },
+        messages: loaded.messages,
         lobby: loaded.lobby,
         chat: loaded.chat,
         game: loaded.game,

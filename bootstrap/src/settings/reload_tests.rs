@@ -51,6 +51,7 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
         ("server.allowed_origins", _) => "https://a.example".to_owned(),
         ("server.endpoints", _) => "chat".to_owned(),
         ("server.data_dir", _) => "/elsewhere".to_owned(),
+        ("messages.requests_of_type_per_minute", _) => "typing=120".to_owned(),
         ("server.memory_bytes_max", _) => "8388608".to_owned(),
         ("log.filter", _) => "debug".to_owned(),
         ("api.keys.*.scopes", _) => "history".to_owned(),

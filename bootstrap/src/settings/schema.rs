@@ -12,6 +12,8 @@ use domain::room::{RoomId, is_namespace};
 use domain::scope::Scope;
 use tracing_subscriber::EnvFilter;
 
+use super::documents::type_and_rate;
+
 /// What a setting may hold.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -134,6 +136,13 @@ pub const KEYS: &[Key] = &[
     key("channels.heartbeat_interval_ms", Kind::Number(1_000, HOUR_MS)),
     key("channels.cleanup_interval_ms", Kind::Number(1_000, HOUR_MS)),
     key("channels.connection_timeout_ms", Kind::Number(1_000, HOUR_MS)),
+    key("messages.log", Kind::Flag),
+    key("messages.rate_limit_enabled", Kind::Flag),
+    key("messages.requests_per_minute", Kind::Number(0, 1_000_000)),
+    key(
+        "messages.requests_of_type_per_minute",
+        Kind::List("TYPE=NUMBER, like typing=120", is_type_and_rate),
+    ),
     key("lobby.echo_to_sender", Kind::Flag),
     key("lobby.verbose_logging", Kind::Flag),
     key("lobby.announcer_roles", Kind::List("a role of A-Z a-z 0-9 _ - . : /", is_role)),
@@ -379,6 +388,10 @@ pub fn endpoint(word: &str) -> Option<Endpoint> {
         Endpoint::Match,
     ];
     all.into_iter().find(|endpoint| endpoint.word() == word)
+}
+
+fn is_type_and_rate(text: &str) -> bool {
+    type_and_rate(text).is_some()
 }
 
 fn is_role(text: &str) -> bool {

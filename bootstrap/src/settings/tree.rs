@@ -12,7 +12,7 @@ use domain::scope::Scope;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
-use super::documents::{Channels, Chat, Game, Lobby};
+use super::documents::{Channels, Chat, Game, Lobby, Messages};
 
 /// Which set of values lies over the defaults.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
@@ -67,6 +67,8 @@ pub struct Settings {
     pub heartbeat: Heartbeat,
     /// Signs of life on the endpoints of the channels.
     pub channels: Channels,
+    /// What is asked for each message.
+    pub messages: Messages,
     /// The endpoint `/ws`.
     pub lobby: Lobby,
     /// The endpoint `/ws/chat`.

@@ -90,7 +90,7 @@ fn cursor(text: &str) -> Result<ConnectionCursor, Refusal> {
 }
 
 /// Waits for the turn to list, and not for long.
-pub(super) async fn turn(shared: &Shared) -> Result<ListingTurn<'_>, Refusal> {
+pub(crate) async fn turn(shared: &Shared) -> Result<ListingTurn<'_>, Refusal> {
     let turn = tokio::time::timeout(TURN_TIMEOUT, shared.node.turn_to_list()).await;
     turn.map_err(|_| {
         let message = "other listings are under way; one at a time is carried out";
@@ -99,7 +99,7 @@ pub(super) async fn turn(shared: &Shared) -> Result<ListingTurn<'_>, Refusal> {
 }
 
 /// Waits for what all workers have to answer.
-pub(super) async fn whole<T>(
+pub(crate) async fn whole<T>(
     shared: &Shared,
     answer: impl Future<Output = Result<T, Unanswered>>,
 ) -> Result<T, Refusal> {
