@@ -101,9 +101,11 @@ fn what_waits_goes_to_one_connection_and_to_the_next_when_that_one_breaks() {
     }
     let mut host = Host::with_ports(rules(), |ports| Ports { inbox: Some(inbox.clone()), ..ports });
     let chat = View::Document(Endpoint::Chat);
+    host.hold_calls = true;
     let phone = host.connect_by(chat, Some("ann"));
     // The phone takes nothing of what it is given: nothing is removed.
     host.slow_down(phone, true);
+    host.release_calls();
     let laptop = host.connect_by(chat, Some("ann"));
     host.settle();
     assert_eq!(kinds(&host.frames(laptop)), ["connected"]);
@@ -114,6 +116,33 @@ fn what_waits_goes_to_one_connection_and_to_the_next_when_that_one_breaks() {
     assert_eq!(kinds(&told), ["chat_message"; 3]);
     assert_eq!(told[2]["content"], "2");
     assert_eq!(ready(inbox.read(&ann, None, 9, usize::MAX)).unwrap().len(), 0);
+}
+
+#[test]
+fn what_is_said_to_a_user_who_is_still_on_the_way_in_comes_all_the_same() {
+    let inbox = Arc::new(MemoryInbox::default());
+    let mut host = Host::with_ports(rules(), |ports| Ports { inbox: Some(inbox.clone()), ..ports });
+    let chat = View::Document(Endpoint::Chat);
+    let bob = host.connect_by(chat, Some("bob"));
+    host.settle();
+    host.hold_calls = true;
+    let ann = host.connect_by(chat, Some("ann"));
+    // It is known who she is; the room that she begins in is still being joined.
+    host.release_one(0);
+    let private =
+        r#"{"type":"chat_message","id":1,"channel":"private","to_user_id":"ann","content":"hi"}"#;
+    host.say_only(bob, private);
+    host.release_one(host.n_held() - 1);
+    host.settle();
+    // The message is his own copy.
+    assert_eq!(kinds(&host.frames(bob)), ["connected", "ack", "chat_message"]);
+    host.release_calls();
+    host.settle();
+    assert_eq!(kinds(&host.frames(ann)), ["connected", "chat_message"]);
+    assert_eq!(
+        ready(inbox.read(&UserId::parse("ann").unwrap(), None, 9, usize::MAX)).unwrap().len(),
+        0
+    );
 }
 
 /// What no client may ever see.

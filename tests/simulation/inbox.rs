@@ -4,7 +4,7 @@
 //! It must never lose what it has taken, nor mend what the application makes of it. The account is kept
 //! by number: every message of a [writer](crate::letters) has one of its own, however often it is tried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use application::ports::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 use async_trait::async_trait;
@@ -45,6 +45,10 @@ pub(crate) struct Account {
     newest: BTreeMap<usize, usize>,
     /// How many removals have failed, by user.
     failed: BTreeMap<UserId, u64>,
+    /// What a link was given and has not brought yet, and which place and how many failures stood
+    /// behind the last.
+    under_way: BTreeMap<usize, VecDeque<usize>>,
+    last_given: BTreeMap<usize, (u64, u64)>,
 }
 
 /// The number of the message in a frame or in what is published; none for the writer's own copy and for
@@ -77,11 +81,6 @@ impl Account {
         self.said.len() - 1
     }
 
-    /// How many removals of this user's letters have failed.
-    pub(crate) fn failed(&self, user: &UserId) -> u64 {
-        self.failed.get(user).copied().unwrap_or(0)
-    }
-
     /// The inbox has taken a letter: once, for whom it is, and behind what was said before it.
     fn on_stored(&mut self, user: &UserId, data: &Bytes) -> Checked {
         let number = number_in(data).filter(|number| *number < self.said.len());
@@ -99,18 +98,24 @@ impl Account {
         Ok(())
     }
 
-    /// A shard has given a letter to a link. It may again only if the link that had it is over, or the
-    /// inbox could not remove it then.
+    /// A shard has given a letter to a link: behind those that were kept before it, and again only if the
+    /// link that had it is over. What the inbox could not remove excuses both.
     pub(crate) fn on_given(
         &mut self,
         number: usize,
         link: usize,
         is_over: impl FnOnce(usize) -> bool,
     ) -> Result<bool, Violation> {
-        let Some(said) = self.said.get_mut(number).filter(|said| said.place.is_some()) else {
-            return Ok(false);
-        };
+        let Some(said) = self.said.get_mut(number) else { return Ok(false) };
+        let Some(place) = said.place else { return Ok(false) };
         let failed = self.failed.get(&said.to).copied().unwrap_or(0);
+        self.under_way.entry(link).or_default().push_back(number);
+        let last = self.last_given.insert(link, (place, failed));
+        if last.is_some_and(|(last, failed_then)| place <= last && failed == failed_then) {
+            return Err(accuse(format!(
+                "letter {number} is given to {link} out of order: {last:?}"
+            )));
+        }
         let before = said.given.replace((link, failed));
         match before {
             None => Ok(false),
@@ -120,6 +125,20 @@ impl Account {
                 Err(accuse(text))
             }
         }
+    }
+
+    /// A user has got a message over a link. Answers whether it was a letter.
+    pub(crate) fn on_heard(&mut self, number: usize, link: usize) -> Result<bool, Violation> {
+        let said = &mut self.said[number];
+        said.heard += 1;
+        if said.place.is_none() {
+            return Ok(false);
+        }
+        let next = self.under_way.get_mut(&link).and_then(VecDeque::pop_front);
+        if next == Some(number) {
+            return Ok(true);
+        }
+        Err(accuse(format!("letter {number} came over link {link} where {next:?} was next")))
     }
 
     /// The socket of a link has taken a message whole.
