@@ -83,12 +83,18 @@ fn encode_with(publication: &Publication, listed_as: Option<Position>, out: &mut
     if !speaks_itself {
         push_sender(publication, &place, out);
     }
+    // It names another message than itself, also where it is listed.
+    let names_another = !is_of_a_client && kind.as_deref() == Some("message_deleted");
+    let keeps = |key: &str| match key {
+        "message_id" => names_another,
+        key => is_kept(key, speaks_itself, &place),
+    };
     match &kind {
-        Some(_) => push_members(data, |key| is_kept(key, speaks_itself, &place), out),
+        Some(_) => push_members(data, keeps, out),
         None => push_value(if is_talk { "content" } else { "data" }, data, out),
     }
     push_place(&place, out);
-    if let Some(position) = listed_as {
+    if let Some(position) = listed_as.filter(|_| !names_another) {
         push_field("message_id", &message_id(position), out);
     }
     out.extend_from_slice(br#","timestamp":""#);
@@ -111,7 +117,7 @@ fn kind(data: &str) -> Option<std::borrow::Cow<'_, str>> {
 /// Whether a member of the published object is said; the others come from the server.
 fn is_kept(key: &str, speaks_itself: bool, place: &Place<'_>) -> bool {
     match key {
-        "type" | "timestamp" | "message_id" => false,
+        "type" | "timestamp" => false,
         "user" | "user_id" => speaks_itself,
         "channel" => place.channel().is_none(),
         "guild_id" | "party_id" => place.channel().is_none(),
