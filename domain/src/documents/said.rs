@@ -84,7 +84,8 @@ fn encode_with(publication: &Publication, listed_as: Option<Position>, out: &mut
         push_sender(publication, &place, out);
     }
     // It names another message than itself, also where it is listed.
-    let names_another = !is_of_a_client && kind.as_deref() == Some("message_deleted");
+    let is_of_the_server = publication.sender.connection.is_none();
+    let names_another = is_of_the_server && kind.as_deref() == Some("message_deleted");
     let keeps = |key: &str| match key {
         "message_id" => names_another,
         key => is_kept(key, speaks_itself, &place),
@@ -303,5 +304,18 @@ mod tests {
             )
         );
         assert!(!encode(&one.into_tombstone(TombstoneReason::Deleted), &mut Vec::new()));
+    }
+
+    #[test]
+    fn a_deletion_names_the_message_that_was_deleted_and_only_the_server_says_one() {
+        let data = r#"{"type":"message_deleted","message_id":"00000000000000ab-7","by":"ann"}"#;
+        let told = r#"{"type":"message_deleted","message_id":"00000000000000ab-7","by":"ann","channel":"global","timestamp":"2025-06-06T16:00:00Z"}"#;
+        assert_eq!(said("chat:global", Sender::default(), data), told);
+        let mut listed = Vec::new();
+        let one = publication("chat:global", Sender::default(), data);
+        assert!(encode_listed(&one, &mut listed));
+        assert_eq!(String::from_utf8(listed).unwrap(), told);
+        let forged = said("chat:global", user(), data);
+        assert!(forged.starts_with(r#"{"type":"message","user":"username","#), "{forged}");
     }
 }
