@@ -206,6 +206,12 @@ fn a_deleted_message_is_gone_from_history_and_everybody_is_told() {
     let gone = &page["messages"][0];
     assert_eq!((&gone["type"], &gone["reason"]), (&json!("tombstone"), &json!("deleted")));
     assert!(!page.to_string().contains("rude words"), "{page}");
+    // Who reads the past learns which message it was.
+    ann.say(r#"{"type":"history"}"#);
+    let listed = ann.expect("history");
+    let entries = listed["messages"].as_array().unwrap();
+    assert_eq!(entries.len(), 1, "{listed}");
+    assert_eq!((&entries[0]["type"], &entries[0]["message_id"]), (&told["type"], &json!(id)));
     // Once more changes nothing, and what there is not can't be deleted.
     moderate(&mut judge, &format!(r#""action":"delete","message_id":"{id}""#));
     let unknown = r#"{"type":"moderation","action":"delete","message_id":"00000000000000aa-1"}"#;
@@ -233,8 +239,13 @@ fn only_a_moderators_role_or_the_right_in_the_room_moderates() {
     let mut referee = Speaker::open_with(&server, CHAT, "r", &json!({"roles": ["referee"]}));
     moderate(&mut referee, r#""action":"kick","user_id":"bob""#);
     bob.expect("channel_left");
-    // A moderator may be moderated, and does not lift that itself.
-    moderate(&mut referee, r#""action":"mute","user_id":"r""#);
+    // A moderator may be moderated by another, and does not lift that itself.
+    let own = r#"{"type":"moderation","action":"mute","user_id":"r"}"#;
+    assert_eq!(referee.refused(own), (102, json!("user_id")));
+    let roles = json!({"roles": ["referee"]});
+    let mut other = Speaker::open_with(&server, CHAT, "r2", &roles);
+    moderate(&mut other, r#""action":"mute","user_id":"r""#);
+    referee.expect("moderation");
     let lift = r#"{"type":"moderation","action":"unmute","user_id":"r"}"#;
     assert_eq!(referee.refused(lift), (103, Value::Null));
 }
@@ -270,7 +281,8 @@ fn a_malformed_act_names_its_field_and_does_nothing() {
         (r#","action":"kick","user_id":"bob","channel":"guild""#.to_owned(), "guild_id"),
     ] {
         let (code, named) = judge.refused(&format!(r#"{{"type":"moderation"{rest}}}"#));
-        assert_eq!((code, named), (102, json!(field)), "{rest}");
+        let expected = if field == "reason" { 109 } else { 102 };
+        assert_eq!((code, named), (expected, json!(field)), "{rest}");
     }
     bob.hears_nothing();
     speaks(&mut bob, "still here");

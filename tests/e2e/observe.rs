@@ -409,6 +409,7 @@ fn the_document_lists_every_security_event() {
         "api_not_allowed",
         "disconnect_ordered",
         "malformed_messages",
+        "moderation",
         "rate_limited",
         "slow_consumer",
     ] {
@@ -418,7 +419,7 @@ fn the_document_lists_every_security_event() {
     let server = Server::start(&[]);
     let shown = metrics(server.addr());
     let known = shown.lines().filter(|l| l.starts_with("roomkeeper_security_events_total{"));
-    assert_eq!(known.count(), 12);
+    assert_eq!(known.count(), 13);
 }
 
 #[test]

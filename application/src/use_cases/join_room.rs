@@ -303,11 +303,10 @@ mod tests {
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
         };
-        let directory = Arc::new(Directory::default());
         let services = Services {
             ports,
             rules: Rules::default(),
-            directory,
+            directory: Arc::new(Directory::default()),
             mailboxes: Vec::new(),
             metrics: Arc::default(),
             admission: Arc::default(),

@@ -50,6 +50,9 @@ pub enum ModerateRefused {
     /// There is no such room.
     #[error("no such namespace")]
     UnknownRoom,
+    /// It is about the one who wants it: its announcement would come from somebody who is muted.
+    #[error("nobody moderates itself")]
+    Oneself,
     /// The room's log has no such message.
     #[error("the room's log has no such message")]
     UnknownMessage,
@@ -74,6 +77,10 @@ impl From<ModerateRefused> for Refusal {
             ModerateRefused::UnknownRoom => {
                 let message = "this server has no such channel";
                 Self::new(ErrorCode::UnknownRoom, message).field("channel")
+            }
+            ModerateRefused::Oneself => {
+                let message = "must be somebody else";
+                Self::new(ErrorCode::InvalidField, message).field("user_id")
             }
             ModerateRefused::UnknownMessage => {
                 let message = "the channel's log has no such message";
@@ -117,6 +124,9 @@ impl Moderate {
         let policy = self.services.rules.policies.of(&self.wanted.room).cloned();
         let policy = policy.ok_or(ModerateRefused::UnknownRoom)?;
         let by = self.moderator(&policy).await.map_err(ModerateRefused::NotAllowed)?;
+        if self.wanted.act.user() == Some(&by) {
+            return Err(ModerateRefused::Oneself);
+        }
         let moderation = self.services.ports.moderation.clone();
         let moderation = moderation.ok_or(ModerateRefused::NotAvailable)?;
         if let Act::Delete(position) = self.wanted.act {

@@ -62,6 +62,7 @@ mod handlers;
 mod matches;
 mod moderation;
 mod once;
+mod patterns;
 
 const EPOCH: Epoch = Epoch::from_bits(7);
 const OTHER: Epoch = Epoch::from_bits(8);
@@ -767,35 +768,6 @@ async fn a_gap_between_two_pages_of_a_filtered_member_is_told_by_the_next_one() 
         RecoverRoom { services, room: room(), policy, since, own_hole: false, bytes_max, filter };
     let page = call.execute().await.unwrap();
     assert_eq!((page.gap, page.reached.offset, page.more), (None, offset(1), true));
-}
-
-// --- patterns ---
-
-async fn watch(policy: Option<NamespacePolicy>, times: usize) -> Result<(), JoinRefused> {
-    let mut mocks = Mocks::default();
-    mocks.broker.expect_watch().times(times).returning(|_, patterns, version| {
-        assert_eq!((patterns.len(), version), (1, 5));
-        Box::pin(async { Ok(()) })
-    });
-    if let Some(policy) = policy {
-        mocks.rules.policies.set_namespace("chat", policy);
-    }
-    let pattern = RoomPattern::parse("chat:guild/*").unwrap();
-    let mailbox = Arc::new(Mailbox::new(1, 10));
-    let watching = Watching { mailbox, patterns: vec![pattern.clone()], version: 5 };
-    let call = WatchRooms { services: mocks.services(), who: who(None), pattern, watching };
-    call.execute().await
-}
-
-#[tokio::test]
-async fn the_broker_is_asked_for_a_pattern_only_for_who_may_read_all_of_it() {
-    let open = (*policy(Access::Anyone)).clone();
-    let not_offered = NamespacePolicy { patterns: false, ..open.clone() };
-    let closed = NamespacePolicy { subscribe: Access::Authenticated, ..open.clone() };
-    for policy in [Some(not_offered), Some(closed), None] {
-        assert_eq!(watch(policy, 0).await, Err(JoinRefused::NotAllowed(NotAllowed::Denied(None))));
-    }
-    assert_eq!(watch(Some(open), 1).await, Ok(()));
 }
 
 // --- history and presence ---

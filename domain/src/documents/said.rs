@@ -95,12 +95,19 @@ fn encode_with(publication: &Publication, listed_as: Option<Position>, out: &mut
     if !speaks_itself {
         push_sender(publication, &place, out);
     }
+    // It names another message than itself, also where it is listed.
+    let is_of_the_server = publication.sender.connection.is_none();
+    let names_another = is_of_the_server && kind.as_deref() == Some("message_deleted");
+    let keeps = |key: &str| match key {
+        "message_id" => names_another,
+        key => is_kept(key, speaks_itself, &place),
+    };
     match &kind {
-        Some(_) => push_members(data, |key| is_kept(key, speaks_itself, &place), out),
+        Some(_) => push_members(data, keeps, out),
         None => push_value(if is_talk { "content" } else { "data" }, data, out),
     }
     push_place(&place, out);
-    if let Some(position) = listed_as {
+    if let Some(position) = listed_as.filter(|_| !names_another) {
         push_field("message_id", &message_id(position), out);
     }
     out.extend_from_slice(br#","timestamp":""#);
@@ -124,7 +131,7 @@ fn kind(data: &str) -> Option<std::borrow::Cow<'_, str>> {
 fn is_kept(key: &str, speaks_itself: bool, place: &Place<'_>) -> bool {
     match key {
         // An `id` is that of an answer.
-        "type" | "timestamp" | "message_id" | "id" => false,
+        "type" | "timestamp" | "id" => false,
         "user" | "user_id" => speaks_itself,
         "channel" | "guild_id" | "party_id" => speaks_itself && place.channel().is_none(),
         "match_id" => speaks_itself && !matches!(place, Place::Match(_)),
@@ -319,5 +326,18 @@ mod tests {
             )
         );
         assert!(!encode(&one.into_tombstone(TombstoneReason::Deleted), &mut Vec::new()));
+    }
+
+    #[test]
+    fn a_deletion_names_the_message_that_was_deleted_and_only_the_server_says_one() {
+        let data = r#"{"type":"message_deleted","message_id":"00000000000000ab-7","by":"ann"}"#;
+        let told = r#"{"type":"message_deleted","message_id":"00000000000000ab-7","by":"ann","channel":"global","timestamp":"2025-06-06T16:00:00Z"}"#;
+        assert_eq!(said("chat:global", Sender::default(), data), told);
+        let mut listed = Vec::new();
+        let one = publication("chat:global", Sender::default(), data);
+        assert!(encode_listed(&one, &mut listed));
+        assert_eq!(String::from_utf8(listed).unwrap(), told);
+        let forged = said("chat:global", user(), data);
+        assert!(forged.starts_with(r#"{"type":"message","user":"username","#), "{forged}");
     }
 }

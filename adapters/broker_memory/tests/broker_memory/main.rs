@@ -3,5 +3,6 @@
 
 mod contract;
 mod durable;
+mod erasing;
 mod rooms;
 mod support;

@@ -161,6 +161,20 @@ async fn whoever_is_muted_or_banned_in_a_room_moderates_nothing_there() {
 }
 
 #[tokio::test]
+async fn nobody_moderates_itself() {
+    let mocks = Mocks { moderation: recording(Ok(())), ..Mocks::default() };
+    let (moderate, mailbox) = moderating(mocks, moderator(), Act::Ban(user("m"), None));
+    let refused = moderate.execute().await.unwrap_err();
+    assert_eq!(refused, ModerateRefused::Oneself);
+    let refusal = Refusal::from(refused);
+    assert_eq!(
+        (refusal.code, refusal.field.as_deref()),
+        (ErrorCode::InvalidField, Some("user_id"))
+    );
+    assert_eq!(mailbox.take_orders(), []);
+}
+
+#[tokio::test]
 async fn what_is_recorded_names_who_where_what_why_and_when() {
     let mut moderation = MockModeration::new();
     moderation.expect_forbids().returning(|_, _, _, _| None);
