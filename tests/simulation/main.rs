@@ -6,7 +6,8 @@
 //! Nothing here may depend on a clock, a thread or anything else that a seed does not decide.
 //!
 //! Suggested reading order: [`story`], [`checker`], [`hearing`], [`client`], [`world`], [`nodes`],
-//! [`links`], [`broker`], [`witness`], [`disk`], [`letters`], [`inbox`], [`ports`], [`storm`], [`faults`].
+//! [`coming`], [`links`], [`broker`], [`witness`], [`disk`], [`letters`], [`inbox`], [`ports`],
+//! [`storm`], [`faults`].
 //!
 //! Two worlds: several nodes over a simulated broker that loses, doubles and delays; or one process
 //! at a time over the real in-memory broker, whose durable rooms and letters are on a disk that outlives
