@@ -131,10 +131,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let broker = build::broker(&budgets, telemetry.watch(storage.archive()));
     let committer = tokio::spawn(Arc::clone(&broker).run_committer());
     let remembered = storage.remembered(settings).await?;
-    let inbox = Arc::clone(&remembered.inbox);
-    let mut helpers = forget_in_time(&broker, &remembered, &clock);
-    let letters = forget_letters(inbox, settings.chat.letter_age_ms, Arc::clone(&clock));
-    helpers.push(tokio::spawn(letters));
+    let mut helpers = forget_in_time(settings, &broker, &remembered, &clock);
     let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
     helpers.extend(fetch_keys(&lasting));
     let node = build::node(settings, ports, &budgets);
@@ -210,6 +207,7 @@ fn open_manager() -> Result<Arc<ServiceManager>, ServeError> {
 
 /// What looks after messages, revocations, matches and sanctions whose time is over.
 fn forget_in_time(
+    settings: &Settings,
     broker: &Arc<MemoryBroker>,
     remembered: &Remembered,
     clock: &Arc<SystemClock>,
@@ -218,7 +216,9 @@ fn forget_in_time(
     let sweeps = Arc::clone(broker).run_sweeps(revocations, Arc::clone(clock) as _);
     let matches = forget_matches(Arc::clone(&remembered.matches), Arc::clone(clock));
     let sanctions = forget_sanctions(Arc::clone(&remembered.moderation), Arc::clone(clock));
-    vec![tokio::spawn(sweeps), tokio::spawn(matches), tokio::spawn(sanctions)]
+    let (inbox, age_ms) = (Arc::clone(&remembered.inbox), settings.chat.letter_age_ms);
+    let letters = tokio::spawn(forget_letters(inbox, age_ms, Arc::clone(clock)));
+    vec![tokio::spawn(sweeps), tokio::spawn(matches), tokio::spawn(sanctions), letters]
 }
 
 /// Has matches forgotten, never to end.

@@ -184,10 +184,13 @@ fn typing_is_told_to_others_and_a_ping_is_answered() {
 fn one_user_alone_can_be_meant_over_all_its_connections() {
     let server = start(&[]);
     let mut ann = open(&server, "ann");
+    let mut anns_phone = open(&server, "ann");
     let mut bobs = [open(&server, "bob"), open(&server, "bob")];
     let mut carl = open(&server, "carl");
     ann.expect("user_connected");
     ann.expect("user_connected");
+    anns_phone.expect("user_connected");
+    anns_phone.expect("user_connected");
     bobs.iter_mut().for_each(|bob| drop(bob.expect("user_connected")));
     ann.say(r#"{"type":"chat","message":"psst","to_user_id":"bob"}"#);
     for bob in &mut bobs {
@@ -197,8 +200,9 @@ fn one_user_alone_can_be_meant_over_all_its_connections() {
             (&json!("ann"), &json!("psst"), &json!("private"))
         );
     }
-    // The sender's own copy says to whom it went.
-    assert_eq!(ann.expect("chat")["to_user_id"], "bob");
+    // The sender's own copy says to whom it went; where it was said it is not heard without an echo.
+    assert_eq!(anns_phone.expect("chat")["to_user_id"], "bob");
+    ann.hears_nothing();
     carl.hears_nothing();
 }
 

@@ -154,6 +154,8 @@ fn stuck(server: &Server) -> RawSocket {
     stuck.expect_json("hello");
     stuck.send_json(&json!({"type": "subscribe", "id": 1, "room": "public:flood"}));
     stuck.expect_json("subscribed");
+    // The kernel would else take tens of megabytes for it.
+    stuck.narrow();
     let mut publisher = Client::open(server);
     let data = "x".repeat(60_000);
     // More than socket buffers take, but less than closes a slow client.

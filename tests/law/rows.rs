@@ -74,8 +74,13 @@ mod breaches {
 
     #[test]
     fn a_row_that_is_missing_is_seen() {
-        assert_complains(&check_rows("| 0.1 | x |\n| 3.4, 3.5 | y |\n"), "no row 0.2");
-        assert!(!check_rows("| 3.4, 3.5 | y |\n").iter().any(|said| said.contains("3.5")));
+        let text = read(ROWS);
+        let cut = |begin: &str| {
+            let lines = text.lines().filter(|line| !line.starts_with(begin));
+            check_rows(&lines.collect::<Vec<_>>().join("\n"))
+        };
+        assert_complains(&cut("| 0.2 |"), "no row 0.2");
+        assert_eq!(cut("| 3.4, 3.5 |").len(), 2);
     }
 
     #[test]

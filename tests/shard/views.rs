@@ -148,33 +148,44 @@ fn what_is_said_to_a_user_who_is_still_on_the_way_in_comes_all_the_same() {
 /// What no client may ever see.
 const INSIDE: &str = "inside-0f3a: /var/lib/roomkeeper/archive.db is locked";
 
-#[test]
-fn when_every_port_fails_nobody_is_told_anything_of_the_inside() {
-    let away = Duration::from_secs(1);
-    let (mut broker, mut presence) = (MockBroker::new(), MockPresence::new());
-    broker.expect_publish().returning(move |_, _| {
-        Box::pin(async move { Err(PublishError::Unavailable { retry_after: away }) })
+const AWAY: Duration = Duration::from_secs(1);
+
+fn failing_broker() -> MockBroker {
+    let mut broker = MockBroker::new();
+    broker
+        .expect_publish()
+        .returning(|_, _| Box::pin(async { Err(PublishError::Unavailable { retry_after: AWAY }) }));
+    broker.expect_subscribe().returning(|_, _, _, _| {
+        Box::pin(async { Err(BrokerError::Unavailable { retry_after: AWAY }) })
     });
-    broker.expect_subscribe().returning(move |_, _, _, _| {
-        Box::pin(async move { Err(BrokerError::Unavailable { retry_after: away }) })
+    broker.expect_watch().returning(|_, _, _| {
+        Box::pin(async { Err(BrokerError::Unavailable { retry_after: AWAY }) })
     });
-    broker.expect_watch().returning(move |_, _, _| {
-        Box::pin(async move { Err(BrokerError::Unavailable { retry_after: away }) })
-    });
-    broker.expect_read().returning(move |_, _, _| {
-        Box::pin(async move { Err(BrokerError::Unavailable { retry_after: away }) })
+    broker.expect_read().returning(|_, _, _| {
+        Box::pin(async { Err(BrokerError::Unavailable { retry_after: AWAY }) })
     });
     broker.expect_unsubscribe().returning(|_, _, _| Box::pin(async {}));
-    presence.expect_enter().returning(move |_, _, _| {
-        Box::pin(async move { Err(PresenceError::Unavailable { retry_after: away }) })
+    broker
+}
+
+fn failing_presence() -> MockPresence {
+    let mut presence = MockPresence::new();
+    presence.expect_enter().returning(|_, _, _| {
+        Box::pin(async { Err(PresenceError::Unavailable { retry_after: AWAY }) })
     });
-    presence.expect_list().returning(move |_, _| {
-        Box::pin(async move { Err(PresenceError::Unavailable { retry_after: away }) })
+    presence.expect_list().returning(|_, _| {
+        Box::pin(async { Err(PresenceError::Unavailable { retry_after: AWAY }) })
     });
-    presence.expect_update().returning(move |_, _, _| {
-        Box::pin(async move { Err(PresenceError::Unavailable { retry_after: away }) })
+    presence.expect_update().returning(|_, _, _| {
+        Box::pin(async { Err(PresenceError::Unavailable { retry_after: AWAY }) })
     });
     presence.expect_leave().returning(|_, _, _| Box::pin(async {}));
+    presence
+}
+
+#[test]
+fn when_every_port_fails_nobody_is_told_anything_of_the_inside() {
+    let (broker, presence) = (failing_broker(), failing_presence());
     let mut inbox = MockInbox::new();
     inbox
         .expect_put()

@@ -114,11 +114,11 @@ pub(crate) fn internal_router(shared: &Arc<Shared>) -> Router {
 }
 
 async fn connect(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, request, Wanted::Endpoint(Endpoint::V2))
+    upgrade(&shared, request, &Wanted::Endpoint(Endpoint::V2))
 }
 
 async fn client(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, request, Wanted::Endpoint(Endpoint::Client))
+    upgrade(&shared, request, &Wanted::Endpoint(Endpoint::Client))
 }
 
 async fn document(
@@ -130,14 +130,14 @@ async fn document(
     match endpoint {
         // A browser sees nothing of it, but the document has it so.
         Document::Lobby => upgrade_known(&shared, request, wanted).await,
-        _ => upgrade(&shared, request, wanted),
+        _ => upgrade(&shared, request, &wanted),
     }
 }
 
 async fn game(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     // As it stands there: no id of a match needs an escape, and one that has some is none.
     let id = request.uri().path().strip_prefix("/ws/games/").and_then(|id| MatchId::parse(id).ok());
-    upgrade(&shared, request, Wanted::Endpoint(Endpoint::Match(id)))
+    upgrade(&shared, request, &Wanted::Endpoint(Endpoint::Match(id)))
 }
 
 async fn echo(
@@ -152,7 +152,7 @@ async fn echo(
             .field("client_id")
             .into_response();
     }
-    upgrade(&shared, request, Wanted::Echo)
+    upgrade(&shared, request, &Wanted::Echo)
 }
 
 /// Alive: the process answers.

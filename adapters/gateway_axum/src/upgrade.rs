@@ -51,7 +51,7 @@ enum Socket {
 }
 
 /// Answers an upgrade request and, if it is one, hands the socket on.
-pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: Wanted) -> Response {
+pub(crate) fn upgrade(shared: &Arc<Shared>, request: Request, wanted: &Wanted) -> Response {
     let (mut parts, _) = request.into_parts();
     let config = shared.config();
     let client = client_of(&config, &parts);
@@ -97,7 +97,7 @@ pub(crate) async fn upgrade_known(
             };
         }
     }
-    upgrade(shared, Request::from_parts(parts, body), wanted)
+    upgrade(shared, Request::from_parts(parts, body), &wanted)
 }
 
 /// Who is at the other end of the socket. An application that these routes are mounted in may know.
@@ -126,7 +126,7 @@ fn try_upgrade(
     shared: &Arc<Shared>,
     config: &Config,
     parts: &mut Parts,
-    wanted: Wanted,
+    wanted: &Wanted,
     client: Option<IpAddr>,
 ) -> Result<Response, HttpRefusal> {
     let upgrade = {

@@ -214,8 +214,10 @@ impl JoinRoom {
         if self.services.rules.middleware.is_empty() {
             return Ok(());
         }
-        let inbound =
-            Inbound { kind: "subscribe", room: Some(self.room.as_str()), body: "", derived: false };
+        // The clients of the documents have no word for it: there the server brings them in.
+        let derived = matches!(self.who.view, View::Document(_));
+        let room = Some(self.room.as_str());
+        let inbound = Inbound { kind: "subscribe", room, body: "", derived };
         let asked = self.services.rules.middleware.process_message(&self.who, inbound).await;
         asked.map(drop).map_err(JoinRefused::Middleware)
     }
@@ -273,6 +275,21 @@ mod tests {
     use domain::retention::Retention;
     use std::time::Duration;
 
+    fn open() -> NamespacePolicy {
+        NamespacePolicy {
+            subscribe: Access::Anyone,
+            publish: Access::Anyone,
+            presence: Access::Anyone,
+            history: Access::Anyone,
+            presence_listed: true,
+            retention: Retention::default(),
+            default_class: Class::Reliable,
+            durable: false,
+            members_max: 10,
+            patterns: false,
+        }
+    }
+
     #[tokio::test]
     async fn whoever_could_not_enter_presence_leaves_it_since_only_the_answer_may_be_lost() {
         let (mut broker, mut presence) = (MockBroker::new(), MockPresence::new());
@@ -311,18 +328,6 @@ mod tests {
             metrics: Arc::default(),
             admission: Arc::default(),
         };
-        let policy = NamespacePolicy {
-            subscribe: Access::Anyone,
-            publish: Access::Anyone,
-            presence: Access::Anyone,
-            history: Access::Anyone,
-            presence_listed: true,
-            retention: Retention::default(),
-            default_class: Class::Reliable,
-            durable: false,
-            members_max: 10,
-            patterns: false,
-        };
         let who = Who {
             connection: ConnectionId::from_bits(1),
             client: ClientId::parse("c").unwrap(),
@@ -336,7 +341,7 @@ mod tests {
             services: Arc::new(services),
             who: Arc::new(who),
             room: RoomId::parse("public:a").unwrap(),
-            policy: Arc::new(policy),
+            policy: Arc::new(open()),
             since: None,
             presence: true,
             filter: None,

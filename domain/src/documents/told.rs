@@ -109,6 +109,38 @@ pub fn encode(frame: &ServerFrame<'_>, to: Listener<'_>, now: Wall, out: &mut Ve
         ServerFrame::PresenceState { id, list, .. } => {
             answer("user_list", *id, now, out, |out| push_users(list, to.names, out));
         }
+        ServerFrame::Unsubscribed { id, room, code, reason } => {
+            answer("channel_left", *id, now, out, |out| {
+                push_place(&Place::of(room), out);
+                let code = code.map(|code| code.to_string());
+                push_value("code", code.as_deref().unwrap_or("null"), out);
+                push_text_or_null("reason", *reason, out);
+            });
+        }
+        ServerFrame::Reply { id, kind, body } => answer(kind, *id, now, out, |out| {
+            if !push_object(body, out) {
+                push_value("data", body, out);
+            }
+        }),
+        ServerFrame::Ack { .. }
+        | ServerFrame::PresenceEvent { .. }
+        | ServerFrame::Gap { .. }
+        | ServerFrame::TokenExpiring { .. }
+        | ServerFrame::Subscribed { .. }
+        | ServerFrame::Page { .. }
+        | ServerFrame::HistoryPage { .. }
+        | ServerFrame::PatternSubscribed { .. }
+        | ServerFrame::PatternUnsubscribed { .. }
+        | ServerFrame::PresenceUpdated { .. }
+        | ServerFrame::Refreshed { .. }
+        | ServerFrame::Disconnect { .. } => return encode_event(frame, to.names, now, out),
+    }
+    true
+}
+
+/// What comes without having been asked for.
+fn encode_event(frame: &ServerFrame<'_>, names: Names<'_>, now: Wall, out: &mut Vec<u8>) -> bool {
+    match frame {
         ServerFrame::PresenceEvent { room, event } => {
             let kind = match event.change {
                 PresenceChange::Join => "user_connected",
@@ -116,7 +148,7 @@ pub fn encode(frame: &ServerFrame<'_>, to: Listener<'_>, now: Wall, out: &mut Ve
                 PresenceChange::Update => "user_update",
             };
             answer(kind, None, now, out, |out| {
-                push_user(&event.who, to.names, out);
+                push_user(&event.who, names, out);
                 if event.change == PresenceChange::Update {
                     push_data(&event.data, out);
                 }
@@ -129,24 +161,11 @@ pub fn encode(frame: &ServerFrame<'_>, to: Listener<'_>, now: Wall, out: &mut Ve
             push_value("missed", &missed.to_string(), out);
             push_field("reason", gap.reason.word(), out);
         }),
-        ServerFrame::Unsubscribed { id, room, code, reason } => {
-            answer("channel_left", *id, now, out, |out| {
-                push_place(&Place::of(room), out);
-                let code = code.map(|code| code.to_string());
-                push_value("code", code.as_deref().unwrap_or("null"), out);
-                push_text_or_null("reason", *reason, out);
-            });
-        }
         ServerFrame::TokenExpiring { expires_at } => {
             answer("token_expiring", None, now, out, |out| {
                 push_time("expires_at", *expires_at, out);
             });
         }
-        ServerFrame::Reply { id, kind, body } => answer(kind, *id, now, out, |out| {
-            if !push_object(body, out) {
-                push_value("data", body, out);
-            }
-        }),
         // Positions, patterns, tickets and what answers only them; why a connection ends stands in
         // the close frame.
         ServerFrame::Ack { .. }
@@ -157,7 +176,16 @@ pub fn encode(frame: &ServerFrame<'_>, to: Listener<'_>, now: Wall, out: &mut Ve
         | ServerFrame::PatternUnsubscribed { .. }
         | ServerFrame::PresenceUpdated { .. }
         | ServerFrame::Refreshed { .. }
-        | ServerFrame::Disconnect { .. } => return false,
+        | ServerFrame::Disconnect { .. }
+        // Answered above.
+        | ServerFrame::Hello { .. }
+        | ServerFrame::Ping
+        | ServerFrame::Pong { .. }
+        | ServerFrame::Status { .. }
+        | ServerFrame::Error { .. }
+        | ServerFrame::PresenceState { .. }
+        | ServerFrame::Unsubscribed { .. }
+        | ServerFrame::Reply { .. } => return false,
     }
     true
 }
