@@ -12,7 +12,7 @@ use application::ports::matches::MockMatches;
 use application::ports::presence::MockPresence;
 use application::ports::spent_tokens::MockSpentTokens;
 use application::ports::{
-    BrokerError, Inbox, InboxError, Letter, LetterLimits, PresenceError, PublishError,
+    BrokerError, Inbox, InboxError, Letter, LetterId, LetterLimits, PresenceError, PublishError,
     ReadMatchesError, SpendError,
 };
 use application::services::{Ports, Rules};
@@ -116,6 +116,34 @@ fn what_waits_goes_to_one_connection_and_to_the_next_when_that_one_breaks() {
     assert_eq!(kinds(&told), ["chat_message"; 3]);
     assert_eq!(told[2]["content"], "2");
     assert_eq!(ready(inbox.read(&ann, None, 9, usize::MAX)).unwrap().len(), 0);
+}
+
+#[test]
+fn what_could_not_be_read_is_tried_again_while_the_user_is_there() {
+    let mut inbox = MockInbox::new();
+    let mut n_read = 0;
+    inbox.expect_read().returning(move |_, _, _, _| {
+        n_read += 1;
+        let page = match n_read {
+            1 | 2 => Err(InboxError::Storage("the disk is away".to_owned())),
+            3 => Ok(vec![(LetterId(1), letter(7))]),
+            _ => Ok(Vec::new()),
+        };
+        Box::pin(async { page })
+    });
+    inbox.expect_remove().times(1).returning(|_, _| Box::pin(async { Ok(()) }));
+    let mut host =
+        Host::with_ports(rules(), |ports| Ports { inbox: Some(Arc::new(inbox)), ..ports });
+    let ann = host.connect_by(View::Document(Endpoint::Chat), Some("ann"));
+    host.settle();
+    let mut heard = kinds(&host.frames(ann));
+    for _ in 0..3 {
+        host.say(ann, r#"{"type":"pong"}"#);
+        host.pass(30_000);
+        heard.extend(kinds(&host.frames(ann)));
+    }
+    let said = heard.iter().filter(|kind| *kind != "ping").collect::<Vec<_>>();
+    assert_eq!(said, ["connected", "chat_message"]);
 }
 
 #[test]

@@ -100,9 +100,12 @@ impl Shard {
         let letters = match letters {
             Ok(letters) => letters,
             Err(error) => {
-                // They wait on; the next one who comes, or the next letter, tries again.
+                // They wait on: for the next visit, the next one who comes or the next letter.
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "letters can't be read");
+                if let Some(entry) = self.table.get_mut(slot) {
+                    entry.letters_wait = true;
+                }
                 return;
             }
         };

@@ -77,6 +77,7 @@ impl Shard {
             patterns: Vec::new(),
             own_room: OwnRoom::None,
             giving: None,
+            letters_wait: false,
             leaving: false,
             rights: None,
         };

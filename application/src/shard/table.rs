@@ -59,6 +59,8 @@ pub(super) struct Entry {
     pub(super) own_room: OwnRoom,
     /// What it is being given of what waited for its user; only while the client has not taken it.
     pub(super) giving: Option<Box<Giving>>,
+    /// What waited for its user could not be read: its next visit tries again.
+    pub(super) letters_wait: bool,
     /// Set while draining: close as soon as nothing is under way.
     pub(super) leaving: bool,
     /// Only where an authorizer is asked again from time to time.

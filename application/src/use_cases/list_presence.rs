@@ -16,6 +16,7 @@ use crate::ports::PresenceError;
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::use_cases::authorize::{NotAllowed, authorize};
+use crate::view::View;
 
 /// A question for the members of a room.
 pub struct ListPresence {
@@ -87,6 +88,8 @@ impl ListPresence {
         let allowed = authorize(services, who, Action::Presence, room, policy).await;
         allowed.map_err(PresenceRefused::NotAllowed)?;
         if !rules.middleware.is_empty() {
+            // The clients of the documents ask through a handler, or are told without asking.
+            let derived = derived || matches!(who.view, View::Document(_));
             let room = Some(self.room.as_str());
             let inbound = Inbound { kind: "presence", room, body: "", derived };
             let asked = rules.middleware.process_message(&self.who, inbound).await;
