@@ -1,7 +1,7 @@
 //! How many connections each user has on this node, and how many members each room.
 //!
-//! Locked when a connection is authenticated and when it ends, and when a shard gets its first
-//! member of a room and loses its last; never per message.
+//! Locked when a connection is authenticated and when it ends, when a shard gets its first member of a
+//! room and loses its last, and for each message to one user alone; never per delivery.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -52,7 +52,7 @@ struct UserHere {
     commands: Arc<SharedLimiter>,
     /// What the token that came last calls it.
     name: Option<Arc<str>>,
-    /// How many of them hear what is said in the user's room without having asked.
+    /// How many of them hear what is said in the user's room.
     listeners: u32,
     /// Whose turn it is to be given what waited for the user.
     inbox: Arc<InboxState>,
@@ -275,11 +275,11 @@ impl Directory {
         }
     }
 
-    /// Whether any connection hears what is said in a user's room: one of the user's that is in it without
-    /// having asked, or whoever has joined it.
+    /// Whether any of a user's connections hears what is said in the user's room. Who else is in that room
+    /// hears it, too, and does not keep it from the user.
     #[must_use]
-    pub fn is_heard(&self, user: &UserId, room: &RoomId) -> bool {
-        self.lock().get(user).is_some_and(|here| here.listeners > 0) || self.seats_taken(room) > 0
+    pub fn is_heard(&self, user: &UserId) -> bool {
+        self.lock().get(user).is_some_and(|here| here.listeners > 0)
     }
 
     fn forget_if_gone(&self, user: &UserId) {

@@ -109,7 +109,12 @@ impl Default for Limits {
             history_messages_max: 1_000,
             metadata_bytes_max: 4 << 10,
             presence_list_max: 1_000,
-            letters: LetterLimits { of_user: 1_000, of_sender: 1_000, of_all: 1_000_000 },
+            letters: LetterLimits {
+                of_user: 1_000,
+                of_pair: 100,
+                of_sender: 1_000,
+                of_all: 1_000_000,
+            },
             connections_per_user_max: 5,
             commands: Rate::new(200, 400),
             bad_tokens_of_address: Rate::per_minute(30),

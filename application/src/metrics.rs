@@ -33,6 +33,10 @@ pub struct ShardMetrics {
     pub closed: Tallies<CloseCode>,
     /// Connections that are open, by the endpoint that they came by.
     pub endpoints: Tallies<EndpointKind>,
+    /// Text messages from clients, by the endpoint that they came by.
+    pub endpoint_texts: Tallies<EndpointKind>,
+    /// Commands that were refused, the same way.
+    pub endpoint_refusals: Tallies<EndpointKind>,
     /// Pings that asked whether somebody is still there.
     pub pings: Tally,
     /// Memberships now, joiners included.

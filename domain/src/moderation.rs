@@ -169,12 +169,21 @@ impl Held {
 
 type Key = (UserId, RoomId, Sanction);
 
+/// How many sanctions there are in one room.
+#[derive(Clone, Copy, Debug, Default)]
+struct InRoom {
+    all: usize,
+    bans: usize,
+}
+
 /// Who is muted or banned where, and until when.
 #[derive(Debug, Default)]
 pub struct Sanctions {
     of_users: BTreeMap<UserId, BTreeMap<RoomId, Held>>,
     /// The same by its end, so that forgetting looks at what is forgotten only.
     by_end: BTreeSet<(Until, Key)>,
+    /// How many there are in each room that has any.
+    in_rooms: BTreeMap<RoomId, InRoom>,
 }
 
 impl Sanctions {
@@ -182,10 +191,17 @@ impl Sanctions {
     /// an earlier one of its kind.
     pub const SANCTIONS_MAX: usize = 100_000;
 
+    /// The most in one room, so that who moderates one can't use up what there is for all.
+    pub const SANCTIONS_PER_ROOM_MAX: usize = 10_000;
+
+    /// The most that are forgotten at one time: the set is locked meanwhile.
+    pub const FORGOTTEN_AT_ONCE: usize = 1_000;
+
     /// Does what an act says. Where there is no room, those whose time is over go first.
     ///
     /// # Errors
-    /// [`SanctionsFull`] when [`Self::SANCTIONS_MAX`] others last; then nothing has changed.
+    /// [`SanctionsFull`] when [`Self::SANCTIONS_MAX`] others last, or [`Self::SANCTIONS_PER_ROOM_MAX`] in this
+    /// room.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), SanctionsFull> {
         let (Some(user), Some(sanction)) = (entry.act.user(), entry.act.sanction()) else {
             return Ok(());
@@ -205,17 +221,25 @@ impl Sanctions {
     /// [`SanctionsFull`] as for [`Self::apply`].
     pub fn put(&mut self, key: Key, until: Until, now: Wall) -> Result<(), SanctionsFull> {
         self.lift(&key);
-        if self.by_end.len() >= Self::SANCTIONS_MAX {
+        if self.is_full(&key.1) {
             self.forget(now);
         }
-        if self.by_end.len() >= Self::SANCTIONS_MAX {
+        if self.is_full(&key.1) {
             return Err(SanctionsFull);
         }
         let (user, room, sanction) = key.clone();
+        let counted = self.in_rooms.entry(room.clone()).or_default();
+        counted.all += 1;
+        counted.bans += usize::from(sanction == Sanction::Ban);
         let held = self.of_users.entry(user).or_default().entry(room).or_default();
         *held.of(sanction) = Some(until);
         self.by_end.insert((until, key));
         Ok(())
+    }
+
+    fn is_full(&self, room: &RoomId) -> bool {
+        let in_room = self.in_rooms.get(room).map_or(0, |counted| counted.all);
+        self.by_end.len() >= Self::SANCTIONS_MAX || in_room >= Self::SANCTIONS_PER_ROOM_MAX
     }
 
     fn lift(&mut self, key: &Key) {
@@ -224,6 +248,13 @@ impl Sanctions {
         let Some(held) = rooms.get_mut(room) else { return };
         if let Some(until) = held.of(*sanction).take() {
             self.by_end.remove(&(until, key.clone()));
+            if let Some(counted) = self.in_rooms.get_mut(room) {
+                counted.all -= 1;
+                counted.bans -= usize::from(*sanction == Sanction::Ban);
+                if counted.all == 0 {
+                    self.in_rooms.remove(room);
+                }
+            }
         }
         if held.mute.is_none() && held.ban.is_none() {
             rooms.remove(room);
@@ -246,12 +277,20 @@ impl Sanctions {
         }
     }
 
-    /// Forgets those whose time is over. Answers how many that were.
+    /// Whether anybody may be banned from a room; one whose time is over may still count.
+    #[must_use]
+    pub fn bans_in(&self, room: &RoomId) -> bool {
+        self.in_rooms.get(room).is_some_and(|counted| counted.bans > 0)
+    }
+
+    /// Forgets those whose time is over, at most [`Self::FORGOTTEN_AT_ONCE`]. Answers how many that were.
     pub fn forget(&mut self, now: Wall) -> usize {
         let before = self.by_end.len();
-        while let Some((until, key)) = self.by_end.first().cloned()
-            && until.is_over(now)
-        {
+        for _ in 0..Self::FORGOTTEN_AT_ONCE {
+            let Some((until, key)) = self.by_end.first().cloned() else { break };
+            if !until.is_over(now) {
+                break;
+            }
             self.lift(&key);
         }
         before - self.by_end.len()

@@ -346,6 +346,7 @@ fn every_act_is_in_the_security_log_without_its_words() {
         ("room", json!("chat:global")),
         ("subject", json!("bob")),
         ("recorded", json!(true)),
+        ("done", json!(true)),
     ] {
         assert_eq!(acts[0][field], value, "{}", acts[0]);
     }

@@ -76,8 +76,9 @@ fn a_server_that_stops_says_draining_to_the_end() {
 fn connections_are_counted_by_the_endpoint_that_they_came_by_and_no_more_when_they_are_gone() {
     let server = start(&[]);
     let v2 = [Client::open(&server), Client::open(&server)];
-    let lobby = Speaker::open(&server, "/ws", "ann");
-    let chat = Speaker::open(&server, "/ws/chat", "ann");
+    let mut lobby = Speaker::open(&server, "/ws", "ann");
+    lobby.expect("user_list");
+    let mut chat = Speaker::open(&server, "/ws/chat", "ann");
     let game = Speaker::greeted(RawSocket::open(server.addr(), "/ws/game"));
     let world = Speaker::greeted(RawSocket::open(server.addr(), "/ws/world"));
     let combat = Speaker::open(&server, "/ws/combat", "bob");
@@ -92,11 +93,24 @@ fn connections_are_counted_by_the_endpoint_that_they_came_by_and_no_more_when_th
     assert_eq!((of("v2"), of("match"), of("refused")), (2, 0, 0));
     assert_eq!(told["global"]["connections"], 8);
     assert_eq!(told["global"]["users"], 2);
+    // What is said counts where it is said.
+    chat.refused(r#"{"type":"nothing"}"#);
+    lobby.hears_nothing();
+    let told = metrics(server.addr());
+    let of_channel = |endpoint: &str| {
+        let channel = &told["channels"][endpoint];
+        (channel["messages_in_total"].clone(), channel["errors_total"].clone())
+    };
+    assert_eq!(of_channel("chat"), (json!(1), json!(1)));
+    assert_eq!(of_channel("lobby"), (json!(1), json!(0)));
+    assert_eq!(of_channel("game"), (json!(0), json!(0)));
     let text = get(server.addr(), "/metrics").body;
     for series in [
         r#"roomkeeper_endpoint_connections{endpoint="v2"} 2"#,
         r#"roomkeeper_endpoint_connections{endpoint="lobby"} 1"#,
         r#"roomkeeper_endpoint_connections{endpoint="match"} 0"#,
+        r#"roomkeeper_endpoint_messages_total{endpoint="chat"} 1"#,
+        r#"roomkeeper_endpoint_errors_total{endpoint="chat"} 1"#,
     ] {
         assert!(text.lines().any(|line| line.starts_with(series)), "no {series} in {text}");
     }

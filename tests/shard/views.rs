@@ -90,7 +90,8 @@ fn letter(n: u64) -> Letter {
     Letter { sender: Default::default(), data, at: domain::time::Wall::from_millis(1) }
 }
 
-const LIMITS: LetterLimits = LetterLimits { of_user: 100, of_sender: 100, of_all: 100 };
+const LIMITS: LetterLimits =
+    LetterLimits { of_user: 100, of_pair: 100, of_sender: 100, of_all: 100 };
 
 #[test]
 fn what_waits_goes_to_one_connection_and_to_the_next_when_that_one_breaks() {
@@ -119,7 +120,36 @@ fn what_waits_goes_to_one_connection_and_to_the_next_when_that_one_breaks() {
 }
 
 #[test]
-fn what_could_not_be_read_is_tried_again_while_the_user_is_there() {
+fn whoever_else_is_in_the_room_of_a_user_does_not_keep_letters_from_the_user() {
+    let inbox = Arc::new(MemoryInbox::default());
+    let mut host = Host::with_ports(rules(), |ports| Ports { inbox: Some(inbox.clone()), ..ports });
+    let carl = host.connect_by(View::V2, Some("carl"));
+    host.say(carl, r#"{"type":"subscribe","id":1,"room":"user:ann"}"#);
+    let bob = host.connect_by(View::Document(Endpoint::Chat), Some("bob"));
+    host.settle();
+    assert!(kinds(&host.frames(carl)).contains(&"subscribed".to_owned()));
+    let private =
+        r#"{"type":"chat_message","id":1,"channel":"private","to_user_id":"ann","content":"hi"}"#;
+    host.say(bob, private);
+    host.settle();
+    let ann = UserId::parse("ann").unwrap();
+    assert_eq!(ready(inbox.read(&ann, None, 9, usize::MAX)).unwrap().len(), 1);
+    // Ann herself, who joined it by name, hears what is said.
+    let phone = host.connect_by(View::V2, Some("ann"));
+    host.say(phone, r#"{"type":"subscribe","id":1,"room":"user:ann"}"#);
+    host.say(bob, private);
+    host.settle();
+    assert_eq!(ready(inbox.read(&ann, None, 9, usize::MAX)).unwrap().len(), 1);
+    assert_eq!(kinds(&host.frames(phone)).last().unwrap(), "message");
+    // She leaves it, and is away again.
+    host.say(phone, r#"{"type":"unsubscribe","id":2,"room":"user:ann"}"#);
+    host.say(bob, private);
+    host.settle();
+    assert_eq!(ready(inbox.read(&ann, None, 9, usize::MAX)).unwrap().len(), 2);
+}
+
+#[test]
+fn what_could_not_be_read_or_removed_is_tried_again_while_the_user_is_there_and_comes_once() {
     let mut inbox = MockInbox::new();
     let mut n_read = 0;
     inbox.expect_read().returning(move |_, _, _, _| {
@@ -131,13 +161,22 @@ fn what_could_not_be_read_is_tried_again_while_the_user_is_there() {
         };
         Box::pin(async { page })
     });
-    inbox.expect_remove().times(1).returning(|_, _| Box::pin(async { Ok(()) }));
+    let mut n_removed = 0;
+    inbox.expect_remove().times(3).returning(move |_, up_to| {
+        assert_eq!(up_to, LetterId(1));
+        n_removed += 1;
+        let removed = match n_removed {
+            1 | 2 => Err(InboxError::Storage("the disk is full".to_owned())),
+            _ => Ok(()),
+        };
+        Box::pin(async { removed })
+    });
     let mut host =
         Host::with_ports(rules(), |ports| Ports { inbox: Some(Arc::new(inbox)), ..ports });
     let ann = host.connect_by(View::Document(Endpoint::Chat), Some("ann"));
     host.settle();
     let mut heard = kinds(&host.frames(ann));
-    for _ in 0..3 {
+    for _ in 0..6 {
         host.say(ann, r#"{"type":"pong"}"#);
         host.pass(30_000);
         heard.extend(kinds(&host.frames(ann)));

@@ -37,9 +37,13 @@ fn bytes_of(letter: &Letter) -> usize {
 
 impl Letters {
     fn is_full(&self, user: &UserId, sender: Option<&UserId>, limits: LetterLimits) -> bool {
-        let of_user = self.of_users.get(user).map_or(0, VecDeque::len);
+        let of_user = self.of_users.get(user);
+        let of_pair = of_user.into_iter().flatten();
+        let of_pair = of_pair.filter(|(_, letter)| letter.sender.user.as_ref() == sender).count();
+        let of_user = of_user.map_or(0, VecDeque::len);
         let of_sender = self.of_senders.get(&sender.cloned()).copied().unwrap_or_default();
         of_user >= limits.of_user as usize
+            || of_pair >= limits.of_pair as usize
             || of_sender >= limits.of_sender
             || self.n >= limits.of_all
     }

@@ -104,7 +104,7 @@ fn told_health(shared: &Shared) -> Response {
 #[derive(Serialize)]
 struct Metrics {
     global: Global,
-    /// Connections by the endpoint that they came by.
+    /// By the endpoint that connections came by.
     channels: BTreeMap<&'static str, Channel>,
     matches: Matches,
     throughput: Throughput,
@@ -129,6 +129,8 @@ struct Global {
 #[derive(Serialize)]
 struct Channel {
     connections: u64,
+    messages_in_total: u64,
+    errors_total: u64,
 }
 
 /// Matches with connections.
@@ -191,7 +193,9 @@ async fn gather(shared: &Shared, names: Names) -> Metrics {
     let rates = metrics.recent.rates(now, totals);
     let channels = EndpointKind::ROWS.iter().map(|kind| {
         let connections = metrics.sum(|shard| &shard.endpoints, *kind);
-        (kind.label(), Channel { connections })
+        let messages_in_total = metrics.sum(|shard| &shard.endpoint_texts, *kind);
+        let errors_total = metrics.sum(|shard| &shard.endpoint_refusals, *kind);
+        (kind.label(), Channel { connections, messages_in_total, errors_total })
     });
     Metrics {
         global: global(shared, totals),

@@ -11,19 +11,4 @@ CREATE TABLE letters (
 ) STRICT;
 
 CREATE INDEX letters_user ON letters (user, id);
-CREATE INDEX letters_at ON letters (at_ms);
-CREATE INDEX letters_sender ON letters (sender_user);
-
--- How many there are in all: counting them for each new one would take longer with every one.
-CREATE TABLE letters_count (n INTEGER NOT NULL) STRICT;
-INSERT INTO letters_count (n) VALUES (0);
-
-CREATE TRIGGER letter_came AFTER INSERT ON letters
-BEGIN
-    UPDATE letters_count SET n = n + 1;
-END;
-
-CREATE TRIGGER letter_went AFTER DELETE ON letters
-BEGIN
-    UPDATE letters_count SET n = n - 1;
-END;
+CREATE INDEX letters_sender ON letters (sender_user, user);

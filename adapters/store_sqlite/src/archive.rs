@@ -66,12 +66,17 @@ impl SqliteArchive {
         while ended.changed().await.is_ok() {}
     }
 
+    /// Queues a command without waiting for what comes of it.
+    pub(crate) fn send(&self, command: Command) -> Result<(), ArchiveError> {
+        self.queue.push(command)
+    }
+
     pub(crate) async fn ask<T>(
         &self,
         command: Command,
         answer: oneshot::Receiver<Result<T, ArchiveError>>,
     ) -> Result<T, ArchiveError> {
-        self.queue.push(command)?;
+        self.send(command)?;
         answer.await.unwrap_or(Err(ArchiveError::Closed))
     }
 }

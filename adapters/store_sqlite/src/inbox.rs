@@ -3,6 +3,7 @@
 //! It must never answer `Ok` to a letter that a restart would lose.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use application::ports::archive::ArchiveError;
 use application::ports::inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
@@ -17,6 +18,9 @@ use sqlx::{Row as _, SqliteConnection};
 use crate::archive::SqliteArchive;
 use crate::queue::{Command, Job};
 use crate::rows::decode_error;
+
+/// The most letters that are forgotten in one transaction: publishes wait for it.
+const FORGOTTEN_AT_ONCE: u32 = if cfg!(test) { 3 } else { 1_000 };
 
 /// A change of an inbox, as the writer carries it out.
 #[derive(Clone, Debug)]
@@ -35,11 +39,11 @@ impl Change {
         }
     }
 
-    /// Part of the writer's transaction; answers whether there was room.
+    /// Part of the writer's transaction; answers how many letters came or went.
     pub(crate) async fn carry_out(
         &self,
         connection: &mut SqliteConnection,
-    ) -> Result<bool, sqlx::Error> {
+    ) -> Result<u64, sqlx::Error> {
         match self {
             Self::Put { user, letter, limits } => {
                 let put = sqlx::query(
@@ -47,7 +51,7 @@ impl Change {
                      SELECT ?1, ?2, ?3, ?4, ?5 \
                      WHERE (SELECT count(*) FROM letters WHERE user = ?1) < ?6 \
                      AND (SELECT count(*) FROM letters WHERE sender_user IS ?2) < ?7 \
-                     AND (SELECT n FROM letters_count) < ?8",
+                     AND (SELECT count(*) FROM letters WHERE sender_user IS ?2 AND user = ?1) < ?8",
                 );
                 let sender = &letter.sender;
                 let put = put
@@ -58,17 +62,23 @@ impl Change {
                     .bind(letter.data.to_vec())
                     .bind(i64::from(limits.of_user))
                     .bind(i64::from(limits.of_sender))
-                    .bind(i64::from(limits.of_all));
-                Ok(put.execute(connection).await?.rows_affected() > 0)
+                    .bind(i64::from(limits.of_pair));
+                Ok(put.execute(connection).await?.rows_affected())
             }
             Self::Remove { user, up_to } => {
                 let remove = sqlx::query("DELETE FROM letters WHERE user = ? AND id <= ?");
                 let remove = remove.bind(user.clone()).bind(up_to.0.cast_signed());
-                remove.execute(connection).await.map(|_| true)
+                Ok(remove.execute(connection).await?.rows_affected())
             }
             Self::Forget { before } => {
-                let forget = sqlx::query("DELETE FROM letters WHERE at_ms < ?");
-                forget.bind(before.as_millis()).execute(connection).await.map(|_| true)
+                let forget = sqlx::query(
+                    // In the order in which they came, so that the first young one ends the search.
+                    "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE id < \
+                     coalesce((SELECT id FROM letters WHERE at_ms >= ?1 ORDER BY id LIMIT 1), \
+                     9223372036854775807) ORDER BY id LIMIT ?2)",
+                );
+                let forget = forget.bind(before.as_millis()).bind(FORGOTTEN_AT_ONCE);
+                Ok(forget.execute(connection).await?.rows_affected())
             }
         }
     }
@@ -77,16 +87,30 @@ impl Change {
 /// The inboxes in the archive's file.
 pub struct SqliteInbox {
     archive: Arc<SqliteArchive>,
+    /// How many letters there are, roughly: a change whose caller has gone is not counted.
+    n: AtomicU64,
 }
 
 impl SqliteInbox {
     /// Those of the archive's file.
-    #[must_use]
-    pub const fn new(archive: Arc<SqliteArchive>) -> Self {
-        Self { archive }
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn load(archive: Arc<SqliteArchive>) -> Result<Self, ArchiveError> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM letters");
+        let n: i64 = count
+            .fetch_one(archive.pools.readers())
+            .await
+            .map_err(|error| crate::writer::storage_error(&error))?;
+        Ok(Self { archive, n: AtomicU64::new(n.cast_unsigned()) })
     }
 
-    async fn change(&self, change: Change) -> Result<bool, InboxError> {
+    fn went(&self, n: u64) {
+        let less = |now: u64| Some(now.saturating_sub(n));
+        let _ = self.n.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    async fn change(&self, change: Change) -> Result<u64, InboxError> {
         let (job, answer) = Job::new();
         let changed = self.archive.ask(Command::Inbox { change, job }, answer).await;
         changed.map_err(|error| storage(&error))
@@ -119,8 +143,13 @@ impl Inbox for SqliteInbox {
         letter: Letter,
         limits: LetterLimits,
     ) -> Result<(), InboxError> {
+        if self.n.load(Ordering::Relaxed) >= u64::from(limits.of_all) {
+            return Err(InboxError::Full);
+        }
         let put = Change::Put { user: user.to_string(), letter, limits };
-        if self.change(put).await? { Ok(()) } else { Err(InboxError::Full) }
+        let n = self.change(put).await?;
+        self.n.fetch_add(n, Ordering::Relaxed);
+        if n > 0 { Ok(()) } else { Err(InboxError::Full) }
     }
 
     async fn read(
@@ -148,14 +177,25 @@ impl Inbox for SqliteInbox {
     }
 
     async fn remove(&self, user: &UserId, up_to: LetterId) -> Result<(), InboxError> {
-        self.change(Change::Remove { user: user.to_string(), up_to }).await.map(drop)
+        let removed = self.change(Change::Remove { user: user.to_string(), up_to }).await;
+        removed.map(|n| self.went(n))
     }
 
     async fn forget(&self, before: Wall) {
-        if let Err(error) = self.change(Change::Forget { before }).await {
-            // They are forgotten the next time.
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "old letters could not be deleted");
+        loop {
+            match self.change(Change::Forget { before }).await {
+                Ok(n) => {
+                    self.went(n);
+                    if n < u64::from(FORGOTTEN_AT_ONCE) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    // They are forgotten the next time.
+                    let error = &error as &dyn std::error::Error;
+                    return tracing::warn!(error, "old letters could not be deleted");
+                }
+            }
         }
     }
 }

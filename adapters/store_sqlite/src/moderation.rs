@@ -196,10 +196,9 @@ impl SqliteModeration {
         let mut set = Sanctions::default();
         for row in &rows {
             let (key, until) = read_sanction(row).map_err(|error| storage_error(&error))?;
-            // The file never holds more than the set that it was written from.
+            // More than the set holds are there only where lifting could not be stored.
             if set.put(key, until, Wall::default()).is_err() {
-                tracing::error!("more users are muted or banned than can be remembered");
-                break;
+                tracing::error!("a user is muted or banned whom there is no room to remember");
             }
         }
         let count = AtomicUsize::new(set.len());
@@ -224,11 +223,23 @@ impl Moderation for SqliteModeration {
         set.forbids(user, room, deed, now)
     }
 
+    fn bans_in(&self, room: &RoomId) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        self.set.read().unwrap_or_else(PoisonError::into_inner).bans_in(room)
+    }
+
     async fn record(&self, entry: &Entry) -> Result<(), RecordError> {
-        self.change(|set| set.apply(entry)).map_err(|_| RecordError::Full)?;
         let (job, answer) = Job::new();
         let command = Command::Moderation { change: Change::Record(entry.clone()), job };
-        let stored = self.archive.ask(command, answer).await;
+        // Queued while the set is held: of two acts at the same time, the file ends with the one that counts.
+        let queued = self.change(|set| set.apply(entry).map(|()| self.archive.send(command)));
+        let queued = queued.map_err(|_| RecordError::Full)?;
+        let stored = match queued {
+            Ok(()) => answer.await.unwrap_or(Err(ArchiveError::Closed)),
+            Err(error) => Err(error),
+        };
         stored.map_err(|error| RecordError::Storage(error.to_string()))
     }
 
@@ -246,8 +257,13 @@ impl Moderation for SqliteModeration {
     }
 
     async fn forget(&self, now: Wall) {
-        if self.change(|set| set.forget(now)) == 0 {
+        // In steps: whoever speaks looks into the set.
+        let mut forgotten = self.change(|set| set.forget(now));
+        if forgotten == 0 {
             return;
+        }
+        while forgotten == Sanctions::FORGOTTEN_AT_ONCE {
+            forgotten = self.change(|set| set.forget(now));
         }
         let (job, answer) = Job::new();
         let command = Command::Moderation { change: Change::Forget(now), job };

@@ -29,8 +29,8 @@ pub(crate) enum Command {
     Forget { room: RoomId, what: Forget, job: Job<bool> },
     /// Store a revocation.
     Revoke { row: Row, job: Job<()> },
-    /// Change an inbox; answers whether there was room.
-    Inbox { change: Change, job: Job<bool> },
+    /// Change an inbox; answers how many letters came or went.
+    Inbox { change: Change, job: Job<u64> },
     /// Remember what a moderator did, or forget sanctions that are over.
     Moderation { change: moderation::Change, job: Job<()> },
     /// Delete the revocations whose time is over.
@@ -69,7 +69,8 @@ impl Command {
             | Self::ForgetRevocations { job, .. }
             | Self::Moderation { job, .. }
             | Self::Matches { job, .. } => job.answer(failure),
-            Self::Forget { job, .. } | Self::Inbox { job, .. } => job.answer(failure),
+            Self::Forget { job, .. } => job.answer(failure),
+            Self::Inbox { job, .. } => job.answer(failure),
             Self::Spend(spend) => spend.answer(failure),
         }
     }

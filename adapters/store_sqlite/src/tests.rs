@@ -515,13 +515,14 @@ async fn a_revocation_that_can_not_be_stored_says_so_and_counts_all_the_same() {
     assert!(revocations.concerns(&Principal::anonymous(), id));
 }
 
-const LIMITS: LetterLimits = LetterLimits { of_user: 100, of_sender: 100, of_all: 100 };
+const LIMITS: LetterLimits =
+    LetterLimits { of_user: 100, of_pair: 100, of_sender: 100, of_all: 100 };
 
 #[tokio::test]
 async fn letters_on_disk_pass_the_contract() {
     let directory = tempdir().unwrap();
     let archive = Arc::new(build(&directory).await);
-    InboxContract { inbox: &SqliteInbox::new(archive) }.check().await;
+    InboxContract { inbox: &SqliteInbox::load(archive).await.unwrap() }.check().await;
 }
 
 #[tokio::test]
@@ -534,7 +535,7 @@ async fn letters_wait_over_a_restart_and_a_removed_one_does_not_come_back() {
         at: Wall::from_millis(n),
     };
     let archive = Arc::new(build(&directory).await);
-    let inbox = SqliteInbox::new(Arc::clone(&archive));
+    let inbox = SqliteInbox::load(Arc::clone(&archive)).await.unwrap();
     for n in 1..=3 {
         inbox.put(&user, letter(n), LIMITS).await.unwrap();
     }
@@ -544,10 +545,24 @@ async fn letters_wait_over_a_restart_and_a_removed_one_does_not_come_back() {
     archive.close().await;
     drop(archive);
     let archive = Arc::new(build(&directory).await);
-    let inbox = SqliteInbox::new(archive);
+    let inbox = SqliteInbox::load(archive).await.unwrap();
     let read = inbox.read(&user, None, 9, usize::MAX).await.unwrap();
     let read: Vec<_> = read.into_iter().map(|(_, letter)| letter).collect();
     assert_eq!(read, [letter(2), letter(3)]);
+}
+
+#[tokio::test]
+async fn letters_are_forgotten_in_steps_until_all_old_ones_are_gone() {
+    let directory = tempdir().unwrap();
+    let inbox = SqliteInbox::load(Arc::new(build(&directory).await)).await.unwrap();
+    let user = UserId::parse("ann").unwrap();
+    for n in 1..=10 {
+        let (sender, data) = (Sender::default(), Bytes::from_static(b"0"));
+        let letter = Letter { sender, data, at: Wall::from_millis(n) };
+        inbox.put(&user, letter, LIMITS).await.unwrap();
+    }
+    inbox.forget(Wall::from_millis(9)).await;
+    assert_eq!(inbox.read(&user, None, 99, usize::MAX).await.unwrap().len(), 2);
 }
 
 /// How many spent tokens are remembered in these tests.

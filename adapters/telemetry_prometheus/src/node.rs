@@ -74,6 +74,12 @@ impl NodeCollector {
         let by_endpoint = "WebSocket connections, by the endpoint that they came by";
         let by_endpoint = ("endpoint_connections", by_endpoint, "endpoint");
         out.gauges(by_endpoint, self.rows(|s| &s.endpoints))?;
+        let texts = "Text messages from clients, by the endpoint that they came by";
+        let texts = ("endpoint_messages", texts, "endpoint");
+        out.counters(texts, self.rows(|s| &s.endpoint_texts))?;
+        let refusals = "Commands that were refused, by the endpoint that they came by";
+        let refusals = ("endpoint_errors", refusals, "endpoint");
+        out.counters(refusals, self.rows(|s| &s.endpoint_refusals))?;
         let help = "Pings that asked whether a client is still there";
         out.counter("heartbeat_pings", help, self.sum(|s| &s.pings))?;
         let help = "WebSocket connections of the protocol since the start";

@@ -54,7 +54,7 @@ impl Middleware for MessageLog {
         message: Inbound<'_>,
         _context: &mut Context,
     ) -> Result<(), Refusal> {
-        if self.concerns(who) {
+        if self.concerns(who) && !message.derived {
             let user = who.principal.user.as_ref().map(tracing::field::display);
             let Inbound { kind, room, body, .. } = message;
             tracing::info!(

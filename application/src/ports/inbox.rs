@@ -30,6 +30,8 @@ pub struct LetterId(pub u64);
 pub struct LetterLimits {
     /// For one user.
     pub of_user: u32,
+    /// For one user from one sender, so that nobody fills another one's inbox alone.
+    pub of_pair: u32,
     /// From one sender, for all users together.
     pub of_sender: u32,
     /// For all users together.

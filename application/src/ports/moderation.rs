@@ -40,6 +40,12 @@ pub trait Moderation: Send + Sync {
     /// NOT even take a lock.
     fn forbids(&self, user: &UserId, room: &RoomId, deed: Deed, now: Wall) -> Option<Until>;
 
+    /// Whether anybody may be banned from a room. Asked once for every message that a pattern matches; where
+    /// it says no, nobody who follows the pattern is looked at. What holds for `forbids` holds here.
+    fn bans_in(&self, _room: &RoomId) -> bool {
+        true
+    }
+
     /// Does what an act says of its user and writes it down, sanctions or not. `forbids` MUST see it
     /// before this waits for anything; before `Ok` both MUST be where a restart finds them, if anything
     /// survives one. With as many sanctions as may be, it is refused and nothing is written.

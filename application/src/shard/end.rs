@@ -53,8 +53,9 @@ impl Shard {
         }
         self.leave_watches(slot);
         let Some(mut entry) = self.table.remove(slot) else { return };
-        if let Some(giving) = entry.giving.take() {
-            drop(giving);
+        let (giving, retry) = (entry.giving.take(), entry.letters_wait.take());
+        if giving.is_some() || retry.is_some() {
+            drop((giving, retry));
             if let Some(user) = &entry.who.principal.user {
                 self.ring_everywhere(user);
             }

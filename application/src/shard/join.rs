@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use super::audiences::{AudienceKey, Wanted, mark_page};
 use super::calls::{JoinTag, Outcome};
 use super::held::Held;
+use super::own_room::owner_of;
 use super::pages::Page;
 use super::rooms::{Joiner, Member, RoomKey, RoomSlice};
 use super::table::{Door, Echo};
@@ -122,6 +123,10 @@ impl Shard {
             return Ok((None, join));
         };
         self.metrics.members.add(1);
+        let listener = owner_of(&who, room);
+        if let Some(user) = listener {
+            self.services.directory.listens(user);
+        }
         let from_own_room = entry.own_room.joined() == Some(room);
         slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {

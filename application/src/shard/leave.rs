@@ -10,6 +10,7 @@ use domain::position::Position;
 use domain::room::RoomId;
 
 use super::calls::{JoinTag, Outcome};
+use super::own_room::owner_of;
 use super::rooms::{Member, RoomKey, VACATED};
 use super::{Host, Shard, Slot};
 use crate::planted::{Mistake, is_planted};
@@ -104,6 +105,9 @@ impl Shard {
         if state.is_some() {
             slice.seats.give_back();
             self.metrics.members.sub(1);
+            if let Some(user) = owner_of(&entry.who, &slice.id) {
+                self.services.directory.listens_no_more(user);
+            }
         }
         match state {
             None => {}

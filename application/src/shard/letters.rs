@@ -35,12 +35,23 @@ pub(super) struct Giving {
     up_to: Option<LetterId>,
 }
 
+/// A connection that was to be given letters when the inbox failed. It keeps its turn: what it has been given
+/// and could not be removed must not come to another one as if it were new.
+#[derive(Debug)]
+pub(super) struct Retry {
+    turn: InboxTurn,
+    /// What is to be removed before more is read.
+    given: Option<LetterId>,
+}
+
 /// A page of letters, and whose turn it is.
 #[derive(Debug)]
 pub struct LettersPage {
     user: UserId,
     turn: InboxTurn,
-    /// What is there; none when it can't be read now.
+    /// What was to be removed before.
+    given: Option<LetterId>,
+    /// What is there; none when the inbox failed.
     letters: Result<Vec<(LetterId, Letter)>, InboxError>,
 }
 
@@ -60,6 +71,9 @@ impl Shard {
             return;
         }
         let Some(user) = entry.who.principal.user.clone() else { return };
+        if self.retry_letters(slot) {
+            return;
+        }
         let directory = &self.services.directory;
         let turn = if is_planted(Mistake::LettersToEveryone) {
             Some(InboxTurn::nobodys(Arc::clone(directory), user.clone()))
@@ -69,6 +83,17 @@ impl Shard {
         // The room of a user may have members who are somebody else.
         let Some(turn) = turn else { return };
         self.read_letters(slot, inbox, user, turn, None);
+    }
+
+    /// Goes on where the inbox failed; says whether it had.
+    pub(super) fn retry_letters(&mut self, slot: Slot) -> bool {
+        let Some(inbox) = self.services.ports.inbox.clone() else { return false };
+        let Some(entry) = self.table.get_mut(slot) else { return false };
+        let Some(user) = entry.who.principal.user.clone() else { return false };
+        let Some(retry) = entry.letters_wait.take() else { return false };
+        let Retry { turn, given } = *retry;
+        self.read_letters(slot, inbox, user, turn, given);
+        true
     }
 
     /// Removes what was given and reads on.
@@ -90,21 +115,21 @@ impl Shard {
                 Ok(()) => inbox.read(&user, given, PAGE_LETTERS_MAX, bytes_max).await,
                 Err(error) => Err(error),
             };
-            Outcome::Letters(LettersPage { user, turn, letters })
+            Outcome::Letters(LettersPage { user, turn, given, letters })
         });
         self.call(slot, None, None, future);
     }
 
     pub(super) fn finish_letters(&mut self, slot: Slot, page: LettersPage, host: &mut Host<'_>) {
-        let LettersPage { user, turn, letters } = page;
+        let LettersPage { user, turn, given, letters } = page;
         let letters = match letters {
             Ok(letters) => letters,
             Err(error) => {
-                // They wait on: for the next visit, the next one who comes or the next letter.
+                // They wait on: for the next visit or the next letter.
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "letters can't be read");
+                tracing::warn!(error, "letters can't be read or removed");
                 if let Some(entry) = self.table.get_mut(slot) {
-                    entry.letters_wait = true;
+                    entry.letters_wait = Some(Box::new(Retry { turn, given }));
                 }
                 return;
             }

@@ -77,7 +77,7 @@ impl Shard {
             patterns: Vec::new(),
             own_room: OwnRoom::None,
             giving: None,
-            letters_wait: false,
+            letters_wait: None,
             leaving: false,
             rights: None,
         };

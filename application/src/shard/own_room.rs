@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use domain::codes::{CloseCode, ErrorCode};
+use domain::id::UserId;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 
 use super::calls::{CallTag, ColdCall, Outcome};
 use super::held::Held;
 use super::{Host, Shard, Slot};
+use crate::extensions::middleware::Who;
 use crate::published::WireFormat;
 use crate::use_cases::authenticate::own_room;
 
@@ -39,6 +41,12 @@ impl OwnRoom {
             Self::None | Self::Due(_) => None,
         }
     }
+}
+
+/// The user whose own room this is, if it is that of this connection's.
+pub(super) fn owner_of<'w>(who: &'w Who, room: &RoomId) -> Option<&'w UserId> {
+    let user = who.principal.user.as_ref()?;
+    (room.as_str().strip_prefix("user:") == Some(user.as_str())).then_some(user)
 }
 
 impl Shard {

@@ -18,7 +18,7 @@ use super::table::Waiting;
 use super::{Host, Shard, Slot};
 use crate::directory::Admission;
 use crate::extensions::handlers::HandlerEffect;
-use crate::metrics::CommandKind;
+use crate::metrics::{CommandKind, EndpointKind};
 use crate::refusal::Refusal;
 use crate::security::SecurityEvent;
 use crate::use_cases::authenticate::Credentials;
@@ -34,6 +34,7 @@ impl Shard {
         let Some(entry) = self.table.get_mut(slot) else { return };
         entry.life.heard(host.now.monotonic);
         self.metrics.texts_in.add(1);
+        self.metrics.endpoint_texts.add(EndpointKind::of(entry.view), 1);
         self.metrics.text_bytes_in.add(text.len() as u64);
         if entry.is_busy() || entry.inbox.is_some() {
             self.put_in_inbox(slot, text, host);

@@ -14,7 +14,7 @@ use domain::rate_limit::RateLimiter;
 use domain::time::{Monotonic, Wall};
 
 use super::Slot;
-use super::letters::Giving;
+use super::letters::{Giving, Retry};
 use super::own_room::OwnRoom;
 use super::pages::Pages;
 use super::revalidate::Rights;
@@ -59,8 +59,8 @@ pub(super) struct Entry {
     pub(super) own_room: OwnRoom,
     /// What it is being given of what waited for its user; only while the client has not taken it.
     pub(super) giving: Option<Box<Giving>>,
-    /// What waited for its user could not be read: its next visit tries again.
-    pub(super) letters_wait: bool,
+    /// What waited for its user could not be read or removed: its next visit tries again.
+    pub(super) letters_wait: Option<Box<Retry>>,
     /// Set while draining: close as soon as nothing is under way.
     pub(super) leaving: bool,
     /// Only where an authorizer is asked again from time to time.

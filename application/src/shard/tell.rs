@@ -12,6 +12,7 @@ use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 
 use super::{Host, RoomKey, Shard, Slot};
+use crate::metrics::EndpointKind;
 use crate::ports::outbox::{Batch, Delivered, Frame};
 use crate::published::{Published, WireFormat};
 use crate::refusal::Refusal;
@@ -156,6 +157,9 @@ impl Shard {
         host: &mut Host<'_>,
     ) {
         self.metrics.refusals.add(refusal.code, 1);
+        if let Some(entry) = self.table.get(slot) {
+            self.metrics.endpoint_refusals.add(EndpointKind::of(entry.view), 1);
+        }
         let retry_after_ms =
             refusal.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let frame = ServerFrame::Error {

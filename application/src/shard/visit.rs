@@ -63,11 +63,7 @@ impl Shard {
             }
             Some(Effect::Close(code)) => return self.end(slot, code, None, host),
         }
-        if let Some(entry) = self.table.get_mut(slot)
-            && std::mem::take(&mut entry.letters_wait)
-        {
-            self.open_inbox(slot);
-        }
+        self.retry_letters(slot);
         let rights = self.look_at_rights(slot, host);
         self.visit_at(slot, rights.map_or(next, |at| at.min(next)));
     }

@@ -299,7 +299,9 @@ impl Shard {
             // Never one in place of another: two rooms may have the same key.
             watch.accepted += 1;
             let mut without = Without::from_iter(silent);
-            if let Some(moderation) = &self.services.ports.moderation {
+            if let Some(moderation) = &self.services.ports.moderation
+                && moderation.bans_in(room)
+            {
                 // A pattern says nothing of single rooms: who is banned from one is looked for.
                 let is_banned = |follower: &&Follower| {
                     let entry = self.table.get(follower.slot);

@@ -18,7 +18,8 @@ pub struct InboxContract<'c> {
 }
 
 const LETTERS_MAX: u32 = 5;
-const LIMITS: LetterLimits = LetterLimits { of_user: LETTERS_MAX, of_sender: 1_000, of_all: 1_000 };
+const LIMITS: LetterLimits =
+    LetterLimits { of_user: LETTERS_MAX, of_pair: 1_000, of_sender: 1_000, of_all: 1_000 };
 
 fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user")
@@ -140,8 +141,10 @@ impl InboxContract<'_> {
         assert_eq!(put(&ann, from("another"), of_sender).await, Ok(()));
         let of_all = LetterLimits { of_all: 3, ..LIMITS };
         assert_eq!(put(&ann, from("third"), of_all).await, Err(InboxError::Full));
+        let of_pair = LetterLimits { of_pair: 1, ..LIMITS };
+        assert_eq!(put(&bob, from("pushy"), of_pair).await, Err(InboxError::Full));
         let one_more = LetterLimits { of_all: 4, ..LIMITS };
-        assert_eq!(put(&bob, from("third"), one_more).await, Ok(()));
+        assert_eq!(put(&bob, from("third"), LetterLimits { of_pair: 1, ..one_more }).await, Ok(()));
         let all = self.read(&ann, None, 9).await;
         let last = all.last().expect("two letters").0;
         assert_eq!(self.inbox.remove(&ann, last).await, Ok(()));

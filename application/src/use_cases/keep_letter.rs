@@ -29,7 +29,7 @@ pub(super) async fn keep_letter(
     user: &UserId,
 ) -> Result<Option<Receipt>, Refusal> {
     let Some(inbox) = &services.ports.inbox else { return Ok(None) };
-    let is_heard = || services.directory.is_heard(user, &publish.room);
+    let is_heard = || services.directory.is_heard(user);
     if is_heard() {
         return Ok(None);
     }

@@ -136,11 +136,15 @@ impl Moderate {
         let at = self.services.ports.clock.now().wall;
         let entry = Entry { at, by, room, act, reason };
         let recorded = self.record(&*moderation, &entry).await;
-        self.note(&entry, recorded.is_ok());
+        let erased = match (&recorded, &entry.act, &self.services.ports.erasure) {
+            (Ok(()), Act::Delete(position), Some(erasure)) => {
+                erasure.erase(&entry.room, &policy, *position).await
+            }
+            _ => Ok(()),
+        };
+        self.note(&entry, &recorded, erased.is_ok());
         recorded.map_err(ModerateRefused::Record)?;
-        if let (Act::Delete(position), Some(erasure)) = (&entry.act, &self.services.ports.erasure) {
-            erasure.erase(&entry.room, &policy, *position).await?;
-        }
+        erased?;
         Ok(entry.by)
     }
 
@@ -197,12 +201,18 @@ impl Moderate {
 
     /// Written each time: only moderators can cause it, at the rate of commands, and what they do is worth
     /// a line. Their words are not in it.
-    fn note(&self, entry: &Entry, recorded: bool) {
+    fn note(&self, entry: &Entry, recorded: &Result<(), RecordError>, erased: bool) {
         let event = SecurityEvent::Moderation;
         self.services.metrics.edge.security.add(event, 1);
         let message = match &entry.act {
             Act::Delete(position) => Some(domain::documents::said::message_id(*position)),
             Act::Mute(..) | Act::Unmute(_) | Act::Kick(_) | Act::Ban(..) | Act::Unban(_) => None,
+        };
+        // What can't be stored counts all the same, but a message is erased only once that is written down.
+        let done = match recorded {
+            Ok(()) => erased,
+            Err(RecordError::Full) => false,
+            Err(RecordError::Storage(_)) => message.is_none(),
         };
         tracing::warn!(
             target: TARGET,
@@ -212,7 +222,8 @@ impl Moderate {
             room = %entry.room,
             subject = entry.act.user().map(tracing::field::display),
             message_id = message,
-            recorded,
+            recorded = recorded.is_ok(),
+            done,
             left_out = 0,
             "a moderator did something"
         );

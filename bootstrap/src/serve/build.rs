@@ -93,10 +93,11 @@ impl Storage {
         let spent_tokens = SqliteSpentTokens::load(Arc::clone(archive), SPENT_TOKENS_MAX).await;
         let matches = SqliteMatches::load(Arc::clone(archive), matches_kept(settings)).await;
         let moderation = SqliteModeration::load(Arc::clone(archive)).await;
+        let inbox = SqliteInbox::load(Arc::clone(archive)).await;
         Ok(Remembered {
             revocations: Arc::new(revocations.map_err(|e| part(&e, Exit::Io))?),
             spent_tokens: Arc::new(spent_tokens.map_err(|e| part(&e, Exit::Io))?),
-            inbox: Arc::new(SqliteInbox::new(Arc::clone(archive))),
+            inbox: Arc::new(inbox.map_err(|e| part(&e, Exit::Io))?),
             moderation: Arc::new(moderation.map_err(|e| part(&e, Exit::Io))?),
             matches: Arc::new(matches.map_err(|e| part(&e, Exit::Io))?),
         })
@@ -319,6 +320,7 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
         connections_per_user_max: limits.connections_per_user_max,
         letters: LetterLimits {
             of_user: settings.chat.letters_per_user_max,
+            of_pair: settings.chat.letters_per_pair_max,
             of_sender: settings.chat.letters_per_sender_max,
             of_all: settings.chat.letters_max,
         },

@@ -24,6 +24,8 @@ pub struct Chat {
     pub private_messages: bool,
     /// The most messages that wait for one user.
     pub letters_per_user_max: u32,
+    /// The most messages of one user that wait for one other.
+    pub letters_per_pair_max: u32,
     /// The most messages of one user that wait for others.
     pub letters_per_sender_max: u32,
     /// The most messages that wait for all users together.

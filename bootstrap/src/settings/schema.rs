@@ -148,6 +148,7 @@ pub const KEYS: &[Key] = &[
     key("lobby.announcer_roles", Kind::List("a role of A-Z a-z 0-9 _ - . : /", is_role)),
     key("chat.private_messages", Kind::Flag),
     key("chat.letters_per_user_max", Kind::Number(1, 1_000_000)),
+    key("chat.letters_per_pair_max", Kind::Number(1, 1_000_000)),
     key("chat.letters_per_sender_max", Kind::Number(1, 1_000_000)),
     key("chat.letters_max", Kind::Number(1, 100_000_000)),
     key("chat.letter_age_ms", Kind::Number(1, 3_650 * DAY_MS)),

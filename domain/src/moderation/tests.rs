@@ -84,7 +84,11 @@ fn a_full_set_refuses_another_forgets_what_is_over_first_and_goes_on_lifting() {
     let name = |n: usize| user(&format!("u{n}"));
     for n in 0..Sanctions::SANCTIONS_MAX {
         let span = (n == 0).then_some(Duration::from_secs(10));
-        set.apply(&entry(0, Act::Mute(name(n), span))).unwrap();
+        // The first room takes what is asked for below, the others the rest.
+        let place = room(&format!("chat:{}", n / 9_000));
+        let place = if n < 9_000 { room("chat:a") } else { place };
+        let mute = Entry { room: place, ..entry(0, Act::Mute(name(n), span)) };
+        set.apply(&mute).unwrap();
     }
     let one_more = |seconds| entry(seconds, Act::Ban(user("late"), None));
     assert_eq!(set.apply(&one_more(9)), Err(SanctionsFull));
@@ -94,6 +98,47 @@ fn a_full_set_refuses_another_forgets_what_is_over_first_and_goes_on_lifting() {
     assert_eq!(set.apply(&one_more(10)), Ok(()));
     assert_eq!(set.apply(&entry(10, Act::Unmute(name(8)))), Ok(()));
     assert_eq!(set.len(), Sanctions::SANCTIONS_MAX - 1);
+}
+
+#[test]
+fn a_room_that_is_full_of_them_leaves_room_for_others() {
+    let mut set = Sanctions::default();
+    let name = |n: usize| user(&format!("u{n}"));
+    for n in 0..Sanctions::SANCTIONS_PER_ROOM_MAX {
+        set.apply(&entry(0, Act::Mute(name(n), None))).unwrap();
+    }
+    assert_eq!(set.apply(&entry(0, Act::Ban(name(0), None))), Err(SanctionsFull));
+    let elsewhere = Entry { room: room("chat:b"), ..entry(0, Act::Ban(name(0), None)) };
+    assert_eq!(set.apply(&elsewhere), Ok(()));
+    assert_eq!(set.apply(&entry(0, Act::Unmute(name(1)))), Ok(()));
+    assert_eq!(set.apply(&entry(0, Act::Ban(name(0), None))), Ok(()));
+}
+
+#[test]
+fn forgetting_goes_in_steps_that_do_not_hold_the_set_for_long() {
+    let mut set = Sanctions::default();
+    let n = Sanctions::FORGOTTEN_AT_ONCE + 5;
+    for n in 0..n {
+        set.apply(&entry(0, Act::Mute(user(&format!("u{n}")), minute()))).unwrap();
+    }
+    assert_eq!(set.forget(at(59)), 0);
+    assert_eq!(set.forget(at(60)), Sanctions::FORGOTTEN_AT_ONCE);
+    assert_eq!((set.forget(at(60)), set.len()), (5, 0));
+}
+
+#[test]
+fn a_room_has_bans_from_the_first_to_the_last_that_is_lifted() {
+    let mut set = Sanctions::default();
+    let place = entry(0, Act::Kick(user("a"))).room;
+    set.apply(&entry(0, Act::Mute(user("a"), None))).unwrap();
+    assert!(!set.bans_in(&place));
+    set.apply(&entry(0, Act::Ban(user("a"), None))).unwrap();
+    set.apply(&entry(0, Act::Ban(user("a"), minute()))).unwrap();
+    set.apply(&entry(0, Act::Ban(user("b"), None))).unwrap();
+    set.apply(&entry(1, Act::Unban(user("b")))).unwrap();
+    assert!(set.bans_in(&place) && !set.bans_in(&room("chat:b")));
+    assert_eq!(set.forget(at(60)), 1);
+    assert!(!set.bans_in(&place));
 }
 
 /// One step of a random story: who, where, what, how long.
@@ -143,5 +188,7 @@ proptest! {
         let held: usize = set.of_users.values().flat_map(BTreeMap::values)
             .map(|held| usize::from(held.mute.is_some()) + usize::from(held.ban.is_some())).sum();
         prop_assert_eq!(held, set.len());
+        let in_rooms: usize = set.in_rooms.values().map(|counted| counted.all).sum();
+        prop_assert_eq!(in_rooms, set.len());
     }
 }

@@ -3,7 +3,7 @@
 //!
 //!     cargo run -p rooms_only            # listens on 127.0.0.1:8000
 //!
-//! It must never grow beyond sixty lines. `docs/embedding.md` tells of it.
+//! It must never grow beyond sixty lines; who players are and what becomes of a message is in `business`.
 
 mod business;
 
