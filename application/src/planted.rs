@@ -34,6 +34,8 @@ pub enum Mistake {
     LettersToEveryone,
     /// Who is banned stays in the room that it is in.
     BannedStaysIn,
+    /// Whoever has a name for a publish is not asked again whether a moderator lets it speak.
+    RetryNotMuted,
     /// Who names a position in a room is taken to be allowed there: it was before.
     ReturnNotAsked,
     /// A moderator is told that something is done before a restart would find it.

@@ -233,6 +233,11 @@ fn a_ban_that_puts_nobody_out_is_found() {
 }
 
 #[test]
+fn a_publish_that_is_taken_from_who_is_muted_is_found() {
+    find_as(Mistake::RetryNotMuted, "I18");
+}
+
+#[test]
 fn a_return_that_is_not_asked_for_a_ban_is_found() {
     find_as(Mistake::ReturnNotAsked, "I18");
 }
