@@ -32,6 +32,14 @@ pub enum Mistake {
     LettersRemovedEarly,
     /// Letters are given to a connection without asking whether it is its turn.
     LettersToEveryone,
+    /// Who is banned stays in the room that it is in.
+    BannedStaysIn,
+    /// Whoever has a name for a publish is not asked again whether a moderator lets it speak.
+    RetryNotMuted,
+    /// Who names a position in a room is taken to be allowed there: it was before.
+    ReturnNotAsked,
+    /// A moderator is told that something is done before a restart would find it.
+    ActAckedEarly,
 }
 
 #[cfg(feature = "testing")]

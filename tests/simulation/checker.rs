@@ -63,6 +63,12 @@ pub(crate) struct View {
     /// The newest message of class `latest` by key.
     pub(crate) newest: BTreeMap<String, String>,
     pub(crate) present: Presence,
+    /// When the client asked to be a member last.
+    pub(crate) asked_ms: u64,
+    /// When it was told that a moderator has put it out.
+    pub(crate) put_out_ms: Option<u64>,
+    /// What would be wrong if the client was not about to be put out.
+    pub(crate) doubted: Option<Violation>,
 }
 
 /// A presence event that came while no list was there.
@@ -96,13 +102,22 @@ impl View {
             at: None,
             newest: BTreeMap::new(),
             present: Presence::default(),
+            asked_ms: 0,
+            put_out_ms: None,
+            doubted: None,
         }
+    }
+
+    pub(crate) fn was_put_out_since(&self, since_ms: u64) -> bool {
+        self.put_out_ms.is_some_and(|at_ms| at_ms >= since_ms)
     }
 
     /// The connection is gone; the position stays.
     pub(crate) fn disconnect(&mut self) {
         self.stage = Stage::Off;
         self.present = Presence::default();
+        self.put_out_ms = None;
+        self.doubted = None;
     }
 
     pub(crate) fn on_gap(&mut self, gap: &Gap<'_>, truth: &SimRoom, now: Wall) -> Checked {

@@ -35,6 +35,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) wishes: &'a mut Vec<Wish>,
     /// Its connection.
     pub(crate) link: usize,
+    pub(crate) node: usize,
     pub(crate) id: ConnectionId,
     /// Whether its shard has had more mail than fits, so that presence events may be missing.
     pub(crate) overflowed: bool,
@@ -48,8 +49,8 @@ pub(crate) enum Asked {
     Unsubscribe(usize),
     Publish(usize),
     Presence(usize),
-    Update,
-    History,
+    Update(usize),
+    History(usize),
     Refresh,
     Ping,
     Status,
@@ -92,6 +93,8 @@ pub(crate) struct Client {
     pub(crate) published: BTreeMap<u64, (usize, bool)>,
     /// Commands of this connection that are not answered yet.
     pub(crate) asked: BTreeMap<u64, Asked>,
+    /// When a command of this connection was sent, answered or not.
+    pub(crate) asked_ms: BTreeMap<u64, u64>,
     next_id: u64,
     pub(crate) heard_ms: u64,
     pub(crate) come_back_ms: Option<u64>,
@@ -121,6 +124,7 @@ impl Client {
             sent: Vec::new(),
             published: BTreeMap::new(),
             asked: BTreeMap::new(),
+            asked_ms: BTreeMap::new(),
             next_id: 0,
             heard_ms: 0,
             come_back_ms: None,
@@ -142,6 +146,7 @@ impl Client {
         self.greeted = false;
         self.buffer.clear();
         self.asked.clear();
+        self.asked_ms.clear();
         self.views.iter_mut().for_each(View::disconnect);
         self.retry_ms.fill(0);
         for sent in &mut self.sent {
@@ -153,6 +158,7 @@ impl Client {
     pub(crate) fn send(&mut self, asked: Asked, frame: &ClientFrame<'_>, scene: &mut Scene<'_>) {
         if let Some(id) = frame.id() {
             self.asked.insert(id, asked);
+            self.asked_ms.insert(id, scene.now_ms);
         }
         scene.wishes.push(Wish::Send(encode_client(frame)));
     }
@@ -193,6 +199,7 @@ impl Client {
             let Some((epoch, offset)) = view.at.filter(|_| view.wanted) else { continue };
             let Ok(offset) = Offset::parse(offset) else { continue };
             view.stage = Stage::Joining { named: true, gap: false };
+            view.asked_ms = scene.now_ms;
             view.present.followed = view.listed && scene.rng.percent(70);
             let (room, presence) = (view.room.clone(), view.present.followed);
             let (since, filter) = (Position { epoch, offset }, view.filter.clone());
@@ -212,6 +219,7 @@ impl Client {
             Some(Position { epoch, offset: Offset::parse(offset).ok()? })
         });
         seen.stage = Stage::Joining { named: since.is_some(), gap: false };
+        seen.asked_ms = scene.now_ms;
         seen.present.followed = seen.listed && scene.rng.percent(70);
         let (room, presence) = (seen.room.clone(), seen.present.followed);
         let filter = seen.filter.clone();
@@ -301,7 +309,7 @@ impl Client {
                 let limit = u32::try_from(scene.rng.between(1, 30)).unwrap_or(1);
                 let room = self.views[view].room.clone();
                 let frame = ClientFrame::History { id: self.next_id(), room, since, limit };
-                self.send(Asked::History, &frame, scene);
+                self.send(Asked::History(view), &frame, scene);
             }
             95..98 => {
                 let frame = ClientFrame::Ping { id: self.next_id() };
@@ -321,7 +329,7 @@ impl Client {
     pub(crate) fn update_presence(&mut self, view: usize, data: &str, scene: &mut Scene<'_>) {
         let room = self.views[view].room.clone();
         let frame = ClientFrame::PresenceUpdate { id: self.next_id(), room, data };
-        self.send(Asked::Update, &frame, scene);
+        self.send(Asked::Update(view), &frame, scene);
     }
 
     fn come_or_go(&mut self, view: usize, scene: &mut Scene<'_>) {

@@ -2,19 +2,24 @@
 //! link, a clock or a source of numbers were not like the real ones, no seed would prove anything.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use application::ports::Outbox;
+use application::ports::{Moderation as _, Outbox};
 use application::shard::Slot;
 use application::testing::clock_contract::ClockContract;
 use application::testing::entropy_contract;
+use application::testing::moderation_contract::{self, ModerationContract};
 use application::testing::outbox_contract::{Heard, OutboxHost};
-use domain::id::ConnectionId;
+use domain::id::{ConnectionId, UserId};
+use domain::moderation::{Act, Deed};
 use domain::time::Wall;
 
 use crate::links::{Down, Link, SimOutbox, Wires};
 use crate::ports::{Core, Shared, SimClock, SimEntropy, WALL_START_MS};
 use crate::rng::Rng;
+use crate::sanctions::{Records, SimModeration};
 
 /// One shard's links, without a world.
 struct Links {
@@ -92,6 +97,7 @@ impl OutboxHost for Links {
             dropped: &mut 0,
             closed: &mut Vec::new(),
             passed: &mut Vec::new(),
+            told: None,
             violation: &mut violation,
         });
         assert_eq!(violation, None);
@@ -159,4 +165,40 @@ fn the_simulated_randomness_keeps_its_contract() {
         seeds.set(seeds.get() + 1);
         Box::new(SimEntropy(Shared::new(Core::new(Rng::new(seeds.get())))))
     });
+}
+
+/// Lets time pass until something is done.
+fn wait_for<T>(core: &Shared, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if let std::task::Poll::Ready(done) = polled {
+            return done;
+        }
+        core.lock().now_ms += 1;
+    }
+}
+
+#[test]
+fn simulated_sanctions_keep_their_contract() {
+    let core = Shared::new(Core::new(Rng::new(3)));
+    let moderation = SimModeration::open(core.clone(), &Records::default(), 0);
+    wait_for(&core, ModerationContract { moderation: &moderation }.check());
+}
+
+#[test]
+fn a_simulated_process_knows_the_sanctions_that_the_one_before_has_stored_and_no_others() {
+    let core = Shared::new(Core::new(Rng::new(4)));
+    let records = Records::default();
+    let [stored, lost] = ["ann", "bob"].map(|name| UserId::parse(name).unwrap());
+    let entry_of = |user: &UserId| moderation_contract::entry(0, Act::Ban(user.clone(), None));
+    let before = SimModeration::open(core.clone(), &records, 0);
+    wait_for(&core, before.record(&entry_of(&stored))).unwrap();
+    core.lock().weather.refuse_moderation = 100;
+    wait_for(&core, before.record(&entry_of(&lost))).unwrap_err();
+    let after = SimModeration::open(core, &records, 1);
+    let (room, now) = (entry_of(&lost).room, moderation_contract::at(1));
+    assert!(before.forbids(&lost, &room, Deed::Enter, now).is_some());
+    assert!(after.forbids(&stored, &room, Deed::Enter, now).is_some());
+    assert_eq!(after.forbids(&lost, &room, Deed::Enter, now), None);
 }

@@ -1,5 +1,6 @@
 //! The disk of a seed in which one process runs the real in-memory broker: the archive of its
-//! durable rooms and its inbox, which outlive the process, with the faults that disks and kills bring.
+//! durable rooms, its inbox and the acts of its moderators, which outlive the process, with the faults that
+//! disks and kills bring.
 //!
 //! It must never lose what it has stored. What fails, or what a kill takes, is a call: before the
 //! batch is stored, or between that and the answer.
@@ -18,17 +19,19 @@ use domain::room::RoomId;
 use crate::faults::{Effect, Fault};
 use crate::inbox::SimInbox;
 use crate::ports::Shared;
+use crate::sanctions::Records;
 
 pub(crate) struct Disk {
     archive: MemoryArchive,
     pub(crate) inbox: Arc<SimInbox>,
+    pub(crate) records: Records,
     core: Shared,
 }
 
 /// Counts a fault if it is dropped armed: the process was killed in the middle of a call.
-struct Killed<'a> {
-    core: &'a Shared,
-    fault: Option<Fault>,
+pub(crate) struct Killed<'a> {
+    pub(crate) core: &'a Shared,
+    pub(crate) fault: Option<Fault>,
 }
 
 impl Drop for Killed<'_> {
@@ -46,7 +49,7 @@ fn broken(what: &str) -> ArchiveError {
 impl Disk {
     pub(crate) fn new(core: Shared) -> Self {
         let inbox = Arc::new(SimInbox::new(core.clone()));
-        Self { archive: MemoryArchive::new(), inbox, core }
+        Self { archive: MemoryArchive::new(), inbox, records: Records::default(), core }
     }
 
     /// Waits, longer if the draw says so.

@@ -58,6 +58,11 @@ table! {
         InboxSlow = "the inbox is slow",
         InboxFailed = "the inbox fails",
         InboxAnswerLost = "the inbox does it, and fails",
+        ModerationSlow = "recording an act is slow",
+        ModerationFailed = "recording an act fails",
+        ModerationAnswerLost = "an act is recorded, and fails",
+        RecordKilled = "a kill before an act is recorded",
+        RecordAnswerKilled = "a kill after an act is recorded",
     }
 }
 
@@ -103,6 +108,13 @@ table! {
         LetterAgain = "a letter is given again",
         LetterLost = "a letter is lost in a broken socket",
         InboxFull = "as many letters wait as may",
+        ActAcked = "a moderator's act is acknowledged",
+        UserPutOut = "a user is put out of a room",
+        SpeechRefused = "who is muted or banned is not heard",
+        EntryRefused = "who is banned does not come in",
+        ReturnRefused = "who is banned does not come back with hello",
+        SanctionKept = "a sanction is there after a restart",
+        SanctionOver = "a sanction is over, and its user back",
     }
 }
 

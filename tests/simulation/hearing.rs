@@ -9,7 +9,7 @@ use domain::codes::ErrorCode;
 use domain::policy::AckLevel;
 use domain::protocol::server_event::{
     Ack, ErrorEvent, EventResumed, Gap, Hello, HistoryPage, LogEntry, Message, PresenceEvent,
-    PresenceState, ServerEvent, Subscribed,
+    PresenceState, ServerEvent, Subscribed, Unsubscribed,
 };
 use domain::protocol::{ClientFrame, decode_server};
 use domain::room::RoomId;
@@ -67,7 +67,10 @@ impl Client {
             }
             ServerEvent::Pong(pong) => self.expect(pong.id, Asked::Ping)?,
             ServerEvent::Status(status) => self.expect(status.id, Asked::Status)?,
-            ServerEvent::PresenceUpdated(updated) => self.expect(updated.id, Asked::Update)?,
+            ServerEvent::PresenceUpdated(updated) => {
+                let asked = Asked::Update(self.view(&updated.room)?);
+                self.expect_granted(updated.id, asked, scene)?;
+            }
             ServerEvent::Refreshed(refreshed) => {
                 scene.core.counts.effect(Effect::Refreshed);
                 self.expect(refreshed.id, Asked::Refresh)?;
@@ -114,16 +117,23 @@ impl Client {
         let back = match resumed {
             EventResumed::Back(back) => back,
             EventResumed::Refused(refused) => {
+                let view = self.view(&refused.room)?;
+                if refused.error.code == ErrorCode::PermissionDenied.number() {
+                    scene.core.counts.effect(Effect::ReturnRefused);
+                    let (asked, since_ms) = (Asked::Subscribe(view), self.views[view].asked_ms);
+                    let wait_ms = refused.error.retry_after_ms;
+                    return self.on_forbidden(asked, since_ms, wait_ms, scene);
+                }
                 if refused.error.code != ErrorCode::Unavailable.number() {
                     return Err(unexpected(format!("{refused:?}")));
                 }
-                let view = self.view(&refused.room)?;
                 let wait_ms = refused.error.retry_after_ms.unwrap_or(0);
                 self.retry(Asked::Subscribe(view), wait_ms, scene);
                 return Ok(());
             }
         };
         let index = self.view(&back.room)?;
+        self.check_granted(Asked::Subscribe(index), self.views[index].asked_ms, scene)?;
         let wall = scene.core.wall();
         let Some(truth) = scene.core.rooms.get(&back.room) else { return Ok(()) };
         let view = &mut self.views[index];
@@ -165,6 +175,21 @@ impl Client {
         Err(unexpected(format!("{expected:?} was answered, {asked:?} was asked")))
     }
 
+    /// The same for what a moderator may have forbidden.
+    fn expect_granted(
+        &mut self,
+        id: Option<u64>,
+        expected: Asked,
+        scene: &mut Scene<'_>,
+    ) -> Checked {
+        self.expect(id, expected)?;
+        self.check_granted(expected, self.asked_at(id), scene)
+    }
+
+    fn asked_at(&self, id: Option<u64>) -> u64 {
+        id.and_then(|id| self.asked_ms.get(&id)).copied().unwrap_or(0)
+    }
+
     fn on_room_event(&mut self, event: &ServerEvent<'_>, scene: &mut Scene<'_>) -> Checked {
         let wall = scene.core.wall();
         let room = match event {
@@ -181,15 +206,13 @@ impl Client {
             self.check_echo(message, scene)?;
         }
         if let ServerEvent::Unsubscribed(told) = event {
-            self.expect(told.id, Asked::Unsubscribe(index))?;
-            let view = &mut self.views[index];
-            view.stage = Stage::Off;
-            view.present = crate::checker::Presence::default();
-            self.reconcile(scene);
-            return Ok(());
+            return self.on_unsubscribed(index, told, scene);
+        }
+        if let Some(doubted) = self.views[index].doubted.take() {
+            return Err(doubted);
         }
         if let ServerEvent::Subscribed(told) = event {
-            self.expect(told.id, Asked::Subscribe(index))?;
+            self.expect_granted(told.id, Asked::Subscribe(index), scene)?;
         }
         let Some(truth) = scene.core.rooms.get(room) else { return Ok(()) };
         let view = &mut self.views[index];
@@ -230,6 +253,27 @@ impl Client {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn on_unsubscribed(
+        &mut self,
+        index: usize,
+        told: &Unsubscribed<'_>,
+        scene: &mut Scene<'_>,
+    ) -> Checked {
+        let doubted = self.views[index].doubted.take();
+        if told.id.is_none() {
+            self.on_put_out(index, told, scene)?;
+        } else if let Some(doubted) = doubted {
+            return Err(doubted);
+        } else {
+            self.expect(told.id, Asked::Unsubscribe(index))?;
+        }
+        let view = &mut self.views[index];
+        view.stage = Stage::Off;
+        view.present = crate::checker::Presence::default();
+        self.reconcile(scene);
         Ok(())
     }
 
@@ -290,14 +334,23 @@ impl Client {
             sent.at = at;
         }
         sent.done = true;
-        if !sent.echo && view.on_silent_ack(ack, truth, wall)? {
-            scene.core.counts.effect(Effect::AckedInPlace);
+        if !sent.echo {
+            match view.on_silent_ack(ack, truth, wall) {
+                Ok(false) => {}
+                Ok(true) => scene.core.counts.effect(Effect::AckedInPlace),
+                // Who is put out gets what waited for its place at once, and is told why behind it.
+                Err(violation) if scene.core.moderated && self.user.is_some() => {
+                    view.doubted = Some(violation);
+                }
+                Err(violation) => return Err(violation),
+            }
         }
-        Ok(())
+        self.check_granted(Asked::Publish(index), self.asked_at(ack.id), scene)
     }
 
     fn on_error(&mut self, error: &ErrorEvent<'_>, scene: &mut Scene<'_>) -> Checked {
         let asked = self.answer(error.id, "an error")?;
+        let since_ms = self.asked_at(error.id);
         if let Asked::Publish(index) = asked
             && self.sent[index].refused
             && error.code == ErrorCode::PermissionDenied.number()
@@ -305,8 +358,15 @@ impl Client {
             self.sent[index].done = true;
             return Ok(());
         }
+        if error.code == ErrorCode::PermissionDenied.number() {
+            return self.on_forbidden(asked, since_ms, error.retry_after_ms, scene);
+        }
+        if error.code == ErrorCode::NotSubscribed.number() {
+            return self.on_not_member(asked, since_ms);
+        }
         let refused = error.code == ErrorCode::Unavailable.number();
-        let lost = asked == Asked::History && error.code == ErrorCode::InvalidPosition.number();
+        let lost =
+            matches!(asked, Asked::History(_)) && error.code == ErrorCode::InvalidPosition.number();
         if !refused && !lost {
             return Err(unexpected(format!("{asked:?} was answered {error:?}")));
         }
@@ -318,7 +378,8 @@ impl Client {
     }
 
     fn on_history(&mut self, page: &HistoryPage<'_>, scene: &mut Scene<'_>) -> Checked {
-        self.expect(page.id, Asked::History)?;
+        let view = self.view(&page.room)?;
+        self.expect_granted(page.id, Asked::History(view), scene)?;
         scene.core.counts.effect(Effect::HistoryRead);
         let Some(truth) = scene.core.rooms.get(&page.room) else { return Ok(()) };
         let mut before = None;
@@ -343,7 +404,12 @@ impl Client {
     fn on_list(&mut self, list: &PresenceState<'_>, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceListed);
         let index = self.view(&list.room)?;
-        self.expect(list.id, Asked::Presence(index))?;
+        self.expect_granted(list.id, Asked::Presence(index), scene)?;
+        if self.views[index].was_put_out_since(self.asked_at(list.id)) {
+            // Asked as a member: what came between is not known.
+            self.views[index].present.asked = false;
+            return Ok(());
+        }
         let mut members = BTreeMap::new();
         for member in &list.members {
             members.insert(member.user_id.clone().into_owned(), member.data.to_owned());

@@ -195,6 +195,8 @@ pub(crate) struct SimOutbox<'a> {
     pub(crate) dropped: &'a mut u64,
     pub(crate) closed: &'a mut Vec<u16>,
     pub(crate) passed: &'a mut Vec<Passed>,
+    /// The frames that are given to anybody; only where somebody may be told nothing of a room.
+    pub(crate) told: Option<&'a mut Vec<(usize, Bytes)>>,
     pub(crate) violation: &'a mut Option<Violation>,
 }
 
@@ -211,6 +213,9 @@ impl Outbox for SimOutbox<'_> {
         let link = &mut self.links[index];
         if link.refused {
             return Delivered::Refused;
+        }
+        if let Some(told) = &mut self.told {
+            told.extend(batch.frames.iter().map(|frame| (index, frame.bytes.clone())));
         }
         if !link.stalled {
             for frame in batch.frames {

@@ -6,12 +6,13 @@
 //! Nothing here may depend on a clock, a thread or anything else that a seed does not decide.
 //!
 //! Suggested reading order: [`story`], [`checker`], [`hearing`], [`client`], [`world`], [`nodes`],
-//! [`coming`], [`links`], [`broker`], [`witness`], [`disk`], [`letters`], [`inbox`], [`ports`],
-//! [`storm`], [`faults`].
+//! [`coming`], [`links`], [`broker`], [`witness`], [`disk`], [`letters`], [`inbox`], [`moderators`],
+//! [`docket`], [`forbidden`], [`sanctions`], [`ports`], [`storm`], [`faults`].
 //!
 //! Two worlds: several nodes over a simulated broker that loses, doubles and delays; or one process
-//! at a time over the real in-memory broker, whose durable rooms and letters are on a disk that outlives
-//! kills. Letters are kept by each node for itself, so they have a part in the second world only.
+//! at a time over the real in-memory broker, whose durable rooms, letters and sanctions are on a disk that
+//! outlives kills. Letters and sanctions are kept by each node for itself, so they have a part in the second
+//! world only.
 //! A simulated committer would only repeat what somebody believes of the real one; what can fail
 //! for real is behind the archive's port, so only that is simulated.
 
@@ -29,15 +30,19 @@ mod client;
 mod coming;
 mod contract;
 mod disk;
+mod docket;
 mod faults;
 mod filtered;
+mod forbidden;
 mod hearing;
 mod inbox;
 mod letters;
 mod links;
+mod moderators;
 mod nodes;
 mod ports;
 mod rng;
+mod sanctions;
 mod storm;
 mod story;
 mod witness;
@@ -220,6 +225,26 @@ fn a_letter_that_is_removed_before_the_socket_has_taken_it_is_found() {
 #[test]
 fn letters_that_are_given_to_every_connection_are_found() {
     assert_eq!(find(Mistake::LettersToEveryone).1, "I17");
+}
+
+#[test]
+fn a_ban_that_puts_nobody_out_is_found() {
+    find_as(Mistake::BannedStaysIn, "I18");
+}
+
+#[test]
+fn a_publish_that_is_taken_from_who_is_muted_is_found() {
+    find_as(Mistake::RetryNotMuted, "I18");
+}
+
+#[test]
+fn a_return_that_is_not_asked_for_a_ban_is_found() {
+    find_as(Mistake::ReturnNotAsked, "I18");
+}
+
+#[test]
+fn an_act_of_a_moderator_that_is_acknowledged_before_it_is_stored_is_found() {
+    find_as(Mistake::ActAckedEarly, "I18");
 }
 
 #[test]

@@ -32,6 +32,7 @@ use crate::ports::{
     Shared, SimClock, SimEntropy, SimPresence, SimTickets, SimVerifier, Woken, waker,
 };
 use crate::rng::Rng;
+use crate::sanctions::SimModeration;
 use crate::witness::Witness;
 use crate::world::{Event, World};
 
@@ -41,6 +42,8 @@ pub(crate) struct SimShard {
     pub(crate) by_slot: BTreeMap<Slot, usize>,
     pub(crate) calls: BTreeMap<u64, (ColdCall, Waker)>,
     pub(crate) stalled_until_ms: u64,
+    /// When it has done what it was ordered last.
+    pub(crate) obeyed_ms: u64,
     /// When it works next; what was planned for another moment is void.
     work_ms: Option<u64>,
     /// How much mail waits.
@@ -189,7 +192,10 @@ impl SimNode {
             token_verifier,
             session_tickets,
             inbox: disk.map(|disk| Arc::clone(&disk.inbox) as _),
-            moderation: None,
+            moderation: disk.map(|disk| {
+                Arc::new(SimModeration::open(core.clone(), &disk.records, number)) as _
+            }),
+            // No moderator deletes: what is said stays what the checker knows.
             erasure: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
@@ -212,6 +218,7 @@ impl SimNode {
                 by_slot: BTreeMap::new(),
                 calls: BTreeMap::new(),
                 stalled_until_ms: 0,
+                obeyed_ms: 0,
                 work_ms: None,
                 n_mail: 0,
                 overflowed: false,
@@ -232,9 +239,13 @@ impl World {
     /// Gives a shard one input, and puts what came of it on its way.
     pub(crate) fn input(&mut self, node: usize, shard: usize, input: Input<'_>) {
         let now = self.now();
-        let Some(host) = self.nodes.get_mut(node).filter(|node| node.alive) else { return };
+        if self.nodes.get(node).is_none_or(|node| !node.alive) {
+            return;
+        }
+        let barred = self.barred(node, shard);
+        let Some(host) = self.nodes.get_mut(node) else { return };
         let sim = &mut host.shards[shard];
-        let (mut closed, mut passed) = (Vec::new(), Vec::new());
+        let (mut closed, mut passed, mut told) = (Vec::new(), Vec::new(), Vec::new());
         let (mut resumed, mut paused, mut dropped) = (Vec::new(), 0, 0);
         let mut outbox = SimOutbox {
             links: &mut self.links,
@@ -246,6 +257,7 @@ impl World {
             dropped: &mut dropped,
             closed: &mut closed,
             passed: &mut passed,
+            told: (!barred.is_empty()).then_some(&mut told),
             violation: &mut self.violation,
         };
         sim.shard.handle(input, now, &mut outbox);
@@ -272,6 +284,7 @@ impl World {
             self.queue.push(self.now_ms, Event::Resume { link });
         }
         self.plan_work(node, shard);
+        self.check_barred(&barred, &told);
         let given = self.note_given(passed);
         self.violation = self.violation.take().or(given.err());
     }
@@ -304,8 +317,9 @@ impl World {
             return self.plan_work(node, shard);
         }
         for control in sim.mailbox.take_orders() {
-            self.input(node, shard, Input::Order(control));
+            self.obey(node, shard, control);
         }
+        self.nodes[node].shards[shard].obeyed_ms = now_ms;
         let sim = &mut self.nodes[node].shards[shard];
         if sim.shard.has_backlog() {
             self.input(node, shard, Input::Continue);
@@ -384,7 +398,7 @@ impl World {
     }
 
     /// Has something run beside the shards of a node.
-    fn spawn(&mut self, node: usize, future: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&mut self, node: usize, future: impl Future<Output = ()> + Send + 'static) {
         self.next_call += 1;
         let task = self.next_call;
         let waker = waker(Woken::Task { node, task }, &self.alarms);
@@ -403,7 +417,13 @@ impl World {
         let Some(memory) = self.nodes[node].memory.clone() else { return };
         if self.nodes[node].alive {
             let now = self.now().wall;
-            self.spawn(node, async move { memory.sweep(now).await });
+            let moderation = self.nodes[node].node.services().ports.moderation.clone();
+            self.spawn(node, async move {
+                memory.sweep(now).await;
+                if let Some(moderation) = moderation {
+                    moderation.forget(now).await;
+                }
+            });
             self.queue.push(self.now_ms + SWEEP_MS, Event::Sweep { node });
         }
     }

@@ -28,6 +28,7 @@ use tickets_hmac::HmacTickets;
 
 use crate::broker::SimRoom;
 use crate::checker::Violation;
+use crate::docket::Docket;
 use crate::faults::{Counts, Effect, Fault};
 use crate::inbox::Account;
 use crate::rng::Rng;
@@ -56,6 +57,9 @@ pub(crate) struct Weather {
     pub(crate) slow_inbox: u64,
     pub(crate) refuse_inbox: u64,
     pub(crate) lose_inbox_answers: u64,
+    pub(crate) slow_moderation: u64,
+    pub(crate) refuse_moderation: u64,
+    pub(crate) lose_moderation_answers: u64,
 }
 
 pub(crate) struct Core {
@@ -79,6 +83,10 @@ pub(crate) struct Core {
     pub(crate) sent: HashSet<(RoomId, Bytes)>,
     /// What became of private messages.
     pub(crate) letters: Account,
+    /// Whether there are moderators.
+    pub(crate) moderated: bool,
+    /// What they have done.
+    pub(crate) docket: Docket,
     pub(crate) counts: Counts,
     pub(crate) violation: Option<Violation>,
 }
@@ -100,6 +108,8 @@ impl Core {
             leases: BTreeMap::new(),
             sent: HashSet::new(),
             letters: Account::default(),
+            moderated: false,
+            docket: Docket::default(),
             counts: Counts::default(),
             violation: None,
         }

@@ -61,7 +61,7 @@ impl World {
         let chance = self.rng.between(10, 80);
         for _ in 0..self.rng.between(1, 3) {
             let which =
-                if self.disk.is_some() { self.rng.between(11, 18) } else { self.rng.below(11) };
+                if self.disk.is_some() { self.rng.between(11, 21) } else { self.rng.below(11) };
             *match which {
                 0 => &mut weather.lose_notifications,
                 1 => &mut weather.double_notifications,
@@ -81,7 +81,10 @@ impl World {
                 15 => &mut weather.refuse_disk,
                 16 => &mut weather.slow_inbox,
                 17 => &mut weather.refuse_inbox,
-                _ => &mut weather.lose_inbox_answers,
+                18 => &mut weather.lose_inbox_answers,
+                19 => &mut weather.slow_moderation,
+                20 => &mut weather.refuse_moderation,
+                _ => &mut weather.lose_moderation_answers,
             } = chance;
         }
         self.core.lock().weather = weather;
@@ -162,6 +165,7 @@ impl World {
     fn bury(&mut self, node: usize) {
         self.nodes[node].alive = false;
         let mut core = self.core.lock();
+        core.docket.forget_waiting();
         for shard in &mut self.nodes[node].shards {
             for room in core.rooms.values_mut() {
                 room.subscribers.remove(&shard.mailbox.id());

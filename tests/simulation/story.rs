@@ -14,6 +14,7 @@ use domain::room::RoomId;
 use crate::checker::{Checked, Stage, Violation};
 use crate::faults::Counts;
 use crate::links::Up;
+use crate::moderators::MODERATORS_ACT;
 use crate::ports::Weather;
 use crate::world::{Event, World};
 
@@ -77,6 +78,10 @@ impl World {
         self.acts_left -= 1;
         let next = self.now_ms + self.rng.between(5, 180);
         self.queue.push(next, Event::Act);
+        if self.disk.is_some() && self.rng.percent(MODERATORS_ACT) {
+            self.moderate();
+            return Ok(());
+        }
         let client = self.rng.index(self.clients.len());
         // Few writers have as much to do as many others.
         if !self.writers.is_empty() && self.rng.percent(WRITERS_ACT) {
@@ -117,6 +122,7 @@ impl World {
             }
         }
         self.bring_writers_back();
+        self.queue.push(self.now_ms, Event::Lift);
     }
 
     fn check_connected(&self) -> Checked {
@@ -128,6 +134,9 @@ impl World {
                 return fail("is not connected".to_owned());
             }
             for view in &client.views {
+                if let Some(doubted) = &view.doubted {
+                    return Err(doubted.clone());
+                }
                 let expected = if view.wanted { Stage::On } else { Stage::Off };
                 if view.stage != expected {
                     return fail(format!("{} is {:?}", view.room, view.stage));

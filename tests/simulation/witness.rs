@@ -134,7 +134,11 @@ impl Broker for Witness {
         publish: Publish,
         policy: &Arc<NamespacePolicy>,
     ) -> Result<Receipt, PublishError> {
-        self.core.lock().vouch(&publish);
+        {
+            let mut core = self.core.lock();
+            core.vouch(&publish);
+            core.on_spoken(&publish);
+        }
         let receipt = self.broker.publish(publish.clone(), policy).await?;
         // In the same step as the delivery, or the commit was before it.
         self.core.lock().on_receipt(publish, &receipt, policy);

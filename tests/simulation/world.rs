@@ -50,6 +50,7 @@ pub(crate) enum Event {
     LeaseEnd { node: usize },
     Task { node: usize, task: u64 },
     Sweep { node: usize },
+    Lift,
 }
 
 impl Event {
@@ -166,6 +167,7 @@ impl World {
         core.log_keeps_origin = !alone && rng.percent(70);
         core.censored = rng.percent(50);
         core.rooms = rooms;
+        core.moderated = alone;
         let writers = if alone { draw_writers(&mut rng) } else { Vec::new() };
         if alone {
             core.rooms.insert(RoomId::parse(GLOBAL).expect("a good name"), SimRoom::unborn(200));
@@ -280,6 +282,13 @@ impl World {
         }
     }
 
+    /// Shows something that is no event, where everything is shown.
+    pub(crate) fn tell_trace(&self, text: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{:>7} {}", self.now_ms, text());
+        }
+    }
+
     const fn mix(&mut self, word: u64) {
         self.hash = (self.hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
     }
@@ -309,6 +318,7 @@ impl World {
             Event::LeaseEnd { node } => self.end_lease(node),
             Event::Task { node, task } => self.run_task(node, task),
             Event::Sweep { node } => self.sweep(node),
+            Event::Lift => self.lift_all(),
         }
         Ok(())
     }
@@ -330,6 +340,7 @@ impl World {
                 core: &mut core,
                 wishes: &mut wishes,
                 link,
+                node,
                 id: self.links[link].id,
                 overflowed: self.nodes[node].shards[shard].overflowed,
             };
