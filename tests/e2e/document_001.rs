@@ -390,7 +390,8 @@ fn messages_for_a_user_who_is_away_wait_and_are_delivered_on_return_once() {
 #[test]
 fn what_waits_for_a_user_survives_a_kill_and_a_restart_and_comes_once() {
     let secret = client::secret();
-    let mut server = Server::start_durable(&["--set", &secret]);
+    let mut server =
+        Server::start_durable(&["--set", &secret, "--set", "chat.letters_per_pair_max=250"]);
     let mut ann = chat(&server, "ann");
     let said: Vec<String> = (0..250).map(|n| format!("m{n}")).collect();
     write_to_bob(&mut ann, &said.iter().map(String::as_str).collect::<Vec<_>>());

@@ -11,4 +11,5 @@ CREATE TABLE letters (
 ) STRICT;
 
 CREATE INDEX letters_user ON letters (user, id);
+CREATE INDEX letters_at ON letters (at_ms);
 CREATE INDEX letters_sender ON letters (sender_user, user);

@@ -72,10 +72,8 @@ impl Change {
             }
             Self::Forget { before } => {
                 let forget = sqlx::query(
-                    // In the order in which they came, so that the first young one ends the search.
-                    "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE id < \
-                     coalesce((SELECT id FROM letters WHERE at_ms >= ?1 ORDER BY id LIMIT 1), \
-                     9223372036854775807) ORDER BY id LIMIT ?2)",
+                    "DELETE FROM letters WHERE id IN \
+                     (SELECT id FROM letters WHERE at_ms < ?1 LIMIT ?2)",
                 );
                 let forget = forget.bind(before.as_millis()).bind(FORGOTTEN_AT_ONCE);
                 Ok(forget.execute(connection).await?.rows_affected())
