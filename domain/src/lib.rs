@@ -7,7 +7,7 @@
 //! Suggested reading order: [`id`], [`time`], [`steady`], [`room`], [`policy`], [`principal`], [`decision`],
 //! [`scope`], [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
 //! [`presence`], [`stalls`], [`connection`], [`rate_limit`],
-//! [`delivery`], [`retention`], [`moderation`], [`matches`], [`codes`], [`protocol`].
+//! [`delivery`], [`retention`], [`moderation`], [`mod@matches`], [`codes`], [`protocol`].
 
 pub mod codes;
 pub mod connection;
