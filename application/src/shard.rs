@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use domain::codes::CloseCode;
 use domain::id::{ClientId, ConnectionId};
+use domain::principal::Principal;
 use domain::room::RoomId;
 use domain::stalls::Stalls;
 use domain::time::{Monotonic, Now};
@@ -119,6 +120,8 @@ pub struct Shard {
     mailbox: Arc<Mailbox>,
     metrics: Arc<ShardMetrics>,
     security: SecurityLog,
+    /// Who everybody is until it says otherwise: one for all of them.
+    nobody: Arc<Principal>,
     table: Table,
     rooms: Rooms,
     watches: Watches,
@@ -155,6 +158,7 @@ impl Shard {
             mailbox,
             metrics,
             security: SecurityLog::default(),
+            nobody: Arc::new(Principal::anonymous()),
             table: Table::default(),
             rooms: Rooms::default(),
             watches: Watches::default(),

@@ -8,7 +8,6 @@ use domain::codes::{CloseCode, ErrorCode};
 use domain::connection::Connection;
 use domain::id::ConnectionId;
 use domain::membership::Membership;
-use domain::principal::Principal;
 use domain::protocol::{Resume, Resumed, ServerFrame};
 use domain::rate_limit::RateLimiter;
 use smallvec::SmallVec;
@@ -52,7 +51,7 @@ impl Shard {
             address: opening.address,
             view: opening.view,
             place: opening.place,
-            principal: Arc::new(Principal::anonymous()),
+            principal: Arc::clone(&self.nobody),
             context: Context::default(),
         };
         let entry = Entry {
