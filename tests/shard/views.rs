@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use application::built_in::BuiltIn;
+use application::limits::Limits;
 use application::ports::broker::MockBroker;
 use application::ports::inbox::MockInbox;
 use application::ports::matches::MockMatches;
@@ -117,6 +118,25 @@ fn what_waits_goes_to_one_connection_and_to_the_next_when_that_one_breaks() {
     assert_eq!(kinds(&told), ["chat_message"; 3]);
     assert_eq!(told[2]["content"], "2");
     assert_eq!(ready(inbox.read(&ann, None, 9, usize::MAX)).unwrap().len(), 0);
+}
+
+#[test]
+fn what_waited_comes_in_one_write_until_that_would_be_too_long() {
+    let inbox = Arc::new(MemoryInbox::default());
+    let ann = UserId::parse("ann").unwrap();
+    let long = |n| Letter { data: format!(r#"{{"content":"{n:01000}"}}"#).into(), ..letter(n) };
+    for n in 0..100 {
+        ready(inbox.put(&ann, long(n), LIMITS)).unwrap();
+    }
+    let limits = Limits { joined_bytes_max: 64 << 10, ..Limits::default() };
+    let rules = Rules { limits, ..rules() };
+    let mut host = Host::with_ports(rules, |ports| Ports { inbox: Some(inbox.clone()), ..ports });
+    let phone = host.connect_by(View::Document(Endpoint::Chat), Some("ann"));
+    host.settle();
+    let line = host.line(phone);
+    assert_eq!(line.frames.len(), 101);
+    // The greeting, and a hundred letters of about a kilobyte, sixty-four kilobytes at a time.
+    assert_eq!(line.writes, 3);
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! Letters on disk, beside the log and through its writer, so that many of them share a commit.
 //!
+//! A user's letters stand in blocks, many to a row: `block` is how they are written there, `change` what the
+//! writer does with them.
+//!
 //! It must never answer `Ok` to a letter that a restart would lose.
+
+mod block;
+mod change;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,79 +14,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use application::ports::archive::ArchiveError;
 use application::ports::inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 use async_trait::async_trait;
-use bytes::Bytes;
 use domain::id::UserId;
-use domain::message::Sender;
 use domain::time::Wall;
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 
+pub(crate) use self::change::Change;
+
+use self::block::Place;
 use crate::archive::SqliteArchive;
 use crate::queue::{Command, Job};
-use crate::rows::decode_error;
-
-/// The most letters that are forgotten in one transaction: publishes wait for it.
-const FORGOTTEN_AT_ONCE: u32 = if cfg!(test) { 3 } else { 1_000 };
-
-/// A change of an inbox, as the writer carries it out.
-#[derive(Clone, Debug)]
-pub(crate) enum Change {
-    Put { user: String, letter: Letter, limits: LetterLimits },
-    Remove { user: String, up_to: LetterId },
-    Forget { before: Wall },
-}
-
-impl Change {
-    /// What it holds in memory while it waits, roughly.
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Put { letter, .. } => 512 + letter.data.len(),
-            Self::Remove { .. } | Self::Forget { .. } => 512,
-        }
-    }
-
-    /// Part of the writer's transaction; answers how many letters came or went.
-    pub(crate) async fn carry_out(
-        &self,
-        connection: &mut SqliteConnection,
-    ) -> Result<u64, sqlx::Error> {
-        match self {
-            Self::Put { user, letter, limits } => {
-                let put = sqlx::query(
-                    "INSERT INTO letters (user, sender_user, sender_name, at_ms, data) \
-                     SELECT ?1, ?2, ?3, ?4, ?5 \
-                     WHERE (SELECT count(*) FROM letters WHERE user = ?1) < ?6 \
-                     AND (SELECT count(*) FROM letters WHERE sender_user IS ?2) < ?7 \
-                     AND (SELECT count(*) FROM letters WHERE sender_user IS ?2 AND user = ?1) < ?8",
-                );
-                let sender = &letter.sender;
-                let put = put
-                    .bind(user.clone())
-                    .bind(sender.user.as_ref().map(|user| user.as_str().to_owned()))
-                    .bind(sender.name.as_deref().map(str::to_owned))
-                    .bind(letter.at.as_millis())
-                    .bind(letter.data.to_vec())
-                    .bind(i64::from(limits.of_user))
-                    .bind(i64::from(limits.of_sender))
-                    .bind(i64::from(limits.of_pair));
-                Ok(put.execute(connection).await?.rows_affected())
-            }
-            Self::Remove { user, up_to } => {
-                let remove = sqlx::query("DELETE FROM letters WHERE user = ? AND id <= ?");
-                let remove = remove.bind(user.clone()).bind(up_to.0.cast_signed());
-                Ok(remove.execute(connection).await?.rows_affected())
-            }
-            Self::Forget { before } => {
-                let forget = sqlx::query(
-                    "DELETE FROM letters WHERE id IN \
-                     (SELECT id FROM letters WHERE at_ms < ?1 LIMIT ?2)",
-                );
-                let forget = forget.bind(before.as_millis()).bind(FORGOTTEN_AT_ONCE);
-                Ok(forget.execute(connection).await?.rows_affected())
-            }
-        }
-    }
-}
 
 /// The inboxes in the archive's file.
 pub struct SqliteInbox {
@@ -95,7 +38,7 @@ impl SqliteInbox {
     /// # Errors
     /// What the database says.
     pub async fn load(archive: Arc<SqliteArchive>) -> Result<Self, ArchiveError> {
-        let count = sqlx::query_scalar("SELECT count(*) FROM letters");
+        let count = sqlx::query_scalar("SELECT coalesce(sum(n), 0) FROM letter_pairs");
         let n: i64 = count
             .fetch_one(archive.pools.readers())
             .await
@@ -106,6 +49,49 @@ impl SqliteInbox {
     fn went(&self, n: u64) {
         let less = |now: u64| Some(now.saturating_sub(n));
         let _ = self.n.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// The blocks of a user from `from` on that a page can need.
+    async fn blocks(
+        &self,
+        user: &UserId,
+        from: i64,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        // What is in front of a block ends the page before it; looked at without what is in the blocks.
+        let query = sqlx::query(
+            "SELECT id, letters FROM letter_blocks WHERE id IN ( \
+                 SELECT id FROM ( \
+                     SELECT id, sum(n) OVER before AS n_before, sum(length(letters)) OVER before AS bytes_before \
+                     FROM letter_blocks WHERE user = ? AND id >= ? \
+                     WINDOW before AS (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) \
+                 WHERE n_before IS NULL OR (n_before < ? AND bytes_before < ?)) \
+             ORDER BY id",
+        );
+        let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
+        let query = query.bind(user.as_str().to_owned()).bind(from).bind(limit).bind(bytes_max);
+        query.fetch_all(self.archive.pools.readers()).await
+    }
+
+    async fn read_from(
+        &self,
+        user: &UserId,
+        after: Option<Place>,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<(LetterId, Letter)>, sqlx::Error> {
+        let mut from = after.map_or(0, |last| last.block);
+        loop {
+            let rows = self.blocks(user, from, limit, bytes_max).await?;
+            let Some(last) = rows.last() else { return Ok(Vec::new()) };
+            from = last.try_get::<i64, _>("id")? + 1;
+            let page = page(&rows, after, limit, bytes_max)?;
+            // Else all in these blocks had been read before.
+            if !page.is_empty() || limit == 0 {
+                return Ok(page);
+            }
+        }
     }
 
     async fn change(&self, change: Change) -> Result<u64, InboxError> {
@@ -119,18 +105,30 @@ fn storage(error: &ArchiveError) -> InboxError {
     InboxError::Storage(error.to_string())
 }
 
-fn read(row: &SqliteRow) -> Result<(LetterId, Letter), sqlx::Error> {
-    let id: i64 = row.try_get("id")?;
-    let user: Option<&str> = row.try_get("sender_user")?;
-    let name: Option<&str> = row.try_get("sender_name")?;
-    let sender = Sender {
-        user: user.map(UserId::parse).transpose().map_err(decode_error)?,
-        name: name.map(Into::into),
-        ..Sender::default()
-    };
-    let data: Vec<u8> = row.try_get("data")?;
-    let at = Wall::from_millis(row.try_get("at_ms")?);
-    Ok((LetterId(id.cast_unsigned()), Letter { sender, data: Bytes::from(data), at }))
+/// The page of a user's letters that these blocks begin.
+fn page(
+    rows: &[SqliteRow],
+    after: Option<Place>,
+    limit: u32,
+    bytes_max: usize,
+) -> Result<Vec<(LetterId, Letter)>, sqlx::Error> {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for row in rows {
+        let block = row.try_get("id")?;
+        let is_before =
+            |index| after.is_some_and(|last| last.block == block && index <= last.index);
+        for (index, letter) in block::read(block, row.try_get("letters")?) {
+            if is_before(index) {
+                continue;
+            }
+            bytes += letter.data.len();
+            if page.len() >= limit as usize || (bytes > bytes_max && !page.is_empty()) {
+                return Ok(page);
+            }
+            page.push((Place { block, index }.id(), letter));
+        }
+    }
+    Ok(page)
 }
 
 #[async_trait]
@@ -157,21 +155,8 @@ impl Inbox for SqliteInbox {
         limit: u32,
         bytes_max: usize,
     ) -> Result<Vec<(LetterId, Letter)>, InboxError> {
-        // The sum ends the page before its rows are read: a window over the index, not over the data.
-        let query = sqlx::query(
-            "SELECT id, sender_user, sender_name, at_ms, data FROM ( \
-                 SELECT *, sum(length(data)) OVER (ORDER BY id) AS bytes, \
-                 row_number() OVER (ORDER BY id) AS place FROM ( \
-                     SELECT * FROM letters WHERE user = ? AND id > ? ORDER BY id LIMIT ?)) \
-             WHERE place = 1 OR bytes <= ? ORDER BY id",
-        );
-        let after = after.map_or(0, |id| id.0.cast_signed());
-        let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
-        let query = query.bind(user.as_str().to_owned()).bind(after).bind(limit).bind(bytes_max);
-        let rows = query.fetch_all(self.archive.pools.readers()).await;
-        let rows = rows.map_err(|error| storage(&crate::writer::storage_error(&error)))?;
-        let letters: Result<_, _> = rows.iter().map(read).collect();
-        letters.map_err(|error| storage(&crate::writer::storage_error(&error)))
+        let read = self.read_from(user, after.map(Place::of), limit, bytes_max).await;
+        read.map_err(|error| storage(&crate::writer::storage_error(&error)))
     }
 
     async fn remove(&self, user: &UserId, up_to: LetterId) -> Result<(), InboxError> {
@@ -182,12 +167,8 @@ impl Inbox for SqliteInbox {
     async fn forget(&self, before: Wall) {
         loop {
             match self.change(Change::Forget { before }).await {
-                Ok(n) => {
-                    self.went(n);
-                    if n < u64::from(FORGOTTEN_AT_ONCE) {
-                        return;
-                    }
-                }
+                Ok(0) => return,
+                Ok(n) => self.went(n),
                 Err(error) => {
                     // They are forgotten the next time.
                     let error = &error as &dyn std::error::Error;

@@ -10,17 +10,12 @@ use std::sync::Arc;
 use application::ports::archive::{
     Archive, ArchiveError, ArchiveRecord, DedupKey, Forget, RoomHead,
 };
-use application::ports::{
-    Inbox as _, Letter, LetterLimits, Revocations as _, RevokeError, SpendError, Spending,
-    SpentTokens as _,
-};
+use application::ports::{Revocations as _, RevokeError, SpendError, Spending, SpentTokens as _};
 use application::testing::archive_contract::{self, offset, record, room};
-use application::testing::inbox_contract::InboxContract;
 use application::testing::revocations_contract::RevocationsContract;
 use application::testing::spent_tokens_contract::SpentTokensContract;
 use bytes::Bytes;
 use domain::id::{ConnectionId, Epoch, MessageId, TokenId, UserId};
-use domain::message::Sender;
 use domain::position::{Offset, Position};
 use domain::principal::{Credential, Principal};
 use domain::revocation::Revocation;
@@ -29,10 +24,10 @@ use domain::time::Wall;
 use tempfile::{TempDir, tempdir};
 
 use crate::{
-    BuildError, Config, FILE_NAME, Limits, SqliteArchive, SqliteInbox, SqliteRevocations,
-    SqliteSpentTokens,
+    BuildError, Config, FILE_NAME, Limits, SqliteArchive, SqliteRevocations, SqliteSpentTokens,
 };
 
+mod letters;
 mod matches;
 mod moderation;
 
@@ -513,56 +508,6 @@ async fn a_revocation_that_can_not_be_stored_says_so_and_counts_all_the_same() {
     let added = revocations.add(&Revocation::Connection(id), Wall::default()).await;
     assert!(matches!(added, Err(RevokeError::Storage(_))), "{added:?}");
     assert!(revocations.concerns(&Principal::anonymous(), id));
-}
-
-const LIMITS: LetterLimits =
-    LetterLimits { of_user: 100, of_pair: 100, of_sender: 100, of_all: 100 };
-
-#[tokio::test]
-async fn letters_on_disk_pass_the_contract() {
-    let directory = tempdir().unwrap();
-    let archive = Arc::new(build(&directory).await);
-    InboxContract { inbox: &SqliteInbox::load(archive).await.unwrap() }.check().await;
-}
-
-#[tokio::test]
-async fn letters_wait_over_a_restart_and_a_removed_one_does_not_come_back() {
-    let directory = tempdir().unwrap();
-    let user = UserId::parse("ann").unwrap();
-    let letter = |n: i64| Letter {
-        sender: Sender { name: Some("Bob".into()), ..Sender::default() },
-        data: Bytes::from(n.to_string()),
-        at: Wall::from_millis(n),
-    };
-    let archive = Arc::new(build(&directory).await);
-    let inbox = SqliteInbox::load(Arc::clone(&archive)).await.unwrap();
-    for n in 1..=3 {
-        inbox.put(&user, letter(n), LIMITS).await.unwrap();
-    }
-    let first = inbox.read(&user, None, 1, usize::MAX).await.unwrap().remove(0).0;
-    inbox.remove(&user, first).await.unwrap();
-    drop(inbox);
-    archive.close().await;
-    drop(archive);
-    let archive = Arc::new(build(&directory).await);
-    let inbox = SqliteInbox::load(archive).await.unwrap();
-    let read = inbox.read(&user, None, 9, usize::MAX).await.unwrap();
-    let read: Vec<_> = read.into_iter().map(|(_, letter)| letter).collect();
-    assert_eq!(read, [letter(2), letter(3)]);
-}
-
-#[tokio::test]
-async fn letters_are_forgotten_in_steps_until_all_old_ones_are_gone() {
-    let directory = tempdir().unwrap();
-    let inbox = SqliteInbox::load(Arc::new(build(&directory).await)).await.unwrap();
-    let user = UserId::parse("ann").unwrap();
-    for n in 1..=10 {
-        let (sender, data) = (Sender::default(), Bytes::from_static(b"0"));
-        let letter = Letter { sender, data, at: Wall::from_millis(n) };
-        inbox.put(&user, letter, LIMITS).await.unwrap();
-    }
-    inbox.forget(Wall::from_millis(9)).await;
-    assert_eq!(inbox.read(&user, None, 99, usize::MAX).await.unwrap().len(), 2);
 }
 
 /// How many spent tokens are remembered in these tests.

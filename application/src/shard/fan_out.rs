@@ -463,6 +463,16 @@ fn share_out(frame: &Frame, chosen: Choice, place: usize, parts: &mut [Part]) {
     }
 }
 
+/// How many of these frames are given together: one at least, then as many as make no longer piece.
+pub(super) fn fit_together(frames: &[Frame], joined_bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |frame: &&Frame| {
+        bytes += frame.bytes.len();
+        bytes <= joined_bytes_max
+    };
+    frames.iter().take_while(fits).count().max(1)
+}
+
 /// All frames in one piece; one alone is shared as it is.
 pub(super) fn join(frames: &[Frame]) -> Bytes {
     if let [one] = frames {

@@ -11,6 +11,7 @@ use domain::id::UserId;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 
+use super::fan_out::{fit_together, join};
 use super::{Host, RoomKey, Shard, Slot};
 use crate::metrics::EndpointKind;
 use crate::ports::outbox::{Batch, Delivered, Frame};
@@ -69,12 +70,34 @@ impl Shard {
         publications: impl IntoIterator<Item = &'p Arc<Published>>,
         host: &mut Host<'_>,
     ) -> bool {
-        let mut are_taken = true;
-        for published in publications {
-            let frame = self.frame_of(published, WireFormat::Document, host);
-            are_taken &= self.give_frame(slot, &frame, host) == Delivered::Taken;
+        let frames: Vec<Frame> = publications
+            .into_iter()
+            .map(|published| self.frame_of(published, WireFormat::Document, host))
+            .filter(|frame| !frame.bytes.is_empty())
+            .collect();
+        let joined_max = self.services.rules.limits.joined_bytes_max;
+        let (mut rest, mut are_taken) = (&frames[..], true);
+        while !rest.is_empty() {
+            let (here, behind) = rest.split_at(fit_together(rest, joined_max));
+            are_taken &= self.give_frames(slot, here, host) == Delivered::Taken;
+            rest = behind;
         }
         are_taken
+    }
+
+    /// Gives messages to one connection, in one write if it keeps up.
+    pub(super) fn give_frames(
+        &mut self,
+        slot: Slot,
+        frames: &[Frame],
+        host: &mut Host<'_>,
+    ) -> Delivered {
+        let joined = join(frames);
+        let batch = Batch { joined: &joined, frames };
+        let delivered = host.outbox.deliver(slot, &batch);
+        self.count(1, &batch);
+        self.delivered(slot, delivered, host);
+        delivered
     }
 
     /// In which form a connection gets publications.

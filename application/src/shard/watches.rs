@@ -23,7 +23,7 @@ use super::rooms::VACATED;
 use super::table::Door;
 use super::{Host, Shard, Slot};
 use crate::directory::WatchSeat;
-use crate::ports::outbox::{Batch, Delivered, Frame};
+use crate::ports::outbox::{Batch, Frame};
 use crate::published::{Published, WireFormat};
 use crate::refusal::Refusal;
 use crate::use_cases::authenticate::{OWN_ROOMS, own_room};
@@ -351,20 +351,10 @@ impl Shard {
     }
 
     /// Gives a message to one connection, unless its format does not say it.
-    pub(super) fn give_frame(
-        &mut self,
-        slot: Slot,
-        frame: &Frame,
-        host: &mut Host<'_>,
-    ) -> Delivered {
-        if frame.bytes.is_empty() {
-            return Delivered::Taken;
+    pub(super) fn give_frame(&mut self, slot: Slot, frame: &Frame, host: &mut Host<'_>) {
+        if !frame.bytes.is_empty() {
+            self.give_frames(slot, std::slice::from_ref(frame), host);
         }
-        let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
-        let delivered = host.outbox.deliver(slot, &batch);
-        self.count(1, &batch);
-        self.delivered(slot, delivered, host);
-        delivered
     }
 
     /// One step of sending: patterns take turns like rooms, and a large one keeps its place.
