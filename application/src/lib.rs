@@ -22,6 +22,7 @@ pub mod ports;
 pub mod published;
 pub mod refusal;
 pub mod registry;
+pub mod sanctions;
 pub mod security;
 pub mod services;
 pub mod shard;

@@ -14,7 +14,7 @@ load idle   --target … --addr … [--pid PID] [--token TOKEN]
 load http   --addr … --token KEY [--pid PID]
             [--connections 16] [--rooms 16] [--size 64] [--warm 1] [--secs 5 | --messages N]
 
-load letters --addr … --token SECRET --messages N [--pid PID] [--connections 5000]
+load letters --addr … --token SECRET --messages N [--pid PID] [--connections 5000] [--senders 1] [--size 64]
 
 fanout: in each room one member publishes and all members, it too, receive.
   --window W    closed loop: W messages are under way in each room, the next one is published when
@@ -27,8 +27,8 @@ fanout: in each room one member publishes and all members, it too, receive.
   --size N      bytes of published data, at least 18
 idle: opens connections, joins, waits; answers the server's pings.
   --tickets 1   a ticket and one room in connect, instead of the token and a subscribe
-letters: users come back to N messages each that were written while they were away; --token is the secret
-         that signs tokens.
+letters: users come back to N messages each that were written while they were away, by so many senders in
+         turn; --token is the secret that signs tokens.
 http: publishes over HTTP with an API key, one request under way on each connection.
 --pid is the server's process, whose processor time and memory are reported.";
 
@@ -68,6 +68,8 @@ pub(crate) struct Arguments {
     pub(crate) connections: usize,
     pub(crate) rooms: usize,
     pub(crate) size: usize,
+    /// Of each user's letters.
+    pub(crate) senders: usize,
     /// Of each room.
     pub(crate) stall: usize,
     pub(crate) pace: Pace,
@@ -97,10 +99,9 @@ impl Arguments {
             _ => return Err("--target is roomkeeper, floor, chat or chat-v2".to_owned()),
         };
         let rooms = match mode {
-            Mode::Fanout => 1,
+            Mode::Fanout | Mode::Letters => 1,
             Mode::Idle => 1_000,
             Mode::Http => 16,
-            Mode::Letters => 1,
         };
         let rooms = given.number("--rooms", rooms)?;
         let members = given.number("--members", 500)?;
@@ -140,6 +141,7 @@ impl Arguments {
             connections,
             rooms,
             size: given.number("--size", 64)?,
+            senders: given.number("--senders", 1)?,
             stall: given.number("--stall", 0)?,
             pace,
             warm_pace,

@@ -3,13 +3,13 @@
 //! They end with the process. The log is bounded: its oldest entries go first.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::Mutex;
 
 use application::ports::{EntryId, Moderation, ReadEntriesError, RecordError};
+use application::sanctions::SharedSanctions;
 use async_trait::async_trait;
 use domain::id::UserId;
-use domain::moderation::{Deed, Entry, Sanctions, Until};
+use domain::moderation::{Deed, Entry, Until};
 use domain::room::RoomId;
 use domain::time::Wall;
 
@@ -21,10 +21,7 @@ const ENTRIES_MAX: usize = 10_000;
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct MemoryModeration {
-    /// Held for one look or one change.
-    set: RwLock<Sanctions>,
-    /// How many there are, for those who ask while there are none.
-    count: AtomicUsize,
+    sanctions: SharedSanctions,
     log: Mutex<Entries>,
 }
 
@@ -34,35 +31,18 @@ struct Entries {
     last: u64,
 }
 
-impl MemoryModeration {
-    fn change<T>(&self, change: impl FnOnce(&mut Sanctions) -> T) -> T {
-        // A change that panicked may be half done; what was whole before it still counts.
-        let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = change(&mut set);
-        self.count.store(set.len(), Ordering::Release);
-        changed
-    }
-}
-
 #[async_trait]
 impl Moderation for MemoryModeration {
     fn forbids(&self, user: &UserId, room: &RoomId, deed: Deed, now: Wall) -> Option<Until> {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
-        set.forbids(user, room, deed, now)
+        self.sanctions.forbids(user, room, deed, now)
     }
 
     fn bans_in(&self, room: &RoomId) -> bool {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return false;
-        }
-        self.set.read().unwrap_or_else(PoisonError::into_inner).bans_in(room)
+        self.sanctions.bans_in(room)
     }
 
     async fn record(&self, entry: &Entry) -> Result<(), RecordError> {
-        self.change(|set| set.apply(entry)).map_err(|_| RecordError::Full)?;
+        self.sanctions.change(|set| set.apply(entry)).map_err(|_| RecordError::Full)?;
         let mut log = lock(&self.log);
         log.last += 1;
         let id = EntryId(log.last);
@@ -85,8 +65,7 @@ impl Moderation for MemoryModeration {
     }
 
     async fn forget(&self, now: Wall) {
-        // In steps: whoever speaks looks into the set.
-        while self.change(|set| set.forget(now)) == Sanctions::FORGOTTEN_AT_ONCE {}
+        self.sanctions.forget(now);
     }
 }
 

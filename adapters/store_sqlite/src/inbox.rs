@@ -1,12 +1,13 @@
 //! Letters on disk, beside the log and through its writer, so that many of them share a commit.
 //!
 //! A user's letters stand in blocks, many to a row: `block` is how they are written there, `change` what the
-//! writer does with them.
+//! writer does with them, `counts` what stands beside them.
 //!
 //! It must never answer `Ok` to a letter that a restart would lose.
 
 mod block;
 mod change;
+mod counts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use domain::time::Wall;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-pub(crate) use self::change::Change;
+pub(crate) use self::change::{Change, Changed};
 
 use self::block::Place;
 use crate::archive::SqliteArchive;
@@ -59,14 +60,16 @@ impl SqliteInbox {
         limit: u32,
         bytes_max: usize,
     ) -> Result<Vec<SqliteRow>, sqlx::Error> {
-        // What is in front of a block ends the page before it; looked at without what is in the blocks.
+        // What is in front of a block ends the page before it; looked at without what is in the blocks. Each
+        // holds a letter, and one may have been read.
         let query = sqlx::query(
             "SELECT id, letters FROM letter_blocks WHERE id IN ( \
                  SELECT id FROM ( \
-                     SELECT id, sum(n) OVER before AS n_before, sum(length(letters)) OVER before AS bytes_before \
-                     FROM letter_blocks WHERE user = ? AND id >= ? \
+                     SELECT id, sum(n) OVER before AS n_before, sum(length) OVER before AS bytes_before FROM ( \
+                         SELECT id, n, length(letters) AS length FROM letter_blocks \
+                         WHERE user = ?1 AND id >= ?2 ORDER BY id LIMIT ?3 + 1) \
                      WINDOW before AS (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) \
-                 WHERE n_before IS NULL OR (n_before < ? AND bytes_before < ?)) \
+                 WHERE n_before IS NULL OR (n_before < ?3 AND bytes_before < ?4)) \
              ORDER BY id",
         );
         let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
@@ -85,7 +88,7 @@ impl SqliteInbox {
         loop {
             let rows = self.blocks(user, from, limit, bytes_max).await?;
             let Some(last) = rows.last() else { return Ok(Vec::new()) };
-            from = last.try_get::<i64, _>("id")? + 1;
+            from = last.try_get::<i64, _>("id")?.saturating_add(1);
             let page = page(&rows, after, limit, bytes_max)?;
             // Else all in these blocks had been read before.
             if !page.is_empty() || limit == 0 {
@@ -94,7 +97,7 @@ impl SqliteInbox {
         }
     }
 
-    async fn change(&self, change: Change) -> Result<u64, InboxError> {
+    async fn change(&self, change: Change) -> Result<Changed, InboxError> {
         let (job, answer) = Job::new();
         let changed = self.archive.ask(Command::Inbox { change, job }, answer).await;
         changed.map_err(|error| storage(&error))
@@ -143,7 +146,7 @@ impl Inbox for SqliteInbox {
             return Err(InboxError::Full);
         }
         let put = Change::Put { user: user.to_string(), letter, limits };
-        let n = self.change(put).await?;
+        let n = self.change(put).await?.letters;
         self.n.fetch_add(n, Ordering::Relaxed);
         if n > 0 { Ok(()) } else { Err(InboxError::Full) }
     }
@@ -161,14 +164,14 @@ impl Inbox for SqliteInbox {
 
     async fn remove(&self, user: &UserId, up_to: LetterId) -> Result<(), InboxError> {
         let removed = self.change(Change::Remove { user: user.to_string(), up_to }).await;
-        removed.map(|n| self.went(n))
+        removed.map(|changed| self.went(changed.letters))
     }
 
     async fn forget(&self, before: Wall) {
         loop {
             match self.change(Change::Forget { before }).await {
-                Ok(0) => return,
-                Ok(n) => self.went(n),
+                Ok(Changed { blocks: 0, .. }) => return,
+                Ok(changed) => self.went(changed.letters),
                 Err(error) => {
                     // They are forgotten the next time.
                     let error = &error as &dyn std::error::Error;

@@ -4,11 +4,11 @@
 //! It must never answer `Ok` to an act that a restart would forget, nor store a sanction without its
 //! line in the log.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use application::ports::archive::ArchiveError;
 use application::ports::{EntryId, Moderation, ReadEntriesError, RecordError};
+use application::sanctions::SharedSanctions;
 use async_trait::async_trait;
 use domain::id::UserId;
 use domain::moderation::{Act, Deed, Entry, Sanction, Sanctions, Until};
@@ -179,10 +179,7 @@ fn read_sanction(row: &SqliteRow) -> Result<((UserId, RoomId, Sanction), Until),
 /// Sanctions and their log in the archive's file.
 pub struct SqliteModeration {
     archive: Arc<SqliteArchive>,
-    /// Held for one look or one change, never across an await.
-    set: RwLock<Sanctions>,
-    /// How many there are, for those who ask while there are none.
-    count: AtomicUsize,
+    sanctions: SharedSanctions,
 }
 
 impl SqliteModeration {
@@ -201,40 +198,26 @@ impl SqliteModeration {
                 tracing::error!("a user is muted or banned whom there is no room to remember");
             }
         }
-        let count = AtomicUsize::new(set.len());
-        Ok(Self { archive, set: RwLock::new(set), count })
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Sanctions) -> T) -> T {
-        let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = change(&mut set);
-        self.count.store(set.len(), Ordering::Release);
-        changed
+        Ok(Self { archive, sanctions: set.into() })
     }
 }
 
 #[async_trait]
 impl Moderation for SqliteModeration {
     fn forbids(&self, user: &UserId, room: &RoomId, deed: Deed, now: Wall) -> Option<Until> {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        let set = self.set.read().unwrap_or_else(PoisonError::into_inner);
-        set.forbids(user, room, deed, now)
+        self.sanctions.forbids(user, room, deed, now)
     }
 
     fn bans_in(&self, room: &RoomId) -> bool {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return false;
-        }
-        self.set.read().unwrap_or_else(PoisonError::into_inner).bans_in(room)
+        self.sanctions.bans_in(room)
     }
 
     async fn record(&self, entry: &Entry) -> Result<(), RecordError> {
         let (job, answer) = Job::new();
         let command = Command::Moderation { change: Change::Record(entry.clone()), job };
         // Queued while the set is held: of two acts at the same time, the file ends with the one that counts.
-        let queued = self.change(|set| set.apply(entry).map(|()| self.archive.send(command)));
+        let queued =
+            self.sanctions.change(|set| set.apply(entry).map(|()| self.archive.send(command)));
         let queued = queued.map_err(|_| RecordError::Full)?;
         let stored = match queued {
             Ok(()) => answer.await.unwrap_or(Err(ArchiveError::Closed)),
@@ -257,13 +240,8 @@ impl Moderation for SqliteModeration {
     }
 
     async fn forget(&self, now: Wall) {
-        // In steps: whoever speaks looks into the set.
-        let mut forgotten = self.change(|set| set.forget(now));
-        if forgotten == 0 {
+        if !self.sanctions.forget(now) {
             return;
-        }
-        while forgotten == Sanctions::FORGOTTEN_AT_ONCE {
-            forgotten = self.change(|set| set.forget(now));
         }
         let (job, answer) = Job::new();
         let command = Command::Moderation { change: Change::Forget(now), job };

@@ -39,7 +39,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const ROWS_AHEAD_MAX: usize = 8;
 
 /// Prepared statements kept per connection; there are fewer different ones.
-const STATEMENTS_MAX: usize = 32;
+const STATEMENTS_MAX: usize = 64;
 
 /// The writer's page cache (negative means KiB). A group over a thousand rooms touches the last
 /// page of each; over 100 to 1,000 rooms this measured about a tenth faster than SQLite's 2 MB.

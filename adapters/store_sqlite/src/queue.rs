@@ -13,7 +13,7 @@ use domain::time::Wall;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::Limits;
-use crate::inbox::Change;
+use crate::inbox::{Change, Changed};
 use crate::matches::Order;
 use crate::moderation;
 use crate::revocations::Row;
@@ -29,8 +29,8 @@ pub(crate) enum Command {
     Forget { room: RoomId, what: Forget, job: Job<bool> },
     /// Store a revocation.
     Revoke { row: Row, job: Job<()> },
-    /// Change an inbox; answers how many letters came or went.
-    Inbox { change: Change, job: Job<u64> },
+    /// Change an inbox; answers what became of it.
+    Inbox { change: Change, job: Job<Changed> },
     /// Remember what a moderator did, or forget sanctions that are over.
     Moderation { change: moderation::Change, job: Job<()> },
     /// Delete the revocations whose time is over.

@@ -10,7 +10,7 @@ use domain::id::MessageKey;
 
 use crate::shard::Slot;
 
-/// One room's messages that leave together. `joined` is all frames in one piece: a connection
+/// Messages that leave together: of one room, or to one connection. `joined` is all frames in one piece: a connection
 /// that keeps up gets it as one write; one that does not gets the frames one by one, so that
 /// its queue can drop by class.
 #[derive(Clone, Debug)]

@@ -463,7 +463,7 @@ fn share_out(frame: &Frame, chosen: Choice, place: usize, parts: &mut [Part]) {
     }
 }
 
-/// How many of these frames are given together: one at least, then as many as make no longer piece.
+/// How many of these frames are given together: one at least, and no more than make a piece of this length.
 pub(super) fn fit_together(frames: &[Frame], joined_bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = |frame: &&Frame| {

@@ -188,7 +188,7 @@ impl Shard {
         };
         self.tell(slot, &subscribed, host);
         if self.format_of(slot) == WireFormat::Document {
-            self.tell_one_by_one(slot, page.messages.iter().chain(&joined_latest), host);
+            self.tell_each(slot, page.messages.iter().chain(&joined_latest), host);
         }
         self.settle(slot, tag, page.reached, page.more, host);
     }

@@ -146,7 +146,7 @@ impl Shard {
             .into_iter()
             .map(|(_, letter)| Arc::new(Published::new(said(&room, letter))))
             .collect();
-        let are_taken = self.tell_one_by_one(slot, &said, host);
+        let are_taken = self.tell_each(slot, &said, host);
         let up_to = are_taken.then_some(up_to);
         self.metrics.letters.add(said.len() as u64);
         let Some(entry) = self.table.get_mut(slot) else { return };

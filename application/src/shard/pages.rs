@@ -168,7 +168,7 @@ impl Shard {
             self.tell(slot, &ServerFrame::Gap { room: &tag.room, gap }, host);
         }
         if self.format_of(slot) == WireFormat::Document {
-            self.tell_one_by_one(slot, page.messages.iter().chain(&owed), host);
+            self.tell_each(slot, page.messages.iter().chain(&owed), host);
             return self.settle(slot, tag, page.reached, page.more, host);
         }
         let marked = mark_page(&page, audience);

@@ -124,7 +124,7 @@ impl Shard {
         for back in rooms.iter().filter_map(|(_, back)| back.as_ref().ok()) {
             let page = &back.joined.page;
             if self.format_of(slot) == WireFormat::Document {
-                self.tell_one_by_one(slot, &back.joined.latest, host);
+                self.tell_each(slot, &back.joined.latest, host);
             }
             self.settle(slot, &back.tag, page.reached, page.more, host);
         }

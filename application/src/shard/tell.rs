@@ -63,8 +63,9 @@ impl Shard {
         }
     }
 
-    /// Gives publications to one who has no words for a page of them; says whether all were taken.
-    pub(super) fn tell_one_by_one<'p>(
+    /// Gives publications, each in a frame of its own, to one who has no words for a page of them; says
+    /// whether all were taken.
+    pub(super) fn tell_each<'p>(
         &mut self,
         slot: Slot,
         publications: impl IntoIterator<Item = &'p Arc<Published>>,

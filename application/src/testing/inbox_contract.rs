@@ -43,6 +43,7 @@ impl InboxContract<'_> {
         self.letters_are_answered_in_order_page_by_page().await;
         self.what_was_removed_is_not_answered_again().await;
         self.as_many_letters_wait_as_may_and_no_more().await;
+        self.what_is_left_of_a_pair_still_counts().await;
         self.a_page_ends_with_its_bytes_but_not_before_its_first_letter().await;
         self.old_letters_are_forgotten().await;
     }
@@ -149,6 +150,22 @@ impl InboxContract<'_> {
         let last = all.last().expect("two letters").0;
         assert_eq!(self.inbox.remove(&ann, last).await, Ok(()));
         assert_eq!(put(&ann, from("pushy"), of_sender).await, Ok(()));
+    }
+
+    /// Neither more nor less, whatever else of them was removed before.
+    ///
+    /// # Panics
+    /// When the implementation breaks the contract.
+    pub async fn what_is_left_of_a_pair_still_counts(&self) {
+        let ann = user("ann-of-a-pair");
+        let limits = LetterLimits { of_pair: 3, ..LIMITS };
+        for n in 1..=3 {
+            assert_eq!(self.inbox.put(&ann, letter(n), limits).await, Ok(()));
+        }
+        let first = self.read(&ann, None, 1).await[0].0;
+        assert_eq!(self.inbox.remove(&ann, first).await, Ok(()));
+        assert_eq!(self.inbox.put(&ann, letter(4), limits).await, Ok(()));
+        assert_eq!(self.inbox.put(&ann, letter(5), limits).await, Err(InboxError::Full));
     }
 
     /// However small.

@@ -56,10 +56,9 @@ async fn letters_are_forgotten_in_steps_until_all_old_ones_are_gone() {
     let directory = tempdir().unwrap();
     let inbox = SqliteInbox::load(Arc::new(build(&directory).await)).await.unwrap();
     let user = UserId::parse("ann").unwrap();
+    // Each is too long for another one beside it, so that every step takes one.
     for n in 1..=10 {
-        let (sender, data) = (Sender::default(), Bytes::from_static(b"0"));
-        let letter = Letter { sender, data, at: Wall::from_millis(n) };
-        inbox.put(&user, letter, LIMITS).await.unwrap();
+        inbox.put(&user, long(n, 3_000), LIMITS).await.unwrap();
     }
     inbox.forget(Wall::from_millis(9)).await;
     assert_eq!(inbox.read(&user, None, 99, usize::MAX).await.unwrap().len(), 2);
@@ -154,12 +153,24 @@ async fn a_damaged_block_is_left_out_and_keeps_nothing_behind_it_from_coming() {
     for n in 0..3 {
         inbox.put(&user, long(n, 3_000), LIMITS).await.unwrap();
     }
-    let damage = "UPDATE letter_blocks SET letters = x'0102' WHERE oldest_ms = 0";
+    let damage = "UPDATE letter_blocks SET letters = x'0102' WHERE oldest_ms IN (0, 2)";
     let mut connection = archive.pools.writer.acquire().await.unwrap();
     sqlx::query(damage).execute(&mut *connection).await.unwrap();
     drop(connection);
+    // Nothing is written into the last block, which can't be read back.
+    inbox.put(&user, long(3, 10), LIMITS).await.unwrap();
     let read = inbox.read(&user, None, 1, usize::MAX).await.unwrap();
     assert_eq!(times(&read), [1]);
     inbox.remove(&user, read[0].0).await.unwrap();
-    assert_eq!(times(&inbox.read(&user, None, 9, usize::MAX).await.unwrap()), [2]);
+    let rest = inbox.read(&user, None, 9, usize::MAX).await.unwrap();
+    assert_eq!(times(&rest), [3]);
+    // What was lost no longer counts for who wrote it.
+    let counted = "SELECT sum(n) FROM letter_pairs";
+    let counted: i64 =
+        sqlx::query_scalar(counted).fetch_one(archive.pools.readers()).await.unwrap();
+    assert_eq!(counted, 1);
+    inbox.remove(&user, rest[0].0).await.unwrap();
+    let left = "SELECT (SELECT count(*) FROM letter_blocks) + (SELECT count(*) FROM letter_pairs)";
+    let left: i64 = sqlx::query_scalar(left).fetch_one(archive.pools.readers()).await.unwrap();
+    assert_eq!(left, 0);
 }
