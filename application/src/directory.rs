@@ -414,6 +414,19 @@ mod tests {
         assert_eq!(bob.commands().take(rate, now), Ok(()));
     }
 
+    /// R04.
+    #[test]
+    fn users_who_are_gone_leave_nothing_behind_however_many_they_were() {
+        let directory = Arc::new(Directory::default());
+        let (rate, name) = (Rate::new(1, 1), Arc::from("somebody"));
+        for n in 0..1_000_000_u32 {
+            let user = UserId::parse(&n.to_string()).unwrap();
+            let admission = directory.admit(&user, Some(&name), 1).unwrap();
+            assert_eq!(admission.commands().take(rate, Monotonic::START), Ok(()));
+        }
+        assert!(directory.lock().is_empty());
+    }
+
     #[test]
     fn a_place_is_free_again_once_a_connection_is_let_go() {
         let directory = Arc::new(Directory::default());

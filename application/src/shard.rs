@@ -26,6 +26,7 @@ mod security;
 mod table;
 mod tell;
 mod visit;
+mod walk;
 mod watches;
 
 use core::net::IpAddr;

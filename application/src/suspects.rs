@@ -112,11 +112,12 @@ mod tests {
         assert!(suspects.may_try(ip("203.0.113.7"), RATE, at(0)).is_err());
     }
 
+    /// R04.
     #[test]
     fn as_many_are_remembered_as_may_be_and_the_harmless_make_room() {
         let suspects = Suspects::default();
         let nth = |n: u32| IpAddr::V4(n.into());
-        (0..ADDRESSES_MAX as u32 + 100).for_each(|n| suspects.failed(nth(n), RATE, at(0)));
+        (0..1_000_000).for_each(|n| suspects.failed(nth(n), RATE, at(0)));
         assert_eq!(suspects.lock().addresses.len(), ADDRESSES_MAX);
         // One of whom there was no room for is not kept out.
         (0..10).for_each(|_| suspects.failed(nth(u32::MAX), RATE, at(10)));

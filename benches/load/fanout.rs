@@ -21,6 +21,9 @@ const DIGITS: usize = 16;
 const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
 /// How long a fixed number of messages may take.
 const MESSAGES_DEADLINE: Duration = Duration::from_secs(300);
+/// Silence behind the joins, longer than the kernel puts off an acknowledgement (40 ms). Without it some sockets
+/// acknowledge at once and others do not, by how long joining took, and that is a fifth of what a send costs.
+const QUIET: Duration = Duration::from_millis(300);
 /// Nearer than this to a due time the clock is watched instead of slept by.
 const SPIN: Duration = Duration::from_millis(2);
 const TURN_MAX: Duration = Duration::from_millis(20);
@@ -212,6 +215,7 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     let process = Process(arguments.pid);
     let target = &arguments.target;
     let mut pool = Pool::open(target, arguments.addr, arguments.connections, arguments.rooms);
+    pool.rest(QUIET);
     let stalled = pool.len() - arguments.stall * arguments.rooms..pool.len();
     stalled.for_each(|at| pool.stall(at));
     let mut ledger = Ledger::new(arguments);

@@ -20,6 +20,8 @@ const EVENTS_PER_TURN: usize = 1024;
 const READ_BYTES: usize = 256 * 1024;
 /// How many connections are on their way in at a time.
 const OPENING_MAX: usize = 64;
+/// While nothing but what has to be answered is waited for.
+const REST_TURN_MAX: Duration = Duration::from_millis(100);
 const OPEN_DEADLINE: Duration = Duration::from_secs(120);
 /// The receive buffer of a member that stops reading, so that it is full soon.
 const STALLED_BUFFER_BYTES: usize = 4096;
@@ -123,6 +125,14 @@ impl<'a> Pool<'a> {
     fn open_some(&mut self) {
         while self.clients.len() < self.wanted && self.opening < OPENING_MAX {
             self.connect(self.clients.len() % self.rooms);
+        }
+    }
+
+    /// Answers what has to be answered, for so long.
+    pub(crate) fn rest(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            self.turn(left.min(REST_TURN_MAX), |_, _| false);
         }
     }
 

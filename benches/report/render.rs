@@ -14,10 +14,17 @@ const END: &str = "<!-- measured: end -->";
 /// One figure of the document: its id, what it is called, its goal, its unit and its digits.
 type Row = (&'static str, &'static str, &'static str, &'static str, usize);
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 16] = [
     ("instructions", "user instructions per delivery", "≤ 200", "", 0),
     ("each", "CPU per delivery, one message under way, to `floor --mode each`", "≤ 1.10x", "ns", 0),
     ("batch", "CPU per delivery, eight under way, to `floor --mode batch`", "≤ 1.5x", "ns", 1),
+    (
+        "overhead",
+        "CPU per delivery, eight under way, to a build without metrics and limits on rates",
+        "≤ 1.02x",
+        "ns",
+        1,
+    ),
     ("memory", "memory per idle connection in a room", "≤ 2.5 KiB", "KiB", 2),
     ("idle", "CPU per 1,000 idle connections, default heartbeat", "≤ 0.3 %", "%", 4),
     ("beat", "the same, heartbeat every 2 s", "", "%", 4),

@@ -214,6 +214,23 @@ mod tests {
     }
 
     #[test]
+    fn each_connective_decides_as_its_word_says() {
+        let (yes, no) = (|| is("lang", "de"), || is("lang", "fr"));
+        let tags = Tags::build([("lang", "de")]).unwrap();
+        let both = |a: bool, b: bool| {
+            let said = |it| if it { yes() } else { no() };
+            vec![said(a), said(b)]
+        };
+        for (a, b) in [(true, true), (true, false), (false, true), (false, false)] {
+            assert_eq!(filter(Condition::And(both(a, b))).matches(&tags), a && b, "{a} and {b}");
+            assert_eq!(filter(Condition::Or(both(a, b))).matches(&tags), a || b, "{a} or {b}");
+        }
+        assert!(filter(not(no())).matches(&tags) && !filter(not(yes())).matches(&tags));
+        assert!(filter(one_of("lang", &["fr", "de"])).matches(&tags));
+        assert!(!filter(one_of("lang", &["fr", "en"])).matches(&tags));
+    }
+
+    #[test]
     fn filters_that_say_the_same_are_one() {
         let (a, b) = (is("a", "1"), one_of("b", &["x", "y"]));
         let plain = filter(Condition::And(vec![a.clone(), b.clone()]));

@@ -28,6 +28,20 @@ pub(crate) fn get(addr: SocketAddr, path: &str) -> Answer {
     ask(addr, "GET", path, &[], "")
 }
 
+/// The value of one series of the metrics.
+pub(crate) fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
+    value.parse().unwrap()
+}
+
+/// What `/metrics` says.
+pub(crate) fn metrics(addr: SocketAddr) -> String {
+    let answer = get(addr, "/metrics");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body
+}
+
 pub(crate) fn ask(
     addr: SocketAddr,
     method: &str,

@@ -11,6 +11,7 @@
 )]
 
 mod authorization;
+mod authorization_documents;
 mod bench;
 mod client;
 mod command_line;
@@ -45,6 +46,7 @@ mod protocol_files;
 mod proxies;
 mod published_keys;
 mod publishing;
+mod readme;
 mod recovery;
 mod reload;
 mod resume;

@@ -17,9 +17,9 @@ use crate::client::{PATH, SOON, until};
 use crate::tls::{TlsClient, curl};
 
 /// A proxy with its folder.
-struct Proxy {
+pub(crate) struct Proxy {
     process: Process,
-    certificate: Certificate,
+    pub(crate) certificate: Certificate,
     addr: SocketAddr,
     folder: tempfile::TempDir,
 }
@@ -54,7 +54,7 @@ impl Proxy {
         proxy
     }
 
-    fn url(&self, scheme: &str, path: &str) -> String {
+    pub(crate) fn url(&self, scheme: &str, path: &str) -> String {
         format!("{scheme}://localhost:{}{path}", self.addr.port())
     }
 
@@ -63,7 +63,7 @@ impl Proxy {
     }
 
     /// An upgrade from this address of the machine; curl holds what it opened until it is dropped.
-    fn upgrade_from(&self, address: &str, more: &[&str]) -> (String, Process) {
+    pub(crate) fn upgrade_from(&self, address: &str, more: &[&str]) -> (String, Process) {
         let mut curl = Command::new("curl");
         curl.args(["-q", "--silent", "--include", "--no-buffer", "--http1.1", "--max-time", "30"]);
         curl.args(["--noproxy", "*", "--interface", address, "--cacert", &self.certificate.ca()]);
@@ -90,7 +90,7 @@ fn behind(more: &[&str]) -> Server {
     Server::start(&[&behind[..], more].concat())
 }
 
-fn nginx(server: &Server) -> Proxy {
+pub(crate) fn nginx(server: &Server) -> Proxy {
     let proxy = Proxy::start(
         "nginx.conf",
         &[

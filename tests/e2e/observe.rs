@@ -11,22 +11,9 @@ use tests::server::{self, Server};
 use tests::token::{self, SECRET};
 
 use crate::client::{Client, PATH, until};
-use crate::http::{ask, get};
+use crate::http::{ask, get, metrics, value};
 
 const KEY: &str = "k7Qp2vXz9LmN4rTs8WbYc3Df6GhJ5KaE";
-
-/// The value of one series.
-fn value(text: &str, series: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    let value = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
-    value.parse().unwrap()
-}
-
-fn metrics(addr: SocketAddr) -> String {
-    let answer = get(addr, "/metrics");
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.body
-}
 
 /// Scrapes until a series has this value: a client hears of a message before the walk that
 /// brought it is counted.

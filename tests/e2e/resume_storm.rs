@@ -11,12 +11,14 @@ use client_tungstenite::{
 use domain::room::RoomId;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use tests::hosts::{Part, has};
 use tests::server::Server;
 use tests::token::{SECRET, claims, hs256};
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, mpsc};
 
 use crate::client::{Client as RawClient, PATH, secret};
+use crate::http::{metrics, value};
 
 /// A fifth of what the same story has with the optimised binary (`benches/storm`).
 const CLIENTS: usize = 2_000;
@@ -143,5 +145,12 @@ fn everybody_comes_back_at_once_after_sigkill_and_nothing_is_lost_or_comes_twice
     took.sort();
     let (p99, all) = (took[CLIENTS * 99 / 100], took[CLIENTS - 1]);
     assert!(p99 <= BOUND, "99 of 100 were back after {p99:?}, all after {all:?}");
+    if has(Part::ServerApi) {
+        // However many come, the disk is asked once for each room.
+        let text = metrics(server.addr());
+        for series in ["roomkeeper_archive_opens_total", "roomkeeper_archive_reads_total"] {
+            assert!(value(&text, series) <= ROOMS as f64, "{series}: {}", value(&text, series));
+        }
+    }
     runtime.shutdown_background();
 }

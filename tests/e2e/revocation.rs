@@ -102,8 +102,15 @@ fn one_token_is_revoked_by_its_id_and_another_of_the_same_user_is_not() {
     };
     let mut one = Client::open_at(server.addr(), &at(&token("t-1")));
     let mut other = Client::open_at(server.addr(), &at(&token("t-2")));
+    let session = one.hello["session"].clone();
+    let begun = Instant::now();
     assert_eq!(revoke(&server, &json!({"token_id": "t-1"})).status, 200);
     assert_eq!(one.until_closed().1, 3507);
+    assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
+    // Nor does the ticket count that was made of it.
+    let mut back = RawSocket::open(server.addr(), PATH);
+    back.send_json(&json!({"type": "connect", "id": 1, "session": session}));
+    assert_eq!(back.read_close_code(), 3507);
     other.subscribe("chat:room");
     // Nor can it be slipped in by a refresh.
     other.ask(json!({"type": "refresh", "token": token("t-1")}));
@@ -117,8 +124,10 @@ fn one_connection_is_revoked_by_its_id_and_its_user_may_come_back() {
     let mut nobody = Client::open(&server);
     for client in [&mut ann, &mut nobody] {
         let id = client.hello["connection_id"].clone();
+        let begun = Instant::now();
         assert_eq!(revoke(&server, &json!({"connection_id": id})).status, 200);
         assert_eq!(client.until_closed().1, 3507);
+        assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
     }
     assert_eq!(Client::open_as(&server, "ann").hello["user_id"], "ann");
 }

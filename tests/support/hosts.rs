@@ -43,6 +43,7 @@ const BARE_TCP_LACKS: &[(Part, &str)] = &[
 
 /// Stories of the binary that are not told of the bare host, by suite and module.
 pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
+    ("e2e", "authorization_documents", "the documents' endpoints are the binary's"),
     ("e2e", "bench", "the binary's load tool"),
     ("e2e", "command_line", "the binary's command line"),
     ("e2e", "document_000", "profiles, logs and metrics of the binary"),
@@ -63,6 +64,7 @@ pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "packaging", "how the binary is installed"),
     ("e2e", "proxies", "this host does not ask whom a proxy speaks for, and counts no addresses"),
     ("e2e", "published_keys", "the same verifier, with the binary's reload and metrics"),
+    ("e2e", "readme", "it is about the binary"),
     ("e2e", "reload", "SIGHUP is the binary's"),
     ("e2e", "revocation", "revocations are ordered over the server API"),
     ("e2e", "server_api", "the server API"),

@@ -27,9 +27,9 @@ use tower::ServiceExt;
 use worker_tokio::{Accepted, Purpose};
 
 use crate::answer;
-use crate::gateway::{Life, Shared};
 use crate::notice;
 use crate::routes::Routers;
+use crate::shared::{Life, Shared};
 use crate::wire::{self, Patient, Wire};
 
 /// The largest head of a request. hyper's minimum; above it the answer is 431.

@@ -33,7 +33,8 @@ pub(crate) use guard::known_key;
 pub use key::ApiKey;
 pub(crate) use list::{turn as turn_to_list, whole};
 
-use crate::gateway::{Config, Shared};
+use crate::gateway::Config;
+use crate::shared::Shared;
 
 /// What a route does. Each has a row in [`ROUTES`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -19,6 +19,7 @@ mod notice;
 mod operations;
 mod routes;
 mod secure_headers;
+mod shared;
 mod upgrade;
 mod wire;
 

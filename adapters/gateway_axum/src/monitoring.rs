@@ -20,8 +20,8 @@ use domain::room::RoomId;
 use serde::Serialize;
 
 use crate::api::{turn_to_list, whole};
-use crate::gateway::{Readiness, Shared};
 use crate::operations::{self, Names};
+use crate::shared::{Readiness, Shared};
 
 /// The most matches that one answer lists; `total` counts all.
 const MATCHES_MAX: u32 = 100;

@@ -19,8 +19,9 @@ use worker_tokio::{Purpose, Worker};
 
 use crate::accept::{Permit, hand_over};
 use crate::answer::{self, HttpRefusal};
-use crate::gateway::{Config, Handle, Shared, watch_workers};
+use crate::gateway::{Config, Handle, watch_workers};
 use crate::routes;
+use crate::shared::Shared;
 use crate::wire::Wire;
 
 /// Roomkeeper in an application of somebody else's. Lives as long as the application serves.

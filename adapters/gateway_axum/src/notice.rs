@@ -14,7 +14,7 @@ use domain::id::ClientId;
 use domain::revocation::Revocation;
 
 use crate::answer::HttpRefusal;
-use crate::gateway::Shared;
+use crate::shared::Shared;
 use crate::wire::Failure;
 
 /// A socket was turned away before anything of it was read.

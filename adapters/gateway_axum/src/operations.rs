@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::answer::HttpRefusal;
 use crate::api::known_key;
-use crate::gateway::{Readiness, Shared};
+use crate::shared::{Readiness, Shared};
 use crate::upgrade::client_of;
 use crate::{notice, routes};
 
@@ -90,7 +90,7 @@ pub(crate) async fn ready_in_detail(State(shared): State<Arc<Shared>>) -> Respon
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::tests::shared_with;
+    use crate::shared::tests::shared_with;
     use application::ports::Exposition;
     use axum::body::Body;
     use axum::http::Request;

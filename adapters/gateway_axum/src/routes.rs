@@ -15,10 +15,10 @@ use domain::matches::MatchId;
 
 use crate::answer::{HttpRefusal, stopping};
 use crate::api;
-use crate::gateway::{Readiness, Shared};
 use crate::monitoring;
 use crate::operations;
 use crate::secure_headers::{secured, secured_routes};
+use crate::shared::{Readiness, Shared};
 use crate::upgrade::{Wanted, upgrade, upgrade_known};
 
 /// What is answered to those who come while the server serves, and while it drains.
@@ -185,7 +185,7 @@ async fn wrong_method() -> HttpRefusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::tests::shared;
+    use crate::shared::tests::shared;
     use axum::body::Body;
     use tower::ServiceExt;
 

@@ -21,10 +21,11 @@ use worker_tokio::Purpose;
 
 use crate::accept::Handover;
 use crate::answer::{self, HttpRefusal};
-use crate::gateway::{Config, Shared};
+use crate::gateway::Config;
 use crate::handshake::{fields, head, value};
 use crate::mount::Mounted;
 use crate::notice;
+use crate::shared::Shared;
 
 /// What the socket is wanted for.
 #[derive(Clone)]

@@ -23,6 +23,10 @@ pub struct ArchiveMetrics {
     pub commits: Count,
     /// Messages of them.
     pub messages: Count,
+    /// How often a room was opened.
+    pub opens: Count,
+    /// How often a room's messages were read.
+    pub reads: Count,
     /// Calls of any kind that failed.
     pub failures: Count,
 }
@@ -51,6 +55,7 @@ impl MeasuredArchive {
 #[async_trait]
 impl Archive for MeasuredArchive {
     async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+        self.metrics.opens.add(1);
         self.noted(self.inner.open_room(room, fresh).await)
     }
 
@@ -77,6 +82,7 @@ impl Archive for MeasuredArchive {
         limit: u32,
         bytes_max: usize,
     ) -> Result<ArchivePage, ArchiveError> {
+        self.metrics.reads.add(1);
         self.noted(self.inner.read(room, epoch, after, limit, bytes_max).await)
     }
 

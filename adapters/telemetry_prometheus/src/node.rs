@@ -204,6 +204,10 @@ impl NodeCollector {
         out.counter("archive_commits", help, metrics.commits.get())?;
         let help = "Messages that the archive committed";
         out.counter("archive_messages", help, metrics.messages.get())?;
+        let help = "Rooms that were opened in the archive";
+        out.counter("archive_opens", help, metrics.opens.get())?;
+        let help = "Reads of a room's messages in the archive";
+        out.counter("archive_reads", help, metrics.reads.get())?;
         let help = "Calls of the archive that failed";
         out.counter("archive_failures", help, metrics.failures.get())
     }

@@ -222,6 +222,15 @@ impl HandlerRegistry {
         Ok(())
     }
 
+    /// All that is registered: the endpoint, or none for all of them, and the type.
+    pub fn registered(&self) -> impl Iterator<Item = (Option<Endpoint>, &str)> {
+        let of_all = self.handlers.keys().map(|kind| (None, kind.as_str()));
+        let of_one = self.of_endpoints.iter().flat_map(|(endpoint, handlers)| {
+            handlers.keys().map(|kind| (Some(*endpoint), kind.as_str()))
+        });
+        of_all.chain(of_one)
+    }
+
     /// The handler of a type for whoever came by an endpoint.
     #[must_use]
     pub fn of(&self, view: View, kind: &str) -> Option<&Arc<dyn MessageHandler>> {

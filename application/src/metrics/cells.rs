@@ -5,6 +5,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// A build with `--cfg roomkeeper_bare` counts nothing and limits no rate. It is there to be measured
+/// beside the real one (`benches/run`) and good for nothing else.
+const COUNTS: bool = !cfg!(roomkeeper_bare);
+
 /// A number that one thread changes and any may read. Two threads that change it lose counts,
 /// nothing worse; in return an add is a plain add.
 #[derive(Debug, Default)]
@@ -14,12 +18,16 @@ impl Tally {
     /// Adds.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.set(self.get().wrapping_add(n));
+        if COUNTS {
+            self.set(self.get().wrapping_add(n));
+        }
     }
 
     /// Takes away; never goes below nothing.
     pub fn sub(&self, n: u64) {
-        self.set(self.get().saturating_sub(n));
+        if COUNTS {
+            self.set(self.get().saturating_sub(n));
+        }
     }
 
     /// Sets.
@@ -43,12 +51,16 @@ pub struct Count(AtomicU64);
 impl Count {
     /// Adds.
     pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+        if COUNTS {
+            self.0.fetch_add(n, Ordering::Relaxed);
+        }
     }
 
     /// Takes away what was added before.
     pub fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Ordering::Relaxed);
+        if COUNTS {
+            self.0.fetch_sub(n, Ordering::Relaxed);
+        }
     }
 
     /// Sets.
@@ -86,6 +98,9 @@ impl Histogram {
 
     /// Notes one duration.
     pub fn observe(&self, took: Duration) {
+        if !COUNTS {
+            return;
+        }
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let above = Self::BOUNDS_US.iter().take_while(|bound| us > **bound).count();
         self.buckets[above].add(1);

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use domain::delivery::Class;
 use domain::documents::place::Place;
 use domain::message::Publication;
@@ -17,9 +16,10 @@ use domain::protocol::selective::mark_previous;
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
-use super::audiences::{Choice, Chosen, Part, Wanted, wanted};
+use super::audiences::{AudienceKey, Choice, Wanted, wanted};
 use super::rooms::{Item, Member, RoomKey, RoomSlice, Silent, VACATED, Walk};
 use super::table::Echo;
+use super::walk::begin_walk;
 use super::{Host, Shard, Slot};
 use crate::mailbox::{Mail, Post};
 use crate::metrics::HoleCause;
@@ -238,12 +238,8 @@ impl Shard {
             let run = &run[..n];
             host.outbox.deliver_to_all(run, &batch, &mut self.refused);
             self.table.sent(run, host.now.monotonic);
-            while others != 0 {
-                let place = others.trailing_zeros() as usize;
-                others &= others - 1;
-                if let Some(member) = some.get(place).filter(|member| walk.is_for(member)) {
-                    self.give_part(key, slice, walk, *member, host);
-                }
+            if others != 0 {
+                self.give_others(key, slice, walk, (some, others), host);
             }
         }
         self.count(n_whole, &batch);
@@ -251,17 +247,60 @@ impl Shard {
         *budget -= members.len().min(*budget).max(usize::from(members.is_empty()));
     }
 
-    /// A member of an audience gets what is for it.
-    fn give_chosen(&mut self, walk: &Walk, member: Member, host: &mut Host<'_>) {
-        let batch = match walk.parts.get(member.audience.index()) {
+    /// Those of a run who don't get the batch as it is, by their places: who is in one audience and gets
+    /// all that is for it, together; everybody else alone.
+    fn give_others(
+        &mut self,
+        key: RoomKey,
+        slice: &RoomSlice,
+        walk: &Walk,
+        (members, mut places): (&[Member], u64),
+        host: &mut Host<'_>,
+    ) {
+        while places != 0 {
+            let place = places.trailing_zeros() as usize;
+            places &= places - 1;
+            let Some(member) = members.get(place).filter(|member| walk.is_for(member)) else {
+                continue;
+            };
+            if !walk.has_all_to_come(member) {
+                self.give_part(key, slice, walk, *member, host);
+                continue;
+            }
+            let (mut run, mut n, mut rest) = ([VACATED; RUN_MEMBERS], 1, places);
+            run[0] = member.slot;
+            while rest != 0 {
+                let place = rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                let Some(other) = members.get(place) else { continue };
+                let is_alike = other.audience == member.audience
+                    && walk.is_for(other)
+                    && walk.has_all_to_come(other);
+                run[n % RUN_MEMBERS] = other.slot;
+                n += usize::from(is_alike);
+                places &= !(u64::from(is_alike) << place);
+            }
+            self.give_chosen(walk, member.audience, &run[..n], host);
+        }
+    }
+
+    /// Members of an audience get what is for it.
+    fn give_chosen(
+        &mut self,
+        walk: &Walk,
+        audience: AudienceKey,
+        to: &[Slot],
+        host: &mut Host<'_>,
+    ) {
+        let batch = match walk.parts.get(audience.index()) {
             _ if walk.parts.is_empty() => Batch { joined: &walk.joined, frames: &walk.frames },
             Some(part) => Batch { joined: &part.joined, frames: &part.frames },
             None => return,
         };
         if !batch.frames.is_empty() {
-            let delivered = host.outbox.deliver(member.slot, &batch);
-            self.count(1, &batch);
-            self.delivered(member.slot, delivered, host);
+            host.outbox.deliver_to_all(to, &batch, &mut self.refused);
+            self.table.sent(to, host.now.monotonic);
+            self.count(to.len(), &batch);
         }
     }
 
@@ -278,9 +317,6 @@ impl Shard {
         let slot = member.slot;
         let skip = member.accepted().saturating_sub(walk.first);
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        if skip == 0 && !walk.is_silent(slot) {
-            return self.give_chosen(walk, member, host);
-        }
         // Gone through once beside the frames, however many publishers there are.
         let mut silent = &walk.silent[walk.silent.partition_point(|(of, _)| *of < skip)..];
         for at in skip..walk.frames.len() {
@@ -376,111 +412,4 @@ impl Shard {
             }
         }
     }
-}
-
-impl Walk {
-    /// Whether somebody sent anything of the batch that it does not want back.
-    #[inline]
-    pub(super) fn is_silent(&self, slot: Slot) -> bool {
-        !self.silent_slots.is_empty() && self.silent_slots.binary_search(&slot).is_ok()
-    }
-
-    /// Puts an `ack` at the end of the batch.
-    pub(super) fn add_silent(&mut self, silent: Silent) {
-        if let Err(at) = self.silent_slots.binary_search(&silent.slot) {
-            self.silent_slots.insert(at, silent.slot);
-        }
-        self.silent.push((self.frames.len().saturating_sub(1), silent));
-    }
-}
-
-/// Takes the next batch of a room: what waits, of one kind, up to a size.
-fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk>> {
-    let for_followers = slice.pending.front()?.for_followers;
-    let first = slice.accepted - slice.pending.len() as u64;
-    let mut parts = slice.audiences.parts();
-    let (mut frames, mut silent, mut bytes) = (Vec::new(), SmallVec::new(), 0);
-    while let Some(item) = slice.pending.front() {
-        bytes += item.frame.bytes.len();
-        let fits = frames.is_empty() || bytes <= joined_bytes_max;
-        if item.for_followers != for_followers || !fits {
-            break;
-        }
-        let Some(item) = slice.pending.pop_front() else { break };
-        silent.extend(item.silent.into_iter().map(|sender| (frames.len(), sender)));
-        if !parts.is_empty() {
-            share_out(&item.frame, item.chosen, frames.len(), &mut parts);
-        }
-        frames.push(item.frame);
-    }
-    for part in &mut parts {
-        part.joined = join(&part.frames);
-    }
-    let joined = join(&frames);
-    let mut silent_slots: SmallVec<[Slot; 2]> = SmallVec::new();
-    silent_slots.extend(silent.iter().map(|(_, sender): &(usize, Silent)| sender.slot));
-    silent_slots.sort_unstable();
-    silent_slots.dedup();
-    Some(Box::new(Walk {
-        frames,
-        joined,
-        for_followers,
-        parts,
-        first,
-        next: 0,
-        silent,
-        silent_slots,
-        vacated: false,
-    }))
-}
-
-/// Puts what is at one place of a batch into the parts of those who get it.
-fn share_out(frame: &Frame, chosen: Choice, place: usize, parts: &mut [Part]) {
-    let put = |part: &mut Part, frame: Frame| {
-        part.frames.push(frame);
-        part.places.push(place);
-    };
-    match chosen {
-        Choice::Everyone(document) => {
-            for part in parts {
-                match part.format {
-                    WireFormat::V2 => put(part, frame.clone()),
-                    WireFormat::Document if document.is_empty() => {}
-                    WireFormat::Document => {
-                        put(part, Frame { bytes: document.clone(), ..frame.clone() });
-                    }
-                }
-            }
-        }
-        Choice::Only(all) => {
-            for Chosen { audience, bytes } in all {
-                // Who was in that audience may be gone by now.
-                if let Some(part) = parts.get_mut(audience.index()) {
-                    put(part, Frame { bytes, ..frame.clone() });
-                }
-            }
-        }
-    }
-}
-
-/// How many of these frames are given together: one at least, and no more than make a piece of this length.
-pub(super) fn fit_together(frames: &[Frame], joined_bytes_max: usize) -> usize {
-    let mut bytes = 0;
-    let fits = |frame: &&Frame| {
-        bytes += frame.bytes.len();
-        bytes <= joined_bytes_max
-    };
-    frames.iter().take_while(fits).count().max(1)
-}
-
-/// All frames in one piece; one alone is shared as it is.
-pub(super) fn join(frames: &[Frame]) -> Bytes {
-    if let [one] = frames {
-        return one.bytes.clone();
-    }
-    let mut joined = BytesMut::with_capacity(frames.iter().map(|f| f.bytes.len()).sum());
-    for frame in frames {
-        joined.extend_from_slice(&frame.bytes);
-    }
-    joined.freeze()
 }

@@ -170,6 +170,13 @@ impl Walk {
         self.is_for(member) && member.passed <= self.first && !self.is_silent(member.slot)
     }
 
+    /// Whether the member gets all of the batch that is for its audience: it had nothing of it while joining,
+    /// and sent nothing of it that it does not want back.
+    #[inline]
+    pub(super) fn has_all_to_come(&self, member: &Member) -> bool {
+        member.accepted() <= self.first && !self.is_silent(member.slot)
+    }
+
     /// What this audience gets at one place of the batch; none when it is not for it.
     pub(super) fn frame_for(&self, audience: AudienceKey, place: usize) -> Option<&Frame> {
         if self.parts.is_empty() || audience == AudienceKey::NONE {

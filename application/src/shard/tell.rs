@@ -11,7 +11,7 @@ use domain::id::UserId;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 
-use super::fan_out::{fit_together, join};
+use super::walk::{fit_together, join};
 use super::{Host, RoomKey, Shard, Slot};
 use crate::metrics::EndpointKind;
 use crate::ports::outbox::{Batch, Delivered, Frame};

@@ -18,9 +18,9 @@ use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::calls::Outcome;
-use super::fan_out::join;
 use super::rooms::VACATED;
 use super::table::Door;
+use super::walk::join;
 use super::{Host, Shard, Slot};
 use crate::directory::WatchSeat;
 use crate::ports::outbox::{Batch, Frame};

@@ -58,7 +58,9 @@ use crate::use_cases::recover_room::RecoverRoom;
 use crate::use_cases::resume_rooms::ResumeRooms;
 use crate::use_cases::watch_rooms::{WatchRooms, Watching};
 
+mod authenticate;
 mod handlers;
+mod join;
 mod matches;
 mod moderation;
 mod once;
@@ -224,61 +226,9 @@ fn refusing() -> Rules {
     Rules { middleware, allow_anonymous: true, ..Rules::default() }
 }
 
-// --- authenticate ---
-
 fn authenticate(mocks: Mocks, token: Option<&str>) -> Authenticate {
     let credentials = Credentials { token: token.map(str::to_owned), ..Credentials::default() };
     Authenticate { services: mocks.services(), who: who(None), credentials }
-}
-
-#[tokio::test]
-async fn without_a_token_nobody_is_let_in_unless_anonymous_connections_are_allowed() {
-    let refused = authenticate(Mocks::default(), None).execute().await.unwrap_err();
-    assert_eq!(refused, AuthenticateError::Missing);
-    let rules = Rules { allow_anonymous: true, ..Rules::default() };
-    let mocks = Mocks { rules, ..Mocks::default() };
-    assert!(authenticate(mocks, None).execute().await.unwrap().admission.is_none());
-}
-
-#[tokio::test]
-async fn a_token_that_is_not_accepted_closes_with_unauthenticated() {
-    let mut mocks = Mocks::default();
-    mocks.verifier.expect_verify().returning(|_, _| Box::pin(async { Err(TokenError::Expired) }));
-    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
-    let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
-    assert_eq!(refused.close_code(), CloseCode::Unauthenticated);
-}
-
-/// R08.
-#[tokio::test]
-async fn an_address_that_showed_too_many_tokens_that_are_none_is_not_looked_at_for_a_while() {
-    let mut mocks = Mocks::default();
-    mocks.rules.limits.bad_tokens_of_address = Rate::per_minute(3);
-    mocks.rules.allow_anonymous = true;
-    // The fourth is not verified.
-    mocks
-        .verifier
-        .expect_verify()
-        .times(3)
-        .returning(|_, _| Box::pin(async { Err(TokenError::Signature) }));
-    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
-    let services = mocks.services();
-    let of = |address: &str, token: Option<&str>| {
-        let who = Who { address: address.parse().ok(), ..(*who(None)).clone() };
-        let token = token.map(str::to_owned);
-        let credentials = Credentials { token, ..Credentials::default() };
-        Authenticate { services: Arc::clone(&services), who: Arc::new(who), credentials }
-    };
-    for _ in 0..3 {
-        let refused = of("203.0.113.7", Some("t")).execute().await.unwrap_err();
-        assert_eq!(refused, AuthenticateError::Token(TokenError::Signature));
-    }
-    let refused = of("203.0.113.7", Some("t")).execute().await.unwrap_err();
-    assert_eq!(refused, AuthenticateError::TooManyFailures(Duration::from_secs(20)));
-    assert_eq!(refused.close_code(), CloseCode::RateLimited);
-    assert_eq!(refused.come_back(), Some(Duration::from_secs(20)));
-    // Without a token there is nothing to guess.
-    assert!(of("203.0.113.7", None).execute().await.is_ok());
 }
 
 fn showing(mocks: Mocks, session: &str, token: Option<&str>) -> Authenticate {
@@ -289,123 +239,6 @@ fn showing(mocks: Mocks, session: &str, token: Option<&str>) -> Authenticate {
 
 fn user(name: &str) -> Principal {
     Principal { user: UserId::parse(name).ok(), ..Principal::default() }
-}
-
-#[tokio::test]
-async fn a_ticket_that_counts_spares_the_token() {
-    // The verifier expects nothing: asking it would fail the test.
-    for token in [None, Some("t")] {
-        let mut mocks = Mocks::default();
-        mocks.tickets.expect_open().times(1).returning(|_, _| Ok(user("u")));
-        let authenticated = showing(mocks, "s", token).execute().await.unwrap();
-        assert_eq!(*authenticated.who.principal, user("u"));
-        assert!(authenticated.admission.is_some(), "it counts as a connection of its user");
-    }
-}
-
-#[tokio::test]
-async fn a_ticket_that_does_not_count_leaves_it_to_the_token_beside_it() {
-    let refusing = |error| {
-        let mut mocks = Mocks::default();
-        mocks.tickets.expect_open().returning(move |_, _| Err(error));
-        mocks
-    };
-    for error in [TicketError::Expired, TicketError::Signature, TicketError::NotTaken] {
-        let refused = showing(refusing(error), "s", None).execute().await.unwrap_err();
-        assert_eq!(refused, AuthenticateError::Ticket(error));
-        assert_eq!(refused.close_code(), CloseCode::Unauthenticated);
-        let mut mocks = refusing(error);
-        mocks.verifier.expect_verify().times(1).returning(|_, _| Box::pin(async { Ok(user("t")) }));
-        let authenticated = showing(mocks, "s", Some("t")).execute().await.unwrap();
-        let mut verified = user("t");
-        verified.credential.verified_at = Some(Wall::default());
-        assert_eq!(*authenticated.who.principal, verified);
-    }
-    // Nobody in particular is let in here, but not with a ticket that does not count.
-    let mut mocks = refusing(TicketError::Expired);
-    mocks.rules.allow_anonymous = true;
-    assert!(showing(mocks, "s", None).execute().await.is_err());
-}
-
-#[tokio::test]
-async fn nobody_whose_time_is_over_gets_in_whatever_the_adapter_says() {
-    let over = || Principal { expires_at: Some(Wall::from_millis(-60_000)), ..user("u") };
-    let mut mocks = Mocks::default();
-    mocks.tickets.expect_open().returning(move |_, _| Ok(over()));
-    mocks.verifier.expect_verify().times(1).returning(move |_, _| {
-        let over = over();
-        Box::pin(async move { Ok(over) })
-    });
-    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
-    let call = showing(mocks, "s", Some("t"));
-    let services = Arc::clone(&call.services);
-    let refused = call.execute().await.unwrap_err();
-    assert_eq!(refused, AuthenticateError::Token(TokenError::Expired));
-    let edge = &services.metrics.edge;
-    assert_eq!((edge.tokens.get(TokenOutcome::Expired), edge.tokens.sum()), (1, 1));
-}
-
-#[tokio::test]
-async fn who_comes_with_what_was_revoked_is_refused_and_counts_nothing() {
-    let mut mocks = Mocks { revoked: true, ..Mocks::default() };
-    mocks.rules.limits.connections_per_user_max = 0;
-    mocks.verifier.expect_verify().returning(|_, _| Box::pin(async { Ok(user("u")) }));
-    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
-    let call = authenticate(mocks, Some("t"));
-    let services = Arc::clone(&call.services);
-    let refused = call.execute().await.unwrap_err();
-    assert_eq!(refused.close_code(), CloseCode::Revoked);
-    // Guards are told once, and it is not counted as a token that was accepted.
-    let edge = &services.metrics.edge;
-    assert_eq!((edge.tokens.get(TokenOutcome::Revoked), edge.tokens.sum()), (1, 1));
-    assert_eq!(edge.security.get(SecurityEvent::AuthenticationFailed), 1);
-    // Neither does a ticket that was made of it bring anybody back.
-    let mut mocks = Mocks { revoked: true, ..Mocks::default() };
-    mocks.tickets.expect_open().returning(|_, _| Ok(user("u")));
-    let call = showing(mocks, "s", None);
-    let services = Arc::clone(&call.services);
-    let refused = call.execute().await.unwrap_err();
-    assert_eq!(refused.close_code(), CloseCode::Revoked);
-    let edge = &services.metrics.edge;
-    assert_eq!((edge.tokens.sum(), edge.security.sum()), (0, 1));
-}
-
-#[tokio::test]
-async fn while_keys_can_not_be_fetched_a_client_is_told_to_come_back_rather_than_to_give_up() {
-    let mut mocks = Mocks::default();
-    let away = || Box::pin(async { Err(TokenError::KeysUnavailable) });
-    mocks.verifier.expect_verify().returning(move |_, _| away());
-    mocks.verifier.expect_describe().returning(|_| TokenHint::default());
-    let refused = authenticate(mocks, Some("t")).execute().await.unwrap_err();
-    assert_eq!(refused.close_code(), CloseCode::TryAgainLater);
-}
-
-#[tokio::test]
-async fn the_connection_over_the_users_limit_is_refused_and_counts_nothing() {
-    let mut mocks = Mocks::default();
-    mocks.rules.limits.connections_per_user_max = 1;
-    let user = || Principal { user: UserId::parse("u").ok(), ..Principal::default() };
-    mocks.verifier.expect_verify().returning(move |_, _| {
-        let user = user();
-        Box::pin(async move { Ok(user) })
-    });
-    let services = mocks.services();
-    let again = || Authenticate {
-        services: Arc::clone(&services),
-        who: who(None),
-        credentials: Credentials { token: Some("t".to_owned()), ..Credentials::default() },
-    };
-    let first = again().execute().await.unwrap();
-    assert_eq!(again().execute().await.unwrap_err(), AuthenticateError::ConnectionLimit);
-    drop(first);
-    assert!(again().execute().await.is_ok());
-}
-
-#[tokio::test]
-async fn a_middleware_that_refuses_a_connection_chooses_its_close_code() {
-    let mocks = Mocks { rules: refusing(), ..Mocks::default() };
-    let refused = authenticate(mocks, None).execute().await.unwrap_err();
-    assert_eq!(refused.close_code(), CloseCode::Forbidden);
 }
 
 // --- publish ---
@@ -553,8 +386,6 @@ async fn a_key_goes_with_the_class_that_the_room_gives_a_message_without_one() {
     assert_eq!(broadcast(reliable, Some(latest), false).await, None);
 }
 
-// --- join and recover ---
-
 fn joining(mocks: Mocks, since: Option<Position>, access: Access) -> JoinRoom {
     JoinRoom {
         services: mocks.services(),
@@ -569,205 +400,6 @@ fn joining(mocks: Mocks, since: Option<Position>, access: Access) -> JoinRoom {
         bytes_max: 1_000,
         full: None,
     }
-}
-
-#[tokio::test]
-async fn who_may_not_subscribe_is_neither_subscribed_nor_listed() {
-    let refused = joining(Mocks::default(), None, Access::Granted).execute().await.unwrap_err();
-    assert_eq!(refused, JoinRefused::NotAllowed(NotAllowed::Denied(None)));
-}
-
-#[tokio::test]
-async fn a_join_subscribes_before_it_reads_so_that_nothing_falls_in_between() {
-    let (mut mocks, mut order) = (Mocks::default(), Sequence::new());
-    mocks
-        .broker
-        .expect_subscribe()
-        .times(1)
-        .in_sequence(&mut order)
-        .returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));
-    mocks
-        .presence
-        .expect_enter()
-        .times(1)
-        .in_sequence(&mut order)
-        .returning(|_, _, _| Box::pin(async { Ok(()) }));
-    mocks
-        .broker
-        .expect_read()
-        .times(1)
-        .in_sequence(&mut order)
-        .returning(|_, _, _| Box::pin(async { Ok(page(EPOCH, 1, 5, &[4, 5], false)) }));
-    let since = Some(Position { epoch: EPOCH, offset: offset(3) });
-    let joined = joining(mocks, since, Access::Anyone).execute().await.unwrap();
-    assert!(joined.recovered);
-    assert_eq!((joined.page.messages.len(), joined.page.reached.offset), (2, offset(5)));
-}
-
-#[tokio::test]
-async fn a_join_whose_log_can_not_be_read_leaves_presence_again() {
-    let mut mocks = Mocks::default();
-    mocks.broker.expect_subscribe().returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));
-    mocks.presence.expect_enter().returning(|_, _, _| Box::pin(async { Ok(()) }));
-    mocks.broker.expect_read().returning(|_, _, _| {
-        Box::pin(async { Err(BrokerError::Unavailable { retry_after: Duration::from_secs(1) }) })
-    });
-    mocks.presence.expect_leave().times(1).returning(|_, _, _| Box::pin(async {}));
-    let since = Some(Position { epoch: EPOCH, offset: offset(3) });
-    let refused = joining(mocks, since, Access::Anyone).execute().await.unwrap_err();
-    assert!(matches!(refused, JoinRefused::Broker(_)));
-}
-
-#[tokio::test]
-async fn what_rooms_bring_back_is_cut_to_one_frame_and_each_says_where_it_goes_on() {
-    let mut mocks = Mocks::default();
-    mocks.broker.expect_subscribe().returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));
-    mocks.presence.expect_enter().returning(|_, _, _| Box::pin(async { Ok(()) }));
-    mocks.broker.expect_read().times(3).returning(|_, _, read| {
-        assert!(read.bytes_max <= 1_000);
-        Box::pin(async { Ok(page(EPOCH, 1, 5, &[4, 5], false)) })
-    });
-    let message = page(EPOCH, 1, 5, &[4], false).messages[0].message().len();
-    let since = Some(Position { epoch: EPOCH, offset: offset(3) });
-    let services = mocks.services();
-    let again = || JoinRoom {
-        services: Arc::clone(&services),
-        ..joining(Mocks::default(), since, Access::Anyone)
-    };
-    let joins = vec![again(), again(), again()];
-    let resumed = ResumeRooms { joins, bytes_max: 3 * message + 1 }.execute().await;
-    let resumed: Vec<_> = resumed
-        .into_iter()
-        .map(Result::unwrap)
-        .map(|joined| (joined.page.messages.len(), joined.page.reached.offset, joined.page.more))
-        .collect();
-    assert_eq!(resumed, [(2, offset(5), false), (1, offset(4), true), (0, offset(3), true)]);
-}
-
-#[tokio::test]
-async fn a_value_that_has_expired_is_not_handed_to_whoever_joins() {
-    let ending = |n: u64, ms: i64| {
-        let publication = message(EPOCH, n).publication.clone();
-        let expires_at = Some(Wall::from_millis(ms));
-        Arc::new(Published::new(Publication { expires_at, ..publication }))
-    };
-    let mut mocks = Mocks::default();
-    mocks.broker.expect_subscribe().times(1).returning(move |_, _, _, _| {
-        // It is the first millisecond of all time.
-        let latest = vec![ending(1, 0), ending(2, 1)];
-        Box::pin(async { Ok(RoomTop { latest, ..top(5) }) })
-    });
-    mocks.presence.expect_enter().times(1).returning(|_, _, _| Box::pin(async { Ok(()) }));
-    let joined = joining(mocks, None, Access::Anyone).execute().await.unwrap();
-    let offsets: Vec<_> = joined.latest.iter().map(|value| value.publication.offset).collect();
-    assert_eq!(offsets, [Some(offset(2))]);
-}
-
-#[tokio::test]
-async fn a_room_that_is_refused_is_refused_alone() {
-    let mut mocks = Mocks::default();
-    mocks.broker.expect_subscribe().times(1).returning(|_, _, _, _| Box::pin(async { Ok(top(5)) }));
-    mocks.presence.expect_enter().times(1).returning(|_, _, _| Box::pin(async { Ok(()) }));
-    let allowed = joining(mocks, None, Access::Anyone);
-    let denied = joining(Mocks::default(), None, Access::Granted);
-    let resumed = ResumeRooms { joins: vec![denied, allowed], bytes_max: 1_000 }.execute().await;
-    assert!(matches!(resumed.as_slice(), [Err(JoinRefused::NotAllowed(_)), Ok(_)]), "{resumed:?}");
-}
-
-async fn recover(since: Position, pages: Vec<LogPage>) -> super::recover_room::RecoveredPage {
-    let mut mocks = Mocks::default();
-    let n_pages = pages.len();
-    let pages = std::sync::Mutex::new(pages.into_iter());
-    mocks.broker.expect_read().times(n_pages).returning(move |_, _, _| {
-        let next = pages.lock().unwrap().next().unwrap();
-        Box::pin(async move { Ok(next) })
-    });
-    let services = mocks.services();
-    let policy = policy(Access::Anyone);
-    let (filter, bytes_max) = (None, 1_000);
-    let call =
-        RecoverRoom { services, room: room(), policy, since, own_hole: false, bytes_max, filter };
-    call.execute().await.unwrap()
-}
-
-#[tokio::test]
-async fn a_position_of_a_lost_epoch_is_read_again_from_the_new_ones_beginning() {
-    // The first read begins behind the client's offset, which means nothing in the new epoch.
-    let since = Position { epoch: OTHER, offset: offset(2) };
-    let pages = vec![page(EPOCH, 1, 4, &[3, 4], false), page(EPOCH, 1, 4, &[1, 2, 3, 4], false)];
-    let recovered = recover(since, pages).await;
-    assert_eq!(recovered.gap.unwrap().reason, GapReason::EpochChanged);
-    assert_eq!(recovered.messages.len(), 4);
-}
-
-#[tokio::test]
-async fn what_the_log_no_longer_keeps_is_named_before_what_it_does() {
-    let since = Position { epoch: EPOCH, offset: offset(2) };
-    let recovered = recover(since, vec![page(EPOCH, 6, 7, &[6, 7], false)]).await;
-    let gap = recovered.gap.unwrap();
-    assert_eq!((gap.from, gap.to, gap.reason), (offset(3), offset(5), GapReason::Retention));
-    assert_eq!(recovered.reached.offset, offset(7));
-}
-
-#[tokio::test]
-async fn a_position_ahead_of_the_log_is_a_gap_and_not_believed() {
-    let since = Position { epoch: EPOCH, offset: offset(9) };
-    let recovered = recover(since, vec![page(EPOCH, 1, 4, &[], false)]).await;
-    assert_eq!(recovered.gap.unwrap().reason, GapReason::UnknownPosition);
-    assert_eq!(recovered.reached.offset, offset(4));
-}
-
-/// A filter that no message of these tests passes, since none has tags.
-fn unmet() -> Option<Filter> {
-    let condition = Condition::In { name: "k".into(), values: vec!["v".into()] };
-    Filter::build(condition).ok()
-}
-
-#[tokio::test]
-async fn a_page_that_would_be_empty_for_its_filter_reads_on_but_not_without_end() {
-    let since = Position { epoch: EPOCH, offset: offset(0) };
-    for (n_pages, more) in [(3, false), (8, true)] {
-        let mut mocks = Mocks::default();
-        let next = std::sync::atomic::AtomicU64::new(1);
-        mocks.broker.expect_read().times(n_pages).returning(move |_, _, read| {
-            let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            assert_eq!(read.after, offset(n - 1));
-            let last = n == n_pages as u64 && !more;
-            Box::pin(async move { Ok(page(EPOCH, 1, 99, &[n], !last)) })
-        });
-        let (services, policy) = (mocks.services(), policy(Access::Anyone));
-        let (filter, bytes_max) = (unmet(), 1_000);
-        let call = RecoverRoom {
-            services,
-            room: room(),
-            policy,
-            since,
-            own_hole: false,
-            bytes_max,
-            filter,
-        };
-        let page = call.execute().await.unwrap();
-        assert!(page.messages.is_empty());
-        assert_eq!((page.reached.offset, page.more), (offset(n_pages as u64), more));
-    }
-}
-
-#[tokio::test]
-async fn a_gap_between_two_pages_of_a_filtered_member_is_told_by_the_next_one() {
-    let mut mocks = Mocks::default();
-    let pages = [page(EPOCH, 1, 9, &[1], true), page(EPOCH, 6, 9, &[6], true)];
-    let pages = std::sync::Mutex::new(pages.into_iter());
-    mocks.broker.expect_read().times(2).returning(move |_, _, _| {
-        let next = pages.lock().unwrap().next().unwrap();
-        Box::pin(async move { Ok(next) })
-    });
-    let since = Position { epoch: EPOCH, offset: offset(0) };
-    let (services, policy, filter) = (mocks.services(), policy(Access::Anyone), unmet());
-    let bytes_max = 1_000;
-    let call =
-        RecoverRoom { services, room: room(), policy, since, own_hole: false, bytes_max, filter };
-    let page = call.execute().await.unwrap();
-    assert_eq!((page.gap, page.reached.offset, page.more), (None, offset(1), true));
 }
 
 // --- history and presence ---
@@ -801,5 +433,3 @@ async fn presence_that_is_away_is_not_an_empty_room() {
     let call = ListPresence { services, who: who(None), room: room(), policy };
     assert!(matches!(call.execute().await, Err(PresenceRefused::Presence(_))));
 }
-
-// --- handlers ---

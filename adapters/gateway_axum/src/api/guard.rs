@@ -17,8 +17,9 @@ use sha2::{Digest, Sha256};
 
 use super::{ApiKey, Route};
 use crate::answer::HttpRefusal;
-use crate::gateway::{Config, Shared};
+use crate::gateway::Config;
 use crate::notice;
+use crate::shared::Shared;
 use crate::upgrade::client_of;
 
 /// The key of a request that may be carried out now.

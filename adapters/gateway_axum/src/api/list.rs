@@ -20,7 +20,7 @@ use super::guard;
 use super::out::answer;
 use super::serve::Call;
 use crate::answer::HttpRefusal;
-use crate::gateway::Shared;
+use crate::shared::Shared;
 
 /// How long a request waits for its turn; then it is told to come back.
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -117,7 +117,7 @@ pub(crate) async fn whole<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::tests::shared;
+    use crate::shared::tests::shared;
 
     #[test]
     fn a_cursor_is_two_numbers_and_nothing_else() {

@@ -14,7 +14,8 @@ use super::fields::Query;
 use super::{ApiKey, Deed, Route, Takes};
 use super::{disconnect, guard, list, matches, openapi, out, publish, read, revoke};
 use crate::answer::HttpRefusal;
-use crate::gateway::{Config, Shared};
+use crate::gateway::Config;
+use crate::shared::Shared;
 
 /// A request that was admitted.
 pub(super) struct Call<'a> {

@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use tower::ServiceExt;
 
 use super::*;
-use crate::gateway::tests::shared_with;
+use crate::shared::tests::shared_with;
 
 /// A body that never comes.
 struct Withheld;
