@@ -9,6 +9,7 @@ pub mod memory;
 mod reload;
 mod signals;
 mod telemetry;
+mod timing;
 mod traces;
 
 use std::io::{self, Write};

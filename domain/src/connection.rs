@@ -21,6 +21,8 @@ pub struct Timing {
     /// between the two is the time that a client has for its answer. Where that is less than a
     /// second, or less than one more interval if that is shorter, it counts as that much.
     pub heartbeat_timeout: Duration,
+    /// After this long without a command it closes as idle, however alive it is; none never does.
+    pub idle_timeout: Option<Duration>,
     /// How long before its token's end a client is told.
     pub expiry_notice: Duration,
     /// How long after its token's end a connection may stay, for clocks that differ.
@@ -46,6 +48,7 @@ impl Default for Timing {
             authentication_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(25),
             heartbeat_timeout: Duration::from_secs(50),
+            idle_timeout: None,
             expiry_notice: Duration::from_secs(60),
             expiry_leeway: Duration::from_secs(5),
         }
@@ -87,6 +90,8 @@ pub enum Effect {
 pub struct Connection {
     phase: Phase,
     heard_at: Monotonic,
+    /// When it last said more than that it is there.
+    acted_at: Monotonic,
     /// Whether it was pinged since: only who was asked can be missed.
     pinged: bool,
     /// When the machine asked to be looked at again; a visit much later means a pause of the
@@ -104,6 +109,7 @@ impl Connection {
         Self {
             phase: Phase::Opening { deadline },
             heard_at: now.monotonic,
+            acted_at: now.monotonic,
             pinged: false,
             visit_due: deadline,
             expires_at: None,
@@ -122,6 +128,7 @@ impl Connection {
         if matches!(self.phase, Phase::Opening { .. }) {
             self.phase = Phase::Open;
             self.heard(now.monotonic);
+            self.acted(now.monotonic);
         }
         self.renewed(now, expires_at, timing)
     }
@@ -130,7 +137,8 @@ impl Connection {
     pub fn renewed(&mut self, now: Now, expires_at: Option<Wall>, timing: &Timing) -> Monotonic {
         self.expires_at = expires_at;
         self.expiry_told = false;
-        self.visit_due = self.next_visit(now, now.monotonic, Duration::ZERO, timing);
+        let idle_at = self.idle_at(Duration::ZERO, timing);
+        self.visit_due = self.next_visit(now, now.monotonic, Duration::ZERO, timing).min(idle_at);
         self.visit_due
     }
 
@@ -138,6 +146,20 @@ impl Connection {
     pub const fn heard(&mut self, now: Monotonic) {
         self.heard_at = now;
         self.pinged = false;
+    }
+
+    /// A command came: something else than a sign of life.
+    pub const fn acted(&mut self, now: Monotonic) {
+        self.acted_at = now;
+    }
+
+    /// When it counts as idle if it says nothing until then; `stalled` is for how long since its last
+    /// command the host could not listen.
+    fn idle_at(&self, stalled: Duration, timing: &Timing) -> Monotonic {
+        match (self.phase, timing.idle_timeout) {
+            (Phase::Open, Some(timeout)) => self.acted_at.after(timeout).after(stalled),
+            _ => Monotonic::from_millis(u64::MAX),
+        }
     }
 
     /// It was told to come back later and is closed at `until`. Answers when to visit.
@@ -169,6 +191,7 @@ impl Connection {
         timing: &Timing,
     ) -> (Option<Effect>, Monotonic) {
         let stalled = stalls.since(self.heard_at);
+        let idle_at = self.idle_at(stalls.since(self.acted_at), timing);
         let effect = match self.phase {
             Phase::Closed(_) => None,
             Phase::Opening { deadline } if now.monotonic >= deadline.after(stalled) => {
@@ -179,6 +202,7 @@ impl Connection {
                 Some(Effect::Close(CloseCode::ServiceRestart))
             }
             Phase::Draining { .. } => None,
+            Phase::Open if now.monotonic >= idle_at => Some(Effect::Close(CloseCode::Idle)),
             Phase::Open => self.visit_open(now, sent_at, stalled, timing),
         };
         let sent_at = if effect == Some(Effect::Ping) { now.monotonic } else { sent_at };
@@ -187,7 +211,7 @@ impl Connection {
         }
         // Whoever was just given a fresh start has nothing behind it.
         let stalled = stalls.since(self.heard_at);
-        self.visit_due = self.next_visit(now, sent_at, stalled, timing);
+        self.visit_due = self.next_visit(now, sent_at, stalled, timing).min(idle_at);
         (effect, self.visit_due)
     }
 
@@ -297,6 +321,44 @@ mod tests {
         let (effect, _) =
             connection.visit(at(2 * INTERVAL_MS), at(INTERVAL_MS).monotonic, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::NoPong)));
+    }
+
+    #[test]
+    fn who_gives_signs_of_life_and_no_command_is_closed_as_idle_where_that_has_a_limit() {
+        let timing = Timing { idle_timeout: Some(Duration::from_secs(60)), ..Timing::default() };
+        let mut connection = Connection::opening(at(0), &timing);
+        let mut next = connection.opened(at(0), None, &timing);
+        connection.acted(at(10_000).monotonic);
+        let closed_at = loop {
+            let now = at(next.as_millis());
+            let (effect, then) = connection.visit(now, now.monotonic, &NONE, &timing);
+            if let Some(Effect::Close(code)) = effect {
+                break (code, now.monotonic.as_millis());
+            }
+            // It answers each ping at once.
+            connection.heard(now.monotonic);
+            assert!(then > next, "{then:?}");
+            next = then;
+        };
+        assert_eq!(closed_at, (CloseCode::Idle, 70_000));
+        // Without a limit nobody is idle.
+        let mut connection = open();
+        connection.heard(at(9_999_999).monotonic);
+        let (effect, _) =
+            connection.visit(at(10_000_000), at(9_999_999).monotonic, &NONE, &Timing::default());
+        assert_ne!(effect, Some(Effect::Close(CloseCode::Idle)));
+    }
+
+    #[test]
+    fn a_pause_of_the_host_makes_nobody_idle() {
+        let timing = Timing { idle_timeout: Some(Duration::from_secs(60)), ..Timing::default() };
+        let mut connection = Connection::opening(at(0), &timing);
+        connection.opened(at(0), None, &timing);
+        let mut stalls = Stalls::new();
+        stalls.note(at(50_000).monotonic, Duration::from_secs(40));
+        connection.heard(at(61_000).monotonic);
+        let (effect, _) = connection.visit(at(61_000), at(61_000).monotonic, &stalls, &timing);
+        assert_ne!(effect, Some(Effect::Close(CloseCode::Idle)));
     }
 
     /// R12: who is asked late, here by six seconds, is judged that much later.

@@ -7,7 +7,7 @@ use tests::server::Server;
 use crate::client::{Client, PATH};
 
 /// In the profile that a plain start has, with nothing else configured.
-fn newcomers_server(data: &tempfile::TempDir) -> Server {
+pub(crate) fn newcomers_server(data: &tempfile::TempDir) -> Server {
     let data = data.path().to_str().unwrap();
     Server::start(&["--profile", "development", "--data-dir", data])
 }

@@ -2,6 +2,7 @@
 //! whoever may know, and what the connection monitor closed.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::raw::RawSocket;
@@ -242,6 +243,32 @@ fn the_connection_monitor_counts_pings_and_those_that_it_closed_for_silence() {
     ] {
         assert_eq!(monitor[name], wanted, "{name}: {monitor}");
     }
+}
+
+#[test]
+fn the_connection_monitor_closes_who_is_idle_where_that_has_a_limit() {
+    let limits = ["--set", "heartbeat.interval_ms=200", "--set", "heartbeat.idle_timeout_ms=1000"];
+    let server = start(&limits);
+    let mut idle = Client::open(&server);
+    let mut idle_in_the_lobby = Speaker::open(&server, "/ws", "ann");
+    let mut busy = Client::open(&server);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let closed = scope.spawn(move || {
+            // It answers every ping, and hears what is said; that is no reason to stay.
+            let told = idle.expect("disconnect");
+            (told["code"].clone(), told["reconnect"].clone(), idle.until_closed().1)
+        });
+        let left = scope.spawn(move || while idle_in_the_lobby.hear_or_close().is_some() {});
+        while !(closed.is_finished() && left.is_finished()) {
+            assert_eq!(busy.call(json!({"type": "status"}))["type"], "status");
+        }
+        assert_eq!(closed.join().unwrap(), (json!(3006), json!(true), 3006));
+    });
+    assert!(begun.elapsed() >= Duration::from_millis(1_000), "{:?}", begun.elapsed());
+    assert_eq!(busy.call(json!({"type": "status"}))["type"], "status");
+    let monitor = &metrics(server.addr())["connection_monitor"];
+    assert_eq!(monitor["closed_idle_total"], 2, "{monitor}");
 }
 
 const KEY: &str = "k7Qp2vXz9LmN4rTs8WbYc3Df6GhJ5KaE";

@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use tests::foreign::{Tool, node, require};
+use tests::foreign::{Tool, interpreter, node, node_modules, require};
 use tests::process::Process;
 use tests::server::Server;
 
 use crate::client::{PATH, SOON};
+use crate::first_message::newcomers_server;
 use crate::nginx::nginx;
 
 const SECRET: &str = "c2lnbmVkIGJ5IGEgYmFja2VuZCBhbmQgbm9ib2R5IGVsc2U=";
@@ -60,6 +61,38 @@ fn settings(folder: &Path) -> String {
         text = text.replace(from, &to);
     }
     text
+}
+
+/// Runs a program of the README against a server that was started as it says there.
+fn first_message(tool: Tool, language: &str, name: &str) {
+    if !require(tool) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = newcomers_server(&folder);
+    let text = block("README.md", "A first message", language);
+    assert!(text.contains("127.0.0.1:8000"), "{text}");
+    let path = folder.path().join(name);
+    fs::write(&path, text.replace("127.0.0.1:8000", &server.addr().to_string())).unwrap();
+    // `npm install ws` beside it.
+    std::os::unix::fs::symlink(node_modules(), folder.path().join("node_modules")).unwrap();
+    let mut command = interpreter(tool);
+    command.arg(path);
+    let mut process = Process::start(command);
+    let exit = process.wait(SOON);
+    assert_eq!(exit.code, Some(0), "{}", process.report());
+    let said = format!("hello from {language}").replace("from js", "from node");
+    assert!(exit.stdout.contains(&said), "{}", exit.stdout);
+}
+
+#[test]
+fn the_first_message_in_node_is_sent_and_heard_as_it_stands_in_the_readme() {
+    first_message(Tool::Node, "js", "first.mjs");
+}
+
+#[test]
+fn the_first_message_in_python_is_sent_and_heard_as_it_stands_in_the_readme() {
+    first_message(Tool::Python, "python", "first.py");
 }
 
 #[test]

@@ -67,6 +67,19 @@ impl Speaker {
         }
     }
 
+    /// The next message, or none when the server closes; pings are answered.
+    pub(crate) fn hear_or_close(&mut self) -> Option<String> {
+        let (opcode, payload) = self.socket.read_frame();
+        if opcode == frame::CLOSE {
+            return None;
+        }
+        let text = String::from_utf8(payload).unwrap();
+        if text.starts_with(r#"{"type":"ping""#) {
+            self.socket.send_text(r#"{"type":"pong"}"#);
+        }
+        Some(text)
+    }
+
     /// The next message, which has to be of this type.
     pub(crate) fn expect(&mut self, kind: &str) -> Value {
         let text = self.hear();

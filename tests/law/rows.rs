@@ -39,6 +39,16 @@ fn check_rows(text: &str) -> Vec<String> {
     missing.map(|(document, row)| format!("{ROWS} has no row {document}.{row}: add it")).collect()
 }
 
+/// Each row names a test, or says what of it is open.
+fn check_shown(text: &str) -> Vec<String> {
+    let rows = text.lines().filter(|line| !ids(line).is_empty());
+    let bare = rows.filter(|row| named(row).is_empty() && !row.contains("**Open"));
+    bare.map(|row| {
+        format!("{ROWS} names no test in the row {row}: name one, or say that it is open")
+    })
+    .collect()
+}
+
 fn check_named(text: &str, files: &[File]) -> Vec<String> {
     let exists = |module: &str, name: &str| {
         let module = module.rsplit("::").find(|part| *part != "tests").unwrap_or(module);
@@ -62,6 +72,11 @@ fn every_row_of_the_documents_is_there() {
 }
 
 #[test]
+fn every_row_names_a_test_or_says_what_is_open() {
+    assert_lawful(&check_shown(&read(ROWS)));
+}
+
+#[test]
 fn every_test_that_a_row_names_exists() {
     let text = read(ROWS);
     assert!(named(&text).len() > 30, "the tests were not found");
@@ -81,6 +96,12 @@ mod breaches {
         };
         assert_complains(&cut("| 0.2 |"), "no row 0.2");
         assert_eq!(cut("| 3.4, 3.5 |").len(), 2);
+    }
+
+    #[test]
+    fn a_row_that_is_shown_by_nothing_is_seen() {
+        assert_lawful(&check_shown("| 0.1 | x | `a::b` |\n| 0.2 | y | **Open** |\n| row | what |"));
+        assert_complains(&check_shown("| 0.1 | x | some tests |"), "no test in the row");
     }
 
     #[test]

@@ -5,8 +5,11 @@ use std::sync::{Arc, Mutex};
 use application::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler};
 use application::extensions::middleware::{Context, Inbound, Middleware, Who};
 use application::refusal::Refusal;
+use application::view::View;
 use async_trait::async_trait;
 use domain::codes::{CloseCode, ErrorCode};
+use domain::documents::client::Role;
+use domain::documents::told::Endpoint;
 
 use crate::host::{Host, open_rules, types};
 
@@ -150,4 +153,64 @@ fn message_queueing_under_load_is_the_bounded_inbox_a_pushy_client_is_slowed_and
     let line = host.line(slot);
     let ids: Vec<_> = line.frames.iter().map(|frame| frame["id"].as_u64().unwrap()).collect();
     assert_eq!((ids, line.reading, line.closed), (vec![1, 2, 3, 4, 5], true, None));
+}
+
+/// The handler that document 004 adds as an example, and one for a single endpoint.
+struct Custom(&'static str);
+
+#[async_trait]
+impl MessageHandler for Custom {
+    fn message_type(&self) -> &str {
+        "custom_message"
+    }
+
+    fn validate(&self, body: &str) -> Result<(), Refusal> {
+        let message: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+        let has_content = message["content"].as_str().is_some_and(|content| !content.is_empty());
+        let missing = || Refusal::new(ErrorCode::InvalidField, "is missing").field("content");
+        has_content.then_some(()).ok_or_else(missing)
+    }
+
+    async fn handle(&self, _: HandlerMessage) -> Result<Vec<HandlerEffect>, Refusal> {
+        let data = format!("\"{}\"", self.0).into();
+        let room = domain::room::RoomId::parse("public:custom").map_err(|_| Refusal::internal())?;
+        let kind = "custom_answer".to_owned();
+        Ok(vec![HandlerEffect::Reply { kind, data }, HandlerEffect::Join(room)])
+    }
+}
+
+#[test]
+fn a_hosts_handler_answers_on_every_endpoint_and_one_of_an_endpoint_only_there() {
+    let mut rules = crate::views::rules();
+    rules.handlers.register(Arc::new(Custom("everywhere"))).unwrap();
+    rules.handlers.register_at(Endpoint::World, Arc::new(Custom("in the world"))).unwrap();
+    let mut host = Host::new(rules);
+    // One of each, as a user has no more than a few connections.
+    let mut users = 0..;
+    for (view, answer) in [
+        (View::V2, "everywhere"),
+        (View::Client(Role::Frontend), "everywhere"),
+        (View::Document(Endpoint::Lobby), "everywhere"),
+        (View::Document(Endpoint::Game), "everywhere"),
+        (View::Document(Endpoint::Chat), "everywhere"),
+        (View::Document(Endpoint::Combat), "everywhere"),
+        (View::Document(Endpoint::World), "in the world"),
+    ] {
+        let slot = host.connect_by(view, Some(&format!("user-{}", users.next().unwrap())));
+        host.settle();
+        host.frames(slot);
+        host.say(slot, r#"{"type":"custom_message","id":7}"#);
+        host.settle();
+        let refused = host.frames(slot);
+        assert_eq!(refused.len(), 1, "{view:?}: {refused:?}");
+        assert_eq!((&refused[0]["code"], &refused[0]["field"]), (&102.into(), &"content".into()));
+        host.say(slot, r#"{"type":"custom_message","id":7,"content":"x"}"#);
+        host.settle();
+        let heard = host.frames(slot);
+        assert_eq!(heard[0]["type"], "custom_answer", "{view:?}: {heard:?}");
+        assert_eq!(heard[0]["data"], answer, "{view:?}: {heard:?}");
+        // A room can be joined where there are rooms.
+        let joins = !matches!(view, View::Client(_));
+        assert!(joins || heard[1]["code"] == 115, "{view:?}: {heard:?}");
+    }
 }

@@ -14,6 +14,7 @@
 mod adopt;
 mod contract;
 mod extensions;
+mod failing_ports;
 mod host;
 mod joining;
 mod limits;

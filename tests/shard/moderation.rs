@@ -210,3 +210,40 @@ fn on_the_chat_a_muted_user_neither_speaks_nor_types_and_a_banned_one_is_closed_
     let again = host.connect_by(chat, Some("ann"));
     assert_eq!(host.line(again).closed, Some(CloseCode::Forbidden));
 }
+
+#[test]
+fn what_waits_behind_a_page_goes_on_when_its_user_is_put_out_of_the_room() {
+    let mut rules = rules();
+    rules.limits.held_bytes_max = 1_000;
+    let mut host = Host::new(rules);
+    let bob = member(&mut host, "bob");
+    host.say(bob, &publish(ROOM));
+    let said = host.frames(bob);
+    let epoch = said.iter().find_map(|frame| frame.get("epoch").cloned()).unwrap();
+    let slot = host.connect(Some("ann"));
+    host.frames(slot);
+    host.hold_calls = true;
+    let since = json!({"epoch": epoch, "offset": 0});
+    host.say(
+        slot,
+        &json!({"type": "subscribe", "id": 1, "room": ROOM, "since": since}).to_string(),
+    );
+    host.hold_calls = false;
+    // More than may be held for a joiner: the rest is to come in a page, once it has taken the first.
+    for _ in 0..20 {
+        let data = "x".repeat(100);
+        host.say(bob, &json!({"type": "publish", "room": ROOM, "data": data}).to_string());
+    }
+    host.slow_down(slot, true);
+    host.release_calls();
+    host.settle();
+    host.say(slot, r#"{"type":"status","id":7}"#);
+    let before = host.frames(slot);
+    assert_eq!((&before[0]["type"], &before[0]["more"]), (&json!("subscribed"), &json!(true)));
+    assert!(!types(&before).contains(&"status"), "it waits behind the page: {before:?}");
+    moderate(&mut host, ROOM, Act::Kick(ann()));
+    host.slow_down(slot, false);
+    host.pass(100);
+    let after = host.frames(slot);
+    assert_eq!(types(&after), ["unsubscribed", "status"]);
+}

@@ -1,21 +1,12 @@
-//! The documents' endpoints in one shard: what members are told in their own words, who is given what
-//! waited, and that nothing of the inside reaches anybody when every port fails.
+//! The documents' endpoints in one shard: what members are told in their own words, and who is given what
+//! waited.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use application::built_in::BuiltIn;
 use application::limits::Limits;
-use application::ports::broker::MockBroker;
 use application::ports::inbox::MockInbox;
-use application::ports::matches::MockMatches;
-use application::ports::presence::MockPresence;
-use application::ports::spent_tokens::MockSpentTokens;
-use application::ports::{
-    BrokerError, Inbox, InboxError, Letter, LetterId, LetterLimits, PresenceError, PublishError,
-    ReadMatchesError, SpendError,
-};
+use application::ports::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 use application::services::{Ports, Rules};
 use application::view::View;
 use broker_memory::MemoryInbox;
@@ -27,7 +18,7 @@ use serde_json::Value;
 use crate::host::{Host, open_policy, open_rules, ready};
 
 /// Rules with the rooms of the documents and their handlers.
-fn rules() -> Rules {
+pub(crate) fn rules() -> Rules {
     let mut policies = Policies::default();
     for namespace in ["public", "chat", "game", "user", "match"] {
         policies.set_namespace(namespace, open_policy());
@@ -230,107 +221,4 @@ fn what_is_said_to_a_user_who_is_still_on_the_way_in_comes_all_the_same() {
         ready(inbox.read(&UserId::parse("ann").unwrap(), None, 9, usize::MAX)).unwrap().len(),
         0
     );
-}
-
-/// What no client may ever see.
-const INSIDE: &str = "inside-0f3a: /var/lib/roomkeeper/archive.db is locked";
-
-const AWAY: Duration = Duration::from_secs(1);
-
-fn failing_broker() -> MockBroker {
-    let mut broker = MockBroker::new();
-    broker
-        .expect_publish()
-        .returning(|_, _| Box::pin(async { Err(PublishError::Unavailable { retry_after: AWAY }) }));
-    broker.expect_subscribe().returning(|_, _, _, _| {
-        Box::pin(async { Err(BrokerError::Unavailable { retry_after: AWAY }) })
-    });
-    broker.expect_watch().returning(|_, _, _| {
-        Box::pin(async { Err(BrokerError::Unavailable { retry_after: AWAY }) })
-    });
-    broker.expect_read().returning(|_, _, _| {
-        Box::pin(async { Err(BrokerError::Unavailable { retry_after: AWAY }) })
-    });
-    broker.expect_unsubscribe().returning(|_, _, _| Box::pin(async {}));
-    broker
-}
-
-fn failing_presence() -> MockPresence {
-    let mut presence = MockPresence::new();
-    presence.expect_enter().returning(|_, _, _| {
-        Box::pin(async { Err(PresenceError::Unavailable { retry_after: AWAY }) })
-    });
-    presence.expect_list().returning(|_, _| {
-        Box::pin(async { Err(PresenceError::Unavailable { retry_after: AWAY }) })
-    });
-    presence.expect_update().returning(|_, _, _| {
-        Box::pin(async { Err(PresenceError::Unavailable { retry_after: AWAY }) })
-    });
-    presence.expect_leave().returning(|_, _, _| Box::pin(async {}));
-    presence
-}
-
-#[test]
-fn when_every_port_fails_nobody_is_told_anything_of_the_inside() {
-    let (broker, presence) = (failing_broker(), failing_presence());
-    let mut inbox = MockInbox::new();
-    inbox
-        .expect_put()
-        .returning(|_, _, _| Box::pin(async { Err(InboxError::Storage(INSIDE.to_owned())) }));
-    inbox
-        .expect_read()
-        .returning(|_, _, _, _| Box::pin(async { Err(InboxError::Storage(INSIDE.to_owned())) }));
-    let mut matches = MockMatches::new();
-    matches
-        .expect_find()
-        .returning(|_| Box::pin(async { Err(ReadMatchesError(INSIDE.to_owned())) }));
-    let mut spent = MockSpentTokens::new();
-    spent
-        .expect_spend()
-        .returning(|_, _, _| Box::pin(async { Err(SpendError::Storage(INSIDE.to_owned())) }));
-    let mut host = Host::with_ports(rules(), |ports| Ports {
-        broker: Arc::new(broker),
-        presence: Arc::new(presence),
-        inbox: Some(Arc::new(inbox)),
-        matches: Arc::new(matches),
-        spent_tokens: Arc::new(spent),
-        ..ports
-    });
-    let failed = AtomicBool::new(false);
-    let views = [
-        View::V2,
-        View::Document(Endpoint::Lobby),
-        View::Document(Endpoint::Game),
-        View::Document(Endpoint::Chat),
-        View::Document(Endpoint::Combat),
-        View::Document(Endpoint::World),
-        View::Document(Endpoint::Match),
-    ];
-    for view in views {
-        let slot = host.connect_by(view, Some("ann"));
-        host.settle();
-        for said in [
-            r#"{"type":"subscribe","id":1,"room":"public:a"}"#,
-            r#"{"type":"subscribe","id":1,"room":"match:m1"}"#,
-            r#"{"type":"publish","id":1,"room":"public:a","data":1}"#,
-            r#"{"type":"publish","id":1,"room":"match:m1","data":1}"#,
-            r#"{"type":"presence","id":1,"room":"public:a"}"#,
-            r#"{"type":"history","id":1,"room":"public:a"}"#,
-            r#"{"type":"chat_message","id":1,"content":"x"}"#,
-            r#"{"type":"chat_message","id":1,"content":"x","channel":"private","to_user_id":"bob"}"#,
-            r#"{"type":"history","id":1,"channel":"global"}"#,
-            r#"{"type":"typing","id":1}"#,
-            r#"{"type":"users","id":1}"#,
-            r#"{"type":"game_action","id":1,"data":{}}"#,
-        ] {
-            host.say(slot, said);
-        }
-        let line = host.line(slot);
-        for frame in &line.frames {
-            let text = frame.to_string();
-            assert!(!text.contains("inside") && !text.contains("archive.db"), "{view:?}: {text}");
-            failed.fetch_or(frame["code"] == 114, Ordering::Relaxed);
-        }
-    }
-    assert!(failed.load(Ordering::Relaxed), "no port was asked");
 }

@@ -143,6 +143,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool, alone: bool) -> Rules {
         heartbeat_timeout: Duration::from_secs(8),
         expiry_notice: Duration::from_secs(4),
         expiry_leeway: Duration::from_secs(1),
+        idle_timeout: None,
     };
     let mut rules = Rules {
         policies,

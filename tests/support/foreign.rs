@@ -102,18 +102,36 @@ pub fn python_within(deadline: Duration, script: &str, arguments: &[&str]) -> St
 /// When the tool runs no scripts, or there is none of this name.
 #[must_use]
 pub fn script(tool: Tool, name: &str) -> Command {
-    let (mut command, path) = match tool {
-        Tool::Node | Tool::ProtocolReaders => {
-            (Command::new("node"), folder("node").join(format!("{name}.mjs")))
+    let mut command = interpreter(tool);
+    let path = match tool {
+        Tool::Python => folder("python").join(format!("{name}.py")),
+        Tool::Node | Tool::ProtocolReaders | Tool::Nginx => {
+            folder("node").join(format!("{name}.mjs"))
         }
-        Tool::Python => {
-            (Command::new(python_program()), folder("python").join(format!("{name}.py")))
-        }
-        Tool::Nginx => panic!("nginx runs no scripts"),
     };
     assert!(path.is_file(), "there is no script {}", path.display());
     command.arg(path);
     command
+}
+
+/// The program that runs scripts of this tool.
+///
+/// # Panics
+///
+/// When the tool runs no scripts.
+#[must_use]
+pub fn interpreter(tool: Tool) -> Command {
+    match tool {
+        Tool::Node | Tool::ProtocolReaders => Command::new("node"),
+        Tool::Python => Command::new(python_program()),
+        Tool::Nginx => panic!("nginx runs no scripts"),
+    }
+}
+
+/// Where the packages of Node's scripts are.
+#[must_use]
+pub fn node_modules() -> PathBuf {
+    folder("node").join("node_modules")
 }
 
 fn run(deadline: Duration, mut command: Command, script: &Path, arguments: &[&str]) -> String {

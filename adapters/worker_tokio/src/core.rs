@@ -358,6 +358,14 @@ pub(crate) struct Counted {
     _permit: Option<Box<dyn Any + Send>>,
 }
 
+#[cfg(test)]
+impl Counted {
+    /// In nobody's count.
+    pub(crate) fn by_nobody() -> Self {
+        Self { connections: Arc::new(AtomicUsize::new(1)), _permit: None }
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);

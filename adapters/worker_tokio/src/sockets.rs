@@ -445,3 +445,6 @@ pub(crate) fn close_conn(
     conn.gate.paused.set(false);
     conn.gate.wake();
 }
+
+#[cfg(test)]
+mod tests;

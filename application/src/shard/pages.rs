@@ -104,8 +104,8 @@ impl Shard {
         self.parked.push(slot);
     }
 
-    /// Reads pages for the clients that have caught up.
-    pub(super) fn look_at_parked(&mut self, host: &Host<'_>) {
+    /// Reads pages for the clients that have caught up, and the commands of those that wait for none any more.
+    pub(super) fn look_at_parked(&mut self, host: &mut Host<'_>) {
         self.parked_until = host.now.monotonic.after(PARKED_LOOK);
         // A connection may wait with a page and with letters; it is looked at once.
         let mut parked = std::mem::take(&mut self.parked);
@@ -118,10 +118,14 @@ impl Shard {
             }
             self.read_next_page(slot, host);
             self.go_on_giving(slot, host);
+            if self.table.get(slot).is_some_and(|entry| !entry.is_busy()) {
+                self.read_inbox(slot, host);
+            }
         }
     }
 
-    /// The connection has left a room: its page is not read any more.
+    /// The connection has left a room: its page is not read any more. What waited behind it goes on with the
+    /// next look: whoever takes members out of a room is in the middle of something.
     pub(super) fn drop_pages(&mut self, slot: Slot, key: RoomKey) {
         let Some(entry) = self.table.get_mut(slot) else { return };
         let Some(pages) = &mut entry.pages else { return };
@@ -129,6 +133,9 @@ impl Shard {
         pages.waiting.retain(|page| page.tag.key != key);
         let n_dropped = n_waiting - pages.waiting.len();
         entry.calls = entry.calls.saturating_sub(u32::try_from(n_dropped).unwrap_or(u32::MAX));
+        if n_dropped > 0 && !entry.is_busy() && entry.inbox.is_some() {
+            self.parked.push(slot);
+        }
     }
 
     pub(super) fn finish_page(

@@ -59,7 +59,14 @@ impl Shard {
         let mut frames = if is_rest { view.decode_rest(text) } else { view.decode(text) };
         while let Some(frame) = frames.next() {
             match frame {
-                Ok(frame) => self.take_frame(slot, frame, host),
+                Ok(frame) => {
+                    if !matches!(frame, ClientFrame::Ping { .. } | ClientFrame::Pong)
+                        && let Some(entry) = self.table.get_mut(slot)
+                    {
+                        entry.life.acted(host.now.monotonic);
+                    }
+                    self.take_frame(slot, frame, host);
+                }
                 Err(rejected) => self.take_rejected(slot, rejected, host),
             }
             match self.table.get(slot) {

@@ -22,7 +22,6 @@ use broker_memory::{
     MemoryBroker, MemoryInbox, MemoryMatches, MemoryModeration, MemoryRevocations,
     MemorySpentTokens,
 };
-use domain::connection::Timing;
 use domain::documents::told::Endpoint;
 use domain::id::{ClientId, Role};
 use domain::matches::ConnectionsMax;
@@ -340,20 +339,7 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
         unparsable: Rate::per_minute(limits.unparsable_per_minute_max),
         ..Limits::default()
     };
-    let auth = &settings.auth;
-    let timing = Timing {
-        authentication_timeout: Duration::from_millis(auth.authentication_timeout_ms),
-        heartbeat_interval: Duration::from_millis(settings.heartbeat.interval_ms),
-        heartbeat_timeout: Duration::from_millis(settings.heartbeat.silence_max_ms()),
-        expiry_notice: Duration::from_millis(auth.expiry_notice_ms),
-        expiry_leeway: Duration::from_millis(auth.leeway_ms),
-    };
-    let channels = &settings.channels;
-    let channel_timing = Timing {
-        heartbeat_interval: Duration::from_millis(channels.heartbeat_interval_ms),
-        heartbeat_timeout: Duration::from_millis(channels.connection_timeout_ms),
-        ..timing
-    };
+    let (timing, channel_timing) = super::timing::timings(settings);
     let (middleware, handlers) = (middleware(settings, clock), handlers(settings));
     Rules {
         policies: to_policies(settings),
@@ -362,8 +348,8 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
         channel_timing,
         middleware,
         handlers,
-        allow_anonymous: auth.allow_anonymous,
-        join_user_room: auth.join_user_room,
+        allow_anonymous: settings.auth.allow_anonymous,
+        join_user_room: settings.auth.join_user_room,
         explains_denials: settings.profile == Profile::Development,
         // What is no such number was refused when the settings were loaded.
         match_connections_max: ConnectionsMax::new(

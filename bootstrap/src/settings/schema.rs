@@ -133,6 +133,7 @@ pub const KEYS: &[Key] = &[
     key("limits.patterns_max", Kind::Number(0, 4_096)),
     key("heartbeat.interval_ms", Kind::Number(100, HOUR_MS)),
     key("heartbeat.timeout_ms", Kind::Number(0, HOUR_MS)),
+    key("heartbeat.idle_timeout_ms", Kind::Number(0, DAY_MS)),
     key("channels.heartbeat_interval_ms", Kind::Number(1_000, HOUR_MS)),
     key("channels.cleanup_interval_ms", Kind::Number(1_000, HOUR_MS)),
     key("channels.connection_timeout_ms", Kind::Number(1_000, HOUR_MS)),

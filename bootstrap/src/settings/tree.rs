@@ -232,6 +232,8 @@ pub struct Heartbeat {
     pub interval_ms: u64,
     /// After this long with nothing heard it closes; 0 means twice the interval.
     pub timeout_ms: u64,
+    /// After this long without a command it closes as idle, however alive it is; 0 never does.
+    pub idle_timeout_ms: u64,
 }
 
 impl Heartbeat {
