@@ -81,6 +81,8 @@ fn with_little_memory_left_newcomers_are_refused_until_there_is_more() {
     drop(ballast);
     until("newcomers are let in", || (knock(server.addr()) == 101).then_some(()));
     assert_eq!(get(server.addr(), "/readyz").status, 200);
+    // It is written down behind the change itself.
+    until("the log says so", || server.log().contains("newcomers are let in").then_some(()));
     let log = server.log();
     assert_eq!(log.matches("memory is short").count(), 1, "{log}");
     assert_eq!(log.matches("newcomers are let in").count(), 1, "{log}");
