@@ -247,7 +247,7 @@ fn the_connection_monitor_counts_pings_and_those_that_it_closed_for_silence() {
 
 #[test]
 fn the_connection_monitor_closes_who_is_idle_where_that_has_a_limit() {
-    let limits = ["--set", "heartbeat.interval_ms=200", "--set", "heartbeat.idle_timeout_ms=1000"];
+    let limits = ["--set", "heartbeat.interval_ms=1000", "--set", "heartbeat.idle_timeout_ms=2500"];
     let server = start(&limits);
     let mut idle = Client::open(&server);
     let mut idle_in_the_lobby = Speaker::open(&server, "/ws", "ann");
@@ -265,7 +265,7 @@ fn the_connection_monitor_closes_who_is_idle_where_that_has_a_limit() {
         }
         assert_eq!(closed.join().unwrap(), (json!(3006), json!(true), 3006));
     });
-    assert!(begun.elapsed() >= Duration::from_millis(1_000), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_millis(2_500), "{:?}", begun.elapsed());
     assert_eq!(busy.call(json!({"type": "status"}))["type"], "status");
     let monitor = &metrics(server.addr())["connection_monitor"];
     assert_eq!(monitor["closed_idle_total"], 2, "{monitor}");
