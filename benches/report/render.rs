@@ -28,7 +28,13 @@ const ROWS: [Row; 16] = [
     ("memory", "memory per idle connection in a room", "≤ 2.5 KiB", "KiB", 2),
     ("idle", "CPU per 1,000 idle connections, default heartbeat", "≤ 0.3 %", "%", 4),
     ("beat", "the same, heartbeat every 2 s", "", "%", 4),
-    ("connect", "CPU per connect with HS256 token and one subscribe", "≤ 25 µs", "µs", 1),
+    (
+        "connect",
+        "CPU per connect with HS256 token and one subscribe, to `floor`",
+        "≤ 25 µs",
+        "µs",
+        1,
+    ),
     ("ticket", "CPU per connect with ticket and one room brought back", "≤ 15 µs", "µs", 1),
     ("http", "CPU per publish over HTTP, 16 connections kept alive", "≤ 40 µs", "µs", 1),
     (
