@@ -105,8 +105,10 @@ impl Eq for NewServices {}
 pub struct Post {
     /// In the order it came.
     pub mail: VecDeque<Mail>,
-    /// Rooms of which something did not fit.
+    /// Rooms of which something did not fit, or did not come.
     pub holes: BTreeSet<RoomId>,
+    /// Whether something may be missing of any room that is watched by a pattern.
+    pub watched_hole: bool,
 }
 
 #[derive(Debug, Default)]
@@ -183,6 +185,18 @@ impl Mailbox {
         if is_first {
             self.arrived.notify_one();
         }
+    }
+
+    /// Something of a room did not come: it is a hole like what does not fit.
+    pub fn miss(&self, room: &RoomId) {
+        self.lock().post.holes.insert(room.clone());
+        self.arrived.notify_one();
+    }
+
+    /// Something may not have come of rooms that are watched, and nobody can say of which.
+    pub fn miss_watched(&self) {
+        self.lock().post.watched_hole = true;
+        self.arrived.notify_one();
     }
 
     /// Gives an order; it is never dropped.

@@ -14,6 +14,7 @@ mod inquire;
 mod join;
 mod leave;
 mod letters;
+mod listing;
 mod open;
 mod own_room;
 mod pages;
@@ -357,6 +358,7 @@ impl Shard {
             Outcome::Done
             | Outcome::Filled(_)
             | Outcome::Looked(_)
+            | Outcome::Listed(_)
             | Outcome::Resumed(_)
             | Outcome::OwnRooms(_)
             | Outcome::Revalidated(_) => {}

@@ -83,6 +83,7 @@ const fn was_refused(outcome: &Outcome) -> bool {
         Outcome::Published { result, .. } => result.is_err(),
         Outcome::History { result, .. } => result.is_err(),
         Outcome::Presence { result, .. } => result.is_err(),
+        Outcome::Listed(result) => result.is_err(),
         Outcome::PresenceUpdated { result, .. } => result.is_err(),
         Outcome::Handled(result) => result.is_err(),
         // Each room has an answer of its own.

@@ -7,6 +7,7 @@ pub mod build;
 mod certificates;
 pub mod memory;
 mod reload;
+pub mod rooms;
 mod signals;
 mod telemetry;
 mod timing;
@@ -19,7 +20,6 @@ use std::time::Duration;
 
 use application::node::Node;
 use application::ports::{Archive, Clock, Inbox, Matches, Moderation};
-use broker_memory::MemoryBroker;
 use domain::time::Wall;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
@@ -31,6 +31,7 @@ use worker_tokio::{SystemClock, Worker};
 use self::build::Remembered;
 use self::certificates::Certificates;
 use self::reload::Reloader;
+use self::rooms::Rooms;
 use self::signals::Signals;
 use self::telemetry::{SharedExposition, Telemetry};
 use self::traces::Traces;
@@ -129,19 +130,20 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let storage = build::storage(settings).await?;
     let telemetry = Telemetry::default();
     let (memory, budgets) = build::memory(settings);
-    let broker = build::broker(&budgets, telemetry.watch(storage.archive()));
-    let committer = tokio::spawn(Arc::clone(&broker).run_committer());
+    let rooms = Rooms::build(settings, &budgets, telemetry.watch(storage.archive()))?;
+    let running = rooms.run();
     let remembered = storage.remembered(settings).await?;
-    let mut helpers = forget_in_time(settings, &broker, &remembered, &clock);
-    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
+    let mut helpers = forget_in_time(settings, &rooms, &remembered, &clock);
+    let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered)?;
     helpers.extend(fetch_keys(&lasting));
     let node = build::node(settings, ports, &budgets);
     let workers = start_workers(&node, &clock, &build::worker(settings, &budgets))?;
     helpers.extend(memory.map(|limit| memory::spawn_watch(limit, &node)));
     let certificates = build::certificates(settings)?;
     helpers.extend(certificates.clone().map(|watched| tokio::spawn(watched.watch())));
-    let exposition = telemetry.exposition(&node, &broker, &lasting, &budgets);
+    let exposition = telemetry.exposition(&node, &rooms, &lasting, &budgets);
     let config = gateway_config(settings, descriptors, exposition, certificates.as_ref())?;
+    let config = gateway_axum::Config { backend: rooms.probe(), ..config };
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
@@ -151,7 +153,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
         settings,
         address,
         internal,
-        broker: "memory",
+        broker: rooms.name(),
         archive: storage.file(),
         token_secret: &secret,
         ticket_secrets: &tickets,
@@ -184,8 +186,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     // Some hold the gateway, which is over.
     helpers.iter().for_each(JoinHandle::abort);
     signals.abort();
-    broker.finish_committer();
-    let _ = committer.await;
+    rooms.finish(running).await;
     storage.close().await;
     tracing::info!("stopped");
     Ok(())
@@ -209,17 +210,17 @@ fn open_manager() -> Result<Arc<ServiceManager>, ServeError> {
 /// What looks after messages, revocations, matches and sanctions whose time is over.
 fn forget_in_time(
     settings: &Settings,
-    broker: &Arc<MemoryBroker>,
+    rooms: &Rooms,
     remembered: &Remembered,
     clock: &Arc<SystemClock>,
 ) -> Vec<JoinHandle<()>> {
     let revocations = Arc::clone(&remembered.revocations);
-    let sweeps = Arc::clone(broker).run_sweeps(revocations, Arc::clone(clock) as _);
+    let sweeps = rooms.run_sweeps(revocations, Arc::clone(clock) as _);
     let matches = forget_matches(Arc::clone(&remembered.matches), Arc::clone(clock));
     let sanctions = forget_sanctions(Arc::clone(&remembered.moderation), Arc::clone(clock));
     let (inbox, age_ms) = (Arc::clone(&remembered.inbox), settings.chat.letter_age_ms);
     let letters = tokio::spawn(forget_letters(inbox, age_ms, Arc::clone(clock)));
-    vec![tokio::spawn(sweeps), tokio::spawn(matches), tokio::spawn(sanctions), letters]
+    vec![sweeps, tokio::spawn(matches), tokio::spawn(sanctions), letters]
 }
 
 /// Has matches forgotten, never to end.

@@ -4,7 +4,7 @@
 //! is guessed, corrected or ignored. What loading needs from the process is an argument.
 //!
 //! Suggested reading order: [`tree`], [`schema`], [`layer`], [`documented`], [`error`],
-//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`tickets`], [`tls`], [`policies`], [`reload`],
+//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`tickets`], [`tls`], [`policies`], [`redis`], [`reload`],
 //! [`docs`].
 
 pub mod checks;
@@ -15,6 +15,7 @@ pub mod effective;
 pub mod error;
 pub mod layer;
 pub mod policies;
+pub mod redis;
 pub mod reload;
 pub mod schema;
 pub mod secrets;
@@ -33,6 +34,7 @@ pub use effective::Effective;
 pub use error::{Problem, SettingsError};
 pub use layer::FlagValue;
 pub use policies::to_policies;
+pub use redis::Redis;
 pub use tree::{
     AccessWord, Api, ApiKey, Auth, ClassWord, Heartbeat, History, Limits, Log, LogFormat, Matches,
     Namespace, Profile, Server, Settings, Tls, Traces,

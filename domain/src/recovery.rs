@@ -16,6 +16,41 @@ pub struct LogBounds {
     pub first: Offset,
     /// The newest offset given out.
     pub last: Offset,
+    /// The lives of the log before this one, which it goes on from.
+    pub earlier: EarlierLives,
+}
+
+/// Where the lives ended that a log goes on from: offsets run on, so what was read up to there in one of
+/// them was read of this log. A position beyond the end of its life was lost with it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct EarlierLives([Option<Position>; Self::MAX]);
+
+impl EarlierLives {
+    /// The most that are remembered; who comes back from an older one finds a gap.
+    pub const MAX: usize = 4;
+    /// A log that never lost its place.
+    pub const NONE: Self = Self([None; Self::MAX]);
+
+    /// The ends, the latest life first; those beyond [`MAX`](Self::MAX) are forgotten.
+    #[must_use]
+    pub fn new(ends: impl IntoIterator<Item = Position>) -> Self {
+        let mut lives = Self::NONE;
+        for (place, end) in lives.0.iter_mut().zip(ends) {
+            *place = Some(end);
+        }
+        lives
+    }
+
+    /// The ends, the latest life first.
+    pub fn iter(&self) -> impl Iterator<Item = Position> {
+        self.0.iter().flatten().copied()
+    }
+
+    /// Whether who stands there has missed nothing of an earlier life that is not in the log.
+    #[must_use]
+    pub fn reach(&self, at: Position) -> bool {
+        self.iter().any(|end| end.epoch == at.epoch && at.offset <= end.offset)
+    }
 }
 
 impl LogBounds {
@@ -82,7 +117,7 @@ pub fn decide_recovery(since: Position, bounds: LogBounds) -> Recovery {
     let before_first = bounds.first.previous();
     let gap =
         |from: Offset, to: Offset, reason| Some(Gap { epoch: bounds.epoch, from, to, reason });
-    if since.epoch != bounds.epoch {
+    if since.epoch != bounds.epoch && !bounds.earlier.reach(since) {
         let from = Offset::ZERO.next().unwrap_or(Offset::MAX);
         return Recovery {
             after: before_first,
@@ -118,7 +153,8 @@ mod tests {
     }
 
     fn bounds(first: u64, last: u64) -> LogBounds {
-        LogBounds { epoch: EPOCH, first: offset(first), last: offset(last) }
+        let earlier = EarlierLives::NONE;
+        LogBounds { epoch: EPOCH, first: offset(first), last: offset(last), earlier }
     }
 
     fn since(n: u64) -> Position {
@@ -153,6 +189,33 @@ mod tests {
         assert_eq!(recovery.after, offset(2));
         let ahead = decide_recovery(since(11), bounds(3, 9)).gap.unwrap();
         assert_eq!((ahead.reason, ahead.from), (GapReason::UnknownPosition, offset(10)));
+    }
+
+    #[test]
+    fn a_position_of_a_life_that_the_log_goes_on_from_is_one_of_its_own_up_to_where_that_ended() {
+        let at = |epoch, n| Position { epoch: Epoch::from_bits(epoch), offset: offset(n) };
+        let earlier = EarlierLives::new([at(3, 6), at(2, 4)]);
+        let bounds = LogBounds { earlier, ..bounds(3, 9) };
+        for (since, after) in [(at(3, 6), 6), (at(3, 2), 2), (at(2, 4), 4)] {
+            assert_eq!(
+                decide_recovery(since, bounds),
+                Recovery { after: offset(after), gap: None }
+            );
+        }
+        // What was read beyond the end is not in this log, and others have its places.
+        for lost in [at(3, 7), at(2, 5), at(1, 1)] {
+            let gap = decide_recovery(lost, bounds).gap.unwrap();
+            assert_eq!(gap.reason, GapReason::EpochChanged);
+        }
+        let old = decide_recovery(at(2, 1), bounds).gap.unwrap();
+        assert_eq!((old.epoch, old.from, old.reason), (EPOCH, offset(2), GapReason::Retention));
+    }
+
+    #[test]
+    fn of_many_earlier_lives_the_latest_are_remembered() {
+        let at = |epoch| Position { epoch: Epoch::from_bits(epoch), offset: offset(epoch) };
+        let lives = EarlierLives::new((1..=9).rev().map(at));
+        assert_eq!(lives.iter().map(|end| end.offset.get()).collect::<Vec<_>>(), [9, 8, 7, 6]);
     }
 
     proptest! {

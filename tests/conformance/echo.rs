@@ -118,7 +118,7 @@ fn expect(socket: &mut RawSocket, opcode: u8, payload: &[u8], name: &str) {
     }
 }
 
-/// P04. Group 1.
+/// P28. Group 1.
 #[test]
 fn messages_of_every_framing_size_come_back() {
     let mut cases = Vec::new();

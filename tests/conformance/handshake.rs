@@ -1,12 +1,14 @@
 //! Requests that are no upgrade, or almost one. None of them may become a WebSocket, hold a
 //! socket for long, or cost much.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tests::frame::{Frame, TEXT};
 use tests::raw::RawSocket;
 
-use crate::arena::{Arena, CONNECT, assert_works};
+use crate::arena::{Arena, CONNECT, assert_closes, assert_works};
 
 /// A head: the request line, and the usual headers but for `changes`. A changed header takes the
 /// place of the usual one, twice if it is there twice; an empty value leaves it out.
@@ -146,7 +148,7 @@ fn an_upgrade_as_browsers_and_proxies_write_it_is_one() {
 /// P05.
 #[test]
 fn strange_sub_protocols_are_refused_or_ignored_at_once() {
-    let arena = Arena::shared(&[]);
+    let arena = Arena::own_with(&[], Duration::from_millis(100), CONNECT);
     let spaces = format!("b{}x", " ".repeat(60_000));
     let few_spaces = format!("b{}x", " ".repeat(8_000));
     let names = vec!["a"; 10_000].join(",");
@@ -171,12 +173,20 @@ fn strange_sub_protocols_are_refused_or_ignored_at_once() {
         assert!(!head.to_ascii_lowercase().contains("sec-websocket-protocol"), "{shown}: {head}");
     }
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let before = arena.server().cpu_time();
+    for _ in 0..25 {
+        for value in [&spaces, &few_spaces, &names, &few_names] {
+            status(&arena, &get(&[(name, value)]));
+        }
+    }
+    let took = arena.server().cpu_time() - before;
+    assert!(took < 100 * Duration::from_millis(5), "{took:?} for a hundred of them");
     let (_, head) = answer(&mut arena.connect(), &get(&[(name, "x, roomkeeper.v2, bearer.")]));
     assert!(!head.contains("bearer") && !head.contains("x,"), "only ours is answered: {head}");
     arena.finish();
 }
 
-/// P06.
+/// P06. P30: an offer that was declined, and a compressed frame all the same.
 #[test]
 fn no_extension_is_ever_agreed_to() {
     let arena = Arena::shared(&[]);
@@ -202,6 +212,9 @@ fn no_extension_is_ever_agreed_to() {
         assert!(!head.to_ascii_lowercase().contains("extensions"), "{head}");
         socket.expect_json("hello");
         assert_works(&mut socket);
+        // An empty message, deflated.
+        socket.send(&Frame { rsv: 4, ..Frame::new(TEXT, &[0x02, 0x00]) }.bytes());
+        assert_closes(&mut socket, 1002, value);
     }
     arena.finish();
 }
@@ -251,7 +264,15 @@ fn bytes_that_are_no_http_are_refused_and_forgotten() {
 #[test]
 fn a_target_that_is_not_a_path_here_opens_nothing() {
     let arena = Arena::shared(&[]);
+    // Whoever followed a target would come here.
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let address = &*elsewhere.local_addr().unwrap().to_string();
+    let (root, connect) = (format!("http://{address}/"), format!("http://{address}{CONNECT}"));
     for target in [
+        &*root,
+        &connect,
+        address,
         "http://169.254.169.254/",
         "http://169.254.169.254/ws/v2/connect",
         "https://localhost/ws/v2/connect",
@@ -270,11 +291,14 @@ fn a_target_that_is_not_a_path_here_opens_nothing() {
         let status = status(&arena, &head(&format!("GET {target} HTTP/1.1"), &[]));
         assert!(matches!(status, 400 | 404), "{target}: {status}");
     }
-    let status_of_connect = status(&arena, &head("CONNECT 169.254.169.254:80 HTTP/1.1", &[]));
-    assert!(matches!(status_of_connect, 400 | 404 | 405), "{status_of_connect}");
+    for target in [address, "169.254.169.254:80"] {
+        let status = status(&arena, &head(&format!("CONNECT {target} HTTP/1.1"), &[]));
+        assert!(matches!(status, 400 | 404 | 405), "{target}: {status}");
+    }
     for host in ["user@localhost", "local host", "localhost/", "a,b", "localhost?x", "\u{e9}"] {
         assert_eq!(status(&arena, &get(&[("Host", host)])), 400, "Host: {host}");
     }
+    assert!(elsewhere.accept().is_err(), "the server connected to what a client named");
     arena.finish();
 }
 

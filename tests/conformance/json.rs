@@ -4,8 +4,9 @@
 use serde_json::{Value, json};
 use tests::frame::{Frame, TEXT};
 use tests::raw::RawSocket;
+use tests::server::Server;
 
-use crate::arena::{Arena, assert_closes, assert_works, new_room, subscribe};
+use crate::arena::{Arena, CONNECT, assert_closes, assert_works, new_room, subscribe};
 
 /// The error in answer to this text, behind which the connection still works.
 #[track_caller]
@@ -504,11 +505,11 @@ fn every_limit_is_exact() {
     for (limit, code) in [(0, 102), (-1, 102), (1, 0), (1_000, 0), (1_001, 102), (1 << 31, 102)] {
         check(history(limit), "limit", code);
     }
-    for (length, code) in [(255, 0), (256, 109)] {
+    for (length, code) in [(254, 0), (255, 0), (256, 109)] {
         let room = format!("public:{}", "r".repeat(length - 7));
         check(json!({"type": "history", "id": 1, "room": room}), "room", code);
     }
-    for (length, code) in [(4_096, 0), (4_097, 109)] {
+    for (length, code) in [(4_095, 0), (4_096, 0), (4_097, 109)] {
         let data = "d".repeat(length - 2);
         check(
             json!({"type": "presence_update", "id": 1, "room": room, "data": data}),
@@ -531,6 +532,11 @@ fn every_limit_is_exact() {
     }
     for (ttl, code) in [(0, 102), (1, 0), (86_400_000, 0), (86_400_001, 102)] {
         check(publish("ttl_ms", json!(ttl)), "ttl_ms", code);
+    }
+    for (length, code) in [(64, 0), (65, 109)] {
+        let mut latest = publish("key", json!("k".repeat(length)));
+        latest["class"] = json!("latest");
+        check(latest, "key", code);
     }
     for (length, code) in [(128, 0), (129, 109)] {
         check(publish("msg_id", json!("m".repeat(length))), "msg_id", code);
@@ -619,29 +625,32 @@ fn what_does_not_fit_the_state_has_its_own_error() {
     arena.finish();
 }
 
+/// Data that somebody might take for something else.
+const STRANGE: [&str; 15] = [
+    "\"<script>alert(1)</script>\"",
+    "\"'; DROP TABLE messages; --\"",
+    "{\"$ne\":null,\"$where\":\"sleep(1000)\"}",
+    "\"{{7*7}} ${7*7} <%= 7*7 %> %s%n %00\"",
+    "\"\\u0000\\u001b]0;x\\u0007 \\\" \\\\ \\/\"",
+    "\"\u{2028}\u{2029}\u{202e}\u{feff}\u{10ffff}\"",
+    "\"caf\\u00e9\"",
+    "1e400",
+    "-0.0",
+    "1.10",
+    "12345678901234567890123456789",
+    "{\"b\":1,\"a\":2,\"b\":3}",
+    "[ 1 ,\t2 ]",
+    "null",
+    "{\"_placeholder\":true,\"num\":\"splice\"}",
+];
+
 /// J14.
 #[test]
 fn data_comes_back_as_it_was_published() {
     let arena = Arena::shared(&[]);
     let room = new_room();
     let mut socket = arena.member(&room);
-    for data in [
-        "\"<script>alert(1)</script>\"",
-        "\"'; DROP TABLE messages; --\"",
-        "{\"$ne\":null,\"$where\":\"sleep(1000)\"}",
-        "\"{{7*7}} ${7*7} <%= 7*7 %> %s%n %00\"",
-        "\"\\u0000\\u001b]0;x\\u0007 \\\" \\\\ \\/\"",
-        "\"\u{2028}\u{2029}\u{202e}\u{feff}\u{10ffff}\"",
-        "\"caf\\u00e9\"",
-        "1e400",
-        "-0.0",
-        "1.10",
-        "12345678901234567890123456789",
-        "{\"b\":1,\"a\":2,\"b\":3}",
-        "[ 1 ,\t2 ]",
-        "null",
-        "{\"_placeholder\":true,\"num\":\"splice\"}",
-    ] {
+    for data in STRANGE {
         let text = format!("{{\"type\":\"publish\",\"room\":\"{room}\",\"data\":{data}}}");
         socket.send_text(&text);
         let message = next_text(&mut socket);
@@ -651,6 +660,35 @@ fn data_comes_back_as_it_was_published() {
         assert!(history.contains(&format!("\"data\":{data},")), "{data} is kept as {history}");
     }
     arena.finish();
+}
+
+/// J14.
+#[test]
+fn data_is_stored_as_it_was_published() {
+    let mut server = Server::start_durable(&["--set", "namespaces.public.durable=true"]);
+    let room = new_room();
+    let open = |server: &Server| {
+        let mut socket = RawSocket::open(server.addr(), CONNECT);
+        socket.expect_json("hello");
+        socket
+    };
+    let mut socket = open(&server);
+    for data in STRANGE {
+        let publish =
+            format!("{{\"type\":\"publish\",\"id\":1,\"room\":\"{room}\",\"data\":{data}}}");
+        socket.send_text(&publish);
+        assert_eq!(socket.expect_json("ack")["level"], "durable");
+    }
+    server.kill();
+    server.restart();
+    let mut socket = open(&server);
+    socket.send_json(&json!({"type": "history", "id": 1, "room": room}));
+    let mut rest = &next_text(&mut socket)[..];
+    for data in STRANGE {
+        let stored = format!("\"data\":{data},");
+        let at = rest.find(&stored).unwrap_or_else(|| panic!("{data} is not in {rest}"));
+        rest = &rest[at + stored.len()..];
+    }
 }
 
 /// J20.

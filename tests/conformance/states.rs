@@ -3,6 +3,7 @@
 //! A model of a page says what each must be answered with; the server may never say anything else.
 
 use serde_json::{Value, json};
+use tests::frame::{CLOSE, Frame};
 use tests::raw::RawSocket;
 use tests::token::{SECRET, claims, hs256};
 
@@ -164,7 +165,7 @@ fn walk(arena: &Arena, path: &str, start: State) {
             }
             // All at one time, with a known end: a ping is answered in every state.
             for message in [first, second, "ping"] {
-                socket.try_send(&tests::frame::Frame::text(&text(message, &room)).bytes());
+                socket.try_send(&Frame::text(&text(message, &room)).bytes());
             }
             for message in [first, second, "ping"] {
                 let expected = state.answer(message);
@@ -220,6 +221,35 @@ fn every_pair_of_messages_of_an_open_connection_has_its_answers() {
 
 /// J13.
 #[test]
+fn every_pair_of_messages_behind_a_close_is_answered_by_the_close_alone() {
+    let arena = Arena::shared(&[]);
+    let room = new_room();
+    for first in MESSAGES {
+        for last in MESSAGES {
+            let mut socket = arena.open(CONNECT);
+            assert_eq!(next(&mut socket), Answer::Frame("hello"));
+            let late = [first, last].map(|message| Frame::text(&text(message, &room)).bytes());
+            socket.send(&[&Frame::close(1000, "").bytes()[..], &late.concat()].concat());
+            let (opcode, payload) = socket.read_frame();
+            assert_eq!(
+                (opcode, &payload[..2]),
+                (CLOSE, &1000_u16.to_be_bytes()[..]),
+                "{first}, {last}"
+            );
+            socket.finish();
+            assert!(socket.try_read_frame().is_none(), "{first}, {last}: a frame behind the close");
+        }
+    }
+    let mut socket = arena.member(&room);
+    socket.send_json(&json!({"type": "history", "id": 1, "room": room}));
+    assert_eq!(socket.expect_json("history")["messages"], json!([]));
+    socket.send_json(&json!({"type": "presence", "id": 1, "room": room}));
+    assert_eq!(socket.expect_json("presence")["total"], 1);
+    arena.finish();
+}
+
+/// J13.
+#[test]
 fn every_pair_of_messages_of_a_draining_connection_ends_in_a_restart() {
     let secret = format!("auth.hmac_secret={SECRET}");
     let mut server = tests::server::Server::start(&["--set", &secret]);
@@ -234,7 +264,7 @@ fn every_pair_of_messages_of_a_draining_connection_ends_in_a_restart() {
     server.terminate();
     for ((first, last), socket) in &mut sockets {
         for message in [first, last] {
-            let frame = tests::frame::Frame::text(&text(message, "public:drained"));
+            let frame = Frame::text(&text(message, "public:drained"));
             socket.try_send(&frame.bytes());
         }
     }

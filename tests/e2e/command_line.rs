@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tests::leaks::said;
 use tests::process::Process;
 use tests::server::{Server, command, exit_of_with};
 
@@ -33,13 +34,17 @@ fn what_one_terminal_publishes_another_that_subscribed_prints() {
     let server = Server::start(&["--profile", "development", "--data-dir", data]);
     let mut watching = roomkeeper(&server, &["subscribe", "public:lobby", "--count", "2"]);
     line_of(&mut watching, "subscribed");
-    let mut saying = roomkeeper(&server, &["publish", "public:lobby", "\"hello\""]);
+    let mut saying =
+        roomkeeper(&server, &["publish", "public:lobby", said("\"hello from a terminal\"")]);
     let said = saying.wait(SOON);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let ack: Value = serde_json::from_str(said.stdout.trim()).unwrap();
     assert_eq!((&ack["offset"], &ack["room"]), (&json!(1), &json!("public:lobby")));
     let message = line_of(&mut watching, "message");
-    assert_eq!((&message["data"], &message["offset"]), (&json!("hello"), &json!(1)));
+    assert_eq!(
+        (&message["data"], &message["offset"]),
+        (&json!("hello from a terminal"), &json!(1))
+    );
     Client::open(&server).publish("public:lobby", "from elsewhere");
     let exit = watching.wait(SOON);
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);

@@ -19,7 +19,7 @@ pub(crate) fn start(more: &[&str]) -> Server {
     Server::start(&arguments)
 }
 
-fn post(server: &Server, path: &str, body: &Value) -> Answer {
+pub(crate) fn post(server: &Server, path: &str, body: &Value) -> Answer {
     let authorization = format!("Bearer {KEY}");
     let headers = [("Authorization", &*authorization), ("Content-Type", "application/json")];
     let answer = ask(server.addr(), "POST", path, &headers, &body.to_string());

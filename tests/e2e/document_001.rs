@@ -1,18 +1,53 @@
 //! Document 001, "WebSocket Manager System": what it says of the server, sentence by sentence.
 //!
-//! What is printed there is compared byte for byte, with the values that differ each time taken out.
+//! What is printed there is sent byte for byte, line breaks included, and what is heard is compared with it byte
+//! for byte, in one line and with the values that differ each time taken out. What is asked of the chat's past
+//! is told by `document_001_history.rs`.
 
 use serde_json::{Value, json};
 use tests::raw::RawSocket;
 use tests::server::Server;
 
 use crate::client::{self, Client};
-use crate::speaker::{Speaker, bearer, rooms, without};
+use crate::speaker::{Speaker, bearer, one_line, rooms, without};
 
 const GAME: &str = "/ws/game";
 const CHAT: &str = "/ws/chat";
 const COMBAT: &str = "/ws/combat";
 const WORLD: &str = "/ws/world";
+
+const ACHIEVEMENT: &str = r#"{
+  "type": "achievement",
+  "user_id": "uuid",
+  "achievement": "first_kill",
+  "timestamp": "2025-06-06T16:00:00Z"
+}"#;
+
+const CHAT_MESSAGE: &str = r#"{
+  "type": "chat_message",
+  "user": "username",
+  "user_id": "uuid",
+  "content": "Hello world!",
+  "channel": "global",
+  "timestamp": "2025-06-06T16:00:00Z"
+}"#;
+
+const COMBAT_ACTION: &str = r#"{
+  "type": "combat_action",
+  "user_id": "uuid",
+  "action": "attack",
+  "target": "monster_id",
+  "combat_session_id": "uuid"
+}"#;
+
+const PLAYER_MOVEMENT: &str = r#"{
+  "type": "player_movement",
+  "user_id": "uuid",
+  "x": 100.5,
+  "y": 200.3,
+  "zone": "starter_town",
+  "timestamp": "2025-06-06T16:00:00Z"
+}"#;
 
 fn start(more: &[&str]) -> Server {
     let secret = client::secret();
@@ -78,16 +113,16 @@ fn the_printed_chat_message_is_taken_and_heard_as_it_is_printed() {
     let mut ann =
         Speaker::greeted(RawSocket::open(server.addr(), &format!("{CHAT}?token={token}")));
     let mut bob = chat(&server, "bob");
-    let printed = r#"{"type":"chat_message","user":"username","user_id":"uuid","content":"Hello world!","channel":"global","timestamp":"2025-06-06T16:00:00Z"}"#;
-    ann.say(printed);
+    ann.say(CHAT_MESSAGE);
+    let printed = one_line(CHAT_MESSAGE);
     for hears in [&mut ann, &mut bob] {
         let heard = hears.hear();
-        assert_eq!(without(&heard, &["timestamp"]), without(printed, &["timestamp"]));
+        assert_eq!(without(&heard, &["timestamp"]), without(&printed, &["timestamp"]));
         let heard: Value = serde_json::from_str(&heard).unwrap();
         assert_eq!(heard["timestamp"].as_str().unwrap().len(), "2025-06-06T16:00:00Z".len());
     }
     // Nobody speaks in another's name.
-    bob.say(printed);
+    bob.say(CHAT_MESSAGE);
     let heard = ann.expect("chat_message");
     assert_eq!((&heard["user"], &heard["user_id"]), (&json!("bob's name"), &json!("bob")));
 }
@@ -157,52 +192,13 @@ fn typing_is_indicated_to_the_others_of_a_channel() {
 }
 
 #[test]
-fn history_is_requested_page_by_page_backwards_from_the_newest() {
-    let server = start(&[]);
-    let mut ann = chat(&server, "ann");
-    for n in 1..=7 {
-        ann.say(&format!(r#"{{"type":"chat_message","content":"m{n}"}}"#));
-        ann.expect("chat_message");
-    }
-    let contents = |page: &Value| -> Vec<String> {
-        let messages = page["messages"].as_array().unwrap();
-        messages.iter().map(|m| m["content"].as_str().unwrap().to_owned()).collect()
-    };
-    let mut bob = chat(&server, "bob");
-    bob.say(r#"{"type":"history","channel":"global","limit":3,"id":9}"#);
-    let newest = bob.expect("history");
-    assert_eq!(contents(&newest), ["m5", "m6", "m7"]);
-    assert_eq!(
-        (&newest["id"], &newest["channel"], &newest["more"]),
-        (&json!(9), &json!("global"), &json!(true))
-    );
-    let mut before = newest["before"].clone();
-    assert_eq!(before, newest["messages"][0]["message_id"]);
-    let mut seen = Vec::new();
-    while before != Value::Null {
-        bob.say(&json!({"type": "history", "limit": 3, "before": before}).to_string());
-        let page = bob.expect("history");
-        seen.push(contents(&page));
-        before = page["before"].clone();
-    }
-    assert_eq!(seen, [vec!["m2", "m3", "m4"], vec!["m1"]]);
-    let first = newest["messages"][0].to_string();
-    assert!(first.contains(r#""user":"ann's name""#), "{first}");
-    let other = r#"{"type":"history","before":"00000000000000aa-5"}"#;
-    assert_eq!(bob.refused(other), (110, json!("before")));
-    let guild = r#"{"type":"history","channel":"guild","guild_id":"42"}"#;
-    assert_eq!(bob.refused(guild), (103, Value::Null));
-}
-
-#[test]
 fn game_events_are_sent_by_the_server_api_or_the_role_system_and_by_nobody_else() {
     let server = start(&["--set", "api.keys.backend.key=a-key-of-the-backend-that-is-long-enough"]);
     let mut anyone = Speaker::greeted(RawSocket::open(server.addr(), GAME));
     let mut ann = Speaker::open(&server, GAME, "ann");
     let mut system = Speaker::open_with(&server, GAME, "engine", &json!({"roles": ["system"]}));
-    let printed = r#"{"type":"achievement","user_id":"uuid","achievement":"first_kill","timestamp":"2025-06-06T16:00:00Z"}"#;
     for event in [
-        printed,
+        ACHIEVEMENT,
         r#"{"type":"player_status","user_id":"uuid","status":"online"}"#,
         r#"{"type":"system_announcement","message":"Patch at noon"}"#,
         r#"{"type":"state_change","state":{"phase":"night"}}"#,
@@ -218,15 +214,16 @@ fn game_events_are_sent_by_the_server_api_or_the_role_system_and_by_nobody_else(
             }
         }
     }
-    let body = r#"{"room":"game:events","data":{"type":"achievement","user_id":"uuid","achievement":"first_kill"}}"#;
+    let body = format!(r#"{{"room":"game:events","data":{ACHIEVEMENT}}}"#);
     let key = "a-key-of-the-backend-that-is-long-enough";
     let authorization = format!("Bearer {key}");
     let headers = [("Authorization", &*authorization), ("Content-Type", "application/json")];
     let path = "/api/v1/publish";
-    let answer = crate::http::ask(server.addr(), "POST", path, &headers, body);
+    let answer = crate::http::ask(server.addr(), "POST", path, &headers, &body);
     assert_eq!(answer.status, 200, "{}", answer.body);
     let heard = anyone.hear();
-    assert_eq!(without(&heard, &["timestamp"]), without(printed, &["timestamp"]));
+    let printed = one_line(ACHIEVEMENT);
+    assert_eq!(without(&heard, &["timestamp"]), without(&printed, &["timestamp"]));
     ann.expect("achievement");
     // One user alone can be meant.
     system
@@ -239,15 +236,13 @@ fn game_events_are_sent_by_the_server_api_or_the_role_system_and_by_nobody_else(
 fn combat_and_world_accept_authenticate_and_validate_and_wait_for_their_rules() {
     let server = start(&[]);
     let mut combat = Speaker::open(&server, COMBAT, "ann");
-    let printed = r#"{"type":"combat_action","user_id":"uuid","action":"attack","target":"monster_id","combat_session_id":"uuid"}"#;
-    assert_eq!(combat.refused(printed), (115, json!("type")));
+    assert_eq!(combat.refused(COMBAT_ACTION), (115, json!("type")));
     assert_eq!(
         combat.refused(r#"{"type":"combat_action","action":"attack"}"#),
         (102, json!("target"))
     );
     let mut world = Speaker::open(&server, WORLD, "ann");
-    let printed = r#"{"type":"player_movement","user_id":"uuid","x":100.5,"y":200.3,"zone":"starter_town","timestamp":"2025-06-06T16:00:00Z"}"#;
-    assert_eq!(world.refused(printed), (115, json!("type")));
+    assert_eq!(world.refused(PLAYER_MOVEMENT), (115, json!("type")));
     assert_eq!(world.refused(r#"{"type":"player_movement","x":"east"}"#), (102, json!("x")));
 }
 

@@ -10,7 +10,25 @@ use tests::frame;
 use tests::raw::RawSocket;
 use tests::server::Server;
 
+use crate::speaker::{one_line, without};
+
 const PATH: &str = "/ws/client";
+
+const HELLO: &str = r#"{
+  "type": "hello",
+  "server_time": "2025-08-15T10:00:00Z",
+  "accepted_version": 1,
+  "features": ["heartbeat", "structured_messages", "error_codes", "graceful_reconnect"],
+  "request_id": "uuid-here",
+  "client_id": "client-uuid",
+  "heartbeat_interval_ms": 25000
+}"#;
+
+const MESSAGE: &str = r#"{
+  "type": "message_type",
+  "timestamp": "2025-08-15T10:00:00Z",
+  // Additional fields based on message type
+}"#;
 
 fn open(server: &Server, query: &str) -> RawSocket {
     RawSocket::open(server.addr(), &format!("{PATH}?{query}"))
@@ -21,17 +39,6 @@ fn text(socket: &mut RawSocket) -> String {
     let (opcode, payload) = socket.read_frame();
     assert_eq!(opcode, frame::TEXT);
     String::from_utf8(payload).unwrap()
-}
-
-/// `text` with the values of these fields replaced by `…`, so that the rest can be compared.
-fn without(text: &str, fields: &[&str]) -> String {
-    fields.iter().fold(text.to_owned(), |text, field| {
-        let begin = format!("\"{field}\":\"");
-        let from =
-            text.find(&begin).unwrap_or_else(|| panic!("no {field} in {text}")) + begin.len();
-        let to = from + text[from..].find('"').unwrap();
-        format!("{}…{}", &text[..from], &text[to..])
-    })
 }
 
 /// Whether it is `2025-08-15T10:00:00Z` with other digits.
@@ -45,13 +52,11 @@ fn is_as_printed(time: &Value) -> bool {
 #[test]
 fn server_sends_hello_message_with_capabilities() {
     let server = Server::start(&[]);
-    for query in ["client_id=abc-123&version=1&role=frontend", "client_id=abc-123"] {
+    for query in ["client_id=client-uuid&version=1&role=frontend", "client_id=client-uuid"] {
         let mut socket = open(&server, query);
         let hello = text(&mut socket);
-        assert_eq!(
-            without(&hello, &["server_time", "request_id"]),
-            r#"{"type":"hello","server_time":"…","accepted_version":1,"features":["heartbeat","structured_messages","error_codes","graceful_reconnect"],"request_id":"…","client_id":"abc-123","heartbeat_interval_ms":25000}"#
-        );
+        let differs = ["server_time", "request_id"];
+        assert_eq!(without(&hello, &differs), without(&one_line(HELLO), &differs));
         let hello: Value = serde_json::from_str(&hello).unwrap();
         assert!(is_as_printed(&hello["server_time"]), "{hello}");
     }
@@ -177,6 +182,27 @@ fn an_unknown_type_is_an_error_and_the_connection_stays() {
         assert!(is_as_printed(&error["timestamp"]), "{error}");
     }
     socket.send_text(r#"{"type":"ping"}"#);
+    socket.expect_json("pong");
+}
+
+#[test]
+fn the_printed_message_is_taken_with_its_line_breaks() {
+    let server = Server::start(&[]);
+    let mut socket = open(&server, "client_id=abc-123");
+    socket.expect_json("hello");
+    let comment = "// Additional fields based on message type";
+    let filled = MESSAGE.replace(comment, r#""payload": { "test": "data" }"#);
+    for (said, code, field) in [
+        // No host has such a type here, so the answer shows how far it was read.
+        (&*filled, 101, json!("type")),
+        // The comment is the document's word for fields; as it stands there it is no JSON.
+        (MESSAGE, 100, Value::Null),
+    ] {
+        socket.send_text(said);
+        let error = socket.expect_json("error");
+        assert_eq!((&error["code"], &error["field"]), (&json!(code), &field), "{said}");
+    }
+    socket.send_text(&filled.replace("message_type", "ping"));
     socket.expect_json("pong");
 }
 

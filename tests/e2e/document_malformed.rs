@@ -6,6 +6,7 @@ use tests::raw::RawSocket;
 use tests::server::Server;
 
 use crate::client::{self, Client};
+use crate::document_000_matches as matches;
 use crate::speaker::{Speaker, bearer, rooms};
 
 /// A message, the code that answers it, and the field that the answer names.
@@ -249,46 +250,152 @@ const WORLD: &[Row] = &[
     (r#"{"type":"combat_action","action":"attack"}"#, 101, Some("type")),
 ];
 
-const ENDPOINTS: &[(&str, &[Row], bool)] = &[
-    ("/ws", LOBBY, true),
-    ("/ws/chat", CHAT, false),
-    ("/ws/game", GAME, false),
-    ("/ws/combat", COMBAT, false),
-    ("/ws/world", WORLD, false),
+/// There are no rooms, and nothing has fields but what a host has registered.
+const CLIENT: &[Row] = &[
+    (r#"{"type":"ping","id":1,"id":2}"#, 100, None),
+    (r#"{"type":"status","status":"x","status":"y"}"#, 100, None),
+    (r#"{"type":"status""#, 100, None),
+    (r#"{"timestamp":"2025-08-15T10:00:00Z"}"#, 100, Some("type")),
+    (r#"{"Type":"status"}"#, 100, Some("type")),
+    (r#"{"type":"Status"}"#, 101, Some("type")),
+    (r#"{"type":"unsubscribe","room":"game:events"}"#, 101, Some("type")),
+    (r#"{"type":"publish","room":"game:events","data":{}}"#, 101, Some("type")),
+    (r#"{"type":"publish","room":"match:m1","data":{}}"#, 101, Some("type")),
+    (r#"{"type":"presence","room":"chat:global"}"#, 101, Some("type")),
+    (r#"{"type":"chat","message":"x"}"#, 101, Some("type")),
+    (r#"{"type":"chat_message","content":"x"}"#, 101, Some("type")),
+    (r#"{"type":"typing"}"#, 101, Some("type")),
+    (r#"{"type":"history"}"#, 101, Some("type")),
+    (r#"{"type":"users"}"#, 101, Some("type")),
+    (r#"{"type":"announcement","message":"x"}"#, 101, Some("type")),
+    (r#"{"type":"achievement","user_id":"u","achievement":"a"}"#, 101, Some("type")),
+    (r#"{"type":"game_action","data":{}}"#, 101, Some("type")),
+    (r#"{"type":"text/plain"}"#, 102, Some("type")),
 ];
+
+const MATCH: &[Row] = &[
+    (r#"{"type":"chat_message"}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":null}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":7}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":false}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":["x"]}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":{"x":1}}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":""}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","content":" \t\n"}"#, 102, Some("content")),
+    (r#"{"type":"chat_message","message":"wrong field"}"#, 102, Some("content")),
+    (r#"{"type":"game_action"}"#, 102, Some("data")),
+    (r#"{"type":"game_action","data":null}"#, 102, Some("data")),
+    (r#"{"type":"game_action","data":7}"#, 102, Some("data")),
+    (r#"{"type":"game_action","data":"e4"}"#, 102, Some("data")),
+    (r#"{"type":"game_action","data":[]}"#, 102, Some("data")),
+    (r#"{"type":"game_action","move":"e4"}"#, 102, Some("move")),
+    (r#"{"type":"game_action","data":{},"Data":{}}"#, 102, Some("Data")),
+    (r#"{"type":"game_action","data":{},"user_id":"bob"}"#, 102, Some("user_id")),
+    (r#"{"type":"game_action","data":{},"to_user_id":"bob"}"#, 102, Some("to_user_id")),
+    (r#"{"type":"game_action","data":{},"data":{}}"#, 100, None),
+    (r#"{"type":"game_message"}"#, 102, Some("data")),
+    (r#"{"type":"game_message","data":true}"#, 102, Some("data")),
+    (r#"{"type":"game_message","data":{},"text":"x"}"#, 102, Some("text")),
+    (r#"{"type":"castle","data":{}}"#, 101, Some("type")),
+    (r#"{"type":"Game_Action","data":{}}"#, 101, Some("type")),
+    (r#"{"type":"match_ended","result":{"winner":"ann"}}"#, 101, Some("type")),
+    (r#"{"type":"typing"}"#, 101, Some("type")),
+    (r#"{"type":"history"}"#, 101, Some("type")),
+    (r#"{"type":"announcement","message":"x"}"#, 101, Some("type")),
+    (r#"{"type":"text/plain"}"#, 102, Some("type")),
+];
+
+struct Endpoint {
+    path: &'static str,
+    /// What is wrong there.
+    own: &'static [Row],
+    /// Whether text that is no JSON is a message.
+    takes_text: bool,
+    /// Whether it tells who is there.
+    lists_users: bool,
+}
+
+const ENDPOINTS: &[Endpoint] = &[
+    Endpoint { path: "/ws", own: LOBBY, takes_text: true, lists_users: true },
+    Endpoint { path: "/ws/chat", own: CHAT, takes_text: false, lists_users: false },
+    Endpoint { path: "/ws/game", own: GAME, takes_text: false, lists_users: false },
+    Endpoint { path: "/ws/combat", own: COMBAT, takes_text: false, lists_users: false },
+    Endpoint { path: "/ws/world", own: WORLD, takes_text: false, lists_users: false },
+    Endpoint { path: "/ws/games/m1", own: MATCH, takes_text: false, lists_users: true },
+    Endpoint { path: "/ws/client", own: CLIENT, takes_text: false, lists_users: false },
+];
+
+/// A server with the match, of which Ann and the canary are.
+fn start(more: &[&str]) -> Server {
+    let server = matches::start(more);
+    matches::make(&server, "m1", &["ann", "canary"], &json!({}));
+    server
+}
+
+impl Endpoint {
+    /// Ann there, with nothing more to hear.
+    fn open(&self, server: &Server) -> Speaker {
+        let token = bearer("ann", &json!({}));
+        let path = format!("{}?client_id=ann&token={token}", self.path);
+        let mut ann = Speaker::greeted(RawSocket::open(server.addr(), &path));
+        if self.lists_users {
+            ann.expect("user_list");
+        }
+        ann
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &'static Row> {
+        let no_object: &[Row] = if self.takes_text { &[] } else { NO_OBJECT };
+        EVERYWHERE.iter().chain(no_object).chain(self.own)
+    }
+}
+
+/// The rooms that the rows would reach.
+const ROOMS: [&str; 9] = [
+    "chat:global",
+    "chat:lobby",
+    "chat:closed",
+    "chat:guild/7",
+    "chat:party/p",
+    "game:events",
+    "combat:c",
+    "world:z",
+    "match:m1",
+];
+
+/// Somebody who hears whatever is said in any of them.
+fn canary(server: &Server) -> Client {
+    let rooms = rooms(&["chat:*", "game:*", "combat:*", "world:*"]);
+    let path = format!("{}?token={}", client::PATH, bearer("canary", &rooms));
+    let mut canary = Client::open_at(server.addr(), &path);
+    for room in ROOMS {
+        canary.subscribe(room);
+    }
+    canary
+}
 
 #[test]
 fn there_are_enough_of_them() {
-    let own: usize = ENDPOINTS.iter().map(|(_, rows, _)| rows.len()).sum();
+    let own: usize = ENDPOINTS.iter().map(|endpoint| endpoint.own.len()).sum();
     let distinct = own + EVERYWHERE.len() + NO_OBJECT.len();
     assert!(distinct >= 150, "{distinct}");
 }
 
 #[test]
 fn each_is_answered_with_its_field_and_nothing_reaches_a_room() {
-    let secret = client::secret();
     // All of them come from one hand here; how many one may send is another test's.
-    let settings = [
-        "--set",
-        &secret,
+    let server = start(&[
         "--set",
         "limits.unparsable_per_minute_max=1000",
         "--set",
         "limits.commands_per_second=0",
-    ];
-    let server = Server::start(&settings);
-    let mut canary = Client::open_as(&server, "canary");
-    for room in ["chat:global", "chat:lobby", "chat:closed"] {
-        canary.subscribe(room);
-    }
+    ]);
+    let mut canary = canary(&server);
     let mut bob = Speaker::open_with(&server, "/ws/chat", "bob", &rooms(&["chat:guild/9"]));
-    for (path, own, takes_text) in ENDPOINTS {
-        let mut ann = Speaker::open(&server, path, "ann");
-        if *path == "/ws" {
-            ann.expect("user_list");
-        }
-        let no_object: &[Row] = if *takes_text { &[] } else { NO_OBJECT };
-        for (message, code, field) in EVERYWHERE.iter().chain(no_object).chain(*own) {
+    for endpoint in ENDPOINTS {
+        let path = endpoint.path;
+        let mut ann = endpoint.open(&server);
+        for (message, code, field) in endpoint.rows() {
             ann.say(message);
             // A ping, and then what is none.
             if *message == r#"{"type":"ping"}}"# {
@@ -301,49 +408,44 @@ fn each_is_answered_with_its_field_and_nothing_reaches_a_room() {
         }
     }
     bob.hears_nothing();
+    // It hears what is said where it listens, and heard nothing before that.
+    for room in ROOMS {
+        let last = json!({"room": room, "data": {"type": "last"}});
+        matches::post(&server, "/api/v1/publish", &last);
+        let heard = canary.next();
+        assert_eq!((&heard["room"], &heard["data"]["type"]), (&json!(room), &json!("last")));
+    }
     canary.send(&json!({"type": "ping", "id": 77}));
-    canary.expect("pong");
+    assert_eq!(canary.next()["type"], "pong");
 }
 
 #[test]
 fn whoever_goes_on_sending_what_is_none_is_closed_with_a_code_that_says_so() {
-    let secret = client::secret();
-    let server = Server::start(&["--set", &secret, "--set", "limits.unparsable_per_minute_max=20"]);
-    for path in ["/ws/chat", "/ws/game"] {
-        let mut socket =
-            RawSocket::open(server.addr(), &format!("{path}?token={}", bearer("ann", &json!({}))));
-        assert_eq!(socket.next_json()["type"], "connected");
+    let server = start(&["--set", "limits.unparsable_per_minute_max=20"]);
+    for endpoint in ENDPOINTS {
+        let mut socket = endpoint.open(&server).socket;
+        let none = if endpoint.takes_text { "{not json" } else { "not json" };
         for _ in 0..20 {
-            socket.send_text("not json");
+            socket.send_text(none);
             assert_eq!(socket.expect_json("error")["field"], Value::Null);
         }
-        socket.send_text("not json");
-        assert_eq!(socket.read_close().0, 3503, "{path}");
+        socket.send_text(none);
+        assert_eq!(socket.read_close().0, 3503, "{}", endpoint.path);
     }
 }
 
 #[test]
 fn what_is_no_text_of_utf_8_ends_the_connection_as_everywhere() {
-    let secret = client::secret();
-    let server = Server::start(&["--set", &secret]);
-    for (path, _, _) in ENDPOINTS {
-        let open = || {
-            let token = bearer("ann", &json!({}));
-            let mut socket = RawSocket::open(server.addr(), &format!("{path}?token={token}"));
-            socket.next_json();
-            if *path == "/ws" {
-                socket.next_json();
-            }
-            socket
+    let server = start(&[]);
+    for endpoint in ENDPOINTS {
+        let closes = |opcode, masked, payload: &[u8]| {
+            let mut socket = endpoint.open(&server).socket;
+            socket.send_frame(opcode, true, masked, payload);
+            socket.read_close().0
         };
-        let mut socket = open();
-        socket.send_frame(tests::frame::TEXT, true, true, b"{\"type\":\"\xff\"}");
-        assert_eq!(socket.read_close().0, 1007, "{path}");
-        let mut socket = open();
-        socket.send_frame(tests::frame::BINARY, true, true, b"{\"type\":\"ping\"}");
-        assert_eq!(socket.read_close().0, 1003, "{path}");
-        let mut socket = open();
-        socket.send_frame(tests::frame::TEXT, true, false, b"{\"type\":\"ping\"}");
-        assert_eq!(socket.read_close().0, 1002, "{path}");
+        let path = endpoint.path;
+        assert_eq!(closes(tests::frame::TEXT, true, b"{\"type\":\"\xff\"}"), 1007, "{path}");
+        assert_eq!(closes(tests::frame::BINARY, true, b"{\"type\":\"ping\"}"), 1003, "{path}");
+        assert_eq!(closes(tests::frame::TEXT, false, b"{\"type\":\"ping\"}"), 1002, "{path}");
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tests::foreign::{Tool, node, python, require};
+use tests::leaks;
 use tests::server::Server;
 
 use crate::client::{Client, PATH};
@@ -20,6 +21,8 @@ fn assert_first_message(lines: &str, text: &str) {
     assert_eq!(frames[1]["type"], "subscribed");
     let message = frames.iter().find(|frame| frame["type"] == "message").expect("the message");
     assert_eq!(message["data"]["text"], text);
+    // What a client of another language says is known to whoever searches the server's log.
+    assert!(leaks::find(&format!("INFO {text}")).is_some(), "{text}");
     let ack = frames.iter().find(|frame| frame["type"] == "ack");
     if let Some(ack) = ack {
         assert_eq!((&ack["offset"], &ack["epoch"]), (&message["offset"], &message["epoch"]));
@@ -33,8 +36,8 @@ fn a_first_message_goes_through_the_ws_library_of_node_without_a_token() {
     }
     let data = tempfile::tempdir().unwrap();
     let server = newcomers_server(&data);
-    let lines = node("first_message.mjs", &["--url", &server.ws(PATH), "--text", "hi"]);
-    assert_first_message(&lines, "hi");
+    let lines = node("first_message.mjs", &["--url", &server.ws(PATH), "--text", "hi there"]);
+    assert_first_message(&lines, "hi there");
 }
 
 #[test]
@@ -44,8 +47,8 @@ fn a_first_message_goes_through_the_websockets_library_of_python_without_a_token
     }
     let data = tempfile::tempdir().unwrap();
     let server = newcomers_server(&data);
-    let lines = python("first_message.py", &["--url", &server.ws(PATH), "--text", "grüße"]);
-    assert_first_message(&lines, "grüße");
+    let lines = python("first_message.py", &["--url", &server.ws(PATH), "--text", "grüße an alle"]);
+    assert_first_message(&lines, "grüße an alle");
 }
 
 #[test]
@@ -57,11 +60,11 @@ fn node_and_python_read_each_other_in_one_room() {
     let mut watcher = Client::open(&server);
     watcher.subscribe("public:hello");
     let url = server.ws(PATH);
-    let _ = node("first_message.mjs", &["--url", &url, "--text", "one"]);
-    let _ = python("first_message.py", &["--url", &url, "--text", "two"]);
+    let _ = node("first_message.mjs", &["--url", &url, "--text", "first of two"]);
+    let _ = python("first_message.py", &["--url", &url, "--text", "second of two"]);
     let messages = watcher.messages(2);
-    assert_eq!(messages[0]["data"]["text"], "one");
-    assert_eq!(messages[1]["data"]["text"], "two");
+    assert_eq!(messages[0]["data"]["text"], "first of two");
+    assert_eq!(messages[1]["data"]["text"], "second of two");
     assert_eq!(messages[1]["offset"], 2);
 }
 

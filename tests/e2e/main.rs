@@ -10,6 +10,7 @@
     reason = "a failed step of a test stops the test, with words"
 )]
 
+mod alerts;
 mod authorization;
 mod authorization_documents;
 mod bench;
@@ -18,8 +19,10 @@ mod command_line;
 mod document_000;
 mod document_000_matches;
 mod document_001;
+mod document_001_history;
 mod document_003;
 mod document_004;
+mod document_examples;
 mod document_malformed;
 mod drain;
 mod evening;
@@ -61,4 +64,5 @@ mod start;
 mod storm;
 mod surroundings;
 mod tls;
+mod tls_handshake;
 mod tokens;

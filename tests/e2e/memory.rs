@@ -161,7 +161,7 @@ fn shown(addr: SocketAddr, series: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
 }
 
-/// R11: budgets that follow the limit keep a storm below it, so that nobody has to be refused.
+/// R11. S02: budgets that follow the limit keep a storm below it, so that nobody has to be refused.
 #[test]
 fn five_thousand_and_a_storm_of_broadcasts_in_256_mib_kill_nobody() {
     if !has(Part::ServerApi) {

@@ -11,6 +11,7 @@ use tests::foreign::{Tool, node, require};
 use tests::frame::Frame;
 use tests::process::Process;
 use tests::server::Server;
+use tests::skips::has_tool;
 use tests::tls::{Certificate, upgrade};
 
 use crate::client::{PATH, SOON, until};
@@ -218,20 +219,10 @@ fn through_nginx_a_drain_is_told_and_a_restart_is_found_again_and_no_token_is_lo
     assert!(log.contains(PATH) && !log.contains("private"), "{log}");
 }
 
-/// Whether Caddy is here; it is no package of every Debian.
-#[allow(clippy::print_stderr, reason = "the word that says why a test did nothing")]
-fn has_caddy() -> bool {
-    let has = Command::new("caddy").arg("version").output().is_ok_and(|o| o.status.success());
-    if !has {
-        eprintln!("skipped: there is no caddy");
-    }
-    has
-}
-
 /// R06, R09.
 #[test]
 fn through_caddy_a_client_speaks_and_its_own_address_is_seen() {
-    if !has_caddy() {
+    if !has_tool("caddy", "version") {
         return;
     }
     let server = behind(&["--set", "limits.connections_per_address_max=1"]);

@@ -37,6 +37,8 @@ fn what_clients_do_shows_in_the_metrics_and_no_room_is_named() {
         bob.expect("message");
     }
     ann.call(json!({"type": "subscribe", "room": "nowhere:x"}));
+    // Looked at once a second, for the first time a moment after the start.
+    let _ = scrape_until(server.addr(), "roomkeeper_ready", 1.0);
     let text = scrape_until(server.addr(), "roomkeeper_deliveries_total", 6.0);
     for (series, wanted) in [
         ("roomkeeper_connections", 2.0),

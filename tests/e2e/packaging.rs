@@ -9,6 +9,7 @@ use serde_json::json;
 use tests::foreign::{Tool, python, require};
 use tests::process::Process;
 use tests::server::{START_DEADLINE, STOP_DEADLINE, Server, command};
+use tests::skips::{has_tool, is_root};
 
 use crate::client::Client;
 use crate::http::get;
@@ -38,16 +39,6 @@ fn laid_out(more: &[&str]) -> tempfile::TempDir {
     folder
 }
 
-/// Whether a tool can be run; if not, says so, and the test or a part of it is left out.
-#[allow(clippy::print_stderr, reason = "the word that says why a test did nothing")]
-fn has(tool: &str) -> bool {
-    let has = Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success());
-    if !has {
-        eprintln!("skipped: there is no {tool}");
-    }
-    has
-}
-
 #[test]
 fn the_package_holds_the_binary_a_page_for_each_command_completions_and_the_unit() {
     let folder = laid_out(&[]);
@@ -62,7 +53,7 @@ fn the_package_holds_the_binary_a_page_for_each_command_completions_and_the_unit
     }
     let main = fs::read_to_string(at(&format!("{pages}/roomkeeper.1"))).unwrap();
     assert!(main.contains("Exit codes") && main.contains("config"), "{main}");
-    if has("man") {
+    if has_tool("man", "--version") {
         let mut man = Command::new("man");
         man.args(["--warnings", "-l"]).arg(at(&format!("{pages}/roomkeeper.1")));
         let output = run(man.env("MANPAGER", "cat").env("LC_ALL", "C.UTF-8"));
@@ -89,7 +80,7 @@ fn the_image_runs_with_nothing_but_what_is_in_it() {
     let is_binary = |path: &PathBuf| path.ends_with("usr/bin/roomkeeper");
     assert!(files.iter().any(is_binary), "{files:?}");
     assert!(!files.iter().any(|path| path.ends_with("sh")), "{files:?}");
-    if !rustix::process::geteuid().is_root() || !has("chroot") {
+    if !is_root() || !has_tool("chroot", "--version") {
         return;
     }
     // As the image's own settings say, in another root, as its user.
@@ -113,6 +104,32 @@ fn the_image_runs_with_nothing_but_what_is_in_it() {
     server.terminate();
     assert_eq!(server.wait(STOP_DEADLINE).code, Some(0));
     assert_eq!(health().status.code(), Some(1));
+}
+
+/// What an image of the tested binary, which is not optimised, may add to its base, which is empty: it has 41 MiB.
+/// That of a release has half of it, see docs/operations.md.
+const IMAGE_BYTES_MAX: u64 = 48 << 20;
+/// The libraries of the system and the authorities' certificates: they have 3.2 MiB.
+const BESIDE_BINARY_BYTES_MAX: u64 = 6 << 20;
+
+#[test]
+fn the_image_is_small_and_holds_no_more_than_is_said() {
+    let folder = laid_out(&["--image"]);
+    let mut files = Vec::new();
+    collect(folder.path(), &mut files);
+    let sizes = files.iter().map(|path| fs::symlink_metadata(path).unwrap().len());
+    let whole: u64 = sizes.sum();
+    let binary = fs::metadata(folder.path().join("usr/bin/roomkeeper")).unwrap().len();
+    assert!(whole <= IMAGE_BYTES_MAX, "{whole} bytes, {binary} of them the binary");
+    assert!(whole - binary <= BESIDE_BINARY_BYTES_MAX, "{} bytes: {files:?}", whole - binary);
+    let is_expected = |path: &&PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        path.ends_with("usr/bin/roomkeeper")
+            || path.ends_with("etc/ssl/certs/ca-certificates.crt")
+            || name.contains(".so")
+    };
+    let other: Vec<_> = files.iter().filter(|path| !is_expected(path)).collect();
+    assert!(other.is_empty(), "nobody needs {other:?} in an image");
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -171,7 +188,7 @@ fn the_settings_of_the_compose_file_are_right() {
 #[test]
 fn systemd_takes_the_unit_and_its_settings_are_settings() {
     let unit = read("deploy/roomkeeper.service");
-    if has("systemd-analyze") {
+    if has_tool("systemd-analyze", "--version") {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("roomkeeper.service");
         let program = command().get_program().to_str().unwrap().to_owned();

@@ -1,14 +1,13 @@
 //! Keys that an identity provider publishes: a server that was only told their address.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::json;
-use tests::foreign::{Tool, require};
+use tests::foreign::{Tool, require, script};
 use tests::process::Process;
 use tests::raw::RawSocket;
 use tests::server::{Server, exit_of};
+use tests::tls::{Authority, Certificate};
 use tests::token::{claims, with_signature};
 
 use crate::client::{Client, PATH, SOON, until};
@@ -18,17 +17,30 @@ use crate::http::get;
 struct Issuer {
     _process: Process,
     addr: SocketAddr,
+    /// Where it publishes its keys.
+    keys: String,
 }
 
 impl Issuer {
     fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("node/issuer.mjs");
-        let mut command = Command::new("node");
-        command.arg(script);
+        let mut process = Process::start(script(Tool::Node, "issuer"));
+        let addr = Self::read_addr(&mut process);
+        Self { _process: process, addr, keys: format!("http://{addr}/keys") }
+    }
+
+    /// Publishes its keys over TLS with this certificate.
+    fn start_sealed(certificate: &Certificate) -> Self {
+        let mut command = script(Tool::Node, "issuer");
+        command.arg(certificate.file()).arg(certificate.key_file());
         let mut process = Process::start(command);
+        let addr = Self::read_addr(&mut process);
+        let sealed = process.next_line(SOON).expect("it says where it speaks TLS");
+        Self { _process: process, addr, keys: format!("{}/keys", sealed.trim()) }
+    }
+
+    fn read_addr(process: &mut Process) -> SocketAddr {
         let line = process.next_line(SOON).expect("it says where it is");
-        let addr = line.trim().strip_prefix("http://").expect("an address").parse().unwrap();
-        Self { _process: process, addr }
+        line.trim().strip_prefix("http://").expect("an address").parse().unwrap()
     }
 
     fn ask(&self, path: &str) -> String {
@@ -46,14 +58,23 @@ impl Issuer {
     }
 
     fn settings(&self) -> [String; 3] {
-        let url = format!("auth.jwks_url=http://{}/keys", self.addr);
+        let url = format!("auth.jwks_url={}", self.keys);
         [url, "auth.issuer=issuer".to_owned(), "auth.audience=roomkeeper".to_owned()]
     }
 
     fn server(&self, more: &[&str]) -> Server {
+        self.server_with(more, &[])
+    }
+
+    /// The same for a server whose system trusts this authority and nobody else.
+    fn server_that_trusts(&self, authority: &Authority) -> Server {
+        self.server_with(&[], &[("SSL_CERT_FILE", &authority.file())])
+    }
+
+    fn server_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Server {
         let [url, issuer, audience] = self.settings();
         let own = ["--set", &url, "--set", &issuer, "--set", &audience];
-        Server::start(&[&own, more].concat())
+        Server::start_with(&[&own, more].concat(), environment)
     }
 }
 
@@ -119,6 +140,45 @@ fn nobody_gets_in_while_the_provider_is(mode: &str) {
     issuer.ask("/next");
     // The answer is on its way to whoever waits for it.
     open(&server, &token);
+}
+
+#[test]
+fn keys_are_fetched_over_https_from_whom_an_authority_of_the_system_vouches_for() {
+    if !require(Tool::Node) {
+        return;
+    }
+    let authority = Authority::new();
+    let issuer = Issuer::start_sealed(&authority.certificate(&["localhost"]));
+    let server = issuer.server_that_trusts(&authority);
+    let ann = open(&server, &issuer.token("ann"));
+    assert_eq!(ann.hello["user_id"], "ann");
+    assert_eq!(issuer.fetches(), 1);
+}
+
+/// A22
+#[test]
+fn a_provider_that_the_system_does_not_trust_is_not_asked_for_keys_and_the_log_says_why() {
+    if !require(Tool::Node) {
+        return;
+    }
+    let authority = Authority::new();
+    let own_name = authority.certificate(&["localhost"]);
+    let other_name = authority.certificate(&["issuer.example"]);
+    let stranger = Authority::new();
+    for (certificate, trusted, words) in [
+        (&own_name, &stranger, "invalid peer certificate: UnknownIssuer"),
+        (&other_name, &authority, "not valid for name"),
+    ] {
+        let issuer = Issuer::start_sealed(certificate);
+        let server = issuer.server_that_trusts(trusted);
+        assert_eq!(close_code(&server, &issuer.token("ann")), 1013, "{words}");
+        let failed = "the token keys of auth.jwks_url could not be fetched";
+        let line = until(failed, || {
+            server.log().lines().find(|line| line.contains(failed)).map(str::to_owned)
+        });
+        assert!(line.contains(words), "{words}: {line}");
+        assert_eq!(issuer.fetches(), 0, "{words}");
+    }
 }
 
 #[test]

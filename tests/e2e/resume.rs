@@ -1,5 +1,6 @@
 //! Coming back with a ticket: to the same server, to one that was killed, and to another one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -11,6 +12,8 @@ use tests::token::{SECRET, claims, hs256, now, with_claim};
 use crate::client::{Client, PATH, secret};
 
 const NO_NOBODY: &str = "auth.allow_anonymous=false";
+/// The most that the messages of one `hello`, or of one page, may have together.
+const FRAME_BYTES_MAX: usize = 512 << 10;
 const TICKETS: &str = "auth.ticket_secret=the-one-secret-of-both-servers-in-this-test";
 
 fn entry(room: &str, told: &Value) -> Value {
@@ -63,6 +66,102 @@ fn after_sigkill_a_ticket_brings_back_every_durable_room_in_one_frame() {
     }
     bob.publish("chat:r99", "live");
     assert_eq!(socket.expect_json("message")["data"], "live");
+}
+
+/// What came back of one room.
+#[derive(Default)]
+struct Held {
+    offset: u64,
+    /// Pages are to come.
+    more: bool,
+    n_pages: usize,
+    is_live: bool,
+}
+
+impl Held {
+    fn take(&mut self, message: &Value) {
+        self.offset += 1;
+        assert_eq!(message["offset"], self.offset, "{}", message["room"]);
+    }
+
+    /// Takes the messages of an entry of `hello` or of a page; gives how many bytes they have.
+    fn take_all(&mut self, told: &Value) -> usize {
+        let messages = told["messages"].as_array().unwrap();
+        messages.iter().for_each(|message| self.take(message));
+        assert_eq!(told["offset"], self.offset, "{}", told["room"]);
+        self.more = told["more"].as_bool().unwrap();
+        messages.iter().map(|message| message.to_string().len()).sum()
+    }
+
+    fn take_page(&mut self, page: &Value) {
+        assert!(self.more && !self.is_live, "no page was to come: {}", page["room"]);
+        self.n_pages += 1;
+        let bytes = self.take_all(page);
+        assert!(bytes <= FRAME_BYTES_MAX, "a page of {bytes}");
+    }
+
+    fn take_live(&mut self, message: &Value) {
+        assert!(!self.more, "live before its pages: {}", message["room"]);
+        self.take(message);
+        self.is_live = true;
+    }
+}
+
+#[test]
+fn what_one_hello_can_not_hold_follows_page_by_page_and_all_of_it_comes_once_in_order() {
+    const ROOMS: usize = 12;
+    const MISSED: usize = 6;
+    let server = Server::start(&["--set", &secret(), "--set", NO_NOBODY]);
+    let mut bob = Client::open_as(&server, "bob");
+    let rooms: Vec<String> = (0..ROOMS).map(|n| format!("chat:large/{n}")).collect();
+    let mut publish_to_all = |data: &str| {
+        for room in &rooms {
+            bob.publish(room, data);
+        }
+    };
+    publish_to_all("before");
+    let mut ann = Client::open_as(&server, "ann");
+    let session = ann.hello["session"].clone();
+    let resume: Vec<_> = rooms.iter().map(|room| entry(room, &ann.subscribe(room))).collect();
+    drop(ann);
+    for _ in 0..MISSED {
+        publish_to_all(&"x".repeat(40_000));
+    }
+
+    let mut socket = come_back(server.addr(), &session, None, &resume);
+    let hello = socket.expect_json("hello");
+    // Nothing of it has been read yet but the `hello`.
+    publish_to_all("live");
+    let mut held = BTreeMap::new();
+    let mut bytes = 0;
+    for told in hello["resumed"].as_array().unwrap() {
+        let mut room = Held { offset: 1, ..Held::default() };
+        assert_eq!((&told["recovered"], &told["gap"]), (&json!(true), &Value::Null));
+        bytes += room.take_all(told);
+        held.insert(told["room"].as_str().unwrap().to_owned(), room);
+    }
+    assert!(held.keys().eq(rooms.iter().collect::<BTreeSet<_>>()));
+    assert!(bytes <= FRAME_BYTES_MAX, "a hello with {bytes}");
+    assert!(bytes > FRAME_BYTES_MAX / 2, "the hello has room for more than {bytes}");
+    let n_more = held.values().filter(|room| room.more).count();
+    assert!((ROOMS / 2..ROOMS).contains(&n_more), "{n_more} rooms come in pages");
+
+    while !held.values().all(|room| room.is_live) {
+        let told = socket.next_json();
+        let room = held.get_mut(told["room"].as_str().unwrap_or_default());
+        match (told["type"].as_str().unwrap(), room) {
+            ("page", Some(room)) => room.take_page(&told),
+            ("message", Some(room)) => room.take_live(&told),
+            (kind, _) => panic!("{kind} instead of what was missed"),
+        }
+    }
+    let n_pages: usize = held.values().map(|room| room.n_pages).sum();
+    assert!(n_pages >= n_more, "{n_pages} pages");
+    // All that was missed, and one message before and one behind it.
+    assert!(held.values().all(|room| room.offset == MISSED as u64 + 2));
+    // Nothing comes twice: the answer to a question is the next frame.
+    socket.send_json(&json!({"type": "ping", "id": 2}));
+    assert_eq!(socket.next_json()["type"], "pong");
 }
 
 #[test]
@@ -155,5 +254,5 @@ fn foreign(script: impl Fn(&[&str]) -> String) {
         data_of(entry).into_iter().cloned().collect::<Vec<_>>()
     };
     assert_eq!(of("chat:one"), [json!(1), json!(2)]);
-    assert_eq!(of("chat:two"), [json!("missed")]);
+    assert_eq!(of("chat:two"), [json!("missed meanwhile")]);
 }

@@ -10,6 +10,7 @@ use client_tungstenite::{
 };
 use domain::id::ClientId;
 use domain::room::RoomId;
+use tests::leaks::said;
 use tests::server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -85,8 +86,8 @@ async fn one(number: usize, url: String, ready: std::sync::Arc<Barrier>) -> (Vec
     let published = tokio::spawn(async move {
         let mut offsets = Vec::new();
         for n in 0..SHARE {
-            let data = format!("\"{number}.{n}\"");
-            let ack = publisher.publish(&to, &data, PublishOptions::default()).await.unwrap();
+            let data = format!("\"said by {number}.{n}\"");
+            let ack = publisher.publish(&to, said(&data), PublishOptions::default()).await.unwrap();
             offsets.push((data, ack.offset.expect("a place").get()));
         }
         offsets

@@ -33,7 +33,7 @@ fn a_reader_gets_what_it_asked_for(run: fn(&str, &[&str]) -> String, script: &st
     let publish = [
         say("public:news", &json!(1), &tags("en", "c")),
         say("public:news", &json!(2), &tags("de", "c")),
-        say("public:zone/7", &json!("zone"), &json!({})),
+        say("public:zone/7", &json!("of a zone"), &json!({})),
         say("public:news", &json!(3), &tags("de", "a")),
         say("public:news", &json!(4), &tags("at", "grüß")),
     ];
@@ -62,7 +62,10 @@ fn a_reader_gets_what_it_asked_for(run: fn(&str, &[&str]) -> String, script: &st
     assert_eq!(told(&news), [(&json!(2), &json!(0)), (&json!(4), &json!(2))]);
     assert_eq!(news.last().unwrap()["tags"], tags("at", "grüß"));
     assert_eq!(zone.len(), 1);
-    assert_eq!((&zone[0]["data"], &zone[0]["pattern"]), (&json!("zone"), &json!("public:zone/*")));
+    assert_eq!(
+        (&zone[0]["data"], &zone[0]["pattern"]),
+        (&json!("of a zone"), &json!("public:zone/*"))
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::foreign::{Tool, node, python, require};
 use tests::server::Server;
+use tests::skips::has_tool;
 use tests::token::{SECRET, claims, hs256};
 
 use crate::client::{Client, PATH, secret, until};
@@ -385,6 +386,22 @@ fn a_wrong_request_is_told_what_is_wrong_and_how_it_is_done() {
     assert_eq!((refused.status, &refused.json()["field"]), (400, &json!("x")));
 }
 
+/// J10: lists of the server API.
+#[test]
+fn a_batch_and_the_rooms_of_one_publish_may_be_a_hundred_and_no_more() {
+    let server = server(&[]);
+    for (count, status) in [(99, 200), (100, 200), (101, 413)] {
+        let batch = vec![json!({"room": "public:a", "data": 1}); count];
+        let rooms: Vec<_> = (0..count).map(|n| format!("public:{n}")).collect();
+        let batch = json!({ "publishes": batch }).to_string();
+        let publish = json!({"rooms": rooms, "data": 1}).to_string();
+        for (path, body) in [("/api/v1/batch", batch), ("/api/v1/publish", publish)] {
+            let answer = by(&server, "all", "POST", path, &body);
+            assert_eq!(answer.status, status, "{path} with {count}: {answer:?}");
+        }
+    }
+}
+
 #[test]
 fn a_key_that_goes_on_too_fast_is_told_when_to_come_back_and_another_is_not() {
     let server =
@@ -404,8 +421,7 @@ fn a_key_that_goes_on_too_fast_is_told_when_to_come_back_and_another_is_not() {
 /// The commands of the document, as somebody would type them.
 #[test]
 fn the_examples_of_the_document_do_what_the_document_says() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        assert!(std::env::var_os("ROOMKEEPER_TESTS").is_none_or(|value| value != "full"));
+    if !has_tool("curl", "--version") {
         return;
     }
     let server = server(&[]);

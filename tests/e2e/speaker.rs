@@ -112,3 +112,16 @@ pub(crate) fn without(text: &str, fields: &[&str]) -> String {
         format!("{}…{}", &text[..from], &text[to..])
     })
 }
+
+/// A JSON text that is printed over several lines, as the server would say it: without the space between
+/// its parts.
+pub(crate) fn one_line(printed: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let says = |c: &char| {
+        let ends = *c == '"' && !escaped;
+        escaped = in_string && *c == '\\' && !escaped;
+        in_string ^= ends;
+        in_string || !c.is_whitespace()
+    };
+    printed.chars().filter(says).collect()
+}

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use tests::process::Process;
 use tests::server::{START_DEADLINE, STOP_DEADLINE, command, exit_of};
+use tests::skips::{for_this_machine, has_tool, is_root};
 
 use crate::client::{Client, until};
 use crate::http::get;
@@ -42,22 +43,10 @@ impl Place {
 }
 
 /// Whether this test may change users and mounts; if not, says so, and the test returns.
-#[allow(clippy::print_stderr, reason = "the word that says why a test did nothing")]
+#[track_caller]
 fn may_change_users() -> bool {
-    let tools = ["setpriv", "unshare", "prlimit"].iter().all(|tool| {
-        let asked = Command::new(tool).arg("--version").output();
-        asked.is_ok_and(|output| output.status.success())
-    });
-    if tools && rustix::process::geteuid().is_root() {
-        return true;
-    }
-    let full = std::env::var_os("ROOMKEEPER_TESTS").is_some_and(|value| value == "full");
-    assert!(
-        !full || !rustix::process::geteuid().is_root(),
-        "setpriv, unshare or prlimit is missing"
-    );
-    eprintln!("skipped: it needs root, setpriv, unshare and prlimit");
-    false
+    let tools = ["setpriv", "unshare", "prlimit"];
+    is_root() && tools.iter().all(|tool| has_tool(tool, "--version"))
 }
 
 /// The words before the binary that make its user one that nobody knows.
@@ -135,10 +124,11 @@ fn a_host_that_has_no_address_ends_with_74_and_an_address_of_version_6_is_served
     let (code, _, stderr) = exit_of(&[&testing[..], &["192.0.2.1:8000"]].concat());
     assert_eq!(code, Some(74), "{stderr}");
     assert!(stderr.contains("192.0.2.1:8000"), "{stderr}");
-    if std::net::TcpListener::bind("[::1]:0").is_ok() {
-        let server = tests::server::Server::start(&["--listen", "[::1]:0"]);
-        assert_eq!(get(server.addr(), "/readyz").status, 200);
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return for_this_machine("it has no address of version 6");
     }
+    let server = tests::server::Server::start(&["--listen", "[::1]:0"]);
+    assert_eq!(get(server.addr(), "/readyz").status, 200);
 }
 
 /// C08.

@@ -255,6 +255,7 @@ fn a_connection_ends_with_a_close_frame_and_the_end_of_its_session() {
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);
 }
 
+/// P13: clients that stop.
 #[test]
 fn a_handshake_and_a_first_request_have_one_deadline_together() {
     let certificate = Certificate::new();
@@ -300,6 +301,7 @@ fn who_still_shakes_hands_counts_among_the_connections() {
     });
 }
 
+/// S04: stuck in a TLS write.
 #[test]
 fn a_client_that_does_not_read_is_closed_over_tls_as_well_and_hurts_nobody() {
     let certificate = Certificate::new();
@@ -310,6 +312,8 @@ fn a_client_that_does_not_read_is_closed_over_tls_as_well_and_hurts_nobody() {
             "limits.outbound_queue_bytes_max=200000",
             "--set",
             "limits.message_bytes_max=100000",
+            "--set",
+            "server.close_timeout_ms=700",
         ],
     );
     let mut slow = TlsClient::open(&certificate, server.addr());
@@ -317,13 +321,18 @@ fn a_client_that_does_not_read_is_closed_over_tls_as_well_and_hurts_nobody() {
     let mut fast = TlsClient::open(&certificate, server.addr());
     let data = "x".repeat(50_000);
     let publish = format!(r#"{{"type":"publish","id":2,"room":"public:a","data":"{data}"}}"#);
-    let before = server.rss_bytes();
+    let (before, with_both) = (server.rss_bytes(), server.open_fds());
     until("the slow one is closed", || {
         assert!(fast.call(&publish).contains(r#""ack""#));
         server.log().contains("slow_consumer").then_some(())
     });
     let grown = server.rss_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes more");
+    // It still reads nothing, not even its close.
+    let closed = Instant::now();
+    until("its socket is freed", || (server.open_fds() < with_both).then_some(()));
+    assert!(closed.elapsed() < Duration::from_secs(3), "{:?}", closed.elapsed());
+    drop(slow);
 }
 
 /// Whether a client that trusts this certificate gets in.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bootstrap::cli::{Cli, Command};
 use bootstrap::serve::build;
+use bootstrap::serve::rooms::Rooms;
 use bootstrap::settings::secrets::token_secret;
 use bootstrap::settings::{Settings, environment_of_process, load};
 use bootstrap::{descriptors, log};
@@ -56,12 +57,12 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(SystemClock::start());
     let storage = build::storage(settings).await?;
     let (memory, budgets) = build::memory(settings);
-    let broker = build::broker(&budgets, storage.archive());
-    let committer = tokio::spawn(Arc::clone(&broker).run_committer());
+    let rooms = Rooms::build(settings, &budgets, storage.archive())?;
+    let running = rooms.run();
     let remembered = storage.remembered(settings).await?;
-    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered)?;
+    let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered)?;
     let revocations = Arc::clone(&ports.revocations);
-    tokio::spawn(Arc::clone(&broker).run_sweeps(revocations, Arc::clone(&clock) as _));
+    drop(rooms.run_sweeps(revocations, Arc::clone(&clock) as _));
     if let Some(keys) = lasting.remote_keys {
         tokio::spawn(async move { keys.run().await });
     }
@@ -95,8 +96,7 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     });
     writeln!(std::io::stdout(), "listening on http://{}", gateway.local_addr()?)?;
     gateway.serve(stopped, Duration::from_millis(server.drain_window_ms)).await;
-    broker.finish_committer();
-    let _ = committer.await;
+    rooms.finish(running).await;
     storage.close().await;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The faults of one node: which of them a test shows, and what is open of the others.
 //!
-//! A fault has an id, a letter for its group and a number: A for who may do what, C for settings, R
-//! for resources, T for time. A test that shows one carries the id in its documentation, with the
+//! A fault has an id, a letter for its group and a number: A for who may do what, C for settings, J
+//! for JSON and messages, P for handshakes and frames, R for resources, S for slow consumers, T for
+//! time. A test that shows one carries the id in its documentation, with the
 //! part that it shows where that is not all. The lists below must never say more than the tests do:
 //! an id that no test carries, and one that is called open although a test carries it, are
 //! breaches. Whether a test shows what it says is for its reader to judge.
@@ -16,17 +17,46 @@ const SHOWN: &[&str] = &[
     "A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A09", "A10", "A15", "A16", "A19",
     "A21", "A22", "A23", "A24", "A25", "A26", "A30", "A31", "A32", "A33", "A34", "A35", "A36",
     "A37", "A38", "A39", "A40", "A41", "A42", "A43", "A44", "A45", "A46", "A47", "A48", "A49",
-    "C01", "C02", "C03", "C04", "C05", "C06", "C07", "C08", "C09", "R01", "R04", "R05", "R06",
-    "R07", "R08", "R09", "R10", "R12", "R13", "R14", "R15", "T02", "T04",
+    "C01", "C02", "C03", "C04", "C05", "C06", "C07", "C08", "C09", "J01", "J02", "J03", "J05",
+    "J06", "J07", "J08", "J09", "J10", "J11", "J12", "J13", "J14", "J20", "J21", "P01", "P03",
+    "P04", "P05", "P06", "P08", "P09", "P11", "P12", "P13", "P15", "P17", "P18", "P19", "P20",
+    "P21", "P22", "P23", "P24", "P25", "P28", "P29", "P30", "R01", "R04", "R05", "R06", "R07",
+    "R08", "R09", "R10", "R12", "R13", "R14", "R15", "S03", "S04", "S05", "S06", "S07", "S09",
+    "T02", "T04",
 ];
 
 /// Tests show a part of it; what they don't show.
 const PARTLY: &[(&str, &str)] = &[
     ("A17", "a user who is connected to several nodes needs several nodes"),
     ("A20", "another node, and a store that nodes share and that is away, need several nodes"),
+    ("J04", "what becomes of such keys in a TypeScript client, which is not built yet"),
+    (
+        "P02",
+        "byte by byte the head of one connection may cost 1.5 s of processor time in the test: a read \
+         for each byte; 50 ms are shown for a head that comes in one piece",
+    ),
+    ("P07", "some seventy beginnings, of them 64 that are drawn: no fuzzing for hours"),
+    ("P16", "a reserved bit where compression was agreed to, which is not built yet"),
+    (
+        "P26",
+        "that others wait by less than a tenth longer: the test lets them wait five times as long, and \
+         docs/reliability.md says what was measured",
+    ),
+    (
+        "P27",
+        "decided otherwise: a pong is a sign of life whatever it holds, as everything is that a \
+         client sends",
+    ),
     ("R02", "a user who is connected to several nodes needs several nodes"),
     ("R11", "a cgroup of version 2, where what the kernel holds for sockets counts, too"),
     ("R16", "running out of ports needs other servers to reach, Redis or Postgres"),
+    (
+        "S01",
+        "a thousand members, a thousand messages a second, and that others wait by less than a tenth \
+         longer: the test has 500, and lets them wait five times as long",
+    ),
+    ("S02", "five thousand stuck at once: one test has 20, the other 500 among 5,000 in a cgroup"),
+    ("S08", "an error, which is queued like any answer; and a pong may take a second in the test"),
     (
         "T01",
         "retries and what memory keeps by age jump with the wall clock, and beyond the year 9999 or \
@@ -34,9 +64,23 @@ const PARTLY: &[(&str, &str)] = &[
     ),
 ];
 
+const COMPRESSION: &str = "compression is not built yet";
+
 /// No test shows any of it; why.
 const OPEN: &[(&str, &str)] = &[
     ("A18", "needs a revocation that several nodes share, which is not built yet"),
+    ("P10", "HTTP/2 is not built: its preface is refused (P07)"),
+    ("P14", "the PROXY protocol is not built"),
+    ("P31", COMPRESSION),
+    ("P32", COMPRESSION),
+    ("P33", COMPRESSION),
+    ("P34", COMPRESSION),
+    ("P35", COMPRESSION),
+    ("P36", COMPRESSION),
+    ("P37", COMPRESSION),
+    ("P38", COMPRESSION),
+    ("P39", COMPRESSION),
+    ("P40", COMPRESSION),
     ("R03", "needs a limit that several nodes share, which is not built yet"),
     ("T03", "needs several nodes, which are not built yet"),
     ("T05", "needs several nodes, which are not built yet"),
@@ -58,7 +102,7 @@ const LISTS: Lists<'static> = Lists { shown: SHOWN, partly: PARTLY, open: OPEN }
 
 fn is_id(word: &str) -> bool {
     let [group, tens, ones] = word.as_bytes() else { return false };
-    b"ACRT".contains(group) && tens.is_ascii_digit() && ones.is_ascii_digit()
+    b"ACJPRST".contains(group) && tens.is_ascii_digit() && ones.is_ascii_digit()
 }
 
 /// The ids in the documentation of the tests of one file.
@@ -172,7 +216,7 @@ mod breaches {
         for nothing in [
             "/// A01.\nconst N: u8 = 1;\n\n#[test]\nfn f() {}\n",
             "// A01.\n#[test]\nfn f() {}\n",
-            "/// RD01, A1, A017, P02 and a01.\n#[test]\nfn f() {}\n",
+            "/// RD01, A1, A017, K02 and a01.\n#[test]\nfn f() {}\n",
             "#[test]\nfn f() {\n    say(\"A01\");\n}\n",
         ] {
             assert_eq!(read(nothing), Vec::<&str>::new(), "{nothing}");

@@ -44,6 +44,7 @@ const ADAPTER: &[&str] = &[
 const TECHNOLOGY: &[(&str, &[&str])] = &[
     ("auth_jwt", &["aws-lc-rs", "base64", "jsonwebtoken", "sha2"]),
     ("broker_memory", &[]),
+    ("broker_redis", &["redis"]),
     (
         "client_tungstenite",
         &["getrandom", "http", "rustls-native-certs", "tokio-rustls", "tokio-tungstenite"],

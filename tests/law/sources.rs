@@ -31,6 +31,10 @@ const SLEEPERS: &[(&str, &str)] = &[(
     "it waits for nothing: it stalls, which a load tool has to see in real time",
 )];
 
+/// How a test would start a client in another language behind the back of `tests::foreign`.
+const UNNOTED: &[&str] =
+    &[concat!("Command::new(\"no", "de\")"), concat!("Command::new(\"py", "thon")];
+
 /// How unsafe code begins.
 const UNSAFE: &[&str] = &[
     concat!("uns", "afe {"),
@@ -129,6 +133,28 @@ fn check_sleepers(sleepers: &[(&str, &str)], files: &[File]) -> Vec<String> {
     sleepers.iter().filter_map(stale).collect()
 }
 
+/// What clients in the tests publish is looked for in the server's log, so it has to be known.
+fn check_noted(file: &File) -> Option<String> {
+    if !file.path.starts_with("tests/") || file.path == "tests/support/foreign.rs" {
+        return None;
+    }
+    let says = |words: &str| statements(&file.text).any(|line| line.contains(words));
+    if UNNOTED.iter().any(|words| says(words)) {
+        return Some(format!(
+            "{} starts an interpreter itself: take `tests::foreign::interpreter` or `script`, which \
+             note what is sent",
+            file.path
+        ));
+    }
+    (says("client_tungstenite") && says("PublishOptions") && !says("said(")).then(|| {
+        format!(
+            "{} publishes by the Rust client: give it `tests::leaks::said(data)`, so that logs are \
+             searched for the data",
+            file.path
+        )
+    })
+}
+
 fn check_unsafe(file: &File) -> Option<String> {
     let opens = |line: &str| UNSAFE.iter().any(|words| line.contains(words));
     if !statements(&file.text).any(opens) {
@@ -181,6 +207,11 @@ fn no_test_waits_for_time_to_pass() {
         files_with("rs").filter_map(|file| check_sleep(file, SLEEPERS)).collect::<Vec<_>>();
     complaints.extend(check_sleepers(SLEEPERS, files()));
     assert_lawful(&complaints);
+}
+
+#[test]
+fn what_clients_send_in_tests_is_known_to_whoever_searches_the_logs() {
+    assert_lawful(&files_with("rs").filter_map(check_noted).collect::<Vec<_>>());
 }
 
 #[test]
@@ -259,6 +290,17 @@ mod breaches {
         assert_complains(&check_sleepers(&excuses, &[]), "in vain");
         assert_complains(&check_sleepers(&excuses, &[file("//! awake\n")]), "in vain");
         assert_lawful(&check_sleepers(&excuses, &[file(SLEEPS[0])]));
+    }
+
+    #[test]
+    fn a_client_whose_words_nobody_notes_is_seen() {
+        for words in UNNOTED {
+            assert_complains(check_noted(&file(words)).as_slice(), "starts an interpreter itself");
+        }
+        let rust = "use client_tungstenite::{Client, PublishOptions};\n";
+        assert_complains(check_noted(&file(rust)).as_slice(), "said(data)");
+        assert!(check_noted(&file(&format!("{rust}publish(said(&data))\n"))).is_none());
+        assert!(check_noted(&File::new("adapters/a_b/tests/x.rs", rust)).is_none());
     }
 
     #[test]

@@ -29,7 +29,7 @@ const client_id = "5f0c1a52-2b1e-4b0f-9d7e-0c8a5d1f3e11";
 const said = [
   { type: "ping", timestamp },
   { type: "status", timestamp },
-  { type: "test_message", timestamp, payload: { test: "data" } },
+  { type: "test_message", timestamp, payload: { test: "data of a test" } },
 ];
 console.log(await talk({ client_id, version: 1, role: "frontend" }, said, 6));
 console.log(await talk({ client_id, version: 2 }, [], 0));

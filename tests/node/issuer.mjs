@@ -1,6 +1,11 @@
 // An identity provider for tests: publishes RSA keys as a JSON Web Key Set and signs tokens with
 // them, by Node's own cryptography. Prints its address as one line and serves until it is killed.
 //
+//   node issuer.mjs [CERTIFICATE KEY]
+//
+// With the files of a certificate and its key it serves the same over TLS, too, and prints that address as a
+// second line.
+//
 //   GET /keys                 the key set, in the current mode; counted
 //   GET /token?user=ann       a token signed with the newest key (&kid=… names another key instead)
 //   GET /rotate               a new key; &keep=1 publishes the old ones too
@@ -8,7 +13,9 @@
 //   GET /next                 answers when /keys has been asked for once more
 //   GET /fetches              how often /keys was asked for
 
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import { createSign, generateKeyPairSync } from "node:crypto";
 
 const keys = [];
@@ -64,7 +71,7 @@ function publish(answer) {
 }
 
 addKey(false);
-const server = createServer((request, answer) => {
+function serve(request, answer) {
   const url = new URL(request.url, "http://issuer");
   const say = (text) => {
     const body = Buffer.from(String(text));
@@ -87,7 +94,13 @@ const server = createServer((request, answer) => {
     default:
       return answer.writeHead(404).end();
   }
-});
-server.listen(0, "127.0.0.1", () => {
+}
+
+const [cert, key] = process.argv.slice(2).map((file) => readFileSync(file));
+const server = createServer(serve).listen(0, "127.0.0.1", () => {
   console.log(`http://127.0.0.1:${server.address().port}`);
+  if (cert === undefined) return;
+  const sealed = createTlsServer({ cert, key }, serve).listen(0, "127.0.0.1", () => {
+    console.log(`https://localhost:${sealed.address().port}`);
+  });
 });

@@ -33,7 +33,7 @@ const first = connect(address(url, { token }), {
 });
 
 function publish() {
-  const messages = [["chat:one", 1], ["chat:one", 2], ["chat:two", "missed"]];
+  const messages = [["chat:one", 1], ["chat:one", 2], ["chat:two", "missed meanwhile"]];
   let acknowledged = 0;
   const other = connect(address(url, { token }), {
     frame(value) {

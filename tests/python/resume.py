@@ -40,7 +40,7 @@ async def come_back(url: str, token: str) -> list:
         socket.transport.abort()
     async with connect(with_token, **options) as other:
         await answer(other, "hello")
-        for room, data in (("chat:one", 1), ("chat:one", 2), ("chat:two", "missed")):
+        for room, data in (("chat:one", 1), ("chat:one", 2), ("chat:two", "missed meanwhile")):
             publish = {"type": "publish", "id": 1, "room": room, "data": data}
             await other.send(json.dumps(publish))
             await answer(other, "ack")

@@ -31,9 +31,9 @@ def ok(method, path, body=None, **headers):
     return answer
 
 
-first = ok("POST", "/api/v1/publish", {"room": "public:python", "data": "ü"}, Idempotency_Key="p-1")
+first = ok("POST", "/api/v1/publish", {"room": "public:python", "data": "von Python übergeben"}, Idempotency_Key="p-1")
 assert (first["offset"], first["duplicate"]) == (1, False), first
-again = ok("POST", "/api/v1/publish", {"room": "public:python", "data": "ü"}, Idempotency_Key="p-1")
+again = ok("POST", "/api/v1/publish", {"room": "public:python", "data": "von Python übergeben"}, Idempotency_Key="p-1")
 assert (again["offset"], again["duplicate"]) == (1, True), again
 publishes = [{"room": "public:python", "data": n} for n in range(100)]
 assert ok("POST", "/api/v1/batch", {"publishes": publishes})["failed"] == 0

@@ -201,7 +201,7 @@ class Client:
             self.commands += 1
             n = self.waiting[self.commands] = self.unsent.pop(0)
             command = {"type": "publish", "id": self.commands, "room": self.room, "msg_id": n}
-            await socket.send(json.dumps(command | {"data": {"n": n}, "echo": True}))
+            await socket.send(json.dumps(command | {"data": {"n": n, "said": "in a storm"}, "echo": True}))
 
     def acknowledged(self, frame: dict) -> None:
         n = self.waiting.pop(frame["id"], None)

@@ -126,6 +126,16 @@ impl Wire {
         }
     }
 
+    /// The other end takes so many bytes of what waits.
+    fn trickle(&mut self, mut bytes: usize) {
+        while let Some(front) = self.queue.front().filter(|_| bytes > 0).cloned() {
+            let taken = &front[..bytes.min(front.len())];
+            self.queue.advance(taken.len());
+            self.taken.extend_from_slice(taken);
+            bytes -= taken.len();
+        }
+    }
+
     fn flush(&mut self) {
         while let Some(front) = self.queue.front().filter(|_| !self.stalled).cloned() {
             self.queue.advance(front.len());
@@ -383,6 +393,15 @@ impl Host {
     /// It takes nothing for a while; what it is told waits.
     pub(crate) fn slow_down(&mut self, slot: Slot, slow: bool) {
         self.lines.stall(slot, slow);
+    }
+
+    /// It takes so many bytes of what waits for it. Answers what it has taken since the last look, and the
+    /// code when it was closed.
+    pub(crate) fn trickle(&mut self, slot: Slot, bytes: usize) -> (Vec<u8>, Option<CloseCode>) {
+        if let Some(wire) = self.lines.wires.get_mut(&slot) {
+            wire.trickle(bytes);
+        }
+        self.lines.taken(slot)
     }
 
     pub(crate) fn give(&mut self, input: Input<'_>) {

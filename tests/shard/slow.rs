@@ -204,3 +204,117 @@ fn nobody_is_missed_while_its_own_commands_keep_the_server_from_reading_it() {
     host.pass(80_000);
     assert_eq!(host.line(slot).closed, Some(CloseCode::NoPong));
 }
+
+/// A client that takes a little at a time and comes back with its position.
+struct Behind {
+    rest: Vec<u8>,
+    since: Value,
+    /// The `data` of all messages, in the order in which it was told.
+    told: Vec<Value>,
+}
+
+impl Behind {
+    fn come(&mut self, host: &mut Host) -> Slot {
+        self.rest.clear();
+        let slot = host.connect(None);
+        host.slow_down(slot, true);
+        let subscribe = json!({"type": "subscribe", "id": 1, "room": ROOM, "since": self.since});
+        host.say(slot, &subscribe.to_string());
+        slot
+    }
+
+    /// Takes so many bytes; answers the code when it was closed.
+    fn take(&mut self, host: &mut Host, slot: Slot, bytes: usize) -> Option<CloseCode> {
+        host.pass(25);
+        let (taken, code) = host.trickle(slot, bytes);
+        self.rest.extend(taken);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<_> = self.rest.drain(..=end).collect();
+            let frame: Value = serde_json::from_slice(&line).unwrap();
+            assert!(frame["type"] != "gap" && frame["recovered"] != false, "{frame}");
+            let single = Some(&frame).filter(|frame| frame["type"] == "message");
+            for message in frame["messages"].as_array().into_iter().flatten().chain(single) {
+                self.told.push(message["data"][0].clone());
+                self.since["offset"] = message["offset"].clone();
+            }
+        }
+        code
+    }
+}
+
+/// S05: the room says more than the link takes, for as long as the overload lasts.
+#[test]
+fn who_comes_back_into_the_overload_gets_on_as_fast_as_its_link_and_at_last_has_everything() {
+    const LINK: usize = 8 << 10;
+    const MESSAGE: usize = 5 << 10;
+    let mut host = Host::new(rules());
+    let (publisher, stands) = member(&mut host, &[ROOM.to_owned()]);
+    let mut client = Behind { rest: Vec::new(), since: stands[0].clone(), told: Vec::new() };
+    let (mut n_said, mut ends) = (0, Vec::new());
+    for _ in 0..4 {
+        let slot = client.come(&mut host);
+        let (before, mut taken, mut end) = (client.told.len(), 0, None);
+        while taken < 50 * LINK && end.is_none() {
+            for _ in 0..2 {
+                let data = json!([n_said, "x".repeat(MESSAGE)]);
+                publish(&mut host, publisher, &json!({"data": data}));
+                n_said += 1;
+            }
+            end = client.take(&mut host, slot, LINK);
+            taken += LINK;
+        }
+        let got = (client.told.len() - before) * MESSAGE;
+        assert!(
+            got >= taken / 2,
+            "{got} bytes of messages over a link that takes {taken}: {ends:?}"
+        );
+        if end.is_none() {
+            host.drop_line(slot);
+        }
+        ends.push(end);
+    }
+    assert_eq!(ends[0], Some(CloseCode::SlowConsumer), "there was no overload: {ends:?}");
+    let missed = n_said - client.told.len();
+    assert!(missed > 50, "it was never behind: {missed}");
+    let slot = client.come(&mut host);
+    for _ in 0..missed {
+        assert_eq!(client.take(&mut host, slot, LINK), None);
+    }
+    assert_eq!(client.told, (0..n_said).collect::<Vec<_>>());
+}
+
+/// S06.
+#[test]
+fn who_publishes_faster_than_the_broker_takes_it_is_not_read_and_the_room_goes_on() {
+    let mut rules = rules();
+    rules.limits.inbox_messages_max = 4;
+    let mut host = Host::new(rules);
+    let [flooder, other, listener] = [(); 3].map(|()| host.member(ROOM));
+    let say = |id: u64| json!({"type": "publish", "id": id, "room": ROOM, "data": id}).to_string();
+    host.hold_calls = true;
+    for id in 1..=5 {
+        host.say_only(flooder, &say(id));
+    }
+    assert_eq!((host.line(flooder).reading, host.n_held()), (false, 1));
+    for id in 10..20 {
+        host.say_only(other, &say(id));
+        // The broker is still busy with the first of the flood.
+        host.release_one(1);
+        host.settle();
+        for slot in [other, listener] {
+            let line = host.line(slot);
+            let heard = line.frames.iter().find(|frame| frame["type"] == "message");
+            assert_eq!((line.reading, &heard.unwrap()["data"]), (true, &json!(id)));
+        }
+        let line = host.line(flooder);
+        assert_eq!((line.reading, types(&line.frames)), (false, vec!["message"]));
+    }
+    host.release_calls();
+    host.settle();
+    let line = host.line(flooder);
+    let acks: Vec<_> = line.frames.iter().filter(|frame| frame["type"] == "ack").collect();
+    assert_eq!(acks.iter().map(|ack| ack["id"].clone()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert!(line.reading);
+    let heard: Vec<_> = host.frames(listener).iter().map(|frame| frame["data"].clone()).collect();
+    assert_eq!(heard, [1, 2, 3, 4, 5]);
+}

@@ -14,12 +14,14 @@ use application::ports::{
 };
 use application::published::Published;
 use async_trait::async_trait;
+use domain::delivery::Class;
 use domain::id::{Epoch, MessageId, MessageKey};
 use domain::message::{Publication, Publish, Publisher, TombstoneReason};
 use domain::policy::NamespacePolicy;
 use domain::position::Offset;
 use domain::principal::RoomPattern;
-use domain::recovery::LogBounds;
+use domain::recovery::{EarlierLives, LogBounds};
+use domain::retention::Retention;
 use domain::room::RoomId;
 use domain::time::Wall;
 
@@ -35,6 +37,15 @@ pub(crate) struct Life {
     pub(crate) epoch: Epoch,
     /// The message with offset `n` is at `n - 1`.
     pub(crate) messages: Vec<Arc<Published>>,
+}
+
+/// Mail on its way.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    sent_ms: u64,
+    pub(crate) arrives_ms: u64,
+    pub(crate) mailbox: u64,
+    pub(crate) mail: Mail,
 }
 
 #[derive(Debug)]
@@ -54,7 +65,8 @@ pub(crate) struct SimRoom {
     pub(crate) first: u64,
     messages_max: u32,
     log: VecDeque<Arc<Published>>,
-    latest: Vec<(MessageKey, Arc<Published>)>,
+    /// The newest message of class `latest` of each key, and of none.
+    latest: Vec<(Option<MessageKey>, Arc<Published>)>,
     dedup: BTreeMap<(Publisher, MessageId), Option<Offset>>,
     pub(crate) said: HashSet<bytes::Bytes>,
     /// What no archive keeps although the room has one: a process forgets it with its end.
@@ -110,13 +122,15 @@ impl SimRoom {
 
     /// The newest message of class `latest` by key.
     pub(crate) fn newest(&self, key: &str) -> Option<&Arc<Published>> {
-        self.latest.iter().find(|(k, _)| k.as_str() == key).map(|(_, published)| published)
+        let mut latest = self.latest.iter();
+        let found = latest.find(|(of, _)| of.as_ref().is_some_and(|of| of.as_str() == key));
+        found.map(|(_, published)| published)
     }
 
     fn bounds(&self) -> LogBounds {
         let offset = |n| Offset::parse(n).expect("a small number");
         let (first, last) = (offset(self.first), offset(self.last()));
-        LogBounds { epoch: self.life().epoch, first, last }
+        LogBounds { epoch: self.life().epoch, first, last, earlier: EarlierLives::NONE }
     }
 
     /// Everything is forgotten but who listens.
@@ -143,12 +157,27 @@ impl SimRoom {
         self.first = self.first.max((self.last() + 1).saturating_sub(self.messages_max.into()));
     }
 
-    pub(crate) fn set_newest(&mut self, key: MessageKey, published: Arc<Published>) {
+    pub(crate) fn set_newest(&mut self, key: Option<MessageKey>, published: Arc<Published>) {
         self.latest.retain(|(older, _)| *older != key);
         self.latest.push((key, published));
     }
 
-    fn read(&self, read: &ReadLog) -> LogPage {
+    /// Drops what retention no longer keeps.
+    fn trim(&mut self, keep: &Retention, now: Wall) {
+        let data = |published: &Arc<Published>| published.publication.data.len() as u64;
+        let mut bytes = self.log.iter().map(data).sum();
+        while let Some(oldest) = self.log.front() {
+            if !keep.must_drop_oldest(self.log.len(), bytes, oldest.publication.at, now) {
+                break;
+            }
+            bytes -= data(oldest);
+            self.log.pop_front();
+        }
+        self.first = self.last() + 1 - self.log.len() as u64;
+    }
+
+    fn read(&mut self, read: &ReadLog, keep: &Retention) -> LogPage {
+        self.trim(keep, read.now);
         let (mut bytes, mut more) = (0, false);
         let mut messages: Vec<Arc<Published>> = Vec::new();
         for published in &self.log {
@@ -180,7 +209,6 @@ fn as_read(published: &Arc<Published>, now: Wall) -> Arc<Published> {
 impl Core {
     /// Appends and notifies in one step, unless the same was published before.
     fn append(&mut self, publish: Publish, policy: &NamespacePolicy) -> Receipt {
-        let wall = self.wall();
         self.vouch(&publish);
         let level = policy.ack_level();
         let room = self.rooms.get_mut(&publish.room).expect("all rooms are known");
@@ -201,8 +229,8 @@ impl Core {
             data: publish.data.clone(),
             tags: publish.tags,
             origin: publish.origin,
-            at: wall,
-            expires_at: publish.ttl.map(|ttl| wall.after(ttl)),
+            at: publish.at,
+            expires_at: publish.ttl.map(|ttl| publish.at.after(ttl)),
             tombstone: None,
         }));
         if let Some(name) = name {
@@ -223,11 +251,9 @@ impl Core {
             };
             room.push(Arc::clone(&published));
             room.log.push_back(logged);
-            while room.log.len() > room.messages_max as usize {
-                room.log.pop_front();
-            }
-        } else if let Some(key) = publish.key {
-            room.set_newest(key, Arc::clone(&published));
+            room.trim(&policy.retention, publish.at);
+        } else if publish.class == Class::Latest {
+            room.set_newest(publish.key, Arc::clone(&published));
         }
         self.notify(&publish.room, &Mail::Publication(published));
         Receipt { epoch, offset, duplicate: false, level }
@@ -289,24 +315,26 @@ impl Core {
                 delay += self.rng.between(200, 3_000);
             }
             subscriber.arrives_ms = subscriber.arrives_ms.max(now + delay);
-            self.outgoing.push((subscriber.arrives_ms, *mailbox, mail.clone()));
+            let (arrives_ms, mailbox) = (subscriber.arrives_ms, *mailbox);
+            let outgoing = Outgoing { sent_ms: now, arrives_ms, mailbox, mail: mail.clone() };
             if losable && self.rng.percent(weather.double_notifications) {
                 self.counts.fault(Fault::NotificationDoubled);
-                let again = subscriber.arrives_ms + self.rng.below(400);
-                self.outgoing.push((again, *mailbox, mail.clone()));
+                let arrives_ms = arrives_ms + self.rng.below(400);
+                self.outgoing.push(Outgoing { arrives_ms, mail: mail.clone(), ..outgoing });
             }
+            self.outgoing.push(outgoing);
         }
     }
 
     /// Whether mail is the rest of a subscription that has ended. With a position it may arrive
     /// all the same; without one nobody could tell it from news.
-    pub(crate) fn is_left_over(&self, mailbox: u64, mail: &Mail) -> bool {
-        let Mail::Publication(published) = mail else { return false };
-        let Publication { room, offset, at, .. } = &published.publication;
-        let subscriber = self.rooms.get(room).and_then(|room| room.subscribers.get(&mailbox));
+    pub(crate) fn is_left_over(&self, arrived: &Outgoing) -> bool {
+        let Mail::Publication(published) = &arrived.mail else { return false };
+        let Publication { room, offset, .. } = &published.publication;
+        let room = self.rooms.get(room);
+        let subscriber = room.and_then(|room| room.subscribers.get(&arrived.mailbox));
         let began_ms = subscriber.map_or(u64::MAX, |subscriber| subscriber.began_ms);
-        let sent_ms = (at.as_millis() - WALL_START_MS).cast_unsigned();
-        offset.is_none() && sent_ms < began_ms
+        offset.is_none() && arrived.sent_ms < began_ms
     }
 
     pub(crate) fn wall(&self) -> Wall {
@@ -387,7 +415,7 @@ impl Broker for SimBroker {
     async fn read(
         &self,
         room: &RoomId,
-        _policy: &Arc<NamespacePolicy>,
+        policy: &Arc<NamespacePolicy>,
         read: ReadLog,
     ) -> Result<LogPage, BrokerError> {
         self.0.travel().await;
@@ -398,7 +426,8 @@ impl Broker for SimBroker {
                 core.counts.fault(Fault::ReadRefused);
                 return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
             }
-            let page = core.rooms.get(room).expect("all rooms are known").read(&read);
+            let sim_room = core.rooms.get_mut(room).expect("all rooms are known");
+            let page = sim_room.read(&read, &policy.retention);
             let slow = core.rng.percent(weather.slow_reads).then(|| core.rng.between(100, 2_000));
             if slow.is_some() {
                 core.counts.fault(Fault::ReadSlow);

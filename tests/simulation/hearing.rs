@@ -404,8 +404,11 @@ impl Client {
     fn on_list(&mut self, list: &PresenceState<'_>, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceListed);
         let index = self.view(&list.room)?;
-        self.expect_granted(list.id, Asked::Presence(index), scene)?;
-        if self.views[index].was_put_out_since(self.asked_at(list.id)) {
+        // One that nobody asked for comes where a change of it was missed.
+        if list.id.is_some() {
+            self.expect_granted(list.id, Asked::Presence(index), scene)?;
+        }
+        if list.id.is_some() && self.views[index].was_put_out_since(self.asked_at(list.id)) {
             // Asked as a member: what came between is not known.
             self.views[index].present.asked = false;
             return Ok(());

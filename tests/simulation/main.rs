@@ -25,6 +25,7 @@
 )]
 
 mod broker;
+mod broker_contract;
 mod checker;
 mod client;
 mod coming;

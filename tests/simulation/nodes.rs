@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use application::built_in::BuiltIn;
 use application::limits::Limits;
-use application::mailbox::{Mail, Mailbox, Post};
+use application::mailbox::{Mailbox, Post};
 use application::node::Node;
 use application::ports::{Broker, LetterLimits, NoSpentTokens, Presence};
 use application::services::{Ports, Rules};
@@ -23,7 +23,7 @@ use domain::policy::{Access, NamespacePolicy, Policies};
 use domain::retention::Retention;
 use domain::time::{Monotonic, Now};
 
-use crate::broker::SimBroker;
+use crate::broker::{Outgoing, SimBroker};
 use crate::disk::Disk;
 use crate::faults::Effect;
 use crate::hearing::effect_of;
@@ -342,9 +342,9 @@ impl World {
     }
 
     /// Mail arrives, unless the node is gone.
-    pub(crate) fn mail(&mut self, mailbox: u64, mail: Mail) {
-        let Some((node, shard)) = self.mailboxes.get(&mailbox).copied() else { return };
-        if self.core.lock().is_left_over(mailbox, &mail) {
+    pub(crate) fn mail(&mut self, arrived: Outgoing) {
+        let Some((node, shard)) = self.mailboxes.get(&arrived.mailbox).copied() else { return };
+        if self.core.lock().is_left_over(&arrived) {
             return;
         }
         let sim = &mut self.nodes[node].shards[shard];
@@ -353,7 +353,7 @@ impl World {
             self.core.lock().counts.effect(Effect::MailboxFull);
         }
         sim.n_mail += 1;
-        sim.mailbox.put(mail);
+        sim.mailbox.put(arrived.mail);
         self.plan_work(node, shard);
     }
 

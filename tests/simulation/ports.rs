@@ -26,7 +26,7 @@ use domain::time::{Monotonic, Now, Wall};
 use secrecy::SecretString;
 use tickets_hmac::HmacTickets;
 
-use crate::broker::SimRoom;
+use crate::broker::{Outgoing, SimRoom};
 use crate::checker::Violation;
 use crate::docket::Docket;
 use crate::faults::{Counts, Effect, Fault};
@@ -74,8 +74,7 @@ pub(crate) struct Core {
     /// When the future that was polled last wants to be polled again.
     pub(crate) wake_ms: Option<u64>,
     pub(crate) rooms: BTreeMap<RoomId, SimRoom>,
-    /// Mail on its way: when, to which mailbox, what.
-    pub(crate) outgoing: Vec<(u64, u64, Mail)>,
+    pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) presence: BTreeMap<RoomId, RoomPresence>,
     /// Which node's lease holds an entry.
     pub(crate) leases: BTreeMap<(RoomId, PresenceKey, ConnectionId), usize>,
@@ -275,6 +274,9 @@ impl Presence for SimPresence {
         self.core.travel().await;
         {
             let mut core = self.core.lock();
+            if !core.leases.keys().any(|(of, holder, _)| of == room && holder == who) {
+                return Err(PresenceError::NotPresent);
+            }
             let presence = core.presence.entry(room.clone()).or_default();
             let event = presence.update(who, data);
             core.tell_presence(room, event);

@@ -116,7 +116,7 @@ impl Core {
         if positioned {
             sim.push(published);
         } else if let Some(key) = publish.key {
-            sim.set_newest(key, published);
+            sim.set_newest(Some(key), published);
         }
         if twice {
             self.accuse("I6", format!("{room} stands twice in the log"));

@@ -13,7 +13,7 @@ use domain::codes::{CloseCode, should_reconnect};
 use domain::id::Epoch;
 use domain::room::RoomId;
 
-use crate::broker::SimRoom;
+use crate::broker::{Outgoing, SimRoom};
 use crate::checker::{Checked, Violation};
 use crate::client::{Client, Scene, Wish};
 use crate::disk::Disk;
@@ -35,7 +35,7 @@ pub(crate) enum Event {
     Work { node: usize, shard: usize },
     Poll { node: usize, shard: usize, call: u64 },
     Completed { node: usize, shard: usize, completion: Box<Completion> },
-    Mail { mailbox: u64, mail: Mail },
+    Mail(Outgoing),
     Down { link: usize, down: Down },
     Up { link: usize, up: Up },
     Resume { link: usize },
@@ -61,7 +61,7 @@ impl Event {
                 let text = String::from_utf8_lossy(bytes);
                 format!("link {link} gives {}", text.trim_end())
             }
-            Self::Mail { mailbox, mail: Mail::Publication(published) } => {
+            Self::Mail(Outgoing { mailbox, mail: Mail::Publication(published), .. }) => {
                 let publication = &published.publication;
                 let (room, offset) = (&publication.room, publication.offset);
                 format!("mail to {mailbox}: {room} {:?} {offset:?}", publication.epoch)
@@ -252,8 +252,8 @@ impl World {
             self.happen(event)?;
             self.notice();
             let mut core = self.core.lock();
-            for (at, mailbox, mail) in core.outgoing.drain(..) {
-                self.queue.push(at, Event::Mail { mailbox, mail });
+            for outgoing in core.outgoing.drain(..) {
+                self.queue.push(outgoing.arrives_ms, Event::Mail(outgoing));
             }
             if let Some(violation) = core.violation.take().or(self.violation.take()) {
                 return Err(violation);
@@ -300,7 +300,7 @@ impl World {
             Event::Completed { node, shard, completion } => {
                 self.input(node, shard, Input::Completed(*completion));
             }
-            Event::Mail { mailbox, mail } => self.mail(mailbox, mail),
+            Event::Mail(outgoing) => self.mail(outgoing),
             Event::Down { link, down } => return self.arrive_down(link, down),
             Event::Up { link, up } => self.arrive_up(link, up),
             Event::Resume { link } => self.read_link(link),

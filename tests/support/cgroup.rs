@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::skips;
+
 /// What a group limits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Controller {
@@ -50,7 +52,7 @@ pub struct Group {
 impl Group {
     /// Makes one; none, with a word why, where that is not possible.
     #[must_use]
-    #[allow(clippy::print_stderr, reason = "the word that says why a test did nothing")]
+    #[track_caller]
     pub fn make(controller: Controller) -> Option<Self> {
         let name = format!("roomkeeper-test-{}-{}", std::process::id(), controller.word());
         let version_1 = Path::new("/sys/fs/cgroup").join(controller.word());
@@ -61,7 +63,8 @@ impl Group {
                 return Some(group);
             }
         }
-        eprintln!("skipped: no cgroup with the controller {} can be made", controller.word());
+        let word = controller.word();
+        skips::for_this_machine(&format!("no cgroup with the controller {word} can be made"));
         None
     }
 

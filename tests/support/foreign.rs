@@ -1,7 +1,8 @@
 //! Clients in other languages: runs the scripts of `tests/node` and `tests/python`.
 //!
 //! A machine without them skips such a test with a word; under `ROOMKEEPER_TESTS=full`, which is
-//! how `tests/run` runs, what is missing is a failure.
+//! how `tests/run` runs, what is missing is a failure. What the scripts send is noted by `sent.mjs` and
+//! `sent.py`, whatever they send it with, and looked for in the server's log like everything else.
 //!
 //! ```no_run
 //! use tests::foreign::{Tool, node, require};
@@ -14,9 +15,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::leaks;
 use crate::process::Process;
+use crate::skips;
 
 /// How long a script may run, unless the test says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -40,12 +44,9 @@ pub enum Tool {
 ///
 /// Under `ROOMKEEPER_TESTS=full`, when the tool is missing.
 #[must_use]
-#[allow(clippy::print_stderr, reason = "the word that says why a test did nothing")]
 pub fn require(tool: Tool) -> bool {
     let Some(missing) = missing(tool) else { return true };
-    let full = std::env::var_os("ROOMKEEPER_TESTS").is_some_and(|value| value == "full");
-    assert!(!full, "{missing}, and ROOMKEEPER_TESTS=full allows no skipping");
-    eprintln!("skipped: {missing}");
+    skips::for_want_of_a_tool(&missing);
     false
 }
 
@@ -80,7 +81,7 @@ pub fn node(script: &str, arguments: &[&str]) -> String {
 /// Like [`node`], with a deadline of its own.
 #[must_use]
 pub fn node_within(deadline: Duration, script: &str, arguments: &[&str]) -> String {
-    run(deadline, Command::new("node"), &folder("node").join(script), arguments)
+    run(deadline, Tool::Node, &folder("node").join(script), arguments)
 }
 
 /// Runs `tests/python/<script>` and gives its standard output; see [`DEADLINE`].
@@ -92,7 +93,7 @@ pub fn python(script: &str, arguments: &[&str]) -> String {
 /// Like [`python`], with a deadline of its own.
 #[must_use]
 pub fn python_within(deadline: Duration, script: &str, arguments: &[&str]) -> String {
-    run(deadline, Command::new(python_program()), &folder("python").join(script), arguments)
+    run(deadline, Tool::Python, &folder("python").join(script), arguments)
 }
 
 /// The command that runs a script of this name, in the language of the tool.
@@ -114,18 +115,32 @@ pub fn script(tool: Tool, name: &str) -> Command {
     command
 }
 
-/// The program that runs scripts of this tool.
+/// The command that runs scripts of this tool and, as a [`Process`], remembers what they send.
 ///
 /// # Panics
 ///
 /// When the tool runs no scripts.
 #[must_use]
 pub fn interpreter(tool: Tool) -> Command {
-    match tool {
-        Tool::Node | Tool::ProtocolReaders => Command::new("node"),
-        Tool::Python => Command::new(python_program()),
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let mut command = match tool {
+        Tool::Node | Tool::ProtocolReaders => {
+            let mut command = Command::new("node");
+            command.arg("--import").arg(folder("node").join("sent.mjs"));
+            command
+        }
+        Tool::Python => {
+            let mut command = Command::new(python_program());
+            command.arg(folder("python").join("sent.py"));
+            command
+        }
         Tool::Nginx => panic!("nginx runs no scripts"),
-    }
+    };
+    // Not made here: the script does that when it ends.
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("roomkeeper-sent-{}-{number}", std::process::id());
+    command.env(leaks::RECORD, std::env::temp_dir().join(name));
+    command
 }
 
 /// Where the packages of Node's scripts are.
@@ -134,8 +149,9 @@ pub fn node_modules() -> PathBuf {
     folder("node").join("node_modules")
 }
 
-fn run(deadline: Duration, mut command: Command, script: &Path, arguments: &[&str]) -> String {
+fn run(deadline: Duration, tool: Tool, script: &Path, arguments: &[&str]) -> String {
     assert!(script.is_file(), "there is no script {}", script.display());
+    let mut command = interpreter(tool);
     command.arg(script).args(arguments);
     let mut process = Process::start(command);
     let exit = process.wait(deadline);

@@ -43,14 +43,17 @@ const BARE_TCP_LACKS: &[(Part, &str)] = &[
 
 /// Stories of the binary that are not told of the bare host, by suite and module.
 pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
+    ("e2e", "alerts", "rules for the metrics of the binary"),
     ("e2e", "authorization_documents", "the documents' endpoints are the binary's"),
     ("e2e", "bench", "the binary's load tool"),
     ("e2e", "command_line", "the binary's command line"),
     ("e2e", "document_000", "profiles, logs and metrics of the binary"),
     ("e2e", "document_000_matches", "the documents' endpoints are the binary's"),
     ("e2e", "document_001", "the documents' endpoints are the binary's"),
+    ("e2e", "document_001_history", "the documents' endpoints are the binary's"),
     ("e2e", "document_003", "the documents' endpoints are the binary's"),
     ("e2e", "document_004", "the documents' endpoints are the binary's"),
+    ("e2e", "document_examples", "the documents' endpoints are the binary's"),
     ("e2e", "document_malformed", "the documents' endpoints are the binary's"),
     ("e2e", "evening", "the documents' endpoints are the binary's"),
     ("e2e", "explain", "the binary's command line"),
@@ -73,6 +76,7 @@ pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "start", "how the binary starts and what it says"),
     ("e2e", "surroundings", "what the binary needs around it"),
     ("e2e", "tls", "this host speaks no TLS"),
+    ("e2e", "tls_handshake", "this host speaks no TLS"),
     ("conformance", "echo", "the address that echoes is no part of protocol v2"),
 ];
 

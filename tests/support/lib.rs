@@ -7,7 +7,7 @@
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
 //! [`hosts`], [`leaks`], [`cgroup`],
-//! [`false_system`], [`tls`], [`false_server`].
+//! [`false_system`], [`tls`], [`redis`], [`false_server`], [`skips`].
 
 #![allow(
     clippy::unwrap_used,
@@ -26,6 +26,8 @@ pub mod leaks;
 pub mod process;
 pub mod puppet;
 pub mod raw;
+pub mod redis;
 pub mod server;
+pub mod skips;
 pub mod tls;
 pub mod token;

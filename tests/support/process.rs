@@ -4,6 +4,7 @@
 //! when its value is dropped, by its own id.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::leaks;
 
 /// A running child.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Process {
     errors: Arc<Mutex<String>>,
     errors_end: Option<JoinHandle<()>>,
     status: Option<ExitStatus>,
+    /// Where a script writes down what it has sent.
+    record: Option<PathBuf>,
 }
 
 /// How a child ended.
@@ -41,6 +46,8 @@ impl Process {
     #[must_use]
     pub fn start(mut command: Command) -> Self {
         let name = format!("{command:?}");
+        let record = command.get_envs().find(|(variable, _)| *variable == leaks::RECORD);
+        let record = record.and_then(|(_, file)| file).map(PathBuf::from);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{name} didn't start: {e}"));
         let stdout = child.stdout.take().expect("stdout is piped");
@@ -63,7 +70,7 @@ impl Process {
             }
         });
         let (lines, seen, errors_end) = (Mutex::new(lines), Vec::new(), Some(errors_end));
-        Self { name, child, lines, seen, errors, errors_end, status: None }
+        Self { name, child, lines, seen, errors, errors_end, status: None, record }
     }
 
     /// The process id.
@@ -181,6 +188,9 @@ impl Process {
         }
         if let Some(reader) = self.errors_end.take() {
             reader.join().expect("the reader of stderr doesn't panic");
+        }
+        if let Some(record) = self.record.take() {
+            leaks::remember_record(&record);
         }
         let code = self.status.and_then(|status| status.code());
         let stdout = self.seen.iter().map(|line| format!("{line}\n")).collect();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::foreign::{Tool, script};
+use crate::leaks;
 
 /// How long anything may take.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -35,6 +36,8 @@ impl Puppet {
     pub fn start(tool: Tool, url: &str) -> Self {
         let mut command: Command = script(tool, "puppet");
         command.args(["--url", url]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // It sends what it is told to, so that is known here.
+        command.env_remove(leaks::RECORD);
         let mut child = command.spawn().expect("the script starts");
         let orders = child.stdin.take().expect("its input is a pipe");
         let out = BufReader::new(child.stdout.take().expect("its output is a pipe"));
@@ -68,7 +71,9 @@ impl Puppet {
 
     /// Sends a text from a device.
     pub fn say(&mut self, device: &str, message: &Value) {
-        self.order(&json!({"say": device, "text": message.to_string()}));
+        let text = message.to_string();
+        leaks::remember(&text);
+        self.order(&json!({"say": device, "text": text}));
     }
 
     /// Closes a device and waits until it is closed.

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -42,15 +42,11 @@ impl Certificate {
         folder: &TempDir,
         change: impl FnOnce(&mut CertificateParams),
     ) -> CertificateDer<'static> {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut params = CertificateParams::new(names).expect("names for a certificate");
+        let mut params = params_for(&["localhost", "127.0.0.1"]);
         change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let made = params.self_signed(&key).expect("a certificate");
-        for (file, text) in [("cert.pem", made.pem()), ("key.pem", key.serialize_pem())] {
-            fs::write(folder.path().join(file), text).expect("the folder takes files");
-        }
-        made.der().clone()
+        write_pair(folder, &made, &key)
     }
 
     /// The file with the certificate, which is also what clients have to trust.
@@ -123,6 +119,68 @@ impl Certificate {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         Ok(stream)
+    }
+}
+
+fn params_for(names: &[&str]) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    CertificateParams::new(names).expect("names for a certificate")
+}
+
+fn write_pair(
+    folder: &TempDir,
+    made: &rcgen::Certificate,
+    key: &KeyPair,
+) -> CertificateDer<'static> {
+    for (file, text) in [("cert.pem", made.pem()), ("key.pem", key.serialize_pem())] {
+        fs::write(folder.path().join(file), text).expect("the folder takes files");
+    }
+    made.der().clone()
+}
+
+/// An authority that no system has heard of, and that signs certificates for whom a test wants.
+pub struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes one.
+    #[must_use]
+    pub fn new() -> Self {
+        let folder = TempDir::with_prefix("roomkeeper-ca-").expect("a temporary folder");
+        let mut params = params_for(&[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Another's certificate is then of somebody unknown, and not of somebody with a wrong signature.
+        let name = folder.path().display().to_string();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("the folder takes files");
+        Self { folder, issuer }
+    }
+
+    /// A certificate for these names.
+    #[must_use]
+    pub fn certificate(&self, names: &[&str]) -> Certificate {
+        let folder = TempDir::with_prefix("roomkeeper-tls-").expect("a temporary folder");
+        let key = KeyPair::generate().expect("a key");
+        let made = params_for(names).signed_by(&key, &self.issuer).expect("a certificate");
+        let der = write_pair(&folder, &made, &key);
+        Certificate { folder, der }
+    }
+
+    /// The file that clients have to trust, as an argument.
+    #[must_use]
+    pub fn file(&self) -> String {
+        let path = self.folder.path().join("ca.pem");
+        path.to_str().expect("a file's name is UTF-8").to_owned()
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -14,7 +14,7 @@ use application::published::Published;
 use domain::message::Publish;
 use domain::policy::NamespacePolicy;
 use domain::position::Offset;
-use domain::recovery::LogBounds;
+use domain::recovery::{EarlierLives, LogBounds};
 use domain::room::RoomId;
 
 use crate::broker::{MemoryBroker, RETRY_AFTER};
@@ -308,7 +308,8 @@ async fn read_archive(
         Some(end) => end < head.last,
         None => read.after < head.last && first <= head.last,
     };
-    let bounds = LogBounds { epoch: head.epoch, first, last: head.last };
+    let bounds =
+        LogBounds { epoch: head.epoch, first, last: head.last, earlier: EarlierLives::NONE };
     Ok(LogPage { bounds, messages: page.messages, more })
 }
 

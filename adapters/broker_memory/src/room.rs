@@ -13,7 +13,7 @@ use domain::delivery::Class;
 use domain::id::{Epoch, MessageKey};
 use domain::message::{Publication, Publish};
 use domain::position::Offset;
-use domain::recovery::LogBounds;
+use domain::recovery::{EarlierLives, LogBounds};
 use domain::retention::Retention;
 use domain::time::Wall;
 
@@ -249,7 +249,12 @@ impl Room {
         let none = head.last.next().unwrap_or(Offset::MAX);
         let here = self.log.first().unwrap_or(none);
         let stored = self.archived.as_ref().and_then(|archived| archived.first).unwrap_or(here);
-        LogBounds { epoch: head.epoch, first: stored.min(here), last: head.last }
+        LogBounds {
+            epoch: head.epoch,
+            first: stored.min(here),
+            last: head.last,
+            earlier: EarlierLives::NONE,
+        }
     }
 
     /// Adds or renews a subscription; none when there are too many.

@@ -57,6 +57,9 @@ pub struct Config {
     pub exposition: Option<Arc<dyn Exposition>>,
     /// Whether `/metrics` on the public address needs an API key.
     pub metrics_need_key: bool,
+    /// Says whether what the node can't do without, a broker on another machine, is there; none where
+    /// there is nothing of the kind.
+    pub backend: Option<Probe>,
     /// TLS on the public address; none speaks plain HTTP there.
     pub tls: Option<Acceptor>,
     /// The proxies that say whose request they pass on.
@@ -81,11 +84,34 @@ impl Default for Config {
             api_rate: Rate::new(5_000, 10_000),
             internal_address: None,
             exposition: None,
+            backend: None,
             metrics_need_key: false,
             tls: None,
             trusted_proxies: TrustedProxies::default(),
             connections_per_address_max: 0,
         }
+    }
+}
+
+/// Says whether something is there. It must answer at once.
+#[derive(Clone)]
+pub struct Probe(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Probe {
+    /// Asks this whenever somebody wants to know.
+    #[must_use]
+    pub fn new(is_there: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_there))
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Probe")
     }
 }
 
@@ -241,6 +267,7 @@ impl Handle {
             metrics_need_key: now.metrics_need_key,
             endpoints: now.endpoints.clone(),
             exposition: now.exposition.clone(),
+            backend: now.backend.clone(),
             tls: now.tls.clone(),
             ..config
         });

@@ -24,5 +24,5 @@ mod upgrade;
 mod wire;
 
 pub use api::ApiKey;
-pub use gateway::{BindError, Config, Gateway, Handle};
+pub use gateway::{BindError, Config, Gateway, Handle, Probe};
 pub use mount::Mount;

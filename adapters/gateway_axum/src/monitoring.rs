@@ -83,6 +83,7 @@ fn told_health(shared: &Shared) -> Response {
         Readiness::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Readiness::WorkerEnded
         | Readiness::WorkerSilent
+        | Readiness::BackendAway
         | Readiness::MemoryShort
         | Readiness::Exhausted => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
     };

@@ -131,6 +131,8 @@ impl Shared {
             Readiness::WorkerEnded
         } else if !self.silent_workers().is_empty() {
             Readiness::WorkerSilent
+        } else if self.is_cut_off() {
+            Readiness::BackendAway
         } else if self.pressure() != Pressure::Low {
             Readiness::MemoryShort
         } else if self.was_exhausted_lately() {
@@ -144,6 +146,10 @@ impl Shared {
     pub(crate) fn is_exhausted_now(&self) {
         let now = self.node.services().ports.clock.now().monotonic;
         self.exhausted_ms.store(now.as_millis().max(1), Ordering::Relaxed);
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.config().backend.as_ref().is_some_and(|backend| !backend.is_there())
     }
 
     fn was_exhausted_lately(&self) -> bool {
@@ -192,6 +198,7 @@ pub(crate) enum Readiness {
     Stopping,
     WorkerEnded,
     WorkerSilent,
+    BackendAway,
     MemoryShort,
     Exhausted,
 }
@@ -203,6 +210,7 @@ impl Readiness {
             Self::Stopping => "stopping",
             Self::WorkerEnded => "a worker has ended",
             Self::WorkerSilent => "a worker shows no sign of life",
+            Self::BackendAway => "the broker is away",
             Self::MemoryShort => "memory is short",
             Self::Exhausted => "no file descriptor was left for a connection",
         }
@@ -295,6 +303,7 @@ pub(crate) mod tests {
             api_rate: Rate::new(0, 1),
             internal_address: None,
             exposition: None,
+            backend: None,
             metrics_need_key: false,
             tls: None,
             trusted_proxies: TrustedProxies::default(),

@@ -140,6 +140,8 @@ pub enum Outcome {
     Filled(Result<RecoveredPage, BrokerError>),
     /// Of a look at a room's position.
     Looked(Result<RecoveredPage, BrokerError>),
+    /// Of reading anew who is in a room.
+    Listed(Result<PresenceList, PresenceRefused>),
     /// Of following a pattern.
     Watched {
         /// Whether it is followed.

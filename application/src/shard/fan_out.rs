@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use domain::delivery::Class;
 use domain::documents::place::Place;
 use domain::message::Publication;
@@ -49,6 +50,9 @@ impl Shard {
         for room in std::mem::take(&mut post.holes) {
             self.note_hole(&room);
             self.watch_hole(&room, host);
+        }
+        if std::mem::take(&mut post.watched_hole) {
+            self.watch_holes(host);
         }
     }
 
@@ -136,6 +140,19 @@ impl Shard {
         let document = self.encode_document(key, &told, host);
         let bytes = self.encode(&told, host);
         let own = self.not_told_of(&event.who);
+        self.tell_followers(key, bytes, document, own, host);
+    }
+
+    /// Tells those who follow who is in the room, but `own`, in the words of their endpoints; nothing where
+    /// those have none.
+    pub(super) fn tell_followers(
+        &mut self,
+        key: RoomKey,
+        bytes: Bytes,
+        document: Bytes,
+        own: SmallVec<[Slot; 2]>,
+        host: &mut Host<'_>,
+    ) {
         let waiting: SmallVec<[Slot; 4]> = self.rooms.get(key).map_or_else(SmallVec::new, |s| {
             s.joiners.iter().filter(|j| j.presence && j.told).map(|j| j.slot).collect()
         });

@@ -28,13 +28,14 @@ impl Shard {
     /// The mailbox had no room for something of this room.
     pub(super) fn note_hole(&mut self, room: &RoomId) {
         let Some(key) = self.rooms.find(room) else { return };
-        let Some(slice) = self.rooms.get_mut(key) else { return };
         self.metrics.holes.add(HoleCause::Mailbox, 1);
+        let Some(slice) = self.rooms.get_mut(key) else { return };
         match &mut slice.fill {
             // The read that is under way may have ended before what is missing.
             Some(held) => held.overflow(),
             None => self.start_fill(key),
         }
+        self.miss_presence(key);
     }
 
     /// Holds what comes and reads what is missing.
@@ -79,6 +80,7 @@ impl Shard {
     pub(super) fn finish_read(&mut self, key: RoomKey, outcome: Outcome, host: &mut Host<'_>) {
         let Some(slice) = self.rooms.get_mut(key) else { return };
         match outcome {
+            Outcome::Listed(list) => self.finish_listing(key, list, host),
             Outcome::Looked(result) => {
                 slice.looking = false;
                 // A look that fails is repeated; one that meets a fill knows nothing new.
@@ -223,6 +225,7 @@ impl Shard {
     pub(super) fn look_at_positions(&mut self) {
         let keys: Vec<_> = self.rooms.keys().collect();
         for key in keys {
+            self.look_at_list(key);
             let Some(slice) = self.rooms.get_mut(key) else { continue };
             let Some(seen) = slice.seen else { continue };
             if slice.fill.is_none() && !slice.looking {

@@ -22,6 +22,7 @@ use super::Slot;
 use super::audiences::{AudienceKey, Audiences, Choice, Part, Wanted};
 use super::held::Held;
 use super::inquire::first_of;
+use super::listing::Listing;
 use crate::directory::{Directory, Seats};
 use crate::ports::SubscriptionToken;
 use crate::ports::outbox::Frame;
@@ -222,6 +223,8 @@ pub(super) struct RoomSlice {
     /// Where the broker stood when it was last ahead of a room without a log; if the slice is
     /// not there by the next look, that much is lost.
     pub(super) suspect: Option<Position>,
+    /// Whether its followers know who is there.
+    pub(super) listing: Listing,
 }
 
 impl RoomSlice {
@@ -386,6 +389,7 @@ impl Rooms {
             queued: false,
             looking: false,
             suspect: None,
+            listing: Listing::Whole,
         }));
         self.index.insert(room.clone(), key);
         key

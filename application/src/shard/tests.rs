@@ -3,6 +3,7 @@
 mod echo;
 mod holes;
 mod joining;
+mod listing;
 
 use std::collections::VecDeque;
 
@@ -237,11 +238,23 @@ impl Bench {
     /// A live member that stands at a position.
     fn member(&mut self, top: Position) -> Slot {
         let slot = self.open();
+        self.say(slot, r#"{"type":"subscribe","id":1,"room":"ROOM"}"#);
+        self.let_in(slot, top);
+        slot
+    }
+
+    /// One that follows presence, too.
+    fn follower(&mut self, top: Position) -> Slot {
+        let slot = self.open();
         self.say(slot, r#"{"type":"subscribe","id":1,"room":"ROOM","presence":true}"#);
+        self.let_in(slot, top);
+        slot
+    }
+
+    fn let_in(&mut self, slot: Slot, top: Position) {
         let call = self.call();
         self.end(call, Self::joined(top, page(Vec::new(), top)));
         self.heard(slot);
-        slot
     }
 
     /// Publishes without echo. Answers the call.

@@ -322,21 +322,38 @@ impl Shard {
     /// Something of a room did not fit into the mailbox: nobody can say what, so whoever would
     /// have got it is told to begin again.
     pub(super) fn watch_hole(&mut self, room: &RoomId, host: &mut Host<'_>) {
-        let code = ErrorCode::Unavailable;
-        for slot in self.watches.own.get(room).cloned().unwrap_or_default() {
-            self.put_out(slot, room, code, host);
-        }
+        self.end_own(room, host);
         let hit = self.watches.patterns.keys().filter(|pattern| pattern.matches(room));
         for pattern in hit.cloned().collect::<Vec<_>>() {
-            let Some(watch) = self.watches.patterns.get(&pattern) else { continue };
-            let slots: Vec<_> = watch.followers.iter().map(|follower| follower.slot).collect();
-            let frame =
-                ServerFrame::PatternUnsubscribed { id: None, pattern: &pattern, code: Some(code) };
-            let bytes = self.encode(&frame, host);
-            for slot in slots.into_iter().filter(|slot| *slot != VACATED) {
-                self.unfollow_pattern(slot, &pattern);
-                self.give(slot, bytes.clone(), host);
-            }
+            self.end_watch(&pattern, host);
+        }
+    }
+
+    /// Something of any room may be missing: whoever watches is told to begin again.
+    pub(super) fn watch_holes(&mut self, host: &mut Host<'_>) {
+        for room in self.watches.own.keys().cloned().collect::<Vec<_>>() {
+            self.end_own(&room, host);
+        }
+        for pattern in self.watches.patterns.keys().cloned().collect::<Vec<_>>() {
+            self.end_watch(&pattern, host);
+        }
+    }
+
+    fn end_own(&mut self, room: &RoomId, host: &mut Host<'_>) {
+        for slot in self.watches.own.get(room).cloned().unwrap_or_default() {
+            self.put_out(slot, room, ErrorCode::Unavailable, host);
+        }
+    }
+
+    fn end_watch(&mut self, pattern: &RoomPattern, host: &mut Host<'_>) {
+        let Some(watch) = self.watches.patterns.get(pattern) else { return };
+        let slots: Vec<_> = watch.followers.iter().map(|follower| follower.slot).collect();
+        let code = Some(ErrorCode::Unavailable);
+        let bytes =
+            self.encode(&ServerFrame::PatternUnsubscribed { id: None, pattern, code }, host);
+        for slot in slots.into_iter().filter(|slot| *slot != VACATED) {
+            self.unfollow_pattern(slot, pattern);
+            self.give(slot, bytes.clone(), host);
         }
     }
 

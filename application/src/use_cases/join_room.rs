@@ -272,7 +272,7 @@ mod tests {
     use domain::policy::Access;
     use domain::position::Offset;
     use domain::principal::Principal;
-    use domain::recovery::LogBounds;
+    use domain::recovery::{EarlierLives, LogBounds};
     use domain::retention::Retention;
     use std::time::Duration;
 
@@ -294,8 +294,12 @@ mod tests {
     #[tokio::test]
     async fn whoever_could_not_enter_presence_leaves_it_since_only_the_answer_may_be_lost() {
         let (mut broker, mut presence) = (MockBroker::new(), MockPresence::new());
-        let bounds =
-            LogBounds { epoch: Epoch::from_bits(1), first: Offset::ZERO, last: Offset::ZERO };
+        let bounds = LogBounds {
+            epoch: Epoch::from_bits(1),
+            first: Offset::ZERO,
+            last: Offset::ZERO,
+            earlier: EarlierLives::NONE,
+        };
         broker.expect_subscribe().returning(move |_, _, _, _| {
             Box::pin(async move { Ok(RoomTop { bounds, latest: Vec::new() }) })
         });

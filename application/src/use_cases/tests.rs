@@ -13,7 +13,7 @@ use domain::policy::{Access, AckLevel, NamespacePolicy, Policies};
 use domain::position::{Offset, Position};
 use domain::principal::{Principal, RoomPattern};
 use domain::rate_limit::Rate;
-use domain::recovery::{GapReason, LogBounds};
+use domain::recovery::{EarlierLives, GapReason, LogBounds};
 use domain::retention::Retention;
 use domain::room::RoomId;
 use domain::tags::Tags;
@@ -191,14 +191,24 @@ fn message(epoch: Epoch, n: u64) -> Arc<Published> {
 
 fn page(epoch: Epoch, first: u64, last: u64, messages: &[u64], more: bool) -> LogPage {
     LogPage {
-        bounds: LogBounds { epoch, first: offset(first), last: offset(last) },
+        bounds: LogBounds {
+            epoch,
+            first: offset(first),
+            last: offset(last),
+            earlier: EarlierLives::NONE,
+        },
         messages: messages.iter().map(|n| message(epoch, *n)).collect(),
         more,
     }
 }
 
 fn top(last: u64) -> RoomTop {
-    let bounds = LogBounds { epoch: EPOCH, first: offset(1), last: offset(last) };
+    let bounds = LogBounds {
+        epoch: EPOCH,
+        first: offset(1),
+        last: offset(last),
+        earlier: EarlierLives::NONE,
+    };
     RoomTop { bounds, latest: Vec::new() }
 }
 

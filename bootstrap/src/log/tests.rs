@@ -27,6 +27,7 @@ fn lines_of(format: LogFormat, log: impl FnOnce()) -> Vec<String> {
 
 const ATTACK: &str = "\u{1b}]0;owned\u{7}\r\n2026 ERROR forged\u{9b}31m\u{202e}";
 
+/// J20.
 #[test]
 fn a_field_of_an_attacker_stays_on_its_line_and_says_nothing_to_the_terminal() {
     for format in [LogFormat::Text, LogFormat::Json] {
@@ -38,6 +39,7 @@ fn a_field_of_an_attacker_stays_on_its_line_and_says_nothing_to_the_terminal() {
     }
 }
 
+/// J20: the length of a field.
 #[test]
 fn a_long_field_is_cut() {
     for format in [LogFormat::Text, LogFormat::Json] {

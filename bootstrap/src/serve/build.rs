@@ -19,8 +19,7 @@ use application::ports::{
 };
 use application::services::{Ports, Rules};
 use broker_memory::{
-    MemoryBroker, MemoryInbox, MemoryMatches, MemoryModeration, MemoryRevocations,
-    MemorySpentTokens,
+    MemoryInbox, MemoryMatches, MemoryModeration, MemoryRevocations, MemorySpentTokens,
 };
 use domain::documents::told::Endpoint;
 use domain::id::{ClientId, Role};
@@ -35,6 +34,7 @@ use tls_rustls::{Acceptor, MinVersion};
 use worker_tokio::{SystemClock, SystemEntropy};
 
 use super::certificates::Certificates;
+use super::rooms::Rooms;
 use super::{ServeError, SharedArchive, part};
 use crate::descriptors::Descriptors;
 use crate::exit::Exit;
@@ -47,6 +47,9 @@ use crate::settings::tickets::{TicketSecrets, judged_by, lifetime, ticket_secret
 use crate::settings::tls::identity;
 use crate::settings::tokens::{Lasting, verifier};
 use crate::settings::{Profile, Settings, to_policies};
+
+/// Between two looks at the positions of rooms that are elsewhere.
+const POSITION_CHECK: Duration = Duration::from_secs(4);
 
 /// Where durable rooms are kept.
 pub struct Storage {
@@ -217,18 +220,6 @@ fn budgets(limit: Option<&MemoryLimit>, n_workers: usize) -> Budgets {
     Budgets::of(limit, &most)
 }
 
-/// The broker over the archive.
-#[must_use]
-pub fn broker(budgets: &Budgets, archive: SharedArchive) -> Arc<MemoryBroker> {
-    let config = broker_memory::Config {
-        log_bytes_max: budgets.log_bytes,
-        commit_bytes_max: budgets.commit_bytes,
-        dedup_entries_max: budgets.dedup_entries,
-        ..broker_memory::Config::default()
-    };
-    MemoryBroker::build(config, Arc::new(SystemEntropy::default()), archive)
-}
-
 /// The adapters that the settings ask for, and what of them outlives a reload.
 ///
 /// # Errors
@@ -236,7 +227,7 @@ pub fn broker(budgets: &Budgets, archive: SharedArchive) -> Arc<MemoryBroker> {
 pub fn ports(
     settings: &Settings,
     secret: &TokenSecret,
-    broker: &Arc<MemoryBroker>,
+    rooms: &Rooms,
     clock: &Arc<SystemClock>,
     remembered: Remembered,
 ) -> Result<(Ports, Lasting), ServeError> {
@@ -249,8 +240,8 @@ pub fn ports(
     let tickets = HmacTickets::build(secrets.secrets(), &judged_by(settings), lifetime(settings))
         .map_err(|e| part(&e, Exit::Settings))?;
     let ports = Ports {
-        broker: Arc::clone(broker) as _,
-        presence: Arc::clone(broker) as _,
+        broker: rooms.broker(),
+        presence: rooms.presence(),
         token_verifier: Arc::new(verifier),
         session_tickets: Arc::new(tickets),
         // Token and policy decide.
@@ -259,7 +250,7 @@ pub fn ports(
         spent_tokens: remembered.spent_tokens,
         inbox: Some(remembered.inbox),
         moderation: Some(remembered.moderation),
-        erasure: Some(Arc::clone(broker) as _),
+        erasure: Some(rooms.erasure()),
         matches: remembered.matches,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
@@ -337,6 +328,8 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
             limits.commands_of_user_burst,
         ),
         unparsable: Rate::per_minute(limits.unparsable_per_minute_max),
+        // A subscription to another machine may lose a message without anybody knowing.
+        position_check: settings.redis.url.is_some().then_some(POSITION_CHECK),
         ..Limits::default()
     };
     let (timing, channel_timing) = super::timing::timings(settings);
@@ -430,6 +423,7 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
         api_rate: Rate::new(settings.api.operations_per_second, settings.api.operations_burst),
         internal_address: None,
         exposition: None,
+        backend: None,
         metrics_need_key: settings.profile == Profile::Production,
         tls: None,
         trusted_proxies: trusted_proxies(settings),

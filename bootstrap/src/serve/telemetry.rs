@@ -8,9 +8,9 @@ use std::sync::Arc;
 use application::admission::Admission;
 use application::node::Node;
 use application::ports::Exposition;
-use broker_memory::MemoryBroker;
 
 use super::SharedArchive;
+use super::rooms::Rooms;
 use crate::memory::Budgets;
 use crate::settings::tokens::Lasting;
 
@@ -37,11 +37,12 @@ impl Telemetry {
     pub(super) fn exposition(
         &self,
         node: &Node,
-        broker: &Arc<MemoryBroker>,
+        rooms: &Rooms,
         lasting: &Lasting,
         budgets: &Budgets,
     ) -> SharedExposition {
-        let mut gauges = gauges(broker, *budgets);
+        let mut gauges = gauges(*budgets);
+        gauges.extend(of_rooms(rooms));
         gauges.extend(of_memory(&node.services().admission));
         gauges.extend(of_tokens(lasting));
         let exporter = telemetry_prometheus::Exporter::build(
@@ -63,7 +64,7 @@ impl Telemetry {
     pub(super) fn exposition(
         &self,
         _: &Node,
-        _: &Arc<MemoryBroker>,
+        _: &Rooms,
         _: &Lasting,
         _: &Budgets,
     ) -> SharedExposition {
@@ -73,7 +74,37 @@ impl Telemetry {
 
 /// What other parts keep and this process shows.
 #[cfg(feature = "prometheus")]
-fn gauges(broker: &Arc<MemoryBroker>, budgets: Budgets) -> Vec<telemetry_prometheus::Gauge> {
+fn gauges(budgets: Budgets) -> Vec<telemetry_prometheus::Gauge> {
+    use telemetry_prometheus::Gauge;
+
+    vec![
+        Gauge {
+            name: "outbound_queue_max_bytes",
+            help: "The most bytes that may wait for slow clients together",
+            grows: false,
+            read: Box::new(move || budgets.outbound_bytes as u64),
+        },
+        Gauge {
+            name: "log_lines_lost",
+            help: "Log lines that nobody took",
+            grows: true,
+            read: Box::new(crate::log::lines_lost),
+        },
+    ]
+}
+
+/// What the broker keeps, or what it knows of the one that keeps it.
+#[cfg(feature = "prometheus")]
+fn of_rooms(rooms: &Rooms) -> Vec<telemetry_prometheus::Gauge> {
+    match rooms {
+        Rooms::Memory(broker) => of_memory_broker(broker),
+        #[cfg(feature = "redis")]
+        Rooms::Redis(broker) => of_redis(broker),
+    }
+}
+
+#[cfg(feature = "prometheus")]
+fn of_memory_broker(broker: &Arc<broker_memory::MemoryBroker>) -> Vec<telemetry_prometheus::Gauge> {
     use broker_memory::Usage;
     use telemetry_prometheus::Gauge;
 
@@ -90,18 +121,33 @@ fn gauges(broker: &Arc<MemoryBroker>, budgets: Budgets) -> Vec<telemetry_prometh
         of("commit_queue_bytes", "Bytes of publishes that wait for the archive", |u| {
             u.commit_bytes
         }),
-        Gauge {
-            name: "outbound_queue_max_bytes",
-            help: "The most bytes that may wait for slow clients together",
-            grows: false,
-            read: Box::new(move || budgets.outbound_bytes as u64),
-        },
-        Gauge {
-            name: "log_lines_lost",
-            help: "Log lines that nobody took",
-            grows: true,
-            read: Box::new(crate::log::lines_lost),
-        },
+    ]
+}
+
+#[cfg(all(feature = "prometheus", feature = "redis"))]
+fn of_redis(broker: &Arc<broker_redis::RedisBroker>) -> Vec<telemetry_prometheus::Gauge> {
+    use broker_redis::Status;
+    use telemetry_prometheus::Gauge;
+
+    let of = |name, help, grows, read: fn(&Status) -> u64| {
+        let status = Arc::clone(broker.status());
+        Gauge { name, help, grows, read: Box::new(move || read(&status)) }
+    };
+    vec![
+        of("redis_up", "Whether Redis answers and publications come", false, |status| {
+            u64::from(status.is_up())
+        }),
+        of("redis_connects", "Connections made to Redis", true, Status::connects),
+        of("redis_calls", "Calls of Redis", true, |status| status.calls().0),
+        of("redis_calls_failed", "Calls of Redis without an answer, or refused", true, |status| {
+            status.calls().1
+        }),
+        of("redis_publications", "Publications that came from Redis", true, |status| {
+            status.received().0
+        }),
+        of("redis_publications_unreadable", "Publications that could not be read", true, |s| {
+            s.received().1
+        }),
     ]
 }
 

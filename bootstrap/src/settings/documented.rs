@@ -60,23 +60,22 @@ pub const NAMES: [Documented; 5] = [
     name("WEBSOCKET_CONNECTION_TIMEOUT", "channels.connection_timeout_ms", Unit::Seconds),
 ];
 
+/// The names that set a text, which may hold a password.
+pub const TEXTS: [(&str, &str); 2] =
+    [("REDIS_URL", "redis.url"), ("REDIS_PASSWORD", "redis.password")];
+
 /// The names of what this build does not have, and what to do. Their values may hold passwords.
-pub const MISSING: [(&str, &str); 3] = [
-    ("REDIS_URL", NO_REDIS),
-    ("REDIS_PASSWORD", NO_REDIS),
-    (
-        "DATABASE_URL",
-        "this build has no adapter for a database server; durable rooms are kept in \
-         server.data_dir: unset it",
-    ),
-];
-const NO_REDIS: &str =
-    "this build has no Redis adapter yet, so it would be a node of its own: unset it";
+pub const MISSING: [(&str, &str); 1] = [(
+    "DATABASE_URL",
+    "this build has no adapter for a database server; durable rooms are kept in server.data_dir: \
+     unset it",
+)];
 
 /// Whether this is one of the names.
 #[must_use]
 pub fn is_name(variable: &str) -> bool {
     NAMES.iter().any(|documented| documented.name == variable)
+        || TEXTS.iter().any(|(name, _)| *name == variable)
         || MISSING.iter().any(|(name, _)| *name == variable)
 }
 
@@ -93,6 +92,12 @@ pub fn entries(variables: &BTreeMap<String, String>) -> Result<Vec<Entry>, Vec<P
             let about = format!("environment variable {name}");
             problems.push(Problem::about(about, reason.to_owned()));
         }
+    }
+    for (name, key) in TEXTS {
+        let Some(text) = value(name) else { continue };
+        let path = key.split('.').map(str::to_owned).collect();
+        let (raw, origin) = (Raw::Untyped(text.clone()), Origin::Environment(name.to_owned()));
+        entries.push(Entry { path, raw, origin });
     }
     for documented in NAMES {
         let Some(text) = value(documented.name) else { continue };

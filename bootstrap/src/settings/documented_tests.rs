@@ -1,5 +1,7 @@
 //! The names of the environment that the protocol's documents give: units, ranges, precedence.
 
+use secrecy::ExposeSecret;
+
 use super::documented::{MISSING, NAMES, Unit};
 use super::tests::Texts;
 use super::*;
@@ -97,5 +99,19 @@ fn what_this_build_does_not_have_stops_the_start_and_its_value_is_not_shown() {
         assert!(with(&[(name, "")]).is_ok());
     }
     let all = MISSING.map(|(name, _)| (name, "x"));
-    assert_eq!(with(&all).unwrap_err().lines().count(), 3);
+    assert_eq!(with(&all).unwrap_err().lines().count(), MISSING.len());
+}
+
+#[test]
+fn the_documented_names_of_redis_set_it_and_neither_address_nor_password_is_shown() {
+    let set = [("REDIS_URL", "redis://user:hunter2@example"), ("REDIS_PASSWORD", "hunter3")];
+    let settings = with(&set).unwrap().settings;
+    let (url, password) = (settings.redis.url.unwrap(), settings.redis.password.unwrap());
+    assert_eq!((url.expose_secret(), password.expose_secret()), (set[0].1, set[1].1));
+    for key in ["redis.url", "redis.password"] {
+        let shown = printed(&set, key);
+        assert!(shown.contains("environment variable REDIS_"), "{shown}");
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
+    assert!(with(&[("REDIS_URL", "")]).unwrap().settings.redis.url.is_none());
 }

@@ -17,6 +17,12 @@ use super::tree::{AccessWord, ClassWord, Namespace, Settings};
 pub fn to_policies(settings: &Settings) -> Policies {
     let mut policies = Policies::default();
     let base = base_policy(settings);
+    // The archive of one node is none of a room that several share.
+    let is_shared = settings.redis.url.is_some();
+    let over = |base: &NamespacePolicy, set: &Namespace| {
+        let policy = over(base, set);
+        NamespacePolicy { durable: policy.durable && !is_shared, ..policy }
+    };
     for (name, namespace) in &settings.namespaces {
         policies.set_namespace(name, over(&base, namespace));
     }

@@ -29,9 +29,13 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
     let path = key.path.replace("api.keys.*", "api.keys.backend").replace('*', "chat");
     let value = match (key.path, key.kind) {
         ("profile", _) => "testing".to_owned(),
-        ("auth.hmac_secret_file" | "auth.ticket_secret_file" | "api.keys.*.key_file", _) => {
-            file("secret", SECRET)
-        }
+        (
+            "auth.hmac_secret_file"
+            | "auth.ticket_secret_file"
+            | "redis.password_file"
+            | "api.keys.*.key_file",
+            _,
+        ) => file("secret", SECRET),
         ("auth.keys_file", _) => file("keys", r#"{"keys": []}"#),
         ("auth.algorithms", _) => "HS384".to_owned(),
         ("auth.jwks_url", _) => "https://issuer.example/keys".to_owned(),

@@ -221,7 +221,19 @@ pub const KEYS: &[Key] = &[
     key("log.security_file", PATH),
     key("traces.endpoint", Kind::Text("http://HOST:PORT/PATH", is_collector)),
     key("traces.sampled_per_million", Kind::Number(0, 1_000_000)),
+    key("redis.url", Kind::Secret),
+    key("redis.password", Kind::Secret),
+    key("redis.password_file", PATH),
+    key("redis.prefix", Kind::Text("1 to 32 of a-z, A-Z, 0-9, _ - and .", is_prefix)),
+    key("redis.answer_timeout_ms", Kind::Number(100, 60_000)),
+    key("redis.lease_ms", Kind::Number(1_000, 60_000)),
+    key("redis.leave_grace_ms", Kind::Number(0, 60_000)),
 ];
+
+fn is_prefix(text: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    (1..=32).contains(&text.len()) && text.bytes().all(is_plain)
+}
 
 impl Kind {
     /// Reads a value.

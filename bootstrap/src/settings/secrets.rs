@@ -44,6 +44,8 @@ pub fn read_files(
     reader.read("auth.hmac_secret", auth.hmac_secret_file.as_deref(), &mut auth.hmac_secret);
     let ticket_file = auth.ticket_secret_file.as_deref();
     reader.read("auth.ticket_secret", ticket_file, &mut auth.ticket_secret);
+    let redis = &mut settings.redis;
+    reader.read("redis.password", redis.password_file.as_deref(), &mut redis.password);
     for (name, key) in &mut settings.api.keys {
         reader.read(&format!("api.keys.{name}.key"), key.key_file.as_deref(), &mut key.key);
     }

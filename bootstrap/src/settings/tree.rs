@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 use super::documents::{Channels, Chat, Game, Lobby, Messages};
+use super::redis::Redis;
 
 /// Which set of values lies over the defaults.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
@@ -91,6 +92,8 @@ pub struct Settings {
     pub log: Log,
     /// Traces.
     pub traces: Traces,
+    /// Several nodes.
+    pub redis: Redis,
 }
 
 /// The node as a whole.
@@ -466,14 +469,18 @@ pub struct Traces {
     pub sampled_per_million: u32,
 }
 
-fn text_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+pub(super) fn text_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Ok(Some(String::deserialize(from)?).filter(|text| !text.is_empty()))
 }
 
-fn path_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+pub(super) fn path_or_none<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<PathBuf>, D::Error> {
     Ok(text_or_none(from)?.map(PathBuf::from))
 }
 
-fn secret_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
+pub(super) fn secret_or_none<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<SecretString>, D::Error> {
     Ok(text_or_none(from)?.map(SecretString::from))
 }

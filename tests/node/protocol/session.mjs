@@ -108,7 +108,7 @@ await ann.ask({ type: "subscribe", room }, "subscribed");
 await bob.next("presence_event", ({ event, user_id }) => event === "join" && user_id === "ann");
 await bob.ask({ type: "subscribe", pattern: "public:*" }, "subscribed");
 
-const publish = (more) => ann.ask({ type: "publish", room, data: { text: "grüße" }, ...more }, "ack");
+const publish = (more) => ann.ask({ type: "publish", room, data: { text: "grüße an alle" }, ...more }, "ack");
 const first = await publish({ msg_id: "m-1", tags: { lang: "de" } });
 await publish({ msg_id: "m-1" });
 await publish({ class: "latest", key: "cursor" });

@@ -17,7 +17,7 @@ use domain::id::{Epoch, MessageKey};
 use domain::message::Publish;
 use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::{Offset, Position};
-use domain::recovery::LogBounds;
+use domain::recovery::{EarlierLives, LogBounds};
 use domain::retention::Retention;
 use tokio::task::JoinHandle;
 
@@ -319,7 +319,12 @@ async fn an_idle_durable_room_is_forgotten_and_comes_back_as_it_was() {
     assert_eq!(
         scene.read_all(5).await,
         (
-            LogBounds { epoch: first.epoch, first: number(1).unwrap(), last: number(1).unwrap() },
+            LogBounds {
+                epoch: first.epoch,
+                first: number(1).unwrap(),
+                last: number(1).unwrap(),
+                earlier: EarlierLives::NONE
+            },
             said(&["a"]),
         )
     );

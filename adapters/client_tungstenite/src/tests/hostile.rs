@@ -118,6 +118,7 @@ async fn a_length_that_no_memory_holds_is_refused_before_anything_is_allocated()
     assert!(matches!(next(&mut events).await, Event::Disconnected { code: 1009, .. }));
 }
 
+/// P15: what a client makes of a masked frame.
 #[tokio::test(start_paused = true)]
 async fn frames_that_break_the_protocol_end_the_client() {
     // Masked; with a reserved bit; a continuation of nothing; text that is not UTF-8.

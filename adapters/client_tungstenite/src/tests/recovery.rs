@@ -292,6 +292,7 @@ async fn joining_again_waits_if_the_server_asks_and_gives_up_if_it_refuses() {
     assert_eq!(command["type"], "ping");
 }
 
+/// S09: what the client notices.
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_left_after_one_and_a_half_intervals_and_its_pings_are_answered() {
     let mut server = Server::new();

@@ -15,6 +15,7 @@ fn may_be_sent(code: u16) -> bool {
     !is_forbidden
 }
 
+/// P18: all codes.
 #[test]
 fn every_one_of_the_65536_close_codes_gets_its_verdict() {
     for code in 0..=u16::MAX {

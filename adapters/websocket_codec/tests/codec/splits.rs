@@ -119,6 +119,7 @@ proptest! {
         assert_cuts_change_nothing(Role::Client, &frames.concat());
     }
 
+    /// P28: every cut of frames that are drawn.
     #[test]
     fn cuts_change_nothing_in_a_lawful_conversation(
         parts in proptest::collection::vec(conversation(), 1..4),

@@ -69,7 +69,7 @@ fn commands_wait_for_a_page_that_came_beside_a_publish() {
     let publish = bench.publish(joiner, 7);
     // The live stream has a hole where the joiner waits for it.
     bench.hole();
-    let fill = bench.call();
+    let (fill, _list) = (bench.call(), bench.call());
     let lost = gap(OLD, 6, 8, GapReason::Overflow);
     let read = RecoveredPage { gap: Some(lost), ..page(Vec::new(), at(OLD, 8)) };
     bench.end(fill, Outcome::Filled(Ok(read)));

@@ -13,6 +13,7 @@ use worker_tokio::SystemClock;
 
 use super::Telemetry;
 use crate::serve::build;
+use crate::serve::rooms::Rooms;
 use crate::settings::secrets::token_secret;
 use crate::settings::{FlagValue, Given, load};
 
@@ -29,11 +30,11 @@ fn a_million_names_of_rooms_add_nothing_to_the_metrics() {
     let secret = token_secret(settings).unwrap();
     let clock = Arc::new(SystemClock::start());
     let (_, budgets) = build::memory(settings);
-    let broker = build::broker(&budgets, None);
+    let rooms = Rooms::build(settings, &budgets, None).unwrap();
     let remembered = build::Remembered::in_memory(settings);
-    let (ports, lasting) = build::ports(settings, &secret, &broker, &clock, remembered).unwrap();
+    let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered).unwrap();
     let node = build::node(settings, ports, &budgets);
-    let exposition = Telemetry::default().exposition(&node, &broker, &lasting, &budgets).unwrap();
+    let exposition = Telemetry::default().exposition(&node, &rooms, &lasting, &budgets).unwrap();
     let render = |exposition: &Arc<dyn Exposition>| exposition.render();
     let before = render(&exposition);
     assert!(before.contains("roomkeeper_broker_rooms 0"), "{before}");

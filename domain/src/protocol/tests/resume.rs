@@ -101,6 +101,7 @@ fn every_wrong_shape_of_resume_names_the_field() {
     }
 }
 
+/// J10: the rooms of `resume`, and tickets.
 #[test]
 fn the_limits_of_connect_are_taken_and_one_more_is_refused() {
     let list = |n: usize| {

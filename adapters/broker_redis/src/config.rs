@@ -1,0 +1,146 @@
+//! Where Redis is, and the limits of what is asked of it.
+//!
+//! An address or a password must never stand in an error or a log line.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::io::tcp::TcpSettings;
+use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
+use secrecy::{ExposeSecret as _, SecretString};
+use thiserror::Error;
+
+/// Why a broker can't be made of these settings.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The address is none. Why is in words of the library, without the address.
+    #[error("not an address of Redis: {0}")]
+    Address(String),
+    /// What names begin with would break them.
+    #[error("a prefix is 1 to 32 of a-z, A-Z, 0-9, _ - and .")]
+    Prefix,
+}
+
+/// Settings of a [`RedisBroker`](crate::RedisBroker).
+#[derive(Clone)]
+pub struct Config {
+    /// `redis://`, `rediss://` for TLS, or `redis+unix://`.
+    pub url: SecretString,
+    /// Instead of the one in the address.
+    pub password: Option<SecretString>,
+    /// What the names of all keys and channels begin with. Nodes that share it are one server.
+    pub prefix: String,
+    /// How long a connection or an answer may take; what takes longer counts as away, and its
+    /// connection is given up.
+    pub answer_timeout: Duration,
+    /// How often a connection that nobody uses is asked whether it is there.
+    pub probe_interval: Duration,
+    /// The longest pause between two attempts to connect.
+    pub retry_pause_max: Duration,
+    /// For how long at least a publish is known by its `msg_id`.
+    pub dedup_window: Duration,
+    /// The most publishes of one room that are known from half a window; with more, the oldest are
+    /// forgotten sooner.
+    pub dedup_entries_max: u32,
+    /// How long a node that says nothing more counts as there, with all who are here over it. Others look for
+    /// such nodes five times in this span.
+    pub lease: Duration,
+    /// For how long who has left is still shown, and can come back without having left.
+    pub leave_grace: Duration,
+    /// For how long what is said of a room's members stays without being said again.
+    pub presence_kept: Duration,
+    /// The most mailboxes of one room: the number of shards.
+    pub subscribers_max: usize,
+    /// The most rooms with subscribers on this node.
+    pub rooms_max: usize,
+    /// The most calls that may wait for an answer; more wait for their turn.
+    pub calls_max: usize,
+}
+
+impl Config {
+    /// The settings of one server at this address: answers within 2 s, probes every 2 s, pauses of at
+    /// most 1 s, leases of 7 s, 10 minutes or three times 50,000 publishes of a room remembered, 256 mailboxes, 100,000
+    /// rooms, 4,096 calls.
+    #[must_use]
+    pub fn new(url: SecretString) -> Self {
+        Self {
+            url,
+            password: None,
+            prefix: "roomkeeper".to_owned(),
+            answer_timeout: Duration::from_secs(2),
+            probe_interval: Duration::from_secs(2),
+            retry_pause_max: Duration::from_secs(1),
+            dedup_window: Duration::from_secs(600),
+            dedup_entries_max: 50_000,
+            lease: Duration::from_secs(7),
+            leave_grace: Duration::from_secs(2),
+            presence_kept: Duration::from_secs(24 * 60 * 60),
+            subscribers_max: 256,
+            rooms_max: 100_000,
+            calls_max: 4_096,
+        }
+    }
+
+    /// Checks the settings and makes a client, which connects to nothing yet.
+    pub(crate) fn client(&self) -> Result<Client, ConfigError> {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if self.prefix.is_empty() || self.prefix.len() > 32 || !self.prefix.bytes().all(is_plain) {
+            return Err(ConfigError::Prefix);
+        }
+        let address = |error: redis::RedisError| ConfigError::Address(words(&error));
+        let info: ConnectionInfo =
+            self.url.expose_secret().into_connection_info().map_err(address)?;
+        let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password.expose_secret());
+        }
+        // Half of the throughput one by one is lost without it.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp)).map_err(address)
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// What an error of the library says of its kind, and nothing of what was sent or answered.
+pub(crate) fn words(error: &redis::RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("{} ({code})", error.category()),
+        None => error.category().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_address_is_refused_without_repeating_it() {
+        for text in ["", "127.0.0.1", "http://secret@host", "redis://:secret@host:notaport"] {
+            let error = Config::new(text.into()).client().unwrap_err();
+            assert!(matches!(error, ConfigError::Address(_)), "{text}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        assert!(Config::new("redis://:secret@127.0.0.1:6379/3".into()).client().is_ok());
+        assert!(Config::new("rediss://host".into()).client().is_ok());
+    }
+
+    #[test]
+    fn a_prefix_that_would_break_names_is_refused() {
+        for prefix in ["", "a b", "a{b", "a:b", &"x".repeat(33)] {
+            let config =
+                Config { prefix: prefix.to_owned(), ..Config::new("redis://127.0.0.1".into()) };
+            assert!(matches!(config.client(), Err(ConfigError::Prefix)), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn settings_are_printed_without_the_address() {
+        let config = Config::new("redis://:secret@127.0.0.1".into());
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,487 @@
+//! The port of presence on Redis: who is where, over all nodes.
+//!
+//! A node says over how many of its connections a member is in a room, in a place of its own, and Redis
+//! adds up; the step from none to some is a join, the step back a leave, numbered and published with it.
+//! A node holds a lease; what it said is taken back by others once that has run out. A node whose lease
+//! ran out, or whose Redis may have lost something, begins again under another name and says everything
+//! anew: what it said before is taken back as if by another node, so nothing is counted twice for long
+//! and nothing stays. One task tells one change after another, so that no older word can overtake a newer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use application::ports::{Presence, PresenceError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::id::{ConnectionId, UserId};
+use domain::presence::{PresenceChange, PresenceEvent, PresenceKey, PresenceList, PresentMember};
+use domain::room::RoomId;
+use redis::Cmd;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::broker::{RETRY_AFTER, RedisBroker, parse};
+use crate::link::{CallError, Link};
+use crate::present::{Local, Telling};
+
+/// The most changes of one pipeline.
+const BATCH: usize = 256;
+/// The most nodes that one look finds gone.
+const GONE_MAX: usize = 16;
+/// The most members that one call takes out of a room.
+const REAP_MEMBERS_MAX: usize = 256;
+/// The most names of one list: Redis does nothing else meanwhile.
+const LIST_MAX: usize = 10_000;
+
+/// Presence of this node.
+pub(crate) struct Present {
+    local: Mutex<Local>,
+    changed: Notify,
+    leased: Notify,
+    /// The name under which this node speaks; none until it has a lease.
+    lease: Mutex<Option<Lease>>,
+}
+
+/// A name, and the connection over which it was taken.
+#[derive(Clone)]
+struct Lease {
+    node: String,
+    link: Arc<Link>,
+}
+
+impl Present {
+    pub(crate) fn new() -> Self {
+        Self {
+            local: Mutex::default(),
+            changed: Notify::new(),
+            leased: Notify::new(),
+            lease: Mutex::default(),
+        }
+    }
+
+    fn local(&self) -> MutexGuard<'_, Local> {
+        // A panic while it is held can only come from memory running out.
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_lease(&self, lease: Option<Lease>) {
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    }
+}
+
+/// A member's name in Redis; those of users come first, as in every list.
+fn name(who: &PresenceKey) -> String {
+    match who {
+        PresenceKey::User(user) => format!("u{user}"),
+        PresenceKey::Anonymous(connection) => format!("~{connection}"),
+    }
+}
+
+fn who(name: &str) -> Option<PresenceKey> {
+    match name.strip_prefix('u') {
+        Some(user) => UserId::parse(user).ok().map(PresenceKey::User),
+        None => {
+            let connection = ConnectionId::parse(name.strip_prefix('~')?).ok()?;
+            Some(PresenceKey::Anonymous(connection))
+        }
+    }
+}
+
+/// What the script publishes begins with this; no entry of a log does.
+const MARK: &[u8] = b"presence ";
+
+/// Reads a change that came over a room's channel. None where it is a publication; an error where it
+/// should be a change and can't be read.
+pub(crate) fn decode_event(bytes: &Bytes) -> Option<Result<(RoomId, PresenceEvent), ()>> {
+    bytes.starts_with(MARK).then(|| read_event(bytes).ok_or(()))
+}
+
+fn read_event(bytes: &Bytes) -> Option<(RoomId, PresenceEvent)> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let mut words = std::str::from_utf8(bytes.get(MARK.len()..end)?).ok()?.split(' ');
+    let seq = words.next()?.parse().ok()?;
+    let change = match words.next()? {
+        "join" => PresenceChange::Join,
+        "leave" => PresenceChange::Leave,
+        "update" => PresenceChange::Update,
+        _ => return None,
+    };
+    let who = who(words.next()?)?;
+    let room = RoomId::parse(words.next()?).ok()?;
+    Some((room, PresenceEvent { seq, change, who, data: bytes.slice(end + 1..) }))
+}
+
+impl RedisBroker {
+    /// Keeps the lease, tells what changes and cleans up behind others, for as long as it is polled.
+    pub(crate) async fn run_presence(&self) {
+        tokio::join!(self.keep_lease(), self.tell_changes());
+    }
+
+    /// Says what is left to be said, within the time for an answer, and gives the lease back. For a node that
+    /// ends, after its connections have.
+    pub async fn finish(&self) {
+        let last_words = async {
+            self.present.local().end_graces(Instant::now());
+            while self.present.local().next_due(Instant::now()).is_some() {
+                if self.tell_some(Instant::now()).await.is_err() {
+                    return;
+                }
+            }
+            let Some(lease) = self.present.lease() else { return };
+            let fill = |command: &mut Cmd| {
+                command.arg("ZREM").arg(self.names.nodes()).arg(&lease.node);
+            };
+            // Without it others take back what is left, which is nothing.
+            let _ = self.commands.ask_for::<i64>(&lease.link, fill).await;
+        };
+        let _ = timeout(self.config.answer_timeout, last_words).await;
+    }
+
+    async fn keep_lease(&self) {
+        let mut said_at = Instant::now();
+        loop {
+            // Long before anything of it runs out.
+            if said_at.elapsed() > self.config.presence_kept / 4 {
+                said_at = Instant::now();
+                self.present.local().note_all(said_at);
+                self.present.changed.notify_one();
+            }
+            match self.renew().await {
+                // Others are cleaned up behind with what is left of the time, so that the own lease lives.
+                Ok(gone) => {
+                    let until = Instant::now() + self.config.lease / 5;
+                    let reaping = async {
+                        for node in gone {
+                            if let Err(error) = self.reap(&node).await {
+                                tracing::warn!(%error, "behind a node that is gone something is left");
+                            }
+                        }
+                    };
+                    let _ = timeout(self.config.lease / 5, reaping).await;
+                    sleep_until(until).await;
+                }
+                Err(_) => {
+                    self.status().until_commands_up().await;
+                    sleep(self.config.lease / 100).await;
+                }
+            }
+        }
+    }
+
+    /// Renews the lease, or takes one under another name. Answers whose have run out.
+    async fn renew(&self) -> Result<Vec<String>, CallError> {
+        let (link, fresh) = self.link_and_epoch()?;
+        let held = self.present.lease();
+        let kept = held
+            .as_ref()
+            .filter(|lease| Arc::ptr_eq(&lease.link, &link) || lease.link.life == link.life);
+        let node = kept.map_or_else(|| fresh.to_string(), |lease| lease.node.clone());
+        let fill = |command: &mut Cmd| {
+            command
+                .arg(1)
+                .arg(self.names.nodes())
+                .arg(&node)
+                .arg(crate::broker::millis(self.config.lease))
+                .arg(GONE_MAX);
+        };
+        let answer = self.commands.run_script(&link, &self.commands.scripts().lease, fill).await?;
+        let (was_alive, mut gone): (u8, Vec<String>) = parse(answer)?;
+        if kept.is_some() && was_alive == 0 {
+            // Others may be taking back what was said under this name: it is theirs.
+            self.present.set_lease(None);
+            gone.push(node);
+            return Ok(gone);
+        }
+        let is_new = kept.is_none();
+        self.present.set_lease(Some(Lease { node, link }));
+        self.present.leased.notify_one();
+        if is_new {
+            self.present.local().note_all(Instant::now());
+            self.present.changed.notify_one();
+        }
+        Ok(gone)
+    }
+
+    async fn tell_changes(&self) {
+        loop {
+            let now = Instant::now();
+            let due = self.present.local().next_due(now);
+            match due {
+                Some(due) if due <= now => {
+                    if self.tell_some(now).await.is_err() {
+                        // Until there is a lease again, or a while has passed.
+                        let _ =
+                            timeout(self.config.lease / 20, self.present.leased.notified()).await;
+                    }
+                }
+                Some(due) => {
+                    tokio::select! {
+                        () = self.present.changed.notified() => {}
+                        () = sleep_until(due) => {}
+                    }
+                }
+                None => self.present.changed.notified().await,
+            }
+        }
+    }
+
+    async fn tell_some(&self, now: Instant) -> Result<(), CallError> {
+        let telling = self.present.local().take(now, BATCH);
+        if telling.is_empty() {
+            return Ok(());
+        }
+        let Some(lease) = self.present.lease() else {
+            // There will be one in a moment, unless Redis is away.
+            let is_away = self.commands.link().is_err();
+            self.present.local().put_back(telling, Instant::now(), is_away);
+            return Err(CallError::Away);
+        };
+        match self.tell(&lease, &telling).await {
+            Ok(()) => {
+                for waiting in telling.into_iter().flat_map(|one| one.waiting) {
+                    let _ = waiting.send(());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.present.local().put_back(telling, Instant::now(), true);
+                Err(error)
+            }
+        }
+    }
+
+    async fn tell(&self, lease: &Lease, telling: &[Telling]) -> Result<(), CallError> {
+        let mut pipeline = redis::pipe();
+        let rooms = self.names.rooms_of(&lease.node);
+        let script = &self.commands.scripts().presence_set;
+        for Telling { seat: (room, key), connections, is_room_used, .. } in telling {
+            // Before: whoever cleans up behind this node has to find the room.
+            pipeline.cmd("SADD").arg(&rooms).arg(room.as_str()).ignore();
+            let mut command = redis::cmd("EVALSHA");
+            command.arg(script.get_hash()).arg(5);
+            for name in self.names.presence_keys(room, &lease.node) {
+                command.arg(name);
+            }
+            command
+                .arg(name(key))
+                .arg(connections)
+                .arg(self.names.room_channel(room))
+                .arg(room.as_str())
+                .arg(crate::broker::millis(self.config.presence_kept));
+            pipeline.add_command(command).ignore();
+            if !is_room_used {
+                pipeline.cmd("SREM").arg(&rooms).arg(room.as_str()).ignore();
+            }
+        }
+        pipeline
+            .cmd("PEXPIRE")
+            .arg(&rooms)
+            .arg(crate::broker::millis(self.config.presence_kept))
+            .ignore();
+        self.commands.run_pipeline(&lease.link, &pipeline).await
+    }
+
+    /// Takes back what a node said whose lease has run out. Another may do the same: each step is done once.
+    async fn reap(&self, node: &str) -> Result<(), CallError> {
+        let link = self.commands.link()?;
+        let taken = self
+            .commands
+            .ask_for::<Option<String>>(&link, |command| {
+                command
+                    .arg("SET")
+                    .arg(self.names.reaper_of(node))
+                    .arg("1")
+                    .arg("NX")
+                    .arg("PX")
+                    .arg(crate::broker::millis(self.config.lease));
+            })
+            .await?;
+        if taken.is_none() {
+            return Ok(());
+        }
+        let rooms_key = self.names.rooms_of(node);
+        loop {
+            let rooms: Vec<String> = self
+                .commands
+                .ask_for(&link, |command| {
+                    command.arg("SRANDMEMBER").arg(&rooms_key).arg(BATCH);
+                })
+                .await?;
+            if rooms.is_empty() {
+                break;
+            }
+            for room in &rooms {
+                self.reap_room(&link, node, room).await?;
+                self.commands
+                    .ask_for::<i64>(&link, |command| {
+                        command.arg("SREM").arg(&rooms_key).arg(room);
+                    })
+                    .await?;
+            }
+        }
+        tracing::warn!(node, "a node is gone; who was here over it has left");
+        self.commands
+            .ask_for::<i64>(&link, |command| {
+                command.arg("ZREM").arg(self.names.nodes()).arg(node);
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn reap_room(&self, link: &Arc<Link>, node: &str, room: &str) -> Result<(), CallError> {
+        let Ok(room) = RoomId::parse(room) else { return Ok(()) };
+        loop {
+            let fill = |command: &mut Cmd| {
+                command.arg(5);
+                for name in self.names.presence_keys(&room, node) {
+                    command.arg(name);
+                }
+                command
+                    .arg(REAP_MEMBERS_MAX)
+                    .arg(self.names.room_channel(&room))
+                    .arg(room.as_str());
+            };
+            let script = &self.commands.scripts().presence_reap;
+            let left: u64 = parse(self.commands.run_script(link, script, fill).await?)?;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn call_update(
+        &self,
+        room: &RoomId,
+        key: &PresenceKey,
+        data: &Bytes,
+    ) -> Result<bool, CallError> {
+        let link = self.commands.link()?;
+        let fill = |command: &mut Cmd| {
+            command.arg(5);
+            for name in self.names.presence_keys(room, "") {
+                command.arg(name);
+            }
+            command
+                .arg(name(key))
+                .arg(&data[..])
+                .arg(self.names.room_channel(room))
+                .arg(room.as_str());
+        };
+        let script = &self.commands.scripts().presence_update;
+        let is_here: u8 = parse(self.commands.run_script(&link, script, fill).await?)?;
+        Ok(is_here == 1)
+    }
+
+    async fn call_list(
+        &self,
+        room: &RoomId,
+        members_max: usize,
+    ) -> Result<PresenceList, CallError> {
+        let link = self.commands.link()?;
+        let fill = |command: &mut Cmd| {
+            command.arg(5);
+            for name in self.names.presence_keys(room, "") {
+                command.arg(name);
+            }
+            command.arg(members_max.min(LIST_MAX));
+        };
+        let script = &self.commands.scripts().presence_list;
+        let answer = self.commands.run_script(&link, script, fill).await?;
+        type Answer = (u64, usize, usize, Vec<String>, Vec<usize>, Vec<Vec<u8>>);
+        let (seq, total, connections, names, counts, data): Answer = parse(answer)?;
+        let members =
+            names.iter().zip(counts).zip(data).filter_map(|((name, connections), data)| {
+                Some(PresentMember { who: who(name)?, data: Bytes::from(data), connections })
+            });
+        Ok(PresenceList { seq, total, connections, members: members.collect() })
+    }
+}
+
+const fn unavailable() -> PresenceError {
+    PresenceError::Unavailable { retry_after: RETRY_AFTER }
+}
+
+#[async_trait]
+impl Presence for RedisBroker {
+    async fn enter(
+        &self,
+        room: &RoomId,
+        key: &PresenceKey,
+        connection: ConnectionId,
+    ) -> Result<(), PresenceError> {
+        let seat = (room.clone(), key.clone());
+        let told = self.present.local().enter(&seat, connection, Instant::now());
+        self.present.changed.notify_one();
+        match timeout(self.config.answer_timeout, told).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(unavailable()),
+        }
+    }
+
+    async fn leave(&self, room: &RoomId, key: &PresenceKey, connection: ConnectionId) {
+        let seat = (room.clone(), key.clone());
+        self.present.local().leave(&seat, connection, Instant::now(), self.config.leave_grace);
+        self.present.changed.notify_one();
+    }
+
+    async fn update(
+        &self,
+        room: &RoomId,
+        key: &PresenceKey,
+        data: Bytes,
+    ) -> Result<(), PresenceError> {
+        // Who is here only over another node speaks over that one.
+        if !self.present.local().is_here(&(room.clone(), key.clone())) {
+            return Err(PresenceError::NotPresent);
+        }
+        match self.call_update(room, key, &data).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(PresenceError::NotPresent),
+            Err(_) => Err(unavailable()),
+        }
+    }
+
+    async fn list(&self, room: &RoomId, members_max: usize) -> Result<PresenceList, PresenceError> {
+        self.call_list(room, members_max).await.map_err(|_| unavailable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_keep_their_names_and_users_come_first() {
+        let user = PresenceKey::User(UserId::parse("~zed").unwrap());
+        let anonymous = PresenceKey::Anonymous(ConnectionId::from_bits(7));
+        assert!(name(&user) < name(&anonymous));
+        for key in [user, anonymous] {
+            assert_eq!(who(&name(&key)), Some(key));
+        }
+        assert_eq!((who("x"), who("u"), who("~7")), (None, None, None));
+    }
+
+    #[test]
+    fn a_change_is_read_and_what_is_none_of_ours_is_an_error() {
+        let read = |text: &'static str| decode_event(&Bytes::from_static(text.as_bytes()));
+        let (room, event) = read("presence 9 update uann public:a\n{\"a\":1}").unwrap().unwrap();
+        assert_eq!(
+            (room.as_str(), event.seq, event.change),
+            ("public:a", 9, PresenceChange::Update)
+        );
+        assert_eq!((event.who.to_string(), &event.data[..]), ("ann".to_owned(), &b"{\"a\":1}"[..]));
+        assert!(read("00000000000000ff 1 1 1 0\n{}\n1").is_none());
+        for wrong in [
+            "presence ",
+            "presence 1 x ua public:a\n",
+            "presence x join ua public:a\n",
+            "presence 1 join ua\n",
+            "presence 1 join ua public:a",
+        ] {
+            assert!(read(wrong).unwrap().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Who is where over this node, as it should stand in Redis, and what of that is still to be said.
+//!
+//! Nothing here speaks to Redis. A change must never be dropped before Redis has it: a leave that is
+//! forgotten is a ghost.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use domain::id::ConnectionId;
+use domain::presence::PresenceKey;
+use domain::room::RoomId;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// A member of a room.
+pub(crate) type Seat = (RoomId, PresenceKey);
+
+/// What waits to be told.
+#[derive(Debug)]
+struct Change {
+    /// Who waits for it.
+    waiting: Vec<oneshot::Sender<()>>,
+    /// Not before.
+    due: Instant,
+}
+
+/// The members that are here over this node.
+#[derive(Debug, Default)]
+pub(crate) struct Local {
+    members: BTreeMap<Seat, Vec<ConnectionId>>,
+    /// How many members each room has.
+    rooms: BTreeMap<RoomId, usize>,
+    changes: BTreeMap<Seat, Change>,
+    /// The order in which changes came; one that has been told meanwhile is passed over.
+    order: VecDeque<Seat>,
+    /// Leaves that wait for their grace, by when it is over.
+    leaving: BTreeSet<(Instant, Seat)>,
+}
+
+/// What is to be told of one member.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    pub(crate) seat: Seat,
+    pub(crate) connections: usize,
+    /// Whether somebody is in the room over this node.
+    pub(crate) is_room_used: bool,
+    pub(crate) waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Local {
+    /// A connection came; what is answered comes once Redis has it.
+    pub(crate) fn enter(
+        &mut self,
+        seat: &Seat,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> oneshot::Receiver<()> {
+        let connections = self.members.entry(seat.clone()).or_insert_with(|| {
+            *self.rooms.entry(seat.0.clone()).or_default() += 1;
+            Vec::new()
+        });
+        if !connections.contains(&connection) {
+            connections.push(connection);
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.note(seat, now, Duration::ZERO, Some(sender));
+        receiver
+    }
+
+    /// A connection went. Where it was the last, others hear of it only after the grace.
+    pub(crate) fn leave(
+        &mut self,
+        seat: &Seat,
+        connection: ConnectionId,
+        now: Instant,
+        grace: Duration,
+    ) {
+        let Some(connections) = self.members.get_mut(seat) else { return };
+        let before = connections.len();
+        connections.retain(|other| *other != connection);
+        if connections.len() == before {
+            return;
+        }
+        if connections.is_empty() {
+            self.members.remove(seat);
+            if let Some(count) = self.rooms.get_mut(&seat.0) {
+                *count -= 1;
+                if *count == 0 {
+                    self.rooms.remove(&seat.0);
+                }
+            }
+            self.note(seat, now, grace, None);
+        } else {
+            self.note(seat, now, Duration::ZERO, None);
+        }
+    }
+
+    pub(crate) fn is_here(&self, seat: &Seat) -> bool {
+        self.members.contains_key(seat)
+    }
+
+    /// Everything is to be told again, to a Redis that may know nothing of it.
+    pub(crate) fn note_all(&mut self, now: Instant) {
+        let all: Vec<_> = self.members.keys().cloned().collect();
+        for seat in all {
+            self.note(&seat, now, Duration::ZERO, None);
+        }
+    }
+
+    fn note(
+        &mut self,
+        seat: &Seat,
+        now: Instant,
+        grace: Duration,
+        waiting: Option<oneshot::Sender<()>>,
+    ) {
+        let due = now + grace;
+        let change = match self.changes.get_mut(seat) {
+            Some(change) => {
+                // Whatever it was before: a leave in its grace is over when its user is back.
+                self.leaving.remove(&(change.due, seat.clone()));
+                change.due = due;
+                change
+            }
+            None => {
+                let change = Change { waiting: Vec::new(), due };
+                self.changes.entry(seat.clone()).or_insert(change)
+            }
+        };
+        change.waiting.extend(waiting);
+        if grace.is_zero() {
+            self.order.push_back(seat.clone());
+        } else {
+            self.leaving.insert((due, seat.clone()));
+        }
+    }
+
+    /// The next changes that are due, at most `max`.
+    pub(crate) fn take(&mut self, now: Instant, max: usize) -> Vec<Telling> {
+        let mut all = Vec::new();
+        while let Some((due, seat)) = self.leaving.first().cloned() {
+            if due > now {
+                break;
+            }
+            self.leaving.pop_first();
+            self.order.push_back(seat);
+        }
+        while all.len() < max {
+            let Some(seat) = self.order.pop_front() else { break };
+            // Told already, or put off meanwhile.
+            if self.changes.get(&seat).is_none_or(|change| change.due > now) {
+                continue;
+            }
+            let Some(change) = self.changes.remove(&seat) else { continue };
+            let connections = self.members.get(&seat).map_or(0, Vec::len);
+            let is_room_used = self.rooms.contains_key(&seat.0);
+            all.push(Telling { seat, connections, is_room_used, waiting: change.waiting });
+        }
+        all
+    }
+
+    /// Takes back what could not be told. Who waited for it goes on waiting only where it was not tried.
+    pub(crate) fn put_back(&mut self, telling: Vec<Telling>, now: Instant, was_tried: bool) {
+        for mut one in telling {
+            self.note(&one.seat, now, Duration::ZERO, None);
+            if let (false, Some(change)) = (was_tried, self.changes.get_mut(&one.seat)) {
+                change.waiting.append(&mut one.waiting);
+            }
+        }
+    }
+
+    /// Nobody comes back here: all leaves are due.
+    pub(crate) fn end_graces(&mut self, now: Instant) {
+        for (due, seat) in std::mem::take(&mut self.leaving) {
+            if let Some(change) = self.changes.get_mut(&seat) {
+                change.due = change.due.min(now);
+            }
+            self.leaving.insert((due.min(now), seat));
+        }
+    }
+
+    /// When the next change is due; none while there is none.
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
+        if !self.order.is_empty() {
+            return Some(now);
+        }
+        self.leaving.first().map(|(due, _)| *due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(2);
+
+    fn seat(user: &str) -> Seat {
+        let user = domain::id::UserId::parse(user).unwrap();
+        (RoomId::parse("public:a").unwrap(), PresenceKey::User(user))
+    }
+
+    fn connection(bits: u64) -> ConnectionId {
+        ConnectionId::from_bits(bits)
+    }
+
+    fn told(local: &mut Local, now: Instant) -> Vec<(String, usize)> {
+        let all = local.take(now, 100).into_iter();
+        all.map(|one| (one.seat.1.to_string(), one.connections)).collect()
+    }
+
+    #[test]
+    fn changes_are_told_once_in_their_order_with_what_is_so_when_they_are_told() {
+        let (mut local, now) = (Local::default(), Instant::now());
+        for (user, bits) in [("b", 1), ("a", 2), ("b", 3)] {
+            drop(local.enter(&seat(user), connection(bits), now));
+        }
+        assert_eq!(told(&mut local, now), [("b".to_owned(), 2), ("a".to_owned(), 1)]);
+        assert!(told(&mut local, now).is_empty());
+        local.leave(&seat("b"), connection(1), now, GRACE);
+        assert_eq!(told(&mut local, now), [("b".to_owned(), 1)], "others of it are here");
+        assert_eq!(local.next_due(now), None);
+    }
+
+    #[test]
+    fn who_comes_back_within_the_grace_has_never_left() {
+        let (mut local, now) = (Local::default(), Instant::now());
+        drop(local.enter(&seat("a"), connection(1), now));
+        told(&mut local, now);
+        local.leave(&seat("a"), connection(1), now, GRACE);
+        assert!(told(&mut local, now).is_empty());
+        assert_eq!(local.next_due(now), Some(now + GRACE));
+        drop(local.enter(&seat("a"), connection(2), now + GRACE / 2));
+        assert_eq!(told(&mut local, now + GRACE / 2), [("a".to_owned(), 1)]);
+        assert!(told(&mut local, now + 2 * GRACE).is_empty());
+        local.leave(&seat("a"), connection(2), now, GRACE);
+        assert_eq!(told(&mut local, now + GRACE), [("a".to_owned(), 0)]);
+        assert!(local.rooms.is_empty() && local.members.is_empty() && local.changes.is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_later_as_it_is_then() {
+        let (mut local, now) = (Local::default(), Instant::now());
+        let mut waits = local.enter(&seat("a"), connection(1), now);
+        let failed = local.take(now, 100);
+        local.put_back(failed, now, true);
+        assert!(waits.try_recv().is_err(), "who waited is told that it failed");
+        local.leave(&seat("a"), connection(1), now, Duration::ZERO);
+        assert_eq!(told(&mut local, now), [("a".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn a_redis_that_knows_nothing_is_told_of_everybody_who_is_here() {
+        let (mut local, now) = (Local::default(), Instant::now());
+        for (user, bits) in [("a", 1), ("b", 2)] {
+            drop(local.enter(&seat(user), connection(bits), now));
+        }
+        told(&mut local, now);
+        local.leave(&seat("b"), connection(2), now, GRACE);
+        local.note_all(now);
+        assert_eq!(told(&mut local, now), [("a".to_owned(), 1)]);
+    }
+}

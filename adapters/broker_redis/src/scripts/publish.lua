@@ -1,0 +1,72 @@
+-- Positions a publish, keeps it and hands it to all nodes, in one step. Answers {epoch, offset or 0, 1 if it was
+-- published before}.
+--
+-- ARGV   8 class: r, l or d  9 what it replaces, for l  10 the body  11 bytes of its data
+--        12 whose msg_id it is and the msg_id, or nothing  13 ms that it is remembered  14 the most remembered
+--        in half that time  15 the room's channel  16 its namespace's, or nothing  17 the last offset
+
+load_head()
+local name, window = ARGV[12], tonumber(ARGV[13])
+local clock
+if name ~= '' then
+    for back = 0, 2 do
+        local found = redis.call('HGET', KEYS[5 + (gen - back) % 3], name)
+        if found then return { e, found, 1 } end
+    end
+end
+
+local class, size = ARGV[8], tonumber(ARGV[11])
+local offset = '0'
+n = n + 1
+if class == 'r' then
+    if o >= tonumber(ARGV[17]) then return redis.error_reply('ROOMFULL the log has given out its last offset') end
+    o = o + 1
+    offset = whole(o)
+end
+local entry = e .. ' ' .. whole(n) .. ' ' .. offset .. ' ' .. ARGV[11] .. ' ' .. ARGV[3] .. '\n' .. ARGV[10]
+
+if class == 'r' then
+    if messages_max == 0 or size > bytes_max then
+        -- What lies before it can't be read over it.
+        redis.call('DEL', KEYS[2])
+        b = 0
+    else
+        local count = redis.call('RPUSH', KEYS[2], entry)
+        -- A log that was lost alone begins again.
+        b = (count == 1) and size or b + size
+        if count == 1 then redis.call('PEXPIRE', KEYS[2], tonumber(ARGV[7]) * 2) end
+        trim(count, (o % 16 == 0) and 32 or 0)
+    end
+    redis.call('HSET', KEYS[1], 'o', offset, 'n', whole(n), 'b', whole(b))
+else
+    redis.call('HSET', KEYS[1], 'n', whole(n))
+    if class == 'l' then
+        redis.call('HSET', KEYS[3], ARGV[9], entry)
+        redis.call('ZADD', KEYS[4], whole(n), ARGV[9])
+        if redis.call('ZCARD', KEYS[4]) > 256 then
+            local oldest = redis.call('ZPOPMIN', KEYS[4])
+            redis.call('HDEL', KEYS[3], oldest[1])
+        end
+        for key = 3, 4 do redis.call('PEXPIRE', KEYS[key], tonumber(ARGV[7]) * 2) end
+    end
+end
+
+if name ~= '' then
+    -- By this server's clock: those of the nodes differ.
+    local time = redis.call('TIME')
+    clock = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+    local fresh = gen_at == 0
+    if fresh or clock - gen_at >= window / 2 or clock < gen_at
+        or redis.call('HLEN', KEYS[5 + gen % 3]) >= tonumber(ARGV[14]) then
+        if not fresh then gen = gen + 1 end
+        gen_at, fresh = clock, true
+        redis.call('DEL', KEYS[5 + gen % 3])
+        redis.call('HSET', KEYS[1], 'g', whole(gen), 'ga', whole(gen_at))
+    end
+    redis.call('HSET', KEYS[5 + gen % 3], name, offset)
+    if fresh then redis.call('PEXPIRE', KEYS[5 + gen % 3], window * 2) end
+end
+
+redis.call('PUBLISH', ARGV[15], entry)
+if ARGV[16] ~= '' then redis.call('PUBLISH', ARGV[16], entry) end
+return { e, offset, 0 }

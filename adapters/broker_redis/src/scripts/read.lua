@@ -1,0 +1,33 @@
+-- Reads a piece of the log. Answers {epoch, first, last, earlier lives, 1 if there is more, entries, latest}.
+--
+-- ARGV   8 behind this offset  9, 10 the most messages and bytes of data  11 1 for the newest of each key, too
+
+load_head()
+local count, changed = trim(redis.call('LLEN', KEYS[2]), 1024)
+if changed then redis.call('HSET', KEYS[1], 'b', whole(b)) end
+
+local first = o - count + 1
+local after, messages, bytes = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+if after < first - 1 then after = first - 1 end
+local entries, at, full = {}, after - first + 1, false
+while not full and at < count and #entries < messages do
+    local step = math.min(32, messages - #entries)
+    for _, entry in ipairs(redis.call('LRANGE', KEYS[2], at, at + step - 1)) do
+        local size = size_and_time(entry)
+        if size > bytes and #entries > 0 then
+            full = true
+            break
+        end
+        entries[#entries + 1] = entry
+        bytes = bytes - size
+    end
+    at = after - first + 1 + #entries
+end
+
+local latest = {}
+if ARGV[11] == '1' then
+    local keys = redis.call('ZRANGE', KEYS[4], 0, -1)
+    if #keys > 0 then latest = redis.call('HMGET', KEYS[3], unpack(keys)) end
+end
+local more = (count > 0 and after + #entries < o) and 1 or 0
+return { e, whole(first), whole(o), earlier, more, entries, latest }

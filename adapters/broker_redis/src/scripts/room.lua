@@ -1,0 +1,65 @@
+-- What all scripts begin with: the room's head, as it is now.
+--
+-- KEYS   1 head  2 log  3 latest  4 keys of latest by age  5, 6, 7 what was published lately, by msg_id
+-- ARGV   1 an epoch that nobody has used  2 the server and its life, as the node knows it
+--        3 the node's clock in ms  4, 5, 6 the most messages, bytes and ms kept  7 ms that an unused room is kept
+--
+-- The log is a list. Its last entry is the message at offset `o`, so that an entry's place says its offset.
+-- Every entry begins with `epoch number offset bytes at\n`; bytes are those of its data.
+
+local e, o, n, b, life, gen, gen_at, kept_at, earlier
+local now = tonumber(ARGV[3])
+local messages_max, bytes_max, age_max = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local function whole(x) return string.format('%.0f', x) end
+
+local function load_head()
+    local h = redis.call('HMGET', KEYS[1], 'e', 'o', 'n', 'b', 'l', 'g', 'ga', 'k', 'p')
+    e, o, n, b = h[1], tonumber(h[2]), tonumber(h[3]), tonumber(h[4])
+    life, gen, gen_at, kept_at, earlier = h[5], tonumber(h[6]), tonumber(h[7]), tonumber(h[8]), h[9]
+    if not e then
+        -- Never used, forgotten or lost: what may be left of it belongs to nobody.
+        redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+        e, o, n, b, gen, gen_at, kept_at, earlier = ARGV[1], 0, 0, 0, 0, 0, 0, ''
+        redis.call('HSET', KEYS[1], 'e', e, 'o', '0', 'n', '0', 'b', '0', 'l', ARGV[2], 'g', '0', 'ga', '0', 'k', '0', 'p', '')
+    elseif life ~= ARGV[2] then
+        -- Another server, or the same one after a restart: it may have lost the newest. Offsets go on, under
+        -- another epoch, and the end of the old one is kept: who has read up to it has missed nothing.
+        earlier = e .. ':' .. whole(o) .. ' ' .. earlier
+        local ends = {}
+        for one in string.gmatch(earlier, '%S+') do
+            if #ends < 4 then ends[#ends + 1] = one end
+        end
+        earlier, e = table.concat(ends, ' '), ARGV[1]
+        redis.call('HSET', KEYS[1], 'e', e, 'l', ARGV[2], 'p', earlier)
+    end
+    -- The time of expiry is set anew only now and then: a room in use is never near it.
+    if now - kept_at > tonumber(ARGV[7]) / 4 or now < kept_at then
+        for key = 1, 4 do redis.call('PEXPIRE', KEYS[key], tonumber(ARGV[7]) * 2) end
+        -- Who brings no time only puts it off.
+        if now > 0 then redis.call('HSET', KEYS[1], 'k', ARGV[3]) end
+    end
+end
+
+local function size_and_time(entry)
+    local size, at = string.match(entry, '^%S+ %S+ %S+ (%d+) (%-?%d+)\n')
+    return tonumber(size), tonumber(at)
+end
+
+-- Drops from the old end what is beyond the limits; answers how many are left. `steps` at most are dropped for
+-- their age.
+local function trim(count, steps)
+    local before = b
+    while count > messages_max or (b > bytes_max and count > 0) do
+        b = b - size_and_time(redis.call('LPOP', KEYS[2]))
+        count = count - 1
+    end
+    while count > 0 and steps > 0 do
+        local size, at = size_and_time(redis.call('LINDEX', KEYS[2], 0))
+        if now - at <= age_max then break end
+        redis.call('LPOP', KEYS[2])
+        b, count, steps = b - size, count - 1, steps - 1
+    end
+    if count == 0 then b = 0 end
+    return count, b ~= before
+end

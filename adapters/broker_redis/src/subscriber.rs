@@ -1,0 +1,160 @@
+//! The connection that publications come over.
+//!
+//! They are put into the mailboxes right where they are read: nothing queues in between, so nothing can
+//! grow there. Channels are asked for and given up in batches, one after another on one connection, so
+//! that the last word about a channel is the one that counts.
+
+use std::sync::Arc;
+
+use application::ports::Entropy;
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::config::Config;
+use crate::entry::decode;
+use crate::link::{ConnectError, Retry, connect};
+use crate::names::Names;
+use crate::presence::decode_event;
+use crate::status::{Status, count};
+use crate::table::{Changes, Table, Topic};
+
+/// The most channels of one command.
+const BATCH: usize = 512;
+
+/// What it takes to be subscribed.
+pub(crate) struct Subscribing {
+    pub(crate) client: Client,
+    pub(crate) config: Config,
+    pub(crate) names: Names,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) status: Arc<Status>,
+}
+
+impl Subscribing {
+    /// Keeps the subscription for as long as it is polled.
+    pub(crate) async fn run(&self) {
+        let mut retry = Retry::new(&self.config, &self.entropy);
+        loop {
+            let lost = Arc::new(Notify::new());
+            match self.connect(&lost).await {
+                Ok(connection) => {
+                    retry.worked();
+                    self.serve(connection, &lost).await;
+                    self.status.set_subscriber_up(false);
+                    tracing::warn!("the subscription to redis is lost");
+                }
+                Err(error) => retry.failed("subscription", &error).await,
+            }
+        }
+    }
+
+    async fn connect(&self, lost: &Arc<Notify>) -> Result<MultiplexedConnection, ConnectError> {
+        let (table, status, lost) =
+            (Arc::clone(&self.table), Arc::clone(&self.status), Arc::clone(lost));
+        let push = move |info: PushInfo| -> Result<(), std::convert::Infallible> {
+            take_push(info, &table, &status, &lost);
+            Ok(())
+        };
+        let options = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.config.answer_timeout))
+            .set_response_timeout(Some(self.config.answer_timeout))
+            .set_push_sender(push);
+        let connection = connect(&self.client, &options, &self.config).await?;
+        count(&self.status.connects, 1);
+        Ok(connection)
+    }
+
+    /// Asks for all channels, tells of the hole before them, and goes on until the connection is lost.
+    async fn serve(&self, mut connection: MultiplexedConnection, lost: &Notify) {
+        self.table.lose_all();
+        let mut is_first = true;
+        loop {
+            loop {
+                let changes = self.table.take_changes(BATCH);
+                if changes == Changes::default() {
+                    break;
+                }
+                if let Err(error) = self.change(&mut connection, &changes).await {
+                    tracing::warn!(error = crate::config::words(&error), "channels were refused");
+                    return;
+                }
+                self.table.confirm(&changes);
+            }
+            if is_first {
+                // Only now: what is read of a log before its channel is on could end before a hole does.
+                self.table.tell_holes();
+                self.status.set_subscriber_up(true);
+                is_first = false;
+            }
+            tokio::select! {
+                () = self.table.changes() => {}
+                () = lost.notified() => return,
+                () = sleep(self.config.probe_interval) => {
+                    // A connection that died without a word says nothing else.
+                    let answer: Result<(), _> = redis::cmd("PING").query_async(&mut connection).await;
+                    if answer.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn change(
+        &self,
+        connection: &mut MultiplexedConnection,
+        changes: &Changes,
+    ) -> Result<(), redis::RedisError> {
+        let names = |topics: &[Topic]| topics.iter().map(|t| self.name(t)).collect::<Vec<_>>();
+        if !changes.off.is_empty() {
+            connection.unsubscribe(names(&changes.off)).await?;
+        }
+        if !changes.on.is_empty() {
+            connection.subscribe(names(&changes.on)).await?;
+        }
+        Ok(())
+    }
+
+    fn name(&self, topic: &Topic) -> String {
+        match topic {
+            Topic::Room(room) => self.names.room_channel(room),
+            Topic::Namespace(namespace) => self.names.namespace_channel(namespace),
+        }
+    }
+}
+
+/// Takes what the server sends without being asked.
+fn take_push(info: PushInfo, table: &Table, status: &Status, lost: &Notify) {
+    match info.kind {
+        PushKind::Message => {
+            count(&status.received, 1);
+            // The channel, then what was published.
+            let Some(Value::BulkString(payload)) = info.data.into_iter().nth(1) else { return };
+            let payload = Bytes::from(payload);
+            if let Some(event) = decode_event(&payload) {
+                match event {
+                    Ok((room, event)) => table.deliver_presence(&room, event),
+                    Err(()) => count(&status.unreadable, 1),
+                }
+                return;
+            }
+            match decode(&payload) {
+                Ok(entry) => table.deliver(entry),
+                Err(error) => {
+                    // Its offset, if it had one, is missed with the next message or the next look.
+                    count(&status.unreadable, 1);
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a publication is lost"
+                    );
+                }
+            }
+        }
+        PushKind::Disconnection => lost.notify_one(),
+        _ => {}
+    }
+}

@@ -1,0 +1,335 @@
+//! Who on this node gets what: the mailboxes of each room and of each pattern, and which channels that
+//! takes.
+//!
+//! Every publication reaches a mailbox once, however many of its channels it comes over. What is known
+//! not to have come is said to the mailboxes as a hole; nothing here may pass over one in silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use application::mailbox::{Mail, Mailbox};
+use application::ports::SubscriptionToken;
+use application::published::Published;
+use domain::id::Epoch;
+use domain::presence::PresenceEvent;
+use domain::principal::RoomPattern;
+use domain::room::RoomId;
+use tokio::sync::{Notify, oneshot};
+
+use crate::entry::Entry;
+
+/// A channel.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Topic {
+    /// That of one room.
+    Room(RoomId),
+    /// That of all rooms of a namespace.
+    Namespace(String),
+}
+
+/// There are too many rooms, or mailboxes, already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct TableFull;
+
+/// What a subscription waits for; none where the channel is there already.
+pub(crate) type Waits = Option<oneshot::Receiver<()>>;
+
+#[derive(Debug)]
+struct Subscriber {
+    mailbox: Arc<Mailbox>,
+    token: SubscriptionToken,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    mailbox: Arc<Mailbox>,
+    patterns: Vec<RoomPattern>,
+    version: u64,
+}
+
+impl Watcher {
+    fn topics(&self) -> BTreeSet<Topic> {
+        self.patterns.iter().map(topic_of).collect()
+    }
+}
+
+fn topic_of(pattern: &RoomPattern) -> Topic {
+    match RoomId::parse(&pattern.to_text()) {
+        Ok(room) if !pattern.is_prefix() => Topic::Room(room),
+        _ => Topic::Namespace(pattern.namespace().to_owned()),
+    }
+}
+
+/// A channel and who needs it.
+#[derive(Debug, Default)]
+struct Channel {
+    /// Whether Redis has confirmed that everything comes.
+    is_on: bool,
+    /// How many watchers need it.
+    watchers: usize,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+/// What is known of a room with a channel of its own.
+#[derive(Debug, Default)]
+struct Room {
+    subscribers: Vec<Subscriber>,
+    /// The newest that came: its epoch and number.
+    heard: Option<(Epoch, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    channels: BTreeMap<Topic, Channel>,
+    rooms: BTreeMap<RoomId, Room>,
+    watchers: Vec<Watcher>,
+    /// Channels whose need may have changed.
+    changed: BTreeSet<Topic>,
+}
+
+/// The table, shared by the port and the subscriber.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rooms_max: usize,
+    subscribers_max: usize,
+    /// Held for one step, never across anything that waits.
+    inner: Mutex<Inner>,
+    changes: Notify,
+}
+
+/// What the subscriber has to tell Redis.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(crate) struct Changes {
+    pub(crate) on: Vec<Topic>,
+    pub(crate) off: Vec<Topic>,
+}
+
+impl Table {
+    pub(crate) fn new(rooms_max: usize, subscribers_max: usize) -> Self {
+        Self { rooms_max, subscribers_max, inner: Mutex::default(), changes: Notify::new() }
+    }
+
+    /// Adds or renews a subscription. It is in effect once what is answered has come.
+    pub(crate) fn subscribe(
+        &self,
+        room: &RoomId,
+        mailbox: &Arc<Mailbox>,
+        token: SubscriptionToken,
+    ) -> Result<Waits, TableFull> {
+        let mut inner = self.lock();
+        if inner.rooms.len() >= self.rooms_max && !inner.rooms.contains_key(room) {
+            return Err(TableFull);
+        }
+        let here = inner.rooms.entry(room.clone()).or_default();
+        let is_full = here.subscribers.len() >= self.subscribers_max;
+        let known = here.subscribers.iter_mut().find(|known| known.mailbox.id() == mailbox.id());
+        match known {
+            Some(known) => known.token = known.token.max(token),
+            None if is_full => return Err(TableFull),
+            None => here.subscribers.push(Subscriber { mailbox: Arc::clone(mailbox), token }),
+        }
+        Ok(self.need(&mut inner, Topic::Room(room.clone())))
+    }
+
+    /// Ends a subscription, unless a larger token has renewed it.
+    pub(crate) fn unsubscribe(&self, room: &RoomId, mailbox: &Mailbox, token: SubscriptionToken) {
+        let mut inner = self.lock();
+        let Some(here) = inner.rooms.get_mut(room) else { return };
+        here.subscribers.retain(|known| known.mailbox.id() != mailbox.id() || known.token > token);
+        if here.subscribers.is_empty() {
+            self.note(&mut inner, Topic::Room(room.clone()));
+        }
+    }
+
+    /// Sets what a mailbox watches, unless that came under a larger version. It is in effect once
+    /// all that is answered has come.
+    pub(crate) fn watch(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        patterns: &[RoomPattern],
+        version: u64,
+    ) -> Result<Vec<oneshot::Receiver<()>>, TableFull> {
+        let mut inner = self.lock();
+        let known = inner.watchers.iter().position(|known| known.mailbox.id() == mailbox.id());
+        let new = Watcher { mailbox: Arc::clone(mailbox), patterns: patterns.to_vec(), version };
+        let before = match known {
+            Some(at) if inner.watchers[at].version > version => return Ok(Vec::new()),
+            Some(at) => std::mem::replace(&mut inner.watchers[at], new).topics(),
+            None if inner.watchers.len() >= self.subscribers_max => return Err(TableFull),
+            None => {
+                inner.watchers.push(new);
+                BTreeSet::new()
+            }
+        };
+        let after: BTreeSet<_> = patterns.iter().map(topic_of).collect();
+        for topic in before.difference(&after) {
+            if let Some(channel) = inner.channels.get_mut(topic) {
+                channel.watchers -= 1;
+            }
+            self.note(&mut inner, topic.clone());
+        }
+        for topic in after.difference(&before) {
+            inner.channels.entry(topic.clone()).or_default().watchers += 1;
+        }
+        Ok(after.into_iter().filter_map(|topic| self.need(&mut inner, topic)).collect())
+    }
+
+    /// Hands a publication to all mailboxes that have not had it.
+    pub(crate) fn deliver(&self, entry: Entry) {
+        let mut inner = self.lock();
+        let Inner { rooms, watchers, .. } = &mut *inner;
+        let Entry { number, publication } = entry;
+        let room = rooms.get_mut(&publication.room);
+        if let Some(room) = room {
+            let epoch = publication.epoch;
+            if room.heard.is_some_and(|(life, newest)| life == epoch && number <= newest) {
+                return;
+            }
+            room.heard = Some((epoch, number));
+        }
+        let room = rooms.get(&publication.room);
+        let subscribers = room.map_or(&[][..], |room| &room.subscribers);
+        let is_watched = |watcher: &&Watcher| {
+            let id = watcher.mailbox.id();
+            subscribers.iter().all(|known| known.mailbox.id() != id)
+                && watcher.patterns.iter().any(|pattern| pattern.matches(&publication.room))
+        };
+        let watching: Vec<_> = watchers.iter().filter(is_watched).collect();
+        if subscribers.is_empty() && watching.is_empty() {
+            return;
+        }
+        let mail = Mail::Publication(Arc::new(Published::new(publication)));
+        let mailboxes = subscribers.iter().map(|known| &known.mailbox);
+        for mailbox in mailboxes.chain(watching.iter().map(|watcher| &watcher.mailbox)) {
+            mailbox.put(mail.clone());
+        }
+    }
+
+    /// Hands a change of who is in a room to its mailboxes.
+    pub(crate) fn deliver_presence(&self, room: &RoomId, event: PresenceEvent) {
+        let inner = self.lock();
+        let Some(here) = inner.rooms.get(room) else { return };
+        let mail = Mail::Presence(room.clone(), Arc::new(event));
+        for subscriber in &here.subscribers {
+            subscriber.mailbox.put(mail.clone());
+        }
+    }
+
+    /// The next channels to be asked for or given up, at most `max` of each. Those that are asked for are on
+    /// only once [`confirm`](Self::confirm) says so.
+    pub(crate) fn take_changes(&self, max: usize) -> Changes {
+        let mut inner = self.lock();
+        let mut changes = Changes::default();
+        while changes.on.len() < max && changes.off.len() < max {
+            let Some(topic) = inner.changed.pop_first() else { break };
+            let is_needed = inner.is_needed(&topic);
+            let is_on = inner.channels.get(&topic).is_some_and(|channel| channel.is_on);
+            match (is_needed, is_on) {
+                (true, false) => changes.on.push(topic),
+                (false, true) => {
+                    // From now on whoever subscribes waits for it to be on again.
+                    if let Some(channel) = inner.channels.get_mut(&topic) {
+                        channel.is_on = false;
+                    }
+                    changes.off.push(topic);
+                }
+                (false, false) => inner.forget(&topic),
+                (true, true) => {}
+            }
+        }
+        changes
+    }
+
+    /// Notes that Redis has done what was asked, and lets those go on that waited.
+    pub(crate) fn confirm(&self, changes: &Changes) {
+        let mut inner = self.lock();
+        for topic in &changes.off {
+            if !inner.is_needed(topic) {
+                inner.forget(topic);
+            }
+        }
+        for topic in &changes.on {
+            let channel = inner.channels.entry(topic.clone()).or_default();
+            channel.is_on = true;
+            for waiting in channel.waiting.drain(..) {
+                // Who is not there any more does not miss it.
+                let _ = waiting.send(());
+            }
+            if !inner.is_needed(topic) {
+                self.note(&mut inner, topic.clone());
+            }
+        }
+    }
+
+    /// Waits until there may be changes.
+    pub(crate) async fn changes(&self) {
+        self.changes.notified().await;
+    }
+
+    /// The subscriber's connection is lost: no channel is on, and all are to be asked for again.
+    pub(crate) fn lose_all(&self) {
+        let mut inner = self.lock();
+        for channel in inner.channels.values_mut() {
+            channel.is_on = false;
+        }
+        inner.changed = inner.channels.keys().cloned().collect();
+        self.changes.notify_one();
+    }
+
+    /// Something may have been missed while the connection was away: every room has a hole, which
+    /// its shards fill from the log, and what is watched has one that nobody can fill.
+    pub(crate) fn tell_holes(&self) {
+        let mut inner = self.lock();
+        for (id, room) in &mut inner.rooms {
+            for subscriber in &room.subscribers {
+                subscriber.mailbox.miss(id);
+            }
+        }
+        for watcher in inner.watchers.iter().filter(|watcher| !watcher.patterns.is_empty()) {
+            watcher.mailbox.miss_watched();
+        }
+    }
+
+    fn need(&self, inner: &mut Inner, topic: Topic) -> Waits {
+        let channel = inner.channels.entry(topic.clone()).or_default();
+        if channel.is_on {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        // Who waited in vain leaves no trace.
+        channel.waiting.retain(|waiting| !waiting.is_closed());
+        channel.waiting.push(sender);
+        self.note(inner, topic);
+        Some(receiver)
+    }
+
+    fn note(&self, inner: &mut Inner, topic: Topic) {
+        inner.changed.insert(topic);
+        self.changes.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while it is held can only come from memory running out; each step leaves it whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_needed(&self, topic: &Topic) -> bool {
+        let is_watched = self.channels.get(topic).is_some_and(|channel| channel.watchers > 0);
+        let is_subscribed = match topic {
+            Topic::Room(room) => {
+                self.rooms.get(room).is_some_and(|room| !room.subscribers.is_empty())
+            }
+            Topic::Namespace(_) => false,
+        };
+        is_watched || is_subscribed
+    }
+
+    fn forget(&mut self, topic: &Topic) {
+        self.channels.remove(topic);
+        if let Topic::Room(room) = topic {
+            self.rooms.remove(room);
+        }
+    }
+}

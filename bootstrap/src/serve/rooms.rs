@@ -1,0 +1,184 @@
+//! Where rooms are: in this process, or in a Redis that several nodes share.
+//!
+//! Nothing behind this file may know which.
+
+use std::sync::Arc;
+
+use application::ports::{Broker, Clock, Erasure, Presence, Revocations};
+use broker_memory::MemoryBroker;
+#[cfg(feature = "redis")]
+use broker_redis::RedisBroker;
+use gateway_axum::Probe;
+use tokio::task::JoinHandle;
+use worker_tokio::SystemEntropy;
+
+use super::{ServeError, SharedArchive};
+use crate::exit::Exit;
+use crate::memory::Budgets;
+use crate::settings::Settings;
+
+/// The broker, and everything else that is the same thing.
+pub enum Rooms {
+    /// In this process.
+    Memory(Arc<MemoryBroker>),
+    /// In Redis.
+    #[cfg(feature = "redis")]
+    Redis(Arc<RedisBroker>),
+}
+
+impl Rooms {
+    /// The one that the settings ask for. The archive is of no use where rooms are shared.
+    ///
+    /// # Errors
+    /// [`ServeError`] when this build has none such, or its settings can't be meant.
+    pub fn build(
+        settings: &Settings,
+        budgets: &Budgets,
+        archive: SharedArchive,
+    ) -> Result<Self, ServeError> {
+        if settings.redis.url.is_some() {
+            return Self::in_redis(settings);
+        }
+        let config = broker_memory::Config {
+            log_bytes_max: budgets.log_bytes,
+            commit_bytes_max: budgets.commit_bytes,
+            dedup_entries_max: budgets.dedup_entries,
+            ..broker_memory::Config::default()
+        };
+        let entropy = Arc::new(SystemEntropy::default());
+        Ok(Self::Memory(MemoryBroker::build(config, entropy, archive)))
+    }
+
+    #[cfg(feature = "redis")]
+    fn in_redis(settings: &Settings) -> Result<Self, ServeError> {
+        use std::time::Duration;
+
+        let redis = &settings.redis;
+        let Some(url) = &redis.url else { unreachable!("an address is set") };
+        let config = broker_redis::Config {
+            password: redis.password.clone(),
+            prefix: redis.prefix.clone(),
+            answer_timeout: Duration::from_millis(redis.answer_timeout_ms),
+            lease: Duration::from_millis(redis.lease_ms),
+            leave_grace: Duration::from_millis(redis.leave_grace_ms),
+            ..broker_redis::Config::new(url.clone())
+        };
+        let broker = RedisBroker::build(config, Arc::new(SystemEntropy::default()));
+        let broker = broker
+            .map_err(|error| ServeError::Part(format!("redis.url: {error}"), Exit::Settings))?;
+        tracing::warn!(
+            "revocations, tokens that count once, letters, moderation, matches and limits by user are \
+             of this node alone; rooms are kept by Redis and none of them is durable"
+        );
+        Ok(Self::Redis(broker))
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn in_redis(_: &Settings) -> Result<Self, ServeError> {
+        let text = "redis.url is set, but this build has no Redis adapter (feature redis)";
+        Err(ServeError::Part(text.to_owned(), Exit::Settings))
+    }
+
+    /// Its name for people.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "redis",
+        }
+    }
+
+    /// The port of publishing and reading.
+    #[must_use]
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        match self {
+            Self::Memory(broker) => Arc::clone(broker) as _,
+            #[cfg(feature = "redis")]
+            Self::Redis(broker) => Arc::clone(broker) as _,
+        }
+    }
+
+    /// The port of who is where.
+    #[must_use]
+    pub fn presence(&self) -> Arc<dyn Presence> {
+        match self {
+            Self::Memory(broker) => Arc::clone(broker) as _,
+            #[cfg(feature = "redis")]
+            Self::Redis(broker) => Arc::clone(broker) as _,
+        }
+    }
+
+    /// The port of taking messages out.
+    #[must_use]
+    pub fn erasure(&self) -> Arc<dyn Erasure> {
+        match self {
+            Self::Memory(broker) => Arc::clone(broker) as _,
+            #[cfg(feature = "redis")]
+            Self::Redis(broker) => Arc::clone(broker) as _,
+        }
+    }
+
+    /// Spawns what it does all the time.
+    #[must_use]
+    pub fn run(&self) -> JoinHandle<()> {
+        match self {
+            Self::Memory(broker) => tokio::spawn(Arc::clone(broker).run_committer()),
+            #[cfg(feature = "redis")]
+            Self::Redis(broker) => tokio::spawn(Arc::clone(broker).run()),
+        }
+    }
+
+    /// Spawns what forgets messages and revocations whose time is over.
+    #[must_use]
+    pub fn run_sweeps(
+        &self,
+        revocations: Arc<dyn Revocations>,
+        clock: Arc<dyn Clock>,
+    ) -> JoinHandle<()> {
+        match self {
+            Self::Memory(broker) => tokio::spawn(Arc::clone(broker).run_sweeps(revocations, clock)),
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => tokio::spawn(forget_revocations(revocations, clock)),
+        }
+    }
+
+    /// Says whether it can be reached; none where that is no question.
+    #[must_use]
+    pub fn probe(&self) -> Option<Probe> {
+        match self {
+            Self::Memory(_) => None,
+            #[cfg(feature = "redis")]
+            Self::Redis(broker) => {
+                let status = Arc::clone(broker.status());
+                Some(Probe::new(move || status.is_up()))
+            }
+        }
+    }
+
+    /// Ends what [`run`](Self::run) spawned, once everything is done that was begun.
+    pub async fn finish(&self, running: JoinHandle<()>) {
+        match self {
+            Self::Memory(broker) => {
+                broker.finish_committer();
+                let _ = running.await;
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(broker) => {
+                broker.finish().await;
+                running.abort();
+            }
+        }
+    }
+}
+
+/// Has revocations forgotten, never to end: Redis forgets messages by itself.
+#[cfg(feature = "redis")]
+async fn forget_revocations(revocations: Arc<dyn Revocations>, clock: Arc<dyn Clock>) {
+    let mut interval = tokio::time::interval(MemoryBroker::SWEEP_INTERVAL);
+    let mut steady = domain::steady::SteadyWall::default();
+    loop {
+        interval.tick().await;
+        revocations.forget(steady.read(clock.now())).await;
+    }
+}

@@ -1,0 +1,238 @@
+//! What a node does while Redis is away, slow, emptied, replaced or wrong: nothing is lost in silence,
+//! nothing comes twice, and everything heals by itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use application::mailbox::Mailbox;
+use application::ports::PublishError;
+use application::testing::broker_contract::{MAIL_MAX, named, policy, publish};
+use domain::position::{Offset, Position};
+use domain::recovery::{GapReason, decide_recovery};
+use domain::retention::Retention;
+use tests::redis::Redis;
+
+use crate::brokers::{Node, ROOM, SOON, in_time, receive, receive_hole};
+
+fn is_away<T: std::fmt::Debug>(answer: &Result<T, PublishError>) -> bool {
+    matches!(answer, Err(PublishError::Unavailable { .. }))
+}
+
+fn at(position: (domain::id::Epoch, u64)) -> Position {
+    Position { epoch: position.0, offset: Offset::parse(position.1).unwrap() }
+}
+
+/// RD01, RD13: killed, and started again with nothing.
+#[tokio::test]
+async fn while_redis_is_away_publishes_are_refused_at_once_and_an_empty_one_begins_a_new_epoch() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut redis = Redis::start();
+    let node = Node::impatient(&redis).await;
+    let mailbox = node.mailbox(1).await;
+    let before = node.say("before").await.unwrap();
+    receive(&mailbox, 1).await;
+    redis.kill();
+    node.until_down().await;
+    let asked = Instant::now();
+    assert!(is_away(&node.say("lost").await));
+    assert!(asked.elapsed() < Duration::from_secs(1), "nothing waits for who is away");
+    let another = Arc::new(Mailbox::new(2, MAIL_MAX));
+    assert!(node.subscribe(&another, ROOM, 1).await.is_err());
+    redis.start_again();
+    node.until_up().await;
+    assert!(!receive_hole(&mailbox).await.holes.is_empty(), "its shard has to look");
+    let after = node.say("after").await.unwrap();
+    assert_ne!(after.epoch, before.epoch);
+    assert_eq!(receive(&mailbox, 1).await.0, [(1, "after".to_owned())]);
+    let bounds = node.read(0).await.bounds;
+    let gap = decide_recovery(at((before.epoch, 1)), bounds).gap.unwrap();
+    assert_eq!(gap.reason, GapReason::EpochChanged);
+}
+
+/// RD11: killed, and started again with what it had. Offsets go on under a new epoch, and who had read up to
+/// the end of the old one has missed nothing; who had read more than is there has a gap.
+#[tokio::test]
+async fn a_restart_ends_the_epoch_and_who_had_read_to_its_end_crosses_into_the_next() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut redis = Redis::start_on_disk();
+    let node = Node::impatient(&redis).await;
+    let mut last = None;
+    for text in ["1", "2", "3"] {
+        last = Some(node.publish(named(publish(ROOM, "u1", text), text)).await.unwrap());
+    }
+    let old = last.unwrap().epoch;
+    redis.start_again();
+    node.until_down().await;
+    node.until_up().await;
+    let after = retry(&node, || named(publish(ROOM, "u1", "4"), "4")).await;
+    assert_eq!(after.offset.map(Offset::get), Some(4));
+    assert_ne!(after.epoch, old);
+    let page = node.read(2).await;
+    assert_eq!(page.messages.len(), 2);
+    assert!(page.messages.iter().all(|message| message.publication.epoch == after.epoch));
+    assert_eq!(decide_recovery(at((old, 2)), page.bounds).gap, None);
+    let ahead = decide_recovery(at((old, 4)), page.bounds).gap.unwrap();
+    assert_eq!(ahead.reason, GapReason::EpochChanged);
+    // A retry over the restart is still one message.
+    let again = node.publish(named(publish(ROOM, "u1", "3"), "3")).await.unwrap();
+    assert_eq!((again.duplicate, again.offset.map(Offset::get)), (true, Some(3)));
+}
+
+/// RD02, RD03: frozen while it is asked. What had no answer may have happened, and its retry is one message.
+#[tokio::test]
+async fn a_frozen_redis_is_given_up_and_a_retry_after_it_wakes_is_one_message() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut redis = Redis::start();
+    let node = Node::impatient(&redis).await;
+    let mailbox = node.mailbox(1).await;
+    node.say("before").await.unwrap();
+    redis.suspend();
+    let sent = || named(publish(ROOM, "u1", "frozen"), "m1");
+    let answer = in_time("it gives up", node.publish(sent())).await;
+    assert!(is_away(&answer), "{answer:?}");
+    redis.go_on();
+    node.until_up().await;
+    let receipt = retry(&node, sent).await;
+    node.say("end").await.unwrap();
+    let page = node.read(0).await;
+    let offsets: Vec<_> = page.messages.iter().filter_map(|m| m.publication.offset).collect();
+    assert_eq!(offsets.len(), 3, "before, frozen, end");
+    assert_eq!(receipt.offset.map(Offset::get), Some(2));
+    drop(mailbox);
+}
+
+/// Until it is taken: right after a return a connection may be lost once more.
+async fn retry(
+    node: &Node,
+    publish: impl Fn() -> domain::message::Publish,
+) -> application::ports::Receipt {
+    let until_taken = async {
+        loop {
+            node.until_up().await;
+            if let Ok(receipt) = node.publish(publish()).await {
+                return receipt;
+            }
+        }
+    };
+    in_time("the retry is taken", until_taken).await
+}
+
+/// RD05, RD07: only the connection of the subscription is cut.
+#[tokio::test]
+async fn a_subscription_that_is_cut_is_told_as_a_hole_and_goes_on() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let node = Node::start(&redis).await;
+    let mailbox = node.mailbox(1).await;
+    let patterns = [domain::principal::RoomPattern::parse("game:*").unwrap()];
+    let broker: &dyn application::ports::Broker = &*node.broker;
+    broker.watch(&mailbox, &patterns, 1).await.unwrap();
+    node.say("1").await.unwrap();
+    receive(&mailbox, 1).await;
+    redis.tell(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let mut told = receive_hole(&mailbox).await;
+    if !told.watched_hole {
+        told = receive_hole(&mailbox).await;
+    }
+    assert!(told.watched_hole, "of what is watched nobody can say what is missing");
+    node.until_up().await;
+    node.say("2").await.unwrap();
+    node.publish(publish("game:z", "u1", "3")).await.unwrap();
+    let (all, _) = receive(&mailbox, 2).await;
+    assert_eq!(all, [(2, "2".to_owned()), (1, "3".to_owned())]);
+}
+
+/// RD13: emptied under the node's feet, or written over by another program.
+#[tokio::test]
+async fn a_room_that_was_deleted_begins_anew_and_a_key_of_another_program_stops_one_room_only() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let node = Node::start(&redis).await;
+    let before = node.say("1").await.unwrap();
+    redis.tell(&["FLUSHALL"]);
+    let after = node.say("2").await.unwrap();
+    assert_ne!(before.epoch, after.epoch);
+    assert_eq!(after.offset.map(Offset::get), Some(1));
+    // The log alone is evicted: its head knows that there was one.
+    redis.tell(&["DEL", "roomkeeper:{public:a}:log"]);
+    let page = node.read(0).await;
+    assert!(page.messages.is_empty());
+    assert_eq!((page.bounds.first.get(), page.bounds.last.get()), (2, 1));
+    assert_eq!(node.say("3").await.unwrap().offset.map(Offset::get), Some(2));
+    redis.tell(&["SET", "roomkeeper:{public:b}:head", "mine"]);
+    assert!(is_away(&node.publish(publish("public:b", "u1", "x")).await));
+    assert_eq!(node.say("4").await.unwrap().offset.map(Offset::get), Some(3));
+}
+
+/// RD14: scripts that are gone, memory that is used up, a server that takes no writes.
+#[tokio::test]
+async fn what_redis_refuses_is_refused_and_heals() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let node = Node::impatient(&redis).await;
+    node.say("1").await.unwrap();
+    redis.tell(&["SCRIPT", "FLUSH"]);
+    node.say("2").await.unwrap();
+    redis.tell(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert!(is_away(&node.say("no memory").await));
+    redis.tell(&["CONFIG", "SET", "maxmemory", "0"]);
+    node.say("3").await.unwrap();
+    redis.tell(&["REPLICAOF", "127.0.0.1", "1"]);
+    assert!(is_away(&node.say("read only").await));
+    redis.tell(&["REPLICAOF", "NO", "ONE"]);
+    node.until_up().await;
+    let sent = || named(publish(ROOM, "u1", "4"), "m4");
+    assert_eq!(retry(&node, sent).await.offset.map(Offset::get), Some(4));
+}
+
+/// RD20, H03: after a loss all rooms are asked for again in a few commands, within a second.
+#[tokio::test]
+async fn ten_thousand_rooms_are_heard_again_within_a_second_of_a_loss() {
+    const ROOMS: usize = 10_000;
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let node = Node::start(&redis).await;
+    let mailbox = Arc::new(Mailbox::new(1, MAIL_MAX));
+    for chunk in (0..ROOMS).collect::<Vec<_>>().chunks(500) {
+        let policy = policy(Retention::default());
+        let joins = chunk.iter().map(|number| {
+            let (node, mailbox, policy) = (&node, &mailbox, &policy);
+            async move {
+                let room = domain::room::RoomId::parse(&format!("public:r{number}")).unwrap();
+                let broker: &dyn application::ports::Broker = &*node.broker;
+                let token = application::ports::SubscriptionToken(1);
+                broker.subscribe(&room, policy, mailbox, token).await.unwrap();
+            }
+        });
+        in_time("the rooms are joined", futures_util::future::join_all(joins)).await;
+    }
+    redis.tell(&["CONFIG", "RESETSTAT"]);
+    redis.tell(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    node.until_down().await;
+    let lost_at = Instant::now();
+    node.until_up().await;
+    let took = lost_at.elapsed();
+    let commands = redis.ask(&["INFO", "commandstats"]);
+    let subscribes = commands.lines().find(|line| line.starts_with("cmdstat_subscribe:"));
+    let calls = subscribes.and_then(|line| line.split(['=', ',']).nth(1)).unwrap();
+    assert_eq!(calls.parse::<usize>().unwrap(), ROOMS.div_ceil(512));
+    assert_eq!(
+        redis.ask(&["PUBSUB", "NUMSUB", "roomkeeper:{public:r9999}"]).lines().last(),
+        Some("1")
+    );
+    assert!(took < SOON.min(Duration::from_secs(1)), "{took:?}");
+}

@@ -1,0 +1,17 @@
+//! What several nodes share, over real servers that each test starts for itself.
+//!
+//! Nodes are brokers in one process here, or built binaries; the servers are never mocks. Where none can be
+//! started a test says that it is left out.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed step of a test stops the test, with words"
+)]
+
+mod broker_contract;
+mod broker_faults;
+mod brokers;
+mod presence;
+mod presence_contract;

@@ -1,0 +1,125 @@
+//! A private Redis server, on a free port of loopback, with a folder of its own.
+//!
+//! It is Debian's `redis-server`, or Valkey's; never a mock. It ends with its value.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::process::Process;
+use crate::skips::has_tool;
+
+/// How long a start may take.
+const STARTED: Duration = Duration::from_secs(30);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Redis {
+    process: Process,
+    port: u16,
+    settings: Vec<String>,
+    folder: tempfile::TempDir,
+}
+
+impl Redis {
+    /// Whether there is one to be started; under `ROOMKEEPER_TESTS=full` there must be.
+    #[must_use]
+    pub fn is_here() -> bool {
+        has_tool("redis-server", "--version")
+    }
+
+    /// A server that keeps nothing on disk.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// A server that has each write on disk before it answers.
+    #[must_use]
+    pub fn start_on_disk() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// A server with these settings.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        // Given back at once; nobody else on this machine asks for this one meanwhile.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        drop(listener);
+        let settings: Vec<_> = settings.iter().map(ToString::to_string).collect();
+        let process = launch(port, &settings, folder.path());
+        Self { process, port, settings, folder }
+    }
+
+    /// Where it is, as clients are told.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it without a word (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again, on the same port, with what it has on disk.
+    pub fn start_again(&mut self) {
+        self.process.kill();
+        self.process = launch(self.port, &self.settings, self.folder.path());
+    }
+
+    /// Stops it where it is (SIGSTOP).
+    pub fn suspend(&mut self) {
+        self.process.suspend();
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn go_on(&mut self) {
+        self.process.go_on();
+    }
+
+    /// What it answers to a command, as `redis-cli` prints it.
+    ///
+    /// # Panics
+    /// When it does not answer, or with an error.
+    #[must_use]
+    pub fn ask(&self, command: &[&str]) -> String {
+        let mut cli = Command::new("redis-cli");
+        cli.args(["-p", &self.port.to_string(), "-e"]).args(command).stdin(Stdio::null());
+        let output = cli.output().expect("redis-cli runs");
+        let (said, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command:?}: {said}{errors}");
+        said.trim_end().to_owned()
+    }
+
+    /// The same, where nothing of the answer is of interest.
+    pub fn tell(&self, command: &[&str]) {
+        let _answer = self.ask(command);
+    }
+}
+
+fn launch(port: u16, settings: &[String], folder: &std::path::Path) -> Process {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"]);
+    command.arg("--dir").arg(folder).args(settings);
+    let mut process = Process::start(command);
+    loop {
+        let line = process.next_line(STARTED);
+        let line = line.unwrap_or_else(|| panic!("it ended: {}", process.report()));
+        if line.contains("Ready to accept connections") {
+            return process;
+        }
+    }
+}
