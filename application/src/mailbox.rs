@@ -107,7 +107,7 @@ pub struct Post {
     pub mail: VecDeque<Mail>,
     /// Rooms of which something did not fit, or did not come.
     pub holes: BTreeSet<RoomId>,
-    /// Whether something may be missing of any room that is watched by a pattern.
+    /// Whether something may be missing of any room that is watched by a prefix of its name.
     pub watched_hole: bool,
 }
 
@@ -193,7 +193,7 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
-    /// Something may not have come of rooms that are watched, and nobody can say of which.
+    /// Something may not have come of rooms that are watched by a prefix, and nobody can say of which.
     pub fn miss_watched(&self) {
         self.lock().post.watched_hole = true;
         self.arrived.notify_one();

@@ -15,3 +15,5 @@ mod broker_faults;
 mod brokers;
 mod presence;
 mod presence_contract;
+mod stories;
+mod story;

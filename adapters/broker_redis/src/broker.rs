@@ -4,6 +4,7 @@
 //! with `Unavailable`, so that its publisher repeats it under its `msg_id`.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use application::mailbox::Mailbox;
@@ -67,6 +68,7 @@ impl RedisBroker {
             entropy: Arc::clone(&entropy),
             table: Arc::clone(&table),
             status: Arc::clone(&status),
+            was_on: AtomicBool::new(false),
         };
         let commands =
             Commands::new(client, config.clone(), Arc::clone(&entropy), Arc::clone(&status));

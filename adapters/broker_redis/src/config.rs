@@ -51,7 +51,7 @@ pub struct Config {
     pub presence_kept: Duration,
     /// The most mailboxes of one room: the number of shards.
     pub subscribers_max: usize,
-    /// The most rooms with subscribers on this node.
+    /// The most rooms with subscribers on this node, users' own among them.
     pub rooms_max: usize,
     /// The most calls that may wait for an answer; more wait for their turn.
     pub calls_max: usize,
@@ -59,7 +59,7 @@ pub struct Config {
 
 impl Config {
     /// The settings of one server at this address: answers within 2 s, probes every 2 s, pauses of at
-    /// most 1 s, leases of 7 s, 10 minutes or three times 50,000 publishes of a room remembered, 256 mailboxes, 100,000
+    /// most 1 s, leases of 7 s, 10 minutes or three times 50,000 publishes of a room remembered, 256 mailboxes, 300,000
     /// rooms, 4,096 calls.
     #[must_use]
     pub fn new(url: SecretString) -> Self {
@@ -76,7 +76,7 @@ impl Config {
             leave_grace: Duration::from_secs(2),
             presence_kept: Duration::from_secs(24 * 60 * 60),
             subscribers_max: 256,
-            rooms_max: 100_000,
+            rooms_max: 300_000,
             calls_max: 4_096,
         }
     }

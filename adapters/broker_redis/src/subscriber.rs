@@ -5,9 +5,11 @@
 //! that the last word about a channel is the one that counts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use application::ports::Entropy;
 use bytes::Bytes;
+use domain::id::Epoch;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
@@ -19,7 +21,7 @@ use crate::link::{ConnectError, Retry, connect};
 use crate::names::Names;
 use crate::presence::decode_event;
 use crate::status::{Status, count};
-use crate::table::{Changes, Table, Topic};
+use crate::table::{Changes, Standing, Table, Topic};
 
 /// The most channels of one command.
 const BATCH: usize = 512;
@@ -32,6 +34,8 @@ pub(crate) struct Subscribing {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) table: Arc<Table>,
     pub(crate) status: Arc<Status>,
+    /// Whether there has been a connection before.
+    pub(crate) was_on: AtomicBool,
 }
 
 impl Subscribing {
@@ -70,8 +74,11 @@ impl Subscribing {
 
     /// Asks for all channels, tells of the hole before them, and goes on until the connection is lost.
     async fn serve(&self, mut connection: MultiplexedConnection, lost: &Notify) {
+        // Who is told of a hole reads the log at once.
+        self.status.until_commands_up().await;
         self.table.lose_all();
         let mut is_first = true;
+        let is_back = self.was_on.swap(true, Ordering::Relaxed);
         loop {
             loop {
                 let changes = self.table.take_changes(BATCH);
@@ -85,8 +92,9 @@ impl Subscribing {
                 self.table.confirm(&changes);
             }
             if is_first {
-                // Only now: what is read of a log before its channel is on could end before a hole does.
-                self.table.tell_holes();
+                if is_back {
+                    self.table.tell_watched_holes();
+                }
                 self.status.set_subscriber_up(true);
                 is_first = false;
             }
@@ -115,6 +123,36 @@ impl Subscribing {
         }
         if !changes.on.is_empty() {
             connection.subscribe(names(&changes.on)).await?;
+            self.meet(connection, &changes.on).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks where the rooms stand, over the same connection: what was published before the look has come
+    /// before its answer, or is missed.
+    async fn meet(
+        &self,
+        connection: &mut MultiplexedConnection,
+        topics: &[Topic],
+    ) -> Result<(), redis::RedisError> {
+        let rooms = topics.iter().filter_map(|topic| match topic {
+            Topic::Room(room) => Some(room),
+            Topic::Namespace(_) => None,
+        });
+        let rooms: Vec<_> = rooms.collect();
+        let mut pipeline = redis::pipe();
+        for room in &rooms {
+            let [head, ..] = self.names.keys(room);
+            pipeline.cmd("HMGET").arg(head).arg(&["e", "n", "p"]);
+        }
+        if rooms.is_empty() {
+            return Ok(());
+        }
+        // A key of another program is none of ours: its room has no head.
+        pipeline.ignore_errors();
+        let heads: Vec<Value> = pipeline.query_async(connection).await?;
+        for (room, head) in rooms.into_iter().zip(heads) {
+            self.table.meet(room, standing(head));
         }
         Ok(())
     }
@@ -125,6 +163,13 @@ impl Subscribing {
             Topic::Namespace(namespace) => self.names.namespace_channel(namespace),
         }
     }
+}
+
+/// Reads a head; none where there is none.
+fn standing(head: Value) -> Option<Standing> {
+    let (epoch, number, earlier): (String, u64, String) = redis::from_redis_value(head).ok()?;
+    let earlier = earlier.split(' ').filter_map(|one| Epoch::parse(one.split(':').next()?).ok());
+    Some(Standing { epoch: Epoch::parse(&epoch).ok()?, number, earlier: earlier.collect() })
 }
 
 /// Takes what the server sends without being asked.

@@ -70,6 +70,16 @@ struct Channel {
     waiting: Vec<oneshot::Sender<()>>,
 }
 
+/// Where a room's publishes stand in Redis.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) epoch: Epoch,
+    /// The newest publish.
+    pub(crate) number: u64,
+    /// The epochs that this one goes on from.
+    pub(crate) earlier: Vec<Epoch>,
+}
+
 /// What is known of a room with a channel of its own.
 #[derive(Debug, Default)]
 struct Room {
@@ -170,6 +180,9 @@ impl Table {
         }
         for topic in after.difference(&before) {
             inner.channels.entry(topic.clone()).or_default().watchers += 1;
+            if let Topic::Room(room) = topic {
+                inner.rooms.entry(room.clone()).or_default();
+            }
         }
         Ok(after.into_iter().filter_map(|topic| self.need(&mut inner, topic)).collect())
     }
@@ -276,16 +289,39 @@ impl Table {
         self.changes.notify_one();
     }
 
-    /// Something may have been missed while the connection was away: every room has a hole, which
-    /// its shards fill from the log, and what is watched has one that nobody can fill.
-    pub(crate) fn tell_holes(&self) {
+    /// The channel of a room is on, and this is where the room stands; none where nothing was published
+    /// in it, or all of it is lost. Everything up to there has come, or was missed while the channel was
+    /// not on: that is a hole, which the shards fill from the log.
+    pub(crate) fn meet(&self, id: &RoomId, standing: Option<Standing>) {
         let mut inner = self.lock();
-        for (id, room) in &mut inner.rooms {
-            for subscriber in &room.subscribers {
-                subscriber.mailbox.miss(id);
+        let Inner { rooms, watchers, .. } = &mut *inner;
+        let Some(room) = rooms.get_mut(id) else { return };
+        let has_missed = match (room.heard, &standing) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some((epoch, number)), Some(now)) => {
+                let is_same = epoch == now.epoch || now.earlier.contains(&epoch);
+                !is_same || number < now.number
             }
+        };
+        room.heard = standing.map(|now| (now.epoch, now.number)).or(room.heard);
+        if !has_missed {
+            return;
         }
-        for watcher in inner.watchers.iter().filter(|watcher| !watcher.patterns.is_empty()) {
+        for subscriber in &room.subscribers {
+            subscriber.mailbox.miss(id);
+        }
+        let is_watching = |watcher: &&Watcher| watcher.patterns.iter().any(|p| p.matches(id));
+        for watcher in watchers.iter().filter(is_watching) {
+            watcher.mailbox.miss(id);
+        }
+    }
+
+    /// The channels of namespaces were away: what is followed by prefixes has a hole that nobody can fill.
+    pub(crate) fn tell_watched_holes(&self) {
+        let inner = self.lock();
+        let by_prefix = |watcher: &&Watcher| watcher.patterns.iter().any(RoomPattern::is_prefix);
+        for watcher in inner.watchers.iter().filter(by_prefix) {
             watcher.mailbox.miss_watched();
         }
     }

@@ -89,6 +89,10 @@ impl Shard {
                 }
             }
             Outcome::Filled(Ok(page)) => self.fill_with(key, &page, host),
+            Outcome::Filled(Err(_)) if self.services.rules.limits.position_check.is_some() => {
+                // A broker on another machine comes back; until then everything waits behind the hole.
+                slice.fill_failed = true;
+            }
             Outcome::Filled(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a hole can't be filled");
                 self.end_all_of(key, host);
@@ -228,7 +232,9 @@ impl Shard {
             self.look_at_list(key);
             let Some(slice) = self.rooms.get_mut(key) else { continue };
             let Some(seen) = slice.seen else { continue };
-            if slice.fill.is_none() && !slice.looking {
+            if std::mem::take(&mut slice.fill_failed) {
+                self.fill_behind(key, seen);
+            } else if slice.fill.is_none() && !slice.looking {
                 slice.looking = true;
                 if let Some(call) = self.read_behind(key, seen) {
                     let future = Box::pin(async move { Outcome::Looked(call.execute().await) });

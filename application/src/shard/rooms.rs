@@ -216,6 +216,8 @@ pub(super) struct RoomSlice {
     pub(super) n_reads: u64,
     /// What waits behind a hole that is being filled.
     pub(super) fill: Option<Held>,
+    /// Whether the read that should fill it had no answer, and is to be made again.
+    pub(super) fill_failed: bool,
     /// Whether the slice is in the shard's list of rooms with something to send.
     pub(super) queued: bool,
     /// Whether its position is being compared with the broker's.
@@ -386,6 +388,7 @@ impl Rooms {
             walk: None,
             n_reads: 0,
             fill: None,
+            fill_failed: false,
             queued: false,
             looking: false,
             suspect: None,

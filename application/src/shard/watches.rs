@@ -329,12 +329,10 @@ impl Shard {
         }
     }
 
-    /// Something of any room may be missing: whoever watches is told to begin again.
+    /// Something of any room may be missing: whoever follows a prefix is told to begin again.
     pub(super) fn watch_holes(&mut self, host: &mut Host<'_>) {
-        for room in self.watches.own.keys().cloned().collect::<Vec<_>>() {
-            self.end_own(&room, host);
-        }
-        for pattern in self.watches.patterns.keys().cloned().collect::<Vec<_>>() {
+        let by_prefix = self.watches.patterns.keys().filter(|pattern| pattern.is_prefix());
+        for pattern in by_prefix.cloned().collect::<Vec<_>>() {
             self.end_watch(&pattern, host);
         }
     }

@@ -67,6 +67,13 @@ impl Track {
             return Place::Next;
         };
         if at.epoch != stood.epoch {
+            if at.offset > stood.offset
+                && self.hole_behind(stood.offset, at.offset, previous).is_none()
+            {
+                // The log goes on under another epoch: nothing lies between.
+                self.position = Some(at);
+                return Place::Next;
+            }
             self.begin(at);
             return Place::NewEpoch;
         }
@@ -77,12 +84,7 @@ impl Track {
         if at.offset <= stood.offset {
             return Place::Duplicate;
         }
-        let hole = match previous {
-            // What lies before a message of one's own is known to whom it was not sent back.
-            Some(previous) if self.own.contains(&previous) => None,
-            Some(previous) => self.hole_before(stood.offset, after(previous)),
-            None => self.hole_before(stood.offset, at.offset),
-        };
+        let hole = self.hole_behind(stood.offset, at.offset, previous);
         self.position = Some(at);
         hole.map_or(Place::Next, |(from, to)| Place::BehindHole { from, to })
     }
@@ -94,6 +96,12 @@ impl Track {
             return Reached::Same;
         };
         if at.epoch != stood.epoch {
+            let end = at.offset.next().filter(|_| !self.filtered);
+            let is_whole = end.is_none_or(|end| self.hole_before(stood.offset, end).is_none());
+            if at.offset >= stood.offset && is_whole {
+                self.position = Some(at);
+                return Reached::Same;
+            }
             self.begin(at);
             return Reached::NewEpoch;
         }
@@ -135,9 +143,8 @@ impl Track {
     /// A message of the application's own has its place and will not come back.
     pub(crate) fn pass(&mut self, at: Position) {
         let Some(mut stood) = self.position else { return };
-        if at.epoch != stood.epoch {
-            return;
-        }
+        // Also of another epoch: if the log goes on under that, so do its offsets, and if it began anew
+        // all of this is forgotten with the gap.
         self.own.insert(at.offset);
         if self.own.len() > OWN_MAX {
             self.own.pop_first();
@@ -146,6 +153,21 @@ impl Track {
             stood.offset = next;
         }
         self.position = Some(stood);
+    }
+
+    /// What is missing before a message, which may name what it follows.
+    fn hole_behind(
+        &self,
+        stood: Offset,
+        at: Offset,
+        previous: Option<Offset>,
+    ) -> Option<(Offset, Offset)> {
+        match previous {
+            // What lies before a message of one's own is known to whom it was not sent back.
+            Some(previous) if self.own.contains(&previous) => None,
+            Some(previous) => self.hole_before(stood, after(previous)),
+            None => self.hole_before(stood, at),
+        }
     }
 
     fn begin(&mut self, at: Position) {
@@ -236,6 +258,28 @@ mod tests {
         let other = Position { epoch: Epoch::from_bits(8), offset: offset(1) };
         assert_eq!(track.accept(other, None), Place::NewEpoch);
         assert_eq!(track.since(), Some(other));
+    }
+
+    #[test]
+    fn a_log_that_goes_on_under_another_epoch_is_followed_without_a_gap() {
+        let next = |n| Position { epoch: Epoch::from_bits(8), offset: offset(n) };
+        let mut track = Track::new(Some(at(4)), false);
+        assert_eq!(track.accept(next(5), None), Place::Next);
+        assert_eq!(track.since(), Some(next(5)));
+        let mut track = Track::new(Some(at(4)), false);
+        assert_eq!(track.reach(next(4)), Reached::Same);
+        assert_eq!(track.accept(next(5), None), Place::Next);
+        // One's own, acknowledged under the new epoch, lies between.
+        let mut track = Track::new(Some(at(4)), false);
+        track.pass(next(5));
+        assert_eq!(track.accept(next(6), None), Place::Next);
+        // Whatever leaves a hole, or goes back, is a log that began anew.
+        for (stood, met) in [(4, 6), (4, 4), (4, 1)] {
+            let mut track = Track::new(Some(at(stood)), false);
+            assert_eq!(track.accept(next(met), None), Place::NewEpoch, "{met} behind {stood}");
+        }
+        assert_eq!(Track::new(Some(at(4)), false).reach(next(6)), Reached::NewEpoch);
+        assert_eq!(Track::new(Some(at(4)), false).reach(next(3)), Reached::NewEpoch);
     }
 
     #[test]

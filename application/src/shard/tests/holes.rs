@@ -3,6 +3,7 @@
 use domain::recovery::GapReason;
 
 use super::*;
+use crate::ports::BrokerError;
 
 #[test]
 fn a_look_that_ends_while_a_hole_is_filled_delivers_nothing_twice() {
@@ -76,4 +77,21 @@ fn a_message_without_a_position_survives_that_a_hole_is_read_twice() {
     let call = bench.call();
     bench.end(call, Outcome::Filled(Ok(page(vec![message(OLD, 1, None)], at(OLD, 1)))));
     assert_eq!(bench.heard(member), ["message 1/1", "message 1/null"]);
+}
+
+#[test]
+fn a_hole_that_could_not_be_read_is_read_again_at_the_next_look_and_nothing_overtakes_it() {
+    let mut bench = Bench::new();
+    let member = bench.member(at(OLD, 1));
+    bench.hole();
+    let call = bench.call();
+    let away = BrokerError::Unavailable { retry_after: Duration::from_secs(1) };
+    bench.end(call, Outcome::Filled(Err(away)));
+    bench.mail(&[message(OLD, 3, None)]);
+    assert!(bench.heard(member).is_empty() && bench.call().is_none());
+    bench.now.monotonic = bench.now.monotonic.after(Duration::from_secs(6));
+    bench.give(Input::Tick);
+    let call = bench.call();
+    bench.end(call, Outcome::Filled(Ok(page(vec![message(OLD, 2, None)], at(OLD, 2)))));
+    assert_eq!(bench.heard(member), ["message 1/2", "message 1/3"]);
 }
