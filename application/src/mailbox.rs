@@ -109,6 +109,17 @@ pub struct Post {
     pub holes: BTreeSet<RoomId>,
     /// Whether something may be missing of any room that is watched by a prefix of its name.
     pub watched_hole: bool,
+    /// Whether a change of who is there may be missing, of any room.
+    pub presence_hole: bool,
+}
+
+impl Post {
+    /// Whether nothing came, and nothing is known to have been missed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let is_whole = self.holes.is_empty() && !self.watched_hole && !self.presence_hole;
+        self.mail.is_empty() && is_whole
+    }
 }
 
 #[derive(Debug, Default)]
@@ -196,6 +207,12 @@ impl Mailbox {
     /// Something may not have come of rooms that are watched by a prefix, and nobody can say of which.
     pub fn miss_watched(&self) {
         self.lock().post.watched_hole = true;
+        self.arrived.notify_one();
+    }
+
+    /// A change of who is in a room may not have come, and nobody can say of which.
+    pub fn miss_presence(&self) {
+        self.lock().post.presence_hole = true;
         self.arrived.notify_one();
     }
 

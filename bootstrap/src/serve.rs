@@ -132,11 +132,12 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let (memory, budgets) = build::memory(settings);
     let rooms = Rooms::build(settings, &budgets, telemetry.watch(storage.archive()))?;
     let running = rooms.run();
-    let remembered = storage.remembered(settings).await?;
+    let remembered = rooms.share(storage.remembered(settings).await?);
     let mut helpers = forget_in_time(settings, &rooms, &remembered, &clock);
     let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered)?;
     helpers.extend(fetch_keys(&lasting));
     let node = build::node(settings, ports, &budgets);
+    rooms.obey(&node);
     let workers = start_workers(&node, &clock, &build::worker(settings, &budgets))?;
     helpers.extend(memory.map(|limit| memory::spawn_watch(limit, &node)));
     let certificates = build::certificates(settings)?;

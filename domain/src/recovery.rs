@@ -118,11 +118,12 @@ pub fn decide_recovery(since: Position, bounds: LogBounds) -> Recovery {
     let gap =
         |from: Offset, to: Offset, reason| Some(Gap { epoch: bounds.epoch, from, to, reason });
     if since.epoch != bounds.epoch && !bounds.earlier.reach(since) {
-        let from = Offset::ZERO.next().unwrap_or(Offset::MAX);
-        return Recovery {
-            after: before_first,
-            gap: gap(from, before_first, GapReason::EpochChanged),
-        };
+        // Of a life that this one goes on from everything up to its end is known.
+        let end = bounds.earlier.iter().find(|end| end.epoch == since.epoch);
+        let known = end.map_or(Offset::ZERO, |end| end.offset);
+        let after = before_first.max(known);
+        let from = known.next().unwrap_or(Offset::MAX);
+        return Recovery { after, gap: gap(from, after, GapReason::EpochChanged) };
     }
     if since.offset > bounds.last {
         let from = bounds.last.next().unwrap_or(Offset::MAX);
@@ -203,9 +204,11 @@ mod tests {
             );
         }
         // What was read beyond the end is not in this log, and others have its places.
-        for lost in [at(3, 7), at(2, 5), at(1, 1)] {
-            let gap = decide_recovery(lost, bounds).gap.unwrap();
-            assert_eq!(gap.reason, GapReason::EpochChanged);
+        for (lost, from, after) in [(at(3, 7), 7, 6), (at(2, 5), 5, 4), (at(1, 1), 1, 2)] {
+            let recovery = decide_recovery(lost, bounds);
+            let gap = recovery.gap.unwrap();
+            assert_eq!((gap.reason, gap.from), (GapReason::EpochChanged, offset(from)));
+            assert_eq!((gap.to, recovery.after), (offset(after), offset(after)));
         }
         let old = decide_recovery(at(2, 1), bounds).gap.unwrap();
         assert_eq!((old.epoch, old.from, old.reason), (EPOCH, offset(2), GapReason::Retention));

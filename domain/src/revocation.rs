@@ -137,6 +137,21 @@ impl RevokedSet {
         before - self.by_end.len()
     }
 
+    /// Each that is remembered, with the moment from which it may be forgotten.
+    pub fn iter(&self) -> impl Iterator<Item = (Revocation, Wall)> {
+        self.by_end.iter().filter_map(|(end, key)| {
+            let revocation = match key {
+                Key::Token(id) => Revocation::Token(id.clone()),
+                Key::User(user) => {
+                    let (issued_until, _) = *self.users.get(user)?;
+                    Revocation::User { user: user.clone(), issued_until }
+                }
+                Key::Connection(id) => Revocation::Connection(*id),
+            };
+            Some((revocation, *end))
+        })
+    }
+
     /// How many are remembered.
     #[must_use]
     pub fn len(&self) -> usize {

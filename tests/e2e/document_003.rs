@@ -124,6 +124,23 @@ fn heartbeat_ping_pong_cycle_begins() {
 }
 
 #[test]
+fn the_environment_s_names_set_the_built_server() {
+    let names = [
+        ("WS_HEARTBEAT_INTERVAL_MS", "300"),
+        ("WS_CONNECTION_TIMEOUT_MS", "900"),
+        ("WEBSOCKET_HEARTBEAT_INTERVAL", "7"),
+        ("WEBSOCKET_CLEANUP_INTERVAL", "8"),
+        ("WEBSOCKET_CONNECTION_TIMEOUT", "20"),
+    ];
+    let server = Server::start_with(&[], &names);
+    let mut silent = open(&server, "client_id=abc-123");
+    assert_eq!(silent.expect_json("hello")["heartbeat_interval_ms"], 300);
+    let mut game = RawSocket::open(server.addr(), "/ws/game");
+    assert_eq!(game.next_json()["heartbeat_interval_ms"], 7_000);
+    assert_eq!(silent.read_close_code(), 3002);
+}
+
+#[test]
 fn client_can_send_ping_at_any_time() {
     let server = Server::start(&[]);
     let mut socket = open(&server, "client_id=abc-123");

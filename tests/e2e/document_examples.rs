@@ -228,6 +228,16 @@ fn lobby(said: &[&str]) -> Vec<Value> {
     said.iter().for_each(|message| ann.says(message, None));
     ann.says("the end", None);
     bob.until(|heard| heard["message"] == "the end");
+    // By protocol v2 he shows something of himself.
+    let mut claims = rooms(&["chat:*"]);
+    claims["name"] = json!("Bob");
+    let path = format!("{}?token={}", client::PATH, bearer("bob", &claims));
+    let mut shown = Client::open_at(server.addr(), &path);
+    shown.subscribe("chat:lobby");
+    let update = json!({"type": "presence_update", "room": "chat:lobby", "data": {"mood": "fine"}});
+    shown.call_for("presence_updated", update);
+    ann.until_type("user_update");
+    drop(shown);
     let heard = bob.heard;
     drop(bob.speaker);
     ann.until_type("user_disconnected");

@@ -59,7 +59,7 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let (memory, budgets) = build::memory(settings);
     let rooms = Rooms::build(settings, &budgets, storage.archive())?;
     let running = rooms.run();
-    let remembered = storage.remembered(settings).await?;
+    let remembered = rooms.share(storage.remembered(settings).await?);
     let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered)?;
     let revocations = Arc::clone(&ports.revocations);
     drop(rooms.run_sweeps(revocations, Arc::clone(&clock) as _));
@@ -67,6 +67,7 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         tokio::spawn(async move { keys.run().await });
     }
     let node = build::node(settings, ports, &budgets);
+    rooms.obey(&node);
     if let Some(limit) = memory {
         bootstrap::serve::memory::spawn_watch(limit, &node);
     }

@@ -101,6 +101,9 @@ const BENCHES: &[&str] =
 const INSTRUCTIONS: &[&str] =
     &["application", "async-trait", "broker_memory", "bytes", "domain", "websocket_codec"];
 
+/// What measures several nodes may use: the broker on Redis, and its library alone beside it.
+const NODES: &[&str] = &["application", "broker_redis", "bytes", "domain", "redis", "tokio"];
+
 /// Never in the tree, with what is used instead.
 const BANNED: &[(&str, &str)] = &[
     ("native-tls", "TLS is rustls on aws-lc-rs: switch the feature that asks for it"),
@@ -172,6 +175,11 @@ fn check_allowed(member: &Member, edge: &Dependency) -> Option<String> {
         }),
         "instructions" => (!is_listed(edge, INSTRUCTIONS, &[])).then(|| {
             "what is counted is the core alone: write the crate into INSTRUCTIONS in \
+             tests/law/layers.rs if it belongs to that"
+                .to_owned()
+        }),
+        "nodes" => (!is_listed(edge, NODES, &[])).then(|| {
+            "what is measured is the broker on Redis: write the crate into NODES in \
              tests/law/layers.rs if it belongs to that"
                 .to_owned()
         }),
@@ -351,6 +359,8 @@ mod breaches {
     fn a_technology_in_what_is_counted_is_seen() {
         assert_complains(&complaints("instructions", edge("sqlx")), "the core alone");
         assert_lawful(&complaints("instructions", edge("domain")));
+        assert_complains(&complaints("nodes", edge("sqlx")), "the broker on Redis");
+        assert_lawful(&complaints("nodes", edge("redis")));
     }
 
     #[test]

@@ -229,10 +229,57 @@ async fn ten_thousand_rooms_are_heard_again_within_a_second_of_a_loss() {
     let commands = redis.ask(&["INFO", "commandstats"]);
     let subscribes = commands.lines().find(|line| line.starts_with("cmdstat_subscribe:"));
     let calls = subscribes.and_then(|line| line.split(['=', ',']).nth(1)).unwrap();
-    assert_eq!(calls.parse::<usize>().unwrap(), ROOMS.div_ceil(512));
+    // And one for what all nodes are told.
+    assert_eq!(calls.parse::<usize>().unwrap(), ROOMS.div_ceil(512) + 1);
     assert_eq!(
-        redis.ask(&["PUBSUB", "NUMSUB", "roomkeeper:{public:r9999}"]).lines().last(),
+        redis.ask(&["PUBSUB", "NUMSUB", "roomkeeper/0:{public:r9999}"]).lines().last(),
         Some("1")
     );
     assert!(took < SOON.min(Duration::from_secs(1)), "{took:?}");
+}
+
+/// RD05: only the commands are cut. Who is in the room goes on hearing, whoever could not join meanwhile.
+#[tokio::test]
+async fn a_join_that_fails_ends_nobody_else_s_subscription() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let (one, two) = (Node::impatient(&redis).await, Node::impatient(&redis).await);
+    let mailbox = one.mailbox(1).await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        redis.tell(&["CLIENT", "KILL", "TYPE", "normal"]);
+        // Another member of the same shard comes.
+        refused += u32::from(one.subscribe(&mailbox, ROOM, 1).await.is_err());
+    }
+    assert!(refused > 0, "some of them failed");
+    let sent = || named(publish(ROOM, "u1", "heard"), "m1");
+    retry(&two, sent).await;
+    assert_eq!(receive(&mailbox, 1).await.0, [(1, "heard".to_owned())]);
+    assert!(redis.ask(&["PUBSUB", "CHANNELS"]).contains("{public:a}"));
+}
+
+/// A change of presence has no log and no number that a channel's return could be compared with.
+#[tokio::test]
+async fn a_subscription_that_is_cut_may_have_missed_presence_in_every_room() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let node = Node::start(&redis).await;
+    let mailbox = node.mailbox(1).await;
+    redis.tell(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    in_time("it is told", async {
+        loop {
+            let mut post = application::mailbox::Post::default();
+            mailbox.take(&mut post);
+            assert!(post.holes.is_empty(), "nothing was published");
+            if post.presence_hole {
+                return;
+            }
+            mailbox.arrival().await;
+        }
+    })
+    .await;
 }

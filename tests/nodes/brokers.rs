@@ -71,7 +71,12 @@ impl Node {
 
     /// One whose lease is short and whose leaves are told at once.
     pub(crate) async fn with_lease(redis: &Redis, lease: Duration, grace: Duration) -> Self {
-        let config = Config { lease, leave_grace: grace, ..Config::new(redis.url().into()) };
+        let config = Config {
+            lease,
+            leave_grace: grace,
+            answer_timeout: lease / 3,
+            ..Config::new(redis.url().into())
+        };
         Self::start_with(config).await
     }
 

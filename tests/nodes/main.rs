@@ -15,5 +15,6 @@ mod broker_faults;
 mod brokers;
 mod presence;
 mod presence_contract;
+mod shared;
 mod stories;
 mod story;

@@ -15,6 +15,7 @@ use crate::brokers::{Node, ROOM, in_time};
 
 /// Short, so that nobody has to wait; long beside the 200 ms in which it is renewed.
 const LEASE: Duration = Duration::from_secs(1);
+const NODES: &str = "roomkeeper:{all}:nodes";
 const NO_GRACE: Duration = Duration::ZERO;
 
 fn user(name: &str) -> PresenceKey {
@@ -96,7 +97,7 @@ async fn a_user_on_two_nodes_is_one_member_that_joins_and_leaves_once() {
     assert_eq!(hear(&follower, 3).await, expected.map(|change| told(change, "ann")));
 }
 
-/// D01, N01: nobody says a word for a node that is gone; its members are taken out when its lease is over.
+/// N01, D08: nobody says a word for a node that is gone; its members are taken out when its lease is over.
 #[tokio::test]
 async fn members_of_a_node_that_is_gone_leave_within_a_lease_and_others_stay() {
     if !Redis::is_here() {
@@ -122,7 +123,7 @@ async fn members_of_a_node_that_is_gone_leave_within_a_lease_and_others_stay() {
     until_listed(&two, &["both", "stays"]).await;
     let list = two.broker.list(&room(ROOM), 10).await.unwrap();
     assert_eq!((list.total, list.connections), (2, 2));
-    assert_eq!(redis.ask(&["ZCARD", "roomkeeper:nodes"]), "1");
+    assert_eq!(redis.ask(&["ZCARD", NODES]), "1");
     let left = redis.ask(&["KEYS", "*over*"]);
     assert_eq!(left.lines().count(), 1, "{left}");
 }
@@ -175,14 +176,15 @@ async fn a_node_whose_lease_ran_out_says_everything_again_under_another_name() {
     let one = Node::with_lease(&redis, LEASE, NO_GRACE).await;
     let two = Node::with_lease(&redis, LEASE, NO_GRACE).await;
     enter(&one, "ann", 1).await;
-    // As if it had slept: its lease is over, and others may take back what it said.
-    let name = redis.ask(&["ZRANGE", "roomkeeper:nodes", "0", "-1"]);
+    // As if it had slept: its lease is over, and another has claimed it.
+    let name = redis.ask(&["ZRANGE", NODES, "0", "-1"]);
     for node in name.lines() {
-        redis.tell(&["ZADD", "roomkeeper:nodes", "1", node]);
+        redis.tell(&["ZREM", NODES, node]);
+        redis.tell(&["SADD", "roomkeeper:{all}:gone", node]);
     }
     let renamed = async {
         loop {
-            let now = redis.ask(&["ZRANGE", "roomkeeper:nodes", "0", "-1"]);
+            let now = redis.ask(&["ZRANGE", NODES, "0", "-1"]);
             if name.lines().all(|old| !now.contains(old)) && now.lines().count() == 2 {
                 return;
             }
@@ -191,10 +193,80 @@ async fn a_node_whose_lease_ran_out_says_everything_again_under_another_name() {
     };
     in_time("the nodes have new names", renamed).await;
     until_listed(&two, &["ann"]).await;
-    let list = two.broker.list(&room(ROOM), 10).await.unwrap();
-    assert_eq!((list.total, list.connections), (1, 1));
+    in_time("what was said before is taken back", async {
+        while two.broker.list(&room(ROOM), 10).await.unwrap().connections != 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let follower = Arc::new(Mailbox::new(9, 10));
     two.subscribe(&follower, ROOM, 1).await.unwrap();
     leave(&one, "ann", 1).await;
     assert_eq!(hear(&follower, 1).await, [told(PresenceChange::Leave, "ann")]);
+}
+
+/// D08: all leases run out while nobody can renew them, and nobody has left.
+#[tokio::test]
+async fn a_redis_that_was_frozen_for_longer_than_all_leases_makes_nobody_leave() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut redis = Redis::start();
+    let one = Node::with_lease(&redis, LEASE, NO_GRACE).await;
+    let two = Node::with_lease(&redis, LEASE, NO_GRACE).await;
+    enter(&one, "ann", 1).await;
+    enter(&two, "bob", 2).await;
+    let shown = Bytes::from_static(b"{\"mood\":1}");
+    one.broker.update(&room(ROOM), &user("ann"), shown.clone()).await.unwrap();
+    let follower = two.mailbox(1).await;
+    redis.suspend();
+    two.until_down().await;
+    one.until_down().await;
+    // Longer than a lease by Redis's own clock.
+    let mut second = tokio::time::interval(LEASE * 2);
+    second.tick().await;
+    second.tick().await;
+    redis.go_on();
+    one.until_up().await;
+    two.until_up().await;
+    enter(&one, "zoe", 3).await;
+    let heard = hear(&follower, 1).await;
+    assert_eq!(heard, [told(PresenceChange::Join, "zoe")], "nobody has left meanwhile");
+    let list = two.broker.list(&room(ROOM), 10).await.unwrap();
+    assert_eq!((list.total, list.connections, &list.members[0].data), (3, 3, &shown));
+}
+
+#[tokio::test]
+async fn what_members_show_is_said_again_to_a_redis_that_has_lost_it() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut redis = Redis::start();
+    let node = Node::with_lease(&redis, LEASE, NO_GRACE).await;
+    enter(&node, "ann", 1).await;
+    let shown = Bytes::from_static(b"{\"mood\":1}");
+    node.broker.update(&room(ROOM), &user("ann"), shown.clone()).await.unwrap();
+    redis.start_again();
+    node.until_down().await;
+    node.until_up().await;
+    until_listed(&node, &["ann"]).await;
+    assert_eq!(node.broker.list(&room(ROOM), 10).await.unwrap().members[0].data, shown);
+}
+
+/// A node that ends in order says so, whatever graces there are.
+#[tokio::test]
+async fn a_node_that_ends_leaves_nobody_behind() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let one = Node::with_lease(&redis, LEASE, Duration::from_secs(30)).await;
+    let two = Node::with_lease(&redis, LEASE, NO_GRACE).await;
+    enter(&one, "ann", 1).await;
+    enter(&one, "bob", 2).await;
+    leave(&one, "ann", 1).await;
+    // Bob's connection is cut off with the node.
+    in_time("it says its last words", one.broker.finish()).await;
+    drop(one);
+    until_listed(&two, &[]).await;
 }

@@ -466,7 +466,7 @@ impl Host {
             }
             let mut post = std::mem::take(&mut self.post);
             self.shard.mailbox().take(&mut post);
-            let idle = post.mail.is_empty() && post.holes.is_empty();
+            let idle = post.is_empty();
             if !idle {
                 self.give(Input::Mail(&mut post));
             }

@@ -13,6 +13,7 @@ use application::ports::{
     SubscriptionToken,
 };
 use application::published::Published;
+use application::use_cases::authenticate::OWN_ROOMS;
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::id::Epoch;
@@ -30,6 +31,7 @@ use crate::config::{Config, ConfigError};
 use crate::entry::{body, decode};
 use crate::link::{CallError, Commands, Link};
 use crate::names::{Names, ROOM_KEYS};
+use crate::news::News;
 use crate::presence::Present;
 use crate::status::Status;
 use crate::subscriber::Subscribing;
@@ -58,7 +60,9 @@ impl RedisBroker {
     /// # Errors
     /// [`ConfigError`] when the settings can't be meant.
     pub fn build(config: Config, entropy: Arc<dyn Entropy>) -> Result<Arc<Self>, ConfigError> {
-        let (client, names) = (config.client()?, Names::new(&config.prefix));
+        let client = config.client()?;
+        let database = client.get_connection_info().redis_settings().db();
+        let names = Names::new(&config.prefix, database);
         let status = Arc::new(Status::default());
         let table = Arc::new(Table::new(config.rooms_max, config.subscribers_max));
         let subscribing = Subscribing {
@@ -69,6 +73,7 @@ impl RedisBroker {
             table: Arc::clone(&table),
             status: Arc::clone(&status),
             was_on: AtomicBool::new(false),
+            news: Arc::default(),
         };
         let commands =
             Commands::new(client, config.clone(), Arc::clone(&entropy), Arc::clone(&status));
@@ -79,6 +84,11 @@ impl RedisBroker {
     /// Keeps both connections for as long as it is polled. The host spawns it once.
     pub async fn run(self: Arc<Self>) {
         tokio::join!(self.commands.run(), self.subscribing.run(), self.run_presence());
+    }
+
+    /// What all nodes are told.
+    pub(crate) const fn news(&self) -> &Arc<News> {
+        &self.subscribing.news
     }
 
     /// How its connections are.
@@ -140,7 +150,7 @@ impl RedisBroker {
                 .arg(millis(self.config.dedup_window))
                 .arg(self.config.dedup_entries_max)
                 .arg(self.names.room_channel(&publish.room))
-                .arg(if policy.patterns { &*channel } else { "" })
+                .arg(if is_watched(&publish.room, policy) { &*channel } else { "" })
                 .arg(Offset::MAX.get());
         };
         let answer = self.commands.run_script(&link, &self.commands.scripts().publish, fill).await;
@@ -207,6 +217,11 @@ fn published(
     Ok(all)
 }
 
+/// Whether somebody may be there by a prefix: a pattern, or the rooms of all users, which nodes follow so.
+fn is_watched(room: &RoomId, policy: &NamespacePolicy) -> bool {
+    policy.patterns || room.as_str().starts_with(OWN_ROOMS)
+}
+
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX).min(1 << 50)
 }
@@ -269,19 +284,14 @@ impl Broker for RedisBroker {
             Some(on) => matches!(timeout(self.config.answer_timeout, on).await, Ok(Ok(()))),
         };
         if !is_on {
-            self.table.unsubscribe(room, mailbox, token);
+            // The mailbox may have members there under the same token: it ends this itself if not.
             return Err(away);
         }
         let now = Wall::default();
         let top = ReadLog { after: Offset::MAX, messages_max: 0, bytes_max: 0, now };
         // Only behind the channel: what is published after the look comes over it.
-        match self.call_read(room, policy, &top, true).await {
-            Ok((page, latest)) => Ok(RoomTop { bounds: page.bounds, latest }),
-            Err(error) => {
-                self.table.unsubscribe(room, mailbox, token);
-                Err(unavailable(error))
-            }
-        }
+        let (page, latest) = self.call_read(room, policy, &top, true).await.map_err(unavailable)?;
+        Ok(RoomTop { bounds: page.bounds, latest })
     }
 
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {

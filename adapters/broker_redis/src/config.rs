@@ -19,6 +19,9 @@ pub enum ConfigError {
     /// What names begin with would break them.
     #[error("a prefix is 1 to 32 of a-z, A-Z, 0-9, _ - and .")]
     Prefix,
+    /// A lease would run out while an answer is waited for.
+    #[error("a lease must last three times as long as an answer may take, or longer")]
+    Lease,
 }
 
 /// Settings of a [`RedisBroker`](crate::RedisBroker).
@@ -86,6 +89,9 @@ impl Config {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
         if self.prefix.is_empty() || self.prefix.len() > 32 || !self.prefix.bytes().all(is_plain) {
             return Err(ConfigError::Prefix);
+        }
+        if self.lease < 3 * self.answer_timeout {
+            return Err(ConfigError::Lease);
         }
         let address = |error: redis::RedisError| ConfigError::Address(words(&error));
         let info: ConnectionInfo =

@@ -9,7 +9,9 @@
 //! everything is answered with `Unavailable`.
 //!
 //! Suggested reading order: `config`, `names`, `entry`, `scripts` with the Lua beside it, `link`, `table`,
-//! `subscriber`, `broker`, `erase`, `present`, `presence`.
+//! `subscriber`, `broker`, `erase`, `present`, `presence`, `reaper`,
+//! `news`,
+//! `revocations`, `spent_tokens`.
 
 mod broker;
 mod config;
@@ -17,13 +19,19 @@ mod entry;
 mod erase;
 mod link;
 mod names;
+mod news;
 mod presence;
 mod present;
+mod reaper;
+mod revocations;
 mod scripts;
+mod spent_tokens;
 mod status;
 mod subscriber;
 mod table;
 
 pub use broker::RedisBroker;
 pub use config::{Config, ConfigError};
+pub use revocations::RedisRevocations;
+pub use spent_tokens::RedisSpentTokens;
 pub use status::Status;

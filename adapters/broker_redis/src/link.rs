@@ -14,7 +14,7 @@ use redis::{
 };
 use thiserror::Error;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Config, words};
 use crate::scripts::Scripts;
@@ -60,6 +60,7 @@ pub(crate) struct Link {
     /// The server's own id, another one after each of its starts: who finds it changed knows that what
     /// was written last may be lost.
     pub(crate) life: String,
+    pub(crate) since: Instant,
 }
 
 /// Makes the connection, and calls over it.
@@ -72,6 +73,7 @@ pub(crate) struct Commands {
     /// Held for a look only.
     link: Mutex<Option<Arc<Link>>>,
     broken: Notify,
+    linked: Notify,
 }
 
 impl Commands {
@@ -81,8 +83,9 @@ impl Commands {
         entropy: Arc<dyn Entropy>,
         status: Arc<Status>,
     ) -> Self {
-        let (link, broken, scripts) = (Mutex::default(), Notify::new(), Scripts::new());
-        Self { client, config, scripts, entropy, status, link, broken }
+        let (link, scripts) = (Mutex::default(), Scripts::new());
+        let (broken, linked) = (Notify::new(), Notify::new());
+        Self { client, config, scripts, entropy, status, link, broken, linked }
     }
 
     pub(crate) const fn scripts(&self) -> &Scripts {
@@ -120,15 +123,15 @@ impl Commands {
         answer.map_err(|error| self.fail(link, &error))
     }
 
-    /// Runs a pipeline of scripts that may be run again; their answers are of no interest.
-    pub(crate) async fn run_pipeline(
+    /// Runs a pipeline of scripts that may be run again.
+    pub(crate) async fn run_pipeline<T: redis::FromRedisValue>(
         &self,
         link: &Arc<Link>,
         pipeline: &redis::Pipeline,
-    ) -> Result<(), CallError> {
+    ) -> Result<T, CallError> {
         count(&self.status.calls, 1);
         let mut connection = link.connection.clone();
-        let answer: Result<(), _> = match pipeline.query_async(&mut connection).await {
+        let answer: Result<T, _> = match pipeline.query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 match self.load_scripts(&link.connection).await {
                     Ok(()) => pipeline.query_async(&mut connection).await,
@@ -153,8 +156,18 @@ impl Commands {
         crate::broker::parse(answer)
     }
 
+    /// The library counts its time from the moment when a call is sent: this one is for waiting, too.
     async fn ask(&self, link: &Link, command: &Cmd) -> Result<Value, RedisError> {
-        command.query_async(&mut link.connection.clone()).await
+        let mut connection = link.connection.clone();
+        match timeout(self.config.answer_timeout, command.query_async(&mut connection)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    /// Waits until there is another connection.
+    pub(crate) async fn linked(&self) {
+        self.linked.notified().await;
     }
 
     async fn load_scripts(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
@@ -209,6 +222,7 @@ impl Commands {
                     *self.link.lock().unwrap_or_else(PoisonError::into_inner) =
                         Some(Arc::clone(&link));
                     self.status.set_commands_up(true);
+                    self.linked.notify_one();
                     self.watch(&link).await;
                     tracing::warn!("the connection to redis is lost");
                 }
@@ -249,9 +263,11 @@ impl Commands {
         if field(&info, "role") == Some("slave") {
             return Err(ConnectError::Replica);
         }
+        // The first is another after a start, the second after each time as a replica.
+        let life = format!("{life}-{}", field(&info, "master_replid").unwrap_or_default());
         self.load_scripts(&connection).await?;
         count(&self.status.connects, 1);
-        Ok(Link { connection, life })
+        Ok(Link { connection, life, since: Instant::now() })
     }
 }
 

@@ -3,6 +3,7 @@
 //! All keys of a room have its name in braces, so that a Cluster keeps them in one slot. No two rooms
 //! may ever share a key: a room's name holds no brace.
 
+use domain::id::TokenId;
 use domain::room::RoomId;
 
 /// How many keys a room has; the scripts say which is which.
@@ -13,11 +14,13 @@ const PARTS: [&str; ROOM_KEYS] = ["head", "log", "latest", "ages", "seen0", "see
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     prefix: String,
+    /// Of channels: those of one database are heard in all of them.
+    channels: String,
 }
 
 impl Names {
-    pub(crate) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+    pub(crate) fn new(prefix: &str, database: i64) -> Self {
+        Self { prefix: prefix.to_owned(), channels: format!("{prefix}/{database}") }
     }
 
     /// The keys of a room, in the order of the scripts.
@@ -32,9 +35,9 @@ impl Names {
         [key("who"), key("names"), key("counts"), key("data"), key(&over)]
     }
 
-    /// The leases of all nodes.
-    pub(crate) fn nodes(&self) -> String {
-        format!("{}:nodes", self.prefix)
+    /// The leases of all nodes, and those that are gone.
+    pub(crate) fn nodes(&self) -> [String; 2] {
+        ["nodes", "gone"].map(|part| format!("{}:{{all}}:{part}", self.prefix))
     }
 
     /// The rooms that somebody is in over a node.
@@ -47,14 +50,29 @@ impl Names {
         format!("{}:node:{node}:reaper", self.prefix)
     }
 
+    /// What was taken back, and when each may be forgotten.
+    pub(crate) fn revocations(&self) -> [String; 2] {
+        ["revoked", "revoked-until"].map(|part| format!("{}:{{all}}:{part}", self.prefix))
+    }
+
+    /// Whether a token that counts once is used up.
+    pub(crate) fn spent_token(&self, id: &TokenId) -> String {
+        format!("{}:spent:{id}", self.prefix)
+    }
+
+    /// The channel of all nodes.
+    pub(crate) fn news_channel(&self) -> String {
+        format!("{}:news", self.channels)
+    }
+
     /// The channel of a room.
     pub(crate) fn room_channel(&self, room: &RoomId) -> String {
-        format!("{}:{{{room}}}", self.prefix)
+        format!("{}:{{{room}}}", self.channels)
     }
 
     /// The channel of all rooms of a namespace that may be followed by patterns.
     pub(crate) fn namespace_channel(&self, namespace: &str) -> String {
-        format!("{}:namespace:{namespace}", self.prefix)
+        format!("{}:namespace:{namespace}", self.channels)
     }
 }
 
@@ -64,11 +82,11 @@ mod tests {
 
     #[test]
     fn all_keys_of_a_room_stand_in_one_slot_and_no_name_is_another_s() {
-        let names = Names::new("rk");
+        let names = Names::new("rk", 3);
         let room = RoomId::parse("chat:guild/42").unwrap();
         let mut all = Vec::from(names.keys(&room));
-        all.push(names.room_channel(&room));
         assert!(all.iter().all(|name| name.starts_with("rk:{chat:guild/42}")));
+        all.push(names.room_channel(&room));
         all.push(names.namespace_channel("chat"));
         all.sort();
         all.dedup();

@@ -2,11 +2,12 @@
 //!
 //! A node says over how many of its connections a member is in a room, in a place of its own, and Redis
 //! adds up; the step from none to some is a join, the step back a leave, numbered and published with it.
-//! A node holds a lease; what it said is taken back by others once that has run out. A node whose lease
-//! ran out, or whose Redis may have lost something, begins again under another name and says everything
-//! anew: what it said before is taken back as if by another node, so nothing is counted twice for long
+//! A node holds a lease; what it said is taken back by others once that has run out and one of them has
+//! claimed it. A node whose lease was claimed, or whose Redis may have lost something, begins again under
+//! another name and says everything anew: what it said before is taken back as if by another node, so nothing is counted twice for long
 //! and nothing stays. One task tells one change after another, so that no older word can overtake a newer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use application::ports::{Presence, PresenceError};
@@ -19,16 +20,14 @@ use redis::Cmd;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::broker::{RETRY_AFTER, RedisBroker, parse};
+use crate::broker::{RETRY_AFTER, RedisBroker, millis, parse};
 use crate::link::{CallError, Link};
 use crate::present::{Local, Telling};
 
 /// The most changes of one pipeline.
 const BATCH: usize = 256;
 /// The most nodes that one look finds gone.
-const GONE_MAX: usize = 16;
-/// The most members that one call takes out of a room.
-const REAP_MEMBERS_MAX: usize = 256;
+pub(crate) const GONE_MAX: usize = 16;
 /// The most names of one list: Redis does nothing else meanwhile.
 const LIST_MAX: usize = 10_000;
 
@@ -37,6 +36,11 @@ pub(crate) struct Present {
     local: Mutex<Local>,
     changed: Notify,
     leased: Notify,
+    /// Held while changes are told.
+    telling: tokio::sync::Mutex<()>,
+    is_finishing: AtomicBool,
+    /// Nodes whose leases had run out at the last look.
+    pub(crate) over: Mutex<Vec<String>>,
     /// The name under which this node speaks; none until it has a lease.
     lease: Mutex<Option<Lease>>,
 }
@@ -54,6 +58,9 @@ impl Present {
             local: Mutex::default(),
             changed: Notify::new(),
             leased: Notify::new(),
+            telling: tokio::sync::Mutex::default(),
+            is_finishing: AtomicBool::new(false),
+            over: Mutex::default(),
             lease: Mutex::default(),
         }
     }
@@ -117,24 +124,29 @@ fn read_event(bytes: &Bytes) -> Option<(RoomId, PresenceEvent)> {
 impl RedisBroker {
     /// Keeps the lease, tells what changes and cleans up behind others, for as long as it is polled.
     pub(crate) async fn run_presence(&self) {
-        tokio::join!(self.keep_lease(), self.tell_changes());
+        tokio::join!(self.keep_lease(), self.tell_changes(), self.clean_up());
     }
 
-    /// Says what is left to be said, within the time for an answer, and gives the lease back. For a node that
-    /// ends, after its connections have.
+    /// Says what is left to be said, within the time for an answer, and lets the lease run out at once: what
+    /// could not be said others take back. For a node that ends, after its connections have.
     pub async fn finish(&self) {
+        self.present.is_finishing.store(true, Ordering::Release);
+        self.present.changed.notify_one();
         let last_words = async {
-            self.present.local().end_graces(Instant::now());
-            while self.present.local().next_due(Instant::now()).is_some() {
-                if self.tell_some(Instant::now()).await.is_err() {
-                    return;
+            loop {
+                let now = Instant::now();
+                self.present.local().end_graces(now);
+                let is_due = self.present.local().next_due(now).is_some_and(|due| due <= now);
+                if !is_due || self.tell_some(now).await.is_err() {
+                    break;
                 }
             }
             let Some(lease) = self.present.lease() else { return };
             let fill = |command: &mut Cmd| {
-                command.arg("ZREM").arg(self.names.nodes()).arg(&lease.node);
+                let [nodes, _] = self.names.nodes();
+                command.arg("ZADD").arg(nodes).arg(1).arg(&lease.node);
             };
-            // Without it others take back what is left, which is nothing.
+            // Where this fails it runs out a little later.
             let _ = self.commands.ask_for::<i64>(&lease.link, fill).await;
         };
         let _ = timeout(self.config.answer_timeout, last_words).await;
@@ -143,6 +155,9 @@ impl RedisBroker {
     async fn keep_lease(&self) {
         let mut said_at = Instant::now();
         loop {
+            if self.present.is_finishing.load(Ordering::Acquire) {
+                return;
+            }
             // Long before anything of it runs out.
             if said_at.elapsed() > self.config.presence_kept / 4 {
                 said_at = Instant::now();
@@ -150,18 +165,10 @@ impl RedisBroker {
                 self.present.changed.notify_one();
             }
             match self.renew().await {
-                // Others are cleaned up behind with what is left of the time, so that the own lease lives.
-                Ok(gone) => {
-                    let until = Instant::now() + self.config.lease / 5;
-                    let reaping = async {
-                        for node in gone {
-                            if let Err(error) = self.reap(&node).await {
-                                tracing::warn!(%error, "behind a node that is gone something is left");
-                            }
-                        }
-                    };
-                    let _ = timeout(self.config.lease / 5, reaping).await;
-                    sleep_until(until).await;
+                Ok(over) => {
+                    *self.present.over.lock().unwrap_or_else(PoisonError::into_inner) = over;
+                    // Or as soon as there is another connection.
+                    let _ = timeout(self.config.lease / 5, self.commands.linked()).await;
                 }
                 Err(_) => {
                     self.status().until_commands_up().await;
@@ -175,25 +182,22 @@ impl RedisBroker {
     async fn renew(&self) -> Result<Vec<String>, CallError> {
         let (link, fresh) = self.link_and_epoch()?;
         let held = self.present.lease();
-        let kept = held
-            .as_ref()
-            .filter(|lease| Arc::ptr_eq(&lease.link, &link) || lease.link.life == link.life);
+        // What another life of Redis may have lost is said anew, under another name.
+        let kept = held.as_ref().filter(|lease| lease.link.life == link.life);
         let node = kept.map_or_else(|| fresh.to_string(), |lease| lease.node.clone());
         let fill = |command: &mut Cmd| {
-            command
-                .arg(1)
-                .arg(self.names.nodes())
-                .arg(&node)
-                .arg(crate::broker::millis(self.config.lease))
-                .arg(GONE_MAX);
+            command.arg(2);
+            for key in self.names.nodes() {
+                command.arg(key);
+            }
+            command.arg(&node).arg(millis(self.config.lease)).arg(GONE_MAX);
         };
         let answer = self.commands.run_script(&link, &self.commands.scripts().lease, fill).await?;
-        let (was_alive, mut gone): (u8, Vec<String>) = parse(answer)?;
-        if kept.is_some() && was_alive == 0 {
-            // Others may be taking back what was said under this name: it is theirs.
+        let (was_there, over): (u8, Vec<String>) = parse(answer)?;
+        if kept.is_some() && was_there == 0 {
+            // Others take back what was said under this name: it is theirs.
             self.present.set_lease(None);
-            gone.push(node);
-            return Ok(gone);
+            return Ok(over);
         }
         let is_new = kept.is_none();
         self.present.set_lease(Some(Lease { node, link }));
@@ -202,11 +206,14 @@ impl RedisBroker {
             self.present.local().note_all(Instant::now());
             self.present.changed.notify_one();
         }
-        Ok(gone)
+        Ok(over)
     }
 
     async fn tell_changes(&self) {
         loop {
+            if self.present.is_finishing.load(Ordering::Acquire) {
+                return;
+            }
             let now = Instant::now();
             let due = self.present.local().next_due(now);
             match due {
@@ -229,6 +236,8 @@ impl RedisBroker {
     }
 
     async fn tell_some(&self, now: Instant) -> Result<(), CallError> {
+        // One after another, whoever asks for it.
+        let _turn = self.present.telling.lock().await;
         let telling = self.present.local().take(now, BATCH);
         if telling.is_empty() {
             return Ok(());
@@ -239,25 +248,27 @@ impl RedisBroker {
             self.present.local().put_back(telling, Instant::now(), is_away);
             return Err(CallError::Away);
         };
-        match self.tell(&lease, &telling).await {
-            Ok(()) => {
-                for waiting in telling.into_iter().flat_map(|one| one.waiting) {
-                    let _ = waiting.send(());
-                }
-                Ok(())
+        if let Err(error) = self.tell(&lease, &telling).await {
+            self.present.local().put_back(telling, Instant::now(), true);
+            return Err(error);
+        }
+        let mut unused = Vec::new();
+        for one in telling {
+            if self.present.local().told(&one.seat, one.connections) {
+                unused.push(one.seat.0);
             }
-            Err(error) => {
-                self.present.local().put_back(telling, Instant::now(), true);
-                Err(error)
+            for waiting in one.waiting {
+                let _ = waiting.send(());
             }
         }
+        self.forget_rooms(&lease, &unused).await
     }
 
     async fn tell(&self, lease: &Lease, telling: &[Telling]) -> Result<(), CallError> {
         let mut pipeline = redis::pipe();
         let rooms = self.names.rooms_of(&lease.node);
         let script = &self.commands.scripts().presence_set;
-        for Telling { seat: (room, key), connections, is_room_used, .. } in telling {
+        for Telling { seat: (room, key), connections, data, .. } in telling {
             // Before: whoever cleans up behind this node has to find the room.
             pipeline.cmd("SADD").arg(&rooms).arg(room.as_str()).ignore();
             let mut command = redis::cmd("EVALSHA");
@@ -270,86 +281,26 @@ impl RedisBroker {
                 .arg(connections)
                 .arg(self.names.room_channel(room))
                 .arg(room.as_str())
-                .arg(crate::broker::millis(self.config.presence_kept));
+                .arg(millis(self.config.presence_kept))
+                .arg(&data[..]);
             pipeline.add_command(command).ignore();
-            if !is_room_used {
-                pipeline.cmd("SREM").arg(&rooms).arg(room.as_str()).ignore();
-            }
         }
-        pipeline
-            .cmd("PEXPIRE")
-            .arg(&rooms)
-            .arg(crate::broker::millis(self.config.presence_kept))
-            .ignore();
+        pipeline.cmd("PEXPIRE").arg(&rooms).arg(millis(self.config.presence_kept)).ignore();
         self.commands.run_pipeline(&lease.link, &pipeline).await
     }
 
-    /// Takes back what a node said whose lease has run out. Another may do the same: each step is done once.
-    async fn reap(&self, node: &str) -> Result<(), CallError> {
-        let link = self.commands.link()?;
-        let taken = self
-            .commands
-            .ask_for::<Option<String>>(&link, |command| {
-                command
-                    .arg("SET")
-                    .arg(self.names.reaper_of(node))
-                    .arg("1")
-                    .arg("NX")
-                    .arg("PX")
-                    .arg(crate::broker::millis(self.config.lease));
-            })
-            .await?;
-        if taken.is_none() {
+    /// Nobody is in these rooms over this node any more. Where it fails others look there in vain.
+    async fn forget_rooms(&self, lease: &Lease, unused: &[RoomId]) -> Result<(), CallError> {
+        if unused.is_empty() {
             return Ok(());
         }
-        let rooms_key = self.names.rooms_of(node);
-        loop {
-            let rooms: Vec<String> = self
-                .commands
-                .ask_for(&link, |command| {
-                    command.arg("SRANDMEMBER").arg(&rooms_key).arg(BATCH);
-                })
-                .await?;
-            if rooms.is_empty() {
-                break;
+        let fill = |command: &mut Cmd| {
+            command.arg("SREM").arg(self.names.rooms_of(&lease.node));
+            for room in unused {
+                command.arg(room.as_str());
             }
-            for room in &rooms {
-                self.reap_room(&link, node, room).await?;
-                self.commands
-                    .ask_for::<i64>(&link, |command| {
-                        command.arg("SREM").arg(&rooms_key).arg(room);
-                    })
-                    .await?;
-            }
-        }
-        tracing::warn!(node, "a node is gone; who was here over it has left");
-        self.commands
-            .ask_for::<i64>(&link, |command| {
-                command.arg("ZREM").arg(self.names.nodes()).arg(node);
-            })
-            .await?;
-        Ok(())
-    }
-
-    async fn reap_room(&self, link: &Arc<Link>, node: &str, room: &str) -> Result<(), CallError> {
-        let Ok(room) = RoomId::parse(room) else { return Ok(()) };
-        loop {
-            let fill = |command: &mut Cmd| {
-                command.arg(5);
-                for name in self.names.presence_keys(&room, node) {
-                    command.arg(name);
-                }
-                command
-                    .arg(REAP_MEMBERS_MAX)
-                    .arg(self.names.room_channel(&room))
-                    .arg(room.as_str());
-            };
-            let script = &self.commands.scripts().presence_reap;
-            let left: u64 = parse(self.commands.run_script(link, script, fill).await?)?;
-            if left == 0 {
-                return Ok(());
-            }
-        }
+        };
+        self.commands.ask_for::<i64>(&lease.link, fill).await.map(drop)
     }
 
     async fn call_update(
@@ -438,7 +389,10 @@ impl Presence for RedisBroker {
             return Err(PresenceError::NotPresent);
         }
         match self.call_update(room, key, &data).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.present.local().show(&(room.clone(), key.clone()), data);
+                Ok(())
+            }
             Ok(false) => Err(PresenceError::NotPresent),
             Err(_) => Err(unavailable()),
         }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use domain::id::ConnectionId;
 use domain::presence::PresenceKey;
 use domain::room::RoomId;
@@ -28,8 +29,12 @@ struct Change {
 #[derive(Debug, Default)]
 pub(crate) struct Local {
     members: BTreeMap<Seat, Vec<ConnectionId>>,
-    /// How many members each room has.
+    /// Of whom Redis may know: from the entry until it has been told of the leave.
+    known: BTreeSet<Seat>,
+    /// How many of those each room has.
     rooms: BTreeMap<RoomId, usize>,
+    /// What members show of themselves, to be said again to a Redis that has lost it.
+    data: BTreeMap<Seat, Bytes>,
     changes: BTreeMap<Seat, Change>,
     /// The order in which changes came; one that has been told meanwhile is passed over.
     order: VecDeque<Seat>,
@@ -42,8 +47,8 @@ pub(crate) struct Local {
 pub(crate) struct Telling {
     pub(crate) seat: Seat,
     pub(crate) connections: usize,
-    /// Whether somebody is in the room over this node.
-    pub(crate) is_room_used: bool,
+    /// What it shows of itself; empty where that is nothing.
+    pub(crate) data: Bytes,
     pub(crate) waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -55,10 +60,10 @@ impl Local {
         connection: ConnectionId,
         now: Instant,
     ) -> oneshot::Receiver<()> {
-        let connections = self.members.entry(seat.clone()).or_insert_with(|| {
+        if self.known.insert(seat.clone()) {
             *self.rooms.entry(seat.0.clone()).or_default() += 1;
-            Vec::new()
-        });
+        }
+        let connections = self.members.entry(seat.clone()).or_default();
         if !connections.contains(&connection) {
             connections.push(connection);
         }
@@ -83,12 +88,6 @@ impl Local {
         }
         if connections.is_empty() {
             self.members.remove(seat);
-            if let Some(count) = self.rooms.get_mut(&seat.0) {
-                *count -= 1;
-                if *count == 0 {
-                    self.rooms.remove(&seat.0);
-                }
-            }
             self.note(seat, now, grace, None);
         } else {
             self.note(seat, now, Duration::ZERO, None);
@@ -153,10 +152,33 @@ impl Local {
             }
             let Some(change) = self.changes.remove(&seat) else { continue };
             let connections = self.members.get(&seat).map_or(0, Vec::len);
-            let is_room_used = self.rooms.contains_key(&seat.0);
-            all.push(Telling { seat, connections, is_room_used, waiting: change.waiting });
+            let data = self.data.get(&seat).cloned().unwrap_or_default();
+            all.push(Telling { seat, connections, data, waiting: change.waiting });
         }
         all
+    }
+
+    /// Redis has been told. Answers whether it knows of nobody else in the room over this node.
+    pub(crate) fn told(&mut self, seat: &Seat, connections: usize) -> bool {
+        // Who has come back meanwhile is to be told of again.
+        if connections > 0 || self.members.contains_key(seat) || !self.known.remove(seat) {
+            return false;
+        }
+        self.data.remove(seat);
+        let Some(count) = self.rooms.get_mut(&seat.0) else { return false };
+        *count -= 1;
+        let is_unused = *count == 0;
+        if is_unused {
+            self.rooms.remove(&seat.0);
+        }
+        is_unused
+    }
+
+    /// Notes what a member shows of itself, once Redis has it.
+    pub(crate) fn show(&mut self, seat: &Seat, data: Bytes) {
+        if self.members.contains_key(seat) {
+            self.data.insert(seat.clone(), data);
+        }
     }
 
     /// Takes back what could not be told. Who waited for it goes on waiting only where it was not tried.
@@ -204,8 +226,11 @@ mod tests {
     }
 
     fn told(local: &mut Local, now: Instant) -> Vec<(String, usize)> {
-        let all = local.take(now, 100).into_iter();
-        all.map(|one| (one.seat.1.to_string(), one.connections)).collect()
+        let all = local.take(now, 100);
+        for one in &all {
+            local.told(&one.seat, one.connections);
+        }
+        all.into_iter().map(|one| (one.seat.1.to_string(), one.connections)).collect()
     }
 
     #[test]
@@ -235,6 +260,26 @@ mod tests {
         local.leave(&seat("a"), connection(2), now, GRACE);
         assert_eq!(told(&mut local, now + GRACE), [("a".to_owned(), 0)]);
         assert!(local.rooms.is_empty() && local.members.is_empty() && local.changes.is_empty());
+    }
+
+    #[test]
+    fn a_room_is_used_until_redis_has_been_told_of_the_last_leave() {
+        let (mut local, now) = (Local::default(), Instant::now());
+        for (user, bits) in [("a", 1), ("b", 2)] {
+            drop(local.enter(&seat(user), connection(bits), now));
+        }
+        local.show(&seat("a"), Bytes::from_static(b"1"));
+        assert_eq!(local.take(now, 100)[0].data, "1");
+        local.leave(&seat("b"), connection(2), now, Duration::ZERO);
+        local.leave(&seat("a"), connection(1), now, GRACE);
+        let first = local.take(now, 100);
+        assert_eq!(
+            (first.len(), local.told(&first[0].seat, 0)),
+            (1, false),
+            "a still stands there"
+        );
+        let last = local.take(now + GRACE, 100);
+        assert!(local.told(&last[0].seat, 0) && local.data.is_empty());
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Scripts {
     pub(crate) presence_list: Script,
     pub(crate) presence_reap: Script,
     pub(crate) lease: Script,
+    pub(crate) claim: Script,
+    pub(crate) revoke: Script,
 }
 
 impl Scripts {
@@ -34,10 +36,12 @@ impl Scripts {
             presence_list: Script::new(include_str!("scripts/presence_list.lua")),
             presence_reap: presence(include_str!("scripts/presence_reap.lua")),
             lease: Script::new(include_str!("scripts/lease.lua")),
+            claim: Script::new(include_str!("scripts/claim.lua")),
+            revoke: Script::new(include_str!("scripts/revoke.lua")),
         }
     }
 
-    pub(crate) const fn all(&self) -> [&Script; 8] {
+    pub(crate) const fn all(&self) -> [&Script; 10] {
         [
             &self.publish,
             &self.read,
@@ -47,6 +51,8 @@ impl Scripts {
             &self.presence_list,
             &self.presence_reap,
             &self.lease,
+            &self.claim,
+            &self.revoke,
         ]
     }
 }

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::entry::decode;
 use crate::link::{ConnectError, Retry, connect};
 use crate::names::Names;
+use crate::news::News;
 use crate::presence::decode_event;
 use crate::status::{Status, count};
 use crate::table::{Changes, Standing, Table, Topic};
@@ -36,6 +37,7 @@ pub(crate) struct Subscribing {
     pub(crate) status: Arc<Status>,
     /// Whether there has been a connection before.
     pub(crate) was_on: AtomicBool,
+    pub(crate) news: Arc<News>,
 }
 
 impl Subscribing {
@@ -59,8 +61,10 @@ impl Subscribing {
     async fn connect(&self, lost: &Arc<Notify>) -> Result<MultiplexedConnection, ConnectError> {
         let (table, status, lost) =
             (Arc::clone(&self.table), Arc::clone(&self.status), Arc::clone(lost));
+        let news = Arc::clone(&self.news);
+        let channel = self.names.news_channel();
         let push = move |info: PushInfo| -> Result<(), std::convert::Infallible> {
-            take_push(info, &table, &status, &lost);
+            take_push(info, &table, &status, &lost, (&channel, &news));
             Ok(())
         };
         let options = AsyncConnectionConfig::new()
@@ -77,6 +81,11 @@ impl Subscribing {
         // Who is told of a hole reads the log at once.
         self.status.until_commands_up().await;
         self.table.lose_all();
+        let news = connection.subscribe(self.names.news_channel()).await;
+        if news.is_err() {
+            return;
+        }
+        self.news.is_on();
         let mut is_first = true;
         let is_back = self.was_on.swap(true, Ordering::Relaxed);
         loop {
@@ -93,7 +102,7 @@ impl Subscribing {
             }
             if is_first {
                 if is_back {
-                    self.table.tell_watched_holes();
+                    self.table.tell_other_holes();
                 }
                 self.status.set_subscriber_up(true);
                 is_first = false;
@@ -143,7 +152,7 @@ impl Subscribing {
         let mut pipeline = redis::pipe();
         for room in &rooms {
             let [head, ..] = self.names.keys(room);
-            pipeline.cmd("HMGET").arg(head).arg(&["e", "n", "p"]);
+            pipeline.cmd("HMGET").arg(head).arg(&["e", "n"]);
         }
         if rooms.is_empty() {
             return Ok(());
@@ -167,18 +176,30 @@ impl Subscribing {
 
 /// Reads a head; none where there is none.
 fn standing(head: Value) -> Option<Standing> {
-    let (epoch, number, earlier): (String, u64, String) = redis::from_redis_value(head).ok()?;
-    let earlier = earlier.split(' ').filter_map(|one| Epoch::parse(one.split(':').next()?).ok());
-    Some(Standing { epoch: Epoch::parse(&epoch).ok()?, number, earlier: earlier.collect() })
+    let (epoch, number): (String, u64) = redis::from_redis_value(head).ok()?;
+    Some(Standing { epoch: Epoch::parse(&epoch).ok()?, number })
 }
 
 /// Takes what the server sends without being asked.
-fn take_push(info: PushInfo, table: &Table, status: &Status, lost: &Notify) {
+fn take_push(
+    info: PushInfo,
+    table: &Table,
+    status: &Status,
+    lost: &Notify,
+    (of_all, news): (&str, &News),
+) {
     match info.kind {
         PushKind::Message => {
+            let mut parts = info.data.into_iter();
+            let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
+                (parts.next(), parts.next())
+            else {
+                return;
+            };
+            if channel == of_all.as_bytes() {
+                return news.tell(&payload);
+            }
             count(&status.received, 1);
-            // The channel, then what was published.
-            let Some(Value::BulkString(payload)) = info.data.into_iter().nth(1) else { return };
             let payload = Bytes::from(payload);
             if let Some(event) = decode_event(&payload) {
                 match event {

@@ -71,13 +71,25 @@ struct Channel {
 }
 
 /// Where a room's publishes stand in Redis.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Standing {
     pub(crate) epoch: Epoch,
     /// The newest publish.
     pub(crate) number: u64,
-    /// The epochs that this one goes on from.
-    pub(crate) earlier: Vec<Epoch>,
+}
+
+/// The epoch of a room in which nothing was published: of none that there is.
+const NOTHING: Epoch = Epoch::from_bits(0);
+
+/// Something of a room did not come.
+fn tell_hole(id: &RoomId, room: &Room, watchers: &[Watcher]) {
+    for subscriber in &room.subscribers {
+        subscriber.mailbox.miss(id);
+    }
+    let is_watching = |watcher: &&Watcher| watcher.patterns.iter().any(|p| p.matches(id));
+    for watcher in watchers.iter().filter(is_watching) {
+        watcher.mailbox.miss(id);
+    }
 }
 
 /// What is known of a room with a channel of its own.
@@ -195,10 +207,16 @@ impl Table {
         let room = rooms.get_mut(&publication.room);
         if let Some(room) = room {
             let epoch = publication.epoch;
-            if room.heard.is_some_and(|(life, newest)| life == epoch && number <= newest) {
-                return;
-            }
+            let has_missed = match room.heard {
+                Some((life, newest)) if life == epoch && number <= newest => return,
+                // Numbers run on over epochs, unless the room began anew.
+                Some((_, newest)) => number != newest + 1,
+                None => false,
+            };
             room.heard = Some((epoch, number));
+            if has_missed {
+                tell_hole(&publication.room, room, watchers);
+            }
         }
         let room = rooms.get(&publication.room);
         let subscribers = room.map_or(&[][..], |room| &room.subscribers);
@@ -296,33 +314,35 @@ impl Table {
         let mut inner = self.lock();
         let Inner { rooms, watchers, .. } = &mut *inner;
         let Some(room) = rooms.get_mut(id) else { return };
-        let has_missed = match (room.heard, &standing) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some((epoch, number)), Some(now)) => {
-                let is_same = epoch == now.epoch || now.earlier.contains(&epoch);
-                !is_same || number < now.number
+        let now = standing.unwrap_or(Standing { epoch: NOTHING, number: 0 });
+        let (has_missed, heard) = match room.heard {
+            None => (false, (now.epoch, now.number)),
+            // What came since the look is newer than it.
+            Some((epoch, number)) if epoch == now.epoch => {
+                (number < now.number, (epoch, number.max(now.number)))
             }
+            // Where nothing was ever published nothing can be missed.
+            Some((_, number)) => (number > 0 || now.number > 0, (now.epoch, now.number)),
         };
-        room.heard = standing.map(|now| (now.epoch, now.number)).or(room.heard);
-        if !has_missed {
-            return;
-        }
-        for subscriber in &room.subscribers {
-            subscriber.mailbox.miss(id);
-        }
-        let is_watching = |watcher: &&Watcher| watcher.patterns.iter().any(|p| p.matches(id));
-        for watcher in watchers.iter().filter(is_watching) {
-            watcher.mailbox.miss(id);
+        room.heard = Some(heard);
+        if has_missed {
+            tell_hole(id, room, watchers);
         }
     }
 
-    /// The channels of namespaces were away: what is followed by prefixes has a hole that nobody can fill.
-    pub(crate) fn tell_watched_holes(&self) {
+    /// The connection was away: what is followed by prefixes has a hole that nobody can fill, and changes of
+    /// who is where, which have no log, may be missing everywhere.
+    pub(crate) fn tell_other_holes(&self) {
         let inner = self.lock();
         let by_prefix = |watcher: &&Watcher| watcher.patterns.iter().any(RoomPattern::is_prefix);
         for watcher in inner.watchers.iter().filter(by_prefix) {
             watcher.mailbox.miss_watched();
+        }
+        let mut told = BTreeSet::new();
+        for subscriber in inner.rooms.values().flat_map(|room| &room.subscribers) {
+            if told.insert(subscriber.mailbox.id()) {
+                subscriber.mailbox.miss_presence();
+            }
         }
     }
 
@@ -367,5 +387,80 @@ impl Inner {
         if let Topic::Room(room) = topic {
             self.rooms.remove(room);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use application::mailbox::Post;
+    use bytes::Bytes;
+
+    use crate::entry::decode;
+
+    const ROOM: &str = "public:a";
+
+    fn room() -> RoomId {
+        RoomId::parse(ROOM).unwrap()
+    }
+
+    fn entry(epoch: u64, number: u64) -> Entry {
+        let text = format!("{epoch:016x} {number} 0 1 0\n{{\"r\":\"{ROOM}\",\"c\":\"latest\"}}\n1");
+        decode(&Bytes::from(text)).unwrap()
+    }
+
+    fn standing(epoch: u64, number: u64) -> Option<Standing> {
+        Some(Standing { epoch: Epoch::from_bits(epoch), number })
+    }
+
+    /// A table with one mailbox in the room.
+    fn table() -> (Table, Arc<Mailbox>) {
+        let (table, mailbox) = (Table::new(10, 10), Arc::new(Mailbox::new(1, 100)));
+        table.subscribe(&room(), &mailbox, SubscriptionToken(1)).unwrap();
+        (table, mailbox)
+    }
+
+    /// How much mail came, and whether a hole was told.
+    fn taken(mailbox: &Mailbox) -> (usize, bool) {
+        let mut post = Post::default();
+        mailbox.take(&mut post);
+        (post.mail.len(), !post.holes.is_empty())
+    }
+
+    #[test]
+    fn a_number_that_was_passed_over_is_a_hole_and_one_that_came_before_comes_once() {
+        let (table, mailbox) = table();
+        table.meet(&room(), standing(1, 4));
+        table.deliver(entry(1, 5));
+        table.deliver(entry(1, 5));
+        assert_eq!(taken(&mailbox), (1, false));
+        table.deliver(entry(1, 8));
+        assert_eq!(taken(&mailbox), (1, true));
+        // Numbers run on over epochs, and begin anew with the room.
+        table.deliver(entry(2, 9));
+        assert_eq!(taken(&mailbox), (1, false));
+        table.deliver(entry(3, 1));
+        assert_eq!(taken(&mailbox), (1, true));
+    }
+
+    #[test]
+    fn what_was_missed_while_the_channel_was_off_is_a_hole_whenever_it_is_met() {
+        let (table, mailbox) = table();
+        table.meet(&room(), None);
+        table.meet(&room(), standing(1, 3));
+        assert_eq!(taken(&mailbox), (0, true), "the first of all were missed");
+        table.meet(&room(), standing(1, 3));
+        assert_eq!(taken(&mailbox), (0, false));
+        // It came before the look did.
+        table.deliver(entry(1, 4));
+        table.meet(&room(), standing(1, 3));
+        table.deliver(entry(1, 4));
+        assert_eq!(taken(&mailbox), (1, false));
+        // It was lost with another life of Redis.
+        table.meet(&room(), standing(2, 4));
+        assert_eq!(taken(&mailbox), (0, true));
+        table.meet(&room(), None);
+        assert_eq!(taken(&mailbox), (0, true));
     }
 }

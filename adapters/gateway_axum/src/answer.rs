@@ -88,6 +88,13 @@ pub(crate) fn short_of_memory() -> HttpRefusal {
     HttpRefusal { why: Some(EdgeRefusal::Memory), ..refusal.into() }
 }
 
+/// What all nodes share is away, so nobody new could do anything here: another node may be better off.
+pub(crate) fn cut_off() -> HttpRefusal {
+    let message = "the server can't reach what it needs; try again later";
+    let refusal = Refusal::new(ErrorCode::Unavailable, message).retry_after(Duration::from_secs(1));
+    HttpRefusal { why: Some(EdgeRefusal::Broker), ..refusal.into() }
+}
+
 /// There is no id for a connection that nobody could guess.
 pub(crate) fn no_entropy() -> HttpRefusal {
     let message = "the server can't give out an id now; try again later";

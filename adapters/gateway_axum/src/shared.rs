@@ -148,7 +148,8 @@ impl Shared {
         self.exhausted_ms.store(now.as_millis().max(1), Ordering::Relaxed);
     }
 
-    fn is_cut_off(&self) -> bool {
+    /// Whether what the node needs on another machine is away.
+    pub(crate) fn is_cut_off(&self) -> bool {
         self.config().backend.as_ref().is_some_and(|backend| !backend.is_there())
     }
 

@@ -141,6 +141,9 @@ fn try_upgrade(
     if shared.pressure() != Pressure::Low {
         return Err(answer::short_of_memory());
     }
+    if shared.is_cut_off() {
+        return Err(answer::cut_off());
+    }
     let socket = socket(shared, parts)?;
     let counted = count(shared, config, &socket, client)?;
     let response = response(&upgrade);

@@ -197,7 +197,7 @@ impl Host {
         // Mail is taken only while nothing is left to send, so that the mailbox bounds what waits.
         if !has_backlog {
             self.shard.borrow().mailbox().take(post);
-            if !post.mail.is_empty() || !post.holes.is_empty() {
+            if !post.is_empty() {
                 self.handle(Input::Mail(post));
             }
         }

@@ -117,6 +117,8 @@ impl Core {
     pub(crate) async fn run(self: Rc<Self>, mut inlet: mpsc::Receiver<Accepted>) {
         self.beat_at.set(self.now().monotonic);
         spawn_local(heart::beat(Rc::clone(&self)));
+        // What the shard asks for before anybody comes.
+        self.start_calls();
         let mailbox = Arc::clone(self.shard.borrow().mailbox());
         let mut post = Post::default();
         let (mut open, mut accepted) = (true, Vec::new());
@@ -194,7 +196,7 @@ impl Core {
         }
         if !backlog {
             self.shard.borrow().mailbox().take(post);
-            if !post.mail.is_empty() || !post.holes.is_empty() {
+            if !post.is_empty() {
                 self.handle(Input::Mail(post));
             }
         }

@@ -105,6 +105,8 @@ rows! {
         Tls = "tls",
         /// Memory is short.
         Memory = "memory",
+        /// The broker on another machine is away.
+        Broker = "broker",
         /// No id could be drawn.
         Entropy = "entropy",
     }

@@ -51,6 +51,9 @@ impl Shard {
             self.note_hole(&room);
             self.watch_hole(&room, host);
         }
+        if std::mem::take(&mut post.presence_hole) {
+            self.miss_presence_of_all();
+        }
         if std::mem::take(&mut post.watched_hole) {
             self.watch_holes(host);
         }

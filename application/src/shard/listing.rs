@@ -44,6 +44,13 @@ impl Shard {
         }
     }
 
+    /// The same, of any room.
+    pub(super) fn miss_presence_of_all(&mut self) {
+        for key in self.rooms.keys().collect::<Vec<_>>() {
+            self.miss_presence(key);
+        }
+    }
+
     /// Asks again for a list that could not be had.
     pub(super) fn look_at_list(&mut self, key: RoomKey) {
         let listing = self.rooms.get(key).map(|slice| slice.listing);

@@ -329,8 +329,12 @@ impl Shard {
         }
     }
 
-    /// Something of any room may be missing: whoever follows a prefix is told to begin again.
+    /// Something of any room may be missing: whoever follows a prefix is told to begin again, and so is
+    /// every user of its own room, which comes by one.
     pub(super) fn watch_holes(&mut self, host: &mut Host<'_>) {
+        for room in self.watches.own.keys().cloned().collect::<Vec<_>>() {
+            self.end_own(&room, host);
+        }
         let by_prefix = self.watches.patterns.keys().filter(|pattern| pattern.is_prefix());
         for pattern in by_prefix.cloned().collect::<Vec<_>>() {
             self.end_watch(&pattern, host);

@@ -21,7 +21,7 @@ use crate::services::{Ports, Services};
 use crate::shard::request_id;
 
 /// How the names of the rooms begin that belong to one user each.
-pub(crate) const OWN_ROOMS: &str = "user:";
+pub const OWN_ROOMS: &str = "user:";
 
 /// How long behind its end a spent token is remembered: beyond the widest leeway that may be set (a
 /// minute, also by a reload), and as much again for a clock that is set back.

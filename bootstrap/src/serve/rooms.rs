@@ -4,14 +4,18 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "redis")]
+use application::mailbox::Control;
+use application::node::Node;
 use application::ports::{Broker, Clock, Erasure, Presence, Revocations};
 use broker_memory::MemoryBroker;
 #[cfg(feature = "redis")]
-use broker_redis::RedisBroker;
+use broker_redis::{RedisBroker, RedisRevocations, RedisSpentTokens};
 use gateway_axum::Probe;
 use tokio::task::JoinHandle;
 use worker_tokio::SystemEntropy;
 
+use super::build::Remembered;
 use super::{ServeError, SharedArchive};
 use crate::exit::Exit;
 use crate::memory::Budgets;
@@ -23,7 +27,16 @@ pub enum Rooms {
     Memory(Arc<MemoryBroker>),
     /// In Redis.
     #[cfg(feature = "redis")]
-    Redis(Arc<RedisBroker>),
+    Redis(Shared),
+}
+
+/// What a Redis holds for all nodes.
+#[cfg(feature = "redis")]
+pub struct Shared {
+    /// Rooms and presence.
+    pub broker: Arc<RedisBroker>,
+    /// What was taken back.
+    pub revocations: Arc<RedisRevocations>,
 }
 
 impl Rooms {
@@ -67,10 +80,12 @@ impl Rooms {
         let broker = broker
             .map_err(|error| ServeError::Part(format!("redis.url: {error}"), Exit::Settings))?;
         tracing::warn!(
-            "revocations, tokens that count once, letters, moderation, matches and limits by user are \
-             of this node alone; rooms are kept by Redis and none of them is durable"
+            "letters, moderation, matches and limits by user are of this node alone; rooms are kept by \
+             Redis and none of them is durable"
         );
-        Ok(Self::Redis(broker))
+        let span = Duration::from_millis(settings.auth.revocation_age_ms);
+        let revocations = RedisRevocations::build(&broker, span);
+        Ok(Self::Redis(Shared { broker, revocations }))
     }
 
     #[cfg(not(feature = "redis"))]
@@ -95,7 +110,7 @@ impl Rooms {
         match self {
             Self::Memory(broker) => Arc::clone(broker) as _,
             #[cfg(feature = "redis")]
-            Self::Redis(broker) => Arc::clone(broker) as _,
+            Self::Redis(shared) => Arc::clone(&shared.broker) as _,
         }
     }
 
@@ -105,7 +120,7 @@ impl Rooms {
         match self {
             Self::Memory(broker) => Arc::clone(broker) as _,
             #[cfg(feature = "redis")]
-            Self::Redis(broker) => Arc::clone(broker) as _,
+            Self::Redis(shared) => Arc::clone(&shared.broker) as _,
         }
     }
 
@@ -115,7 +130,37 @@ impl Rooms {
         match self {
             Self::Memory(broker) => Arc::clone(broker) as _,
             #[cfg(feature = "redis")]
-            Self::Redis(broker) => Arc::clone(broker) as _,
+            Self::Redis(shared) => Arc::clone(&shared.broker) as _,
+        }
+    }
+
+    /// What must not be forgotten, with what all nodes have to know in the place where they do.
+    #[must_use]
+    pub fn share(&self, remembered: Remembered) -> Remembered {
+        match self {
+            Self::Memory(_) => remembered,
+            #[cfg(feature = "redis")]
+            Self::Redis(shared) => Remembered {
+                revocations: Arc::clone(&shared.revocations) as _,
+                spent_tokens: Arc::new(RedisSpentTokens::new(&shared.broker)),
+                ..remembered
+            },
+        }
+    }
+
+    /// Has what other nodes order carried out by this one.
+    pub fn obey(&self, node: &Node) {
+        match self {
+            Self::Memory(_) => {}
+            #[cfg(feature = "redis")]
+            Self::Redis(shared) => {
+                let mailboxes = node.mailboxes().to_vec();
+                shared.revocations.on_heard(move |revocation| {
+                    for mailbox in &mailboxes {
+                        mailbox.order(Control::Revoke(revocation.clone()));
+                    }
+                });
+            }
         }
     }
 
@@ -125,7 +170,13 @@ impl Rooms {
         match self {
             Self::Memory(broker) => tokio::spawn(Arc::clone(broker).run_committer()),
             #[cfg(feature = "redis")]
-            Self::Redis(broker) => tokio::spawn(Arc::clone(broker).run()),
+            Self::Redis(shared) => {
+                let broker = Arc::clone(&shared.broker).run();
+                let revocations = Arc::clone(&shared.revocations).run();
+                tokio::spawn(async move {
+                    tokio::join!(broker, revocations);
+                })
+            }
         }
     }
 
@@ -149,9 +200,10 @@ impl Rooms {
         match self {
             Self::Memory(_) => None,
             #[cfg(feature = "redis")]
-            Self::Redis(broker) => {
-                let status = Arc::clone(broker.status());
-                Some(Probe::new(move || status.is_up()))
+            Self::Redis(shared) => {
+                let status = Arc::clone(shared.broker.status());
+                let revocations = Arc::clone(&shared.revocations);
+                Some(Probe::new(move || status.is_up() && revocations.is_known()))
             }
         }
     }
@@ -164,8 +216,8 @@ impl Rooms {
                 let _ = running.await;
             }
             #[cfg(feature = "redis")]
-            Self::Redis(broker) => {
-                broker.finish().await;
+            Self::Redis(shared) => {
+                shared.broker.finish().await;
                 running.abort();
             }
         }

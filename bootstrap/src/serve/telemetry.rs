@@ -99,7 +99,7 @@ fn of_rooms(rooms: &Rooms) -> Vec<telemetry_prometheus::Gauge> {
     match rooms {
         Rooms::Memory(broker) => of_memory_broker(broker),
         #[cfg(feature = "redis")]
-        Rooms::Redis(broker) => of_redis(broker),
+        Rooms::Redis(shared) => of_redis(&shared.broker),
     }
 }
 

@@ -22,6 +22,7 @@ local function load_head()
         redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
         e, o, n, b, gen, gen_at, kept_at, earlier = ARGV[1], 0, 0, 0, 0, 0, 0, ''
         redis.call('HSET', KEYS[1], 'e', e, 'o', '0', 'n', '0', 'b', '0', 'l', ARGV[2], 'g', '0', 'ga', '0', 'k', '0', 'p', '')
+        redis.call('PEXPIRE', KEYS[1], tonumber(ARGV[7]) * 2)
     elseif life ~= ARGV[2] then
         -- Another server, or the same one after a restart: it may have lost the newest. Offsets go on, under
         -- another epoch, and the end of the old one is kept: who has read up to it has missed nothing.

@@ -1,0 +1,122 @@
+//! Taking back what a node said of members that is gone.
+//!
+//! A lease that has run out is claimed first, for good; from then on its node can't speak under that name. Any
+//! node goes on where another stopped. Nothing may be claimed right after a loss that all nodes had.
+
+use std::sync::{Arc, PoisonError};
+
+use domain::room::RoomId;
+use redis::Cmd;
+use tokio::time::sleep;
+
+use crate::broker::{RedisBroker, millis};
+use crate::link::{CallError, Link};
+use crate::presence::GONE_MAX;
+
+/// The most rooms of one pipeline, and the most members that one call takes out of a room: a quarter of a
+/// second of Redis at most.
+const REAP_ROOMS: usize = 64;
+const REAP_MEMBERS_MAX: usize = 128;
+
+impl RedisBroker {
+    /// Takes back what nodes said that are gone. Only behind a connection that has stood for a lease: after a
+    /// loss that all nodes had, each has to have had the time to renew its own.
+    pub(crate) async fn clean_up(&self) {
+        loop {
+            sleep(self.config.lease / 5).await;
+            let Ok(link) = self.commands.link() else { continue };
+            if link.since.elapsed() < self.config.lease {
+                continue;
+            }
+            let over = std::mem::take(
+                &mut *self.present.over.lock().unwrap_or_else(PoisonError::into_inner),
+            );
+            if let Err(error) = self.claim_and_reap(&link, over).await {
+                tracing::warn!(%error, "behind a node that is gone something is left for now");
+            }
+        }
+    }
+
+    async fn claim_and_reap(&self, link: &Arc<Link>, over: Vec<String>) -> Result<(), CallError> {
+        let [nodes, gone] = self.names.nodes();
+        for node in over {
+            let fill = |command: &mut Cmd| {
+                command.arg(2).arg(&nodes).arg(&gone).arg(&node);
+            };
+            self.commands.run_script(link, &self.commands.scripts().claim, fill).await?;
+        }
+        let fill = |command: &mut Cmd| {
+            command.arg("SRANDMEMBER").arg(&gone).arg(GONE_MAX);
+        };
+        let all: Vec<String> = self.commands.ask_for(link, fill).await?;
+        for node in all {
+            self.reap(link, &node).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what a node said that is gone. One does it at a time, and another goes on where it stopped.
+    async fn reap(&self, link: &Arc<Link>, node: &str) -> Result<(), CallError> {
+        let lock = |command: &mut Cmd| {
+            let ms = millis(self.config.lease);
+            command.arg("SET").arg(self.names.reaper_of(node)).arg("1").arg("NX").arg("PX").arg(ms);
+        };
+        if self.commands.ask_for::<Option<String>>(link, lock).await?.is_none() {
+            return Ok(());
+        }
+        let rooms_key = self.names.rooms_of(node);
+        loop {
+            let fill = |command: &mut Cmd| {
+                command.arg("SRANDMEMBER").arg(&rooms_key).arg(REAP_ROOMS);
+            };
+            let rooms: Vec<String> = self.commands.ask_for(link, fill).await?;
+            if rooms.is_empty() {
+                break;
+            }
+            self.reap_rooms(link, node, &rooms_key, &rooms).await?;
+        }
+        let mut pipeline = redis::pipe();
+        let [_, gone] = self.names.nodes();
+        pipeline.cmd("SREM").arg(gone).arg(node).ignore();
+        pipeline.cmd("DEL").arg(self.names.reaper_of(node)).ignore();
+        self.commands.run_pipeline::<()>(link, &pipeline).await?;
+        tracing::warn!(node, "a node is gone; who was here over it has left");
+        Ok(())
+    }
+
+    async fn reap_rooms(
+        &self,
+        link: &Arc<Link>,
+        node: &str,
+        rooms_key: &str,
+        rooms: &[String],
+    ) -> Result<(), CallError> {
+        let script = &self.commands.scripts().presence_reap;
+        let mut pipeline = redis::pipe();
+        for room in rooms {
+            let Ok(id) = RoomId::parse(room) else {
+                pipeline.cmd("ECHO").arg(0);
+                continue;
+            };
+            let mut command = redis::cmd("EVALSHA");
+            command.arg(script.get_hash()).arg(5);
+            for name in self.names.presence_keys(&id, node) {
+                command.arg(name);
+            }
+            command.arg(REAP_MEMBERS_MAX).arg(self.names.room_channel(&id)).arg(room);
+            pipeline.add_command(command);
+        }
+        let ms = millis(self.config.lease);
+        pipeline.cmd("PEXPIRE").arg(self.names.reaper_of(node)).arg(ms).ignore();
+        let left: Vec<u64> = self.commands.run_pipeline(link, &pipeline).await?;
+        let empty = rooms.iter().zip(left).filter(|(_, left)| *left == 0);
+        let empty: Vec<_> = empty.map(|(room, _)| room).collect();
+        if empty.is_empty() {
+            return Ok(());
+        }
+        let fill = |command: &mut Cmd| {
+            command.arg("SREM").arg(rooms_key).arg(empty);
+        };
+        self.commands.ask_for::<i64>(link, fill).await.map(drop)
+    }
+}
