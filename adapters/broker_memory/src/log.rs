@@ -77,6 +77,12 @@ impl Log {
         self.entries.front().and_then(|published| published.publication.offset)
     }
 
+    /// The same with its time.
+    pub(crate) fn oldest(&self) -> Option<(Offset, Wall)> {
+        let publication = &self.entries.front()?.publication;
+        Some((publication.offset?, publication.at))
+    }
+
     /// What the ring costs the node.
     pub(crate) const fn cost_bytes(&self) -> usize {
         self.cost_bytes

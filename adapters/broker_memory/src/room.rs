@@ -307,6 +307,15 @@ impl Room {
         self.log.first()
     }
 
+    /// Whether the stored log is known to begin no earlier than with this, in place and in time: all of it is
+    /// in memory, too.
+    pub(crate) fn begins_behind(&self, first: Offset, before: Wall) -> bool {
+        let stored = self.archived.as_ref().and_then(|archived| archived.first);
+        self.log.oldest().is_some_and(|(oldest, at)| {
+            stored == Some(oldest) && oldest >= first && at >= before
+        })
+    }
+
     /// Takes the end of the stored log into memory, if it leads up to what is here: `epoch` and the
     /// last of `stored` say where it ends.
     pub(crate) fn load(&mut self, epoch: Epoch, stored: &[Arc<Published>], budget: &Budget) {

@@ -128,7 +128,12 @@ fn due_trim(id: &RoomId, room: &mut Room, now: Wall) -> Option<Trim> {
     archived.appended = 0;
     archived.trimmed_at = Some(now);
     let first = (head.last.get() + 1).saturating_sub(u64::from(keep.messages_max)).max(1);
+    let first = Offset::parse(first).unwrap_or(head.last);
     let age = i64::try_from(keep.age_max.as_millis()).unwrap_or(i64::MAX);
     let before = Wall::from_millis(now.as_millis().saturating_sub(age));
-    Some(Trim { room: id.clone(), first: Offset::parse(first).unwrap_or(head.last), before })
+    // Else everybody who comes back would ask again where the log begins.
+    if room.begins_behind(first, before) {
+        return None;
+    }
+    Some(Trim { room: id.clone(), first, before })
 }
