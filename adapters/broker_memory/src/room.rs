@@ -311,9 +311,9 @@ impl Room {
     /// in memory, too.
     pub(crate) fn begins_behind(&self, first: Offset, before: Wall) -> bool {
         let stored = self.archived.as_ref().and_then(|archived| archived.first);
-        self.log.oldest().is_some_and(|(oldest, at)| {
-            stored == Some(oldest) && oldest >= first && at >= before
-        })
+        self.log
+            .oldest()
+            .is_some_and(|(oldest, at)| stored == Some(oldest) && oldest >= first && at >= before)
     }
 
     /// Takes the end of the stored log into memory, if it leads up to what is here: `epoch` and the
