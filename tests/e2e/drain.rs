@@ -129,7 +129,10 @@ fn a_draining_server_is_alive_not_ready_and_takes_nobody_new() {
     let stuck = stuck(&server);
     server.terminate();
     until("the server is not ready", || {
-        (crate::http::get(server.addr(), "/readyz").status == 503).then_some(())
+        let mut asking = RawSocket::connect(server.addr());
+        asking.try_send(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        // What it had not begun to read when it was told to stop it does not answer.
+        asking.try_read_head()?.starts_with("HTTP/1.1 503").then_some(())
     });
     assert_eq!(crate::http::get(server.addr(), "/healthz").status, 200);
     for path in [PATH, "/ws/somebody"] {
