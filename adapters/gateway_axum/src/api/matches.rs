@@ -292,6 +292,26 @@ fn unreadable(error: &ReadMatchesError) -> HttpRefusal {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_storage_that_fails_is_away_and_its_words_stay_inside() {
+        const INNER: &str = "/var/lib/secret.db is full";
+        let words = || INNER.to_owned();
+        let stored = UpdateMatchError::Storage(words());
+        let unread = || ReadMatchesError(words());
+        for answer in [
+            not_made(&CreateMatchRefused::Matches(CreateMatchError::Storage(words()))),
+            not_changed(&ChangeMatchRefused::Update(stored)),
+            not_changed(&ChangeMatchRefused::Read(unread())),
+            unreadable(&unread()),
+        ] {
+            let response = axum::response::IntoResponse::into_response(answer);
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let body = axum::body::to_bytes(response.into_body(), 4_096).await.unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert!(body.contains("unavailable") && !body.contains("secret"), "{body}");
+        }
+    }
+
     fn refused<T: std::fmt::Debug>(answer: Result<T, Refusal>) -> (ErrorCode, String) {
         let refusal = answer.unwrap_err();
         (refusal.code, refusal.field.unwrap().into_owned())

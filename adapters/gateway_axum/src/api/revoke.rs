@@ -104,6 +104,14 @@ mod tests {
     }
 
     #[test]
+    fn a_storage_that_fails_is_said_without_its_words() {
+        let told = refusal(&RevokeError::Storage("/var/lib/secret.db is full".to_owned()));
+        assert_eq!(told.code, ErrorCode::Unavailable);
+        assert!(told.message.contains("could not be stored"));
+        assert!(!format!("{told:?}").contains("secret"), "{told:?}");
+    }
+
+    #[test]
     fn one_thing_is_named_and_a_users_moment_is_now_unless_it_is_said() {
         let user = |issued_until| Revocation::User {
             user: UserId::parse("ann").unwrap(),
