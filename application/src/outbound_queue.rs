@@ -93,6 +93,21 @@ impl OutboundQueue {
         self.urgent.front().or_else(|| self.waiting.front().map(|frame| &frame.bytes))
     }
 
+    /// All that waits, in the order in which it leaves.
+    pub fn iter(&self) -> impl Iterator<Item = &Bytes> {
+        let waiting = self.waiting.iter().map(|frame| &frame.bytes);
+        std::iter::once(&self.started).chain(&self.urgent).chain(waiting)
+    }
+
+    /// The socket took this many bytes of what [`iter`](Self::iter) gave.
+    pub fn advance_all(&mut self, mut written: usize) {
+        while let Some(front) = self.front().filter(|_| written > 0) {
+            let step = front.len().min(written);
+            self.advance(step);
+            written -= step;
+        }
+    }
+
     /// The socket took this many bytes of [`front`](Self::front).
     pub fn advance(&mut self, written: usize) {
         if self.started.is_empty() {
@@ -192,6 +207,20 @@ mod tests {
         assert_eq!(queue.push(frame(Class::Reliable, None, b"123"), 10), Err(QueueFull));
         assert_eq!(queue.bytes(), 8);
         queue.drop_messages();
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_was_taken_of_several_frames_at_once_is_gone_and_the_next_goes_on_in_its_middle() {
+        let mut queue = OutboundQueue::default();
+        queue.start(Bytes::from_static(b"begun"));
+        queue.push(frame(Class::Reliable, None, b"first"), 100).unwrap();
+        queue.push_urgent(Bytes::from_static(b"!"));
+        assert_eq!(queue.iter().flatten().copied().collect::<Vec<_>>(), b"begun!first");
+        queue.advance_all(8);
+        assert_eq!(queue.bytes(), 3);
+        assert_eq!(drain(&mut queue, 100), b"rst");
+        queue.advance_all(1);
         assert!(queue.is_empty());
     }
 

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
-use std::io::Write;
+use std::io::{IoSlice, Write};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use application::admission::Pressure;
 use application::client_address::CountedAddress;
 use application::metrics::{EdgeRefusal, NodeMetrics};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -56,16 +56,30 @@ struct Left {
     purpose: Option<Purpose>,
     /// The place of a client that came through a proxy.
     address: Option<CountedAddress>,
+    /// What hyper has written of the answer to an upgrade, and its worker is to send.
+    answer: Vec<u8>,
 }
 
 impl Handover {
-    fn new(peer: SocketAddr) -> Self {
+    pub(crate) fn new(peer: SocketAddr) -> Self {
         Self { left: Arc::default(), peer }
     }
 
     pub(crate) fn leave(&self, purpose: Purpose, address: Option<CountedAddress>) {
         let mut left = self.left();
         (left.purpose, left.address) = (Some(purpose), address);
+    }
+
+    /// Keeps a piece of the answer to an upgrade back, if this is one whose worker will have something to
+    /// say: so both leave in one write. The answer is ours, and short.
+    pub(crate) fn keep(&self, pieces: &[IoSlice<'_>]) -> Option<usize> {
+        let mut left = self.left();
+        matches!(left.purpose, Some(Purpose::Protocol(_))).then(|| {
+            for piece in pieces {
+                left.answer.extend_from_slice(piece);
+            }
+            pieces.iter().map(|piece| piece.len()).sum()
+        })
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
@@ -239,7 +253,7 @@ async fn serve(
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
         .keep_alive(came == Life::Serving)
-        .serve_connection(TokioIo::new(Patient::new(wire, patience)), service);
+        .serve_connection(TokioIo::new(Patient::new(wire, patience, left.clone())), service);
     let mut stopping = pin!(async move { drop(life.wait_for(|life| *life > came).await) });
     // hyper's clock begins behind the handshake; the deadline began before it.
     let mut overdue = pin!(tokio::time::sleep_until(deadline));
@@ -265,16 +279,17 @@ async fn serve(
         Ok(()) => {
             let parts = connection.into_parts();
             let wire = parts.io.into_inner().into_wire();
-            let (purpose, address) = {
+            let (purpose, address, answer) = {
                 let mut left = left.left();
-                (left.purpose.take(), left.address.take())
+                (left.purpose.take(), left.address.take(), std::mem::take(&mut left.answer))
             };
             let Some(purpose) = purpose else { return wire.finish().await };
+            let begun = Begun { early: &parts.read_buf, answer: answer.into() };
             let mut permit = permit;
             if address.is_some() {
                 permit.address = address;
             }
-            hand_over(&shared, wire, &parts.read_buf, purpose, permit).await;
+            hand_over(&shared, wire, begun, purpose, permit).await;
         }
         Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "http connection ended");
@@ -282,20 +297,28 @@ async fn serve(
     }
 }
 
-/// Gives a bare socket to a worker. `early` is what came behind the upgrade request; a slice of
-/// hyper's read buffer, so it is copied.
+/// What was begun on a socket that is handed over.
+pub(crate) struct Begun<'a> {
+    /// What came behind the upgrade request; a slice of hyper's read buffer, so it is copied.
+    pub(crate) early: &'a [u8],
+    /// What is still to be sent of the answer.
+    pub(crate) answer: Bytes,
+}
+
+/// Gives a bare socket to a worker.
 pub(crate) async fn hand_over(
     shared: &Shared,
     wire: Wire,
-    early: &[u8],
+    begun: Begun<'_>,
     purpose: Purpose,
     permit: Permit,
 ) {
     let Some(parts) = wire.into_parts().await else { return };
-    let early = wire::early(early, &parts.early);
+    let early = wire::early(begun.early, &parts.early);
     let Ok(stream) = parts.socket.into_std() else { return };
     let permit = Some(Box::new(permit) as Box<_>);
-    let mut accepted = Accepted { stream, tls: parts.tls, early, purpose, permit };
+    let answer = begun.answer;
+    let mut accepted = Accepted { stream, tls: parts.tls, early, answer, purpose, permit };
     // Who gives a socket back has ended and does not get another turn.
     while let Some(worker) = shared.next_worker() {
         match worker.take(accepted).await {

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use worker_tokio::{Purpose, Worker};
 
-use crate::accept::{Permit, hand_over};
+use crate::accept::{Begun, Permit, hand_over};
 use crate::answer::{self, HttpRefusal};
 use crate::gateway::{Config, Handle, watch_workers};
 use crate::routes;
@@ -112,7 +112,8 @@ impl Mounted {
             };
             // Small frames must not wait for an acknowledgement.
             if stream.set_nodelay(true).is_ok() {
-                hand_over(&shared, Wire::Plain(stream), &early, purpose, permit).await;
+                let begun = Begun { early: &early, answer: bytes::Bytes::new() };
+                hand_over(&shared, Wire::Plain(stream), begun, purpose, permit).await;
             }
         });
     }

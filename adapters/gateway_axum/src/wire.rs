@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
+use crate::accept::Handover;
 use crate::answer;
 
 /// How long the end of a session may take to be said.
@@ -118,15 +119,26 @@ pub(crate) struct Patient {
     patience: Duration,
     /// Only while the socket takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Where the answer to an upgrade is left instead.
+    handover: Handover,
 }
 
 impl Patient {
-    pub(crate) const fn new(wire: Wire, patience: Duration) -> Self {
-        Self { wire, patience, stalled: None }
+    pub(crate) const fn new(wire: Wire, patience: Duration, handover: Handover) -> Self {
+        Self { wire, patience, stalled: None, handover }
     }
 
     pub(crate) fn into_wire(self) -> Wire {
         self.wire
+    }
+
+    /// Keeps the answer to an upgrade for the socket's worker. With TLS the session hands over only
+    /// what was sent.
+    fn keep(&self, pieces: &[IoSlice<'_>]) -> Option<usize> {
+        match self.wire {
+            Wire::Plain(_) => self.handover.keep(pieces),
+            Wire::Tls(_) => None,
+        }
     }
 
     fn judge<T>(
@@ -161,6 +173,9 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(kept) = self.keep(&[IoSlice::new(bytes)]) {
+            return Poll::Ready(Ok(kept));
+        }
         let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
         self.judge(cx, written)
     }
@@ -170,6 +185,9 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(kept) = self.keep(parts) {
+            return Poll::Ready(Ok(kept));
+        }
         let written = Pin::new(&mut self.wire).poll_write_vectored(cx, parts);
         self.judge(cx, written)
     }
@@ -260,7 +278,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (theirs, ours) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (Patient::new(Wire::Plain(ours.unwrap().0), PATIENCE), theirs.unwrap())
+        let (ours, peer) = ours.unwrap();
+        (Patient::new(Wire::Plain(ours), PATIENCE, Handover::new(peer)), theirs.unwrap())
     }
 
     #[tokio::test(start_paused = true)]

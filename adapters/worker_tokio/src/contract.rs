@@ -25,6 +25,7 @@ use application::services::{Ports, Rules};
 use application::shard::Slot;
 use application::testing::clock_contract::ClockContract;
 use application::testing::outbox_contract::{Heard, OutboxHost};
+use bytes::Bytes;
 use domain::id::ConnectionId;
 use domain::time::Wall;
 use tls_rustls::{Acceptor, Identity, MinVersion, Session, Stream};
@@ -227,7 +228,8 @@ impl OutboxHost for Loopback {
                 }
             };
             let mut sockets = core.sockets.borrow_mut();
-            let (half, gate) = sockets.insert(at, connection, ours, seal.clone(), counted);
+            let (half, gate) =
+                sockets.insert(at, connection, (ours, seal.clone()), Bytes::new(), counted);
             spawn_local(Reader::new(Rc::clone(core), at, half, seal, gate, &[]));
             theirs
         });

@@ -19,6 +19,7 @@ use application::metrics::ShardMetrics;
 use application::ports::Clock;
 use application::services::Services;
 use application::shard::{CallFuture, ColdCall, Completion, Input, Opening, Outcome, Shard, Slot};
+use bytes::Bytes;
 use domain::stalls::Stalls;
 use domain::time::{Monotonic, Now};
 use tls_rustls::Session;
@@ -65,6 +66,14 @@ pub(crate) struct Core {
     news: Notify,
     /// When the heart beat last, or was seen to be late.
     beat_at: Cell<Monotonic>,
+}
+
+/// What was begun on a socket before it came here.
+pub(crate) struct Begun<'a> {
+    /// Read, and not looked at.
+    pub(crate) early: &'a [u8],
+    /// To be sent before anything else.
+    pub(crate) answer: Bytes,
 }
 
 /// The loop sleeps until this, if anything.
@@ -320,16 +329,19 @@ impl Core {
         self: &Rc<Self>,
         stream: TcpStream,
         tls: Option<Box<Session>>,
-        early: &[u8],
+        begun: Begun<'_>,
         opening: Opening,
         permit: Option<Box<dyn Any + Send>>,
     ) {
         let slot = self.shard.borrow_mut().reserve();
         let connection = opening.connection;
         let (seal, counted) = (tls.map(Sealed::new), self.counted(permit));
+        let Begun { early, answer } = begun;
+        let way = (stream, seal.clone());
         let (read_half, gate) =
-            self.sockets.borrow_mut().insert(slot, connection, stream, seal.clone(), counted);
+            self.sockets.borrow_mut().insert(slot, connection, way, answer, counted);
         self.handle(Input::Opened(slot, opening));
+        // Behind the call that the opening started, if any: what that says at once leaves with the answer.
         spawn_local(Reader::new(Rc::clone(self), slot, read_half, seal, gate, early));
     }
 

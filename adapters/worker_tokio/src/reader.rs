@@ -44,6 +44,8 @@ pub(crate) struct Reader {
     /// Read but not decoded: the inbox was full. At most one read's worth.
     rest: Vec<u8>,
     discarded: usize,
+    /// It has not run yet: what waits for that leaves first.
+    is_fresh: bool,
     /// Only while a message is incomplete.
     message_deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -67,6 +69,7 @@ impl Reader {
             pings: RateLimiter::default(),
             rest: early.to_vec(),
             discarded: 0,
+            is_fresh: true,
             message_deadline: None,
         }
     }
@@ -252,6 +255,10 @@ impl Future for Reader {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        if std::mem::take(&mut this.is_fresh) {
+            this.core.sockets.borrow_mut().begin(this.slot);
+            this.core.start_writers();
+        }
         for _ in 0..READS_PER_TURN {
             if this.gate.ended.get() {
                 return Poll::Ready(());

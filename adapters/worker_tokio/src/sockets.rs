@@ -17,6 +17,7 @@ use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
 use domain::id::ConnectionId;
+use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use websocket_codec::{CloseCode as WireCode, encode_close, encode_text};
@@ -24,6 +25,9 @@ use websocket_codec::{CloseCode as WireCode, encode_close, encode_text};
 use crate::core::Counted;
 use crate::hot::{HotTable, Path, SEALED};
 use crate::sealed::{Seal, Way};
+
+/// What leaves in one write when a connection begins, but for the last frame of it.
+const BEGINNING_BYTES_MAX: usize = 64 << 10;
 
 /// What a connection's reader is told from outside.
 #[derive(Debug, Default)]
@@ -59,6 +63,8 @@ pub(crate) struct Conn {
     /// Only while something waits.
     pub(crate) queue: Option<Box<OutboundQueue>>,
     pub(crate) has_writer: bool,
+    /// What waits leaves when its reader begins.
+    is_held: bool,
     /// It could not take something and is about to be closed.
     refused: bool,
     _counted: Counted,
@@ -132,8 +138,8 @@ impl Sockets {
         &mut self,
         slot: Slot,
         connection: ConnectionId,
-        stream: TcpStream,
-        seal: Option<Seal>,
+        (stream, seal): (TcpStream, Option<Seal>),
+        answer: Bytes,
         counted: Counted,
     ) -> (OwnedReadHalf, Rc<Gate>) {
         let (read_half, stream) = stream.into_split();
@@ -150,12 +156,51 @@ impl Sockets {
             gate: Rc::clone(&gate),
             queue: None,
             has_writer: false,
+            is_held: false,
             refused: false,
             _counted: counted,
         };
         self.hot.insert(slot, conn.mark());
         self.conns[at] = Some(Box::new(conn));
+        if !answer.is_empty() {
+            let mut queue = OutboundQueue::default();
+            queue.start(answer);
+            self.hold(slot, queue);
+        }
         (read_half, gate)
+    }
+
+    /// Sends what waits for a connection that was held back until it begins: its answer and what was said
+    /// behind that, in one write. What the socket does not take is the writer's.
+    pub(crate) fn begin(&mut self, slot: Slot) {
+        let conn = self.conns.get_mut(slot.index as usize).and_then(Option::as_deref_mut);
+        let conn = conn.filter(|conn| conn.generation == slot.generation && conn.is_held);
+        let Some(conn) = conn else { return };
+        conn.is_held = false;
+        let Some(queue) = &mut conn.queue else { return };
+        self.scratch.clear();
+        for bytes in queue.iter() {
+            self.scratch.extend_from_slice(bytes);
+            if self.scratch.len() >= BEGINNING_BYTES_MAX {
+                break;
+            }
+        }
+        // Not through the runtime, whose driver may not have seen the socket yet. A broken one is the
+        // writer's to find.
+        let stream: &TcpStream = conn.stream.as_ref();
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let sent = rustix::net::send(stream, &self.scratch, flags).unwrap_or(0);
+        queue.advance_all(sent);
+        self.total_bytes -= sent;
+        if queue.is_empty() {
+            conn.queue = None;
+            self.n_queues -= 1;
+            self.hot.keeps_up(slot, conn.mark());
+        } else {
+            conn.has_writer = true;
+            self.work.push(Work::Write(slot));
+        }
+        self.metrics.waits(self.total_bytes, self.n_queues);
     }
 
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Conn> {
@@ -214,17 +259,29 @@ impl Sockets {
 
     /// Takes note of a queue that has begun, and has a writer started.
     fn adopt(&mut self, slot: Slot, queue: OutboundQueue) {
+        self.keep(slot, queue);
+        let Some(conn) = self.get_mut(slot) else { return };
+        if !std::mem::replace(&mut conn.has_writer, true) {
+            self.work.push(Work::Write(slot));
+        }
+    }
+
+    /// Takes note of a queue that has begun and is held until [`begin`](Self::begin).
+    fn hold(&mut self, slot: Slot, queue: OutboundQueue) {
+        self.keep(slot, queue);
+        if let Some(conn) = self.get_mut(slot) {
+            conn.is_held = true;
+        }
+    }
+
+    fn keep(&mut self, slot: Slot, queue: OutboundQueue) {
         let Some(conn) = self.get_mut(slot) else { return };
         conn.queue = Some(Box::new(queue));
-        let start = !std::mem::replace(&mut conn.has_writer, true);
         let waits = conn.waits();
         self.total_bytes += waits;
         self.n_queues += 1;
         self.metrics.waits(self.total_bytes, self.n_queues);
         self.hot.queued(slot);
-        if start {
-            self.work.push(Work::Write(slot));
-        }
     }
 
     fn has_pending(&mut self, slot: Slot) -> bool {

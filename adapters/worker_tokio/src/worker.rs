@@ -22,7 +22,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 
 use crate::clock::SystemClock;
-use crate::core::Core;
+use crate::core::{Begun, Core};
 use crate::echo::{self, Wire};
 
 /// How a worker treats its sockets.
@@ -71,6 +71,9 @@ pub struct Accepted {
     pub tls: Option<Box<Session>>,
     /// Bytes that came behind the upgrade request.
     pub early: Bytes,
+    /// What is to be sent before anything else: the answer to that request, if it was not sent. Only
+    /// without TLS and for [`Purpose::Protocol`].
+    pub answer: Bytes,
     /// What it is for.
     pub purpose: Purpose,
     /// Counts the connection at its host for as long as it lives.
@@ -191,7 +194,7 @@ fn runtime() -> std::io::Result<LocalRuntime> {
 
 /// Starts what an accepted socket is for.
 pub(crate) fn begin(core: &Rc<Core>, accepted: Accepted) {
-    let Accepted { stream, tls, early, purpose, permit } = accepted;
+    let Accepted { stream, tls, early, answer, purpose, permit } = accepted;
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -200,7 +203,9 @@ pub(crate) fn begin(core: &Rc<Core>, accepted: Accepted) {
         }
     };
     match purpose {
-        Purpose::Protocol(opening) => core.open(stream, tls, &early, opening, permit),
+        Purpose::Protocol(opening) => {
+            core.open(stream, tls, Begun { early: &early, answer }, opening, permit);
+        }
         Purpose::Echo => echo::start(core, Wire::new(stream, tls), &early, permit),
     }
 }

@@ -33,7 +33,7 @@ async fn stuck(sockets: &mut Sockets, listener: &TcpListener, index: u32) -> Stu
     rustix::net::sockopt::set_socket_send_buffer_size(&ours, KERNEL_BYTES).unwrap();
     let slot = Slot { index, generation: 0 };
     let id = ConnectionId::from_bits(u64::from(index));
-    let (reader, _) = sockets.insert(slot, id, ours, None, Counted::by_nobody());
+    let (reader, _) = sockets.insert(slot, id, (ours, None), Bytes::new(), Counted::by_nobody());
     while sockets.queued_bytes(slot) == 0 {
         assert_eq!(deliver(sockets, slot), Delivered::Taken);
     }
@@ -86,4 +86,80 @@ async fn when_many_are_stuck_the_longest_queues_are_refused_first_and_all_togeth
     assert!(sockets.total_bytes <= TOTAL_MAX / 2);
     let fresh = stuck(&mut sockets, &listener, 30).await;
     assert_eq!(deliver(&mut sockets, fresh.slot), Delivered::Taken);
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+const SLOT: Slot = Slot { index: 0, generation: 0 };
+
+/// A client whose answer is held back, and our side of it.
+async fn held(sockets: &mut Sockets) -> (TcpStream, OwnedReadHalf) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpSocket::new_v4().unwrap();
+    client.set_recv_buffer_size(KERNEL_BYTES as u32).unwrap();
+    let (client, ours) =
+        tokio::join!(client.connect(listener.local_addr().unwrap()), listener.accept());
+    let ours = ours.unwrap().0;
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, KERNEL_BYTES).unwrap();
+    let (id, answer) = (ConnectionId::from_bits(0), Bytes::from_static(ANSWER));
+    let (reader, _) = sockets.insert(SLOT, id, (ours, None), answer, Counted::by_nobody());
+    (client.unwrap(), reader)
+}
+
+fn say(sockets: &mut Sockets, words: &'static [u8]) {
+    let frame = Frame { bytes: Bytes::from_static(words), class: Class::Reliable, key: None };
+    let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(&frame) };
+    assert_eq!(sockets.deliver(SLOT, &batch), Delivered::Taken);
+}
+
+#[tokio::test]
+async fn the_answer_to_an_upgrade_leaves_with_what_is_said_before_the_reader_begins_in_one_write() {
+    let mut sockets = Sockets::new(QUEUE_MAX, TOTAL_MAX, Arc::default());
+    let (client, _reader) = held(&mut sockets).await;
+    say(&mut sockets, b"hello");
+    sockets.send_urgent(SLOT, Bytes::from_static(b"urgent"));
+    assert!(sockets.poll_work().is_none(), "a task was started for it");
+    sockets.begin(SLOT);
+    client.readable().await.unwrap();
+    let mut got = [0; 1_024];
+    let n = client.try_read(&mut got).unwrap();
+    assert_eq!(&got[..n], [ANSWER, b"urgent", b"hello"].concat());
+    assert_eq!((sockets.total_bytes, sockets.n_queues), (0, 0));
+    // From now on each is a write of its own, as for everybody.
+    say(&mut sockets, b"more");
+    client.readable().await.unwrap();
+    assert_eq!(client.try_read(&mut got).unwrap(), 4);
+}
+
+#[tokio::test]
+async fn what_the_socket_does_not_take_when_a_connection_begins_is_left_to_a_writer() {
+    static LONG: [u8; 256 << 10] = [b'x'; 256 << 10];
+    let mut sockets = Sockets::new(QUEUE_MAX, TOTAL_MAX, Arc::default());
+    let (client, _reader) = held(&mut sockets).await;
+    say(&mut sockets, &LONG);
+    say(&mut sockets, b"the end");
+    sockets.begin(SLOT);
+    assert!(matches!(sockets.poll_work(), Some(Work::Write(SLOT))));
+    let mut got = Vec::new();
+    let whole = ANSWER.len() + LONG.len() + 7;
+    while got.len() < whole {
+        sockets.flush(SLOT).unwrap();
+        let _ = client.try_read_buf(&mut got);
+        // Both sides are the driver's to look at.
+        tokio::task::yield_now().await;
+    }
+    assert!(got.starts_with(ANSWER) && got.ends_with(b"xthe end"));
+    assert_eq!(got.len(), whole);
+    assert_eq!((sockets.total_bytes, sockets.n_queues), (0, 0));
+}
+
+#[tokio::test]
+async fn who_is_closed_before_it_has_begun_is_still_answered_first() {
+    let mut sockets = Sockets::new(QUEUE_MAX, TOTAL_MAX, Arc::default());
+    let (_client, _reader) = held(&mut sockets).await;
+    let ending = Ending { code: CloseCode::Unauthenticated, reason: "no" };
+    sockets.close(SLOT, Bytes::from_static(b"the last word"), ending);
+    let Some(Work::Close(conn)) = sockets.poll_work() else { panic!("nobody closes it") };
+    let waits: Vec<_> = conn.queue.as_ref().unwrap().iter().cloned().collect();
+    assert_eq!(waits[..2], [ANSWER, b"the last word"]);
+    assert_eq!((sockets.total_bytes, sockets.n_queues), (0, 0));
 }
