@@ -44,7 +44,7 @@ pub(crate) struct Reader {
     /// Read but not decoded: the inbox was full. At most one read's worth.
     rest: Vec<u8>,
     discarded: usize,
-    /// It has not run yet: what waits for that leaves first.
+    /// It has not run yet: what is held back until then leaves first.
     is_fresh: bool,
     /// Only while a message is incomplete.
     message_deadline: Option<Pin<Box<Sleep>>>,

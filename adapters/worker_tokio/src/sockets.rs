@@ -26,7 +26,7 @@ use crate::core::Counted;
 use crate::hot::{HotTable, Path, SEALED};
 use crate::sealed::{Seal, Way};
 
-/// What leaves in one write when a connection begins, but for the last frame of it.
+/// What leaves in one write with a held answer, but for the last frame of it.
 const BEGINNING_BYTES_MAX: usize = 64 << 10;
 
 /// What a connection's reader is told from outside.
@@ -63,7 +63,7 @@ pub(crate) struct Conn {
     /// Only while something waits.
     pub(crate) queue: Option<Box<OutboundQueue>>,
     pub(crate) has_writer: bool,
-    /// What waits leaves when its reader begins.
+    /// What waits leaves with the first words, or when its reader begins.
     is_held: bool,
     /// It could not take something and is about to be closed.
     refused: bool,
@@ -170,8 +170,8 @@ impl Sockets {
         (read_half, gate)
     }
 
-    /// Sends what waits for a connection that was held back until it begins: its answer and what was said
-    /// behind that, in one write. What the socket does not take is the writer's.
+    /// Sends what is held back for a connection: its answer and the first words behind that, in one write.
+    /// What the socket does not take is the writer's. Does nothing for any other connection.
     pub(crate) fn begin(&mut self, slot: Slot) {
         let conn = self.conns.get_mut(slot.index as usize).and_then(Option::as_deref_mut);
         let conn = conn.filter(|conn| conn.generation == slot.generation && conn.is_held);
@@ -253,6 +253,7 @@ impl Sockets {
                 let added = queue.bytes() - before;
                 self.total_bytes += added;
                 self.metrics.waits(self.total_bytes, self.n_queues);
+                self.begin(slot);
             }
         }
     }
@@ -266,7 +267,8 @@ impl Sockets {
         }
     }
 
-    /// Takes note of a queue that has begun and is held until [`begin`](Self::begin).
+    /// Takes note of a queue that has begun and is held until something is said behind it, or until its
+    /// reader begins.
     fn hold(&mut self, slot: Slot, queue: OutboundQueue) {
         self.keep(slot, queue);
         if let Some(conn) = self.get_mut(slot) {
@@ -339,7 +341,11 @@ impl Sockets {
     fn deliver_rest(&mut self, to: Slot, path: Path, batch: &Batch<'_>) -> Delivered {
         match path {
             Path::Sent(written) => self.queue(to, written, batch),
-            Path::Queued => self.queue(to, 0, batch),
+            Path::Queued => {
+                let delivered = self.queue(to, 0, batch);
+                self.begin(to);
+                delivered
+            }
             Path::Sealed => {
                 let sealed = self.seal(to, batch.joined);
                 if sealed == batch.joined.len() && !self.has_pending(to) {

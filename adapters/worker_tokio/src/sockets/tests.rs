@@ -112,32 +112,50 @@ fn say(sockets: &mut Sockets, words: &'static [u8]) {
 }
 
 #[tokio::test]
-async fn the_answer_to_an_upgrade_leaves_with_what_is_said_before_the_reader_begins_in_one_write() {
+async fn the_answer_to_an_upgrade_leaves_with_the_first_words_in_one_write() {
     let mut sockets = Sockets::new(QUEUE_MAX, TOTAL_MAX, Arc::default());
     let (client, _reader) = held(&mut sockets).await;
     say(&mut sockets, b"hello");
-    sockets.send_urgent(SLOT, Bytes::from_static(b"urgent"));
     assert!(sockets.poll_work().is_none(), "a task was started for it");
-    sockets.begin(SLOT);
+    // Whoever asks whether the client has taken its first words is not told of what was held.
+    assert_eq!((sockets.queued_bytes(SLOT), sockets.total_bytes, sockets.n_queues), (0, 0, 0));
     client.readable().await.unwrap();
     let mut got = [0; 1_024];
     let n = client.try_read(&mut got).unwrap();
-    assert_eq!(&got[..n], [ANSWER, b"urgent", b"hello"].concat());
-    assert_eq!((sockets.total_bytes, sockets.n_queues), (0, 0));
+    assert_eq!(&got[..n], [ANSWER, b"hello"].concat());
     // From now on each is a write of its own, as for everybody.
+    sockets.begin(SLOT);
     say(&mut sockets, b"more");
     client.readable().await.unwrap();
     assert_eq!(client.try_read(&mut got).unwrap(), 4);
 }
 
 #[tokio::test]
-async fn what_the_socket_does_not_take_when_a_connection_begins_is_left_to_a_writer() {
+async fn where_nothing_is_said_the_answer_leaves_when_the_reader_begins_and_a_pong_takes_it_along()
+{
+    let mut got = [0; 1_024];
+    let mut sockets = Sockets::new(QUEUE_MAX, TOTAL_MAX, Arc::default());
+    let (client, _reader) = held(&mut sockets).await;
+    assert_eq!(sockets.queued_bytes(SLOT), ANSWER.len());
+    sockets.begin(SLOT);
+    client.readable().await.unwrap();
+    let n = client.try_read(&mut got).unwrap();
+    assert_eq!(&got[..n], ANSWER);
+
+    let (client, _reader) = held(&mut sockets).await;
+    sockets.send_urgent(SLOT, Bytes::from_static(b"pong"));
+    client.readable().await.unwrap();
+    let n = client.try_read(&mut got).unwrap();
+    assert_eq!(&got[..n], [ANSWER, b"pong"].concat());
+}
+
+#[tokio::test]
+async fn what_the_socket_does_not_take_with_the_answer_is_left_to_a_writer() {
     static LONG: [u8; 256 << 10] = [b'x'; 256 << 10];
     let mut sockets = Sockets::new(QUEUE_MAX, TOTAL_MAX, Arc::default());
     let (client, _reader) = held(&mut sockets).await;
     say(&mut sockets, &LONG);
     say(&mut sockets, b"the end");
-    sockets.begin(SLOT);
     assert!(matches!(sockets.poll_work(), Some(Work::Write(SLOT))));
     let mut got = Vec::new();
     let whole = ANSWER.len() + LONG.len() + 7;
@@ -153,7 +171,7 @@ async fn what_the_socket_does_not_take_when_a_connection_begins_is_left_to_a_wri
 }
 
 #[tokio::test]
-async fn who_is_closed_before_it_has_begun_is_still_answered_first() {
+async fn who_is_closed_before_anything_is_said_is_still_answered_first() {
     let mut sockets = Sockets::new(QUEUE_MAX, TOTAL_MAX, Arc::default());
     let (_client, _reader) = held(&mut sockets).await;
     let ending = Ending { code: CloseCode::Unauthenticated, reason: "no" };
