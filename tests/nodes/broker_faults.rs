@@ -12,7 +12,7 @@ use domain::recovery::{GapReason, decide_recovery};
 use domain::retention::Retention;
 use tests::redis::Redis;
 
-use crate::brokers::{Node, ROOM, SOON, in_time, receive, receive_hole};
+use crate::brokers::{Node, ROOM, SOON, in_time, receive, receive_hole, retry};
 
 fn is_away<T: std::fmt::Debug>(answer: &Result<T, PublishError>) -> bool {
     matches!(answer, Err(PublishError::Unavailable { .. }))
@@ -105,22 +105,6 @@ async fn a_frozen_redis_is_given_up_and_a_retry_after_it_wakes_is_one_message() 
     assert_eq!(offsets.len(), 3, "before, frozen, end");
     assert_eq!(receipt.offset.map(Offset::get), Some(2));
     drop(mailbox);
-}
-
-/// Until it is taken: right after a return a connection may be lost once more.
-async fn retry(
-    node: &Node,
-    publish: impl Fn() -> domain::message::Publish,
-) -> application::ports::Receipt {
-    let until_taken = async {
-        loop {
-            node.until_up().await;
-            if let Ok(receipt) = node.publish(publish()).await {
-                return receipt;
-            }
-        }
-    };
-    in_time("the retry is taken", until_taken).await
 }
 
 /// RD05, RD07: only the connection of the subscription is cut.
