@@ -179,6 +179,23 @@ pub(crate) async fn receive(mailbox: &Mailbox, count: usize) -> (Vec<(u64, Strin
     (all, holes)
 }
 
+/// The texts of mail up to this one, and whether a hole was told on the way.
+pub(crate) async fn hear_until(mailbox: &Mailbox, last: &str) -> (Vec<String>, bool) {
+    let (mut heard, mut has_hole) = (Vec::new(), false);
+    while !heard.iter().any(|text| text == last) {
+        let (some, hole) = receive(mailbox, 1).await;
+        heard.extend(some.into_iter().map(|(_, text)| text));
+        has_hole |= hole;
+    }
+    (heard, has_hole)
+}
+
+/// The texts of a page.
+pub(crate) fn texts(page: &LogPage) -> Vec<String> {
+    let data = page.messages.iter().map(|message| &message.publication.data);
+    data.map(|data| String::from_utf8_lossy(data).trim_matches('"').to_owned()).collect()
+}
+
 /// Waits until the mailbox is told of a hole; what came before it is dropped.
 pub(crate) async fn receive_hole(mailbox: &Mailbox) -> Post {
     let look = async {

@@ -32,6 +32,7 @@ fn message(text: &str) -> Publish {
 async fn until_taken(node: &Node, publish: impl Fn() -> Publish) -> Receipt {
     in_time("it is taken", async {
         loop {
+            node.until_up().await;
             if let Ok(receipt) = say(node, publish()).await {
                 return receipt;
             }
@@ -94,7 +95,7 @@ async fn replicas_are_waited_for_by_batches_and_what_has_no_place_does_not_wait(
 
 #[tokio::test]
 async fn without_its_replica_nothing_is_answered_as_replicated_and_a_retry_behind_its_return_is_one_message()
-{
+ {
     if !Redis::is_here() {
         return;
     }

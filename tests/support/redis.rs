@@ -68,8 +68,20 @@ impl Redis {
         let port = free_port();
         let (certificate, key, tls) = (file(certificate), file(key), port.to_string());
         let settings = [
-            "--save", "", "--tls-port", &tls, "--port", "0", "--tls-auth-clients", "no",
-            "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &certificate,
+            "--save",
+            "",
+            "--tls-port",
+            &tls,
+            "--port",
+            "0",
+            "--tls-auth-clients",
+            "no",
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &certificate,
         ];
         let mut server = Self::start_with(&settings);
         (server.port, server.scheme) = (port, "rediss");

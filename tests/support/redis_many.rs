@@ -122,8 +122,16 @@ impl Shards {
             .iter()
             .map(|bus| {
                 Redis::start_with(&[
-                    "--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
-                    "--cluster-port", &bus.to_string(), "--repl-diskless-sync-delay", "0",
+                    "--save",
+                    "",
+                    "--cluster-enabled",
+                    "yes",
+                    "--cluster-node-timeout",
+                    "1000",
+                    "--cluster-port",
+                    &bus.to_string(),
+                    "--repl-diskless-sync-delay",
+                    "0",
                 ])
             })
             .collect();
@@ -131,7 +139,8 @@ impl Shards {
             let epoch = (at + 1).to_string();
             server.tell(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
             if at < 3 {
-                let (first, last) = (at * 5_461, if at == 2 { 16_383 } else { (at + 1) * 5_461 - 1 });
+                let (first, last) =
+                    (at * 5_461, if at == 2 { 16_383 } else { (at + 1) * 5_461 - 1 });
                 server.tell(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
             }
             let (port, bus) = (servers[0].port().to_string(), buses[0].to_string());

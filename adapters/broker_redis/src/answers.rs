@@ -65,9 +65,10 @@ fn inner(detail: &str) -> Option<&str> {
     let is_code = |word: &&str| {
         word.len() > 2 && word.bytes().all(|b| b.is_ascii_uppercase()) && *word != "ERR"
     };
-    detail.split(": ").filter_map(|part| part.split([' ', '\r']).next()).find_map(|word| {
-        Some(word.strip_prefix('-').unwrap_or(word)).filter(is_code)
-    })
+    detail
+        .split(": ")
+        .filter_map(|part| part.split([' ', '\r']).next())
+        .find_map(|word| Some(word.strip_prefix('-').unwrap_or(word)).filter(is_code))
 }
 
 /// What an error says of its kind, and nothing of what was sent or answered.
@@ -92,7 +93,9 @@ mod tests {
     #[test]
     fn what_servers_refuse_means_the_same_in_every_version() {
         let wrapped = |text: &str| {
-            format!("ERR Error running script (call to f_0c1d): @user_script:12: @user_script: 12: {text}")
+            format!(
+                "ERR Error running script (call to f_0c1d): @user_script:12: @user_script: 12: {text}"
+            )
         };
         for (text, fault) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", Fault::Refused),

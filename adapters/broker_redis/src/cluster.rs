@@ -8,7 +8,7 @@ use redis::{ConnectionAddr, Value};
 use crate::config::Config;
 use crate::line::{ConnectError, connect, options};
 use crate::servers::{Layout, Place, Servers};
-use crate::slots::SlotMap;
+use crate::slots::{SLOTS, SlotMap};
 
 /// The most masters of one Cluster.
 const MASTERS_MAX: usize = 1_000;
@@ -32,6 +32,41 @@ impl Topology {
     /// The place of a master in the list.
     pub(crate) fn index_of(&self, place: &Place) -> Option<usize> {
         self.masters.iter().position(|master| master == place)
+    }
+}
+
+/// Some of the slots.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Part {
+    All,
+    Slots(Box<[bool]>),
+}
+
+impl Part {
+    /// Those of one master.
+    pub(crate) fn of(topology: &Topology, place: &Place) -> Self {
+        if topology.slots == SlotMap::One {
+            return Self::All;
+        }
+        let index = topology.index_of(place);
+        let is_its = |slot| index.is_some() && topology.slots.owner(slot) == index;
+        Self::Slots((0..SLOTS).map(is_its).collect())
+    }
+
+    /// Those that another master has than before.
+    pub(crate) fn moved(before: &Topology, after: &Topology) -> Self {
+        let owner = |of: &Topology, slot| {
+            of.slots.owner(slot).and_then(|index| of.masters.get(index).cloned())
+        };
+        let has_moved = |slot| owner(before, slot) != owner(after, slot);
+        Self::Slots((0..SLOTS).map(has_moved).collect())
+    }
+
+    pub(crate) fn has(&self, slot: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Slots(slots) => slots[usize::from(slot)],
+        }
     }
 }
 
@@ -88,10 +123,7 @@ async fn ask_one(
 
 /// Reads `[[first, last, [host, port, …], replicas …], …]`. A server that does not know its own address, or is not to
 /// say it, is where it was asked.
-fn read(
-    ranges: Value,
-    address: impl Fn(Option<&str>, u16) -> ConnectionAddr,
-) -> Option<Topology> {
+fn read(ranges: Value, address: impl Fn(Option<&str>, u16) -> ConnectionAddr) -> Option<Topology> {
     let (mut masters, mut slots) = (Vec::new(), SlotMap::empty());
     let Value::Array(ranges) = ranges else { return None };
     for range in ranges {
@@ -124,7 +156,8 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Option<Topology> {
-        let at = |host: Option<&str>, port| ConnectionAddr::Tcp(host.unwrap_or("asked").into(), port);
+        let at =
+            |host: Option<&str>, port| ConnectionAddr::Tcp(host.unwrap_or("asked").into(), port);
         read(redis::parse_redis_value(text.as_bytes()).unwrap(), at)
     }
 
@@ -140,6 +173,22 @@ mod tests {
         let owners = [0, 55, 99, 100].map(|slot| topology.slots.owner(slot));
         assert_eq!(owners, [Some(0), Some(1), Some(0), Some(1)]);
         assert_eq!(topology.index_of(&topology.masters[1]), Some(1));
+    }
+
+    #[test]
+    fn what_another_master_has_now_has_moved_wherever_masters_stand_in_the_list() {
+        let at = |port| Place::At(ConnectionAddr::Tcp("a".into(), port));
+        let mut before = Topology { masters: vec![at(1), at(2)], slots: SlotMap::empty() };
+        before.slots.give(0, 9, 0);
+        before.slots.give(10, 19, 1);
+        let mut after = Topology { masters: vec![at(2), at(1)], slots: SlotMap::empty() };
+        after.slots.give(0, 4, 1);
+        after.slots.give(5, 19, 0);
+        let moved = Part::moved(&before, &after);
+        assert!((0..SLOTS).all(|slot| moved.has(slot) == (5..10).contains(&slot)));
+        let second = Part::of(&after, &at(2));
+        assert!((0..SLOTS).all(|slot| second.has(slot) == (5..20).contains(&slot)));
+        assert_eq!(Part::of(&Topology::first(Layout::One), &Place::Only), Part::All);
     }
 
     #[test]

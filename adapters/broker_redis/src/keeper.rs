@@ -48,7 +48,10 @@ impl Commands {
                 Ok(topology) => {
                     retry.worked();
                     if **self.topology.borrow() != topology {
-                        tracing::info!(masters = topology.masters.len(), "the cluster's slots are known");
+                        tracing::info!(
+                            masters = topology.masters.len(),
+                            "the cluster's slots are known"
+                        );
                         self.adopt(&mut tasks, &mut kept, &topology);
                         self.topology.send_replace(Arc::new(topology));
                     }
@@ -151,7 +154,9 @@ impl Commands {
         let nonce = self.entropy.bits().unwrap_or(0);
         let asking = probe(&line.connection, &line.identity, nonce);
         timeout(self.config.answer_timeout, asking).await.map_err(|_| ConnectError::Timeout)??;
-        if self.servers.sentinels().is_some() && looked_at.elapsed() >= LOOK_INTERVAL - self.config.probe_interval {
+        if self.servers.sentinels().is_some()
+            && looked_at.elapsed() >= LOOK_INTERVAL - self.config.probe_interval
+        {
             *looked_at = Instant::now();
             // Sentinels that don't answer say nothing of the server.
             if let Ok(master) = self.servers.locate(&Place::Only, &self.config).await

@@ -30,11 +30,17 @@ pub(crate) enum ConnectError {
     Redis(RedisError),
     #[error("it did not answer in time")]
     Timeout,
-    #[error("it is version {0}, and {1}.{2} is the oldest that works: use a newer Redis, or Valkey")]
+    #[error(
+        "it is version {0}, and {1}.{2} is the oldest that works: use a newer Redis, or Valkey"
+    )]
     TooOld(String, u32, u32),
-    #[error("it is a replica, which takes no messages: give the master's address, or the sentinels'")]
+    #[error(
+        "it is a replica, which takes no messages: give the master's address, or the sentinels'"
+    )]
     Replica,
-    #[error("it is a Sentinel: write redis+sentinel://HOST:PORT/MASTER, with what it calls the master")]
+    #[error(
+        "it is a Sentinel: write redis+sentinel://HOST:PORT/MASTER, with what it calls the master"
+    )]
     IsSentinel,
     #[error("it is a Cluster: write redis+cluster://HOST:PORT")]
     IsCluster,
@@ -151,8 +157,7 @@ pub(crate) async fn probe(
     let nonce = nonce.to_string();
     let mut pipeline = redis::pipe();
     pipeline.cmd("PING").arg(&nonce).cmd("INFO").arg("replication");
-    let (echo, info): (String, String) =
-        pipeline.query_async(&mut connection.clone()).await?;
+    let (echo, info): (String, String) = pipeline.query_async(&mut connection.clone()).await?;
     if echo != nonce {
         return Err(ConnectError::Strange);
     }
@@ -314,7 +319,8 @@ mod tests {
         assert_eq!(check_server(info, Layout::One).unwrap(), "abc");
         let old = check_server("redis_version:5.0.3\r\nrun_id:abc\r\n", Layout::One).unwrap_err();
         assert!(old.to_string().contains("version 5.0.3, and 6.2"), "{old}");
-        let old = check_server("redis_version:6.2.1\r\nrun_id:abc\r\n", Layout::Cluster).unwrap_err();
+        let old =
+            check_server("redis_version:6.2.1\r\nrun_id:abc\r\n", Layout::Cluster).unwrap_err();
         assert!(old.to_string().contains("7.0 is the oldest"), "{old}");
         for strange in ["", "run_id:abc\r\n", "redis_version:7.0.15\r\nrun_id:\r\n"] {
             let read = check_server(strange, Layout::One);

@@ -92,7 +92,8 @@ impl Server {
     /// Ends the use of a connection, if it is still the one in use.
     pub(crate) fn give_up(&self, line: &Line) -> bool {
         let mut state = self.state();
-        let is_it = state.line.as_ref().is_some_and(|here| here.id == line.id && here.since == line.since);
+        let is_it =
+            state.line.as_ref().is_some_and(|here| here.id == line.id && here.since == line.since);
         if is_it {
             state.line = None;
             state.given_up = Some((line.identity.run.clone(), line.id));

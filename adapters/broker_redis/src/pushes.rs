@@ -35,10 +35,8 @@ impl Pushes {
             PushKind::Disconnection => self.lost.notify_one(),
             // A server that no longer has a slot ends its channels by itself. The library takes that for the answer
             // to whatever is asked just now, so nothing on this connection can be trusted any more.
-            PushKind::SUnsubscribe => {
-                if self.given_up.fetch_sub(1, Ordering::Relaxed) <= 0 {
-                    self.lost.notify_one();
-                }
+            PushKind::SUnsubscribe if self.given_up.fetch_sub(1, Ordering::Relaxed) <= 0 => {
+                self.lost.notify_one();
             }
             _ => {}
         }

@@ -89,7 +89,8 @@ mod tests {
             include_str!("scripts/revoke.lua"),
         ];
         let check = include_str!("scripts/check.lua");
-        let is_tried = |command: &str| check.contains(&format!("{{ '{command}'")) || command == "PUBLISH";
+        let is_tried =
+            |command: &str| check.contains(&format!("{{ '{command}'")) || command == "PUBLISH";
         for command in scripts.into_iter().flat_map(called) {
             assert!(is_tried(command), "{command} is not tried by check.lua: add it there");
         }

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn who_knows_of_the_newer_election_is_believed() {
-        let (old, new) = (read(&fields("9", "7001")).unwrap(), read(&fields("10", "7000")).unwrap());
+        let (old, new) =
+            (read(&fields("9", "7001")).unwrap(), read(&fields("10", "7000")).unwrap());
         assert_eq!(old.max(new).port, 7_000);
         for wrong in [fields("x", "1"), fields("1", "70000"), Vec::new()] {
             assert_eq!(read(&wrong), None);

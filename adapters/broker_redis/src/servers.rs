@@ -207,7 +207,11 @@ fn pieces(text: &str) -> Result<Option<Pieces<'_>>, ConfigError> {
 }
 
 /// One of the servers, with what belongs to all of them or without.
-fn info_of(pieces: &Pieces<'_>, host: &str, user: Option<&str>) -> Result<ConnectionInfo, ConfigError> {
+fn info_of(
+    pieces: &Pieces<'_>,
+    host: &str,
+    user: Option<&str>,
+) -> Result<ConnectionInfo, ConfigError> {
     let (scheme, user) = (pieces.scheme, user.map_or_else(String::new, |user| format!("{user}@")));
     // Behind the last bracket, as an address of IPv6 has colons of its own.
     let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
@@ -218,18 +222,19 @@ fn info_of(pieces: &Pieces<'_>, host: &str, user: Option<&str>) -> Result<Connec
     read(&format!("{scheme}://{user}{host}{port}"))
 }
 
-fn sentinels(
-    pieces: &Pieces<'_>,
-    config: &Config,
-) -> Result<(Kind, ConnectionInfo), ConfigError> {
+fn sentinels(pieces: &Pieces<'_>, config: &Config) -> Result<(Kind, ConnectionInfo), ConfigError> {
     let (master, database) = pieces.path.split_once('/').unwrap_or((pieces.path, ""));
     let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');
     if master.is_empty() || master.len() > 255 || !master.bytes().all(is_name) {
-        return Err(wrong("behind the sentinels stands what they call the master, as in /mymaster"));
+        return Err(wrong(
+            "behind the sentinels stands what they call the master, as in /mymaster",
+        ));
     }
     let database: i64 = match database {
         "" => 0,
-        number => number.parse().map_err(|_| wrong("behind the master stands a database's number"))?,
+        number => {
+            number.parse().map_err(|_| wrong("behind the master stands a database's number"))?
+        }
     };
     let mut at = Vec::with_capacity(pieces.hosts.len());
     for host in &pieces.hosts {
@@ -290,7 +295,10 @@ mod tests {
     fn a_cluster_is_read_with_all_its_seeds() {
         let servers = parsed("redis+cluster://:secret@a:7000,b:7001/0");
         let seeds: Vec<_> = servers.seeds().iter().map(ToString::to_string).collect();
-        assert_eq!((seeds, servers.layout()), (vec!["a:7000".into(), "b:7001".into()], Layout::Cluster));
+        assert_eq!(
+            (seeds, servers.layout()),
+            (vec!["a:7000".into(), "b:7001".into()], Layout::Cluster)
+        );
         assert_eq!(servers.template.redis_settings().password(), Some("secret"));
         assert_eq!(parsed("redis://a/3").layout(), Layout::One);
     }
@@ -317,7 +325,9 @@ mod tests {
 
     #[test]
     fn an_authority_is_of_use_with_tls_and_must_be_one() {
-        for (url, authority) in [("redis://a", "x"), ("rediss://a", "-----BEGIN CERTIFICATE-----\nx")] {
+        for (url, authority) in
+            [("redis://a", "x"), ("rediss://a", "-----BEGIN CERTIFICATE-----\nx")]
+        {
             let config = Config { authority: Some(authority.into()), ..Config::new(url.into()) };
             let error = Servers::parse(&config).err().unwrap();
             assert!(matches!(error, ConfigError::Authority(_)), "{url}: {error}");

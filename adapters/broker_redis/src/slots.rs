@@ -31,9 +31,9 @@ const fn table() -> [u16; 256] {
 /// The slot of a key: of what stands between its first brace and the next closing one, if that is
 /// anything, else of the whole.
 pub(crate) fn slot_of(key: &[u8]) -> u16 {
-    let crc = tag(key).iter().fold(0_u16, |crc, byte| {
-        crc << 8 ^ CRC[usize::from((crc >> 8) as u8 ^ byte)]
-    });
+    let crc = tag(key)
+        .iter()
+        .fold(0_u16, |crc, byte| crc << 8 ^ CRC[usize::from((crc >> 8) as u8 ^ byte)]);
     crc % SLOTS
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::answers::words;
 use crate::batch::error_of;
-use crate::cluster::Topology;
+use crate::cluster::{Part, Topology};
 use crate::line::{ConnectError, Identity, Retry, connect, identify, probe};
 use crate::link::Commands;
 use crate::names::Names;
@@ -26,7 +26,7 @@ use crate::news::News;
 use crate::pushes::Pushes;
 use crate::servers::{Layout, Place};
 use crate::status::count;
-use crate::table::{Changes, Part, Standing, Table, Topic};
+use crate::table::{Changes, Standing, Table, Topic};
 
 /// The most channels of one command.
 const BATCH: usize = 512;
@@ -250,7 +250,11 @@ impl Subscribing {
         let given_up = i64::try_from(off_slots.len()).unwrap_or(i64::MAX);
         of.pushes.given_up.fetch_add(given_up, Ordering::Relaxed);
         // One command for each: the library counts one answer to a command that it does not know.
-        each(&mut of.connection, "SUNSUBSCRIBE", names(&off_slots)).await?;
+        let answers = each(&mut of.connection, "SUNSUBSCRIBE", names(&off_slots)).await?;
+        // A server that has not got the slot any more has confirmed nothing.
+        let refused = answers.iter().filter(|answer| error_of(answer).is_some()).count();
+        let refused = i64::try_from(refused).unwrap_or(i64::MAX);
+        of.pushes.given_up.fetch_sub(refused, Ordering::Relaxed);
         let answers = each(&mut of.connection, "SSUBSCRIBE", names(&on_slots)).await?;
         let refused: BTreeSet<_> = on_slots
             .iter()

@@ -16,10 +16,9 @@ use domain::principal::RoomPattern;
 use domain::room::RoomId;
 use tokio::sync::{oneshot, watch};
 
-use crate::cluster::Topology;
+use crate::cluster::Part;
 use crate::entry::Entry;
-use crate::servers::Place;
-use crate::slots::{SLOTS, SlotMap, slot_of};
+use crate::slots::slot_of;
 
 /// A channel.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -39,41 +38,6 @@ impl Topic {
             Self::News => slot_of(b"all"),
             Self::Room(room) => slot_of(room.as_str().as_bytes()),
             Self::Namespace(namespace) => slot_of(namespace.as_bytes()),
-        }
-    }
-}
-
-/// Some of the slots.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Part {
-    All,
-    Slots(Box<[bool]>),
-}
-
-impl Part {
-    /// Those of one master.
-    pub(crate) fn of(topology: &Topology, place: &Place) -> Self {
-        if topology.slots == SlotMap::One {
-            return Self::All;
-        }
-        let index = topology.index_of(place);
-        let is_its = |slot| index.is_some() && topology.slots.owner(slot) == index;
-        Self::Slots((0..SLOTS).map(is_its).collect())
-    }
-
-    /// Those that another master has than before.
-    pub(crate) fn moved(before: &Topology, after: &Topology) -> Self {
-        let owner = |of: &Topology, slot| {
-            of.slots.owner(slot).and_then(|index| of.masters.get(index).cloned())
-        };
-        let has_moved = |slot| owner(before, slot) != owner(after, slot);
-        Self::Slots((0..SLOTS).map(has_moved).collect())
-    }
-
-    fn has(&self, slot: u16) -> bool {
-        match self {
-            Self::All => true,
-            Self::Slots(slots) => slots[usize::from(slot)],
         }
     }
 }
@@ -483,7 +447,9 @@ impl Inner {
                     let mut topics = watcher.patterns.iter().filter(by_prefix).map(topic_of);
                     if topics.any(|of| of == *topic) {
                         let mailbox = &watcher.mailbox;
-                        self.owed_watched.entry(mailbox.id()).or_insert_with(|| Arc::clone(mailbox));
+                        self.owed_watched
+                            .entry(mailbox.id())
+                            .or_insert_with(|| Arc::clone(mailbox));
                     }
                 }
             }
