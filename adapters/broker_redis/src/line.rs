@@ -52,7 +52,7 @@ pub(crate) enum ConnectError {
     Database,
     #[error(
         "it does not do {0} for this user: allow ~PREFIX:* and &PREFIX/* with +@read +@write +@pubsub +@scripting \
-         +@connection +info +role +wait +cluster, or use a newer server"
+         +@connection +info +time +wait +cluster, or use a newer server"
     )]
     Missing(String),
     #[error("the sentinels know no master of this name")]
