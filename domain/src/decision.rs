@@ -178,6 +178,7 @@ mod tests {
             retention: Retention::default(),
             default_class: Class::Reliable,
             durable: false,
+            replicated: false,
             members_max: 10,
             patterns: false,
         }

@@ -65,6 +65,8 @@ pub struct NamespacePolicy {
     pub default_class: Class,
     /// Whether acknowledgement and delivery wait for the archive's commit.
     pub durable: bool,
+    /// Whether the acknowledgement waits until a replica of the broker's has it too. Delivery does not.
+    pub replicated: bool,
     /// The most members one node takes into one room.
     pub members_max: u32,
     /// Whether one may subscribe to many of these rooms by a pattern.
@@ -83,6 +85,7 @@ impl Default for NamespacePolicy {
             retention: Retention::default(),
             default_class: Class::Reliable,
             durable: false,
+            replicated: false,
             members_max: 100_000,
             patterns: false,
         }
@@ -93,7 +96,11 @@ impl NamespacePolicy {
     /// What an acknowledgement of a `reliable` publish means here on one node.
     #[must_use]
     pub const fn ack_level(&self) -> AckLevel {
-        if self.durable { AckLevel::Durable } else { AckLevel::Accepted }
+        match (self.durable, self.replicated) {
+            (true, _) => AckLevel::Durable,
+            (false, true) => AckLevel::Replicated,
+            (false, false) => AckLevel::Accepted,
+        }
     }
 }
 
@@ -147,6 +154,7 @@ mod tests {
             retention: Retention::default(),
             default_class: Class::Reliable,
             durable: false,
+            replicated: false,
             members_max: 10,
             patterns: false,
         }

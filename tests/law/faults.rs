@@ -21,8 +21,9 @@ const SHOWN: &[&str] = &[
     "J02", "J03", "J05", "J06", "J07", "J08", "J09", "J10", "J11", "J12", "J13", "J14", "J20",
     "J21", "P01", "P03", "P04", "P05", "P06", "P08", "P09", "P11", "P12", "P13", "P15", "P17",
     "P18", "P19", "P20", "P21", "P22", "P23", "P24", "P25", "P28", "P29", "P30", "R01", "R04",
-    "R05", "R06", "R07", "R08", "R09", "R10", "R12", "R13", "R14", "R15", "S03", "S04", "S05",
-    "S06", "S07", "S09", "T02", "T04",
+    "R05", "R06", "R07", "R08", "R09", "R10", "R12", "R13", "R14", "R15", "RD01", "RD05", "RD06",
+    "RD07", "RD08", "RD11", "RD12", "RD13", "RD14", "RD19", "S03", "S04", "S05", "S06", "S07",
+    "S09", "T02", "T04",
 ];
 
 /// Tests show a part of it; what they don't show.
@@ -48,6 +49,14 @@ const PARTLY: &[(&str, &str)] = &[
     ("R02", "over several nodes a user has the limit of each"),
     ("R11", "a cgroup of version 2, where what the kernel holds for sockets counts, too"),
     ("R16", "ports to Redis that run out"),
+    ("RD02", "a thousand kills, and those right between the script and its reply"),
+    ("RD03", "30 and 120 s"),
+    (
+        "RD04",
+        "a reply to another request is noticed with the next probe only, and no test sends one",
+    ),
+    ("RD16", "a network that drops packets: a proxy holds them"),
+    ("RD20", "that the slow log stays empty with 10,000 members"),
     (
         "S01",
         "a thousand members, a thousand messages a second, and that others wait by less than a tenth \
@@ -98,8 +107,13 @@ struct Lists<'l> {
 const LISTS: Lists<'static> = Lists { shown: SHOWN, partly: PARTLY, open: OPEN };
 
 fn is_id(word: &str) -> bool {
-    let [group, tens, ones] = word.as_bytes() else { return false };
-    b"ACJPRST".contains(group) && tens.is_ascii_digit() && ones.is_ascii_digit()
+    let (group, tens, ones) = match word.as_bytes() {
+        [group, tens, ones] => (b"ACJPRST".contains(group), tens, ones),
+        // Of Redis.
+        [b'R', b'D', tens, ones] => (true, tens, ones),
+        _ => return false,
+    };
+    group && tens.is_ascii_digit() && ones.is_ascii_digit()
 }
 
 /// The ids in the documentation of the tests of one file.

@@ -31,7 +31,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Numbers that nobody else has, in this process.
 #[derive(Default)]
-struct Counter;
+pub(crate) struct Counter;
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
@@ -61,12 +61,7 @@ impl Node {
 
     /// One that gives up soon on what does not answer.
     pub(crate) async fn impatient(redis: &Redis) -> Self {
-        let config = Config {
-            answer_timeout: Duration::from_millis(300),
-            probe_interval: Duration::from_millis(200),
-            ..Config::new(redis.url().into())
-        };
-        Self::start_with(config).await
+        Self::start_with(impatient(redis.url())).await
     }
 
     /// One whose lease is short and whose leaves are told at once.
@@ -135,6 +130,28 @@ impl Node {
     }
 }
 
+/// Settings that give up soon.
+pub(crate) fn impatient(url: String) -> Config {
+    Config {
+        answer_timeout: Duration::from_millis(300),
+        probe_interval: Duration::from_millis(200),
+        ..Config::new(url.into())
+    }
+}
+
+/// Publishes until it is taken: right after a return a connection may be lost once more.
+pub(crate) async fn retry(node: &Node, publish: impl Fn() -> Publish) -> Receipt {
+    let until_taken = async {
+        loop {
+            node.until_up().await;
+            if let Ok(receipt) = node.publish(publish()).await {
+                return receipt;
+            }
+        }
+    };
+    in_time("the retry is taken", until_taken).await
+}
+
 /// The room of most tests.
 pub(crate) const ROOM: &str = "public:a";
 
@@ -162,6 +179,23 @@ pub(crate) async fn receive(mailbox: &Mailbox, count: usize) -> (Vec<(u64, Strin
     (all, holes)
 }
 
+/// The texts of mail up to this one, and whether a hole was told on the way.
+pub(crate) async fn hear_until(mailbox: &Mailbox, last: &str) -> (Vec<String>, bool) {
+    let (mut heard, mut has_hole) = (Vec::new(), false);
+    while !heard.iter().any(|text| text == last) {
+        let (some, hole) = receive(mailbox, 1).await;
+        heard.extend(some.into_iter().map(|(_, text)| text));
+        has_hole |= hole;
+    }
+    (heard, has_hole)
+}
+
+/// The texts of a page.
+pub(crate) fn texts(page: &LogPage) -> Vec<String> {
+    let data = page.messages.iter().map(|message| &message.publication.data);
+    data.map(|data| String::from_utf8_lossy(data).trim_matches('"').to_owned()).collect()
+}
+
 /// Waits until the mailbox is told of a hole; what came before it is dropped.
 pub(crate) async fn receive_hole(mailbox: &Mailbox) -> Post {
     let look = async {
@@ -184,18 +218,22 @@ fn said(mail: Mail) -> (u64, String) {
     (publication.offset.map_or(0, Offset::get), text.trim_matches('"').to_owned())
 }
 
-/// A node with a server of its own, as one broker.
+/// A node with servers of its own, as one broker.
 pub(crate) struct Alone {
     node: Node,
-    _redis: Redis,
+    _servers: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl Alone {
     pub(crate) async fn start() -> Arc<Self> {
         let redis = Redis::start();
+        Self::with(redis.url(), redis).await
+    }
+
+    pub(crate) async fn with(url: String, servers: impl Send + Sync + 'static) -> Arc<Self> {
         // Nobody waits for those who may come back.
-        let config = Config { leave_grace: Duration::ZERO, ..Config::new(redis.url().into()) };
-        Arc::new(Self { node: Node::start_with(config).await, _redis: redis })
+        let config = Config { leave_grace: Duration::ZERO, ..Config::new(url.into()) };
+        Arc::new(Self { node: Node::start_with(config).await, _servers: Box::new(servers) })
     }
 }
 

@@ -13,8 +13,14 @@
 mod broker_contract;
 mod broker_faults;
 mod brokers;
+mod cluster;
+mod cluster_presence;
+mod links;
 mod presence;
 mod presence_contract;
+mod proxy;
+mod replicated;
+mod sentinels;
 mod shared;
 mod stories;
 mod story;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tests::redis::Redis;
+use tests::redis_many::Sentinels;
 
 use crate::story::{Cluster, Told, until_status};
 
@@ -80,6 +81,24 @@ fn a_redis_that_comes_back_empty_is_a_gap_for_everybody_and_rooms_go_on() {
     let gaps = told.check();
     report("kill redis, without a disk", &told, gaps);
     assert!(gaps > 0);
+}
+
+/// RD11, RD12: sentinels promote its replica, and it never comes back.
+#[test]
+fn a_redis_that_dies_is_followed_to_the_replica_that_sentinels_promote() {
+    if !Redis::is_here() {
+        return;
+    }
+    let master = Redis::start();
+    let replica = master.start_replica(&[]);
+    let sentinels = Sentinels::start(&master);
+    sentinels.until_ready();
+    let mut cluster = Cluster::start_at(&sentinels.url(), master);
+    let told = cluster.tell(|redis, _| redis.kill());
+    // What was acknowledged and had not been copied is lost with it, and told.
+    let gaps = told.check();
+    report("promote a replica", &told, gaps);
+    assert!(replica.ask(&["ROLE"]).starts_with("master"));
 }
 
 /// RD03: whatever was sent to it while it slept happens once.

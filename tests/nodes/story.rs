@@ -48,10 +48,15 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn start(redis: Redis) -> Self {
         let url = redis.url();
+        Self::start_at(&url, redis)
+    }
+
+    /// Nodes that find this server by another address.
+    pub(crate) fn start_at(url: &str, redis: Redis) -> Self {
         let node = |_| {
             let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
             let words: Vec<String> = [
-                set("redis.url", &url),
+                set("redis.url", url),
                 set("redis.answer_timeout_ms", "1000"),
                 set("auth.hmac_secret", SECRET),
                 set(

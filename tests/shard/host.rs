@@ -268,6 +268,7 @@ pub(crate) fn open_policy() -> NamespacePolicy {
         retention: Retention::default(),
         default_class: Class::Reliable,
         durable: false,
+        replicated: false,
         members_max: 1_000,
         patterns: true,
     }

@@ -7,7 +7,8 @@
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
 //! [`hosts`], [`leaks`], [`cgroup`],
-//! [`false_system`], [`tls`], [`redis`], [`false_server`], [`skips`].
+//! [`false_system`], [`tls`], [`redis`],
+//! [`redis_many`], [`false_server`], [`skips`].
 
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +28,7 @@ pub mod process;
 pub mod puppet;
 pub mod raw;
 pub mod redis;
+pub mod redis_many;
 pub mod server;
 pub mod skips;
 pub mod tls;

@@ -3,6 +3,7 @@
 //! It is Debian's `redis-server`, or Valkey's; never a mock. It ends with its value.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ const STARTED: Duration = Duration::from_secs(30);
 pub struct Redis {
     process: Process,
     port: u16,
+    scheme: &'static str,
     settings: Vec<String>,
     folder: tempfile::TempDir,
 }
@@ -47,19 +49,68 @@ impl Redis {
     #[must_use]
     pub fn start_with(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
-        // Given back at once; nobody else on this machine asks for this one meanwhile.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = listener.local_addr().expect("it is bound").port();
-        drop(listener);
+        let port = free_port();
         let settings: Vec<_> = settings.iter().map(ToString::to_string).collect();
         let process = launch(port, &settings, folder.path());
-        Self { process, port, settings, folder }
+        Self { process, port, scheme: "redis", settings, folder }
     }
 
     /// Where it is, as clients are told.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
+    }
+
+    /// A server that speaks TLS and nothing else. What is asked of it here has no answer.
+    #[must_use]
+    pub fn start_tls(certificate: &Path, key: &Path) -> Self {
+        let file = |path: &Path| path.display().to_string();
+        let port = free_port();
+        let (certificate, key, tls) = (file(certificate), file(key), port.to_string());
+        let settings = [
+            "--save",
+            "",
+            "--tls-port",
+            &tls,
+            "--port",
+            "0",
+            "--tls-auth-clients",
+            "no",
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &certificate,
+        ];
+        let mut server = Self::start_with(&settings);
+        (server.port, server.scheme) = (port, "rediss");
+        server
+    }
+
+    /// A copy of this one, which follows it.
+    #[must_use]
+    pub fn start_replica(&self, more: &[&str]) -> Self {
+        let master = format!("127.0.0.1 {}", self.port);
+        let settings = [&["--save", "", "--replicaof", &master][..], more].concat();
+        let replica = Self::start_with(&settings);
+        replica.until(&["INFO", "replication"], "master_link_status:up");
+        replica
+    }
+
+    /// Asks until the answer holds these words.
+    ///
+    /// # Panics
+    /// When it does not within half a minute.
+    pub fn until(&self, command: &[&str], words: &str) {
+        let begin = std::time::Instant::now();
+        loop {
+            let answer = self.ask(command);
+            if answer.contains(words) {
+                return;
+            }
+            assert!(begin.elapsed() < STARTED, "no {words} comes of {command:?}: {answer}");
+        }
     }
 
     /// Its port.
@@ -108,6 +159,12 @@ impl Redis {
     pub fn tell(&self, command: &[&str]) {
         let _answer = self.ask(command);
     }
+}
+
+/// Given back at once; nobody else on this machine asks for this one meanwhile.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
 }
 
 fn launch(port: u16, settings: &[String], folder: &std::path::Path) -> Process {

@@ -4,7 +4,6 @@
 //! with `Unavailable`, so that its publisher repeats it under its `msg_id`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use application::mailbox::Mailbox;
@@ -16,6 +15,7 @@ use application::published::Published;
 use application::use_cases::authenticate::OWN_ROOMS;
 use async_trait::async_trait;
 use bytes::Bytes;
+use domain::delivery::Class;
 use domain::id::Epoch;
 use domain::message::{Publish, TombstoneReason};
 use domain::policy::{AckLevel, NamespacePolicy};
@@ -25,6 +25,7 @@ use domain::recovery::{EarlierLives, LogBounds};
 use domain::room::RoomId;
 use domain::time::Wall;
 use redis::{Cmd, Value};
+use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError};
@@ -42,15 +43,26 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The most messages of one page, whatever the reader asks for: Redis does nothing else meanwhile.
 const PAGE_MESSAGES_MAX: u32 = 1_024;
 
+/// Why a broker would be of no use now.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// It will be so until somebody changes something.
+    #[error("{0}")]
+    Unfit(String),
+    /// It may come.
+    #[error("{0}")]
+    Away(String),
+}
+
 /// The broker of one node.
 pub struct RedisBroker {
     pub(crate) config: Config,
     pub(crate) names: Names,
-    pub(crate) commands: Commands,
+    pub(crate) commands: Arc<Commands>,
     pub(crate) present: Present,
     entropy: Arc<dyn Entropy>,
     table: Arc<Table>,
-    subscribing: Subscribing,
+    subscribing: Arc<Subscribing>,
     status: Arc<Status>,
 }
 
@@ -60,34 +72,40 @@ impl RedisBroker {
     /// # Errors
     /// [`ConfigError`] when the settings can't be meant.
     pub fn build(config: Config, entropy: Arc<dyn Entropy>) -> Result<Arc<Self>, ConfigError> {
-        let client = config.client()?;
-        let database = client.get_connection_info().redis_settings().db();
-        let names = Names::new(&config.prefix, database);
+        let servers = config.servers()?;
+        let names = Names::new(&config.prefix, servers.database());
         let status = Arc::new(Status::default());
         let table = Arc::new(Table::new(config.rooms_max, config.subscribers_max));
-        let subscribing = Subscribing {
-            client: client.clone(),
-            config: config.clone(),
-            names: names.clone(),
-            entropy: Arc::clone(&entropy),
-            table: Arc::clone(&table),
-            status: Arc::clone(&status),
-            was_on: AtomicBool::new(false),
-            news: Arc::default(),
-        };
         let commands =
-            Commands::new(client, config.clone(), Arc::clone(&entropy), Arc::clone(&status));
+            Commands::new(servers, config.clone(), Arc::clone(&entropy), Arc::clone(&status));
+        let commands = Arc::new(commands);
+        let (names_too, table_too) = (names.clone(), Arc::clone(&table));
+        let subscribing = Subscribing::new(Arc::clone(&commands), names_too, table_too);
+        let subscribing = Arc::new(subscribing);
         let present = Present::new();
         Ok(Arc::new(Self { config, names, commands, present, entropy, table, subscribing, status }))
     }
 
     /// Keeps both connections for as long as it is polled. The host spawns it once.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(self.commands.run(), self.subscribing.run(), self.run_presence());
+        let (commands, subscribing) = (Arc::clone(&self.commands), Arc::clone(&self.subscribing));
+        tokio::join!(commands.run(), subscribing.run(), self.run_presence());
+    }
+
+    /// Connects once, and looks whether this Redis is one to work with.
+    ///
+    /// # Errors
+    /// [`StartError`], in words for whoever set it up.
+    pub async fn try_connect(&self) -> Result<(), StartError> {
+        match self.commands.try_connect().await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_for_good() => Err(StartError::Unfit(error.to_string())),
+            Err(error) => Err(StartError::Away(error.to_string())),
+        }
     }
 
     /// What all nodes are told.
-    pub(crate) const fn news(&self) -> &Arc<News> {
+    pub(crate) fn news(&self) -> &Arc<News> {
         &self.subscribing.news
     }
 
@@ -110,12 +128,11 @@ impl RedisBroker {
         // An unused room keeps its log for as long as somebody may come back to it.
         let keep = retention.age_max.max(self.config.dedup_window);
         command.arg(ROOM_KEYS);
-        for key in self.names.keys(room) {
-            command.arg(key);
-        }
+        let keys = self.names.keys(room);
         command
+            .arg(&keys[..])
             .arg(fresh.to_string())
-            .arg(&link.life)
+            .arg(link.life_of(&keys[0]))
             .arg(now.as_millis())
             .arg(retention.messages_max)
             .arg(retention.bytes_max)
@@ -135,10 +152,13 @@ impl RedisBroker {
         policy: &NamespacePolicy,
     ) -> Result<Receipt, CallError> {
         let (link, fresh) = self.link_and_epoch()?;
+        // What has no place in the log is of no use to whoever takes over.
+        let is_replicated = policy.replicated && publish.class == Class::Reliable;
+        let level = if is_replicated { AckLevel::Replicated } else { AckLevel::Accepted };
         let name =
             publish.msg_id.as_ref().map(|id| format!("{}\n{id}", publish.publisher.to_key()));
-        let fill = |command: &mut Cmd| {
-            self.begin(command, (&link, fresh), &publish.room, policy, publish.at);
+        let fill = |command: &mut Cmd, link: &Link| {
+            self.begin(command, (link, fresh), &publish.room, policy, publish.at);
             let channel = self.names.namespace_channel(publish.room.namespace());
             let key = publish.key.as_ref().map_or_else(String::new, |key| format!("k{key}"));
             command
@@ -151,15 +171,22 @@ impl RedisBroker {
                 .arg(self.config.dedup_entries_max)
                 .arg(self.names.room_channel(&publish.room))
                 .arg(if is_watched(&publish.room, policy) { &*channel } else { "" })
-                .arg(Offset::MAX.get());
+                .arg(Offset::MAX.get())
+                .arg(u8::from(level == AckLevel::Replicated));
         };
-        let answer = self.commands.run_script(&link, &self.commands.scripts().publish, fill).await;
+        let script = &self.commands.scripts().publish;
+        let answer = match level {
+            AckLevel::Replicated => self.commands.run_replicated(&link, script, fill).await,
+            AckLevel::Accepted | AckLevel::Durable => {
+                self.commands.run_script(&link, script, fill).await
+            }
+        };
         let (epoch, offset, duplicate): (String, u64, u8) = parse(answer?)?;
         Ok(Receipt {
             epoch: parse_epoch(&epoch)?,
             offset: if offset == 0 { None } else { Some(parse_offset(offset)?) },
             duplicate: duplicate == 1,
-            level: AckLevel::Accepted,
+            level,
         })
     }
 
@@ -172,8 +199,8 @@ impl RedisBroker {
         latest: bool,
     ) -> Result<(LogPage, Vec<Arc<Published>>), CallError> {
         let (link, fresh) = self.link_and_epoch()?;
-        let fill = |command: &mut Cmd| {
-            self.begin(command, (&link, fresh), room, policy, read.now);
+        let fill = |command: &mut Cmd, link: &Link| {
+            self.begin(command, (link, fresh), room, policy, read.now);
             command
                 .arg(read.after.get())
                 .arg(read.messages_max.min(PAGE_MESSAGES_MAX))

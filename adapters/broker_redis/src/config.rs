@@ -5,10 +5,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use thiserror::Error;
+
+use crate::servers::Servers;
 
 /// Why a broker can't be made of these settings.
 #[derive(Debug, Error)]
@@ -16,6 +16,9 @@ pub enum ConfigError {
     /// The address is none. Why is in words of the library, without the address.
     #[error("not an address of Redis: {0}")]
     Address(String),
+    /// The certificate authority can't be read, or is of no use.
+    #[error("the certificate authority: {0}")]
+    Authority(String),
     /// What names begin with would break them.
     #[error("a prefix is 1 to 32 of a-z, A-Z, 0-9, _ - and .")]
     Prefix,
@@ -27,10 +30,22 @@ pub enum ConfigError {
 /// Settings of a [`RedisBroker`](crate::RedisBroker).
 #[derive(Clone)]
 pub struct Config {
-    /// `redis://`, `rediss://` for TLS, or `redis+unix://`.
+    /// `redis://`, `rediss://` for TLS, or `redis+unix://`; `redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE`,
+    /// whose user and password are those of the servers that the sentinels name; `redis+cluster://HOST:PORT,HOST:PORT`,
+    /// of which one that answers is enough.
     pub url: SecretString,
     /// Instead of the one in the address.
     pub password: Option<SecretString>,
+    /// Who the sentinels are told that this is.
+    pub sentinel_username: Option<String>,
+    /// The password of the sentinels; none where they have none.
+    pub sentinel_password: Option<SecretString>,
+    /// The certificates that are trusted with TLS, as PEM, instead of those of the system.
+    pub authority: Option<Vec<u8>>,
+    /// How many replicas must have a message of a room whose policy asks for it.
+    pub replicas: u32,
+    /// How long they may take.
+    pub replication_timeout: Duration,
     /// What the names of all keys and channels begin with. Nodes that share it are one server.
     pub prefix: String,
     /// How long a connection or an answer may take; what takes longer counts as away, and its
@@ -62,13 +77,18 @@ pub struct Config {
 
 impl Config {
     /// The settings of one server at this address: answers within 2 s, probes every 2 s, pauses of at
-    /// most 1 s, leases of 7 s, 10 minutes or three times 50,000 publishes of a room remembered, 256 mailboxes, 300,000
+    /// most 1 s, leases of 7 s, one replica within 1 s, 10 minutes or three times 50,000 publishes of a room remembered, 256 mailboxes, 300,000
     /// rooms, 4,096 calls.
     #[must_use]
     pub fn new(url: SecretString) -> Self {
         Self {
             url,
             password: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            authority: None,
+            replicas: 1,
+            replication_timeout: Duration::from_secs(1),
             prefix: "roomkeeper".to_owned(),
             answer_timeout: Duration::from_secs(2),
             probe_interval: Duration::from_secs(2),
@@ -84,8 +104,8 @@ impl Config {
         }
     }
 
-    /// Checks the settings and makes a client, which connects to nothing yet.
-    pub(crate) fn client(&self) -> Result<Client, ConfigError> {
+    /// Checks the settings and reads the address; connects to nothing yet.
+    pub(crate) fn servers(&self) -> Result<Servers, ConfigError> {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
         if self.prefix.is_empty() || self.prefix.len() > 32 || !self.prefix.bytes().all(is_plain) {
             return Err(ConfigError::Prefix);
@@ -93,30 +113,13 @@ impl Config {
         if self.lease < 3 * self.answer_timeout {
             return Err(ConfigError::Lease);
         }
-        let address = |error: redis::RedisError| ConfigError::Address(words(&error));
-        let info: ConnectionInfo =
-            self.url.expose_secret().into_connection_info().map_err(address)?;
-        let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        if let Some(password) = &self.password {
-            settings = settings.set_password(password.expose_secret());
-        }
-        // Half of the throughput one by one is lost without it.
-        let tcp = TcpSettings::default().set_nodelay(true);
-        Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp)).map_err(address)
+        Servers::parse(self)
     }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("prefix", &self.prefix).finish_non_exhaustive()
-    }
-}
-
-/// What an error of the library says of its kind, and nothing of what was sent or answered.
-pub(crate) fn words(error: &redis::RedisError) -> String {
-    match error.code() {
-        Some(code) => format!("{} ({code})", error.category()),
-        None => error.category().to_owned(),
     }
 }
 
@@ -127,12 +130,12 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused_without_repeating_it() {
         for text in ["", "127.0.0.1", "http://secret@host", "redis://:secret@host:notaport"] {
-            let error = Config::new(text.into()).client().unwrap_err();
+            let error = Config::new(text.into()).servers().err().unwrap();
             assert!(matches!(error, ConfigError::Address(_)), "{text}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
-        assert!(Config::new("redis://:secret@127.0.0.1:6379/3".into()).client().is_ok());
-        assert!(Config::new("rediss://host".into()).client().is_ok());
+        assert!(Config::new("redis://:secret@127.0.0.1:6379/3".into()).servers().is_ok());
+        assert!(Config::new("rediss://host".into()).servers().is_ok());
     }
 
     #[test]
@@ -140,7 +143,7 @@ mod tests {
         for prefix in ["", "a b", "a{b", "a:b", &"x".repeat(33)] {
             let config =
                 Config { prefix: prefix.to_owned(), ..Config::new("redis://127.0.0.1".into()) };
-            assert!(matches!(config.client(), Err(ConfigError::Prefix)), "{prefix}");
+            assert!(matches!(config.servers(), Err(ConfigError::Prefix)), "{prefix}");
         }
     }
 

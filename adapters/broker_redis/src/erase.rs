@@ -16,7 +16,7 @@ use redis::Cmd;
 
 use crate::broker::{RETRY_AFTER, RedisBroker};
 use crate::entry::tombstone_body;
-use crate::link::CallError;
+use crate::link::{CallError, Link};
 
 #[async_trait]
 impl Erasure for RedisBroker {
@@ -57,8 +57,8 @@ impl RedisBroker {
             return Ok(true);
         }
         let (link, fresh) = self.link_and_epoch()?;
-        let fill = |command: &mut Cmd| {
-            self.begin(command, (&link, fresh), room, policy, now);
+        let fill = |command: &mut Cmd, link: &Link| {
+            self.begin(command, (link, fresh), room, policy, now);
             command
                 .arg(bounds.epoch.to_string())
                 .arg(position.offset.get())

@@ -1,4 +1,4 @@
-//! Broker and presence of several nodes, on one Redis or Valkey server.
+//! Broker and presence of several nodes, on Redis or Valkey: one server, one that sentinels name, or a Cluster.
 //!
 //! A room's head, log and memory for retries lie in Redis. One script positions a publish, keeps it and
 //! publishes it, so that position and delivery can't part; every node, the publishing one too, gets it
@@ -8,29 +8,39 @@
 //! The host spawns [`RedisBroker::run`] once; until it has connected, and whenever Redis is away,
 //! everything is answered with `Unavailable`.
 //!
-//! Suggested reading order: `config`, `names`, `entry`, `scripts` with the Lua beside it, `link`, `table`,
-//! `subscriber`, `broker`, `erase`, `present`, `presence`, `reaper`,
+//! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`, `line`,
+//! `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `table`, `subscriber`, `pushes`, `broker`, `erase`, `present`, `presence`, `reaper`,
 //! `news`,
 //! `revocations`, `spent_tokens`.
 
+mod answers;
+mod batch;
 mod broker;
+mod cluster;
 mod config;
 mod entry;
 mod erase;
+mod keeper;
+mod line;
 mod link;
 mod names;
 mod news;
 mod presence;
 mod present;
+mod pushes;
 mod reaper;
+mod replicate;
 mod revocations;
 mod scripts;
+mod sentinel;
+mod servers;
+mod slots;
 mod spent_tokens;
 mod status;
 mod subscriber;
 mod table;
 
-pub use broker::RedisBroker;
+pub use broker::{RedisBroker, StartError};
 pub use config::{Config, ConfigError};
 pub use revocations::RedisRevocations;
 pub use spent_tokens::RedisSpentTokens;

@@ -1,29 +1,31 @@
-//! The connection that commands go over, made again whenever it is lost.
+//! The way to all servers, and calls over it.
 //!
-//! A call is made once: whether one that got no answer took effect is not known, and only its caller
-//! knows how to repeat it. A connection that did not answer in time is given up and never used again, so
-//! that no answer can be taken for another's.
+//! A call is made once: whether one that got no answer took effect is not known, and only its caller knows how to
+//! repeat it. What a server says it has not done is asked of the right one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use application::ports::Entropy;
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value,
-};
+use redis::{Cmd, RedisError, Script, Value};
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::{Config, words};
+use crate::answers::{Fault, words};
+use crate::batch::{Batch, error_of, pipeline};
+use crate::cluster::Topology;
+use crate::config::Config;
+use crate::line::{Identity, Line};
+use crate::replicate::Replicating;
 use crate::scripts::Scripts;
+use crate::servers::{Layout, Place, Servers};
+use crate::slots::{SlotMap, slot_of, slot_of_command};
 use crate::status::{Status, count};
 
-/// The shortest pause before the next attempt to connect.
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The oldest that has what the scripts need.
-const VERSION_MIN: (u32, u32) = (6, 2);
+/// Between two attempts to find who has a slot that has moved.
+const REDIRECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a call has no answer.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -39,63 +41,186 @@ pub(crate) enum CallError {
     Full,
 }
 
-/// Why there is no connection.
-#[derive(Debug, Error)]
-pub(crate) enum ConnectError {
-    #[error("{}", words(.0))]
-    Redis(#[from] RedisError),
-    #[error("it did not answer in time")]
-    Timeout,
-    #[error("it is version {0}, and 6.2 is the oldest that works")]
-    TooOld(String),
-    #[error("it is a replica, which takes no messages")]
-    Replica,
-    #[error("it answers what no Redis answers")]
-    Strange,
+/// One server, with its connection while there is one.
+pub(crate) struct Server {
+    pub(crate) place: Place,
+    state: Mutex<ServerState>,
+    pub(crate) broken: Notify,
+    pub(crate) replicating: Replicating,
 }
 
-/// One connection, and the server it was made to.
+#[derive(Default)]
+struct ServerState {
+    line: Option<Arc<Line>>,
+    /// Which process it was when there was a connection.
+    known: Identity,
+    /// The process and the number of a connection that was given up, and may still be read there.
+    given_up: Option<(String, i64)>,
+}
+
+impl Server {
+    pub(crate) fn new(place: Place, config: &Config) -> Arc<Self> {
+        let (state, broken) = (Mutex::default(), Notify::new());
+        Arc::new(Self { place, state, broken, replicating: Replicating::new(config) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, ServerState> {
+        // A panic while it is held can only come from memory running out.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn line(&self) -> Option<Arc<Line>> {
+        self.state().line.clone()
+    }
+
+    /// Which process it is, or was.
+    pub(crate) fn known(&self) -> Identity {
+        self.state().known.clone()
+    }
+
+    pub(crate) fn given_up(&self) -> Option<(String, i64)> {
+        self.state().given_up.clone()
+    }
+
+    pub(crate) fn set_line(&self, line: &Arc<Line>) {
+        let mut state = self.state();
+        state.known = line.identity.clone();
+        state.line = Some(Arc::clone(line));
+        state.given_up = None;
+    }
+
+    /// Ends the use of a connection, if it is still the one in use.
+    pub(crate) fn give_up(&self, line: &Line) -> bool {
+        let mut state = self.state();
+        let is_it =
+            state.line.as_ref().is_some_and(|here| here.id == line.id && here.since == line.since);
+        if is_it {
+            state.line = None;
+            state.given_up = Some((line.identity.run.clone(), line.id));
+        }
+        is_it
+    }
+}
+
+/// All connections as they were at one moment.
 pub(crate) struct Link {
-    connection: MultiplexedConnection,
-    /// The server's own id, another one after each of its starts: who finds it changed knows that what
-    /// was written last may be lost.
+    lines: Vec<Option<Arc<Line>>>,
+    slots: SlotMap,
+    /// The lives of all servers: who finds it changed knows that what was written last may be lost.
     pub(crate) life: String,
+    /// Since when all of them have been there without a break.
     pub(crate) since: Instant,
 }
 
-/// Makes the connection, and calls over it.
+impl Link {
+    fn of(masters: &[Arc<Server>], slots: &SlotMap) -> Self {
+        let lines: Vec<_> = masters.iter().map(|server| server.line()).collect();
+        let mut lives: Vec<_> = masters.iter().map(|server| server.known().life).collect();
+        lives.sort();
+        let all = lines.iter().flatten().map(|line| line.since).max();
+        let since = all.filter(|_| lines.iter().all(Option::is_some)).unwrap_or_else(Instant::now);
+        Self { lines, slots: slots.clone(), life: lives.join(" "), since }
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.lines.is_empty() && self.lines.iter().all(Option::is_some)
+    }
+
+    fn line_at(&self, slot: impl FnOnce() -> Option<u16>) -> Option<&Arc<Line>> {
+        let owner = match &self.slots {
+            SlotMap::One => 0,
+            SlotMap::Many(_) => self.slots.owner(slot()?)?,
+        };
+        self.lines.get(owner)?.as_ref()
+    }
+
+    /// The connection to whoever has the first key of a command.
+    fn line_of(&self, command: &Cmd) -> Option<&Arc<Line>> {
+        self.line_at(|| slot_of_command(command))
+    }
+
+    /// The life of the server that has a key.
+    pub(crate) fn life_of(&self, key: &str) -> &str {
+        self.line_at(|| Some(slot_of(key.as_bytes()))).map_or("", |line| &line.identity.life)
+    }
+
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &Arc<Line>> {
+        self.lines.iter().flatten()
+    }
+}
+
+/// The servers that there are, and the way to them.
+struct Net {
+    masters: Vec<Arc<Server>>,
+    slots: SlotMap,
+    link: Option<Arc<Link>>,
+}
+
+/// Makes the connections, and calls over them.
 pub(crate) struct Commands {
-    client: Client,
-    config: Config,
+    pub(crate) servers: Servers,
+    pub(crate) config: Config,
     scripts: Scripts,
-    entropy: Arc<dyn Entropy>,
-    status: Arc<Status>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) status: Arc<Status>,
     /// Held for a look only.
-    link: Mutex<Option<Arc<Link>>>,
-    broken: Notify,
-    linked: Notify,
+    net: Mutex<Net>,
+    pub(crate) topology: watch::Sender<Arc<Topology>>,
+    /// Told when who has which slot may have changed.
+    pub(crate) moved: Notify,
+    pub(crate) linked: Notify,
 }
 
 impl Commands {
     pub(crate) fn new(
-        client: Client,
+        servers: Servers,
         config: Config,
         entropy: Arc<dyn Entropy>,
         status: Arc<Status>,
     ) -> Self {
-        let (link, scripts) = (Mutex::default(), Scripts::new());
-        let (broken, linked) = (Notify::new(), Notify::new());
-        Self { client, config, scripts, entropy, status, link, broken, linked }
+        let scripts = Scripts::new(servers.layout() == Layout::Cluster);
+        let net = Net { masters: Vec::new(), slots: SlotMap::empty(), link: None };
+        let topology = watch::Sender::new(Arc::new(Topology::first(servers.layout())));
+        let (net, moved, linked) = (Mutex::new(net), Notify::new(), Notify::new());
+        Self { servers, config, scripts, entropy, status, net, topology, moved, linked }
     }
 
     pub(crate) const fn scripts(&self) -> &Scripts {
         &self.scripts
     }
 
-    /// The connection, unless Redis is away.
+    fn net(&self) -> MutexGuard<'_, Net> {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connections, unless all of Redis is away.
     pub(crate) fn link(&self) -> Result<Arc<Link>, CallError> {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        link.clone().ok_or(CallError::Away)
+        self.net().link.clone().ok_or(CallError::Away)
+    }
+
+    /// The server at a place, if there is one.
+    pub(crate) fn server_at(&self, place: &Place) -> Option<Arc<Server>> {
+        self.net().masters.iter().find(|server| server.place == *place).cloned()
+    }
+
+    /// Has these servers from now on.
+    pub(crate) fn set_masters(&self, masters: Vec<Arc<Server>>, slots: SlotMap) {
+        {
+            let mut net = self.net();
+            net.masters = masters;
+            net.slots = slots;
+        }
+        self.review();
+    }
+
+    /// Looks which connections there are.
+    pub(crate) fn review(&self) {
+        let mut net = self.net();
+        let link = Link::of(&net.masters, &net.slots);
+        let is_whole = link.is_whole();
+        let is_there = link.lines().next().is_some();
+        net.link = is_there.then(|| Arc::new(link));
+        self.status.set_commands_up(is_whole);
     }
 
     /// Runs a script with the keys and arguments that `fill` adds. A server that has lost its scripts is
@@ -104,248 +229,247 @@ impl Commands {
         &self,
         link: &Arc<Link>,
         script: &Script,
-        fill: impl FnOnce(&mut Cmd),
+        fill: impl Fn(&mut Cmd, &Link),
     ) -> Result<Value, CallError> {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script.get_hash());
-        fill(&mut command);
-        count(&self.status.calls, 1);
-        let answer = match self.ask(link, &command).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                // Unknown means not begun, so the same call can be made again.
-                match self.load_scripts(&link.connection).await {
-                    Ok(()) => self.ask(link, &command).await,
-                    Err(error) => Err(error),
-                }
-            }
-            answer => answer,
-        };
-        answer.map_err(|error| self.fail(link, &error))
+        let build = |link: &Link| self.script_call(link, script, &fill);
+        self.call(link, build, false).await
     }
 
-    /// Runs a pipeline of scripts that may be run again.
-    pub(crate) async fn run_pipeline<T: redis::FromRedisValue>(
+    /// The same, once replicas have what the script wrote, and what was written before it. Without them it has
+    /// happened all the same, but has no answer.
+    pub(crate) async fn run_replicated(
         &self,
         link: &Arc<Link>,
-        pipeline: &redis::Pipeline,
-    ) -> Result<T, CallError> {
-        count(&self.status.calls, 1);
-        let mut connection = link.connection.clone();
-        let answer: Result<T, _> = match pipeline.query_async(&mut connection).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                match self.load_scripts(&link.connection).await {
-                    Ok(()) => pipeline.query_async(&mut connection).await,
-                    Err(error) => Err(error),
-                }
-            }
-            answer => answer,
-        };
-        answer.map_err(|error| self.fail(link, &error))
+        script: &Script,
+        fill: impl Fn(&mut Cmd, &Link),
+    ) -> Result<Value, CallError> {
+        let build = |link: &Link| self.script_call(link, script, &fill);
+        self.call(link, build, true).await
+    }
+
+    fn script_call(&self, link: &Link, script: &Script, fill: impl Fn(&mut Cmd, &Link)) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script.get_hash());
+        fill(&mut command, link);
+        command
     }
 
     /// Asks one command, whose words `fill` adds.
     pub(crate) async fn ask_for<T: redis::FromRedisValue>(
         &self,
         link: &Arc<Link>,
-        fill: impl FnOnce(&mut Cmd),
+        fill: impl Fn(&mut Cmd),
     ) -> Result<T, CallError> {
-        let mut command = Cmd::new();
-        fill(&mut command);
-        count(&self.status.calls, 1);
-        let answer = self.ask(link, &command).await.map_err(|error| self.fail(link, &error))?;
-        crate::broker::parse(answer)
+        let build = |_: &Link| {
+            let mut command = Cmd::new();
+            fill(&mut command);
+            command
+        };
+        crate::broker::parse(self.call(link, build, false).await?)
     }
 
-    /// The library counts its time from the moment when a call is sent: this one is for waiting, too.
-    async fn ask(&self, link: &Link, command: &Cmd) -> Result<Value, RedisError> {
-        let mut connection = link.connection.clone();
-        match timeout(self.config.answer_timeout, command.query_async(&mut connection)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    /// Asks whoever has the keys, and again elsewhere, within the time for an answer, for as long as nothing was
+    /// done.
+    async fn call(
+        &self,
+        link: &Arc<Link>,
+        build: impl Fn(&Link) -> Cmd,
+        is_replicated: bool,
+    ) -> Result<Value, CallError> {
+        count(&self.status.calls, 1);
+        let mut link = Arc::clone(link);
+        let mut until = None;
+        loop {
+            let command = build(&link);
+            let Some(line) = link.line_of(&command).cloned() else {
+                self.moved.notify_one();
+                return Err(CallError::Away);
+            };
+            let answer = match is_replicated {
+                false => self.ask(&line, &command).await,
+                true => match line.server.upgrade() {
+                    Some(server) => server.replicating.ask(command.clone()).await?,
+                    None => return Err(CallError::Away),
+                },
+            };
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match Fault::of(&error) {
+                Fault::Moved => self.moved.notify_one(),
+                Fault::Again => {}
+                Fault::Ask if !is_replicated => {
+                    if let Some(answer) = self.ask_there(&link, &error, &command).await {
+                        return answer;
+                    }
+                }
+                Fault::Ask => {}
+                Fault::NoScript if is_replicated && until.is_none() => {
+                    if self.load_scripts(&line).await.is_err() {
+                        return Err(CallError::Away);
+                    }
+                }
+                _ => return Err(self.fail(&line, &error)),
+            }
+            let end = *until.get_or_insert_with(|| Instant::now() + self.config.answer_timeout);
+            if Instant::now() >= end {
+                count(&self.status.failed_calls, 1);
+                return Err(CallError::Away);
+            }
+            sleep(REDIRECT_PAUSE).await;
+            link = self.link()?;
+        }
+    }
+
+    /// A slot is on its way, and this key has arrived already. None where it is not there either.
+    async fn ask_there(
+        &self,
+        link: &Link,
+        error: &RedisError,
+        command: &Cmd,
+    ) -> Option<Result<Value, CallError>> {
+        let (address, _) = error.redirect_node()?;
+        let line = link.lines().find(|line| line.address == address)?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ASKING").ignore().add_command(command.clone());
+        let mut connection = line.connection.clone();
+        let asking = pipeline.query_async::<(Value,)>(&mut connection);
+        match timeout(self.config.answer_timeout, asking).await {
+            Ok(Ok((answer,))) => Some(Ok(answer)),
+            Ok(Err(error)) => match Fault::of(&error) {
+                Fault::Moved | Fault::Ask | Fault::Again | Fault::NoScript => None,
+                _ => Some(Err(self.fail(line, &error))),
+            },
+            Err(_) => {
+                self.give_up(line);
+                Some(Err(CallError::Away))
+            }
+        }
+    }
+
+    /// Asks over one connection, and gives it the scripts if it has lost them.
+    async fn ask(&self, line: &Line, command: &Cmd) -> Result<Value, RedisError> {
+        match line.ask(command, self.config.answer_timeout).await {
+            Err(error) if Fault::of(&error) == Fault::NoScript => {
+                // Unknown means not begun, so the same call can be made again.
+                self.load_scripts(line).await?;
+                line.ask(command, self.config.answer_timeout).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Runs commands that may be run again. Answers those that somebody wants to hear of, in their order.
+    pub(crate) async fn run_batch(
+        &self,
+        link: &Arc<Link>,
+        batch: &Batch,
+    ) -> Vec<Result<Value, CallError>> {
+        count(&self.status.calls, 1);
+        let mut of_lines: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (place, step) in batch.steps.iter().enumerate() {
+            let owner = match &link.slots {
+                SlotMap::One => Some(0),
+                SlotMap::Many(_) => {
+                    slot_of_command(&step.command).and_then(|slot| link.slots.owner(slot))
+                }
+            };
+            of_lines.entry(owner.unwrap_or(usize::MAX)).or_default().push(place);
+        }
+        let mut answers: Vec<_> = batch.steps.iter().map(|_| Err(CallError::Away)).collect();
+        for (owner, places) in of_lines {
+            let Some(line) = link.lines.get(owner).and_then(Option::as_ref) else {
+                self.moved.notify_one();
+                continue;
+            };
+            self.run_some(line, batch, &places, &mut answers).await;
+        }
+        let with_steps = answers.into_iter().zip(&batch.steps);
+        with_steps.filter(|(_, step)| step.is_asked).map(|(answer, _)| answer).collect()
+    }
+
+    async fn run_some(
+        &self,
+        line: &Arc<Line>,
+        batch: &Batch,
+        places: &[usize],
+        answers: &mut [Result<Value, CallError>],
+    ) {
+        let commands = pipeline(&batch.steps, places);
+        for is_again in [false, true] {
+            let mut connection = line.connection.clone();
+            let asking = commands.query_async::<Vec<Value>>(&mut connection);
+            // A pipeline of hundreds takes longer than one call.
+            let values = match timeout(2 * self.config.answer_timeout, asking).await {
+                Ok(Ok(values)) => values,
+                Ok(Err(error)) => {
+                    self.fail(line, &error);
+                    return;
+                }
+                Err(_) => return self.give_up(line),
+            };
+            let is_unknown = |value: &Value| {
+                error_of(value).is_some_and(|error| Fault::of(&error) == Fault::NoScript)
+            };
+            if !is_again && values.iter().any(is_unknown) {
+                if let Err(error) = self.load_scripts(line).await {
+                    self.fail(line, &error);
+                    return;
+                }
+                continue;
+            }
+            for (place, value) in places.iter().zip(values) {
+                answers[*place] = match error_of(&value) {
+                    Some(error) => Err(self.fail(line, &error)),
+                    None => Ok(value),
+                };
+            }
+            return;
+        }
+    }
+
+    pub(crate) async fn load_scripts(&self, line: &Line) -> Result<(), RedisError> {
+        for script in self.scripts.all() {
+            script.load_async(&mut line.connection.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// What a call has instead of an answer, and what becomes of its connection.
+    pub(crate) fn fail(&self, line: &Arc<Line>, error: &RedisError) -> CallError {
+        count(&self.status.failed_calls, 1);
+        match Fault::of(error) {
+            Fault::Full => CallError::Full,
+            // A server that takes no writes has become a replica, or is about to go.
+            Fault::Lost | Fault::Demoted => {
+                self.give_up(line);
+                CallError::Away
+            }
+            Fault::Moved | Fault::Ask | Fault::Again => {
+                self.moved.notify_one();
+                CallError::Away
+            }
+            Fault::Busy => CallError::Away,
+            Fault::NoScript | Fault::Refused => {
+                let error = words(error);
+                tracing::error!(error, "redis refused a call");
+                CallError::Refused(error)
+            }
+        }
+    }
+
+    /// Ends the use of a connection, if it is still the one in use.
+    pub(crate) fn give_up(&self, line: &Arc<Line>) {
+        let Some(server) = line.server.upgrade() else { return };
+        if server.give_up(line) {
+            self.review();
+            server.broken.notify_one();
         }
     }
 
     /// Waits until there is another connection.
     pub(crate) async fn linked(&self) {
         self.linked.notified().await;
-    }
-
-    async fn load_scripts(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
-        for script in self.scripts.all() {
-            script.load_async(&mut connection.clone()).await?;
-        }
-        Ok(())
-    }
-
-    fn fail(&self, link: &Arc<Link>, error: &RedisError) -> CallError {
-        count(&self.status.failed_calls, 1);
-        if error.code() == Some("ROOMFULL") {
-            return CallError::Full;
-        }
-        let is_lost = error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error();
-        // A server that takes no writes has become a replica, or is about to go.
-        let is_demoted = matches!(
-            error.kind(),
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
-        );
-        if is_lost || is_demoted {
-            self.give_up(link);
-            return CallError::Away;
-        }
-        if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) {
-            return CallError::Away;
-        }
-        let error = words(error);
-        tracing::error!(error, "redis refused a call");
-        CallError::Refused(error)
-    }
-
-    /// Ends the use of a connection, if it is still the one in use.
-    fn give_up(&self, link: &Arc<Link>) {
-        let mut here = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        if here.as_ref().is_some_and(|here| Arc::ptr_eq(here, link)) {
-            *here = None;
-            self.status.set_commands_up(false);
-            self.broken.notify_one();
-        }
-    }
-
-    /// Keeps a connection for as long as it is polled.
-    pub(crate) async fn run(&self) {
-        let mut retry = Retry::new(&self.config, &self.entropy);
-        loop {
-            match self.connect().await {
-                Ok(link) => {
-                    tracing::info!("connected to redis");
-                    retry.worked();
-                    let link = Arc::new(link);
-                    *self.link.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Arc::clone(&link));
-                    self.status.set_commands_up(true);
-                    self.linked.notify_one();
-                    self.watch(&link).await;
-                    tracing::warn!("the connection to redis is lost");
-                }
-                Err(error) => retry.failed("commands", &error).await,
-            }
-        }
-    }
-
-    /// Returns once the connection is given up.
-    async fn watch(&self, link: &Arc<Link>) {
-        loop {
-            tokio::select! {
-                () = self.broken.notified() => {}
-                () = sleep(self.config.probe_interval) => {
-                    if let Err(error) = self.ask(link, &redis::cmd("PING")).await {
-                        self.fail(link, &error);
-                    }
-                }
-            }
-            if self.link().map_or(true, |here| !Arc::ptr_eq(&here, link)) {
-                return;
-            }
-        }
-    }
-
-    async fn connect(&self) -> Result<Link, ConnectError> {
-        let options = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.config.answer_timeout))
-            .set_response_timeout(Some(self.config.answer_timeout))
-            .set_pipeline_buffer_size(self.config.calls_max)
-            .set_concurrency_limit(self.config.calls_max);
-        let connection = connect(&self.client, &options, &self.config).await?;
-        let info: String =
-            redis::cmd("INFO").arg("server").query_async(&mut connection.clone()).await?;
-        let life = check_server(&info)?;
-        let info: String =
-            redis::cmd("INFO").arg("replication").query_async(&mut connection.clone()).await?;
-        if field(&info, "role") == Some("slave") {
-            return Err(ConnectError::Replica);
-        }
-        // The first is another after a start, the second after each time as a replica.
-        let life = format!("{life}-{}", field(&info, "master_replid").unwrap_or_default());
-        self.load_scripts(&connection).await?;
-        count(&self.status.connects, 1);
-        Ok(Link { connection, life, since: Instant::now() })
-    }
-}
-
-/// Connects within the time for an answer, all that is said on the way included.
-pub(crate) async fn connect(
-    client: &Client,
-    options: &AsyncConnectionConfig,
-    config: &Config,
-) -> Result<MultiplexedConnection, ConnectError> {
-    let connecting = client.get_multiplexed_async_connection_with_config(options);
-    match timeout(config.answer_timeout, connecting).await {
-        Ok(connection) => Ok(connection?),
-        Err(_) => Err(ConnectError::Timeout),
-    }
-}
-
-/// Reads the server's id, if it is one that works.
-fn check_server(info: &str) -> Result<String, ConnectError> {
-    let version = field(info, "redis_version").ok_or(ConnectError::Strange)?;
-    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
-    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < VERSION_MIN {
-        return Err(ConnectError::TooOld(version.to_owned()));
-    }
-    let life = field(info, "run_id").filter(|id| !id.is_empty()).ok_or(ConnectError::Strange)?;
-    Ok(life.to_owned())
-}
-
-/// A line of `INFO`.
-fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-}
-
-/// The pauses between attempts: doubled up to a maximum and spread, so that nodes don't come in step.
-pub(crate) struct Retry<'a> {
-    pause: Duration,
-    pause_max: Duration,
-    entropy: &'a Arc<dyn Entropy>,
-    /// What failed last, so that the same is said once.
-    said: Option<String>,
-}
-
-impl<'a> Retry<'a> {
-    pub(crate) fn new(config: &Config, entropy: &'a Arc<dyn Entropy>) -> Self {
-        Self { pause: RETRY_PAUSE_MIN, pause_max: config.retry_pause_max, entropy, said: None }
-    }
-
-    pub(crate) fn worked(&mut self) {
-        self.pause = RETRY_PAUSE_MIN;
-        self.said = None;
-    }
-
-    /// Says what went wrong, if that is new, and waits.
-    pub(crate) async fn failed(&mut self, connection: &str, error: &ConnectError) {
-        let error = error.to_string();
-        if self.said.as_ref() != Some(&error) {
-            tracing::warn!(connection, error, "redis can't be reached; it is tried again");
-            self.said = Some(error);
-        }
-        // Between a half and the whole of it.
-        let half = self.pause / 2;
-        let spread = self.entropy.bits().unwrap_or(0) % 1_024;
-        sleep(half + half.mul_f64(spread as f64 / 1_024.0)).await;
-        self.pause = (self.pause * 2).min(self.pause_max);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_server_s_id_is_read_and_one_that_is_too_old_is_named() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n";
-        assert_eq!(check_server(info).unwrap(), "abc");
-        let old = check_server("redis_version:5.0.3\r\nrun_id:abc\r\n").unwrap_err();
-        assert!(old.to_string().contains("version 5.0.3"), "{old}");
-        for strange in ["", "run_id:abc\r\n", "redis_version:7.0.15\r\nrun_id:\r\n"] {
-            assert!(matches!(check_server(strange), Err(ConnectError::Strange)), "{strange}");
-        }
     }
 }

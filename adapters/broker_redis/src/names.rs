@@ -62,7 +62,7 @@ impl Names {
 
     /// The channel of all nodes.
     pub(crate) fn news_channel(&self) -> String {
-        format!("{}:news", self.channels)
+        format!("{}:{{all}}:news", self.channels)
     }
 
     /// The channel of a room.

@@ -16,10 +16,11 @@ use bytes::Bytes;
 use domain::id::{ConnectionId, UserId};
 use domain::presence::{PresenceChange, PresenceEvent, PresenceKey, PresenceList, PresentMember};
 use domain::room::RoomId;
-use redis::Cmd;
+use redis::{Cmd, Value};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::batch::Batch;
 use crate::broker::{RETRY_AFTER, RedisBroker, millis, parse};
 use crate::link::{CallError, Link};
 use crate::present::{Local, Telling};
@@ -185,7 +186,7 @@ impl RedisBroker {
         // What another life of Redis may have lost is said anew, under another name.
         let kept = held.as_ref().filter(|lease| lease.link.life == link.life);
         let node = kept.map_or_else(|| fresh.to_string(), |lease| lease.node.clone());
-        let fill = |command: &mut Cmd| {
+        let fill = |command: &mut Cmd, _: &Link| {
             command.arg(2);
             for key in self.names.nodes() {
                 command.arg(key);
@@ -248,12 +249,13 @@ impl RedisBroker {
             self.present.local().put_back(telling, Instant::now(), is_away);
             return Err(CallError::Away);
         };
-        if let Err(error) = self.tell(&lease, &telling).await {
-            self.present.local().put_back(telling, Instant::now(), true);
-            return Err(error);
-        }
-        let mut unused = Vec::new();
-        for one in telling {
+        let answers = self.tell(&lease, &telling).await;
+        let (mut unused, mut failed) = (Vec::new(), Vec::new());
+        for (one, answer) in telling.into_iter().zip(answers) {
+            if answer.is_err() {
+                failed.push(one);
+                continue;
+            }
             if self.present.local().told(&one.seat, one.connections) {
                 unused.push(one.seat.0);
             }
@@ -261,16 +263,31 @@ impl RedisBroker {
                 let _ = waiting.send(());
             }
         }
-        self.forget_rooms(&lease, &unused).await
+        let has_failed = !failed.is_empty();
+        self.present.local().put_back(failed, Instant::now(), true);
+        self.forget_rooms(&lease, &unused).await?;
+        if has_failed { Err(CallError::Away) } else { Ok(()) }
     }
 
-    async fn tell(&self, lease: &Lease, telling: &[Telling]) -> Result<(), CallError> {
-        let mut pipeline = redis::pipe();
+    /// Says it, and answers of each whether Redis has it.
+    async fn tell(&self, lease: &Lease, telling: &[Telling]) -> Vec<Result<Value, CallError>> {
+        let (mut before, mut batch) = (Batch::default(), Batch::default());
         let rooms = self.names.rooms_of(&lease.node);
         let script = &self.commands.scripts().presence_set;
+        // Before: whoever cleans up behind this node has to find the room.
+        let mut command = redis::cmd("SADD");
+        command.arg(&rooms);
+        for Telling { seat: (room, _), .. } in telling {
+            command.arg(room.as_str());
+        }
+        before.ask(command);
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(&rooms).arg(millis(self.config.presence_kept));
+        before.tell(command);
+        if let Some(Err(error)) = self.commands.run_batch(&lease.link, &before).await.pop() {
+            return telling.iter().map(|_| Err(error.clone())).collect();
+        }
         for Telling { seat: (room, key), connections, data, .. } in telling {
-            // Before: whoever cleans up behind this node has to find the room.
-            pipeline.cmd("SADD").arg(&rooms).arg(room.as_str()).ignore();
             let mut command = redis::cmd("EVALSHA");
             command.arg(script.get_hash()).arg(5);
             for name in self.names.presence_keys(room, &lease.node) {
@@ -283,10 +300,9 @@ impl RedisBroker {
                 .arg(room.as_str())
                 .arg(millis(self.config.presence_kept))
                 .arg(&data[..]);
-            pipeline.add_command(command).ignore();
+            batch.ask(command);
         }
-        pipeline.cmd("PEXPIRE").arg(&rooms).arg(millis(self.config.presence_kept)).ignore();
-        self.commands.run_pipeline(&lease.link, &pipeline).await
+        self.commands.run_batch(&lease.link, &batch).await
     }
 
     /// Nobody is in these rooms over this node any more. Where it fails others look there in vain.
@@ -310,7 +326,7 @@ impl RedisBroker {
         data: &Bytes,
     ) -> Result<bool, CallError> {
         let link = self.commands.link()?;
-        let fill = |command: &mut Cmd| {
+        let fill = |command: &mut Cmd, _: &Link| {
             command.arg(5);
             for name in self.names.presence_keys(room, "") {
                 command.arg(name);
@@ -332,7 +348,7 @@ impl RedisBroker {
         members_max: usize,
     ) -> Result<PresenceList, CallError> {
         let link = self.commands.link()?;
-        let fill = |command: &mut Cmd| {
+        let fill = |command: &mut Cmd, _: &Link| {
             command.arg(5);
             for name in self.names.presence_keys(room, "") {
                 command.arg(name);

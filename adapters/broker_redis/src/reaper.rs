@@ -6,9 +6,10 @@
 use std::sync::{Arc, PoisonError};
 
 use domain::room::RoomId;
-use redis::Cmd;
+use redis::{Cmd, Value};
 use tokio::time::sleep;
 
+use crate::batch::Batch;
 use crate::broker::{RedisBroker, millis};
 use crate::link::{CallError, Link};
 use crate::presence::GONE_MAX;
@@ -40,7 +41,7 @@ impl RedisBroker {
     async fn claim_and_reap(&self, link: &Arc<Link>, over: Vec<String>) -> Result<(), CallError> {
         let [nodes, gone] = self.names.nodes();
         for node in over {
-            let fill = |command: &mut Cmd| {
+            let fill = |command: &mut Cmd, _: &Link| {
                 command.arg(2).arg(&nodes).arg(&gone).arg(&node);
             };
             self.commands.run_script(link, &self.commands.scripts().claim, fill).await?;
@@ -75,11 +76,15 @@ impl RedisBroker {
             }
             self.reap_rooms(link, node, &rooms_key, &rooms).await?;
         }
-        let mut pipeline = redis::pipe();
         let [_, gone] = self.names.nodes();
-        pipeline.cmd("SREM").arg(gone).arg(node).ignore();
-        pipeline.cmd("DEL").arg(self.names.reaper_of(node)).ignore();
-        self.commands.run_pipeline::<()>(link, &pipeline).await?;
+        let forget = |command: &mut Cmd| {
+            command.arg("SREM").arg(&gone).arg(node);
+        };
+        self.commands.ask_for::<i64>(link, forget).await?;
+        let unlock = |command: &mut Cmd| {
+            command.arg("DEL").arg(self.names.reaper_of(node));
+        };
+        self.commands.ask_for::<i64>(link, unlock).await?;
         tracing::warn!(node, "a node is gone; who was here over it has left");
         Ok(())
     }
@@ -92,10 +97,11 @@ impl RedisBroker {
         rooms: &[String],
     ) -> Result<(), CallError> {
         let script = &self.commands.scripts().presence_reap;
-        let mut pipeline = redis::pipe();
+        let (mut batch, mut empty) = (Batch::default(), Vec::new());
+        let mut asked = Vec::with_capacity(rooms.len());
         for room in rooms {
             let Ok(id) = RoomId::parse(room) else {
-                pipeline.cmd("ECHO").arg(0);
+                empty.push(room);
                 continue;
             };
             let mut command = redis::cmd("EVALSHA");
@@ -104,18 +110,29 @@ impl RedisBroker {
                 command.arg(name);
             }
             command.arg(REAP_MEMBERS_MAX).arg(self.names.room_channel(&id)).arg(room);
-            pipeline.add_command(command);
+            batch.ask(command);
+            asked.push(room);
         }
-        let ms = millis(self.config.lease);
-        pipeline.cmd("PEXPIRE").arg(self.names.reaper_of(node)).arg(ms).ignore();
-        let left: Vec<u64> = self.commands.run_pipeline(link, &pipeline).await?;
-        let empty = rooms.iter().zip(left).filter(|(_, left)| *left == 0);
-        let empty: Vec<_> = empty.map(|(room, _)| room).collect();
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(self.names.reaper_of(node)).arg(millis(self.config.lease));
+        batch.tell(command);
+        let answers = self.commands.run_batch(link, &batch).await;
+        let mut failed = None;
+        for (room, answer) in asked.into_iter().zip(answers) {
+            match answer {
+                Ok(Value::Int(0)) => empty.push(room),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let (true, Some(error)) = (empty.is_empty(), &failed) {
+            return Err(error.clone());
+        }
         if empty.is_empty() {
             return Ok(());
         }
         let fill = |command: &mut Cmd| {
-            command.arg("SREM").arg(rooms_key).arg(empty);
+            command.arg("SREM").arg(rooms_key).arg(&empty);
         };
         self.commands.ask_for::<i64>(link, fill).await.map(drop)
     }

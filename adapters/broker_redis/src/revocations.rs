@@ -19,7 +19,7 @@ use redis::Cmd;
 use tokio::time::sleep;
 
 use crate::broker::RedisBroker;
-use crate::link::CallError;
+use crate::link::{CallError, Link};
 
 /// How many are read at a time.
 const PAGE: usize = 512;
@@ -168,14 +168,14 @@ impl RedisRevocations {
             Revocation::User { issued_until, .. } => issued_until.as_millis().to_string(),
             Revocation::Token(_) | Revocation::Connection(_) => String::new(),
         };
-        let fill = |command: &mut Cmd| {
+        let fill = |command: &mut Cmd, _: &Link| {
             command.arg(2);
             for key in self.broker.names.revocations() {
                 command.arg(key);
             }
             command
                 .arg(key_of(revocation))
-                .arg(moment)
+                .arg(&moment)
                 .arg(end.as_millis())
                 .arg(now.as_millis())
                 .arg(RevokedSet::ENTRIES_MAX)

@@ -21,27 +21,32 @@ pub(crate) struct Scripts {
     pub(crate) lease: Script,
     pub(crate) claim: Script,
     pub(crate) revoke: Script,
+    pub(crate) check: Script,
 }
 
 impl Scripts {
-    pub(crate) fn new() -> Self {
-        let room = |text| Script::new(&format!("{ROOM}\n{text}"));
-        let presence = |text| Script::new(&format!("{PRESENCE}\n{text}"));
+    /// Those of one server, or of a Cluster, whose channels lie in slots as keys do.
+    pub(crate) fn new(is_cluster: bool) -> Self {
+        let say = if is_cluster { "SPUBLISH" } else { "PUBLISH" };
+        let script = |text: &str| Script::new(&format!("local SAY = '{say}'\n{text}"));
+        let room = |text| script(&format!("{ROOM}\n{text}"));
+        let presence = |text| script(&format!("{PRESENCE}\n{text}"));
         Self {
             publish: room(include_str!("scripts/publish.lua")),
             read: room(include_str!("scripts/read.lua")),
             erase: room(include_str!("scripts/erase.lua")),
             presence_set: presence(include_str!("scripts/presence_set.lua")),
             presence_update: presence(include_str!("scripts/presence_update.lua")),
-            presence_list: Script::new(include_str!("scripts/presence_list.lua")),
+            presence_list: script(include_str!("scripts/presence_list.lua")),
             presence_reap: presence(include_str!("scripts/presence_reap.lua")),
-            lease: Script::new(include_str!("scripts/lease.lua")),
-            claim: Script::new(include_str!("scripts/claim.lua")),
-            revoke: Script::new(include_str!("scripts/revoke.lua")),
+            lease: script(include_str!("scripts/lease.lua")),
+            claim: script(include_str!("scripts/claim.lua")),
+            revoke: script(include_str!("scripts/revoke.lua")),
+            check: script(include_str!("scripts/check.lua")),
         }
     }
 
-    pub(crate) const fn all(&self) -> [&Script; 10] {
+    pub(crate) const fn all(&self) -> [&Script; 11] {
         [
             &self.publish,
             &self.read,
@@ -53,6 +58,41 @@ impl Scripts {
             &self.lease,
             &self.claim,
             &self.revoke,
+            &self.check,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The commands of a script, as it calls them.
+    fn called(text: &str) -> BTreeSet<&str> {
+        text.split("redis.call('").skip(1).filter_map(|rest| rest.split('\'').next()).collect()
+    }
+
+    #[test]
+    fn what_a_server_is_tried_for_is_all_that_scripts_need() {
+        let scripts = [
+            super::ROOM,
+            super::PRESENCE,
+            include_str!("scripts/publish.lua"),
+            include_str!("scripts/read.lua"),
+            include_str!("scripts/erase.lua"),
+            include_str!("scripts/presence_set.lua"),
+            include_str!("scripts/presence_update.lua"),
+            include_str!("scripts/presence_list.lua"),
+            include_str!("scripts/presence_reap.lua"),
+            include_str!("scripts/lease.lua"),
+            include_str!("scripts/claim.lua"),
+            include_str!("scripts/revoke.lua"),
+        ];
+        let check = include_str!("scripts/check.lua");
+        let is_tried =
+            |command: &str| check.contains(&format!("{{ '{command}'")) || command == "PUBLISH";
+        for command in scripts.into_iter().flat_map(called) {
+            assert!(is_tried(command), "{command} is not tried by check.lua: add it there");
+        }
     }
 }

@@ -1,27 +1,31 @@
-//! The connection that publications come over.
+//! The connections that publications come over, one to each master.
 //!
 //! They are put into the mailboxes right where they are read: nothing queues in between, so nothing can
 //! grow there. Channels are asked for and given up in batches, one after another on one connection, so
-//! that the last word about a channel is the one that counts.
+//! that the last word about a channel is the one that counts. A connection to a server that is not the one that is
+//! published on must not be kept: nothing would ever come over it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use application::ports::Entropy;
-use bytes::Bytes;
 use domain::id::Epoch;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, PushInfo, Value};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::config::Config;
-use crate::entry::decode;
-use crate::link::{ConnectError, Retry, connect};
+use crate::answers::words;
+use crate::batch::error_of;
+use crate::cluster::{Part, Topology};
+use crate::line::{ConnectError, Identity, Retry, connect, identify, probe};
+use crate::link::Commands;
 use crate::names::Names;
 use crate::news::News;
-use crate::presence::decode_event;
-use crate::status::{Status, count};
+use crate::pushes::Pushes;
+use crate::servers::{Layout, Place};
+use crate::status::count;
 use crate::table::{Changes, Standing, Table, Topic};
 
 /// The most channels of one command.
@@ -29,124 +33,259 @@ const BATCH: usize = 512;
 
 /// What it takes to be subscribed.
 pub(crate) struct Subscribing {
-    pub(crate) client: Client,
-    pub(crate) config: Config,
-    pub(crate) names: Names,
-    pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) table: Arc<Table>,
-    pub(crate) status: Arc<Status>,
-    /// Whether there has been a connection before.
-    pub(crate) was_on: AtomicBool,
+    commands: Arc<Commands>,
+    names: Names,
+    table: Arc<Table>,
     pub(crate) news: Arc<News>,
+    /// Masters over whose connections everything comes, by name.
+    up: Mutex<BTreeSet<String>>,
+}
+
+/// A subscription to one master.
+struct Subscription {
+    connection: MultiplexedConnection,
+    identity: Identity,
+    pushes: Arc<Pushes>,
+    place: Place,
 }
 
 impl Subscribing {
-    /// Keeps the subscription for as long as it is polled.
-    pub(crate) async fn run(&self) {
-        let mut retry = Retry::new(&self.config, &self.entropy);
+    pub(crate) fn new(commands: Arc<Commands>, names: Names, table: Arc<Table>) -> Self {
+        Self { commands, names, table, news: Arc::default(), up: Mutex::default() }
+    }
+
+    /// Keeps all subscriptions for as long as it is polled.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        let mut kept: BTreeMap<String, AbortHandle> = BTreeMap::new();
+        let mut topologies = self.commands.topology.subscribe();
+        let mut before: Option<Arc<Topology>> = None;
         loop {
-            let lost = Arc::new(Notify::new());
-            match self.connect(&lost).await {
-                Ok(connection) => {
-                    retry.worked();
-                    self.serve(connection, &lost).await;
-                    self.status.set_subscriber_up(false);
-                    tracing::warn!("the subscription to redis is lost");
+            let now = topologies.borrow_and_update().clone();
+            for place in &now.masters {
+                kept.entry(place.name()).or_insert_with(|| {
+                    let (this, place) = (Arc::clone(&self), place.clone());
+                    tasks.spawn(async move { this.keep(&place).await })
+                });
+            }
+            kept.retain(|name, task| {
+                let is_there = now.masters.iter().any(|place| place.name() == *name);
+                if !is_there {
+                    task.abort();
+                    self.set_up(name, false);
+                }
+                is_there
+            });
+            while tasks.try_join_next().is_some() {}
+            if let Some(before) = before.replace(Arc::clone(&now)) {
+                // What has another owner is asked for there.
+                self.table.lose(&Part::moved(&before, &now));
+            }
+            self.show();
+            if topologies.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn set_up(&self, name: &str, is_up: bool) {
+        {
+            let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
+            if is_up {
+                up.insert(name.to_owned());
+            } else {
+                up.remove(name);
+            }
+        }
+        self.show();
+    }
+
+    fn show(&self) {
+        let masters = self.commands.topology.borrow().masters.len();
+        let up = self.up.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.commands.status.set_subscriber_up(masters > 0 && up >= masters);
+    }
+
+    async fn keep(&self, place: &Place) {
+        let name = place.name();
+        let mut retry = Retry::new(&self.commands.config, &self.commands.entropy);
+        loop {
+            match self.connect(place).await {
+                Ok(subscription) => {
+                    let began = Instant::now();
+                    let end = self.serve(subscription).await;
+                    self.set_up(&name, false);
+                    tracing::warn!(server = name, "the subscription to redis is lost");
+                    // One that does not hold is not made again at once.
+                    match end {
+                        Err(error) if began.elapsed() < self.commands.config.retry_pause_max => {
+                            retry.failed("subscription", &error).await;
+                        }
+                        _ => retry.worked(),
+                    }
                 }
                 Err(error) => retry.failed("subscription", &error).await,
             }
         }
     }
 
-    async fn connect(&self, lost: &Arc<Notify>) -> Result<MultiplexedConnection, ConnectError> {
-        let (table, status, lost) =
-            (Arc::clone(&self.table), Arc::clone(&self.status), Arc::clone(lost));
-        let news = Arc::clone(&self.news);
-        let channel = self.names.news_channel();
+    async fn connect(&self, place: &Place) -> Result<Subscription, ConnectError> {
+        let Commands { config, servers, status, .. } = &*self.commands;
+        let pushes = Arc::new(Pushes {
+            table: Arc::clone(&self.table),
+            status: Arc::clone(status),
+            news: Arc::clone(&self.news),
+            of_all: self.names.news_channel(),
+            lost: Notify::new(),
+            given_up: AtomicI64::new(0),
+        });
+        let taking = Arc::clone(&pushes);
         let push = move |info: PushInfo| -> Result<(), std::convert::Infallible> {
-            take_push(info, &table, &status, &lost, (&channel, &news));
+            taking.take(info);
             Ok(())
         };
         let options = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.config.answer_timeout))
-            .set_response_timeout(Some(self.config.answer_timeout))
+            .set_connection_timeout(Some(config.answer_timeout))
+            .set_response_timeout(Some(config.answer_timeout))
             .set_push_sender(push);
-        let connection = connect(&self.client, &options, &self.config).await?;
-        count(&self.status.connects, 1);
-        Ok(connection)
+        let client = servers.client(servers.locate(place, config).await?)?;
+        let connection = connect(&client, &options, config).await?;
+        let identity = identify(&connection, servers.layout()).await?;
+        count(&status.connects, 1);
+        Ok(Subscription { connection, identity, pushes, place: place.clone() })
     }
 
     /// Asks for all channels, tells of the hole before them, and goes on until the connection is lost.
-    async fn serve(&self, mut connection: MultiplexedConnection, lost: &Notify) {
+    async fn serve(&self, mut of: Subscription) -> Result<(), ConnectError> {
+        let config = &self.commands.config;
         // Who is told of a hole reads the log at once.
-        self.status.until_commands_up().await;
-        self.table.lose_all();
-        let news = connection.subscribe(self.names.news_channel()).await;
-        if news.is_err() {
-            return;
-        }
-        self.news.is_on();
+        self.until_commands_agree(&of).await?;
+        self.table.lose(&self.part(&of.place));
+        let mut changes_come = self.table.changes();
         let mut is_first = true;
-        let is_back = self.was_on.swap(true, Ordering::Relaxed);
+        let mut next_probe = Instant::now() + config.probe_interval;
         loop {
+            changes_come.borrow_and_update();
             loop {
-                let changes = self.table.take_changes(BATCH);
+                let changes = self.table.take_changes(BATCH, &self.part(&of.place));
                 if changes == Changes::default() {
                     break;
                 }
-                if let Err(error) = self.change(&mut connection, &changes).await {
-                    tracing::warn!(error = crate::config::words(&error), "channels were refused");
-                    return;
+                let done = self.change(&mut of, changes).await;
+                let Ok(confirmed) = done.inspect_err(|error| {
+                    tracing::warn!(error = words(error), "channels were refused");
+                }) else {
+                    return Ok(());
+                };
+                self.table.confirm(&confirmed);
+                if confirmed.on.contains(&Topic::News) {
+                    self.news.is_on();
                 }
-                self.table.confirm(&changes);
             }
-            if is_first {
-                if is_back {
-                    self.table.tell_other_holes();
-                }
-                self.status.set_subscriber_up(true);
-                is_first = false;
+            self.table.tell_other_holes();
+            if std::mem::take(&mut is_first) {
+                self.set_up(&of.place.name(), true);
             }
             tokio::select! {
-                () = self.table.changes() => {}
-                () = lost.notified() => return,
-                () = sleep(self.config.probe_interval) => {
+                _ = changes_come.changed() => {}
+                () = of.pushes.lost.notified() => return Ok(()),
+                () = sleep_until(next_probe) => {
+                    next_probe = Instant::now() + config.probe_interval;
                     // A connection that died without a word says nothing else.
-                    let answer: Result<(), _> = redis::cmd("PING").query_async(&mut connection).await;
-                    if answer.is_err() {
-                        return;
-                    }
+                    let nonce = self.commands.entropy.bits().unwrap_or(0);
+                    let asking = probe(&of.connection, &of.identity, nonce);
+                    timeout(config.answer_timeout, asking)
+                        .await
+                        .map_err(|_| ConnectError::Timeout)??;
+                    self.agrees(&of)?;
                 }
             }
         }
     }
 
-    async fn change(
-        &self,
-        connection: &mut MultiplexedConnection,
-        changes: &Changes,
-    ) -> Result<(), redis::RedisError> {
-        let names = |topics: &[Topic]| topics.iter().map(|t| self.name(t)).collect::<Vec<_>>();
-        if !changes.off.is_empty() {
-            connection.unsubscribe(names(&changes.off)).await?;
+    /// The slots that a master has now.
+    fn part(&self, place: &Place) -> Part {
+        Part::of(&self.commands.topology.borrow(), place)
+    }
+
+    /// Waits until there is a connection for calls to the same process: what is published there comes here.
+    async fn until_commands_agree(&self, of: &Subscription) -> Result<(), ConnectError> {
+        let until_there = async {
+            loop {
+                let linked = self.commands.server_at(&of.place).is_some_and(|s| s.line().is_some());
+                if linked {
+                    return;
+                }
+                tokio::time::sleep(self.commands.config.probe_interval / 100).await;
+            }
+        };
+        tokio::select! {
+            () = until_there => self.agrees(of),
+            () = of.pushes.lost.notified() => Err(ConnectError::Timeout),
         }
-        if !changes.on.is_empty() {
-            connection.subscribe(names(&changes.on)).await?;
-            self.meet(connection, &changes.on).await?;
+    }
+
+    fn agrees(&self, of: &Subscription) -> Result<(), ConnectError> {
+        let line = self.commands.server_at(&of.place).and_then(|server| server.line());
+        match line {
+            Some(line) if line.identity.run != of.identity.run => Err(ConnectError::Another),
+            // While there is none nothing is published by this node.
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Has channels given up and asked for. Answers what was done; the rest is to be asked of somebody else.
+    async fn change(&self, of: &mut Subscription, changes: Changes) -> redis::RedisResult<Changes> {
+        let is_cluster = self.commands.servers.layout() == Layout::Cluster;
+        let is_of_slot = |topic: &Topic| is_cluster && !matches!(topic, Topic::Namespace(_));
+        let (off_slots, off): (Vec<_>, Vec<_>) = changes.off.iter().partition(|t| is_of_slot(t));
+        let (on_slots, on): (Vec<_>, Vec<_>) = changes.on.iter().partition(|t| is_of_slot(t));
+        let names = |topics: &[&Topic]| topics.iter().map(|t| self.name(t)).collect::<Vec<_>>();
+        if !off.is_empty() {
+            of.connection.unsubscribe(names(&off)).await?;
+        }
+        if !on.is_empty() {
+            of.connection.subscribe(names(&on)).await?;
+        }
+        let given_up = i64::try_from(off_slots.len()).unwrap_or(i64::MAX);
+        of.pushes.given_up.fetch_add(given_up, Ordering::Relaxed);
+        // One command for each: the library counts one answer to a command that it does not know.
+        let answers = each(&mut of.connection, "SUNSUBSCRIBE", names(&off_slots)).await?;
+        // A server that has not got the slot any more has confirmed nothing.
+        let refused = answers.iter().filter(|answer| error_of(answer).is_some()).count();
+        let refused = i64::try_from(refused).unwrap_or(i64::MAX);
+        of.pushes.given_up.fetch_sub(refused, Ordering::Relaxed);
+        let answers = each(&mut of.connection, "SSUBSCRIBE", names(&on_slots)).await?;
+        let refused: BTreeSet<_> = on_slots
+            .iter()
+            .zip(answers)
+            .filter(|(_, answer)| error_of(answer).is_some())
+            .map(|(topic, _)| (*topic).clone())
+            .collect();
+        let Changes { on, off } = changes;
+        let (elsewhere, on): (Vec<_>, Vec<_>) = on.into_iter().partition(|t| refused.contains(t));
+        let elsewhere = [elsewhere, self.meet(&mut of.connection, &on).await?].concat();
+        if elsewhere.is_empty() {
+            return Ok(Changes { on, off });
+        }
+        self.commands.moved.notify_one();
+        // Before that is known they would be asked for in vain.
+        tokio::time::sleep(self.commands.config.probe_interval / 20).await;
+        self.table.put_back(&elsewhere);
+        let on = on.into_iter().filter(|topic| !elsewhere.contains(topic)).collect();
+        Ok(Changes { on, off })
     }
 
     /// Looks where the rooms stand, over the same connection: what was published before the look has come
-    /// before its answer, or is missed.
+    /// before its answer, or is missed. Answers those that are not here.
     async fn meet(
         &self,
         connection: &mut MultiplexedConnection,
         topics: &[Topic],
-    ) -> Result<(), redis::RedisError> {
+    ) -> redis::RedisResult<Vec<Topic>> {
         let rooms = topics.iter().filter_map(|topic| match topic {
             Topic::Room(room) => Some(room),
-            Topic::Namespace(_) => None,
+            Topic::News | Topic::Namespace(_) => None,
         });
         let rooms: Vec<_> = rooms.collect();
         let mut pipeline = redis::pipe();
@@ -155,72 +294,51 @@ impl Subscribing {
             pipeline.cmd("HMGET").arg(head).arg(&["e", "n"]);
         }
         if rooms.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // A key of another program is none of ours: its room has no head.
         pipeline.ignore_errors();
         let heads: Vec<Value> = pipeline.query_async(connection).await?;
+        let mut elsewhere = Vec::new();
         for (room, head) in rooms.into_iter().zip(heads) {
-            self.table.meet(room, standing(head));
+            let code = error_of(&head).and_then(|e| e.code().map(str::to_owned));
+            if matches!(code.as_deref(), Some("MOVED" | "ASK" | "CLUSTERDOWN")) {
+                elsewhere.push(Topic::Room(room.clone()));
+            } else {
+                self.table.meet(room, standing(head));
+            }
         }
-        Ok(())
+        Ok(elsewhere)
     }
 
     fn name(&self, topic: &Topic) -> String {
         match topic {
+            Topic::News => self.names.news_channel(),
             Topic::Room(room) => self.names.room_channel(room),
             Topic::Namespace(namespace) => self.names.namespace_channel(namespace),
         }
     }
 }
 
+/// Says one word about each of these channels; answers what was answered.
+async fn each(
+    connection: &mut MultiplexedConnection,
+    word: &str,
+    channels: Vec<String>,
+) -> redis::RedisResult<Vec<Value>> {
+    if channels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut pipeline = redis::Pipeline::with_capacity(channels.len());
+    for channel in channels {
+        pipeline.cmd(word).arg(channel);
+    }
+    pipeline.ignore_errors();
+    pipeline.query_async(connection).await
+}
+
 /// Reads a head; none where there is none.
 fn standing(head: Value) -> Option<Standing> {
     let (epoch, number): (String, u64) = redis::from_redis_value(head).ok()?;
     Some(Standing { epoch: Epoch::parse(&epoch).ok()?, number })
-}
-
-/// Takes what the server sends without being asked.
-fn take_push(
-    info: PushInfo,
-    table: &Table,
-    status: &Status,
-    lost: &Notify,
-    (of_all, news): (&str, &News),
-) {
-    match info.kind {
-        PushKind::Message => {
-            let mut parts = info.data.into_iter();
-            let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
-                (parts.next(), parts.next())
-            else {
-                return;
-            };
-            if channel == of_all.as_bytes() {
-                return news.tell(&payload);
-            }
-            count(&status.received, 1);
-            let payload = Bytes::from(payload);
-            if let Some(event) = decode_event(&payload) {
-                match event {
-                    Ok((room, event)) => table.deliver_presence(&room, event),
-                    Err(()) => count(&status.unreadable, 1),
-                }
-                return;
-            }
-            match decode(&payload) {
-                Ok(entry) => table.deliver(entry),
-                Err(error) => {
-                    // Its offset, if it had one, is missed with the next message or the next look.
-                    count(&status.unreadable, 1);
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a publication is lost"
-                    );
-                }
-            }
-        }
-        PushKind::Disconnection => lost.notify_one(),
-        _ => {}
-    }
 }

@@ -14,17 +14,32 @@ use domain::id::Epoch;
 use domain::presence::PresenceEvent;
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{oneshot, watch};
 
+use crate::cluster::Part;
 use crate::entry::Entry;
+use crate::slots::slot_of;
 
 /// A channel.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Topic {
+    /// That of all nodes, which every node hears.
+    News,
     /// That of one room.
     Room(RoomId),
     /// That of all rooms of a namespace.
     Namespace(String),
+}
+
+impl Topic {
+    /// Where its channel lies in a Cluster.
+    fn slot(&self) -> u16 {
+        match self {
+            Self::News => slot_of(b"all"),
+            Self::Room(room) => slot_of(room.as_str().as_bytes()),
+            Self::Namespace(namespace) => slot_of(namespace.as_bytes()),
+        }
+    }
 }
 
 /// There are too many rooms, or mailboxes, already.
@@ -65,6 +80,8 @@ fn topic_of(pattern: &RoomPattern) -> Topic {
 struct Channel {
     /// Whether Redis has confirmed that everything comes.
     is_on: bool,
+    /// Whether it was on, and has been lost since.
+    was_lost: bool,
     /// How many watchers need it.
     watchers: usize,
     waiting: Vec<oneshot::Sender<()>>,
@@ -105,8 +122,11 @@ struct Inner {
     channels: BTreeMap<Topic, Channel>,
     rooms: BTreeMap<RoomId, Room>,
     watchers: Vec<Watcher>,
-    /// Channels whose need may have changed.
-    changed: BTreeSet<Topic>,
+    /// Channels whose need may have changed, by slot.
+    changed: BTreeMap<u16, BTreeSet<Topic>>,
+    /// Mailboxes, by id, that are to be told of what nobody can say is missing: of patterns, and of presence.
+    owed_watched: BTreeMap<u64, Arc<Mailbox>>,
+    owed_presence: BTreeMap<u64, Arc<Mailbox>>,
 }
 
 /// The table, shared by the port and the subscriber.
@@ -116,7 +136,7 @@ pub(crate) struct Table {
     subscribers_max: usize,
     /// Held for one step, never across anything that waits.
     inner: Mutex<Inner>,
-    changes: Notify,
+    changes: watch::Sender<u64>,
 }
 
 /// What the subscriber has to tell Redis.
@@ -128,7 +148,11 @@ pub(crate) struct Changes {
 
 impl Table {
     pub(crate) fn new(rooms_max: usize, subscribers_max: usize) -> Self {
-        Self { rooms_max, subscribers_max, inner: Mutex::default(), changes: Notify::new() }
+        let mut inner = Inner::default();
+        inner.channels.insert(Topic::News, Channel::default());
+        inner.note(Topic::News);
+        let (inner, changes) = (Mutex::new(inner), watch::Sender::new(0));
+        Self { rooms_max, subscribers_max, inner, changes }
     }
 
     /// Adds or renews a subscription. It is in effect once what is answered has come.
@@ -246,13 +270,13 @@ impl Table {
         }
     }
 
-    /// The next channels to be asked for or given up, at most `max` of each. Those that are asked for are on
-    /// only once [`confirm`](Self::confirm) says so.
-    pub(crate) fn take_changes(&self, max: usize) -> Changes {
+    /// The next channels of some slots to be asked for or given up, at most `max` of each. Those that are asked for
+    /// are on only once [`confirm`](Self::confirm) says so.
+    pub(crate) fn take_changes(&self, max: usize, part: &Part) -> Changes {
         let mut inner = self.lock();
         let mut changes = Changes::default();
         while changes.on.len() < max && changes.off.len() < max {
-            let Some(topic) = inner.changed.pop_first() else { break };
+            let Some(topic) = inner.next_changed(part) else { break };
             let is_needed = inner.is_needed(&topic);
             let is_on = inner.channels.get(&topic).is_some_and(|channel| channel.is_on);
             match (is_needed, is_on) {
@@ -286,25 +310,41 @@ impl Table {
                 // Who is not there any more does not miss it.
                 let _ = waiting.send(());
             }
+            if std::mem::take(&mut channel.was_lost) {
+                inner.owe(topic);
+            }
             if !inner.is_needed(topic) {
                 self.note(&mut inner, topic.clone());
             }
         }
     }
 
-    /// Waits until there may be changes.
-    pub(crate) async fn changes(&self) {
-        self.changes.notified().await;
+    /// Says whenever there may be changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
-    /// The subscriber's connection is lost: no channel is on, and all are to be asked for again.
-    pub(crate) fn lose_all(&self) {
+    /// The channels of these slots are lost: none is on, and all are to be asked for again.
+    pub(crate) fn lose(&self, part: &Part) {
         let mut inner = self.lock();
-        for channel in inner.channels.values_mut() {
-            channel.is_on = false;
+        let Inner { channels, changed, .. } = &mut *inner;
+        for (topic, channel) in channels {
+            let slot = topic.slot();
+            if part.has(slot) {
+                channel.was_lost |= std::mem::take(&mut channel.is_on);
+                changed.entry(slot).or_default().insert(topic.clone());
+            }
         }
-        inner.changed = inner.channels.keys().cloned().collect();
-        self.changes.notify_one();
+        self.wake();
+    }
+
+    /// These could not be asked for where they were thought to be.
+    pub(crate) fn put_back(&self, topics: &[Topic]) {
+        let mut inner = self.lock();
+        for topic in topics {
+            inner.note(topic.clone());
+        }
+        self.wake();
     }
 
     /// The channel of a room is on, and this is where the room stands; none where nothing was published
@@ -330,19 +370,15 @@ impl Table {
         }
     }
 
-    /// The connection was away: what is followed by prefixes has a hole that nobody can fill, and changes of
-    /// who is where, which have no log, may be missing everywhere.
+    /// Channels that had been lost are on again: what is followed by prefixes has a hole that nobody can fill, and
+    /// changes of who is where, which have no log, may be missing.
     pub(crate) fn tell_other_holes(&self) {
-        let inner = self.lock();
-        let by_prefix = |watcher: &&Watcher| watcher.patterns.iter().any(RoomPattern::is_prefix);
-        for watcher in inner.watchers.iter().filter(by_prefix) {
-            watcher.mailbox.miss_watched();
+        let mut inner = self.lock();
+        for mailbox in std::mem::take(&mut inner.owed_watched).values() {
+            mailbox.miss_watched();
         }
-        let mut told = BTreeSet::new();
-        for subscriber in inner.rooms.values().flat_map(|room| &room.subscribers) {
-            if told.insert(subscriber.mailbox.id()) {
-                subscriber.mailbox.miss_presence();
-            }
+        for mailbox in std::mem::take(&mut inner.owed_presence).values() {
+            mailbox.miss_presence();
         }
     }
 
@@ -360,8 +396,12 @@ impl Table {
     }
 
     fn note(&self, inner: &mut Inner, topic: Topic) {
-        inner.changed.insert(topic);
-        self.changes.notify_one();
+        inner.note(topic);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.changes.send_modify(|times| *times = times.wrapping_add(1));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -371,6 +411,51 @@ impl Table {
 }
 
 impl Inner {
+    fn note(&mut self, topic: Topic) {
+        self.changed.entry(topic.slot()).or_default().insert(topic);
+    }
+
+    /// The next of some slots; what all nodes are told comes before anything else.
+    fn next_changed(&mut self, part: &Part) -> Option<Topic> {
+        let news = Topic::News.slot();
+        let first = self.changed.get(&news).is_some_and(|topics| topics.contains(&Topic::News));
+        let slot = match first && part.has(news) {
+            true => news,
+            false => *self.changed.keys().find(|slot| part.has(**slot))?,
+        };
+        let topics = self.changed.get_mut(&slot)?;
+        let topic = topics.pop_first();
+        if topics.is_empty() {
+            self.changed.remove(&slot);
+        }
+        topic
+    }
+
+    /// A channel is on again that had been lost.
+    fn owe(&mut self, topic: &Topic) {
+        match topic {
+            Topic::News => {}
+            Topic::Room(room) => {
+                for subscriber in self.rooms.get(room).map_or(&[][..], |room| &room.subscribers) {
+                    let mailbox = &subscriber.mailbox;
+                    self.owed_presence.entry(mailbox.id()).or_insert_with(|| Arc::clone(mailbox));
+                }
+            }
+            Topic::Namespace(_) => {
+                let by_prefix = |pattern: &&RoomPattern| pattern.is_prefix();
+                for watcher in &self.watchers {
+                    let mut topics = watcher.patterns.iter().filter(by_prefix).map(topic_of);
+                    if topics.any(|of| of == *topic) {
+                        let mailbox = &watcher.mailbox;
+                        self.owed_watched
+                            .entry(mailbox.id())
+                            .or_insert_with(|| Arc::clone(mailbox));
+                    }
+                }
+            }
+        }
+    }
+
     fn is_needed(&self, topic: &Topic) -> bool {
         let is_watched = self.channels.get(topic).is_some_and(|channel| channel.watchers > 0);
         let is_subscribed = match topic {
@@ -378,6 +463,7 @@ impl Inner {
                 self.rooms.get(room).is_some_and(|room| !room.subscribers.is_empty())
             }
             Topic::Namespace(_) => false,
+            Topic::News => true,
         };
         is_watched || is_subscribed
     }

@@ -373,6 +373,8 @@ impl Shard {
             Some(echo) => echo.command,
             // Answered some other way.
             None if silent.behind => return,
+            // It has come before replicas have it: the broker's answer says when they do.
+            None if level == AckLevel::Replicated => return,
             None => {
                 // The broker's answer is still on its way and finds this; or it was lost, and
                 // the client was told to try again. Then it learns here that it need not.

@@ -124,6 +124,7 @@ impl Bench {
             retention: Retention::default(),
             default_class: Class::Reliable,
             durable: false,
+            replicated: false,
             members_max: 10,
             patterns: true,
         };

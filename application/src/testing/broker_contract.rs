@@ -112,6 +112,7 @@ pub fn policy(retention: Retention) -> Arc<NamespacePolicy> {
         retention,
         default_class: Class::Reliable,
         durable: false,
+        replicated: false,
         members_max: 1_000,
         patterns: true,
     })

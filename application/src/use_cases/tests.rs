@@ -143,6 +143,7 @@ fn policy(access: Access) -> Arc<NamespacePolicy> {
         retention: Retention::default(),
         default_class: Class::Reliable,
         durable: false,
+        replicated: false,
         members_max: 10,
         patterns: true,
     })

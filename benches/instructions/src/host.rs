@@ -106,6 +106,7 @@ fn rules() -> Rules {
         retention: Retention::default(),
         default_class: Class::Reliable,
         durable: false,
+        replicated: false,
         members_max: 1_000,
         patterns: false,
     };

@@ -10,7 +10,7 @@ use application::node::Node;
 use application::ports::{Broker, Clock, Erasure, Presence, Revocations};
 use broker_memory::MemoryBroker;
 #[cfg(feature = "redis")]
-use broker_redis::{RedisBroker, RedisRevocations, RedisSpentTokens};
+use broker_redis::{RedisBroker, RedisRevocations, RedisSpentTokens, StartError};
 use gateway_axum::Probe;
 use tokio::task::JoinHandle;
 use worker_tokio::SystemEntropy;
@@ -70,6 +70,12 @@ impl Rooms {
         let Some(url) = &redis.url else { unreachable!("an address is set") };
         let config = broker_redis::Config {
             password: redis.password.clone(),
+            sentinel_username: (!redis.sentinel_username.is_empty())
+                .then(|| redis.sentinel_username.clone()),
+            sentinel_password: redis.sentinel_password.clone(),
+            authority: authority(redis.ca_file.as_deref())?,
+            replicas: redis.replicas,
+            replication_timeout: Duration::from_millis(redis.replication_timeout_ms),
             prefix: redis.prefix.clone(),
             answer_timeout: Duration::from_millis(redis.answer_timeout_ms),
             lease: Duration::from_millis(redis.lease_ms),
@@ -92,6 +98,28 @@ impl Rooms {
     fn in_redis(_: &Settings) -> Result<Self, ServeError> {
         let text = "redis.url is set, but this build has no Redis adapter (feature redis)";
         Err(ServeError::Part(text.to_owned(), Exit::Settings))
+    }
+
+    /// Tries what it needs, before anybody is let in.
+    ///
+    /// # Errors
+    /// [`ServeError`] when it can never be of use as it is set up, or is away and a start without it is to fail.
+    pub async fn try_out(&self, settings: &Settings) -> Result<(), ServeError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            #[cfg(feature = "redis")]
+            Self::Redis(shared) => match shared.broker.try_connect().await {
+                Ok(()) => Ok(()),
+                Err(StartError::Away(error)) if !settings.redis.required => {
+                    tracing::warn!(error, "redis is away; this node is not ready until it answers");
+                    Ok(())
+                }
+                Err(error) => {
+                    let text = format!("redis.url: redis can't be used: {error}");
+                    Err(ServeError::Part(text, Exit::Settings))
+                }
+            },
+        }
     }
 
     /// Its name for people.
@@ -222,6 +250,16 @@ impl Rooms {
             }
         }
     }
+}
+
+/// The certificates that are trusted instead of those of the system.
+#[cfg(feature = "redis")]
+fn authority(file: Option<&std::path::Path>) -> Result<Option<Vec<u8>>, ServeError> {
+    let Some(file) = file else { return Ok(None) };
+    let read = std::fs::read(file).map_err(|error| {
+        ServeError::Part(format!("redis.ca_file: {}: {error}", file.display()), Exit::of_io(&error))
+    });
+    read.map(Some)
 }
 
 /// Has revocations forgotten, never to end: Redis forgets messages by itself.

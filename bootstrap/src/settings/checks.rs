@@ -21,6 +21,7 @@ pub const OUTBOUND_TOTAL_BYTES_MAX: usize = 256 << 20;
 pub fn find(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     let mut problems = contradictions(settings, effective);
     problems.extend(durable_without_disk(settings, effective));
+    problems.extend(replicated_without_redis(settings, effective));
     problems.extend(rooms_without_namespace(settings));
     problems.extend(api_keys(settings, effective));
     problems.extend(secret_bytes(settings, effective));
@@ -155,6 +156,19 @@ fn durable_without_disk(settings: &Settings, effective: &Effective) -> Vec<Probl
     let mut problems = of("namespaces", &settings.namespaces);
     problems.extend(of("rooms", &settings.rooms));
     problems
+}
+
+fn replicated_without_redis(settings: &Settings, effective: &Effective) -> Vec<Problem> {
+    if settings.redis.url.is_some() {
+        return Vec::new();
+    }
+    let sections = [("namespaces", &settings.namespaces), ("rooms", &settings.rooms)];
+    let on = sections.into_iter().flat_map(|(section, all)| {
+        let on = all.iter().filter(|(_, one)| one.replicated == Some(true));
+        on.map(move |(name, _)| [section.to_owned(), name.clone(), "replicated".to_owned()])
+    });
+    let reason = format!("needs Redis, but {}", effective.mention("redis.url"));
+    on.map(|key| effective.problem(&super::layer::written(&key), &reason)).collect()
 }
 
 fn rooms_without_namespace(settings: &Settings) -> Vec<Problem> {

@@ -21,7 +21,11 @@ pub fn to_policies(settings: &Settings) -> Policies {
     let is_shared = settings.redis.url.is_some();
     let over = |base: &NamespacePolicy, set: &Namespace| {
         let policy = over(base, set);
-        NamespacePolicy { durable: policy.durable && !is_shared, ..policy }
+        NamespacePolicy {
+            durable: policy.durable && !is_shared,
+            replicated: policy.replicated && is_shared,
+            ..policy
+        }
     };
     for (name, namespace) in &settings.namespaces {
         policies.set_namespace(name, over(&base, namespace));
@@ -52,6 +56,7 @@ fn base_policy(settings: &Settings) -> NamespacePolicy {
         },
         default_class: Class::Reliable,
         durable: false,
+        replicated: false,
         members_max: settings.server.connections_max,
         patterns: false,
     }
@@ -72,6 +77,7 @@ fn over(base: &NamespacePolicy, set: &Namespace) -> NamespacePolicy {
         },
         default_class: set.class.map_or(base.default_class, class),
         durable: set.durable.unwrap_or(base.durable),
+        replicated: set.replicated.unwrap_or(base.replicated),
         members_max: set.members_max.unwrap_or(base.members_max),
         patterns: set.patterns.unwrap_or(base.patterns),
     }

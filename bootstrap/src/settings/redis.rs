@@ -23,6 +23,23 @@ pub struct Redis {
     /// The file that holds it.
     #[serde(deserialize_with = "path_or_none")]
     pub password_file: Option<PathBuf>,
+    /// Whether a start without it fails.
+    pub required: bool,
+    /// The certificates that are trusted.
+    #[serde(deserialize_with = "path_or_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Who the sentinels are told that this is; empty for nobody.
+    pub sentinel_username: String,
+    /// The password of the sentinels.
+    #[serde(deserialize_with = "secret_or_none")]
+    pub sentinel_password: Option<SecretString>,
+    /// The file that holds it.
+    #[serde(deserialize_with = "path_or_none")]
+    pub sentinel_password_file: Option<PathBuf>,
+    /// How many replicas must have a message of a replicated room.
+    pub replicas: u32,
+    /// How long they may take.
+    pub replication_timeout_ms: u64,
     /// What the names of all keys begin with.
     pub prefix: String,
     /// How long an answer may take.

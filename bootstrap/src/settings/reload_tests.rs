@@ -33,6 +33,8 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
             "auth.hmac_secret_file"
             | "auth.ticket_secret_file"
             | "redis.password_file"
+            | "redis.ca_file"
+            | "redis.sentinel_password_file"
             | "api.keys.*.key_file",
             _,
         ) => file("secret", SECRET),

@@ -427,6 +427,8 @@ pub struct Namespace {
     pub history_bytes_max: Option<u64>,
     /// Whether acknowledgement waits for the disk.
     pub durable: Option<bool>,
+    /// Whether acknowledgement waits for a replica of Redis.
+    pub replicated: Option<bool>,
     /// The class of a publish that names none.
     pub class: Option<ClassWord>,
     /// The most members in one room.

@@ -12,7 +12,7 @@ local function tell(channel, room, change, member, data)
         redis.call('HSET', KEYS[1], 's', whole(tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))
     end
     local number = redis.call('HINCRBY', KEYS[1], 's', 1)
-    redis.call('PUBLISH', channel, 'presence ' .. whole(number) .. ' ' .. change .. ' ' .. member .. ' ' .. room .. '\n' .. data)
+    redis.call(SAY, channel, 'presence ' .. whole(number) .. ' ' .. change .. ' ' .. member .. ' ' .. room .. '\n' .. data)
 end
 
 -- Sets over how many connections of the node a member is here.

@@ -4,6 +4,7 @@
 -- ARGV   8 class: r, l or d  9 what it replaces, for l  10 the body  11 bytes of its data
 --        12 whose msg_id it is and the msg_id, or nothing  13 ms that it is remembered  14 the most remembered
 --        in half that time  15 the room's channel  16 its namespace's, or nothing  17 the last offset
+--        18 1 where replicas are waited for
 
 load_head()
 local name, window = ARGV[12], tonumber(ARGV[13])
@@ -11,7 +12,11 @@ local clock
 if name ~= '' then
     for back = 0, 2 do
         local found = redis.call('HGET', KEYS[5 + (gen - back) % 3], name)
-        if found then return { e, found, 1 } end
+        if found then
+            -- A write behind which replicas can be waited for, as behind the first time.
+            if ARGV[18] == '1' then redis.call('HSET', KEYS[1], 'e', e) end
+            return { e, found, 1 }
+        end
     end
 end
 
@@ -67,6 +72,6 @@ if name ~= '' then
     if fresh then redis.call('PEXPIRE', KEYS[5 + gen % 3], window * 2) end
 end
 
-redis.call('PUBLISH', ARGV[15], entry)
+redis.call(SAY, ARGV[15], entry)
 if ARGV[16] ~= '' then redis.call('PUBLISH', ARGV[16], entry) end
 return { e, offset, 0 }

@@ -23,5 +23,5 @@ if known then
 end
 redis.call('HSET', KEYS[1], ARGV[1], forget .. ' ' .. moment)
 redis.call('ZADD', KEYS[2], forget, ARGV[1])
-redis.call('PUBLISH', ARGV[6], 'revoke ' .. forget .. ' ' .. moment .. ' ' .. ARGV[1])
+redis.call(SAY, ARGV[6], 'revoke ' .. forget .. ' ' .. moment .. ' ' .. ARGV[1])
 return 1
