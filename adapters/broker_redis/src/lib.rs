@@ -8,16 +8,17 @@
 //! The host spawns [`RedisBroker::run`] once; until it has connected, and whenever Redis is away,
 //! everything is answered with `Unavailable`.
 //!
-//! Suggested reading order: `config`, `names`, `entry`, `scripts` with the Lua beside it, `link`, `table`,
-//! `subscriber`, `broker`, `erase`, `present`, `presence`, `reaper`,
-//! `news`,
-//! `revocations`, `spent_tokens`.
+//! Suggested reading order: `config`, `names`, `entry`, `scripts` with the Lua beside it, `link`, `table`, `behind`,
+//! `subscriber`, `looks`, `broker`, `erase`, `present`, `presence`, `reaper`, `news`, `revocations`,
+//! `spent_tokens`.
 
+mod behind;
 mod broker;
 mod config;
 mod entry;
 mod erase;
 mod link;
+mod looks;
 mod names;
 mod news;
 mod presence;
@@ -25,6 +26,7 @@ mod present;
 mod reaper;
 mod revocations;
 mod scripts;
+mod sparing;
 mod spent_tokens;
 mod status;
 mod subscriber;

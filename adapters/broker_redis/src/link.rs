@@ -18,12 +18,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Config, words};
 use crate::scripts::Scripts;
+use crate::sparing::Sparing;
 use crate::status::{Status, count};
 
 /// The shortest pause before the next attempt to connect.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The oldest that has what the scripts need.
 const VERSION_MIN: (u32, u32) = (6, 2);
+
+/// Each call may be refused.
+static REFUSED: Sparing = Sparing::new();
 
 /// Why a call has no answer.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -196,7 +200,9 @@ impl Commands {
             return CallError::Away;
         }
         let error = words(error);
-        tracing::error!(error, "redis refused a call");
+        if let Some(left_out) = REFUSED.turn() {
+            tracing::error!(error, left_out, "redis refused a call");
+        }
         CallError::Refused(error)
     }
 

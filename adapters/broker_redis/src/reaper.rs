@@ -12,11 +12,15 @@ use tokio::time::sleep;
 use crate::broker::{RedisBroker, millis};
 use crate::link::{CallError, Link};
 use crate::presence::GONE_MAX;
+use crate::sparing::Sparing;
 
 /// The most rooms of one pipeline, and the most members that one call takes out of a room: a quarter of a
 /// second of Redis at most.
 const REAP_ROOMS: usize = 64;
 const REAP_MEMBERS_MAX: usize = 128;
+
+/// Each look may fail.
+static LEFT: Sparing = Sparing::new();
 
 impl RedisBroker {
     /// Takes back what nodes said that are gone. Only behind a connection that has stood for a lease: after a
@@ -31,8 +35,10 @@ impl RedisBroker {
             let over = std::mem::take(
                 &mut *self.present.over.lock().unwrap_or_else(PoisonError::into_inner),
             );
-            if let Err(error) = self.claim_and_reap(&link, over).await {
-                tracing::warn!(%error, "behind a node that is gone something is left for now");
+            if let Err(error) = self.claim_and_reap(&link, over).await
+                && let Some(left_out) = LEFT.turn()
+            {
+                tracing::warn!(%error, left_out, "behind a node that is gone something is left for now");
             }
         }
     }

@@ -13,19 +13,24 @@ use domain::id::Epoch;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use crate::config::Config;
 use crate::entry::decode;
 use crate::link::{ConnectError, Retry, connect};
+use crate::looks::Looks;
 use crate::names::Names;
 use crate::news::News;
 use crate::presence::decode_event;
+use crate::sparing::Sparing;
 use crate::status::{Status, count};
 use crate::table::{Changes, Standing, Table, Topic};
 
 /// The most channels of one command.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
+
+/// Each publication may be one.
+static LOST: Sparing = Sparing::new();
 
 /// What it takes to be subscribed.
 pub(crate) struct Subscribing {
@@ -86,7 +91,7 @@ impl Subscribing {
             return;
         }
         self.news.is_on();
-        let mut is_first = true;
+        let (mut is_first, mut looks) = (true, Looks::new());
         let is_back = self.was_on.swap(true, Ordering::Relaxed);
         loop {
             loop {
@@ -98,7 +103,14 @@ impl Subscribing {
                     tracing::warn!(error = crate::config::words(&error), "channels were refused");
                     return;
                 }
+                // Before anybody joins who has it from there.
+                if self.catch_up(&mut connection).await.is_err() {
+                    return;
+                }
                 self.table.confirm(&changes);
+            }
+            if self.catch_up(&mut connection).await.is_err() {
+                return;
             }
             if is_first {
                 if is_back {
@@ -110,6 +122,11 @@ impl Subscribing {
             tokio::select! {
                 () = self.table.changes() => {}
                 () = lost.notified() => return,
+                () = sleep_until(looks.next) => {
+                    if self.look(&mut connection, &mut looks).await.is_err() {
+                        return;
+                    }
+                }
                 () = sleep(self.config.probe_interval) => {
                     // A connection that died without a word says nothing else.
                     let answer: Result<(), _> = redis::cmd("PING").query_async(&mut connection).await;
@@ -175,7 +192,7 @@ impl Subscribing {
 }
 
 /// Reads a head; none where there is none.
-fn standing(head: Value) -> Option<Standing> {
+pub(crate) fn standing(head: Value) -> Option<Standing> {
     let (epoch, number): (String, u64) = redis::from_redis_value(head).ok()?;
     Some(Standing { epoch: Epoch::parse(&epoch).ok()?, number })
 }
@@ -213,10 +230,10 @@ fn take_push(
                 Err(error) => {
                     // Its offset, if it had one, is missed with the next message or the next look.
                     count(&status.unreadable, 1);
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a publication is lost"
-                    );
+                    if let Some(left_out) = LOST.turn() {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, left_out, "a publication is lost");
+                    }
                 }
             }
         }
