@@ -61,10 +61,15 @@ impl Node {
 
     /// One that gives up soon on what does not answer.
     pub(crate) async fn impatient(redis: &Redis) -> Self {
+        Self::impatient_at(redis.url()).await
+    }
+
+    /// The same, on another way.
+    pub(crate) async fn impatient_at(url: String) -> Self {
         let config = Config {
             answer_timeout: Duration::from_millis(300),
             probe_interval: Duration::from_millis(200),
-            ..Config::new(redis.url().into())
+            ..Config::new(url.into())
         };
         Self::start_with(config).await
     }

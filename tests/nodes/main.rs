@@ -12,9 +12,12 @@
 
 mod broker_contract;
 mod broker_faults;
+mod broker_losses;
 mod brokers;
+mod cluster;
 mod presence;
 mod presence_contract;
+mod proxy;
 mod shared;
 mod stories;
 mod story;

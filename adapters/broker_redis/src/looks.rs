@@ -44,7 +44,9 @@ impl Subscribing {
     ) -> Result<(), RedisError> {
         let now = Instant::now();
         let batches = self.table.rooms().div_ceil(BATCH).max(1);
-        looks.next = now + LOOK / u32::try_from(batches).unwrap_or(u32::MAX);
+        let pause = LOOK / u32::try_from(batches).unwrap_or(u32::MAX);
+        // The time that looks take does not make the turn longer.
+        looks.next = (looks.next + pause).max(now);
         let rooms = self.table.take_looks(BATCH, now);
         if rooms.is_empty() {
             return Ok(());
