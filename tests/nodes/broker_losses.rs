@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use application::mailbox::Mailbox;
-use application::ports::{Broker, ReadLog, SubscriptionToken};
+use application::ports::{Broker, Presence, ReadLog, Revocations, SubscriptionToken};
 use application::testing::broker_contract::{MAIL_MAX, named, policy, publish, room};
+use broker_redis::{Config, RedisRevocations};
 use bytes::Bytes;
 use domain::delivery::Class;
-use domain::id::MessageKey;
+use domain::id::{ConnectionId, MessageKey, UserId};
 use domain::message::{Publish, TombstoneReason};
 use domain::position::Offset;
+use domain::presence::PresenceKey;
 use domain::retention::Retention;
+use domain::revocation::Revocation;
 use domain::time::Wall;
 use futures_util::future::join_all;
 use tests::redis::Redis;
@@ -271,4 +274,61 @@ async fn a_room_without_a_log_places_and_numbers_its_messages_like_any_other() {
     redis.tell(&["FLUSHALL"]);
     let anew = node.broker.publish(publish(ROOM, "u1", "anew"), &plain).await.unwrap();
     assert_eq!((anew.offset.map(Offset::get), Some(anew.epoch) == last), (Some(1), false));
+}
+
+/// RD20: nothing of ours stays in Redis for good, and what nobody uses goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_key_runs_out_and_nothing_is_left_of_rooms_that_nobody_uses() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let config = Config {
+        dedup_window: Duration::from_secs(1),
+        presence_kept: Duration::from_secs(3),
+        leave_grace: Duration::ZERO,
+        ..Config::new(redis.url().into())
+    };
+    let node = Node::start_with(config).await;
+    let revocations = RedisRevocations::build(&node.broker, Duration::from_secs(3_600));
+    let revoked = Revocation::User {
+        user: UserId::parse("u1").unwrap(),
+        issued_until: Wall::from_millis(1_763_717_880_000),
+    };
+    let now = Wall::from_millis(1_763_717_880_000);
+    let known = tokio::spawn(Arc::clone(&revocations).run());
+    revocations.add(&revoked, now).await.unwrap();
+    let kept = policy(Retention { age_max: Duration::from_secs(1), ..Retention::default() });
+    for number in 0..50 {
+        let name = format!("public:r{number}");
+        let (id, who) = (room(&name), PresenceKey::User(UserId::parse("u1").unwrap()));
+        let connection = ConnectionId::from_bits(1);
+        node.broker.publish(named(publish(&name, "u1", "kept"), "m1"), &kept).await.unwrap();
+        let value = Publish { room: id.clone(), ..value("k", "v") };
+        node.broker.publish(value, &kept).await.unwrap();
+        node.broker.publish(publish(&name, "u1", "plain"), &policy(Retention::NONE)).await.unwrap();
+        node.broker.enter(&id, &who, connection).await.unwrap();
+        node.broker.leave(&id, &who, connection).await;
+    }
+    let keys = || {
+        let all = redis.ask(&["KEYS", "*"]);
+        all.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = keys();
+    assert!(all.len() > 200, "{all:?}");
+    for key in &all {
+        let left = redis.ask(&["PTTL", key]);
+        assert_ne!(left, "-1", "{key} is there for ever");
+    }
+    in_time("they run out", async {
+        loop {
+            let left = tokio::task::block_in_place(keys);
+            if left.iter().all(|key| key.contains("{all}")) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    known.abort();
 }

@@ -101,7 +101,7 @@ impl Cluster {
         let begin = Instant::now();
         let counts = Arc::new(Counts::default());
         let (stop, stopped) = watch::channel(false);
-        let ready = Arc::new(Barrier::new(CLIENTS + 1));
+        let ready = Arc::new(Barrier::new(CLIENTS + VISITORS + 1));
         let url = format!("ws://{}/ws/v2/connect", self.front);
         let clients: Vec<JoinHandle<_>> = (0..CLIENTS)
             .map(|number| {
@@ -110,9 +110,9 @@ impl Cluster {
                 self.runtime.spawn(one(number, url, counts, ready, stopped))
             })
             .collect();
+        let visitors = self.visit(&counts, &ready, &stopped);
         self.runtime.block_on(async { timeout(DEADLINE, ready.wait()).await.expect("all are in") });
         self.until_acked(&counts, 2_000);
-        let visitors = self.visit(&counts, &stopped);
         let rss_before = self.rss_mib();
         happen(self);
         let happened = Instant::now();
@@ -176,11 +176,17 @@ impl Cluster {
     }
 
     /// Has some come to rooms and leave them again, for as long as others publish.
-    fn visit(&self, counts: &Arc<Counts>, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+    fn visit(
+        &self,
+        counts: &Arc<Counts>,
+        ready: &Arc<Barrier>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Vec<JoinHandle<()>> {
         let url = format!("ws://{}/ws/v2/connect", self.front);
         let visitor = |number| {
-            let (url, counts, stopped) = (url.clone(), Arc::clone(counts), stopped.clone());
-            self.runtime.spawn(visit(number, url, counts, stopped))
+            let (url, stopped) = (url.clone(), stopped.clone());
+            let (counts, ready) = (Arc::clone(counts), Arc::clone(ready));
+            self.runtime.spawn(visit(number, url, counts, ready, stopped))
         };
         (0..VISITORS).map(visitor).collect()
     }
@@ -245,12 +251,19 @@ fn ends(acked: &[Acked]) -> BTreeMap<usize, (Epoch, u64)> {
 }
 
 /// Comes to one room after another and leaves it, with an end outside of all.
-async fn visit(number: usize, url: String, counts: Arc<Counts>, stopped: watch::Receiver<bool>) {
+async fn visit(
+    number: usize,
+    url: String,
+    counts: Arc<Counts>,
+    ready: Arc<Barrier>,
+    stopped: watch::Receiver<bool>,
+) {
     let token = hs256(SECRET, &claims(&format!("visitor{number}"), "public:*"));
     let options =
         Options { token: Some(Token::new(&token)), backoff: BACKOFF, ..Options::new(url) };
     let (client, mut events) = Client::connect(options).await.unwrap();
     let reading = tokio::spawn(async move { while events.next().await.is_some() {} });
+    ready.wait().await;
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for turn in 0.. {
@@ -428,6 +441,8 @@ async fn listen(
                 offset: message.offset.expect("a place").get(),
                 data: message.data,
             },
+            // A user's own room, which says so whether or not there was anything in it.
+            Event::Gap(gap) if gap.room.as_str().starts_with("user:") => continue,
             Event::Gap(gap) => Heard::Gap {
                 epoch: gap.epoch,
                 from: gap.from.get(),

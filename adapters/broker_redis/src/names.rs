@@ -55,6 +55,11 @@ impl Names {
         format!("{}:node:{node}:reaper", self.prefix)
     }
 
+    /// There while a node that is gone may still be heard of, by what was on its way.
+    pub(crate) fn late_of(&self, node: &str) -> String {
+        format!("{}:node:{node}:late", self.prefix)
+    }
+
     /// What was taken back, and when each may be forgotten.
     pub(crate) fn revocations(&self) -> [String; 2] {
         ["revoked", "revoked-until"].map(|part| format!("{}:{{all}}:{part}", self.prefix))

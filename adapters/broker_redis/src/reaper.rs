@@ -4,6 +4,7 @@
 //! node goes on where another stopped. Nothing may be claimed right after a loss that all nodes had.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use domain::room::RoomId;
 use redis::Cmd;
@@ -18,6 +19,8 @@ use crate::sparing::Sparing;
 /// second of Redis at most.
 const REAP_ROOMS: usize = 64;
 const REAP_MEMBERS_MAX: usize = 128;
+/// For how long what a node that is gone had sent may still come.
+const LATE_MAX: Duration = Duration::from_secs(600);
 
 /// Each look may fail.
 static LEFT: Sparing = Sparing::new();
@@ -46,6 +49,11 @@ impl RedisBroker {
     async fn claim_and_reap(&self, link: &Arc<Link>, over: Vec<String>) -> Result<(), CallError> {
         let [nodes, gone] = self.names.nodes();
         for node in over {
+            let late = |command: &mut Cmd| {
+                let key = self.names.late_of(&node);
+                command.arg("SET").arg(key).arg("1").arg("PX").arg(millis(LATE_MAX));
+            };
+            self.commands.ask_for::<String>(link, late).await?;
             let fill = |command: &mut Cmd| {
                 command.arg(2).arg(&nodes).arg(&gone).arg(&node);
             };
@@ -61,7 +69,8 @@ impl RedisBroker {
         Ok(())
     }
 
-    /// Takes back what a node said that is gone. One does it at a time, and another goes on where it stopped.
+    /// Takes back what a node said that is gone. One does it at a time, and another goes on where it stopped. For a
+    /// while it is looked at again: what a network kept back may come when everything was taken back.
     async fn reap(&self, link: &Arc<Link>, node: &str) -> Result<(), CallError> {
         let lock = |command: &mut Cmd| {
             let ms = millis(self.config.lease);
@@ -71,6 +80,7 @@ impl RedisBroker {
             return Ok(());
         }
         let rooms_key = self.names.rooms_of(node);
+        let mut said_something = false;
         loop {
             let fill = |command: &mut Cmd| {
                 command.arg("SRANDMEMBER").arg(&rooms_key).arg(REAP_ROOMS);
@@ -79,15 +89,23 @@ impl RedisBroker {
             if rooms.is_empty() {
                 break;
             }
+            said_something = true;
             self.reap_rooms(link, node, &rooms_key, &rooms).await?;
         }
-        let mut pipeline = redis::pipe();
+        if said_something {
+            tracing::warn!(node, "a node is gone; who was here over it has left");
+        }
+        let late = |command: &mut Cmd| {
+            command.arg("EXISTS").arg(self.names.late_of(node));
+        };
+        if self.commands.ask_for::<u8>(link, late).await? == 1 {
+            return Ok(());
+        }
         let [_, gone] = self.names.nodes();
-        pipeline.cmd("SREM").arg(gone).arg(node).ignore();
-        pipeline.cmd("DEL").arg(self.names.reaper_of(node)).ignore();
-        self.commands.run_pipeline::<()>(link, &pipeline).await?;
-        tracing::warn!(node, "a node is gone; who was here over it has left");
-        Ok(())
+        let forget = |command: &mut Cmd| {
+            command.arg("SREM").arg(gone).arg(node);
+        };
+        self.commands.ask_for::<i64>(link, forget).await.map(drop)
     }
 
     async fn reap_rooms(

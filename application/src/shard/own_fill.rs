@@ -84,6 +84,7 @@ impl Shard {
                 self.metrics.holes.add(HoleCause::Order, 1);
                 self.fill_own(room, host);
                 self.hear_own(published, host);
+                self.note_read_of_own(room);
             }
         }
     }
@@ -129,6 +130,15 @@ impl Shard {
         };
         let future = Box::pin(async move { Outcome::Filled(call.execute().await) });
         self.calls.push_back(ColdCall { tag: CallTag::OwnRoom(room.clone()), future });
+        self.note_read_of_own(room);
+    }
+
+    /// What is held by now came before the read that begins.
+    fn note_read_of_own(&mut self, room: &RoomId) {
+        let fill = self.watches.own.get_mut(room).and_then(|own| own.fill.as_mut());
+        if let Some(fill) = fill {
+            fill.held.n_before_read = fill.held.publications.len();
+        }
     }
 
     pub(super) fn finish_own_fill(&mut self, room: &RoomId, outcome: Outcome, host: &mut Host<'_>) {
@@ -165,8 +175,14 @@ impl Shard {
             own.fill = Some(Box::new(Fill { held, has_failed }));
             return self.read_own(room, host);
         }
-        for (published, _) in fill.held.publications {
-            self.hear_own(&published, host);
+        for (at, (published, _)) in fill.held.publications.into_iter().enumerate() {
+            // The log is at least as new as what came before it was read: of another epoch, that is a late
+            // message of a log that was lost.
+            let publication = &published.publication;
+            let is_other = publication.epoch != page.reached.epoch;
+            if !(publication.offset.is_some() && is_other && at < fill.held.n_before_read) {
+                self.hear_own(&published, host);
+            }
         }
     }
 
