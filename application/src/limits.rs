@@ -76,6 +76,9 @@ pub struct Limits {
     /// How often the positions of rooms are compared with the broker's, for brokers that may
     /// lose a notification without knowing; none for those that can't.
     pub position_check: Option<Duration>,
+    /// How often what a broker on another machine did not answer is asked for again: a hole, a list, the rooms of
+    /// users, whose holes are filled then, too. None where what has no answer ends.
+    pub hole_retry: Option<Duration>,
 }
 
 impl Limits {
@@ -84,6 +87,12 @@ impl Limits {
 }
 
 impl Limits {
+    /// How often a shard looks after what is still to be asked for; never where nothing can be.
+    #[must_use]
+    pub const fn look_every(&self) -> Option<Duration> {
+        if self.hole_retry.is_some() { self.hole_retry } else { self.position_check }
+    }
+
     /// The most bytes of a page that goes to one connection: its queue has to hold it with live messages
     /// behind it, or each return would end the connection.
     #[must_use]
@@ -128,6 +137,7 @@ impl Default for Limits {
             patterns_per_connection_max: 8,
             patterns_max: 256,
             position_check: None,
+            hole_retry: None,
         }
     }
 }

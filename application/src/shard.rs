@@ -16,6 +16,7 @@ mod leave;
 mod letters;
 mod listing;
 mod open;
+mod own_fill;
 mod own_room;
 mod pages;
 mod publish;
@@ -152,7 +153,7 @@ impl Shard {
     /// An empty shard that gets its mail from `mailbox`.
     #[must_use]
     pub fn new(services: Arc<Services>, mailbox: Arc<Mailbox>, now: Now) -> Self {
-        let check = services.rules.limits.position_check.unwrap_or_default();
+        let check = services.rules.limits.look_every().unwrap_or_default();
         let number = services.mailboxes.iter().position(|other| other.id() == mailbox.id());
         let metrics = services.metrics.shard(number);
         let mut shard = Self {
@@ -252,7 +253,8 @@ impl Shard {
         if !self.parked.is_empty() {
             timers = Some(timers.map_or(self.parked_until, |at| at.min(self.parked_until)));
         }
-        if self.services.rules.limits.position_check.is_none() || self.rooms.len() == 0 {
+        let has_any = self.rooms.len() > 0 || !self.watches.own.is_empty();
+        if self.services.rules.limits.look_every().is_none() || !has_any {
             return timers;
         }
         Some(timers.map_or(self.position_check_at, |at| at.min(self.position_check_at)))
@@ -274,6 +276,7 @@ impl Shard {
         match completion.tag {
             CallTag::Detached => {}
             CallTag::OwnRooms => self.finish_own_rooms(&completion.outcome),
+            CallTag::OwnRoom(room) => self.finish_own_fill(&room, completion.outcome, host),
             CallTag::Rights { slot, round } => {
                 self.finish_revalidation(slot, round, completion.outcome, host);
                 // A room that is lost takes the page with it that commands waited behind.
@@ -350,6 +353,10 @@ impl Shard {
             Outcome::Handled(result) => self.finish_handler(slot, command, result, host),
             Outcome::Watched { result, pattern } => {
                 self.finish_watch(slot, command, &pattern, result, host);
+            }
+            Outcome::OwnRoomsHeard { is_on, resume } => {
+                self.finish_own_rooms(&Outcome::OwnRooms(is_on));
+                self.greet(slot, command, resume, host);
             }
             Outcome::Refused { refusal, room } => {
                 self.metrics.joins.add(JoinOutcome::Refused, 1);

@@ -91,6 +91,7 @@ const fn was_refused(outcome: &Outcome) -> bool {
         | Outcome::Done
         | Outcome::Resumed(_)
         | Outcome::OwnRooms(_)
+        | Outcome::OwnRoomsHeard { .. }
         | Outcome::Revalidated(_) => false,
         Outcome::Refused { .. } | Outcome::Panicked => true,
     }

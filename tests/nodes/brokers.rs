@@ -61,7 +61,12 @@ impl Node {
 
     /// One that gives up soon on what does not answer.
     pub(crate) async fn impatient(redis: &Redis) -> Self {
-        Self::start_with(impatient(redis.url())).await
+        Self::impatient_at(redis.url()).await
+    }
+
+    /// The same, on another way.
+    pub(crate) async fn impatient_at(url: String) -> Self {
+        Self::start_with(impatient(url)).await
     }
 
     /// One whose lease is short and whose leaves are told at once.

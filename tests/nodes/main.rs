@@ -12,10 +12,13 @@
 
 mod broker_contract;
 mod broker_faults;
+mod broker_losses;
 mod brokers;
 mod cluster;
 mod cluster_presence;
+mod fleet;
 mod links;
+mod passage;
 mod presence;
 mod presence_contract;
 mod proxy;

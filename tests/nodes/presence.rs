@@ -6,12 +6,15 @@ use std::time::Duration;
 use application::mailbox::{Mail, Mailbox, Post};
 use application::ports::Presence;
 use application::testing::broker_contract::room;
+use broker_redis::Config;
 use bytes::Bytes;
 use domain::id::{ConnectionId, UserId};
 use domain::presence::{PresenceChange, PresenceKey};
 use tests::redis::Redis;
+use tokio::runtime::Handle;
 
 use crate::brokers::{Node, ROOM, in_time};
+use crate::passage::Passage;
 
 /// Short, so that nobody has to wait; long beside the 200 ms in which it is renewed.
 const LEASE: Duration = Duration::from_secs(1);
@@ -95,6 +98,43 @@ async fn a_user_on_two_nodes_is_one_member_that_joins_and_leaves_once() {
     }
     let expected = [PresenceChange::Join, PresenceChange::Update, PresenceChange::Leave];
     assert_eq!(hear(&follower, 3).await, expected.map(|change| told(change, "ann")));
+}
+
+/// N08, D08: what a network kept back is no ghost, though its node was taken out before it came.
+#[tokio::test]
+async fn what_a_node_that_is_gone_had_said_comes_late_and_is_taken_back_all_the_same() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let proxy = Passage::start(&Handle::current(), redis.port());
+    let config = Config {
+        lease: LEASE,
+        leave_grace: NO_GRACE,
+        answer_timeout: LEASE / 3,
+        ..Config::new(proxy.url().into())
+    };
+    let one = Node::start_with(config).await;
+    let two = Node::with_lease(&redis, LEASE, NO_GRACE).await;
+    enter(&one, "ann", 1).await;
+    enter(&two, "bob", 2).await;
+    proxy.silence();
+    let (public, cid) = (room(ROOM), user("cid"));
+    let entering = one.broker.enter(&public, &cid, ConnectionId::from_bits(3));
+    in_time("it gives up", entering).await.unwrap_err();
+    drop(one);
+    until_listed(&two, &["bob"]).await;
+    let names = |list: &str| list.contains("cid");
+    proxy.open();
+    // It comes, and goes again.
+    let members = "roomkeeper:{public:a}:names";
+    let has_come = async {
+        while !names(&redis.ask(&["ZRANGE", members, "0", "-1"])) {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("it comes", has_come).await;
+    until_listed(&two, &["bob"]).await;
 }
 
 /// N01, D08: nobody says a word for a node that is gone; its members are taken out when its lease is over.

@@ -5,23 +5,33 @@ use std::time::Duration;
 use tests::redis::Redis;
 use tests::redis_many::Sentinels;
 
-use crate::story::{Cluster, Told, until_status};
+use crate::fleet::{Cluster, stays_unready, until_status};
+use crate::story::Told;
 
 /// How long after a fault a list may still be wrong.
 const PRESENCE_MAX: Duration = Duration::from_secs(10);
+/// What a node may have more of afterwards, which its allocator keeps: clients of another node, and some queues.
+const RSS_GROWTH_MIB: u64 = 48;
+/// How long what is not killed is away.
+const AWAY: Duration = Duration::from_secs(10);
 
 /// Says what came of it, for whoever reads the output.
 #[allow(clippy::print_stdout, reason = "figures for whoever runs it")]
 fn report(fault: &str, told: &Told, gaps: usize) {
     println!(
-        "{{\"fault\":\"{fault}\",\"acknowledged\":{},\"losses\":{},\"refused\":{},\"gaps\":{gaps},\"presence_true_after_s\":{:.1},\"seconds\":{:.1}}}",
+        "{{\"fault\":\"{fault}\",\"acknowledged\":{},\"losses\":{},\"refused\":{},\"gaps\":{gaps},\"visits\":{},\"rss_mib\":[{},{}],\"presence_true_after_s\":{:.1},\"seconds\":{:.1}}}",
         told.acked(),
         told.losses,
         told.refused,
+        told.visits,
+        told.rss_mib.0,
+        told.rss_mib.1,
         told.presence_true_after.as_secs_f64(),
         told.took.as_secs_f64()
     );
     assert!(told.presence_true_after < PRESENCE_MAX, "{:?}", told.presence_true_after);
+    let (before, after) = told.rss_mib;
+    assert!(after < before + RSS_GROWTH_MIB, "memory did not go back: {before} MiB, {after} MiB");
 }
 
 /// N01, D06: its clients come back on other nodes and have missed nothing.
@@ -31,7 +41,7 @@ fn a_node_that_is_killed_loses_nobody_a_message() {
         return;
     }
     let mut cluster = Cluster::start(Redis::start());
-    let told = cluster.tell(|_, nodes| nodes[0].kill());
+    let told = cluster.tell(|cluster| cluster.nodes[0].kill());
     let gaps = told.check();
     report("kill a node", &told, gaps);
     assert_eq!(gaps, 0);
@@ -45,8 +55,8 @@ fn a_rolling_restart_of_all_nodes_loses_nobody_a_message() {
         return;
     }
     let mut cluster = Cluster::start(Redis::start());
-    let told = cluster.tell(|_, nodes| {
-        for node in nodes {
+    let told = cluster.tell(|cluster| {
+        for node in &mut cluster.nodes {
             node.terminate();
             assert_eq!(node.wait().code, Some(0));
             node.restart();
@@ -64,7 +74,7 @@ fn a_redis_that_is_killed_and_comes_back_with_its_data_loses_nobody_a_message() 
         return;
     }
     let mut cluster = Cluster::start(Redis::start_on_disk());
-    let told = cluster.tell(|redis, _| redis.start_again());
+    let told = cluster.tell(|cluster| cluster.redis.start_again());
     let gaps = told.check();
     report("kill redis, with a disk", &told, gaps);
     assert_eq!(gaps, 0);
@@ -77,7 +87,7 @@ fn a_redis_that_comes_back_empty_is_a_gap_for_everybody_and_rooms_go_on() {
         return;
     }
     let mut cluster = Cluster::start(Redis::start());
-    let told = cluster.tell(|redis, _| redis.start_again());
+    let told = cluster.tell(|cluster| cluster.redis.start_again());
     let gaps = told.check();
     report("kill redis, without a disk", &told, gaps);
     assert!(gaps > 0);
@@ -94,7 +104,7 @@ fn a_redis_that_dies_is_followed_to_the_replica_that_sentinels_promote() {
     let sentinels = Sentinels::start(&master);
     sentinels.until_ready();
     let mut cluster = Cluster::start_at(&sentinels.url(), master);
-    let told = cluster.tell(|redis, _| redis.kill());
+    let told = cluster.tell(|cluster| cluster.redis.kill());
     // What was acknowledged and had not been copied is lost with it, and told.
     let gaps = told.check();
     report("promote a replica", &told, gaps);
@@ -103,21 +113,105 @@ fn a_redis_that_dies_is_followed_to_the_replica_that_sentinels_promote() {
 
 /// RD03: whatever was sent to it while it slept happens once.
 #[test]
-fn a_redis_that_is_frozen_and_wakes_loses_nobody_a_message() {
+fn a_redis_that_is_frozen_for_ten_seconds_and_wakes_loses_nobody_a_message() {
     if !Redis::is_here() {
         return;
     }
     let mut cluster = Cluster::start(Redis::start());
-    let told = cluster.tell(|redis, nodes| {
-        redis.suspend();
-        // Until every node has noticed.
-        for node in &*nodes {
+    let told = cluster.tell(|cluster| {
+        cluster.redis.suspend();
+        for node in &cluster.nodes {
             until_status(node, 503);
         }
-        redis.go_on();
+        stays_unready(&cluster.nodes[0], AWAY);
+        cluster.redis.go_on();
     });
     let gaps = told.check();
     report("freeze redis", &told, gaps);
     // How many were refused meanwhile is the clients' pace: what was under way is repeated by them unseen.
     assert_eq!(gaps, 0);
+}
+
+/// N07: nobody is left, and everything is in Redis.
+#[test]
+fn nodes_that_are_all_killed_at_once_and_started_again_lose_nobody_a_message() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut cluster = Cluster::start(Redis::start());
+    let told = cluster.tell(|cluster| {
+        cluster.nodes.iter_mut().for_each(tests::server::Server::kill);
+        cluster.nodes.iter_mut().for_each(tests::server::Server::restart);
+    });
+    let gaps = told.check();
+    report("kill all nodes", &told, gaps);
+    assert_eq!(gaps, 0);
+    assert!(told.losses > 400, "{}", told.losses);
+}
+
+/// RD16, N09: only its way to Redis; its clients stay, are refused what they publish, and miss nothing.
+fn cut_off(name: &str, cut: impl FnOnce(&crate::passage::Passage)) {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut cluster = Cluster::start_behind_proxies(Redis::start());
+    let told = cluster.tell(|cluster| {
+        cut(&cluster.proxies[0]);
+        until_status(&cluster.nodes[0], 503);
+        stays_unready(&cluster.nodes[0], AWAY);
+        cluster.proxies[0].open();
+        until_status(&cluster.nodes[0], 200);
+    });
+    let gaps = told.check();
+    report(name, &told, gaps);
+    assert_eq!((gaps, told.losses), (0, 0));
+}
+
+/// RD16: its connections are reset, and each new one.
+#[test]
+fn a_node_whose_way_to_redis_is_shut_keeps_its_clients_and_loses_them_nothing() {
+    cut_off("shut a node off redis", crate::passage::Passage::shut);
+}
+
+/// RD16, RD06: nothing comes back, and nobody says so.
+#[test]
+fn a_node_whose_way_to_redis_swallows_everything_keeps_its_clients_and_loses_them_nothing() {
+    cut_off("silence between a node and redis", crate::passage::Passage::silence);
+}
+
+/// RD11, RD12: what the old one took last is lost with it, and everybody is told so; it comes back as a replica, and
+/// what it had for itself counts nowhere.
+#[test]
+fn a_replica_that_is_promoted_without_the_last_writes_is_a_gap_and_never_silence() {
+    if !Redis::is_here() {
+        return;
+    }
+    let replica = Redis::start();
+    let mut cluster = Cluster::start_behind_proxies(Redis::start());
+    let first = cluster.redis.port().to_string();
+    replica.tell(&["REPLICAOF", "127.0.0.1", &first]);
+    let is_linked =
+        |replica: &Redis| replica.ask(&["INFO", "replication"]).contains("master_link_status:up");
+    let begin = std::time::Instant::now();
+    while !is_linked(&replica) {
+        assert!(begin.elapsed() < AWAY, "it does not follow");
+    }
+    let told = cluster.tell(|cluster| {
+        // From here on it hears of nothing, and the first one goes on taking messages.
+        replica.tell(&["REPLICAOF", "NO", "ONE"]);
+        let keys = |redis: &Redis| redis.ask(&["INFO", "stats"]);
+        let taken = |redis: &Redis| {
+            let stats = keys(redis);
+            let line = stats.lines().find(|line| line.starts_with("total_commands_processed:"));
+            line.unwrap().split(':').nth(1).unwrap().trim().parse::<u64>().unwrap()
+        };
+        let until = taken(&cluster.redis) + 2_000;
+        while taken(&cluster.redis) < until {}
+        cluster.proxies.iter().for_each(|proxy| proxy.switch(replica.port()));
+        cluster.redis.tell(&["REPLICAOF", "127.0.0.1", &replica.port().to_string()]);
+    });
+    let gaps = told.check();
+    report("promote a replica", &told, gaps);
+    assert!(gaps > 0, "what was lost is told");
+    assert_eq!(told.losses, 0, "clients stay");
 }

@@ -5,7 +5,6 @@
 //! acknowledged. Nothing here may wait for time to pass: a story goes on when enough was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,107 +14,50 @@ use client_tungstenite::{
     BackoffOptions, Client, Event, Events, Options, PublishOptions, RequestError, SubscribeOptions,
     Token,
 };
-use domain::id::{Epoch, MessageId};
+use domain::delivery::Class;
+use domain::id::{Epoch, MessageId, MessageKey};
 use domain::room::RoomId;
 use tests::leaks::said;
-use tests::raw::RawSocket;
-use tests::redis::Redis;
 use tests::server::Server;
 use tests::token::{SECRET, claims, hs256};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::net::TcpStream;
 use tokio::sync::{Barrier, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// How long anything may take that has to come to an end.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::fleet::{Cluster, DEADLINE};
+
 const CLIENTS: usize = 500;
+/// Those who come to rooms and leave them meanwhile.
+const VISITORS: usize = 20;
 const ROOMS: usize = 50;
 /// Each client's own pace; together 2,000 publishes a second.
 const PACE: Duration = Duration::from_millis(250);
-const NODES: usize = 3;
 
-/// Nodes on one Redis, and a balancer in front.
-pub(crate) struct Cluster {
-    pub(crate) redis: Redis,
-    pub(crate) nodes: Vec<Server>,
-    runtime: Runtime,
-    front: SocketAddr,
-}
-
-impl Cluster {
-    pub(crate) fn start(redis: Redis) -> Self {
-        let url = redis.url();
-        Self::start_at(&url, redis)
-    }
-
-    /// Nodes that find this server by another address.
-    pub(crate) fn start_at(url: &str, redis: Redis) -> Self {
-        let node = |_| {
-            let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
-            let words: Vec<String> = [
-                set("redis.url", url),
-                set("redis.answer_timeout_ms", "1000"),
-                set("auth.hmac_secret", SECRET),
-                set(
-                    "auth.ticket_secret",
-                    &"a ticket secret of the tests".repeat(2).replace(' ', "-"),
-                ),
-                set("server.drain_window_ms", "2000"),
-            ]
-            .concat();
-            Server::start(&words.iter().map(String::as_str).collect::<Vec<_>>())
-        };
-        let nodes: Vec<_> = (0..NODES).map(node).collect();
-        nodes.iter().for_each(|node| until_status(node, 200));
-        let runtime = Runtime::new().unwrap();
-        let addrs: Vec<_> = nodes.iter().map(Server::addr).collect();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let front = listener.local_addr().unwrap();
-        runtime.spawn(balance(listener, addrs));
-        Self { redis, nodes, runtime, front }
-    }
-}
-
-/// Waits until a node says that it is ready (200), or that it is not (503).
-pub(crate) fn until_status(node: &Server, status: u16) {
-    let begin = Instant::now();
-    let wanted = format!("HTTP/1.1 {status}");
-    loop {
-        let mut socket = RawSocket::connect(node.addr());
-        socket.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        if socket.read_head().starts_with(&wanted) {
-            return;
-        }
-        assert!(begin.elapsed() < DEADLINE, "it does not answer {status}: {}", node.log());
-    }
-}
-
-/// Gives each connection to the next node that takes it.
-async fn balance(listener: TcpListener, nodes: Vec<SocketAddr>) -> io::Result<()> {
-    for turn in 0_usize.. {
-        let (mut near, _) = listener.accept().await?;
-        let nodes = nodes.clone();
-        tokio::spawn(async move {
-            for step in 0..nodes.len() {
-                if let Ok(mut far) = TcpStream::connect(nodes[(turn + step) % nodes.len()]).await {
-                    drop(near.set_nodelay(true).and_then(|()| far.set_nodelay(true)));
-                    drop(copy_bidirectional(&mut near, &mut far).await);
-                    return;
-                }
-            }
-        });
-    }
-    Ok(())
-}
+/// How soon clients come back.
+pub(crate) const BACKOFF: BackoffOptions = BackoffOptions {
+    base: Duration::from_millis(50),
+    cap: Duration::from_millis(500),
+    attempts_max: None,
+    stable_after: Duration::from_secs(20),
+};
 
 /// What one client heard in its room, in the order in which it heard it.
 #[derive(Clone, Debug)]
 pub(crate) enum Heard {
-    Message { epoch: Epoch, offset: u64, data: String },
-    Gap { epoch: Epoch, from: u64, to: u64, reason: String },
+    Message {
+        epoch: Epoch,
+        offset: u64,
+        data: String,
+    },
+    Gap {
+        epoch: Epoch,
+        from: u64,
+        to: u64,
+        reason: String,
+    },
+    /// A newer value of the room's one key.
+    Value(u64),
 }
 
 /// An acknowledged publish.
@@ -135,6 +77,7 @@ struct Counts {
     changed: Notify,
     refused: AtomicU64,
     losses: AtomicUsize,
+    visits: AtomicU64,
 }
 
 /// What came of a story.
@@ -146,15 +89,19 @@ pub(crate) struct Told {
     pub(crate) took: Duration,
     /// From the end of what happened until every node listed just those who are there.
     pub(crate) presence_true_after: Duration,
+    /// How often somebody came to a room or left it meanwhile.
+    pub(crate) visits: u64,
+    /// The most memory of a node, in MiB, before what happened and after it.
+    pub(crate) rss_mib: (u64, u64),
 }
 
 impl Cluster {
     /// Has everybody publish, lets `happen` happen in the middle, and waits until all have everything.
-    pub(crate) fn tell(&mut self, happen: impl FnOnce(&mut Redis, &mut Vec<Server>)) -> Told {
+    pub(crate) fn tell(&mut self, happen: impl FnOnce(&mut Self)) -> Told {
         let begin = Instant::now();
         let counts = Arc::new(Counts::default());
         let (stop, stopped) = watch::channel(false);
-        let ready = Arc::new(Barrier::new(CLIENTS + 1));
+        let ready = Arc::new(Barrier::new(CLIENTS + VISITORS + 1));
         let url = format!("ws://{}/ws/v2/connect", self.front);
         let clients: Vec<JoinHandle<_>> = (0..CLIENTS)
             .map(|number| {
@@ -163,9 +110,11 @@ impl Cluster {
                 self.runtime.spawn(one(number, url, counts, ready, stopped))
             })
             .collect();
+        let visitors = self.visit(&counts, &ready, &stopped);
         self.runtime.block_on(async { timeout(DEADLINE, ready.wait()).await.expect("all are in") });
         self.until_acked(&counts, 2_000);
-        happen(&mut self.redis, &mut self.nodes);
+        let rss_before = self.rss_mib();
+        happen(self);
         let happened = Instant::now();
         let more = counts.acked.load(Ordering::Relaxed) + 4_000;
         self.until_acked(&counts, more);
@@ -179,6 +128,13 @@ impl Cluster {
         };
         let publishing =
             self.runtime.block_on(async { timeout(DEADLINE, all).await.expect("all publish") });
+        let visited = async {
+            for visitor in visitors {
+                visitor.await.unwrap();
+            }
+        };
+        self.runtime.block_on(async { timeout(DEADLINE, visited).await.expect("all have left") });
+        let rss_mib = (rss_before, self.rss_mib());
         let addrs: Vec<_> = self.nodes.iter().map(Server::addr).collect();
         self.runtime.block_on(async {
             for addr in addrs {
@@ -188,10 +144,19 @@ impl Cluster {
         let presence_true_after = happened.elapsed();
         let acked: Vec<_> = publishing.iter().flat_map(|one| one.acked.clone()).collect();
         let ends = ends(&acked);
+        let values: BTreeMap<_, _> =
+            publishing.iter().filter_map(|one| Some((one.room, one.value?))).collect();
         let listening = async {
             let mut heard = Vec::new();
             for (number, one) in publishing.into_iter().enumerate() {
-                heard.push(one.until(ends[&(number % ROOMS)], number).await);
+                heard.push(
+                    one.until(
+                        ends[&(number % ROOMS)],
+                        values.get(&(number % ROOMS)).copied(),
+                        number,
+                    )
+                    .await,
+                );
             }
             heard
         };
@@ -205,7 +170,25 @@ impl Cluster {
             refused: counts.refused.load(Ordering::Relaxed),
             took: begin.elapsed(),
             presence_true_after,
+            visits: counts.visits.load(Ordering::Relaxed),
+            rss_mib,
         }
+    }
+
+    /// Has some come to rooms and leave them again, for as long as others publish.
+    fn visit(
+        &self,
+        counts: &Arc<Counts>,
+        ready: &Arc<Barrier>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Vec<JoinHandle<()>> {
+        let url = format!("ws://{}/ws/v2/connect", self.front);
+        let visitor = |number| {
+            let (url, stopped) = (url.clone(), stopped.clone());
+            let (counts, ready) = (Arc::clone(counts), Arc::clone(ready));
+            self.runtime.spawn(visit(number, url, counts, ready, stopped))
+        };
+        (0..VISITORS).map(visitor).collect()
     }
 
     fn until_acked(&self, counts: &Counts, number: u64) {
@@ -267,8 +250,45 @@ fn ends(acked: &[Acked]) -> BTreeMap<usize, (Epoch, u64)> {
     last.iter().map(end).collect()
 }
 
+/// Comes to one room after another and leaves it, with an end outside of all.
+async fn visit(
+    number: usize,
+    url: String,
+    counts: Arc<Counts>,
+    ready: Arc<Barrier>,
+    stopped: watch::Receiver<bool>,
+) {
+    let token = hs256(SECRET, &claims(&format!("visitor{number}"), "public:*"));
+    let options =
+        Options { token: Some(Token::new(&token)), backoff: BACKOFF, ..Options::new(url) };
+    let (client, mut events) = Client::connect(options).await.unwrap();
+    let reading = tokio::spawn(async move { while events.next().await.is_some() {} });
+    ready.wait().await;
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for turn in 0.. {
+        if *stopped.borrow() {
+            break;
+        }
+        pace.tick().await;
+        let room = (number * 7 + turn) % ROOMS;
+        let room = RoomId::parse(&format!("public:story/{room}")).unwrap();
+        let joined = client.subscribe(&room, SubscribeOptions::default()).await;
+        if joined.is_ok() {
+            counts.visits.fetch_add(1, Ordering::Relaxed);
+        }
+        // Also where it is not known whether it is in.
+        drop(client.unsubscribe(&room).await);
+    }
+    client.close().await;
+    reading.await.unwrap();
+}
+
 /// A client behind its publishing, with what it has heard so far.
 struct One {
+    room: usize,
+    /// The newest value that it gave its room's key.
+    value: Option<u64>,
     client: Client,
     acked: Vec<Acked>,
     heard: Arc<Mutex<Vec<Heard>>>,
@@ -277,13 +297,19 @@ struct One {
 }
 
 impl One {
-    /// Waits until it has heard the message at this place of its room, or a gap over it.
-    async fn until(self, end: (Epoch, u64), number: usize) -> Vec<Heard> {
+    /// Waits until it has heard the message at this place of its room, or a gap over it, and the newest value of
+    /// its room's key.
+    async fn until(self, end: (Epoch, u64), newest: Option<u64>, number: usize) -> Vec<Heard> {
         let is_there = |heard: &[Heard]| {
-            heard.iter().rev().any(|one| match one {
+            let has_end = heard.iter().rev().any(|one| match one {
                 Heard::Message { epoch, offset, .. } => *epoch == end.0 && *offset >= end.1,
                 Heard::Gap { epoch, to, .. } => *epoch == end.0 && *to >= end.1,
-            })
+                Heard::Value(_) => false,
+            });
+            let has_newest = |newest| {
+                heard.iter().rev().any(|one| matches!(one, Heard::Value(value) if *value >= newest))
+            };
+            has_end && newest.is_none_or(has_newest)
         };
         let wait = async {
             while !is_there(&self.heard.lock().unwrap()) {
@@ -292,7 +318,7 @@ impl One {
         };
         if timeout(Duration::from_secs(30), wait).await.is_err() {
             let heard = self.heard.lock().unwrap();
-            panic!("client {number} waits for {end:?} behind {:?}", heard.last());
+            panic!("client {number} waits for {end:?} and {newest:?} behind {:?}", heard.last());
         }
         self.client.close().await;
         self.listening.await.unwrap();
@@ -308,13 +334,9 @@ async fn one(
     mut stopped: watch::Receiver<bool>,
 ) -> One {
     let room = RoomId::parse(&format!("public:story/{}", number % ROOMS)).unwrap();
-    let backoff = BackoffOptions {
-        base: Duration::from_millis(50),
-        cap: Duration::from_millis(500),
-        ..BackoffOptions::default()
-    };
     let token = hs256(SECRET, &claims(&format!("u{number}"), "public:*"));
-    let options = Options { token: Some(Token::new(&token)), backoff, ..Options::new(url) };
+    let options =
+        Options { token: Some(Token::new(&token)), backoff: BACKOFF, ..Options::new(url) };
     let (client, events) = Client::connect(options).await.unwrap();
     loop {
         match client.subscribe(&room, SubscribeOptions::default()).await {
@@ -333,10 +355,10 @@ async fn one(
         Arc::clone(&counts),
     ));
     ready.wait().await;
-    let mut acked = Vec::new();
+    let (mut acked, mut value) = (Vec::new(), None);
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for turn in 0.. {
+    for turn in 0_u64.. {
         tokio::select! {
             _ = pace.tick() => {}
             _ = stopped.wait_for(|stop| *stop) => break,
@@ -354,8 +376,12 @@ async fn one(
             counts.acked.fetch_add(1, Ordering::Relaxed);
             counts.changed.notify_one();
         }
+        // The first of each room says how far it is, too.
+        if number < ROOMS && set_value(&client, &room, turn, &counts).await {
+            value = Some(turn);
+        }
     }
-    One { client, acked, heard, more, listening }
+    One { client, room: number % ROOMS, value, acked, heard, more, listening }
 }
 
 /// Publishes until it is acknowledged, under one name: what is refused for now comes again.
@@ -380,6 +406,24 @@ async fn publish(
     None
 }
 
+/// Sets the value of the room's one key. Answers whether that is known to have happened: what is refused for now is
+/// left to the next.
+async fn set_value(client: &Client, room: &RoomId, value: u64, counts: &Counts) -> bool {
+    let options = PublishOptions {
+        class: Some(Class::Latest),
+        key: Some(MessageKey::parse("turn").unwrap()),
+        ..PublishOptions::default()
+    };
+    match client.publish(room, &value.to_string(), options).await {
+        Ok(_) => true,
+        Err(RequestError::Refused(refusal)) if refusal.is_temporary() => {
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 async fn listen(
     number: usize,
     mut events: Events,
@@ -389,11 +433,16 @@ async fn listen(
 ) {
     while let Some(event) = events.next().await {
         let one = match event {
+            Event::Message(message) if message.offset.is_none() => {
+                Heard::Value(message.data.parse().expect("a value"))
+            }
             Event::Message(message) => Heard::Message {
                 epoch: message.epoch,
                 offset: message.offset.expect("a place").get(),
                 data: message.data,
             },
+            // A user's own room, which says so whether or not there was anything in it.
+            Event::Gap(gap) if gap.room.as_str().starts_with("user:") => continue,
             Event::Gap(gap) => Heard::Gap {
                 epoch: gap.epoch,
                 from: gap.from.get(),
@@ -405,8 +454,6 @@ async fn listen(
                 counts.losses.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            // A user's own room, of which nobody can say what was missed.
-            Event::Unsubscribed { room, .. } if room.as_str().starts_with("user:") => continue,
             event @ (Event::Violation(_) | Event::Unsubscribed { .. } | Event::Tombstone(_)) => {
                 panic!("client {number}: {event:?}")
             }
@@ -466,7 +513,7 @@ struct Ordered<'h> {
 
 fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
     let (mut texts, mut gaps) = (BTreeSet::new(), Vec::new());
-    let mut last: Option<u64> = None;
+    let (mut last, mut value): (Option<u64>, Option<u64>) = (None, None);
     for one in heard {
         match one {
             Heard::Message { offset, data, .. } => {
@@ -480,6 +527,14 @@ fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
             Heard::Gap { epoch, from, to, reason } => {
                 last = Some(*to);
                 gaps.push(TheGap { epoch: *epoch, from: *from, to: *to, reason });
+            }
+            Heard::Value(newer) => {
+                assert!(
+                    // Who comes back is given it again.
+                    value.is_none_or(|value| value <= *newer),
+                    "client {number}: {newer} behind {value:?}"
+                );
+                value = Some(*newer);
             }
         }
     }

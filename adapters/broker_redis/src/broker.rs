@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::delivery::Class;
 use domain::id::Epoch;
-use domain::message::{Publish, TombstoneReason};
+use domain::message::{Publication, Publish, TombstoneReason};
 use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::{Offset, Position};
 use domain::principal::RoomPattern;
@@ -29,12 +29,13 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError};
-use crate::entry::{body, decode};
+use crate::entry::{body, decode, lost, tail};
 use crate::link::{CallError, Commands, Link};
 use crate::names::{Names, ROOM_KEYS};
 use crate::news::News;
 use crate::presence::Present;
-use crate::status::Status;
+use crate::sparing::Sparing;
+use crate::status::{Status, count};
 use crate::subscriber::Subscribing;
 use crate::table::Table;
 
@@ -42,6 +43,14 @@ use crate::table::Table;
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The most messages of one page, whatever the reader asks for: Redis does nothing else meanwhile.
 const PAGE_MESSAGES_MAX: u32 = 1_024;
+/// The most keys of one room whose newest `latest` message is kept, and the most bytes of those messages
+/// together, descriptions included; the oldest are dropped first. One alone may be longer.
+const LATEST_KEYS_MAX: usize = 256;
+const LATEST_BYTES_MAX: usize = 1 << 20;
+
+/// Each read may meet such a thing.
+static STRANGE: Sparing = Sparing::new();
+static UNREADABLE: Sparing = Sparing::new();
 
 /// Why a broker would be of no use now.
 #[derive(Debug, Error)]
@@ -124,9 +133,7 @@ impl RedisBroker {
         policy: &NamespacePolicy,
         now: Wall,
     ) {
-        let retention = &policy.retention;
-        // An unused room keeps its log for as long as somebody may come back to it.
-        let keep = retention.age_max.max(self.config.dedup_window);
+        let (retention, keep) = (&policy.retention, self.kept(policy));
         command.arg(ROOM_KEYS);
         let keys = self.names.keys(room);
         command
@@ -146,11 +153,23 @@ impl RedisBroker {
         Ok((self.commands.link()?, Epoch::from_bits(fresh)))
     }
 
+    /// For how long an unused room keeps its log, at least: as long as somebody may come back to it.
+    fn kept(&self, policy: &NamespacePolicy) -> Duration {
+        policy.retention.age_max.max(self.config.dedup_window)
+    }
+
     async fn call_publish(
         &self,
         publish: &Publish,
         policy: &NamespacePolicy,
     ) -> Result<Receipt, CallError> {
+        let is_kept = publish.class != Class::Reliable
+            || publish.msg_id.is_some()
+            || policy.replicated
+            || policy.retention.messages_max > 0;
+        if !is_kept && let Some(receipt) = self.call_publish_plain(publish, policy).await? {
+            return Ok(receipt);
+        }
         let (link, fresh) = self.link_and_epoch()?;
         // What has no place in the log is of no use to whoever takes over.
         let is_replicated = policy.replicated && publish.class == Class::Reliable;
@@ -172,6 +191,8 @@ impl RedisBroker {
                 .arg(self.names.room_channel(&publish.room))
                 .arg(if is_watched(&publish.room, policy) { &*channel } else { "" })
                 .arg(Offset::MAX.get())
+                .arg(LATEST_KEYS_MAX)
+                .arg(LATEST_BYTES_MAX)
                 .arg(u8::from(level == AckLevel::Replicated));
         };
         let script = &self.commands.scripts().publish;
@@ -188,6 +209,44 @@ impl RedisBroker {
             duplicate: duplicate == 1,
             level,
         })
+    }
+
+    /// A publish of which nothing is kept; none where the room is not ready for it, and nothing was done.
+    async fn call_publish_plain(
+        &self,
+        publish: &Publish,
+        policy: &NamespacePolicy,
+    ) -> Result<Option<Receipt>, CallError> {
+        let link = self.commands.link()?;
+        let now = publish.at.as_millis();
+        let quarter = i64::try_from(millis(self.kept(policy) / 4)).unwrap_or(i64::MAX);
+        let head = self.names.head(&publish.room);
+        let fill = |command: &mut Cmd, link: &Link| {
+            command
+                .arg(1)
+                .arg(&head)
+                .arg(link.life_of(&head))
+                .arg(now.saturating_sub(quarter))
+                .arg(now)
+                .arg(Offset::MAX.get())
+                .arg(tail(publish))
+                .arg(self.names.room_channel(&publish.room));
+            match is_watched(&publish.room, policy) {
+                true => command.arg(self.names.namespace_channel(publish.room.namespace())),
+                false => command.arg(""),
+            };
+        };
+        let script = &self.commands.scripts().publish_plain;
+        let answer = self.commands.run_script(&link, script, fill).await?;
+        let Some((epoch, offset)) = parse::<Option<(String, u64)>>(answer)? else {
+            return Ok(None);
+        };
+        Ok(Some(Receipt {
+            epoch: parse_epoch(&epoch)?,
+            offset: Some(parse_offset(offset)?),
+            duplicate: false,
+            level: AckLevel::Accepted,
+        }))
     }
 
     /// Reads a piece of a room's log, and with `latest` the newest message of each key.
@@ -217,31 +276,51 @@ impl RedisBroker {
             last: parse_offset(last)?,
             earlier: EarlierLives::new(earlier.split(' ').filter_map(parse_life)),
         };
-        let messages = published(entries, epoch, Some(read.now))?;
-        // One that can't be read is not worth a subscription.
-        let newest = newest.into_iter().filter_map(|one| published(vec![one], epoch, None).ok());
-        Ok((LogPage { bounds, messages, more: more == 1 }, newest.flatten().collect()))
+        let mut offset = read.after.max(bounds.first.previous());
+        let mut messages = Vec::with_capacity(entries.len());
+        for entry in entries {
+            offset = offset.next().ok_or_else(|| strange("an offset"))?;
+            let publication = self.read_place(entry, room, Position { epoch, offset }, read.now);
+            messages.push(Arc::new(Published::new(publication)));
+        }
+        let latest = newest.into_iter().filter_map(|entry| {
+            // One that can't be read is not worth a subscription.
+            let mut publication = readable(entry).or_else(|| self.unreadable(room))?;
+            publication.epoch = epoch;
+            Some(Arc::new(Published::new(publication)))
+        });
+        Ok((LogPage { bounds, messages, more: more == 1 }, latest.collect()))
+    }
+
+    /// What stands at a place of the log. What no node has written there is gone, and its place remains: nobody
+    /// can wait for it.
+    fn read_place(&self, entry: Value, room: &RoomId, at: Position, now: Wall) -> Publication {
+        let is_its = |publication: &Publication| {
+            publication.room == *room && publication.offset == Some(at.offset)
+        };
+        let found = readable(entry).filter(is_its).or_else(|| self.unreadable(room));
+        let Some(mut publication) = found else { return lost(room, at, now) };
+        publication.epoch = at.epoch;
+        if publication.is_expired(now) {
+            publication = publication.into_tombstone(TombstoneReason::Expired);
+        }
+        publication
+    }
+
+    /// Counts what can't be read.
+    fn unreadable(&self, room: &RoomId) -> Option<Publication> {
+        count(&self.status.unreadable, 1);
+        if let Some(left_out) = UNREADABLE.turn() {
+            tracing::warn!(%room, left_out, "redis holds what no node has written; its place is passed over");
+        }
+        None
     }
 }
 
-/// The entries of a log, as those of its present life.
-fn published(
-    entries: Vec<Value>,
-    epoch: Epoch,
-    now: Option<Wall>,
-) -> Result<Vec<Arc<Published>>, CallError> {
-    let mut all = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let Value::BulkString(bytes) = entry else { return Err(strange("an entry")) };
-        let mut publication =
-            decode(&Bytes::from(bytes)).map_err(|error| strange(&error.to_string()))?.publication;
-        publication.epoch = epoch;
-        if now.is_some_and(|now| publication.is_expired(now)) {
-            publication = publication.into_tombstone(TombstoneReason::Expired);
-        }
-        all.push(Arc::new(Published::new(publication)));
-    }
-    Ok(all)
+/// An entry of a log, under the epoch that it was written in.
+fn readable(entry: Value) -> Option<Publication> {
+    let Value::BulkString(bytes) = entry else { return None };
+    decode(&Bytes::from(bytes)).ok().map(|entry| entry.publication)
 }
 
 /// Whether somebody may be there by a prefix: a pattern, or the rooms of all users, which nodes follow so.
@@ -273,7 +352,9 @@ fn parse_life(text: &str) -> Option<Position> {
 
 /// Somebody else writes to our keys.
 fn strange(what: &str) -> CallError {
-    tracing::error!(what, "redis holds what no node has written");
+    if let Some(left_out) = STRANGE.turn() {
+        tracing::error!(what, left_out, "redis holds what no node has written");
+    }
     CallError::Refused(format!("{what} can't be read"))
 }
 
@@ -306,6 +387,7 @@ impl Broker for RedisBroker {
     ) -> Result<RoomTop, BrokerError> {
         let away = BrokerError::Unavailable { retry_after: RETRY_AFTER };
         let waits = self.table.subscribe(room, mailbox, token).map_err(|_| away.clone())?;
+        self.table.keep(room, self.kept(policy));
         let is_on = match waits {
             None => true,
             Some(on) => matches!(timeout(self.config.answer_timeout, on).await, Ok(Ok(()))),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use domain::delivery::Class;
 use domain::id::{ConnectionId, Epoch, MessageKey, UserId};
 use domain::message::{Origin, Publication, Publish, Sender, TombstoneReason};
-use domain::position::Offset;
+use domain::position::{Offset, Position};
 use domain::room::RoomId;
 use domain::tags::Tags;
 use domain::time::Wall;
@@ -65,9 +65,9 @@ impl<'a> About<'a> {
         }
     }
 
-    /// The body: this, then the data.
-    fn with(&self, data: &[u8]) -> Vec<u8> {
-        let mut body = Vec::with_capacity(192 + data.len());
+    /// The body, behind what stands in `body`: this, then the data.
+    fn put(&self, mut body: Vec<u8>, data: &[u8]) -> Vec<u8> {
+        body.reserve(160 + data.len());
         // Neither writing to a `Vec` nor a struct of texts and numbers can fail.
         let _ = serde_json::to_writer(&mut body, self);
         body.push(b'\n');
@@ -82,7 +82,17 @@ fn pairs(tags: &Tags) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
 
 /// The body of a publish.
 pub(crate) fn body(publish: &Publish) -> Vec<u8> {
-    let about = About {
+    about(publish).put(Vec::new(), &publish.data)
+}
+
+/// The same, with the end of the front before it: all of an entry but its epoch, number and offset.
+pub(crate) fn tail(publish: &Publish) -> Vec<u8> {
+    let front = format!("{} {}\n", publish.data.len(), publish.at.as_millis());
+    about(publish).put(front.into_bytes(), &publish.data)
+}
+
+fn about(publish: &Publish) -> About<'_> {
+    About {
         room: publish.room.as_str().into(),
         class: publish.class.word().into(),
         key: publish.key.as_ref().map(|key| key.as_str().into()),
@@ -90,8 +100,7 @@ pub(crate) fn body(publish: &Publish) -> Vec<u8> {
         expires_at: publish.ttl.map(|ttl| publish.at.after(ttl).as_millis()),
         origin: publish.origin.map(|o| (o.connection.bits(), o.command, o.echo)),
         ..About::of_sender(&publish.sender)
-    };
-    about.with(&publish.data)
+    }
 }
 
 /// The body of the place that remains of a message.
@@ -102,7 +111,25 @@ pub(crate) fn tombstone_body(publication: &Publication, reason: TombstoneReason)
         tombstone: Some(reason.word().into()),
         ..About::of_sender(&publication.sender)
     };
-    about.with(&[])
+    about.put(Vec::new(), &[])
+}
+
+/// What stands for an entry that nobody can read: its place, and that there is nothing at it any more.
+pub(crate) fn lost(room: &RoomId, at: Position, now: Wall) -> Publication {
+    Publication {
+        room: room.clone(),
+        epoch: at.epoch,
+        offset: Some(at.offset),
+        class: Class::Reliable,
+        key: None,
+        sender: Sender::default(),
+        data: Bytes::new(),
+        tags: Tags::default(),
+        origin: None,
+        at: now,
+        expires_at: None,
+        tombstone: Some(TombstoneReason::Deleted),
+    }
 }
 
 /// One publication, and which of its room it is.

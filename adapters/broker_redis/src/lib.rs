@@ -8,13 +8,13 @@
 //! The host spawns [`RedisBroker::run`] once; until it has connected, and whenever Redis is away,
 //! everything is answered with `Unavailable`.
 //!
-//! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`, `line`,
-//! `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `table`, `subscriber`, `pushes`, `broker`, `erase`, `present`, `presence`, `reaper`,
-//! `news`,
-//! `revocations`, `spent_tokens`.
+//! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`,
+//! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `table`, `behind`, `subscriber`,
+//! `pushes`, `looks`, `broker`, `erase`, `present`, `presence`, `reaper`, `news`, `revocations`, `spent_tokens`.
 
 mod answers;
 mod batch;
+mod behind;
 mod broker;
 mod cluster;
 mod config;
@@ -23,6 +23,7 @@ mod erase;
 mod keeper;
 mod line;
 mod link;
+mod looks;
 mod names;
 mod news;
 mod presence;
@@ -35,6 +36,7 @@ mod scripts;
 mod sentinel;
 mod servers;
 mod slots;
+mod sparing;
 mod spent_tokens;
 mod status;
 mod subscriber;

@@ -22,10 +22,14 @@ use crate::replicate::Replicating;
 use crate::scripts::Scripts;
 use crate::servers::{Layout, Place, Servers};
 use crate::slots::{SlotMap, slot_of, slot_of_command};
+use crate::sparing::Sparing;
 use crate::status::{Status, count};
 
 /// Between two attempts to find who has a slot that has moved.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Each call may be refused.
+static REFUSED: Sparing = Sparing::new();
 
 /// Why a call has no answer.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -453,7 +457,9 @@ impl Commands {
             Fault::Busy => CallError::Away,
             Fault::NoScript | Fault::Refused => {
                 let error = words(error);
-                tracing::error!(error, "redis refused a call");
+                if let Some(left_out) = REFUSED.turn() {
+                    tracing::error!(error, left_out, "redis refused a call");
+                }
                 CallError::Refused(error)
             }
         }

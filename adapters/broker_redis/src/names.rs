@@ -28,6 +28,11 @@ impl Names {
         PARTS.map(|part| format!("{}:{{{room}}}:{part}", self.prefix))
     }
 
+    /// The first of those, which the whole room goes by.
+    pub(crate) fn head(&self, room: &RoomId) -> String {
+        format!("{}:{{{room}}}:head", self.prefix)
+    }
+
     /// The keys of who is in a room: what is over all nodes, then what came over one.
     pub(crate) fn presence_keys(&self, room: &RoomId, node: &str) -> [String; 5] {
         let key = |part: &str| format!("{}:{{{room}}}:{part}", self.prefix);
@@ -48,6 +53,11 @@ impl Names {
     /// Held by who cleans up behind a node that is gone.
     pub(crate) fn reaper_of(&self, node: &str) -> String {
         format!("{}:node:{node}:reaper", self.prefix)
+    }
+
+    /// There while a node that is gone may still be heard of, by what was on its way.
+    pub(crate) fn late_of(&self, node: &str) -> String {
+        format!("{}:node:{node}:late", self.prefix)
     }
 
     /// What was taken back, and when each may be forgotten.

@@ -192,6 +192,7 @@ impl RedisBroker {
                 command.arg(key);
             }
             command.arg(&node).arg(millis(self.config.lease)).arg(GONE_MAX);
+            command.arg(millis(self.config.presence_kept));
         };
         let answer = self.commands.run_script(&link, &self.commands.scripts().lease, fill).await?;
         let (was_there, over): (u8, Vec<String>) = parse(answer)?;

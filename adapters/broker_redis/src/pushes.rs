@@ -12,8 +12,12 @@ use tokio::sync::Notify;
 use crate::entry::decode;
 use crate::news::News;
 use crate::presence::decode_event;
+use crate::sparing::Sparing;
 use crate::status::{Status, count};
 use crate::table::Table;
+
+/// Each publication may be one.
+static LOST: Sparing = Sparing::new();
 
 /// One connection's pushes, and whether it is lost.
 pub(crate) struct Pushes {
@@ -66,8 +70,10 @@ impl Pushes {
             Err(error) => {
                 // Its offset, if it had one, is missed with the next message or the next look.
                 count(&self.status.unreadable, 1);
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "a publication is lost");
+                if let Some(left_out) = LOST.turn() {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, left_out, "a publication is lost");
+                }
             }
         }
     }

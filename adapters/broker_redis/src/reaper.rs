@@ -4,6 +4,7 @@
 //! node goes on where another stopped. Nothing may be claimed right after a loss that all nodes had.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use domain::room::RoomId;
 use redis::{Cmd, Value};
@@ -13,11 +14,17 @@ use crate::batch::Batch;
 use crate::broker::{RedisBroker, millis};
 use crate::link::{CallError, Link};
 use crate::presence::GONE_MAX;
+use crate::sparing::Sparing;
 
 /// The most rooms of one pipeline, and the most members that one call takes out of a room: a quarter of a
 /// second of Redis at most.
 const REAP_ROOMS: usize = 64;
 const REAP_MEMBERS_MAX: usize = 128;
+/// For how long what a node that is gone had sent may still come.
+const LATE_MAX: Duration = Duration::from_secs(600);
+
+/// Each look may fail.
+static LEFT: Sparing = Sparing::new();
 
 impl RedisBroker {
     /// Takes back what nodes said that are gone. Only behind a connection that has stood for a lease: after a
@@ -32,8 +39,10 @@ impl RedisBroker {
             let over = std::mem::take(
                 &mut *self.present.over.lock().unwrap_or_else(PoisonError::into_inner),
             );
-            if let Err(error) = self.claim_and_reap(&link, over).await {
-                tracing::warn!(%error, "behind a node that is gone something is left for now");
+            if let Err(error) = self.claim_and_reap(&link, over).await
+                && let Some(left_out) = LEFT.turn()
+            {
+                tracing::warn!(%error, left_out, "behind a node that is gone something is left for now");
             }
         }
     }
@@ -41,6 +50,11 @@ impl RedisBroker {
     async fn claim_and_reap(&self, link: &Arc<Link>, over: Vec<String>) -> Result<(), CallError> {
         let [nodes, gone] = self.names.nodes();
         for node in over {
+            let late = |command: &mut Cmd| {
+                let key = self.names.late_of(&node);
+                command.arg("SET").arg(key).arg("1").arg("PX").arg(millis(LATE_MAX));
+            };
+            self.commands.ask_for::<String>(link, late).await?;
             let fill = |command: &mut Cmd, _: &Link| {
                 command.arg(2).arg(&nodes).arg(&gone).arg(&node);
             };
@@ -56,7 +70,8 @@ impl RedisBroker {
         Ok(())
     }
 
-    /// Takes back what a node said that is gone. One does it at a time, and another goes on where it stopped.
+    /// Takes back what a node said that is gone. One does it at a time, and another goes on where it stopped. For a
+    /// while it is looked at again: what a network kept back may come when everything was taken back.
     async fn reap(&self, link: &Arc<Link>, node: &str) -> Result<(), CallError> {
         let lock = |command: &mut Cmd| {
             let ms = millis(self.config.lease);
@@ -66,6 +81,7 @@ impl RedisBroker {
             return Ok(());
         }
         let rooms_key = self.names.rooms_of(node);
+        let mut said_something = false;
         loop {
             let fill = |command: &mut Cmd| {
                 command.arg("SRANDMEMBER").arg(&rooms_key).arg(REAP_ROOMS);
@@ -74,7 +90,17 @@ impl RedisBroker {
             if rooms.is_empty() {
                 break;
             }
+            said_something = true;
             self.reap_rooms(link, node, &rooms_key, &rooms).await?;
+        }
+        if said_something {
+            tracing::warn!(node, "a node is gone; who was here over it has left");
+        }
+        let late = |command: &mut Cmd| {
+            command.arg("EXISTS").arg(self.names.late_of(node));
+        };
+        if self.commands.ask_for::<u8>(link, late).await? == 1 {
+            return Ok(());
         }
         let [_, gone] = self.names.nodes();
         let forget = |command: &mut Cmd| {
@@ -84,9 +110,7 @@ impl RedisBroker {
         let unlock = |command: &mut Cmd| {
             command.arg("DEL").arg(self.names.reaper_of(node));
         };
-        self.commands.ask_for::<i64>(link, unlock).await?;
-        tracing::warn!(node, "a node is gone; who was here over it has left");
-        Ok(())
+        self.commands.ask_for::<i64>(link, unlock).await.map(drop)
     }
 
     async fn reap_rooms(

@@ -8,10 +8,13 @@ use redis::Script;
 const ROOM: &str = include_str!("scripts/room.lua");
 /// What those of presence begin with.
 const PRESENCE: &str = include_str!("scripts/presence.lua");
+/// What a subscription asks a room for.
+pub(crate) const LATEST: &str = include_str!("scripts/latest.lua");
 
 /// All of them, with their hashes.
 pub(crate) struct Scripts {
     pub(crate) publish: Script,
+    pub(crate) publish_plain: Script,
     pub(crate) read: Script,
     pub(crate) erase: Script,
     pub(crate) presence_set: Script,
@@ -33,6 +36,7 @@ impl Scripts {
         let presence = |text| script(&format!("{PRESENCE}\n{text}"));
         Self {
             publish: room(include_str!("scripts/publish.lua")),
+            publish_plain: script(include_str!("scripts/publish_plain.lua")),
             read: room(include_str!("scripts/read.lua")),
             erase: room(include_str!("scripts/erase.lua")),
             presence_set: presence(include_str!("scripts/presence_set.lua")),
@@ -46,9 +50,10 @@ impl Scripts {
         }
     }
 
-    pub(crate) const fn all(&self) -> [&Script; 11] {
+    pub(crate) const fn all(&self) -> [&Script; 12] {
         [
             &self.publish,
+            &self.publish_plain,
             &self.read,
             &self.erase,
             &self.presence_set,
@@ -77,7 +82,9 @@ mod tests {
         let scripts = [
             super::ROOM,
             super::PRESENCE,
+            super::LATEST,
             include_str!("scripts/publish.lua"),
+            include_str!("scripts/publish_plain.lua"),
             include_str!("scripts/read.lua"),
             include_str!("scripts/erase.lua"),
             include_str!("scripts/presence_set.lua"),

@@ -21,6 +21,7 @@ use crate::batch::error_of;
 use crate::cluster::{Part, Topology};
 use crate::line::{ConnectError, Identity, Retry, connect, identify, probe};
 use crate::link::Commands;
+use crate::looks::Looks;
 use crate::names::Names;
 use crate::news::News;
 use crate::pushes::Pushes;
@@ -29,13 +30,13 @@ use crate::status::count;
 use crate::table::{Changes, Standing, Table, Topic};
 
 /// The most channels of one command.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 
 /// What it takes to be subscribed.
 pub(crate) struct Subscribing {
-    commands: Arc<Commands>,
-    names: Names,
-    table: Arc<Table>,
+    pub(crate) commands: Arc<Commands>,
+    pub(crate) names: Names,
+    pub(crate) table: Arc<Table>,
     pub(crate) news: Arc<News>,
     /// Masters over whose connections everything comes, by name.
     up: Mutex<BTreeSet<String>>,
@@ -162,25 +163,12 @@ impl Subscribing {
         self.until_commands_agree(&of).await?;
         self.table.lose(&self.part(&of.place));
         let mut changes_come = self.table.changes();
-        let mut is_first = true;
+        let (mut is_first, mut looks) = (true, Looks::new());
         let mut next_probe = Instant::now() + config.probe_interval;
         loop {
             changes_come.borrow_and_update();
-            loop {
-                let changes = self.table.take_changes(BATCH, &self.part(&of.place));
-                if changes == Changes::default() {
-                    break;
-                }
-                let done = self.change(&mut of, changes).await;
-                let Ok(confirmed) = done.inspect_err(|error| {
-                    tracing::warn!(error = words(error), "channels were refused");
-                }) else {
-                    return Ok(());
-                };
-                self.table.confirm(&confirmed);
-                if confirmed.on.contains(&Topic::News) {
-                    self.news.is_on();
-                }
+            if !self.change_all(&mut of).await {
+                return Ok(());
             }
             self.table.tell_other_holes();
             if std::mem::take(&mut is_first) {
@@ -189,6 +177,12 @@ impl Subscribing {
             tokio::select! {
                 _ = changes_come.changed() => {}
                 () = of.pushes.lost.notified() => return Ok(()),
+                () = sleep_until(looks.next) => {
+                    let part = self.part(&of.place);
+                    if self.look(&mut of.connection, &part, &mut looks).await.is_err() {
+                        return Ok(());
+                    }
+                }
                 () = sleep_until(next_probe) => {
                     next_probe = Instant::now() + config.probe_interval;
                     // A connection that died without a word says nothing else.
@@ -199,6 +193,32 @@ impl Subscribing {
                         .map_err(|_| ConnectError::Timeout)??;
                     self.agrees(&of)?;
                 }
+            }
+        }
+    }
+
+    /// Has all channels asked for and given up whose need has changed. Answers whether the connection is still of
+    /// use.
+    async fn change_all(&self, of: &mut Subscription) -> bool {
+        loop {
+            let part = self.part(&of.place);
+            let changes = self.table.take_changes(BATCH, &part);
+            if changes == Changes::default() {
+                return self.catch_up(&mut of.connection, &part).await.is_ok();
+            }
+            let done = self.change(of, changes).await;
+            let Ok(confirmed) = done.inspect_err(|error| {
+                tracing::warn!(error = words(error), "channels were refused");
+            }) else {
+                return false;
+            };
+            // Before anybody joins who has it from there.
+            if self.catch_up(&mut of.connection, &part).await.is_err() {
+                return false;
+            }
+            self.table.confirm(&confirmed);
+            if confirmed.on.contains(&Topic::News) {
+                self.news.is_on();
             }
         }
     }
@@ -301,8 +321,7 @@ impl Subscribing {
         let heads: Vec<Value> = pipeline.query_async(connection).await?;
         let mut elsewhere = Vec::new();
         for (room, head) in rooms.into_iter().zip(heads) {
-            let code = error_of(&head).and_then(|e| e.code().map(str::to_owned));
-            if matches!(code.as_deref(), Some("MOVED" | "ASK" | "CLUSTERDOWN")) {
+            if is_elsewhere(&head) {
                 elsewhere.push(Topic::Room(room.clone()));
             } else {
                 self.table.meet(room, standing(head));
@@ -337,8 +356,14 @@ async fn each(
     pipeline.query_async(connection).await
 }
 
+/// Whether what was asked for lies on another server, as far as it lies anywhere.
+pub(crate) fn is_elsewhere(answer: &Value) -> bool {
+    let code = error_of(answer).and_then(|error| error.code().map(str::to_owned));
+    matches!(code.as_deref(), Some("MOVED" | "ASK" | "CLUSTERDOWN"))
+}
+
 /// Reads a head; none where there is none.
-fn standing(head: Value) -> Option<Standing> {
+pub(crate) fn standing(head: Value) -> Option<Standing> {
     let (epoch, number): (String, u64) = redis::from_redis_value(head).ok()?;
     Some(Standing { epoch: Epoch::parse(&epoch).ok()?, number })
 }

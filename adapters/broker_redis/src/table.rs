@@ -5,7 +5,9 @@
 //! not to have come is said to the mailboxes as a hole; nothing here may pass over one in silence.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use application::mailbox::{Mail, Mailbox};
 use application::ports::SubscriptionToken;
@@ -15,7 +17,9 @@ use domain::presence::PresenceEvent;
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
+use crate::behind::{Behind, Kept, Mark};
 use crate::cluster::Part;
 use crate::entry::Entry;
 use crate::slots::slot_of;
@@ -98,8 +102,10 @@ pub(crate) struct Standing {
 /// The epoch of a room in which nothing was published: of none that there is.
 const NOTHING: Epoch = Epoch::from_bits(0);
 
-/// Something of a room did not come.
-fn tell_hole(id: &RoomId, room: &Room, watchers: &[Watcher]) {
+/// Something of a room did not come behind what was heard.
+fn tell_hole(id: &RoomId, room: &mut Room, since: Mark, watchers: &[Watcher]) {
+    // An earlier hole that is still to be looked into holds this one.
+    room.behind.get_or_insert(Behind::new(since));
     for subscriber in &room.subscribers {
         subscriber.mailbox.miss(id);
     }
@@ -114,7 +120,13 @@ fn tell_hole(id: &RoomId, room: &Room, watchers: &[Watcher]) {
 struct Room {
     subscribers: Vec<Subscriber>,
     /// The newest that came: its epoch and number.
-    heard: Option<(Epoch, u64)>,
+    heard: Option<Mark>,
+    /// What of the newest messages by key was missed is still to be found out.
+    behind: Option<Behind>,
+    /// For how long it lasts unused, at least half of that; none where nothing is known of it.
+    keep: Option<Duration>,
+    /// When it was last kept from running out.
+    kept_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +136,8 @@ struct Inner {
     watchers: Vec<Watcher>,
     /// Channels whose need may have changed, by slot.
     changed: BTreeMap<u16, BTreeSet<Topic>>,
+    /// Rooms that have something in `behind`.
+    behind: BTreeSet<RoomId>,
     /// Mailboxes, by id, that are to be told of what nobody can say is missing: of patterns, and of presence.
     owed_watched: BTreeMap<u64, Arc<Mailbox>>,
     owed_presence: BTreeMap<u64, Arc<Mailbox>>,
@@ -183,7 +197,15 @@ impl Table {
         let Some(here) = inner.rooms.get_mut(room) else { return };
         here.subscribers.retain(|known| known.mailbox.id() != mailbox.id() || known.token > token);
         if here.subscribers.is_empty() {
-            self.note(&mut inner, Topic::Room(room.clone()));
+            self.release(&mut inner, Topic::Room(room.clone()));
+        }
+    }
+
+    /// For how long a room is kept that nobody uses, at least.
+    pub(crate) fn keep(&self, room: &RoomId, span: Duration) {
+        if let Some(room) = self.lock().rooms.get_mut(room) {
+            room.keep = Some(span);
+            room.kept_at = Some(Instant::now());
         }
     }
 
@@ -212,7 +234,7 @@ impl Table {
             if let Some(channel) = inner.channels.get_mut(topic) {
                 channel.watchers -= 1;
             }
-            self.note(&mut inner, topic.clone());
+            self.release(&mut inner, topic.clone());
         }
         for topic in after.difference(&before) {
             inner.channels.entry(topic.clone()).or_default().watchers += 1;
@@ -226,20 +248,25 @@ impl Table {
     /// Hands a publication to all mailboxes that have not had it.
     pub(crate) fn deliver(&self, entry: Entry) {
         let mut inner = self.lock();
-        let Inner { rooms, watchers, .. } = &mut *inner;
+        let Inner { rooms, watchers, behind, .. } = &mut *inner;
         let Entry { number, publication } = entry;
         let room = rooms.get_mut(&publication.room);
         if let Some(room) = room {
             let epoch = publication.epoch;
-            let has_missed = match room.heard {
+            let missed_behind = match room.heard {
                 Some((life, newest)) if life == epoch && number <= newest => return,
                 // Numbers run on over epochs, unless the room began anew.
-                Some((_, newest)) => number != newest + 1,
-                None => false,
+                Some(heard) => Some(heard).filter(|(_, newest)| number != newest + 1),
+                None => None,
             };
             room.heard = Some((epoch, number));
-            if has_missed {
-                tell_hole(&publication.room, room, watchers);
+            if let Some(since) = missed_behind {
+                tell_hole(&publication.room, room, since, watchers);
+                behind.insert(publication.room.clone());
+                self.wake();
+            }
+            if let Some(behind) = &mut room.behind {
+                behind.hear(&publication);
             }
         }
         let room = rooms.get(&publication.room);
@@ -327,12 +354,18 @@ impl Table {
     /// The channels of these slots are lost: none is on, and all are to be asked for again.
     pub(crate) fn lose(&self, part: &Part) {
         let mut inner = self.lock();
-        let Inner { channels, changed, .. } = &mut *inner;
-        for (topic, channel) in channels {
-            let slot = topic.slot();
-            if part.has(slot) {
+        let mut lost = Vec::new();
+        for (topic, channel) in &mut inner.channels {
+            if part.has(topic.slot()) {
                 channel.was_lost |= std::mem::take(&mut channel.is_on);
-                changed.entry(slot).or_default().insert(topic.clone());
+                lost.push(topic.clone());
+            }
+        }
+        for topic in lost {
+            if inner.is_needed(&topic) {
+                inner.note(topic);
+            } else {
+                inner.forget(&topic);
             }
         }
         self.wake();
@@ -347,13 +380,74 @@ impl Table {
         self.wake();
     }
 
+    /// How many rooms there are.
+    pub(crate) fn rooms(&self) -> usize {
+        self.lock().rooms.len()
+    }
+
+    /// The rooms to be looked at among the next `max` behind `looked_at`, which moves on, and begins again at the
+    /// end: those of some slots whose channels are on. With those that are to be kept from running out comes for how
+    /// long.
+    pub(crate) fn take_looks(
+        &self,
+        max: usize,
+        part: &Part,
+        looked_at: &mut Option<RoomId>,
+        now: Instant,
+    ) -> Vec<(RoomId, Option<Duration>)> {
+        let mut inner = self.lock();
+        let Inner { rooms, channels, .. } = &mut *inner;
+        let from = looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut all = Vec::new();
+        for (id, room) in rooms.range_mut((from, Bound::Unbounded)).take(max) {
+            *looked_at = Some(id.clone());
+            let topic = Topic::Room(id.clone());
+            let is_on = channels.get(&topic).is_some_and(|channel| channel.is_on);
+            if !is_on || !part.has(topic.slot()) {
+                continue;
+            }
+            let is_due = |(keep, at): &(Duration, Instant)| now.duration_since(*at) >= *keep / 4;
+            let keep = room.keep.zip(room.kept_at).filter(is_due).map(|(keep, _)| keep);
+            if keep.is_some() {
+                room.kept_at = Some(now);
+            }
+            all.push((id.clone(), keep));
+        }
+        if rooms.last_key_value().map(|(id, _)| id) == looked_at.as_ref() {
+            *looked_at = None;
+        }
+        all
+    }
+
+    /// Rooms of some slots of which something was missed that no log has, at most `max`.
+    pub(crate) fn behind(&self, max: usize, part: &Part) -> Vec<RoomId> {
+        let inner = self.lock();
+        let here = inner.behind.iter().filter(|room| part.has(slot_of(room.as_str().as_bytes())));
+        here.take(max).cloned().collect()
+    }
+
+    /// Gives a room's mailboxes what was missed of what Redis keeps of it; none where it keeps nothing.
+    pub(crate) fn catch_up(&self, id: &RoomId, kept: Option<Kept>) {
+        let mut inner = self.lock();
+        inner.behind.remove(id);
+        let Some(room) = inner.rooms.get_mut(id) else { return };
+        let (Some(behind), Some(heard)) = (room.behind.take(), room.heard) else { return };
+        for publication in kept.map_or_else(Vec::new, |kept| behind.missed(&kept, heard)) {
+            let mail = Mail::Publication(Arc::new(Published::new(publication)));
+            for subscriber in &room.subscribers {
+                subscriber.mailbox.put(mail.clone());
+            }
+        }
+    }
+
     /// The channel of a room is on, and this is where the room stands; none where nothing was published
     /// in it, or all of it is lost. Everything up to there has come, or was missed while the channel was
     /// not on: that is a hole, which the shards fill from the log.
     pub(crate) fn meet(&self, id: &RoomId, standing: Option<Standing>) {
         let mut inner = self.lock();
-        let Inner { rooms, watchers, .. } = &mut *inner;
+        let Inner { rooms, watchers, behind, .. } = &mut *inner;
         let Some(room) = rooms.get_mut(id) else { return };
+        let before = room.heard;
         let now = standing.unwrap_or(Standing { epoch: NOTHING, number: 0 });
         let (has_missed, heard) = match room.heard {
             None => (false, (now.epoch, now.number)),
@@ -365,8 +459,10 @@ impl Table {
             Some((_, number)) => (number > 0 || now.number > 0, (now.epoch, now.number)),
         };
         room.heard = Some(heard);
-        if has_missed {
-            tell_hole(id, room, watchers);
+        if let Some(since) = before.filter(|_| has_missed) {
+            tell_hole(id, room, since, watchers);
+            behind.insert(id.clone());
+            self.wake();
         }
     }
 
@@ -393,6 +489,18 @@ impl Table {
         channel.waiting.push(sender);
         self.note(inner, topic);
         Some(receiver)
+    }
+
+    /// Somebody does not need a channel any more. One that is not on, as none is while Redis is away, leaves
+    /// nothing behind then.
+    fn release(&self, inner: &mut Inner, topic: Topic) {
+        if inner.is_needed(&topic) {
+            return;
+        }
+        if inner.channels.get(&topic).is_some_and(|channel| channel.is_on) {
+            return self.note(inner, topic);
+        }
+        inner.forget(&topic);
     }
 
     fn note(&self, inner: &mut Inner, topic: Topic) {
@@ -470,8 +578,16 @@ impl Inner {
 
     fn forget(&mut self, topic: &Topic) {
         self.channels.remove(topic);
+        let slot = topic.slot();
+        if let Some(topics) = self.changed.get_mut(&slot) {
+            topics.remove(topic);
+            if topics.is_empty() {
+                self.changed.remove(&slot);
+            }
+        }
         if let Topic::Room(room) = topic {
             self.rooms.remove(room);
+            self.behind.remove(room);
         }
     }
 }
@@ -528,6 +644,52 @@ mod tests {
         assert_eq!(taken(&mailbox), (1, false));
         table.deliver(entry(3, 1));
         assert_eq!(taken(&mailbox), (1, true));
+    }
+
+    #[test]
+    fn subscriptions_that_come_to_nothing_leave_nothing_behind_while_redis_is_away() {
+        let (table, mailbox) = (Table::new(10, 10), Arc::new(Mailbox::new(1, 100)));
+        let patterns = [RoomPattern::parse("game:*").unwrap()];
+        for number in 0..10_000 {
+            let room = RoomId::parse(&format!("public:r{number}")).unwrap();
+            let waits = table.subscribe(&room, &mailbox, SubscriptionToken(1)).unwrap();
+            assert!(waits.is_some(), "no channel is on");
+            table.watch(&mailbox, &patterns, 2 * number).unwrap();
+            table.unsubscribe(&room, &mailbox, SubscriptionToken(1));
+            table.watch(&mailbox, &[], 2 * number + 1).unwrap();
+        }
+        let inner = table.lock();
+        let sizes = (inner.rooms.len(), inner.channels.len(), inner.changed.len());
+        // That of all nodes is always wanted.
+        assert_eq!(sizes, (0, 1, 1));
+    }
+
+    #[test]
+    fn rooms_are_looked_at_in_turn_and_kept_from_running_out_now_and_then() {
+        let (table, mailbox) = (Table::new(10, 10), Arc::new(Mailbox::new(1, 100)));
+        let (rooms, span) = (["public:a", "public:b", "public:c"], Duration::from_secs(400));
+        for name in rooms {
+            let room = RoomId::parse(name).unwrap();
+            table.subscribe(&room, &mailbox, SubscriptionToken(1)).unwrap();
+            table.keep(&room, span);
+        }
+        let now = Instant::now();
+        let mut looked_at = None;
+        let early = table.take_looks(10, &Part::All, &mut looked_at, now);
+        assert!(early.is_empty(), "their channels are not on");
+        let changes = table.take_changes(10, &Part::All);
+        table.confirm(&changes);
+        let mut look = |now| {
+            let all = table.take_looks(2, &Part::All, &mut looked_at, now).into_iter();
+            all.map(|(room, keep)| (room.as_str().to_owned(), keep)).collect::<Vec<_>>()
+        };
+        let named = |name: &str, keep| (name.to_owned(), keep);
+        assert_eq!(look(now), [named("public:a", None), named("public:b", None)]);
+        let later = now + span / 3;
+        assert_eq!(look(later), [named("public:c", Some(span))]);
+        let [a, b] = ["public:a", "public:b"].map(|name| named(name, Some(span)));
+        assert_eq!(look(later), [a, b]);
+        assert_eq!(look(later), [named("public:c", None)], "not twice");
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub enum CallTag {
     Room(RoomKey),
     /// The rooms of users, all together.
     OwnRooms,
+    /// A hole of a user's own room.
+    OwnRoom(RoomId),
     /// Whether a connection still has its rights; its commands do not wait for it.
     Rights {
         /// Whose.
@@ -151,6 +153,13 @@ pub enum Outcome {
     },
     /// Of watching the rooms of users; whether the broker took it.
     OwnRooms(bool),
+    /// Of the same for a connection that is to be in one.
+    OwnRoomsHeard {
+        /// Whether the broker took it.
+        is_on: bool,
+        /// The rooms it wants to be in again.
+        resume: Vec<Resume>,
+    },
     /// Of a publish.
     Published {
         /// The broker's answer.

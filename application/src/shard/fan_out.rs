@@ -180,7 +180,9 @@ impl Shard {
     fn not_told_of(&self, who: &PresenceKey) -> SmallVec<[Slot; 2]> {
         let own: SmallVec<[Slot; 2]> = match who {
             PresenceKey::User(user) => {
-                let own = Place::of_user(user).and_then(|room| self.watches.own.get(&room));
+                let own = Place::of_user(user)
+                    .and_then(|room| self.watches.own.get(&room))
+                    .map(|own| &own.slots);
                 own.into_iter().flatten().copied().collect()
             }
             PresenceKey::Anonymous(connection) => {

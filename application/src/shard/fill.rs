@@ -89,7 +89,7 @@ impl Shard {
                 }
             }
             Outcome::Filled(Ok(page)) => self.fill_with(key, &page, host),
-            Outcome::Filled(Err(_)) if self.services.rules.limits.position_check.is_some() => {
+            Outcome::Filled(Err(_)) if self.services.rules.limits.look_every().is_some() => {
                 // A broker on another machine comes back; until then everything waits behind the hole.
                 slice.fill_failed = true;
             }
@@ -224,9 +224,10 @@ impl Shard {
         }
     }
 
-    /// Compares the positions of all rooms with the broker's, for brokers that may lose a
-    /// notification without knowing.
+    /// Asks again for what had no answer, and compares the positions of all rooms with the broker's, for brokers that
+    /// may lose a notification without knowing.
     pub(super) fn look_at_positions(&mut self) {
+        let compares = self.services.rules.limits.position_check.is_some();
         let keys: Vec<_> = self.rooms.keys().collect();
         for key in keys {
             self.look_at_list(key);
@@ -234,7 +235,7 @@ impl Shard {
             let Some(seen) = slice.seen else { continue };
             if std::mem::take(&mut slice.fill_failed) {
                 self.fill_behind(key, seen);
-            } else if slice.fill.is_none() && !slice.looking {
+            } else if compares && slice.fill.is_none() && !slice.looking {
                 slice.looking = true;
                 if let Some(call) = self.read_behind(key, seen) {
                     let future = Box::pin(async move { Outcome::Looked(call.execute().await) });

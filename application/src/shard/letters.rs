@@ -175,7 +175,7 @@ impl Shard {
     /// Something waits for a user: one of its connections here is to be given it.
     pub(super) fn ring(&mut self, user: &UserId) {
         let Some(room) = Place::of_user(user) else { return };
-        let own = self.watches.own.get(&room).into_iter().flatten().copied();
+        let own = self.watches.own.get(&room).into_iter().flat_map(|own| own.slots.iter().copied());
         let members = self.rooms.find(&room).and_then(|key| self.rooms.get(key));
         let members = members.into_iter().flat_map(|slice| slice.members.iter().map(|m| m.slot));
         let here: SmallVec<[Slot; 4]> = own.chain(members).collect();

@@ -191,21 +191,22 @@ impl Shard {
                     entry.who = authenticated.who;
                     entry.admission = authenticated.admission;
                     let has_rooms = entry.view.has_rooms();
-                    entry.own_room = OwnRoom::due(authenticated.own_room.filter(|_| has_rooms));
+                    let own_room = authenticated.own_room.filter(|_| has_rooms);
+                    entry.own_room = OwnRoom::due(own_room, authenticated.own_top);
                 }
                 if self.is_revoked(&who) {
                     self.note_order(slot, CloseCode::Revoked, host.now);
                     return self.end(slot, CloseCode::Revoked, None, host);
                 }
                 self.let_in(slot, host);
-                self.greet(slot, command, resume, host);
+                self.greet_when_heard(slot, command, resume, host);
             }
         }
     }
 
     /// Greets a connection that is let in: with the rooms that it was in before, or with those that its
     /// endpoint begins in.
-    fn greet(
+    pub(super) fn greet(
         &mut self,
         slot: Slot,
         command: Option<u64>,

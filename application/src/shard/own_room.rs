@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use domain::codes::{CloseCode, ErrorCode};
 use domain::id::UserId;
+use domain::position::Position;
+use domain::protocol::Resume;
 use domain::protocol::ServerFrame;
 use domain::room::RoomId;
 
@@ -23,15 +25,15 @@ use crate::use_cases::authenticate::own_room;
 pub(super) enum OwnRoom {
     /// It is not in it, or has joined it like any other.
     None,
-    /// It gets in with its `hello`.
-    Due(RoomId),
+    /// It gets in with its `hello`. Where the room stood before, if that is known.
+    Due(Box<(RoomId, Option<Position>)>),
     /// It is in it without having asked.
     In(RoomId),
 }
 
 impl OwnRoom {
-    pub(super) fn due(room: Option<RoomId>) -> Self {
-        room.map_or(Self::None, Self::Due)
+    pub(super) fn due(room: Option<RoomId>, top: Option<Position>) -> Self {
+        room.map_or(Self::None, |room| Self::Due(Box::new((room, top))))
     }
 
     /// The room that the connection is in.
@@ -69,6 +71,29 @@ impl Shard {
         self.calls.push_back(ColdCall { tag: CallTag::OwnRooms, future });
     }
 
+    /// Greets a connection once the rooms of users come to this shard, if it is to be in its own; or when they can't
+    /// be had now.
+    pub(super) fn greet_when_heard(
+        &mut self,
+        slot: Slot,
+        command: Option<u64>,
+        resume: Vec<Resume>,
+        host: &mut Host<'_>,
+    ) {
+        let own_room = self.table.get(slot).map(|entry| &entry.own_room);
+        let is_due = matches!(own_room, Some(OwnRoom::Due(_)));
+        if !is_due || self.watches.has_own_rooms || !self.fills_own_rooms() {
+            return self.greet(slot, command, resume, host);
+        }
+        self.watches.asks_for_own_rooms = true;
+        let (services, watching) = (Arc::clone(&self.services), self.watching());
+        let future = Box::pin(async move {
+            let is_on = watching.execute(&services).await.is_ok();
+            Outcome::OwnRoomsHeard { is_on, resume }
+        });
+        self.call(slot, command, None, future);
+    }
+
     pub(super) fn finish_own_rooms(&mut self, outcome: &Outcome) {
         self.watches.asks_for_own_rooms = false;
         self.watches.has_own_rooms |= matches!(outcome, Outcome::OwnRooms(true));
@@ -78,10 +103,10 @@ impl Shard {
     /// the room that it is in without having asked.
     pub(super) fn enter_own_room(&mut self, slot: Slot) -> Option<RoomId> {
         let entry = self.table.get_mut(slot)?;
-        let room = match &entry.own_room {
+        let (room, top) = match &entry.own_room {
             OwnRoom::None => return None,
             OwnRoom::In(room) => return Some(room.clone()),
-            OwnRoom::Due(room) => room.clone(),
+            OwnRoom::Due(due) => (**due).clone(),
         };
         entry.own_room = OwnRoom::None;
         if !self.watches.has_own_rooms {
@@ -96,7 +121,11 @@ impl Shard {
         if let Some(user) = &entry.who.principal.user {
             self.services.directory.listens(user);
         }
-        self.watches.own.entry(room.clone()).or_default().push(slot);
+        let own = self.watches.own.entry(room.clone()).or_default();
+        if own.slots.is_empty() {
+            own.seen = top;
+        }
+        own.slots.push(slot);
         Some(room)
     }
 
@@ -110,9 +139,9 @@ impl Shard {
         if let Some(user) = &entry.who.principal.user {
             self.services.directory.listens_no_more(user);
         }
-        if let Some(slots) = self.watches.own.get_mut(room) {
-            slots.retain(|other| *other != slot);
-            if slots.is_empty() {
+        if let Some(own) = self.watches.own.get_mut(room) {
+            own.slots.retain(|other| *other != slot);
+            if own.slots.is_empty() {
                 self.watches.own.remove(room);
             }
         }
@@ -133,7 +162,7 @@ impl Shard {
         if !is_own || held.overflowed || held.is_lost {
             return self.put_out(slot, room, ErrorCode::Unavailable, host);
         }
-        entry.own_room = OwnRoom::Due(room.clone());
+        entry.own_room = OwnRoom::due(Some(room.clone()), None);
         if self.enter_own_room(slot).is_none() {
             return self.put_out(slot, room, ErrorCode::Unavailable, host);
         }

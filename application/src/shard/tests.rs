@@ -4,6 +4,7 @@ mod echo;
 mod holes;
 mod joining;
 mod listing;
+mod own_rooms;
 
 use std::collections::VecDeque;
 
@@ -112,8 +113,19 @@ fn gap(epoch: Epoch, from: u64, to: u64, reason: GapReason) -> Gap {
     Gap { epoch, from: at(epoch, from).offset, to: at(epoch, to).offset, reason }
 }
 
+fn nothing_revoked() -> MockRevocations {
+    let mut revocations = MockRevocations::new();
+    revocations.expect_concerns().return_const(false);
+    revocations
+}
+
 impl Bench {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A shard under rules that differ in something.
+    fn with(change: impl FnOnce(&mut Rules)) -> Self {
         let mut policies = Policies::default();
         let policy = NamespacePolicy {
             subscribe: Access::Anyone,
@@ -134,13 +146,14 @@ impl Bench {
             held_bytes_max: 4_000,
             ..Limits::default()
         };
-        let rules = Rules {
+        let mut rules = Rules {
             policies,
             limits,
             timing: Timing::default(),
             allow_anonymous: true,
             ..Rules::default()
         };
+        change(&mut rules);
         let ports = Ports {
             broker: Arc::new(MockBroker::new()),
             presence: Arc::new(MockPresence::new()),
@@ -150,7 +163,7 @@ impl Bench {
             moderation: None,
             erasure: None,
             authorizer: None,
-            revocations: Arc::new(MockRevocations::new()),
+            revocations: Arc::new(nothing_revoked()),
             spent_tokens: Arc::new(crate::ports::NoSpentTokens),
             matches: Arc::new(crate::ports::NoMatches),
             clock: Arc::new(MockClock::new()),

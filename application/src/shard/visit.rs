@@ -26,11 +26,12 @@ impl Shard {
         if !self.parked.is_empty() && host.now.monotonic >= self.parked_until {
             self.look_at_parked(host);
         }
-        if let Some(interval) = self.services.rules.limits.position_check
+        if let Some(interval) = self.services.rules.limits.look_every()
             && host.now.monotonic >= self.position_check_at
         {
             self.position_check_at = host.now.monotonic.after(interval);
             self.look_at_positions();
+            self.look_at_own_rooms(host);
         }
     }
 

@@ -18,6 +18,7 @@ use domain::room::RoomId;
 use smallvec::SmallVec;
 
 use super::calls::Outcome;
+use super::own_fill::Own;
 use super::rooms::VACATED;
 use super::table::Door;
 use super::walk::join;
@@ -76,7 +77,7 @@ struct Watch {
 pub(super) struct Watches {
     patterns: BTreeMap<RoomPattern, Watch>,
     /// Never iterated.
-    pub(super) own: HashMap<RoomId, SmallVec<[Slot; 2]>>,
+    pub(super) own: HashMap<RoomId, Own>,
     /// Patterns with something to send, in turn.
     backlog: VecDeque<RoomPattern>,
     version: u64,
@@ -282,13 +283,8 @@ impl Shard {
         let room = &publication.room;
         let origin = publication.origin.filter(|origin| !origin.echo);
         let silent = origin.and_then(|origin| self.table.slot_of(origin.connection));
-        if room.as_str().starts_with(OWN_ROOMS)
-            && let Some(slots) = self.watches.own.get(room).cloned()
-        {
-            for slot in slots.into_iter().filter(|slot| Some(*slot) != silent) {
-                let frame = self.frame_of(published, self.format_of(slot), host);
-                self.give_frame(slot, &frame, host);
-            }
+        if room.as_str().starts_with(OWN_ROOMS) {
+            self.hear_own(published, host);
         }
         let class = publication.class;
         for (pattern, watch) in &mut self.watches.patterns {
@@ -322,18 +318,18 @@ impl Shard {
     /// Something of a room did not fit into the mailbox: nobody can say what, so whoever would
     /// have got it is told to begin again.
     pub(super) fn watch_hole(&mut self, room: &RoomId, host: &mut Host<'_>) {
-        self.end_own(room, host);
+        self.miss_own(room, host);
         let hit = self.watches.patterns.keys().filter(|pattern| pattern.matches(room));
         for pattern in hit.cloned().collect::<Vec<_>>() {
             self.end_watch(&pattern, host);
         }
     }
 
-    /// Something of any room may be missing: whoever follows a prefix is told to begin again, and so is
-    /// every user of its own room, which comes by one.
+    /// Something of any room may be missing: whoever follows a prefix is told to begin again. The rooms of users,
+    /// which come by one, are read.
     pub(super) fn watch_holes(&mut self, host: &mut Host<'_>) {
         for room in self.watches.own.keys().cloned().collect::<Vec<_>>() {
-            self.end_own(&room, host);
+            self.miss_own(&room, host);
         }
         let by_prefix = self.watches.patterns.keys().filter(|pattern| pattern.is_prefix());
         for pattern in by_prefix.cloned().collect::<Vec<_>>() {
@@ -341,8 +337,17 @@ impl Shard {
         }
     }
 
-    fn end_own(&mut self, room: &RoomId, host: &mut Host<'_>) {
-        for slot in self.watches.own.get(room).cloned().unwrap_or_default() {
+    fn miss_own(&mut self, room: &RoomId, host: &mut Host<'_>) {
+        if self.fills_own_rooms() {
+            self.fill_own(room, host);
+        } else {
+            self.end_own(room, host);
+        }
+    }
+
+    pub(super) fn end_own(&mut self, room: &RoomId, host: &mut Host<'_>) {
+        let slots = self.watches.own.get(room).map(|own| own.slots.clone());
+        for slot in slots.unwrap_or_default() {
             self.put_out(slot, room, ErrorCode::Unavailable, host);
         }
     }

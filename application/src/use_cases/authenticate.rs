@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::codes::CloseCode;
+use domain::position::{Offset, Position};
 use domain::principal::{Action, Principal};
 use domain::room::RoomId;
 use domain::time::Wall;
@@ -15,7 +16,7 @@ use thiserror::Error;
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
 use crate::metrics::{Row, TokenOutcome};
-use crate::ports::{SpendError, Spending, TicketError, TokenError};
+use crate::ports::{ReadLog, SpendError, Spending, TicketError, TokenError};
 use crate::security::{SecurityEvent, TARGET};
 use crate::services::{Ports, Services};
 use crate::shard::request_id;
@@ -66,6 +67,8 @@ pub struct Authenticated {
     pub admission: Option<Admission>,
     /// The room of its own, which it is in without asking; none when there is none for it.
     pub own_room: Option<RoomId>,
+    /// Where that room stood before the connection was in it, if the broker may lose what is published there.
+    pub own_top: Option<Position>,
 }
 
 /// Why a connection may not open.
@@ -173,7 +176,20 @@ async fn admit(
     who.context =
         rules.middleware.process_connection(&who).await.map_err(AuthenticateError::Refused)?;
     let own_room = own_room(services, &who.principal);
-    Ok(Authenticated { who: Arc::new(who), admission, own_room })
+    let own_top = match &own_room {
+        Some(room) if rules.limits.look_every().is_some() => top_of(services, room).await,
+        _ => None,
+    };
+    Ok(Authenticated { who: Arc::new(who), admission, own_room, own_top })
+}
+
+/// Where a room stands; none where the broker does not answer.
+async fn top_of(services: &Services, room: &RoomId) -> Option<Position> {
+    let now = services.ports.clock.now().wall;
+    let read = ReadLog { after: Offset::MAX, messages_max: 0, bytes_max: 0, now };
+    let policy = services.rules.policies.of(room)?;
+    let page = services.ports.broker.read(room, policy, read).await.ok()?;
+    Some(page.bounds.top())
 }
 
 /// Finds out whom the credentials of a connection stand for. A ticket that counts spares the token;

@@ -48,8 +48,8 @@ use crate::settings::tls::identity;
 use crate::settings::tokens::{Lasting, verifier};
 use crate::settings::{Profile, Settings, to_policies};
 
-/// Between two looks at the positions of rooms that are elsewhere.
-const POSITION_CHECK: Duration = Duration::from_secs(4);
+/// Between two looks at what a broker that is elsewhere has not answered.
+const HOLE_RETRY: Duration = Duration::from_secs(1);
 
 /// Where durable rooms are kept.
 pub struct Storage {
@@ -328,8 +328,8 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
             limits.commands_of_user_burst,
         ),
         unparsable: Rate::per_minute(limits.unparsable_per_minute_max),
-        // A subscription to another machine may lose a message without anybody knowing.
-        position_check: settings.redis.url.is_some().then_some(POSITION_CHECK),
+        // That nothing was lost on the way from there the broker finds out itself.
+        hole_retry: settings.redis.url.is_some().then_some(HOLE_RETRY),
         ..Limits::default()
     };
     let (timing, channel_timing) = super::timing::timings(settings);

@@ -9,6 +9,7 @@ local all = {
     { 'TIME' }, { 'DEL', h, l, z, s },
     { 'HSET', h, 'a', '1' }, { 'HGET', h, 'a' }, { 'HMGET', h, 'a', 'b' }, { 'HINCRBY', h, 'a', '1' },
     { 'HEXISTS', h, 'a' }, { 'HLEN', h }, { 'HRANDFIELD', h, '1' }, { 'PEXPIRE', h, '1000' }, { 'PTTL', h },
+    { 'PEXPIREAT', h, '99999999999999' }, { 'HSTRLEN', h, 'a' },
     { 'HDEL', h, 'a' },
     { 'RPUSH', l, 'a' }, { 'LLEN', l }, { 'LRANGE', l, '0', '0' }, { 'LINDEX', l, '0' }, { 'LSET', l, '0', 'b' },
     { 'LPOP', l },
@@ -16,7 +17,7 @@ local all = {
     { 'ZRANGEBYSCORE', z, '-inf', '1', 'LIMIT', '0', '1' }, { 'ZREM', z, 'a' }, { 'ZPOPMIN', z },
     { 'SADD', s, 'a' }, { 'SISMEMBER', s, 'a' }, { 'SREM', s, 'a' },
     { SAY, ARGV[1], '' },
-    { 'DEL', h, l, z, s },
+    { 'DEL', h, l, z, s }, { 'UNLINK', h, l, z, s },
 }
 -- Whatever else is wrong, as too little memory, passes.
 local for_good = { 'NOPERM', 'The user executing the script', 'nknown Redis command', 'nknown command' }

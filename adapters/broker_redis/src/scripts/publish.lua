@@ -4,7 +4,7 @@
 -- ARGV   8 class: r, l or d  9 what it replaces, for l  10 the body  11 bytes of its data
 --        12 whose msg_id it is and the msg_id, or nothing  13 ms that it is remembered  14 the most remembered
 --        in half that time  15 the room's channel  16 its namespace's, or nothing  17 the last offset
---        18 1 where replicas are waited for
+--        18, 19 the most keys of `latest` and the most bytes of their entries  20 1 where replicas are waited for
 
 load_head()
 local name, window = ARGV[12], tonumber(ARGV[13])
@@ -14,7 +14,7 @@ if name ~= '' then
         local found = redis.call('HGET', KEYS[5 + (gen - back) % 3], name)
         if found then
             -- A write behind which replicas can be waited for, as behind the first time.
-            if ARGV[18] == '1' then redis.call('HSET', KEYS[1], 'e', e) end
+            if ARGV[20] == '1' then redis.call('HSET', KEYS[1], 'e', e) end
             return { e, found, 1 }
         end
     end
@@ -33,25 +33,33 @@ local entry = e .. ' ' .. whole(n) .. ' ' .. offset .. ' ' .. ARGV[11] .. ' ' ..
 if class == 'r' then
     if messages_max == 0 or size > bytes_max then
         -- What lies before it can't be read over it.
-        redis.call('DEL', KEYS[2])
-        b = 0
+        redis.call('UNLINK', KEYS[2])
+        b = nil
     else
         local count = redis.call('RPUSH', KEYS[2], entry)
         -- A log that was lost alone begins again.
         b = (count == 1) and size or b + size
         if count == 1 then redis.call('PEXPIRE', KEYS[2], tonumber(ARGV[7]) * 2) end
-        trim(count, (o % 16 == 0) and 32 or 0)
+        trim(count, 64, (o % 16 == 0) and 32 or 0)
     end
-    redis.call('HSET', KEYS[1], 'o', offset, 'n', whole(n), 'b', whole(b))
+    redis.call('HSET', KEYS[1], 'o', offset, 'n', whole(n), 'b', b and whole(b) or '-')
 else
     redis.call('HSET', KEYS[1], 'n', whole(n))
     if class == 'l' then
+        local kept = (tonumber(redis.call('HGET', KEYS[1], 'lb')) or 0)
+            - redis.call('HSTRLEN', KEYS[3], ARGV[9]) + #entry
         redis.call('HSET', KEYS[3], ARGV[9], entry)
         redis.call('ZADD', KEYS[4], whole(n), ARGV[9])
-        if redis.call('ZCARD', KEYS[4]) > 256 then
-            local oldest = redis.call('ZPOPMIN', KEYS[4])
-            redis.call('HDEL', KEYS[3], oldest[1])
+        local keys = redis.call('ZCARD', KEYS[4])
+        while keys > 1 and (keys > tonumber(ARGV[18]) or kept > tonumber(ARGV[19])) do
+            local oldest = redis.call('ZPOPMIN', KEYS[4])[1]
+            kept = kept - redis.call('HSTRLEN', KEYS[3], oldest)
+            redis.call('HDEL', KEYS[3], oldest)
+            keys = keys - 1
         end
+        -- Also where the others were lost alone.
+        if keys == 1 then kept = #entry end
+        redis.call('HSET', KEYS[1], 'lb', whole(kept))
         for key = 3, 4 do redis.call('PEXPIRE', KEYS[key], tonumber(ARGV[7]) * 2) end
     end
 end
@@ -65,7 +73,7 @@ if name ~= '' then
         or redis.call('HLEN', KEYS[5 + gen % 3]) >= tonumber(ARGV[14]) then
         if not fresh then gen = gen + 1 end
         gen_at, fresh = clock, true
-        redis.call('DEL', KEYS[5 + gen % 3])
+        redis.call('UNLINK', KEYS[5 + gen % 3])
         redis.call('HSET', KEYS[1], 'g', whole(gen), 'ga', whole(gen_at))
     end
     redis.call('HSET', KEYS[5 + gen % 3], name, offset)

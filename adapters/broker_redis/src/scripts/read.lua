@@ -3,16 +3,19 @@
 -- ARGV   8 behind this offset  9, 10 the most messages and bytes of data  11 1 for the newest of each key, too
 
 load_head()
-local count, changed = trim(redis.call('LLEN', KEYS[2]), 1024)
+local count, changed = trim(redis.call('LLEN', KEYS[2]), 1024, 1024)
 if changed then redis.call('HSET', KEYS[1], 'b', whole(b)) end
 
+-- Of what is beyond the limit, and still to be dropped, nothing is read.
+local beyond = math.max(count - messages_max, 0)
+count = count - beyond
 local first = o - count + 1
 local after, messages, bytes = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 if after < first - 1 then after = first - 1 end
 local entries, at, full = {}, after - first + 1, false
 while not full and at < count and #entries < messages do
     local step = math.min(32, messages - #entries)
-    for _, entry in ipairs(redis.call('LRANGE', KEYS[2], at, at + step - 1)) do
+    for _, entry in ipairs(redis.call('LRANGE', KEYS[2], beyond + at, beyond + at + step - 1)) do
         local size = size_and_time(entry)
         if size > bytes and #entries > 0 then
             full = true

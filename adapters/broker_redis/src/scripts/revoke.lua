@@ -23,5 +23,8 @@ if known then
 end
 redis.call('HSET', KEYS[1], ARGV[1], forget .. ' ' .. moment)
 redis.call('ZADD', KEYS[2], forget, ARGV[1])
+-- Both are gone once all of it may be forgotten.
+local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
+for key = 1, 2 do redis.call('PEXPIREAT', KEYS[key], string.format('%.0f', tonumber(last) + 86400000)) end
 redis.call(SAY, ARGV[6], 'revoke ' .. forget .. ' ' .. moment .. ' ' .. ARGV[1])
 return 1

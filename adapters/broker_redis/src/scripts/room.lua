@@ -5,7 +5,8 @@
 --        3 the node's clock in ms  4, 5, 6 the most messages, bytes and ms kept  7 ms that an unused room is kept
 --
 -- The log is a list. Its last entry is the message at offset `o`, so that an entry's place says its offset.
--- Every entry begins with `epoch number offset bytes at\n`; bytes are those of its data.
+-- Every entry begins with `epoch number offset bytes at\n`; bytes are those of its data. The head's `b` is the sum
+-- of those, or `-` where there surely is no log: then `publish_plain` may go on from the head alone.
 
 local e, o, n, b, life, gen, gen_at, kept_at, earlier
 local now = tonumber(ARGV[3])
@@ -15,13 +16,13 @@ local function whole(x) return string.format('%.0f', x) end
 
 local function load_head()
     local h = redis.call('HMGET', KEYS[1], 'e', 'o', 'n', 'b', 'l', 'g', 'ga', 'k', 'p')
-    e, o, n, b = h[1], tonumber(h[2]), tonumber(h[3]), tonumber(h[4])
+    e, o, n, b = h[1], tonumber(h[2]), tonumber(h[3]), tonumber(h[4]) or 0
     life, gen, gen_at, kept_at, earlier = h[5], tonumber(h[6]), tonumber(h[7]), tonumber(h[8]), h[9]
     if not e then
         -- Never used, forgotten or lost: what may be left of it belongs to nobody.
-        redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+        redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
         e, o, n, b, gen, gen_at, kept_at, earlier = ARGV[1], 0, 0, 0, 0, 0, 0, ''
-        redis.call('HSET', KEYS[1], 'e', e, 'o', '0', 'n', '0', 'b', '0', 'l', ARGV[2], 'g', '0', 'ga', '0', 'k', '0', 'p', '')
+        redis.call('HSET', KEYS[1], 'e', e, 'o', '0', 'n', '0', 'b', '-', 'l', ARGV[2], 'g', '0', 'ga', '0', 'k', '0', 'p', '')
         redis.call('PEXPIRE', KEYS[1], tonumber(ARGV[7]) * 2)
     elseif life ~= ARGV[2] then
         -- Another server, or the same one after a restart: it may have lost the newest. Offsets go on, under
@@ -42,25 +43,25 @@ local function load_head()
     end
 end
 
+-- What is no entry of ours has no size, and is older than anything.
 local function size_and_time(entry)
     local size, at = string.match(entry, '^%S+ %S+ %S+ (%d+) (%-?%d+)\n')
-    return tonumber(size), tonumber(at)
+    return tonumber(size) or 0, tonumber(at) or 0
 end
 
--- Drops from the old end what is beyond the limits; answers how many are left. `steps` at most are dropped for
--- their age.
-local function trim(count, steps)
+-- Drops from the old end what is beyond the limits; answers how many are left. At most `steps` are dropped, and
+-- `old` of them for their age: what is left over falls to the next calls.
+local function trim(count, steps, old)
     local before = b
-    while count > messages_max or (b > bytes_max and count > 0) do
-        b = b - size_and_time(redis.call('LPOP', KEYS[2]))
-        count = count - 1
+    while steps > 0 and (count > messages_max or (b > bytes_max and count > 0)) do
+        b, count, steps = b - size_and_time(redis.call('LPOP', KEYS[2])), count - 1, steps - 1
     end
-    while count > 0 and steps > 0 do
+    while count > 0 and old > 0 and steps > 0 do
         local size, at = size_and_time(redis.call('LINDEX', KEYS[2], 0))
         if now - at <= age_max then break end
         redis.call('LPOP', KEYS[2])
-        b, count, steps = b - size, count - 1, steps - 1
+        b, count, old, steps = b - size, count - 1, old - 1, steps - 1
     end
-    if count == 0 then b = 0 end
+    if count == 0 or b < 0 then b = 0 end
     return count, b ~= before
 end

@@ -245,6 +245,14 @@ impl Machine {
     }
 
     pub(super) fn gap(&mut self, gap: Gap) {
+        if self.own_rooms.contains(&gap.room) {
+            match self.rooms.get(&gap.room).map(|entry| entry.phase) {
+                None | Some(RoomPhase::Away) => return self.events.push_back(Event::Gap(gap)),
+                // The subscription on its way tells of it, too.
+                Some(RoomPhase::Joining) => return,
+                Some(RoomPhase::Joined | RoomPhase::Leaving) => {}
+            }
+        }
         let Some(track) = self.track(&gap.room) else { return };
         if let Some((from, to)) = track.skip(&gap) {
             self.violation(Violation::Hole { room: gap.room.clone(), from, to });

@@ -1,0 +1,203 @@
+//! Holes in the rooms of users, where the broker is on another machine: what a user missed is read from the log of
+//! its room, as in any room, and what can't be read is a `gap`.
+//!
+//! Nothing may come out of order: while a hole is read, what comes waits behind it. What is of no place in a log, and
+//! was missed, nobody can know of.
+
+use std::sync::Arc;
+
+use domain::position::Position;
+use domain::protocol::ServerFrame;
+use domain::room::RoomId;
+use smallvec::SmallVec;
+
+use super::audiences::Wanted;
+use super::calls::{CallTag, ColdCall, Outcome};
+use super::held::Held;
+use super::{Host, Shard, Slot};
+use crate::metrics::HoleCause;
+use crate::published::Published;
+use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
+
+/// A user's own room as far as this shard is concerned.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) slots: SmallVec<[Slot; 2]>,
+    /// What everybody in it has; none where that is not known.
+    pub(super) seen: Option<Position>,
+    fill: Option<Box<Fill>>,
+}
+
+#[derive(Debug, Default)]
+struct Fill {
+    held: Held,
+    /// Whether the read had no answer, and is to be made again.
+    has_failed: bool,
+}
+
+/// What becomes of a message.
+enum Meeting {
+    Passes,
+    Waits,
+    Known,
+    IsBehindHole,
+}
+
+impl Own {
+    fn meet(&mut self, published: &Arc<Published>, held_max: usize) -> Meeting {
+        if let Some(fill) = &mut self.fill {
+            fill.held.push(published, Wanted::Whole, held_max);
+            return Meeting::Waits;
+        }
+        let publication = &published.publication;
+        let Some(offset) = publication.offset else { return Meeting::Passes };
+        if let Some(seen) = self.seen {
+            if seen.epoch == publication.epoch && offset <= seen.offset {
+                return Meeting::Known;
+            }
+            if seen.epoch != publication.epoch || seen.offset.next() != Some(offset) {
+                return Meeting::IsBehindHole;
+            }
+        }
+        self.seen = Some(Position { epoch: publication.epoch, offset });
+        Meeting::Passes
+    }
+}
+
+impl Shard {
+    /// Whether holes in the rooms of users are filled from their logs.
+    pub(super) fn fills_own_rooms(&self) -> bool {
+        self.services.rules.limits.look_every().is_some()
+    }
+
+    /// A message came to a user's own room.
+    pub(super) fn hear_own(&mut self, published: &Arc<Published>, host: &mut Host<'_>) {
+        let room = &published.publication.room;
+        let is_filled = self.fills_own_rooms();
+        let held_max = self.services.rules.limits.held_bytes_max;
+        let Some(own) = self.watches.own.get_mut(room) else { return };
+        let meeting = if is_filled { own.meet(published, held_max) } else { Meeting::Passes };
+        match meeting {
+            Meeting::Passes => self.give_own(published, host),
+            Meeting::Waits | Meeting::Known => {}
+            Meeting::IsBehindHole => {
+                self.metrics.holes.add(HoleCause::Order, 1);
+                self.fill_own(room, host);
+                self.hear_own(published, host);
+                self.note_read_of_own(room);
+            }
+        }
+    }
+
+    fn give_own(&mut self, published: &Arc<Published>, host: &mut Host<'_>) {
+        let publication = &published.publication;
+        let Some(own) = self.watches.own.get(&publication.room) else { return };
+        let slots = own.slots.clone();
+        let origin = publication.origin.filter(|origin| !origin.echo);
+        let silent = origin.and_then(|origin| self.table.slot_of(origin.connection));
+        for slot in slots.into_iter().filter(|slot| Some(*slot) != silent) {
+            let frame = self.frame_of(published, self.format_of(slot), host);
+            self.give_frame(slot, &frame, host);
+        }
+    }
+
+    /// Something of a user's own room may be missing: it is read, or the room ends for who is in it.
+    pub(super) fn fill_own(&mut self, room: &RoomId, host: &mut Host<'_>) {
+        let Some(own) = self.watches.own.get_mut(room) else { return };
+        match &mut own.fill {
+            // The read that is under way may have ended before what is missing.
+            Some(fill) => fill.held.overflow(),
+            None => {
+                own.fill = Some(Box::default());
+                self.read_own(room, host);
+            }
+        }
+    }
+
+    fn read_own(&mut self, room: &RoomId, host: &mut Host<'_>) {
+        let since = self.watches.own.get(room).and_then(|own| own.seen);
+        let (Some(since), Ok(policy)) = (since, self.find_policy(room)) else {
+            return self.end_own(room, host);
+        };
+        let call = RecoverRoom {
+            services: Arc::clone(&self.services),
+            room: room.clone(),
+            policy,
+            since,
+            own_hole: true,
+            bytes_max: self.services.rules.limits.page_bytes_of_one(),
+            filter: None,
+        };
+        let future = Box::pin(async move { Outcome::Filled(call.execute().await) });
+        self.calls.push_back(ColdCall { tag: CallTag::OwnRoom(room.clone()), future });
+        self.note_read_of_own(room);
+    }
+
+    /// What is held by now came before the read that begins.
+    fn note_read_of_own(&mut self, room: &RoomId) {
+        let fill = self.watches.own.get_mut(room).and_then(|own| own.fill.as_mut());
+        if let Some(fill) = fill {
+            fill.held.n_before_read = fill.held.publications.len();
+        }
+    }
+
+    pub(super) fn finish_own_fill(&mut self, room: &RoomId, outcome: Outcome, host: &mut Host<'_>) {
+        let Some(own) = self.watches.own.get_mut(room) else { return };
+        let Some(fill) = &mut own.fill else { return };
+        match outcome {
+            Outcome::Filled(Ok(page)) => self.fill_own_with(room, &page, host),
+            Outcome::Filled(Err(_)) => fill.has_failed = true,
+            _ => self.end_own(room, host),
+        }
+    }
+
+    fn fill_own_with(&mut self, room: &RoomId, page: &RecoveredPage, host: &mut Host<'_>) {
+        if let Some(gap) = page.gap {
+            self.metrics.gaps.add(gap.reason, 1);
+            let slots = self.watches.own.get(room).map(|own| own.slots.clone());
+            for slot in slots.unwrap_or_default() {
+                self.tell(slot, &ServerFrame::Gap { room, gap }, host);
+            }
+        }
+        for published in &page.messages {
+            self.give_own(published, host);
+        }
+        let Some(own) = self.watches.own.get_mut(room) else { return };
+        own.seen = Some(page.reached);
+        if page.more {
+            return self.read_own(room, host);
+        }
+        let Some(fill) = own.fill.take() else { return };
+        self.metrics.holes_filled.add(1);
+        if fill.held.overflowed {
+            // What has a place is in the log.
+            let (held, has_failed) = (fill.held.forget_positioned(), false);
+            own.fill = Some(Box::new(Fill { held, has_failed }));
+            return self.read_own(room, host);
+        }
+        for (at, (published, _)) in fill.held.publications.into_iter().enumerate() {
+            // The log is at least as new as what came before it was read: of another epoch, that is a late
+            // message of a log that was lost.
+            let publication = &published.publication;
+            let is_other = publication.epoch != page.reached.epoch;
+            if !(publication.offset.is_some() && is_other && at < fill.held.n_before_read) {
+                self.hear_own(&published, host);
+            }
+        }
+    }
+
+    /// Reads again what had no answer, and has the rooms of users come if they do not yet.
+    pub(super) fn look_at_own_rooms(&mut self, host: &mut Host<'_>) {
+        self.watch_own_rooms();
+        let mut failed = Vec::new();
+        for (room, own) in &mut self.watches.own {
+            if let Some(fill) = own.fill.as_mut().filter(|fill| fill.has_failed) {
+                fill.has_failed = false;
+                failed.push(room.clone());
+            }
+        }
+        for room in failed {
+            self.read_own(&room, host);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Users in the rooms of their own, over a broker that may lose something.
+
+use std::time::Duration;
+
+use domain::id::UserId;
+use domain::principal::Principal;
+
+use super::*;
+use crate::extensions::middleware::{Context, Who};
+use crate::ports::BrokerError;
+use crate::use_cases::authenticate::Authenticated;
+
+const OWN: &str = "user:ann";
+
+fn users() -> Bench {
+    Bench::with(|rules| {
+        let policy = rules.policies.of(&RoomId::parse(ROOM).unwrap()).unwrap();
+        let policy = (**policy).clone();
+        rules.policies.set_namespace("user", policy);
+        rules.join_user_room = true;
+        rules.allow_anonymous = true;
+        rules.limits.position_check = None;
+        rules.limits.hole_retry = Some(Duration::from_secs(1));
+    })
+}
+
+fn own(epoch: Epoch, offset: u64) -> Arc<Published> {
+    let mut publication = message(epoch, offset, None).publication.clone();
+    publication.room = RoomId::parse(OWN).unwrap();
+    Arc::new(Published::new(publication))
+}
+
+fn filled(messages: Vec<Arc<Published>>, reached: Position) -> Outcome {
+    Outcome::Filled(Ok(page(messages, reached)))
+}
+
+fn away() -> Outcome {
+    Outcome::Filled(Err(BrokerError::Unavailable { retry_after: Duration::from_secs(1) }))
+}
+
+impl Bench {
+    /// Ann, up to the answer of who she is, with where her room stood.
+    fn ann(&mut self, top: Option<Position>) -> Slot {
+        let slot = self.shard.reserve();
+        self.connections += 1;
+        let who = Who {
+            connection: ConnectionId::from_bits(self.connections),
+            client: ClientId::parse("c").unwrap(),
+            address: None,
+            view: View::V2,
+            place: None,
+            principal: Arc::new(Principal {
+                user: UserId::parse("ann").ok(),
+                ..Principal::anonymous()
+            }),
+            context: Context::default(),
+        };
+        let opening = Opening {
+            connection: who.connection,
+            client: who.client.clone(),
+            token: Some("t".to_owned().into()),
+            conflicting_tokens: false,
+            view: View::V2,
+            address: None,
+            place: None,
+        };
+        self.give(Input::Opened(slot, opening));
+        let call = self.call();
+        let authenticated = Authenticated {
+            who: Arc::new(who),
+            admission: None,
+            own_room: RoomId::parse(OWN).ok(),
+            own_top: top,
+        };
+        let resume = Vec::new();
+        self.end(call, Outcome::Authenticated { result: Ok(authenticated), resume });
+        slot
+    }
+
+    fn lose_watched(&mut self) {
+        let mut post = Post { watched_hole: true, ..Post::default() };
+        self.give(Input::Mail(&mut post));
+    }
+
+    fn second(&mut self) {
+        self.now.monotonic = self.now.monotonic.after(Duration::from_millis(1_100));
+        self.give(Input::Tick);
+    }
+}
+
+#[test]
+fn a_user_that_comes_before_its_shard_hears_of_users_is_greeted_when_it_does() {
+    let mut bench = users();
+    let at_start = bench.call();
+    bench.end(at_start, Outcome::OwnRooms(false));
+    let ann = bench.ann(Some(at(OLD, 0)));
+    assert!(bench.heard(ann).is_empty());
+    let heard = bench.call();
+    bench.end(heard, Outcome::OwnRoomsHeard { is_on: true, resume: Vec::new() });
+    assert!(bench.heard(ann)[0].starts_with("hello"));
+    bench.mail(&[own(OLD, 1)]);
+    assert_eq!(bench.heard(ann), ["message 1/1"]);
+}
+
+#[test]
+fn what_was_missed_of_a_users_own_room_comes_in_order_before_what_came_meanwhile() {
+    let mut bench = users();
+    let at_start = bench.call();
+    bench.end(at_start, Outcome::OwnRooms(true));
+    let ann = bench.ann(Some(at(OLD, 3)));
+    bench.heard(ann);
+    bench.mail(&[own(OLD, 3), own(OLD, 4)]);
+    assert_eq!(bench.heard(ann), ["message 1/4"], "what came before her is not hers");
+    bench.lose_watched();
+    let fill = bench.call();
+    bench.mail(&[own(OLD, 6), own(OLD, 7)]);
+    assert!(bench.heard(ann).is_empty());
+    // Redis is away, and asked again.
+    bench.end(fill, away());
+    assert!(bench.call().is_none());
+    bench.second();
+    let fill = bench.call();
+    bench.end(fill, filled(vec![own(OLD, 5), own(OLD, 6)], at(OLD, 6)));
+    assert_eq!(bench.heard(ann), ["message 1/5", "message 1/6", "message 1/7"]);
+    // One that is passed over is noticed by the next.
+    bench.mail(&[own(OLD, 9)]);
+    let fill = bench.call();
+    bench.end(fill, filled(vec![own(OLD, 8), own(OLD, 9)], at(OLD, 9)));
+    assert_eq!(bench.heard(ann), ["message 1/8", "message 1/9"]);
+    assert!(bench.call().is_none());
+}
+
+#[test]
+fn what_nobody_has_any_more_of_a_users_own_room_is_a_gap_and_late_mail_is_asked_about_once() {
+    let mut bench = users();
+    let at_start = bench.call();
+    bench.end(at_start, Outcome::OwnRooms(true));
+    let ann = bench.ann(Some(at(OLD, 3)));
+    bench.heard(ann);
+    bench.lose_watched();
+    let fill = bench.call();
+    bench.mail(&[own(OLD, 4)]);
+    let lost = gap(NEW, 1, 2, GapReason::EpochChanged);
+    let page = RecoveredPage { gap: Some(lost), ..page(Vec::new(), at(NEW, 2)) };
+    bench.end(fill, Outcome::Filled(Ok(page)));
+    let again = bench.call();
+    bench.end(again, filled(Vec::new(), at(NEW, 2)));
+    assert!(bench.call().is_none());
+    bench.mail(&[own(NEW, 3)]);
+    assert_eq!(bench.heard(ann), ["gap 2/2", "message 2/3"]);
+}
+
+#[test]
+fn where_its_beginning_is_not_known_a_users_own_room_ends_with_a_loss() {
+    let mut bench = users();
+    let at_start = bench.call();
+    bench.end(at_start, Outcome::OwnRooms(true));
+    let ann = bench.ann(None);
+    bench.heard(ann);
+    bench.lose_watched();
+    assert_eq!(bench.heard(ann), ["unsubscribed"]);
+}
+
+#[test]
+fn a_broker_that_finds_out_itself_what_was_lost_is_asked_for_holes_only() {
+    let mut bench = users();
+    bench.call();
+    let member = bench.member(at(OLD, 1));
+    bench.second();
+    assert!(bench.call().is_none(), "no position is looked at");
+    bench.hole();
+    let fill = bench.call();
+    bench.end(fill, away());
+    bench.second();
+    let fill = bench.call();
+    bench.end(fill, filled(Vec::new(), at(OLD, 1)));
+    assert!(bench.heard(member).is_empty());
+    bench.second();
+    assert!(bench.call().is_none());
+}

@@ -1,0 +1,133 @@
+//! Nodes of the built binary on one Redis, each over a way of its own that a test can cut, and a balancer in front.
+//!
+//! It starts and ends them; what happens in between is a story's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tests::raw::RawSocket;
+use tests::redis::Redis;
+use tests::server::Server;
+use tests::token::SECRET;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+use crate::passage::Passage;
+
+/// How long anything may take that has to come to an end.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+const NODES: usize = 3;
+
+/// Nodes on one Redis, and a balancer in front.
+pub(crate) struct Cluster {
+    pub(crate) redis: Redis,
+    pub(crate) nodes: Vec<Server>,
+    /// Between each node and Redis; none where they are connected to it themselves.
+    pub(crate) proxies: Vec<Passage>,
+    /// Theirs alone: what passes bytes on must not wait for hundreds of clients.
+    _ways: Runtime,
+    pub(crate) runtime: Runtime,
+    pub(crate) front: SocketAddr,
+}
+
+impl Cluster {
+    /// Nodes that are connected to Redis themselves.
+    pub(crate) fn start(redis: Redis) -> Self {
+        let url = redis.url();
+        Self::start_at(&url, redis)
+    }
+
+    /// Nodes that find this server by another address.
+    pub(crate) fn start_at(url: &str, redis: Redis) -> Self {
+        Self::build(redis, Some(url))
+    }
+
+    /// Nodes that reach Redis each over a proxy.
+    pub(crate) fn start_behind_proxies(redis: Redis) -> Self {
+        Self::build(redis, None)
+    }
+
+    /// Without an address each reaches Redis over a proxy.
+    fn build(redis: Redis, url: Option<&str>) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let ways = tokio::runtime::Builder::new_multi_thread();
+        let ways = { ways }.worker_threads(1).enable_all().build().unwrap();
+        let proxies: Vec<_> = (0..NODES * usize::from(url.is_none()))
+            .map(|_| Passage::start(ways.handle(), redis.port()))
+            .collect();
+        let url = |number| url.map_or_else(|| proxies[number].url(), str::to_owned);
+        let nodes: Vec<_> = (0..NODES).map(|number: usize| start_node(&url(number))).collect();
+        nodes.iter().for_each(|node| until_status(node, 200));
+        let addrs: Vec<_> = nodes.iter().map(Server::addr).collect();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let front = listener.local_addr().unwrap();
+        runtime.spawn(balance(listener, addrs));
+        Self { redis, nodes, proxies, _ways: ways, runtime, front }
+    }
+
+    /// The most memory of a node, in MiB.
+    pub(crate) fn rss_mib(&self) -> u64 {
+        // One that was killed has none.
+        let is_there = |node: &&Server| std::net::TcpStream::connect(node.addr()).is_ok();
+        let of = |node: &Server| node.rss_bytes() >> 20;
+        self.nodes.iter().filter(is_there).map(of).max().unwrap_or(0)
+    }
+}
+
+fn start_node(url: &str) -> Server {
+    let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
+    let ticket_secret = "a ticket secret of the tests".repeat(2).replace(' ', "-");
+    let words: Vec<String> = [
+        set("redis.url", url),
+        set("redis.answer_timeout_ms", "1000"),
+        set("auth.hmac_secret", SECRET),
+        set("auth.ticket_secret", &ticket_secret),
+        set("server.drain_window_ms", "2000"),
+    ]
+    .concat();
+    Server::start(&words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// What a node says of its readiness, as the first line of its answer.
+fn readiness(node: &Server) -> String {
+    let mut socket = RawSocket::connect(node.addr());
+    socket.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    socket.read_head()
+}
+
+/// Waits until a node says that it is ready (200), or that it is not (503).
+pub(crate) fn until_status(node: &Server, status: u16) {
+    let begin = Instant::now();
+    let wanted = format!("HTTP/1.1 {status}");
+    while !readiness(node).starts_with(&wanted) {
+        assert!(begin.elapsed() < DEADLINE, "it does not answer {status}: {}", node.log());
+    }
+}
+
+/// Looks for this long that a node is not ready.
+pub(crate) fn stays_unready(node: &Server, span: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < span {
+        assert!(readiness(node).starts_with("HTTP/1.1 503"), "it is ready");
+    }
+}
+
+/// Gives each connection to the next node that takes it.
+async fn balance(listener: TcpListener, nodes: Vec<SocketAddr>) -> io::Result<()> {
+    for turn in 0_usize.. {
+        let (mut near, _) = listener.accept().await?;
+        let nodes = nodes.clone();
+        tokio::spawn(async move {
+            for step in 0..nodes.len() {
+                if let Ok(mut far) = TcpStream::connect(nodes[(turn + step) % nodes.len()]).await {
+                    drop(near.set_nodelay(true).and_then(|()| far.set_nodelay(true)));
+                    drop(copy_bidirectional(&mut near, &mut far).await);
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}

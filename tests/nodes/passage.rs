@@ -1,0 +1,132 @@
+//! Between one node and Redis: passes bytes on, or does not.
+//!
+//! It knows nothing of what it passes on. A fault is its own; the servers on both sides stay whole.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What becomes of bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    /// They are passed on.
+    Open,
+    /// They stay where they are, and nobody is told.
+    Silent,
+    /// Connections are reset.
+    Shut,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    way: Way,
+    target: SocketAddr,
+    /// Connections of an earlier one are reset.
+    generation: u64,
+}
+
+/// One way to a Redis.
+pub(crate) struct Passage {
+    addr: SocketAddr,
+    state: watch::Sender<State>,
+    running: JoinHandle<()>,
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+impl Passage {
+    /// An open one; its connections run on `runtime`.
+    pub(crate) fn start(runtime: &Handle, port: u16) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let target = SocketAddr::from(([127, 0, 0, 1], port));
+        let (state, states) = watch::channel(State { way: Way::Open, target, generation: 0 });
+        let _entered = runtime.enter();
+        let listener = TcpListener::from_std(listener).unwrap();
+        let running = runtime.spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(pass(near, states.clone()));
+            }
+        });
+        Self { addr, state, running }
+    }
+
+    /// Where it is, as clients of Redis are told.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}", self.addr)
+    }
+
+    /// Resets all connections, and each new one.
+    pub(crate) fn shut(&self) {
+        self.state.send_modify(|state| state.way = Way::Shut);
+    }
+
+    /// Keeps all bytes back.
+    pub(crate) fn silence(&self) {
+        self.state.send_modify(|state| state.way = Way::Silent);
+    }
+
+    /// Passes on.
+    pub(crate) fn open(&self) {
+        self.state.send_modify(|state| state.way = Way::Open);
+    }
+
+    /// Resets all connections, and takes new ones to another server.
+    pub(crate) fn switch(&self, port: u16) {
+        self.state.send_modify(|state| {
+            state.generation += 1;
+            state.way = Way::Open;
+            state.target = SocketAddr::from(([127, 0, 0, 1], port));
+        });
+    }
+}
+
+async fn pass(near: TcpStream, mut states: watch::Receiver<State>) {
+    let begun = *states.borrow();
+    let _ = near.set_zero_linger();
+    let is_open = states.wait_for(|state| state.way != Way::Silent);
+    if begun.way == Way::Shut || is_open.await.is_err() {
+        return;
+    }
+    let generation = states.borrow().generation;
+    let target = states.borrow().target;
+    let Ok(far) = TcpStream::connect(target).await else { return };
+    let _ = (near.set_nodelay(true), far.set_nodelay(true), far.set_zero_linger());
+    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    let mut watching = states.clone();
+    let is_over = |state: &State| state.way == Way::Shut || state.generation != generation;
+    tokio::select! {
+        _ = watching.wait_for(is_over) => {}
+        _ = one_way(near_in, far_out, states.clone()) => {}
+        _ = one_way(far_in, near_out, states) => {}
+    }
+}
+
+async fn one_way(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut states: watch::Receiver<State>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        if states.wait_for(|state| state.way != Way::Silent).await.is_err() {
+            return Ok(());
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
+}
