@@ -57,8 +57,8 @@ impl Cluster {
         let proxies: Vec<_> = (0..NODES * usize::from(url.is_none()))
             .map(|_| Passage::start(ways.handle(), redis.port()))
             .collect();
-        let url = |number| url.map_or_else(|| proxies[number].url(), str::to_owned);
-        let nodes: Vec<_> = (0..NODES).map(|number: usize| start_node(&url(number))).collect();
+        let url = |number: usize| url.map_or_else(|| proxies[number].url(), str::to_owned);
+        let nodes: Vec<_> = (0..NODES).map(|number| start_node(&url(number))).collect();
         nodes.iter().for_each(|node| until_status(node, 200));
         let addrs: Vec<_> = nodes.iter().map(Server::addr).collect();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();

@@ -107,6 +107,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool, alone: bool) -> Rules {
         NAMESPACES.into_iter().chain(own_rooms)
     {
         let policy = NamespacePolicy {
+            replicated: false,
             subscribe: Access::Anyone,
             publish: Access::Anyone,
             presence: Access::Anyone,
