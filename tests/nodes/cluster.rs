@@ -156,6 +156,40 @@ async fn a_master_that_dies_is_followed_to_its_replica_and_other_rooms_go_on_mea
     .await;
 }
 
+/// RD08: a connection to each master, and each asks for its own. A second on a machine with nothing else to do.
+#[tokio::test]
+#[allow(clippy::print_stdout, reason = "a figure for whoever runs it")]
+async fn ten_thousand_rooms_of_a_cluster_are_heard_again_within_seconds_of_a_loss() {
+    const ROOMS: usize = 10_000;
+    if !Redis::is_here() {
+        return;
+    }
+    let shards = Shards::start();
+    let node = Node::start_with(broker_redis::Config::new(shards.url().into())).await;
+    let mailbox = Arc::new(Mailbox::new(1, MAIL_MAX));
+    let names: Vec<_> = (0..ROOMS).map(|n| format!("public:r{n}")).collect();
+    for chunk in names.chunks(500) {
+        let joins = chunk.iter().map(|name| node.subscribe(&mailbox, name, 1));
+        let joined = in_time("they are joined", futures_util::future::join_all(joins)).await;
+        assert!(joined.iter().all(Result::is_ok));
+    }
+    for server in &shards.servers {
+        server.tell(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    }
+    node.until_down().await;
+    let lost_at = std::time::Instant::now();
+    node.until_up().await;
+    let took = lost_at.elapsed();
+    println!("{ROOMS} rooms on three masters are heard again after {took:?}");
+    let channels: usize = shards
+        .servers
+        .iter()
+        .map(|s| s.ask(&["PUBSUB", "SHARDCHANNELS", "roomkeeper/0:{public:*"]).lines().count())
+        .sum();
+    assert_eq!(channels, ROOMS);
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+}
+
 /// A node that dies is taken back everywhere, wherever the rooms of its members lie.
 #[tokio::test]
 async fn members_of_a_node_that_dies_leave_rooms_on_all_masters() {

@@ -13,10 +13,13 @@ use domain::position::Offset;
 use domain::presence::PresenceKey;
 use tests::redis::Redis;
 use tests::redis_many::{Sentinels, Shards};
+use tests::server::{Server, exit_of};
 use tests::tls::Authority;
+use tests::token::SECRET;
 
 use crate::brokers::{Counter, Node, ROOM, impatient, in_time, receive, receive_hole, retry};
 use crate::proxy::{Proxy, Way};
+use crate::story::until_status;
 
 fn user(name: &str) -> PresenceKey {
     PresenceKey::User(UserId::parse(name).unwrap())
@@ -246,7 +249,7 @@ async fn a_server_that_can_never_be_of_use_is_named_with_what_to_do() {
     let password = redis.url().replace("://", "://nobody:x@");
     assert!(wrong(impatient(password)).await.contains("redis.password"));
     // A user who may do nothing, all but one command, or all with other keys.
-    let rights = "on >secret ~roomkeeper:* &roomkeeper/* +@read +@write +@pubsub +@scripting +@connection +info +role +wait";
+    let rights = "on >secret ~roomkeeper:* &roomkeeper/* +@read +@write +@pubsub +@scripting +@connection +info +time +wait";
     let user = |name: &str, rights: &str| {
         let words: Vec<_> = ["ACL", "SETUSER", name].into_iter().chain(rights.split(' ')).collect();
         redis.tell(&words);
@@ -267,6 +270,40 @@ async fn a_server_that_can_never_be_of_use_is_named_with_what_to_do() {
 
 fn user_key() -> PresenceKey {
     user("ann")
+}
+
+/// RD01, RD19: of the built binary.
+#[test]
+fn a_start_fails_without_a_redis_that_is_required_and_with_one_that_is_of_no_use() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut redis = Redis::start();
+    let shards = Shards::start();
+    let start = |url: &str, required: bool| {
+        let (url, required) = (format!("redis.url={url}"), format!("redis.required={required}"));
+        let secret = format!("auth.hmac_secret={SECRET}");
+        let words = ["--set", &url, "--set", &required, "--set", &secret];
+        words.map(str::to_owned)
+    };
+    let fails = |words: [String; 6]| {
+        let begin = ["serve", "--profile", "testing", "--listen", "127.0.0.1:0"];
+        let words = words.each_ref().map(String::as_str);
+        let (code, _, said) = exit_of(&[&begin[..], &words].concat());
+        assert_eq!(code, Some(78), "{said}");
+        said
+    };
+    let said = fails(start(&shards.servers[0].url(), false));
+    assert!(said.contains("redis.url: redis can't be used: it is a Cluster"), "{said}");
+    redis.kill();
+    let said = fails(start(&redis.url(), true));
+    assert!(said.contains("redis.url: redis can't be used"), "{said}");
+    // Where it is not required it is waited for.
+    let words = start(&redis.url(), false);
+    let node = Server::start(&words.each_ref().map(String::as_str));
+    until_status(&node, 503);
+    redis.start_again();
+    until_status(&node, 200);
 }
 
 /// RD01: that it is away is said otherwise.
