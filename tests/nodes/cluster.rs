@@ -26,6 +26,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Server>,
     /// Between each node and Redis; none where they are connected to it themselves.
     pub(crate) proxies: Vec<Proxy>,
+    /// Theirs alone: what passes bytes on must not wait for hundreds of clients.
+    _ways: Runtime,
     pub(crate) runtime: Runtime,
     pub(crate) front: SocketAddr,
 }
@@ -43,8 +45,10 @@ impl Cluster {
 
     fn build(redis: Redis, has_proxies: bool) -> Self {
         let runtime = Runtime::new().unwrap();
+        let ways = tokio::runtime::Builder::new_multi_thread();
+        let ways = { ways }.worker_threads(1).enable_all().build().unwrap();
         let proxies: Vec<_> = (0..NODES * usize::from(has_proxies))
-            .map(|_| Proxy::start(runtime.handle(), redis.port()))
+            .map(|_| Proxy::start(ways.handle(), redis.port()))
             .collect();
         let url = |number| proxies.get(number).map_or_else(|| redis.url(), Proxy::url);
         let nodes: Vec<_> = (0..NODES).map(|number| start_node(&url(number))).collect();
@@ -53,7 +57,7 @@ impl Cluster {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let front = listener.local_addr().unwrap();
         runtime.spawn(balance(listener, addrs));
-        Self { redis, nodes, proxies, runtime, front }
+        Self { redis, nodes, proxies, _ways: ways, runtime, front }
     }
 
     /// The most memory of a node, in MiB.

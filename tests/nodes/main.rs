@@ -20,4 +20,5 @@ mod presence_contract;
 mod proxy;
 mod shared;
 mod stories;
+mod storm;
 mod story;
