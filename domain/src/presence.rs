@@ -196,6 +196,7 @@ mod tests {
         ConnectionId::from_bits(n)
     }
 
+    /// D09: over however many connections.
     #[test]
     fn a_user_with_three_tabs_joins_once_and_leaves_once() {
         let mut room = RoomPresence::default();

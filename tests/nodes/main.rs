@@ -26,4 +26,5 @@ mod replicated;
 mod sentinels;
 mod shared;
 mod stories;
+mod storm;
 mod story;

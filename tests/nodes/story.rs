@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use client_tungstenite::{
-    BackoffOptions, Client, Event, Events, Options, PublishOptions, RequestError, SubscribeOptions,
-    Token,
+    BackoffOptions, Client, ConnectError, Event, Events, Options, PublishOptions, RequestError,
+    SubscribeOptions, Token,
 };
 use domain::delivery::Class;
 use domain::id::{Epoch, MessageId, MessageKey};
@@ -250,6 +250,17 @@ fn ends(acked: &[Acked]) -> BTreeMap<usize, (Epoch, u64)> {
     last.iter().map(end).collect()
 }
 
+/// Connects; a node that is about to be ready, or busy, is asked again.
+pub(crate) async fn connect(options: Options) -> (Client, Events) {
+    loop {
+        match Client::connect(options.clone()).await {
+            Ok(connected) => return connected,
+            Err(ConnectError::Http { status: 503, .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// Comes to one room after another and leaves it, with an end outside of all.
 async fn visit(
     number: usize,
@@ -261,7 +272,7 @@ async fn visit(
     let token = hs256(SECRET, &claims(&format!("visitor{number}"), "public:*"));
     let options =
         Options { token: Some(Token::new(&token)), backoff: BACKOFF, ..Options::new(url) };
-    let (client, mut events) = Client::connect(options).await.unwrap();
+    let (client, mut events) = connect(options).await;
     let reading = tokio::spawn(async move { while events.next().await.is_some() {} });
     ready.wait().await;
     let mut pace = interval(PACE);
@@ -337,7 +348,7 @@ async fn one(
     let token = hs256(SECRET, &claims(&format!("u{number}"), "public:*"));
     let options =
         Options { token: Some(Token::new(&token)), backoff: BACKOFF, ..Options::new(url) };
-    let (client, events) = Client::connect(options).await.unwrap();
+    let (client, events) = connect(options).await;
     loop {
         match client.subscribe(&room, SubscribeOptions::default()).await {
             Ok(_) => break,

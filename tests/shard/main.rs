@@ -157,6 +157,7 @@ fn a_member_that_comes_back_gets_what_it_missed_and_then_what_is_live() {
     assert_eq!(frames[2]["offset"], 4);
 }
 
+/// D07: page by page, whatever is published meanwhile.
 #[test]
 fn live_messages_wait_behind_the_pages_of_a_long_recovery() {
     let mut rules = open_rules();

@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
-use domain::position::Position;
+use domain::policy::NamespacePolicy;
+use domain::position::{Offset, Position};
 use domain::protocol::ServerFrame;
+use domain::recovery::{Gap, GapReason};
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
@@ -16,14 +18,16 @@ use super::calls::{CallTag, ColdCall, Outcome};
 use super::held::Held;
 use super::{Host, Shard, Slot};
 use crate::metrics::HoleCause;
+use crate::ports::{BrokerError, ReadLog};
 use crate::published::Published;
+use crate::services::Services;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
 /// A user's own room as far as this shard is concerned.
 #[derive(Debug, Default)]
 pub(super) struct Own {
     pub(super) slots: SmallVec<[Slot; 2]>,
-    /// What everybody in it has; none where that is not known.
+    /// What everybody in it has; none where that could not be found out.
     pub(super) seen: Option<Position>,
     fill: Option<Box<Fill>>,
 }
@@ -62,6 +66,21 @@ impl Own {
         self.seen = Some(Position { epoch: publication.epoch, offset });
         Meeting::Passes
     }
+}
+
+/// Of a room whose beginning is not known nobody can say what was missed: all of it may have been.
+async fn all_of(
+    services: &Services,
+    room: &RoomId,
+    policy: &Arc<NamespacePolicy>,
+) -> Result<RecoveredPage, BrokerError> {
+    let now = services.ports.clock.now().wall;
+    let read = ReadLog { after: Offset::MAX, messages_max: 0, bytes_max: 0, now };
+    let reached = services.ports.broker.read(room, policy, read).await?.bounds.top();
+    let Position { epoch, offset: to } = reached;
+    let gap = Offset::ZERO.next().filter(|from| *from <= to);
+    let gap = gap.map(|from| Gap { epoch, from, to, reason: GapReason::Overflow });
+    Ok(RecoveredPage { gap, after: to, messages: Vec::new(), reached, more: false })
 }
 
 impl Shard {
@@ -115,9 +134,14 @@ impl Shard {
     }
 
     fn read_own(&mut self, room: &RoomId, host: &mut Host<'_>) {
-        let since = self.watches.own.get(room).and_then(|own| own.seen);
-        let (Some(since), Ok(policy)) = (since, self.find_policy(room)) else {
-            return self.end_own(room, host);
+        let Some(own) = self.watches.own.get(room) else { return };
+        let Ok(policy) = self.find_policy(room) else { return self.end_own(room, host) };
+        let Some(since) = own.seen else {
+            let (services, id) = (Arc::clone(&self.services), room.clone());
+            let future =
+                Box::pin(async move { Outcome::Filled(all_of(&services, &id, &policy).await) });
+            self.calls.push_back(ColdCall { tag: CallTag::OwnRoom(room.clone()), future });
+            return self.note_read_of_own(room);
         };
         let call = RecoverRoom {
             services: Arc::clone(&self.services),

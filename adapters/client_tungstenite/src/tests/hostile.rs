@@ -84,6 +84,26 @@ async fn messages_for_a_room_that_nobody_asked_for_are_not_handed_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_in_a_room_that_the_client_is_in_without_asking_is_handed_over() {
+    let mut server = Server::new();
+    let mut hello = hello(None);
+    hello["rooms"] = json!(["public:r0"]);
+    let greet = async |server: &mut Server| server.greet_with(&hello).await;
+    let (connected, mut peer) = server.connect(options(), greet).await;
+    let (_client, mut events) = connected.unwrap();
+    assert!(matches!(next(&mut events).await, Event::Connected(_)));
+    peer.say(&message(1)).await;
+    assert_eq!(offsets(&mut events, 1).await, [1]);
+    let epoch = message(1)["epoch"].clone();
+    peer.say(&json!({"type": "gap", "room": "public:r0", "epoch": epoch, "from": 2, "to": 4,
+        "reason": "overflow", "timestamp": "t"}))
+        .await;
+    assert!(matches!(next(&mut events).await, Event::Gap(_)));
+    peer.say(&message(5)).await;
+    assert_eq!(offsets(&mut events, 1).await, [5]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_to_another_question_ends_the_request_once() {
     let mut server = Server::new();
     let (client, mut events, mut peer) = server.client(options()).await;

@@ -151,14 +151,19 @@ fn what_nobody_has_any_more_of_a_users_own_room_is_a_gap_and_late_mail_is_asked_
 }
 
 #[test]
-fn where_its_beginning_is_not_known_a_users_own_room_ends_with_a_loss() {
+fn where_its_beginning_is_not_known_all_of_a_users_own_room_may_have_been_missed() {
     let mut bench = users();
     let at_start = bench.call();
     bench.end(at_start, Outcome::OwnRooms(true));
     let ann = bench.ann(None);
     bench.heard(ann);
     bench.lose_watched();
-    assert_eq!(bench.heard(ann), ["unsubscribed"]);
+    let call = bench.call();
+    let all = gap(OLD, 1, 4, GapReason::Overflow);
+    let page = RecoveredPage { gap: Some(all), ..page(Vec::new(), at(OLD, 4)) };
+    bench.end(call, Outcome::Filled(Ok(page)));
+    bench.mail(&[own(OLD, 5)]);
+    assert_eq!(bench.heard(ann), ["gap 1/4", "message 1/5"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ async fn who_may_not_subscribe_is_neither_subscribed_nor_listed() {
     assert_eq!(refused, JoinRefused::NotAllowed(NotAllowed::Denied(None)));
 }
 
+/// RD10: the position that is read comes behind the subscription.
 #[tokio::test]
 async fn a_join_subscribes_before_it_reads_so_that_nothing_falls_in_between() {
     let (mut mocks, mut order) = (Mocks::default(), Sequence::new());
