@@ -92,6 +92,6 @@ const fn was_refused(outcome: &Outcome) -> bool {
         | Outcome::Resumed(_)
         | Outcome::OwnRooms(_)
         | Outcome::Revalidated(_) => false,
-        Outcome::Refused { .. } | Outcome::Panicked => true,
+        Outcome::Refused { .. } | Outcome::Replaced | Outcome::Panicked => true,
     }
 }

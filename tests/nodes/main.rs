@@ -15,6 +15,8 @@ mod broker_faults;
 mod brokers;
 mod presence;
 mod presence_contract;
+mod rules;
+mod seats;
 mod shared;
 mod stories;
 mod story;

@@ -268,6 +268,7 @@ fn a_mailbox_that_overflows_is_filled_from_the_log() {
             ttl: None,
             origin: None,
             at: domain::time::Wall::from_millis(1_700_000_000_000),
+            fence: None,
         };
         let broker = std::sync::Arc::clone(&host.broker);
         let publishing = async move {

@@ -17,14 +17,16 @@ use application::use_cases::authenticate::OWN_ROOMS;
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::id::Epoch;
-use domain::message::{Publish, TombstoneReason};
+use domain::message::{Publish, Publisher, TombstoneReason};
 use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::{Offset, Position};
 use domain::principal::RoomPattern;
 use domain::recovery::{EarlierLives, LogBounds};
 use domain::room::RoomId;
+use domain::seats::Fence;
 use domain::time::Wall;
 use redis::{Cmd, Value};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError};
@@ -52,6 +54,8 @@ pub struct RedisBroker {
     table: Arc<Table>,
     subscribing: Subscribing,
     status: Arc<Status>,
+    /// Rung when Redis turns out to have lost a user's fence.
+    pub(crate) unfenced: Notify,
 }
 
 impl RedisBroker {
@@ -78,7 +82,18 @@ impl RedisBroker {
         let commands =
             Commands::new(client, config.clone(), Arc::clone(&entropy), Arc::clone(&status));
         let present = Present::new();
-        Ok(Arc::new(Self { config, names, commands, present, entropy, table, subscribing, status }))
+        let unfenced = Notify::new();
+        Ok(Arc::new(Self {
+            config,
+            names,
+            commands,
+            present,
+            entropy,
+            table,
+            subscribing,
+            status,
+            unfenced,
+        }))
     }
 
     /// Keeps both connections for as long as it is polled. The host spawns it once.
@@ -101,16 +116,28 @@ impl RedisBroker {
     pub(crate) fn begin(
         &self,
         command: &mut Cmd,
-        (link, fresh): (&Link, Epoch),
+        life: (&Link, Epoch),
         room: &RoomId,
+        policy: &NamespacePolicy,
+        now: Wall,
+    ) {
+        self.begin_with(command, life, (room, None), policy, now);
+    }
+
+    /// The same with one key more.
+    fn begin_with(
+        &self,
+        command: &mut Cmd,
+        (link, fresh): (&Link, Epoch),
+        (room, more): (&RoomId, Option<String>),
         policy: &NamespacePolicy,
         now: Wall,
     ) {
         let retention = &policy.retention;
         // An unused room keeps its log for as long as somebody may come back to it.
         let keep = retention.age_max.max(self.config.dedup_window);
-        command.arg(ROOM_KEYS);
-        for key in self.names.keys(room) {
+        command.arg(ROOM_KEYS + usize::from(more.is_some()));
+        for key in self.names.keys(room).into_iter().chain(more) {
             command.arg(key);
         }
         command
@@ -121,6 +148,11 @@ impl RedisBroker {
             .arg(retention.bytes_max)
             .arg(millis(retention.age_max))
             .arg(millis(keep));
+    }
+
+    /// A number that nobody else has; where there is no chance, one that is this process's alone.
+    pub(crate) fn bits(&self) -> u64 {
+        self.entropy.bits().unwrap_or_else(|_| u64::from(std::process::id()))
     }
 
     /// The connection, and an epoch that nobody has used.
@@ -137,8 +169,15 @@ impl RedisBroker {
         let (link, fresh) = self.link_and_epoch()?;
         let name =
             publish.msg_id.as_ref().map(|id| format!("{}\n{id}", publish.publisher.to_key()));
+        // Only a user's connection has one.
+        let fenced = publish.fence.and_then(|fence| match &publish.publisher {
+            Publisher::User(user) => Some((fence.get(), self.names.seats(user))),
+            Publisher::Client(_) | Publisher::ApiKey(_) => None,
+        });
+        let (fence, key_of_user) = fenced.unzip();
         let fill = |command: &mut Cmd| {
-            self.begin(command, (&link, fresh), &publish.room, policy, publish.at);
+            let room = (&publish.room, key_of_user);
+            self.begin_with(command, (&link, fresh), room, policy, publish.at);
             let channel = self.names.namespace_channel(publish.room.namespace());
             let key = publish.key.as_ref().map_or_else(String::new, |key| format!("k{key}"));
             command
@@ -151,9 +190,13 @@ impl RedisBroker {
                 .arg(self.config.dedup_entries_max)
                 .arg(self.names.room_channel(&publish.room))
                 .arg(if is_watched(&publish.room, policy) { &*channel } else { "" })
-                .arg(Offset::MAX.get());
+                .arg(Offset::MAX.get())
+                .arg(fence.unwrap_or(Fence::NONE));
         };
         let answer = self.commands.run_script(&link, &self.commands.scripts().publish, fill).await;
+        if answer == Err(CallError::Unfenced) {
+            self.unfenced.notify_one();
+        }
         let (epoch, offset, duplicate): (String, u64, u8) = parse(answer?)?;
         Ok(Receipt {
             epoch: parse_epoch(&epoch)?,
@@ -264,7 +307,8 @@ impl Broker for RedisBroker {
     ) -> Result<Receipt, PublishError> {
         self.call_publish(&publish, policy).await.map_err(|error| match error {
             CallError::Full => PublishError::LogFull,
-            CallError::Away | CallError::Refused(_) => {
+            CallError::Fenced => PublishError::Fenced,
+            CallError::Away | CallError::Unfenced | CallError::Refused(_) => {
                 PublishError::Unavailable { retry_after: RETRY_AFTER }
             }
         })

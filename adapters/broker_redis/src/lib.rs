@@ -1,4 +1,4 @@
-//! Broker and presence of several nodes, on one Redis or Valkey server.
+//! Broker, presence and seats of several nodes, on one Redis or Valkey server.
 //!
 //! A room's head, log and memory for retries lie in Redis. One script positions a publish, keeps it and
 //! publishes it, so that position and delivery can't part; every node, the publishing one too, gets it
@@ -11,7 +11,8 @@
 //! Suggested reading order: `config`, `names`, `entry`, `scripts` with the Lua beside it, `link`, `table`,
 //! `subscriber`, `broker`, `erase`, `present`, `presence`, `reaper`,
 //! `news`,
-//! `revocations`, `spent_tokens`.
+//! `revocations`, `spent_tokens`, `seated`, `seats`,
+//! `peer_words`, `peers`.
 
 mod broker;
 mod config;
@@ -20,11 +21,15 @@ mod erase;
 mod link;
 mod names;
 mod news;
+mod peer_words;
+mod peers;
 mod presence;
 mod present;
 mod reaper;
 mod revocations;
 mod scripts;
+mod seated;
+mod seats;
 mod spent_tokens;
 mod status;
 mod subscriber;
@@ -32,6 +37,8 @@ mod table;
 
 pub use broker::RedisBroker;
 pub use config::{Config, ConfigError};
+pub use peers::RedisPeers;
 pub use revocations::RedisRevocations;
+pub use seats::RedisSeats;
 pub use spent_tokens::RedisSpentTokens;
 pub use status::Status;

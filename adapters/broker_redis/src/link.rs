@@ -37,6 +37,12 @@ pub(crate) enum CallError {
     /// The room's log has given out its last offset.
     #[error("the room's log is full")]
     Full,
+    /// Its fence is not its user's any more: nothing was changed.
+    #[error("a newer connection speaks for its user")]
+    Fenced,
+    /// Redis has lost its user's fence: nothing was changed.
+    #[error("redis does not know who speaks for the user")]
+    Unfenced,
 }
 
 /// Why there is no connection.
@@ -179,8 +185,11 @@ impl Commands {
 
     fn fail(&self, link: &Arc<Link>, error: &RedisError) -> CallError {
         count(&self.status.failed_calls, 1);
-        if error.code() == Some("ROOMFULL") {
-            return CallError::Full;
+        match error.code() {
+            Some("ROOMFULL") => return CallError::Full,
+            Some("FENCED") => return CallError::Fenced,
+            Some("UNFENCED") => return CallError::Unfenced,
+            _ => {}
         }
         let is_lost = error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error();
         // A server that takes no writes has become a replica, or is about to go.

@@ -1,6 +1,7 @@
 //! The scripts: each room is read and changed by them alone.
 //!
-//! A script must touch the keys of one room only, and do no more at once than a page has entries.
+//! A script must touch the keys of one room, or one user, only (the one that publishes under a fence compares its
+//! user's), and do no more at once than a page has entries.
 
 use redis::Script;
 
@@ -21,6 +22,7 @@ pub(crate) struct Scripts {
     pub(crate) lease: Script,
     pub(crate) claim: Script,
     pub(crate) revoke: Script,
+    pub(crate) seat: Script,
 }
 
 impl Scripts {
@@ -38,10 +40,11 @@ impl Scripts {
             lease: Script::new(include_str!("scripts/lease.lua")),
             claim: Script::new(include_str!("scripts/claim.lua")),
             revoke: Script::new(include_str!("scripts/revoke.lua")),
+            seat: Script::new(include_str!("scripts/seat.lua")),
         }
     }
 
-    pub(crate) const fn all(&self) -> [&Script; 10] {
+    pub(crate) const fn all(&self) -> [&Script; 11] {
         [
             &self.publish,
             &self.read,
@@ -53,6 +56,7 @@ impl Scripts {
             &self.lease,
             &self.claim,
             &self.revoke,
+            &self.seat,
         ]
     }
 }

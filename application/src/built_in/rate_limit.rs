@@ -99,6 +99,7 @@ mod tests {
             place: None,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
+            fence: None,
         }
     }
 

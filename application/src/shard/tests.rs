@@ -151,6 +151,8 @@ impl Bench {
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(crate::ports::NoSpentTokens),
+            seats: Arc::new(crate::seats::NodeSeats::default()),
+            peers: Arc::new(crate::ports::NoPeers),
             matches: Arc::new(crate::ports::NoMatches),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),

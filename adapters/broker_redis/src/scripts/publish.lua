@@ -4,7 +4,13 @@
 -- ARGV   8 class: r, l or d  9 what it replaces, for l  10 the body  11 bytes of its data
 --        12 whose msg_id it is and the msg_id, or nothing  13 ms that it is remembered  14 the most remembered
 --        in half that time  15 the room's channel  16 its namespace's, or nothing  17 the last offset
+--        18 the fence of its user's connection, or 0; then KEYS 8 is the user's
 
+if ARGV[18] ~= '0' then
+    local fence = redis.call('HGET', KEYS[8], 'f')
+    if not fence then return redis.error_reply('UNFENCED nobody has said who speaks for the user') end
+    if fence ~= ARGV[18] then return redis.error_reply('FENCED a newer connection speaks for the user') end
+end
 load_head()
 local name, window = ARGV[12], tonumber(ARGV[13])
 local clock
