@@ -129,7 +129,7 @@ fn what_waited_in_a_frozen_node_is_refused_when_its_user_has_taken_over_on_anoth
     assert!(!log.contains("too late"), "{log}");
 }
 
-/// D01 and N09: a node that can't hear of the take-over, as its Redis does not answer it.
+/// D01: a node that could not hear of a take-over, as its Redis does not answer it.
 #[test]
 fn while_redis_does_not_answer_nobody_is_let_in_anew_and_the_session_that_is_there_says_nothing() {
     if !Redis::is_here() {
@@ -458,6 +458,7 @@ fn a_ban_over_one_node_puts_out_on_another_and_keeps_out_of_a_third_within_a_sec
     println!("who was banned was out on another node after {took:?}");
 }
 
+/// R02, over several nodes.
 #[test]
 fn a_user_s_rate_is_one_over_all_its_nodes() {
     if !Redis::is_here() {

@@ -22,6 +22,7 @@ mod listing;
 mod moderation;
 mod resume;
 mod rights;
+mod seats;
 mod secrecy;
 mod selective;
 mod slow;
