@@ -19,9 +19,9 @@ use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, Erasure, Inbox, Matches, Moderation, NoMatches,
-    NoPeers, NoSpentTokens, NoTickets, NoTokens, Peers, Presence, Revocations, Seats,
-    SessionTickets, SpentTokens, TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, Erasure, Inbox, Matches, Moderation, NoMatches, NoPeers,
+    NoSpentTokens, NoTickets, NoTokens, Peers, Presence, Revocations, Seats, SessionTickets,
+    SpentTokens, TokenVerifier,
 };
 use crate::seats::NodeSeats;
 

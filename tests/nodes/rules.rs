@@ -26,7 +26,8 @@ fn nodes(redis: &Redis, count: usize, more: &[&str]) -> Vec<Server> {
         format!("auth.hmac_secret={SECRET}"),
         format!("auth.ticket_secret={ticket_secret}"),
         format!("api.keys.backend.key={KEY}"),
-        "api.keys.backend.scopes=publish,revoke,rooms,connections,disconnect,presence,history".to_owned(),
+        "api.keys.backend.scopes=publish,revoke,rooms,connections,disconnect,presence,history"
+            .to_owned(),
     ];
     set.extend(more.iter().map(ToString::to_string));
     let words: Vec<_> = set.iter().flat_map(|set| ["--set", set]).collect();
@@ -138,12 +139,16 @@ fn while_redis_does_not_answer_nobody_is_let_in_anew_and_the_session_that_is_the
     let mut redis = Redis::start();
     let nodes = nodes(&redis, 1, &[NEWEST]);
     let (mut ann, _) = greeted(&nodes[0], "ann");
+    // Whoever is there already and says only now who it is; others get no upgrade.
+    let mut bob = RawSocket::open(nodes[0].addr(), "/ws/v2/connect");
+    bob.expect_json("hello");
     redis.suspend();
     until_status(&nodes[0], 503);
     say(&mut ann, 1, "into nothing");
     let refused = ann.next_json();
     assert_eq!((&refused["type"], &refused["error"]), (&json!("error"), &json!("unavailable")));
-    let mut bob = RawSocket::open(nodes[0].addr(), &path("bob"));
+    let token = hs256(SECRET, &claims("bob", "public:*"));
+    bob.send_json(&json!({"type": "connect", "id": 1, "token": token}));
     assert_eq!(bob.read_close_code(), 1013);
     redis.go_on();
     until_status(&nodes[0], 200);
@@ -173,7 +178,8 @@ fn of_two_connections_at_the_same_instant_on_two_nodes_exactly_one_survives() {
         let mut both = [0, 1].map(|node: usize| RawSocket::open(nodes[node].addr(), &path(&user)));
         let begin = Instant::now();
         let survivor = loop {
-            let looked = both.each_mut().map(|socket| socket.ends_within(Duration::from_millis(50)));
+            let looked =
+                both.each_mut().map(|socket| socket.ends_within(Duration::from_millis(50)));
             match looked {
                 [true, false] => break 1,
                 [false, true] => break 0,
@@ -190,7 +196,8 @@ fn of_two_connections_at_the_same_instant_on_two_nodes_exactly_one_survives() {
 }
 
 #[test]
-fn connections_of_a_user_are_counted_over_nodes_and_free_within_a_lease_of_a_node_that_was_killed() {
+fn connections_of_a_user_are_counted_over_nodes_and_free_within_a_lease_of_a_node_that_was_killed()
+{
     if !Redis::is_here() {
         return;
     }
@@ -309,7 +316,8 @@ fn a_token_a_user_and_a_connection_that_are_taken_back_over_one_node_end_on_all_
         let mut sockets: Vec<_> = nodes
             .iter()
             .map(|node| {
-                let mut socket = RawSocket::open(node.addr(), &with_id(of, "the-one"));
+                let jti = if what == "token" { "the-one" } else { "another" };
+                let mut socket = RawSocket::open(node.addr(), &with_id(of, jti));
                 if what == "connection" {
                     socket = RawSocket::open(node.addr(), &path(of));
                 }
@@ -319,9 +327,7 @@ fn a_token_a_user_and_a_connection_that_are_taken_back_over_one_node_end_on_all_
             .collect();
         let bodies = match body {
             Value::Null => {
-                let of = |(_, hello): &(RawSocket, Value)| {
-                    json!({"connection_id": hello["connection_id"]})
-                };
+                let of = |(_, hello): &(RawSocket, Value)| json!({"connection_id": hello["connection_id"]});
                 sockets.iter().map(of).collect()
             }
             body => vec![body],
@@ -358,9 +364,8 @@ fn the_server_api_of_any_node_knows_the_rooms_and_connections_of_all_and_says_wh
             sockets.push(socket);
         }
     }
-    let rooms = until(&nodes[1], "/api/v1/rooms?prefix=public:", |answer| {
-        answer["incomplete"] == false
-    });
+    let rooms =
+        until(&nodes[1], "/api/v1/rooms?prefix=public:", |answer| answer["incomplete"] == false);
     let listed: Vec<_> = rooms["rooms"]
         .as_array()
         .unwrap()
@@ -381,7 +386,8 @@ fn the_server_api_of_any_node_knows_the_rooms_and_connections_of_all_and_says_wh
     // Everybody once, over whichever node the next page is asked of.
     let (mut after, mut ids) = (String::new(), std::collections::BTreeSet::new());
     for turn in 0.. {
-        let page = get(&nodes[turn % 3], &format!("/api/v1/connections?user_id=ann&limit=3{after}"));
+        let page =
+            get(&nodes[turn % 3], &format!("/api/v1/connections?user_id=ann&limit=3{after}"));
         assert_eq!((&page["incomplete"], &page["missing"]), (&json!(false), &json!([])));
         for one in page["connections"].as_array().unwrap() {
             assert!(ids.insert(one["connection_id"].as_str().unwrap().to_owned()), "twice");

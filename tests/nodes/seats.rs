@@ -74,7 +74,8 @@ impl Seated {
     }
 
     async fn take_over(&self, bits: u64) -> Fence {
-        let taken = self.seats.take(&ann(), id(bits), SeatRule::NewestWins);
+        let user = ann();
+        let taken = self.seats.take(&user, id(bits), SeatRule::NewestWins);
         in_time("an answer", taken).await.unwrap().fence.unwrap()
     }
 
@@ -117,18 +118,12 @@ async fn connections_are_counted_over_all_nodes_and_those_of_a_killed_one_free_w
     assert_eq!(two.take(4, 3).await.unwrap_err(), SeatError::Full);
     assert_eq!(one.take(5, 3).await.unwrap_err(), SeatError::Full);
     one.seats.leave(&ann(), id(1));
-    in_time("a seat that was left is free", async {
-        while two.take(4, 3).await.is_err() {}
-    })
-    .await;
+    in_time("a seat that was left is free", async { while two.take(4, 3).await.is_err() {} }).await;
     assert_eq!(one.take(5, 3).await.unwrap_err(), SeatError::Full);
     // Without a word, and its lease with it.
     drop(one);
     let killed = Instant::now();
-    in_time("its seats are free", async {
-        while two.take(6, 3).await.is_err() {}
-    })
-    .await;
+    in_time("its seats are free", async { while two.take(6, 3).await.is_err() {} }).await;
     assert!(killed.elapsed() <= LEASE + Duration::from_millis(500), "{:?}", killed.elapsed());
 }
 
@@ -234,10 +229,8 @@ async fn a_node_that_is_out_of_touch_for_a_lease_lets_nobody_act_under_a_number(
     assert_eq!(one.seats.standing(&ann(), fence), Standing::Holds);
     redis.suspend();
     let begin = Instant::now();
-    one.until("nobody can know", |one| {
-        one.seats.standing(&ann(), fence) == Standing::Unknown
-    })
-    .await;
+    one.until("nobody can know", |one| one.seats.standing(&ann(), fence) == Standing::Unknown)
+        .await;
     assert!(begin.elapsed() <= LEASE + Duration::from_millis(500), "{:?}", begin.elapsed());
     assert_eq!(one.seats.confirm(&ann(), fence).await, Standing::Unknown);
     let refused = one.seats.take(&ann(), id(2), SeatRule::NewestWins).await;
@@ -267,7 +260,7 @@ async fn while_redis_is_away_a_node_counts_its_own_and_tells_of_them_later() {
             // With one more it would fit as long as nobody has told of the two.
             let more = two.take(5, 2).await;
             two.seats.leave(&ann(), id(5));
-            if taken.is_ok() && more == Err(SeatError::Full) {
+            if taken.is_ok() && matches!(more, Err(SeatError::Full)) {
                 return;
             }
         }

@@ -58,6 +58,8 @@ fn a_publish_on_its_way_is_not_published_once_a_newer_connection_is_there() {
     host.release_one(0);
     assert_eq!(host.line(ann).closed, Some(CloseCode::SessionReplaced));
     host.release_calls();
+    // The order to end it finds nobody any more.
+    host.settle();
     let reader = host.connect(Some("bob"));
     host.settle();
     host.frames(reader);

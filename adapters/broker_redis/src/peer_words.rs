@@ -125,7 +125,10 @@ pub(crate) fn read_question(text: &str) -> Option<PeerQuestion> {
             rooms_max,
         }),
         Question::Connections { user: of_user, room: of_room, from, max } => {
-            let of = Of { user: all(of_user, |text| user(text))?, room: all(of_room, |text| room(text))? };
+            let of = Of {
+                user: all(of_user, |text| user(text))?,
+                room: all(of_room, |text| room(text))?,
+            };
             let from = all(from, |(node, shard, slot)| {
                 let at = ConnectionCursor { shard: *shard, slot: *slot };
                 Some((NodeName::parse(node)?, at))
@@ -193,9 +196,7 @@ fn read_room((name, members, at): Room) -> Option<RoomHere> {
     Some(RoomHere { room: room(&name)?, members, position })
 }
 
-fn read_connection(
-    (id, client, of, since, rooms, patterns): Connection,
-) -> Option<ConnectionHere> {
+fn read_connection((id, client, of, since, rooms, patterns): Connection) -> Option<ConnectionHere> {
     Some(ConnectionHere {
         connection: ConnectionId::parse(&id).ok()?,
         client: ClientId::parse(&client).ok()?,

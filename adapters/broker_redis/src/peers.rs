@@ -174,7 +174,8 @@ impl RedisPeers {
         let is_own = who == self.name.as_str();
         match word {
             ANSWERED if is_own => {
-                let bell = rest.parse().ok().and_then(|number| self.asking().1.get(&number).cloned());
+                let bell =
+                    rest.parse().ok().and_then(|number| self.asking().1.get(&number).cloned());
                 if let Some(bell) = bell {
                     bell.notify_one();
                 }
@@ -222,7 +223,8 @@ impl RedisPeers {
                 let fill = |command: &mut Cmd| {
                     command.arg("LPOP").arg(&key).arg(FETCHED_MAX);
                 };
-                let fetched: Option<Vec<String>> = self.broker.commands.ask_for(&link, fill).await?;
+                let fetched: Option<Vec<String>> =
+                    self.broker.commands.ask_for(&link, fill).await?;
                 let Some(fetched) = fetched.filter(|all| !all.is_empty()) else { break };
                 fetched.iter().for_each(|text| heard.take(text));
             }
@@ -234,7 +236,8 @@ impl RedisPeers {
     async fn others(&self, link: &Arc<Link>) -> Result<BTreeSet<String>, CallError> {
         let own = self.broker.present.name_over(link);
         let (now, live) = self.live(link).await?;
-        let there = live.into_iter().filter(|(name, until)| *until > now && Some(name) != own.as_ref());
+        let there =
+            live.into_iter().filter(|(name, until)| *until > now && Some(name) != own.as_ref());
         Ok(there.map(|(name, _)| name).collect())
     }
 
@@ -245,7 +248,8 @@ impl RedisPeers {
         pipeline.cmd("TIME");
         pipeline.cmd("ZRANGE").arg(nodes).arg(0).arg(NODES_MAX - 1).arg("WITHSCORES");
         type Both = ((u64, u64), Vec<(String, f64)>);
-        let ((seconds, micros), live): Both = self.broker.commands.run_pipeline(link, &pipeline).await?;
+        let ((seconds, micros), live): Both =
+            self.broker.commands.run_pipeline(link, &pipeline).await?;
         Ok((seconds as f64 * 1_000.0 + micros as f64 / 1_000.0, live))
     }
 
@@ -284,7 +288,8 @@ impl Collected {
 
     fn end(mut self) -> Heard {
         self.heard.answers.sort_by(|(one, _), (other, _)| one.cmp(other));
-        self.heard.missing = self.waits_for.iter().filter_map(|name| NodeName::parse(name)).collect();
+        self.heard.missing =
+            self.waits_for.iter().filter_map(|name| NodeName::parse(name)).collect();
         self.heard.unknown = !self.is_known;
         self.heard
     }

@@ -10,8 +10,8 @@ use application::ports::{Spread, Standing};
 use domain::id::{ConnectionId, UserId};
 
 /// Of a connection that others may be beside.
-const NO_FENCE: u64 = 0;
-/// Of one that waits for its own: larger than all that others can have.
+pub(crate) const NO_FENCE: u64 = 0;
+/// Of one that waits for its answer: larger than all that others can have.
 const PENDING: u64 = u64::MAX;
 
 /// A user that is connected here, or whose leave is still to be told.
@@ -44,16 +44,12 @@ pub(crate) struct Seated {
 }
 
 impl Seated {
-    /// A connection comes. What is answered is to be said.
-    pub(crate) fn come(
-        &mut self,
-        user: &UserId,
-        connection: ConnectionId,
-        waits_for_fence: bool,
-    ) -> (Said, Arc<Spread>) {
+    /// A connection comes. What is answered is to be said, in the order in which it is answered: those that came
+    /// before it and wait, too, are counted, those behind it are not.
+    pub(crate) fn come(&mut self, user: &UserId, connection: ConnectionId) -> (Said, Arc<Spread>) {
         self.versions += 1;
         let here = self.users.entry(user.clone()).or_default();
-        here.connections.insert(connection, if waits_for_fence { PENDING } else { NO_FENCE });
+        here.connections.entry(connection).or_insert(PENDING);
         here.version = self.versions;
         (said(user, here), Arc::clone(&here.spread))
     }
@@ -70,12 +66,7 @@ impl Seated {
         true
     }
 
-    /// How many connections a user has here.
-    pub(crate) fn count(&self, user: &UserId) -> usize {
-        self.users.get(user).map_or(0, |here| here.connections.len())
-    }
-
-    /// A connection's own fence has come. Answers who is replaced, which it may be itself.
+    /// A connection is let in, under its own fence if it has one. Answers who is replaced, which it may be itself.
     pub(crate) fn seat(
         &mut self,
         user: &UserId,
@@ -142,23 +133,27 @@ impl Seated {
 
     /// What is to be told next, at most `max`.
     pub(crate) fn take(&mut self, max: usize) -> Vec<Said> {
-        let mut all = Vec::new();
-        while all.len() < max {
-            let Some(user) = self.untold.pop_first() else { break };
-            all.extend(self.users.get(&user).map(|here| said(&user, here)));
-        }
+        let next = self.next_untold().take(max).cloned().collect::<BTreeSet<_>>();
+        let told = |user: &UserId| self.users.get(user).map(|here| said(user, here));
+        let all = next.iter().filter_map(told).collect();
+        self.untold.retain(|user| !next.contains(user));
         all
     }
 
     /// Whether something is to be told.
     pub(crate) fn is_untold(&self) -> bool {
-        !self.untold.is_empty()
+        self.next_untold().next().is_some()
+    }
+
+    /// Nothing is told of who has a connection that waits for its answer: what it said would be the older word.
+    fn next_untold(&self) -> impl Iterator<Item = &UserId> {
+        let waits = |here: &Here| here.connections.values().any(|own| *own == PENDING);
+        self.untold.iter().filter(move |user| !self.users.get(*user).is_some_and(waits))
     }
 
     /// Redis has it: who has gone, and has not come back meanwhile, is forgotten.
     pub(crate) fn told(&mut self, said: &Said) {
-        let is_gone =
-            |here: &Here| here.connections.is_empty() && here.version == said.version;
+        let is_gone = |here: &Here| here.connections.is_empty() && here.version == said.version;
         if self.users.get(&said.user).is_some_and(is_gone) {
             self.users.remove(&said.user);
         }
@@ -189,13 +184,14 @@ mod tests {
     #[test]
     fn who_waits_for_its_own_fence_is_not_replaced_by_another_s_until_it_has_it() {
         let mut seated = Seated::default();
-        seated.come(&ann(), id(1), false);
-        seated.come(&ann(), id(2), true);
+        seated.come(&ann(), id(1));
+        seated.seat(&ann(), id(1), NO_FENCE);
+        seated.come(&ann(), id(2));
         // Its own may be told of before the answer with it.
         assert_eq!(seated.hear_fence(&ann(), 20), [id(1)]);
         assert_eq!(seated.seat(&ann(), id(2), 20), [id(1)]);
         assert_eq!(seated.standing(&ann(), 20), Standing::Holds);
-        seated.come(&ann(), id(3), true);
+        seated.come(&ann(), id(3));
         assert_eq!(seated.hear_fence(&ann(), 40), [id(1), id(2)]);
         assert_eq!(seated.seat(&ann(), id(3), 30), [id(1), id(2), id(3)], "too late itself");
         assert_eq!(seated.standing(&ann(), 30), Standing::Replaced);
@@ -204,16 +200,17 @@ mod tests {
     #[test]
     fn who_has_gone_is_remembered_until_redis_has_been_told_of_the_last_change() {
         let mut seated = Seated::default();
-        let (came, _) = seated.come(&ann(), id(1), false);
+        let (came, _) = seated.come(&ann(), id(1));
+        seated.seat(&ann(), id(1), NO_FENCE);
         assert!(seated.go(&ann(), id(1)) && !seated.go(&ann(), id(1)));
         let gone = seated.take(9);
         assert_eq!((gone.len(), gone[0].connections), (1, 0));
         assert!(gone[0].version > came.version);
         seated.told(&came);
         assert_eq!(seated.users.len(), 1);
-        let (again, _) = seated.come(&ann(), id(2), false);
+        let (again, _) = seated.come(&ann(), id(2));
         seated.told(&gone[0]);
-        assert_eq!(seated.count(&ann()), 1, "back before it was told");
+        assert_eq!((seated.users.len(), again.connections), (1, 1), "back before it was told");
         assert!(again.version > gone[0].version);
         seated.go(&ann(), id(2));
         let gone = seated.take(9);
@@ -222,10 +219,25 @@ mod tests {
     }
 
     #[test]
+    fn of_those_that_come_at_once_each_says_its_own_number_and_nothing_is_told_over_them() {
+        let mut seated = Seated::default();
+        let said: Vec<_> = (1..=3).map(|bits| seated.come(&ann(), id(bits)).0).collect();
+        assert_eq!(said.iter().map(|one| one.connections).collect::<Vec<_>>(), [1, 2, 3]);
+        seated.note_all();
+        seated.go(&ann(), id(3));
+        assert!(!seated.is_untold() && seated.take(9).is_empty());
+        seated.seat(&ann(), id(1), NO_FENCE);
+        assert!(!seated.is_untold());
+        seated.seat(&ann(), id(2), NO_FENCE);
+        assert_eq!(seated.take(9).iter().map(|one| one.connections).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
     fn what_is_said_again_is_what_is_so_then() {
         let mut seated = Seated::default();
-        let (_, spread) = seated.come(&ann(), id(1), false);
-        seated.come(&UserId::parse("bob").unwrap(), id(2), true);
+        let (_, spread) = seated.come(&ann(), id(1));
+        seated.seat(&ann(), id(1), NO_FENCE);
+        seated.come(&UserId::parse("bob").unwrap(), id(2));
         seated.seat(&UserId::parse("bob").unwrap(), id(2), 5);
         seated.note_fenced();
         assert_eq!(seated.take(9).iter().map(|one| one.fence).collect::<Vec<_>>(), [5]);

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::broker::{RETRY_AFTER, RedisBroker, millis, parse};
 use crate::link::{CallError, Link};
-use crate::seated::{Said, Seated};
+use crate::seated::{NO_FENCE, Said, Seated};
 
 /// The most users of one pipeline.
 const BATCH: usize = 256;
@@ -26,6 +26,8 @@ const BATCH: usize = 256;
 const NODES_MAX: usize = 1_000;
 /// For how long a user is remembered who has left: longer than any call is on its way.
 const LEFT_KEPT: Duration = Duration::from_secs(600);
+/// Between two looks for a name.
+const NAME_LOOK: Duration = Duration::from_millis(5);
 /// What is said to all nodes begins with one of these.
 const SEAT: &[u8] = b"seat ";
 const SPREAD: &[u8] = b"spread ";
@@ -207,9 +209,23 @@ impl RedisSeats {
         Ok(live)
     }
 
+    /// The name under which this node speaks. Right after it has connected it has none for a moment.
+    async fn name(&self) -> Result<(String, Arc<Link>), CallError> {
+        let begin = Instant::now();
+        loop {
+            let link = self.broker.commands.link()?;
+            match self.broker.present.name_over(&link) {
+                Some(node) => return Ok((node, link)),
+                None if begin.elapsed() > self.broker.config.answer_timeout => {
+                    return Err(CallError::Away);
+                }
+                None => sleep(NAME_LOOK).await,
+            }
+        }
+    }
+
     async fn call_take(&self, said: &Said, rule: SeatRule) -> Result<Answer, CallError> {
-        let link = self.broker.commands.link()?;
-        let node = self.broker.present.name_over(&link).ok_or(CallError::Away)?;
+        let (node, link) = self.name().await?;
         let live = self.live(&link).await?;
         let rule = match rule {
             SeatRule::AtMost(max) => max.to_string(),
@@ -235,7 +251,8 @@ impl RedisSeats {
     /// What all nodes are told.
     fn hear(&self, said: &[u8]) {
         let words = |mark: &[u8]| {
-            let (number, user) = std::str::from_utf8(said.strip_prefix(mark)?).ok()?.split_once(' ')?;
+            let (number, user) =
+                std::str::from_utf8(said.strip_prefix(mark)?).ok()?.split_once(' ')?;
             Some((number.parse::<u64>().ok()?, UserId::parse(user).ok()?))
         };
         if let Some((fence, user)) = words(SEAT) {
@@ -283,8 +300,7 @@ impl Seats for RedisSeats {
         connection: ConnectionId,
         rule: SeatRule,
     ) -> Result<Taken, SeatError> {
-        let newest_wins = rule == SeatRule::NewestWins;
-        let (said, spread) = self.lock().come(user, connection, newest_wins);
+        let (said, spread) = self.lock().come(user, connection);
         let (fence, nodes) = match (self.call_take(&said, rule).await, rule) {
             (Ok((1, fence, nodes)), _) => (fence, nodes),
             (Ok(_), _) => {
@@ -297,24 +313,24 @@ impl Seats for RedisSeats {
             }
             (Err(_), SeatRule::AtMost(max)) => {
                 // Those here count alone, and Redis is told later.
-                let is_full = self.lock().count(user) > max as usize;
-                if is_full {
+                if said.connections > max as usize {
                     self.go(user, connection);
                     return Err(SeatError::Full);
                 }
                 self.lock().note(user);
-                self.changed.notify_one();
-                return Ok(Taken { fence: None, spread });
+                (NO_FENCE, spread.nodes())
             }
         };
-        self.lock().hear_spread(user, nodes);
-        if !newest_wins {
-            return Ok(Taken { fence: None, spread });
-        }
-        let replaced = self.lock().seat(user, connection, fence);
+        let own = if rule == SeatRule::NewestWins { fence } else { NO_FENCE };
+        let replaced = {
+            let mut seated = self.lock();
+            seated.hear_spread(user, nodes);
+            seated.seat(user, connection, own)
+        };
         self.end(&replaced);
-        let fence = Fence::new(fence).ok_or(UNAVAILABLE)?;
-        Ok(Taken { fence: Some(fence), spread })
+        // What was not told because of this one.
+        self.changed.notify_one();
+        Ok(Taken { fence: Fence::new(own), spread })
     }
 
     fn leave(&self, user: &UserId, connection: ConnectionId) {

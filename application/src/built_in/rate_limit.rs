@@ -195,7 +195,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_connects_again_goes_on_where_it_was_and_is_forgotten_when_that_can_matter_no_more() {
+    async fn who_connects_again_goes_on_where_it_was_and_is_forgotten_when_that_can_matter_no_more()
+    {
         let user = |name: &str| {
             let user = UserId::parse(name).ok();
             let principal = Arc::new(Principal { user, ..Principal::default() });

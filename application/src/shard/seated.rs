@@ -29,12 +29,7 @@ pub(super) const fn not_joined() -> JoinRefused {
 
 impl Shard {
     /// Whether a connection may act for its user, as far as is known here. One that may not is ended.
-    pub(super) fn is_seated(
-        &mut self,
-        slot: Slot,
-        id: Option<u64>,
-        host: &mut Host<'_>,
-    ) -> bool {
+    pub(super) fn is_seated(&mut self, slot: Slot, id: Option<u64>, host: &mut Host<'_>) -> bool {
         let Some(entry) = self.table.get(slot) else { return false };
         let (Some(user), Some(fence)) = (&entry.who.principal.user, entry.who.fence) else {
             return true;

@@ -7,9 +7,7 @@ use std::sync::Arc;
 #[cfg(feature = "redis")]
 use application::mailbox::Control;
 use application::node::Node;
-use application::ports::{
-    Broker, Clock, Erasure, NoPeers, Peers, Presence, Revocations, Seats,
-};
+use application::ports::{Broker, Clock, Erasure, NoPeers, Peers, Presence, Revocations, Seats};
 use application::seats::NodeSeats;
 use broker_memory::MemoryBroker;
 #[cfg(feature = "redis")]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use application::inquiry::{Of, Unanswered};
 use application::node::ListingTurn;
-use application::refusal::Refusal;
 use application::ports::NodeName;
+use application::refusal::Refusal;
 use application::use_cases::ask_peers::{OfAll, PlaceOfAll};
 use application::use_cases::list_connections::ConnectionCursor;
 use application::use_cases::list_rooms::ListRooms;
@@ -146,7 +146,9 @@ mod tests {
         assert_eq!(cursor("1.1024"), Ok(PlaceOfAll { node: None, at }));
         let node = NodeName::parse("00ff");
         assert_eq!(cursor("00ff.1.1024"), Ok(PlaceOfAll { node, at }));
-        for text in ["", ".", "1", "1.", "a.b", "a-.2.3", "1.2.3.4", ".1.2", "1.99999999999", "-1.0"] {
+        for text in
+            ["", ".", "1", "1.", "a.b", "a-.2.3", "1.2.3.4", ".1.2", "1.99999999999", "-1.0"]
+        {
             assert!(cursor(text).is_err(), "{text}");
         }
     }
