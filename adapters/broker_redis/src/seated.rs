@@ -133,10 +133,12 @@ impl Seated {
 
     /// What is to be told next, at most `max`.
     pub(crate) fn take(&mut self, max: usize) -> Vec<Said> {
-        let next = self.next_untold().take(max).cloned().collect::<BTreeSet<_>>();
+        let next = self.next_untold().take(max).cloned().collect::<Vec<_>>();
         let told = |user: &UserId| self.users.get(user).map(|here| said(user, here));
         let all = next.iter().filter_map(told).collect();
-        self.untold.retain(|user| !next.contains(user));
+        for user in &next {
+            self.untold.remove(user);
+        }
         all
     }
 

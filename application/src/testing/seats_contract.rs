@@ -51,7 +51,9 @@ impl SeatsContract<'_> {
 
     async fn take_over(&self, name: &str, connection: u64) -> Fence {
         let taken = self.seats.take(&user(name), id(connection), SeatRule::NewestWins).await;
-        taken.ok().and_then(|taken| taken.fence).unwrap_or_else(|| panic!("the newest is let in"))
+        let fence = taken.ok().and_then(|taken| taken.fence);
+        assert!(fence.is_some(), "the newest is let in");
+        fence.unwrap_or_else(|| unreachable!("it is there"))
     }
 
     fn leave(&self, name: &str, connections: impl IntoIterator<Item = u64>) {
