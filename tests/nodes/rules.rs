@@ -1,6 +1,7 @@
 //! Rules that count over all nodes, with built servers: one session, how many connections, who is banned, and
 //! what the server API knows.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -345,6 +346,22 @@ fn a_token_a_user_and_a_connection_that_are_taken_back_over_one_node_end_on_all_
     }
 }
 
+/// The ids of all of ann's connections, page by page, over whichever node the next page is asked of.
+fn paged_connections(nodes: &[Server]) -> BTreeSet<String> {
+    let (mut after, mut ids) = (String::new(), BTreeSet::new());
+    for turn in 0.. {
+        let path = format!("/api/v1/connections?user_id=ann&limit=3{after}");
+        let page = get(&nodes[turn % nodes.len()], &path);
+        assert_eq!((&page["incomplete"], &page["missing"]), (&json!(false), &json!([])));
+        for one in page["connections"].as_array().unwrap() {
+            assert!(ids.insert(one["connection_id"].as_str().unwrap().to_owned()), "twice");
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    ids
+}
+
 #[test]
 fn the_server_api_of_any_node_knows_the_rooms_and_connections_of_all_and_says_what_is_missing() {
     if !Redis::is_here() {
@@ -383,18 +400,7 @@ fn the_server_api_of_any_node_knows_the_rooms_and_connections_of_all_and_says_wh
         after = format!("&after={next}");
     }
     assert_eq!(paged, expected.map(|(room, _)| room.to_owned()));
-    // Everybody once, over whichever node the next page is asked of.
-    let (mut after, mut ids) = (String::new(), std::collections::BTreeSet::new());
-    for turn in 0.. {
-        let page =
-            get(&nodes[turn % 3], &format!("/api/v1/connections?user_id=ann&limit=3{after}"));
-        assert_eq!((&page["incomplete"], &page["missing"]), (&json!(false), &json!([])));
-        for one in page["connections"].as_array().unwrap() {
-            assert!(ids.insert(one["connection_id"].as_str().unwrap().to_owned()), "twice");
-        }
-        let Some(next) = page["next"].as_str() else { break };
-        after = format!("&after={next}");
-    }
+    let ids = paged_connections(&nodes);
     assert_eq!(ids.len(), 12);
     let sent = post(&nodes[2], "/api/v1/send", &json!({"user_id": "ann", "data": 1}));
     assert_eq!(sent["connections"], 12);

@@ -1,7 +1,8 @@
 -- Says over how many connections of a node a user is here; takes a seat with it, or the user over. Answers
 -- {1, or 0 where the user has as many as it may have; the user's fence; over how many nodes it is here}.
 --
--- KEYS   1 the user: `f` its fence, `s` over how many nodes it was, `n` and a node's name what that one said
+-- KEYS   1 the user: `f` its fence, `s` over how many nodes it was, `n` and a node's name what that one said: its
+--        connections, the version, and when
 -- ARGV   1 the node  2 its name before, or nothing  3 its connections  4 the version of that number
 --        5 the most connections, `w` where the newest wins, or `t` where it is only told
 --        6 the largest fence that the node knows, or 0  7, 8 ms that it is kept, in use and not
@@ -24,14 +25,14 @@ for i = 1, #all, 2 do
     elseif name == 's' then
         spread = tonumber(value)
     else
-        local count, version = string.match(value, '^(%d+) (%d+)$')
+        local count, version, at = string.match(value, '^(%d+) (%d+) (%d+)$')
         count = tonumber(count)
         if node == ARGV[1] then
             mine, known = count, tonumber(version)
-        elseif node == ARGV[2] or not live[node] then
-            -- Nobody speaks under that name again.
+        elseif node == ARGV[2] or (not live[node] and now - tonumber(at) > 60000) then
+            -- Nobody speaks under that name again. One that has just come may not be in a list that was just read.
             redis.call('HDEL', KEYS[1], name)
-        elseif count > 0 then
+        elseif live[node] and count > 0 then
             in_use = true
             -- One whose lease has run out may come back, and counts only then.
             if live[node] > now then others, nodes = others + count, nodes + 1 end
@@ -46,7 +47,7 @@ if not is_new then count = mine end
 if rule ~= 't' and rule ~= 'w' and others + count > tonumber(rule) then
     return { 0, whole(fence), nodes + (mine > 0 and 1 or 0) }
 end
-if is_new then redis.call('HSET', KEYS[1], 'n' .. ARGV[1], whole(count) .. ' ' .. whole(version)) end
+if is_new then redis.call('HSET', KEYS[1], 'n' .. ARGV[1], whole(count) .. ' ' .. whole(version) .. ' ' .. whole(now)) end
 if rule == 'w' then
     -- The numbers begin with the time, so that they go on growing when this server has lost them.
     fence = math.max(fence, tonumber(ARGV[6])) + 1
