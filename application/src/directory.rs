@@ -15,6 +15,7 @@ use domain::room::RoomId;
 use domain::time::Monotonic;
 use tokio::sync::Semaphore;
 
+use crate::seats::HeldSeat;
 use crate::suspects::Suspects;
 
 /// The user has as many connections as allowed.
@@ -187,9 +188,22 @@ pub struct Admission {
     directory: Arc<Directory>,
     user: UserId,
     commands: Arc<SharedLimiter>,
+    /// Its place over all nodes.
+    seat: Option<HeldSeat>,
 }
 
 impl Admission {
+    /// Keeps its place over all nodes for as long as this one.
+    pub fn sit(&mut self, seat: HeldSeat) {
+        self.seat = Some(seat);
+    }
+
+    /// On how many nodes its user has places.
+    #[must_use]
+    pub fn nodes(&self) -> u32 {
+        self.seat.as_ref().map_or(1, HeldSeat::nodes)
+    }
+
     /// The limit on what all connections of the user ask for together.
     #[must_use]
     pub fn commands(&self) -> &SharedLimiter {
@@ -217,7 +231,7 @@ impl Directory {
         here.name = name.cloned();
         let commands = Arc::clone(&here.commands);
         drop(users);
-        Ok(Admission { directory: Arc::clone(self), user: user.clone(), commands })
+        Ok(Admission { directory: Arc::clone(self), user: user.clone(), commands, seat: None })
     }
 
     /// The seats of a room.

@@ -23,14 +23,18 @@ use domain::trace::TraceParent;
 use tokio::sync::SemaphorePermit;
 
 use crate::directory::{Directory, Listing};
-use crate::inquiry::{Unanswered, Whom};
+use crate::inquiry::{Of, Unanswered, Whom};
 use crate::mailbox::{Control, Mailbox, NewServices};
 use crate::metrics::NodeMetrics;
+use crate::peer::ThisNode;
 use crate::ports::{NoEntropy, Receipt, RevokeError, TokenVerifier};
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::services::{Ports, Rules, Services};
 use crate::shard::Shard;
+use crate::use_cases::ask_peers::{
+    ConnectionsOfAll, OfAll, PlaceOfAll, begins_here, connections_of_all, end_on_all, rooms_of_all,
+};
 use crate::use_cases::broadcast_message::{BroadcastError, BroadcastMessage};
 use crate::use_cases::check_bearer::CheckBearer;
 use crate::use_cases::end_connections::EndConnections;
@@ -97,7 +101,19 @@ impl Node {
                 Arc::new(Mailbox::new(id, publications_max).with_bytes_max(bytes_max))
             })
             .collect();
+        let ends = mailboxes.clone();
+        ports.seats.on_replaced(Box::new(move |connection| {
+            for mailbox in &ends {
+                mailbox.order(Control::Disconnect(connection, CloseCode::SessionReplaced));
+            }
+        }));
         let directory = Arc::new(Directory::default());
+        ports.peers.serve(Arc::new(ThisNode {
+            name: ports.peers.name(),
+            directory: Arc::clone(&directory),
+            mailboxes: mailboxes.clone(),
+            moderation: ports.moderation.clone(),
+        }));
         let metrics = Arc::new(NodeMetrics::new(n_shards));
         let admission = Arc::default();
         let listing = directory.listing.clone();
@@ -263,6 +279,66 @@ impl Node {
         list: ListConnections,
     ) -> Result<ConnectionsPage, Unanswered> {
         list.execute(&self.mailboxes).await
+    }
+
+    /// A page of the rooms that have members on any node. Its turn must be over when others are asked: they
+    /// may be asking this one.
+    ///
+    /// # Errors
+    /// As for [`rooms`](Self::rooms).
+    pub async fn rooms_of_all(
+        &self,
+        turn: ListingTurn<'_>,
+        list: ListRooms,
+    ) -> Result<OfAll<RoomsPage>, Unanswered> {
+        let here = self.rooms(&turn, list.clone()).await?;
+        drop(turn);
+        Ok(rooms_of_all(&self.services().ports.peers, list, here).await)
+    }
+
+    /// A page of the connections that are let in, on any node.
+    ///
+    /// # Errors
+    /// As for [`connections`](Self::connections).
+    pub async fn connections_of_all(
+        &self,
+        turn: ListingTurn<'_>,
+        of: Of,
+        from: PlaceOfAll,
+        connections_max: u32,
+    ) -> Result<OfAll<ConnectionsOfAll>, Unanswered> {
+        let peers = &self.services().ports.peers;
+        let here = match begins_here(peers, &from) {
+            Some(from) => {
+                let list = ListConnections { of: of.clone(), from, connections_max };
+                self.connections(&turn, list).await?
+            }
+            None => ConnectionsPage::default(),
+        };
+        drop(turn);
+        Ok(connections_of_all(peers, of, from, connections_max, here).await)
+    }
+
+    /// Ends connections on all nodes and says how many there were.
+    ///
+    /// # Errors
+    /// As for [`end_connections`](Self::end_connections); the other nodes are asked only once those here
+    /// have ended.
+    pub async fn end_on_all(
+        &self,
+        turn: ListingTurn<'_>,
+        end: EndConnections,
+    ) -> Result<OfAll<usize>, Unanswered> {
+        let ended = self.end_connections(&turn, end.clone()).await?;
+        drop(turn);
+        Ok(end_on_all(&self.services().ports.peers, end, ended).await)
+    }
+
+    /// How many connections a user has, over all nodes where they can be asked.
+    pub async fn connections_of(&self, user: &UserId) -> u32 {
+        let services = self.services();
+        let everywhere = services.ports.peers.connections_of(user).await;
+        everywhere.unwrap_or_else(|| services.directory.connections_of(user))
     }
 
     /// Ends connections and says how many there were.

@@ -56,6 +56,13 @@ impl Refusal {
         Self::new(ErrorCode::PermissionDenied, "not allowed in this room")
     }
 
+    /// A newer connection speaks for the user.
+    #[must_use]
+    pub fn replaced() -> Self {
+        let message = "another connection of this user has taken its place";
+        Self::new(ErrorCode::PermissionDenied, message)
+    }
+
     /// A fault of ours.
     #[must_use]
     pub fn internal() -> Self {

@@ -19,10 +19,11 @@ use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::metrics::NodeMetrics;
 use crate::ports::{
-    Authorizer, Broker, Clock, Entropy, Erasure, Inbox, Matches, Moderation, NoMatches,
-    NoSpentTokens, NoTickets, NoTokens, Presence, Revocations, SessionTickets, SpentTokens,
-    TokenVerifier,
+    Authorizer, Broker, Clock, Entropy, Erasure, Inbox, Matches, Moderation, NoMatches, NoPeers,
+    NoSpentTokens, NoTickets, NoTokens, Peers, Presence, Revocations, Seats, SessionTickets,
+    SpentTokens, TokenVerifier,
 };
+use crate::seats::NodeSeats;
 
 /// The adapters a node runs on.
 #[derive(Clone)]
@@ -48,6 +49,10 @@ pub struct Ports {
     pub erasure: Option<Arc<dyn Erasure>>,
     /// Knows which tokens that count once are used up.
     pub spent_tokens: Arc<dyn SpentTokens>,
+    /// Knows which connections may be there for a user.
+    pub seats: Arc<dyn Seats>,
+    /// The other nodes.
+    pub peers: Arc<dyn Peers>,
     /// Remembers matches.
     pub matches: Arc<dyn Matches>,
     /// Tells the time.
@@ -58,7 +63,8 @@ pub struct Ports {
 
 impl Ports {
     /// The least that a node needs: nobody is known by a token, nobody comes back by a ticket, no
-    /// token counts once, policies decide, nobody moderates, and neither letters nor matches are kept.
+    /// token counts once, policies decide, nobody moderates, neither letters nor matches are kept, and
+    /// there are no other nodes.
     /// What a host has more of it sets itself.
     #[must_use]
     pub fn new<B: Broker + Presence + 'static>(
@@ -78,6 +84,8 @@ impl Ports {
             moderation: None,
             erasure: None,
             spent_tokens: Arc::new(NoSpentTokens),
+            seats: Arc::new(NodeSeats::default()),
+            peers: Arc::new(NoPeers),
             matches: Arc::new(NoMatches),
             clock,
             entropy,
@@ -98,6 +106,9 @@ pub struct Rules {
     pub channel_timing: Timing,
     /// Whether a connection without a token is let in.
     pub allow_anonymous: bool,
+    /// Whether a user has one connection only, the newest: it ends all others with 3505, and they may do
+    /// nothing any more. [`Limits::connections_per_user_max`] is of no interest then.
+    pub single_session: bool,
     /// Whether a connection is in the room of its own user, `user:<id>`, without asking.
     pub join_user_room: bool,
     /// Whether a client whose command is denied is told which rule did; for development.

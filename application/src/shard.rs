@@ -24,6 +24,7 @@ mod receive;
 mod resume;
 mod revalidate;
 mod rooms;
+mod seated;
 mod security;
 mod table;
 mod tell;
@@ -362,6 +363,7 @@ impl Shard {
                 self.metrics.joins.add(JoinOutcome::Refused, 1);
                 self.refuse_in(slot, command, ("subscribe", &room), &refusal, host);
             }
+            Outcome::Replaced => self.replace(slot, host),
             Outcome::Done
             | Outcome::Filled(_)
             | Outcome::Looked(_)

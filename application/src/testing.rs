@@ -14,6 +14,7 @@ pub mod moderation_contract;
 pub mod outbox_contract;
 pub mod presence_contract;
 pub mod revocations_contract;
+pub mod seats_contract;
 pub mod session_tickets_contract;
 pub mod spent_tokens_contract;
 pub mod token_verifier_contract;

@@ -93,6 +93,6 @@ const fn was_refused(outcome: &Outcome) -> bool {
         | Outcome::OwnRooms(_)
         | Outcome::OwnRoomsHeard { .. }
         | Outcome::Revalidated(_) => false,
-        Outcome::Refused { .. } | Outcome::Panicked => true,
+        Outcome::Refused { .. } | Outcome::Replaced | Outcome::Panicked => true,
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! A use case must never borrow a shard or send anything itself: it answers, and the shard acts.
 
+pub mod ask_peers;
 pub mod authenticate;
 pub mod authorize;
 pub mod broadcast_message;

@@ -7,7 +7,7 @@
 //! Suggested reading order: [`id`], [`time`], [`steady`], [`room`], [`policy`], [`principal`], [`decision`],
 //! [`scope`], [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
 //! [`presence`], [`stalls`], [`connection`], [`rate_limit`],
-//! [`delivery`], [`retention`], [`moderation`], [`mod@matches`], [`codes`], [`protocol`].
+//! [`delivery`], [`seats`], [`retention`], [`moderation`], [`mod@matches`], [`codes`], [`protocol`].
 
 pub mod codes;
 pub mod connection;
@@ -31,6 +31,7 @@ pub mod retention;
 pub mod revocation;
 pub mod room;
 pub mod scope;
+pub mod seats;
 pub mod stalls;
 pub mod steady;
 pub mod tags;

@@ -11,6 +11,7 @@ use crate::delivery::Class;
 use crate::id::{ClientId, ConnectionId, Epoch, MessageId, MessageKey, UserId};
 use crate::position::Offset;
 use crate::room::RoomId;
+use crate::seats::Fence;
 use crate::tags::Tags;
 use crate::time::Wall;
 use crate::trace::TraceParent;
@@ -87,6 +88,9 @@ pub struct Publish {
     pub origin: Option<Origin>,
     /// When it came.
     pub at: Wall,
+    /// The number under which its connection speaks for its user, where only the newest may. A broker
+    /// of several nodes takes it only while that is the user's largest.
+    pub fence: Option<Fence>,
 }
 
 /// Why a place in the log is empty.

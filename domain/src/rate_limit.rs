@@ -37,6 +37,14 @@ impl Rate {
         let interval_us = 60_000_000 / events as u64;
         Self { interval_us, tolerance_us: interval_us * (events as u64 - 1) }
     }
+
+    /// An even share of this rate where `shares` count against it, each for itself: all of them together
+    /// may do what it allows, at once and in the long run, and each at least one thing at a time.
+    #[must_use]
+    pub const fn shared_by(self, shares: u32) -> Self {
+        let shares = if shares == 0 { 1 } else { shares as u64 };
+        Self { interval_us: self.interval_us.saturating_mul(shares), ..self }
+    }
 }
 
 /// The state of one limit: when, at the steady rate, all that came would have been due.
@@ -97,6 +105,21 @@ mod tests {
 
     fn at(ms: u64) -> Monotonic {
         Monotonic::from_millis(ms)
+    }
+
+    #[test]
+    fn those_who_share_a_rate_may_together_do_what_it_allows() {
+        let rate = Rate::new(100, 30);
+        let mut all = [RateLimiter::default(); 3];
+        let mut taken = 0;
+        for ms in (0..10_000).step_by(5) {
+            for one in &mut all {
+                taken += u32::from(one.take(rate.shared_by(3), at(ms)).is_ok());
+            }
+        }
+        assert!((1_000..=1_035).contains(&taken), "{taken}");
+        assert_eq!(rate.shared_by(0), rate);
+        assert_eq!(Rate::new(0, 1).shared_by(7), Rate::new(0, 1), "no limit stays none");
     }
 
     #[test]

@@ -23,6 +23,8 @@ mod presence;
 mod presence_contract;
 mod proxy;
 mod replicated;
+mod rules;
+mod seats;
 mod sentinels;
 mod shared;
 mod stories;

@@ -207,6 +207,7 @@ async fn a_redis_that_has_lost_everything_is_told_again_who_is_here() {
 }
 
 /// A node that was stopped for longer than its lease speaks under another name when it wakes.
+/// N08: names are drawn, and none is spoken under again.
 #[tokio::test]
 async fn a_node_whose_lease_ran_out_says_everything_again_under_another_name() {
     if !Redis::is_here() {

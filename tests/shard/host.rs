@@ -315,6 +315,8 @@ impl Host {
             erasure: Some(Arc::clone(&broker) as _),
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             spent_tokens: Arc::new(NoSpentTokens),
+            seats: Arc::new(application::seats::NodeSeats::default()),
+            peers: Arc::new(application::ports::NoPeers),
             matches: Arc::new(application::ports::NoMatches),
             clock: Arc::clone(&clock) as _,
             entropy,

@@ -22,6 +22,7 @@ mod listing;
 mod moderation;
 mod resume;
 mod rights;
+mod seats;
 mod secrecy;
 mod selective;
 mod slow;
@@ -269,6 +270,7 @@ fn a_mailbox_that_overflows_is_filled_from_the_log() {
             ttl: None,
             origin: None,
             at: domain::time::Wall::from_millis(1_700_000_000_000),
+            fence: None,
         };
         let broker = std::sync::Arc::clone(&host.broker);
         let publishing = async move {

@@ -456,6 +456,7 @@ fn flood(host: &mut Host, room: &str) {
             ttl: None,
             origin: None,
             at: domain::time::Wall::from_millis(1_700_000_000_000),
+            fence: None,
         };
         host.publish_past_the_mailbox(publish);
     }

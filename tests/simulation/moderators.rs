@@ -147,6 +147,7 @@ impl World {
             place: None,
             principal: Arc::new(principal),
             context: Context::default(),
+            fence: None,
         });
         let wanted = chat::Moderation { room, act, reason: None };
         let roles = Arc::from([role]);

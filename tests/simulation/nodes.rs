@@ -202,6 +202,8 @@ impl SimNode {
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
             spent_tokens: Arc::new(NoSpentTokens),
+            seats: Arc::new(application::seats::NodeSeats::default()),
+            peers: Arc::new(application::ports::NoPeers),
             matches: Arc::new(application::ports::NoMatches),
             clock,
             entropy,

@@ -24,6 +24,10 @@ pub(crate) enum Fault {
     NoScript,
     /// The room's log has given out its last offset.
     Full,
+    /// A newer connection speaks for the user: nothing was done.
+    Fenced,
+    /// The server does not know who speaks for the user: nothing was done.
+    Unfenced,
     /// Anything else: nothing was done.
     Refused,
 }
@@ -36,6 +40,8 @@ impl Fault {
         }
         match code(error) {
             Some("ROOMFULL") => Self::Full,
+            Some("FENCED") => Self::Fenced,
+            Some("UNFENCED") => Self::Unfenced,
             Some("NOSCRIPT") => Self::NoScript,
             Some("MOVED") => Self::Moved,
             Some("ASK") => Self::Ask,
@@ -112,6 +118,8 @@ mod tests {
             ("TRYAGAIN Multiple keys request during rehashing of slot", Fault::Again),
             ("NOSCRIPT No matching script. Please use EVAL.", Fault::NoScript),
             ("ROOMFULL the log has given out its last offset", Fault::Full),
+            ("FENCED a newer connection speaks for the user", Fault::Fenced),
+            ("UNFENCED nobody has said who speaks for the user", Fault::Unfenced),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Fault::Refused),
         ] {
             assert_eq!(Fault::of(&said(text)), fault, "{text}");

@@ -17,15 +17,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::delivery::Class;
 use domain::id::Epoch;
-use domain::message::{Publication, Publish, TombstoneReason};
+use domain::message::{Publication, Publish, Publisher, TombstoneReason};
 use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::{Offset, Position};
 use domain::principal::RoomPattern;
 use domain::recovery::{EarlierLives, LogBounds};
 use domain::room::RoomId;
+use domain::seats::Fence;
 use domain::time::Wall;
 use redis::{Cmd, Value};
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError};
@@ -73,6 +75,8 @@ pub struct RedisBroker {
     table: Arc<Table>,
     subscribing: Arc<Subscribing>,
     status: Arc<Status>,
+    /// Rung when Redis turns out to have lost a user's fence.
+    pub(crate) unfenced: Notify,
 }
 
 impl RedisBroker {
@@ -92,7 +96,18 @@ impl RedisBroker {
         let subscribing = Subscribing::new(Arc::clone(&commands), names_too, table_too);
         let subscribing = Arc::new(subscribing);
         let present = Present::new();
-        Ok(Arc::new(Self { config, names, commands, present, entropy, table, subscribing, status }))
+        let unfenced = Notify::new();
+        Ok(Arc::new(Self {
+            config,
+            names,
+            commands,
+            present,
+            entropy,
+            table,
+            subscribing,
+            status,
+            unfenced,
+        }))
     }
 
     /// Keeps both connections for as long as it is polled. The host spawns it once.
@@ -128,16 +143,29 @@ impl RedisBroker {
     pub(crate) fn begin(
         &self,
         command: &mut Cmd,
-        (link, fresh): (&Link, Epoch),
+        life: (&Link, Epoch),
         room: &RoomId,
         policy: &NamespacePolicy,
         now: Wall,
     ) {
+        self.begin_with(command, life, (room, None), policy, now);
+    }
+
+    /// The same with one key more.
+    fn begin_with(
+        &self,
+        command: &mut Cmd,
+        (link, fresh): (&Link, Epoch),
+        (room, more): (&RoomId, Option<&String>),
+        policy: &NamespacePolicy,
+        now: Wall,
+    ) {
         let (retention, keep) = (&policy.retention, self.kept(policy));
-        command.arg(ROOM_KEYS);
+        command.arg(ROOM_KEYS + usize::from(more.is_some()));
         let keys = self.names.keys(room);
         command
             .arg(&keys[..])
+            .arg(more.as_slice())
             .arg(fresh.to_string())
             .arg(link.life_of(&keys[0]))
             .arg(now.as_millis())
@@ -145,6 +173,11 @@ impl RedisBroker {
             .arg(retention.bytes_max)
             .arg(millis(retention.age_max))
             .arg(millis(keep));
+    }
+
+    /// A number that nobody else has; where there is no chance, one that is this process's alone.
+    pub(crate) fn bits(&self) -> u64 {
+        self.entropy.bits().unwrap_or_else(|_| u64::from(std::process::id()))
     }
 
     /// The connection, and an epoch that nobody has used.
@@ -166,6 +199,7 @@ impl RedisBroker {
         let is_kept = publish.class != Class::Reliable
             || publish.msg_id.is_some()
             || policy.replicated
+            || publish.fence.is_some()
             || policy.retention.messages_max > 0;
         if !is_kept && let Some(receipt) = self.call_publish_plain(publish, policy).await? {
             return Ok(receipt);
@@ -176,8 +210,15 @@ impl RedisBroker {
         let level = if is_replicated { AckLevel::Replicated } else { AckLevel::Accepted };
         let name =
             publish.msg_id.as_ref().map(|id| format!("{}\n{id}", publish.publisher.to_key()));
+        // Only a user's connection has one.
+        let fenced = publish.fence.and_then(|fence| match &publish.publisher {
+            Publisher::User(user) => Some((fence.get(), self.names.seats(user))),
+            Publisher::Client(_) | Publisher::ApiKey(_) => None,
+        });
+        let (fence, key_of_user) = fenced.unzip();
         let fill = |command: &mut Cmd, link: &Link| {
-            self.begin(command, (link, fresh), &publish.room, policy, publish.at);
+            let room = (&publish.room, key_of_user.as_ref());
+            self.begin_with(command, (link, fresh), room, policy, publish.at);
             let channel = self.names.namespace_channel(publish.room.namespace());
             let key = publish.key.as_ref().map_or_else(String::new, |key| format!("k{key}"));
             command
@@ -193,7 +234,8 @@ impl RedisBroker {
                 .arg(Offset::MAX.get())
                 .arg(LATEST_KEYS_MAX)
                 .arg(LATEST_BYTES_MAX)
-                .arg(u8::from(level == AckLevel::Replicated));
+                .arg(u8::from(level == AckLevel::Replicated))
+                .arg(fence.unwrap_or(Fence::NONE));
         };
         let script = &self.commands.scripts().publish;
         let answer = match level {
@@ -202,6 +244,9 @@ impl RedisBroker {
                 self.commands.run_script(&link, script, fill).await
             }
         };
+        if answer == Err(CallError::Unfenced) {
+            self.unfenced.notify_one();
+        }
         let (epoch, offset, duplicate): (String, u64, u8) = parse(answer?)?;
         Ok(Receipt {
             epoch: parse_epoch(&epoch)?,
@@ -372,7 +417,8 @@ impl Broker for RedisBroker {
     ) -> Result<Receipt, PublishError> {
         self.call_publish(&publish, policy).await.map_err(|error| match error {
             CallError::Full => PublishError::LogFull,
-            CallError::Away | CallError::Refused(_) => {
+            CallError::Fenced => PublishError::Fenced,
+            CallError::Away | CallError::Unfenced | CallError::Refused(_) => {
                 PublishError::Unavailable { retry_after: RETRY_AFTER }
             }
         })

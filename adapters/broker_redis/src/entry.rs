@@ -250,6 +250,7 @@ mod tests {
                 echo: false,
             }),
             at: Wall::from_millis(1_000),
+            fence: None,
         }
     }
 

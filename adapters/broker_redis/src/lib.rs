@@ -1,4 +1,4 @@
-//! Broker and presence of several nodes, on Redis or Valkey: one server, one that sentinels name, or a Cluster.
+//! Broker, presence and seats of several nodes, on Redis or Valkey: one server, one that sentinels name, or a Cluster.
 //!
 //! A room's head, log and memory for retries lie in Redis. One script positions a publish, keeps it and
 //! publishes it, so that position and delivery can't part; every node, the publishing one too, gets it
@@ -10,7 +10,8 @@
 //!
 //! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`,
 //! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `table`, `behind`, `subscriber`,
-//! `pushes`, `looks`, `broker`, `erase`, `present`, `presence`, `reaper`, `news`, `revocations`, `spent_tokens`.
+//! `pushes`, `looks`, `broker`, `erase`, `present`, `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
+//! `seated`, `seats`, `peer_words`, `peers`.
 
 mod answers;
 mod batch;
@@ -26,6 +27,8 @@ mod link;
 mod looks;
 mod names;
 mod news;
+mod peer_words;
+mod peers;
 mod presence;
 mod present;
 mod pushes;
@@ -33,6 +36,8 @@ mod reaper;
 mod replicate;
 mod revocations;
 mod scripts;
+mod seated;
+mod seats;
 mod sentinel;
 mod servers;
 mod slots;
@@ -44,6 +49,8 @@ mod table;
 
 pub use broker::{RedisBroker, StartError};
 pub use config::{Config, ConfigError};
+pub use peers::RedisPeers;
 pub use revocations::RedisRevocations;
+pub use seats::RedisSeats;
 pub use spent_tokens::RedisSpentTokens;
 pub use status::Status;

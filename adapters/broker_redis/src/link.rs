@@ -43,6 +43,12 @@ pub(crate) enum CallError {
     /// The room's log has given out its last offset.
     #[error("the room's log is full")]
     Full,
+    /// Its fence is not its user's any more: nothing was changed.
+    #[error("a newer connection speaks for its user")]
+    Fenced,
+    /// Redis has lost its user's fence: nothing was changed.
+    #[error("redis does not know who speaks for the user")]
+    Unfenced,
 }
 
 /// One server, with its connection while there is one.
@@ -200,6 +206,14 @@ impl Commands {
     /// The connections, unless all of Redis is away.
     pub(crate) fn link(&self) -> Result<Arc<Link>, CallError> {
         self.net().link.clone().ok_or(CallError::Away)
+    }
+
+    /// What says something to a channel.
+    pub(crate) fn say(&self) -> &'static str {
+        match self.servers.layout() {
+            Layout::One => "PUBLISH",
+            Layout::Cluster => "SPUBLISH",
+        }
     }
 
     /// The server at a place, if there is one.
@@ -445,6 +459,8 @@ impl Commands {
         count(&self.status.failed_calls, 1);
         match Fault::of(error) {
             Fault::Full => CallError::Full,
+            Fault::Fenced => CallError::Fenced,
+            Fault::Unfenced => CallError::Unfenced,
             // A server that takes no writes has become a replica, or is about to go.
             Fault::Lost | Fault::Demoted => {
                 self.give_up(line);

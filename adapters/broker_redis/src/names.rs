@@ -3,7 +3,7 @@
 //! All keys of a room have its name in braces, so that a Cluster keeps them in one slot. No two rooms
 //! may ever share a key: a room's name holds no brace.
 
-use domain::id::TokenId;
+use domain::id::{TokenId, UserId};
 use domain::room::RoomId;
 
 /// How many keys a room has; the scripts say which is which.
@@ -68,6 +68,16 @@ impl Names {
     /// Whether a token that counts once is used up.
     pub(crate) fn spent_token(&self, id: &TokenId) -> String {
         format!("{}:spent:{id}", self.prefix)
+    }
+
+    /// The answers to a question of a node.
+    pub(crate) fn answers(&self, asker: &str, number: u64) -> String {
+        format!("{}:answers:{asker}:{number}", self.prefix)
+    }
+
+    /// Over which nodes a user is connected, and the number under which its newest connection acts.
+    pub(crate) fn seats(&self, user: &UserId) -> String {
+        format!("{}:{{all}}:seats:{user}", self.prefix)
     }
 
     /// The channel of all nodes.

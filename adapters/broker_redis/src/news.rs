@@ -2,7 +2,7 @@
 //!
 //! It comes over the subscription, before anything that is asked for behind it.
 
-use std::sync::OnceLock;
+use std::sync::{PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -12,21 +12,21 @@ type Listener = Box<dyn Fn(&[u8]) + Send + Sync>;
 /// The channel of all nodes, as one of them hears it.
 #[derive(Default)]
 pub(crate) struct News {
-    listener: OnceLock<Listener>,
+    listeners: RwLock<Vec<Listener>>,
     /// How often the channel was on: what was said before is to be asked for.
     heard: watch::Sender<u64>,
 }
 
 impl News {
-    /// Has everything told to this one; there is one at most.
+    /// Has everything told to this one, beside all others.
     pub(crate) fn listen(&self, listener: impl Fn(&[u8]) + Send + Sync + 'static) {
-        let _ = self.listener.set(Box::new(listener));
+        let mut all = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        all.push(Box::new(listener));
     }
 
     pub(crate) fn tell(&self, said: &[u8]) {
-        if let Some(listener) = self.listener.get() {
-            listener(said);
-        }
+        let all = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().for_each(|listener| listener(said));
     }
 
     pub(crate) fn is_on(&self) {

@@ -75,6 +75,11 @@ impl Present {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The name under which this node speaks to the Redis behind this connection, if it has one.
+    pub(crate) fn name_over(&self, link: &Link) -> Option<String> {
+        self.lease().filter(|lease| lease.link.life == link.life).map(|lease| lease.node)
+    }
+
     fn set_lease(&self, lease: Option<Lease>) {
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
     }

@@ -1,6 +1,7 @@
 //! The scripts: each room is read and changed by them alone.
 //!
-//! A script must touch the keys of one room only, and do no more at once than a page has entries.
+//! A script must touch the keys of one room, or one user, only (the one that publishes under a fence compares its
+//! user's), and do no more at once than a page has entries.
 
 use redis::Script;
 
@@ -24,6 +25,8 @@ pub(crate) struct Scripts {
     pub(crate) lease: Script,
     pub(crate) claim: Script,
     pub(crate) revoke: Script,
+    pub(crate) seat: Script,
+    pub(crate) live: Script,
     pub(crate) check: Script,
 }
 
@@ -46,11 +49,13 @@ impl Scripts {
             lease: script(include_str!("scripts/lease.lua")),
             claim: script(include_str!("scripts/claim.lua")),
             revoke: script(include_str!("scripts/revoke.lua")),
+            seat: script(include_str!("scripts/seat.lua")),
+            live: script(include_str!("scripts/live.lua")),
             check: script(include_str!("scripts/check.lua")),
         }
     }
 
-    pub(crate) const fn all(&self) -> [&Script; 12] {
+    pub(crate) const fn all(&self) -> [&Script; 14] {
         [
             &self.publish,
             &self.publish_plain,
@@ -63,6 +68,8 @@ impl Scripts {
             &self.lease,
             &self.claim,
             &self.revoke,
+            &self.seat,
+            &self.live,
             &self.check,
         ]
     }
@@ -94,6 +101,8 @@ mod tests {
             include_str!("scripts/lease.lua"),
             include_str!("scripts/claim.lua"),
             include_str!("scripts/revoke.lua"),
+            include_str!("scripts/seat.lua"),
+            include_str!("scripts/live.lua"),
         ];
         let check = include_str!("scripts/check.lua");
         let is_tried =

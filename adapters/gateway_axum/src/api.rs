@@ -193,7 +193,7 @@ pub(crate) static ROUTES: [Route; 15] = [
         answer: "Sent",
         may_be_unknown: false,
         summary: "Publish one message to a user's own room",
-        about: "`connections` tells how many connections the user had on this server just before.",
+        about: "`connections` tells how many connections the user had on all nodes just before.",
     },
     Route {
         deed: Deed::Presence,
@@ -233,7 +233,7 @@ pub(crate) static ROUTES: [Route; 15] = [
         ]),
         answer: "Rooms",
         may_be_unknown: false,
-        summary: "The rooms that have members on this server",
+        summary: "The rooms that have members on any node",
         about: "In the order of their names, page by page: a room that is there throughout is in \
                 exactly one page.",
     },
@@ -249,9 +249,9 @@ pub(crate) static ROUTES: [Route; 15] = [
         ]),
         answer: "Connections",
         may_be_unknown: false,
-        summary: "The connections of this server that are let in",
+        summary: "The connections of all nodes that are let in",
         about: "In no order that means anything, page by page: a connection that is there \
-                throughout is in exactly one page. The last page may be empty.",
+                throughout is in exactly one page. A page may have fewer than its limit.",
     },
     Route {
         deed: Deed::Disconnect,

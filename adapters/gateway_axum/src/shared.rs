@@ -246,6 +246,8 @@ pub(crate) mod tests {
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(application::ports::NoSpentTokens),
+            seats: Arc::new(application::seats::NodeSeats::default()),
+            peers: Arc::new(application::ports::NoPeers),
             matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),

@@ -60,6 +60,8 @@ impl Loopback {
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(NoSpentTokens),
+            seats: Arc::new(application::seats::NodeSeats::default()),
+            peers: Arc::new(application::ports::NoPeers),
             matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(clock),
             entropy: Arc::new(MockEntropy::new()),

@@ -112,6 +112,7 @@ mod tests {
             place: None,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
+            fence: None,
         };
         let policy = NamespacePolicy {
             subscribe: Access::Anyone,

@@ -164,6 +164,8 @@ impl Loopback {
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(NoSpentTokens),
+            seats: Arc::new(application::seats::NodeSeats::default()),
+            peers: Arc::new(application::ports::NoPeers),
             matches: Arc::new(application::ports::NoMatches),
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(MockEntropy::new()),

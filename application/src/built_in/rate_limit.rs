@@ -1,19 +1,24 @@
-//! A middleware that limits how many messages a connection sends in a minute, all together and by type.
+//! A middleware that limits how many messages a user sends in a minute, all together and by type.
 //!
-//! What it counts belongs to the connection and ends with it: nothing grows with the number of clients.
+//! All connections of a user on this node count together, and who connects again goes on where it was. Who is
+//! nobody in particular is counted by connection. It must never remember a user for longer than that could change
+//! anything, nor more users than it can name.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::codes::{CloseCode, ErrorCode};
+use domain::id::UserId;
 use domain::rate_limit::{Rate, RateLimiter};
+use domain::time::Monotonic;
 
 use crate::extensions::middleware::{Context, Inbound, Middleware, Who};
 use crate::ports::Clock;
 use crate::refusal::Refusal;
 
-/// What may be sent, per connection.
+/// What may be sent, per user, or per connection of nobody in particular.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RateLimitConfig {
     /// Whether anything is limited.
@@ -28,14 +33,61 @@ pub struct RateLimitConfig {
 pub struct RateLimit {
     config: RateLimitConfig,
     clock: Arc<dyn Clock>,
+    users: Mutex<Users>,
+}
+
+/// The most users that are remembered; further ones are counted by connection.
+const USERS_MAX: usize = 200_000;
+/// After this long without a message nothing of what was counted matters.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Held when a connection opens.
+#[derive(Default)]
+struct Users {
+    counts: BTreeMap<UserId, Shared>,
+    looked_at: Monotonic,
+}
+
+impl Users {
+    fn of(&mut self, user: &UserId, now: Monotonic) -> Shared {
+        if let Some(known) = self.counts.get(user) {
+            return known.clone();
+        }
+        let is_time = now.since(self.looked_at) >= WINDOW;
+        if is_time {
+            self.looked_at = now;
+            self.counts.retain(|_, shared| shared.matters(now));
+        }
+        let fresh = Shared::default();
+        if self.counts.len() < USERS_MAX {
+            self.counts.insert(user.clone(), fresh.clone());
+        }
+        fresh
+    }
+}
+
+/// Counts that several connections may share.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Counts>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody is here to count, or was so lately that it counts.
+    fn matters(&self, now: Monotonic) -> bool {
+        Arc::strong_count(&self.0) > 1 || now.since(self.lock().used_at) < WINDOW
+    }
 }
 
 /// Under which name a connection's counts are kept.
 const COUNTS: &str = "rate_limit";
 
-/// The counts of one connection; at most one entry for each type of the configuration.
+/// What was counted; at most one entry for each type of the configuration.
 #[derive(Default)]
 struct Counts {
+    used_at: Monotonic,
     all: RateLimiter,
     of_types: BTreeMap<String, RateLimiter>,
 }
@@ -44,15 +96,19 @@ impl RateLimit {
     /// A limit by this clock.
     #[must_use]
     pub fn new(config: RateLimitConfig, clock: Arc<dyn Clock>) -> Self {
-        Self { config, clock }
+        Self { config, clock, users: Mutex::default() }
     }
 }
 
 #[async_trait]
 impl Middleware for RateLimit {
-    async fn process_connection(&self, _who: &Who, context: &mut Context) -> Result<(), CloseCode> {
+    async fn process_connection(&self, who: &Who, context: &mut Context) -> Result<(), CloseCode> {
         if self.config.enabled {
-            context.set(COUNTS, Mutex::new(Counts::default()));
+            let now = self.clock.now().monotonic;
+            let counts = who.principal.user.as_ref().map(|user| {
+                self.users.lock().unwrap_or_else(PoisonError::into_inner).of(user, now)
+            });
+            context.set(COUNTS, counts.unwrap_or_default());
         }
         Ok(())
     }
@@ -66,10 +122,11 @@ impl Middleware for RateLimit {
         if message.derived {
             return Ok(());
         }
-        let Some(counts) = context.get::<Mutex<Counts>>(COUNTS) else { return Ok(()) };
+        let Some(counts) = context.get::<Shared>(COUNTS) else { return Ok(()) };
         let now = self.clock.now().monotonic;
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counts { all, of_types } = &mut *counts;
+        let mut counts = counts.lock();
+        let Counts { all, of_types, used_at } = &mut *counts;
+        *used_at = now;
         let of_type = self.config.of_types.get(message.kind).map(|rate| {
             let limiter = of_types.entry(message.kind.to_owned()).or_default();
             limiter.take(Rate::per_minute(*rate), now)
@@ -88,7 +145,7 @@ mod tests {
     use crate::view::View;
     use domain::id::{ClientId, ConnectionId};
     use domain::principal::Principal;
-    use domain::time::{Monotonic, Now, Wall};
+    use domain::time::{Now, Wall};
 
     fn who() -> Who {
         Who {
@@ -99,6 +156,7 @@ mod tests {
             place: None,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
+            fence: None,
         }
     }
 
@@ -110,7 +168,11 @@ mod tests {
     }
 
     async fn n_taken(limit: &RateLimit, kinds: &[&str]) -> usize {
-        let (who, mut context) = (who(), Context::default());
+        n_taken_by(limit, who(), kinds).await
+    }
+
+    async fn n_taken_by(limit: &RateLimit, who: Who, kinds: &[&str]) -> usize {
+        let mut context = Context::default();
         limit.process_connection(&who, &mut context).await.unwrap();
         let mut taken = 0;
         for kind in kinds {
@@ -130,6 +192,27 @@ mod tests {
         assert_eq!(n_taken(&limit(config.clone()), &["chat"; 100]).await, 60);
         let off = RateLimitConfig { enabled: false, ..config };
         assert_eq!(n_taken(&limit(off), &["chat"; 100]).await, 100);
+    }
+
+    #[tokio::test]
+    async fn who_connects_again_goes_on_where_it_was_and_is_forgotten_when_that_can_matter_no_more()
+    {
+        let user = |name: &str| {
+            let user = UserId::parse(name).ok();
+            let principal = Arc::new(Principal { user, ..Principal::default() });
+            Who { principal, ..who() }
+        };
+        let of_types = BTreeMap::new();
+        let config = RateLimitConfig { enabled: true, requests_per_minute: 60, of_types };
+        let limit = limit(config);
+        for (name, taken) in [("ann", 40), ("ann", 20), ("ann", 0), ("bob", 40)] {
+            assert_eq!(n_taken_by(&limit, user(name), &["chat"; 40]).await, taken, "{name}");
+        }
+        assert_eq!(n_taken(&limit, &["chat"; 40]).await, 40, "nobody in particular");
+        let later = Monotonic::from_millis(1_060_000);
+        let mut users = limit.users.lock().unwrap();
+        users.of(&UserId::parse("cat").unwrap(), later);
+        assert_eq!(users.counts.keys().map(UserId::as_str).collect::<Vec<_>>(), ["cat"]);
     }
 
     #[tokio::test]

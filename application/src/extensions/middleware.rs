@@ -13,6 +13,7 @@ use domain::codes::CloseCode;
 use domain::id::{ClientId, ConnectionId};
 use domain::principal::Principal;
 use domain::room::RoomId;
+use domain::seats::Fence;
 
 use crate::refusal::Refusal;
 use crate::view::View;
@@ -34,6 +35,8 @@ pub struct Who {
     pub principal: Arc<Principal>,
     /// What middleware found out when the connection opened.
     pub context: Context,
+    /// The number under which it acts for its user, where only the newest may.
+    pub fence: Option<Fence>,
 }
 
 /// What one middleware tells those behind it. What is set while a connection opens is there for

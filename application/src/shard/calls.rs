@@ -194,6 +194,8 @@ pub enum Outcome {
     Letters(LettersPage),
     /// Of a host's handler.
     Handled(Result<Handled, Refusal>),
+    /// A newer connection has taken the user over; nothing was done.
+    Replaced,
     /// Of a leave, or of nothing anybody waits for.
     Done,
     /// The work panicked; the fault is in the log.

@@ -22,6 +22,7 @@ use super::held::Held;
 use super::own_room::owner_of;
 use super::pages::Page;
 use super::rooms::{Joiner, Member, RoomKey, RoomSlice};
+use super::seated::{not_joined, refused};
 use super::table::{Door, Echo};
 use super::{Host, Shard, Slot};
 use crate::metrics::JoinOutcome;
@@ -59,15 +60,16 @@ impl Shard {
             Ok((Some(tag), join)) => {
                 let span = traces::of_command("subscribe", &join.who, Some(room), None);
                 let future = Box::pin(async move { Outcome::Joined(join.execute().await) });
-                self.call(slot, command, Some(tag), traced(span, future));
+                let otherwise = || Outcome::Joined(Err(not_joined()));
+                self.call_seated(slot, command, Some(tag), traced(span, future), otherwise);
             }
             Ok((None, join)) => {
                 let span = traces::of_command("subscribe", &join.who, Some(room), None);
                 let room = room.clone();
-                let refused = |error| Outcome::Refused { refusal: Refusal::from(error), room };
+                let full = |error| Outcome::Refused { refusal: Refusal::from(error), room };
                 let answer =
-                    async move { join.execute().await.map_or_else(refused, |_| Outcome::Done) };
-                self.call(slot, command, None, traced(span, Box::pin(answer)));
+                    async move { join.execute().await.map_or_else(full, |_| Outcome::Done) };
+                self.call_seated(slot, command, None, traced(span, Box::pin(answer)), refused);
             }
         }
     }

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::calls::Outcome;
 use super::own_room::OwnRoom;
 use super::resume::Entrance;
+use super::seated::refused;
 use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
@@ -53,6 +54,7 @@ impl Shard {
             place: opening.place,
             principal: Arc::clone(&self.nobody),
             context: Context::default(),
+            fence: None,
         };
         let entry = Entry {
             generation: slot.generation,
@@ -275,7 +277,7 @@ impl Shard {
         let (services, rooms) = (Arc::clone(&self.services), self.held(slot));
         let call = RefreshToken { services, who, token, rooms };
         let future = Box::pin(async move { Outcome::Refreshed(call.execute().await) });
-        self.call(slot, command, None, future);
+        self.call_seated(slot, command, None, future, refused);
     }
 
     pub(super) fn finish_refresh(

@@ -21,11 +21,12 @@ use domain::tags::Tags;
 use domain::trace::TraceParent;
 
 use super::calls::Outcome;
+use super::seated::refused;
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::metrics::PublishOutcome;
 use crate::planted::{Mistake, is_planted};
-use crate::ports::Receipt;
+use crate::ports::{PublishError, Receipt};
 use crate::refusal::Refusal;
 use crate::traces::{self, traced};
 use crate::use_cases::handle_message::{publisher, sender};
@@ -106,6 +107,7 @@ impl Shard {
             ttl,
             origin: Some(Origin { connection: who.connection, command: id, echo }),
             at: host.now.wall,
+            fence: who.fence,
         };
         if !echo && let Some(entry) = self.table.get_mut(slot) {
             if entry.echoes.len() >= ECHOES_MAX {
@@ -140,6 +142,7 @@ impl Shard {
         let receipt = match result {
             Ok(receipt) => receipt,
             Err(_) if !echo && self.was_acknowledged(slot, command) => return,
+            Err(PublishRefused::Broker(PublishError::Fenced)) => return self.replace(slot, host),
             Err(error) => {
                 if let PublishRefused::Broker(error) = &error {
                     tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
@@ -247,7 +250,7 @@ impl Shard {
         let call = ReadHistory { services, who, room: room.clone(), policy, since, messages_max };
         let future =
             Box::pin(async move { Outcome::History { result: call.execute().await, room } });
-        self.call(slot, command, None, traced(span, future));
+        self.call_seated(slot, command, None, traced(span, future), refused);
     }
 
     pub(super) fn finish_history(
@@ -288,7 +291,7 @@ impl Shard {
         let call = ListPresence { services, who, room: room.clone(), policy };
         let future =
             Box::pin(async move { Outcome::Presence { result: call.execute().await, room } });
-        self.call(slot, command, None, future);
+        self.call_seated(slot, command, None, future, refused);
     }
 
     pub(super) fn finish_presence(
@@ -334,7 +337,7 @@ impl Shard {
             Box::pin(
                 async move { Outcome::PresenceUpdated { result: call.execute().await, room } },
             );
-        self.call(slot, command, None, future);
+        self.call_seated(slot, command, None, future, refused);
     }
 
     pub(super) fn finish_presence_update(

@@ -14,9 +14,9 @@ use domain::protocol::{self, ClientFrame, Rejected, ServerFrame, TokenText};
 use super::calls::Outcome;
 use super::join::Wish;
 use super::open::request_id;
+use super::seated::refused;
 use super::table::Waiting;
 use super::{Host, Shard, Slot};
-use crate::directory::Admission;
 use crate::extensions::handlers::HandlerEffect;
 use crate::metrics::{CommandKind, EndpointKind};
 use crate::refusal::Refusal;
@@ -158,6 +158,9 @@ impl Shard {
             return;
         }
         let id = frame.id();
+        if !matches!(frame, ClientFrame::Ping { .. }) && !self.is_seated(slot, id, host) {
+            return;
+        }
         match frame {
             ClientFrame::Connect { token, session, resume, .. } => {
                 let text = |text: TokenText<'_>| text.as_str().to_owned();
@@ -225,8 +228,11 @@ impl Shard {
         let Some(entry) = self.table.get_mut(slot) else { return false };
         let now = host.now.monotonic;
         let taken = entry.commands.take(limits.commands, now).and_then(|()| {
-            let of_user = entry.admission.as_ref().map(Admission::commands);
-            of_user.map_or(Ok(()), |of_user| of_user.take(limits.commands_of_user, now))
+            // Over several nodes each has its share of the user's.
+            entry.admission.as_ref().map_or(Ok(()), |admission| {
+                let rate = limits.commands_of_user.shared_by(admission.nodes());
+                admission.commands().take(rate, now)
+            })
         });
         let Err(wait) = taken else { return true };
         if entry.refused_commands.take(limits.refused_commands, host.now.monotonic).is_err() {
@@ -278,7 +284,7 @@ impl Shard {
         let (body, kind) = (Bytes::copy_from_slice(body.as_bytes()), kind.to_owned());
         let call = HandleMessage { services, who, handler, kind, body };
         let future = Box::pin(async move { Outcome::Handled(call.execute().await) });
-        self.call(slot, id, None, future);
+        self.call_seated(slot, id, None, future, refused);
     }
 
     /// Asks the manager of the match's game, where a connection came to one; says whether it did.
@@ -291,7 +297,7 @@ impl Shard {
         let (kind, body) = (kind.into(), Bytes::copy_from_slice(body.as_bytes()));
         let call = HandleGameMessage { services, who, id, kind, body };
         let future = Box::pin(async move { Outcome::Handled(call.execute().await) });
-        self.call(slot, command, None, future);
+        self.call_seated(slot, command, None, future, refused);
         true
     }
 

@@ -165,6 +165,8 @@ impl Bench {
             authorizer: None,
             revocations: Arc::new(nothing_revoked()),
             spent_tokens: Arc::new(crate::ports::NoSpentTokens),
+            seats: Arc::new(crate::seats::NodeSeats::default()),
+            peers: Arc::new(crate::ports::NoPeers),
             matches: Arc::new(crate::ports::NoMatches),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),

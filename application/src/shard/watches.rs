@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::calls::Outcome;
 use super::own_fill::Own;
 use super::rooms::VACATED;
+use super::seated::not_joined;
 use super::table::Door;
 use super::walk::join;
 use super::{Host, Shard, Slot};
@@ -144,9 +145,11 @@ impl Shard {
         let Some(who) = self.who(slot) else { return };
         let (services, watching) = (Arc::clone(&self.services), self.watching());
         let call = WatchRooms { services, who, pattern: pattern.clone(), watching };
+        let refused = pattern.clone();
+        let otherwise = || Outcome::Watched { result: Err(not_joined()), pattern: refused };
         let future =
             Box::pin(async move { Outcome::Watched { result: call.execute().await, pattern } });
-        self.call(slot, command, None, future);
+        self.call_seated(slot, command, None, future, otherwise);
     }
 
     pub(super) fn finish_watch(

@@ -139,6 +139,7 @@ pub fn publish(room_name: &str, user: &str, text: &str) -> Publish {
         ttl: None,
         origin: None,
         at: at(0),
+        fence: None,
     }
 }
 

@@ -10,13 +10,15 @@ use domain::codes::CloseCode;
 use domain::position::{Offset, Position};
 use domain::principal::{Action, Principal};
 use domain::room::RoomId;
+use domain::seats::SeatRule;
 use domain::time::Wall;
 use thiserror::Error;
 
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
 use crate::metrics::{Row, TokenOutcome};
-use crate::ports::{ReadLog, SpendError, Spending, TicketError, TokenError};
+use crate::ports::{ReadLog, SeatError, SpendError, Spending, TicketError, TokenError};
+use crate::seats::HeldSeat;
 use crate::security::{SecurityEvent, TARGET};
 use crate::services::{Ports, Services};
 use crate::shard::request_id;
@@ -95,6 +97,9 @@ pub enum AuthenticateError {
     /// The user has as many connections as allowed.
     #[error("the user has as many connections as allowed")]
     ConnectionLimit,
+    /// Nobody can say whether it would be its user's newest; the time after which it may try again.
+    #[error("the seats of users can't be asked for now")]
+    SeatsUnavailable(Duration),
     /// The address came too often with what does not count; the time after which it may try again.
     #[error("too many tokens of this address were not accepted")]
     TooManyFailures(Duration),
@@ -103,15 +108,23 @@ pub enum AuthenticateError {
     Refused(CloseCode),
 }
 
+impl From<SeatError> for AuthenticateError {
+    fn from(error: SeatError) -> Self {
+        match error {
+            SeatError::Full => Self::ConnectionLimit,
+            SeatError::Unavailable { retry_after } => Self::SeatsUnavailable(retry_after),
+        }
+    }
+}
+
 impl AuthenticateError {
     /// The code with which the connection is closed.
     #[must_use]
     pub const fn close_code(&self) -> CloseCode {
         match self {
             Self::Token(TokenError::KeysUnavailable)
-            | Self::NotSpendable(SpendError::Full | SpendError::Storage(_)) => {
-                CloseCode::TryAgainLater
-            }
+            | Self::NotSpendable(SpendError::Full | SpendError::Storage(_))
+            | Self::SeatsUnavailable(_) => CloseCode::TryAgainLater,
             Self::Missing
             | Self::Token(_)
             | Self::Ticket(_)
@@ -128,7 +141,7 @@ impl AuthenticateError {
     #[must_use]
     pub const fn come_back(&self) -> Option<Duration> {
         match self {
-            Self::TooManyFailures(wait) => Some(*wait),
+            Self::TooManyFailures(wait) | Self::SeatsUnavailable(wait) => Some(*wait),
             _ => None,
         }
     }
@@ -164,17 +177,28 @@ async fn admit(
     principal: Principal,
 ) -> Result<Authenticated, AuthenticateError> {
     let Services { rules, directory, .. } = services;
-    let admission = match &principal.user {
+    let max = rules.limits.connections_per_user_max;
+    let (rule, max) = match rules.single_session {
+        true => (SeatRule::NewestWins, u32::MAX),
+        false => (SeatRule::AtMost(max), max),
+    };
+    let mut admission = match &principal.user {
         None => None,
         Some(user) => Some(
             directory
-                .admit(user, principal.name.as_ref(), rules.limits.connections_per_user_max)
+                .admit(user, principal.name.as_ref(), max)
                 .map_err(|_| AuthenticateError::ConnectionLimit)?,
         ),
     };
     let mut who = Who { principal: Arc::new(principal), ..who.clone() };
     who.context =
         rules.middleware.process_connection(&who).await.map_err(AuthenticateError::Refused)?;
+    // Last, as it may end others: whoever is refused takes nobody's place.
+    if let (Some(user), Some(admission)) = (&who.principal.user, &mut admission) {
+        let seat = HeldSeat::take(&services.ports.seats, user, who.connection, rule).await?;
+        who.fence = seat.fence();
+        admission.sit(seat);
+    }
     let own_room = own_room(services, &who.principal);
     let own_top = match &own_room {
         Some(room) if rules.limits.look_every().is_some() => top_of(services, room).await,
@@ -399,6 +423,7 @@ fn note(services: &Services, who: &Who, error: &AuthenticateError) {
             (SecurityEvent::AuthenticationFailed, TokenOutcome::NotSpendable.label())
         }
         AuthenticateError::ConnectionLimit => (SecurityEvent::ConnectionRefused, "user_limit"),
+        AuthenticateError::SeatsUnavailable(_) => (SecurityEvent::ConnectionRefused, "seats"),
         AuthenticateError::TooManyFailures(_) => {
             (SecurityEvent::ConnectionRefused, "bad_tokens_of_address")
         }

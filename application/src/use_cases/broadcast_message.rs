@@ -103,6 +103,7 @@ impl BroadcastMessage {
             tags: self.tags.clone(),
             origin: None,
             at: ports.clock.now().wall,
+            fence: None,
         };
         ports.broker.publish(publish, policy).await.map_err(BroadcastError::Broker)
     }

@@ -45,7 +45,8 @@ impl CheckBearer {
         let principal = Arc::new(Principal::anonymous());
         let context = Context::default();
         let view = View::Document(Endpoint::Lobby);
-        let who = Who { connection, client, address, view, place: None, principal, context };
+        let who =
+            Who { connection, client, address, view, place: None, principal, context, fence: None };
         let Some(token) = token else { return Err(unknown("a valid token is needed")) };
         let credentials =
             Credentials { token: Some(token), are_looked_at: true, ..Credentials::default() };

@@ -151,6 +151,7 @@ fn publish_of(
         ttl: None,
         origin: (!echo).then_some(origin),
         at: services.ports.clock.now().wall,
+        fence: who.fence,
     };
     let (services, who) = (Arc::clone(services), Arc::clone(who));
     Ok(PublishMessage { services, who, policy, publish })

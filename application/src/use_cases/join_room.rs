@@ -322,6 +322,8 @@ mod tests {
             authorizer: None,
             revocations: Arc::new(MockRevocations::new()),
             spent_tokens: Arc::new(crate::ports::NoSpentTokens),
+            seats: Arc::new(crate::seats::NodeSeats::default()),
+            peers: Arc::new(crate::ports::NoPeers),
             matches: Arc::new(crate::ports::NoMatches),
             clock: Arc::new(MockClock::new()),
             entropy: Arc::new(MockEntropy::new()),
@@ -342,6 +344,7 @@ mod tests {
             place: None,
             principal: Arc::new(Principal::anonymous()),
             context: Context::default(),
+            fence: None,
         };
         let join = JoinRoom {
             services: Arc::new(services),

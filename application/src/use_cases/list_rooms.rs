@@ -64,7 +64,7 @@ fn merge(answers: Vec<Answer>, rooms_max: usize) -> RoomsPage {
 }
 
 /// The position of whoever is further; of two epochs nobody can say which is the later one.
-fn later(one: Option<Position>, other: Option<Position>) -> Option<Position> {
+pub(crate) fn later(one: Option<Position>, other: Option<Position>) -> Option<Position> {
     match (one, other) {
         (Some(one), Some(other)) if one.epoch == other.epoch && other.offset > one.offset => {
             Some(other)

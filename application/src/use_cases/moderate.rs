@@ -18,8 +18,8 @@ use domain::principal::Action;
 use thiserror::Error;
 
 use crate::extensions::middleware::Who;
-use crate::mailbox::Control;
 use crate::metrics::Row;
+use crate::peer::put_out;
 use crate::planted::{Mistake, is_planted};
 use crate::ports::{BrokerError, EraseError, Moderation, ReadLog, RecordError};
 use crate::refusal::Refusal;
@@ -187,13 +187,11 @@ impl Moderate {
     async fn record(&self, moderation: &dyn Moderation, entry: &Entry) -> Result<(), RecordError> {
         let mut recording = moderation.record(entry);
         let at_once = poll_fn(|cx| Poll::Ready(recording.as_mut().poll(cx))).await;
-        if at_once != Poll::Ready(Err(RecordError::Full))
-            && let Act::Kick(user) | Act::Ban(user, _) = &entry.act
-            && !is_planted(Mistake::BannedStaysIn)
-        {
-            for mailbox in &self.services.mailboxes {
-                mailbox.order(Control::PutOut(user.clone(), entry.room.clone()));
+        if at_once != Poll::Ready(Err(RecordError::Full)) {
+            if !is_planted(Mistake::BannedStaysIn) {
+                put_out(entry, &self.services.mailboxes);
             }
+            self.services.ports.peers.tell(entry);
         }
         match at_once {
             Poll::Ready(recorded) => recorded,

@@ -3,6 +3,7 @@
 //! It must never hand anything to the broker that middleware or policy has not allowed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::message::Publish;
 use domain::moderation::Deed;
@@ -13,10 +14,13 @@ use thiserror::Error;
 use crate::extensions::middleware::{Inbound, Who};
 use crate::mailbox::Mailbox;
 use crate::planted::{Mistake, is_planted};
-use crate::ports::{PublishError, Receipt};
+use crate::ports::{PublishError, Receipt, Standing};
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::use_cases::authorize::{NotAllowed, authorize, unsanctioned};
+
+/// Where nobody can know whether its connection may still speak for its user.
+const AWAY: PublishError = PublishError::Unavailable { retry_after: Duration::from_secs(1) };
 
 /// A publish of a connection.
 pub struct PublishMessage {
@@ -53,6 +57,7 @@ impl From<PublishRefused> for Refusal {
                 Self::unavailable(retry_after)
             }
             PublishRefused::Broker(PublishError::LogFull) => Self::internal(),
+            PublishRefused::Broker(PublishError::Fenced) => Self::replaced(),
         }
     }
 }
@@ -98,8 +103,16 @@ impl PublishMessage {
 
     /// Publishes what [`check`](Self::check) has allowed.
     pub(super) async fn publish(self) -> Result<Receipt, PublishRefused> {
-        let Self { services, policy, publish, .. } = self;
+        let Self { services, who, policy, publish } = self;
         Mailbox::relief_of_all(&services.mailboxes).await;
+        // It may have waited. A broker that several nodes share looks once more.
+        if let (Some(user), Some(fence)) = (&who.principal.user, publish.fence) {
+            match services.ports.seats.standing(user, fence) {
+                Standing::Holds => {}
+                Standing::Replaced => return Err(PublishRefused::Broker(PublishError::Fenced)),
+                Standing::Unknown => return Err(PublishRefused::Broker(AWAY)),
+            }
+        }
         services.ports.broker.publish(publish, &policy).await.map_err(PublishRefused::Broker)
     }
 }

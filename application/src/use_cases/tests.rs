@@ -103,6 +103,8 @@ impl Mocks {
             authorizer: self.authorizer.map(|authorizer| Arc::new(authorizer) as _),
             revocations: Arc::new(revocations),
             spent_tokens: Arc::new(self.spent_tokens),
+            seats: Arc::new(crate::seats::NodeSeats::default()),
+            peers: Arc::new(crate::ports::NoPeers),
             matches: Arc::new(self.matches),
             clock: Arc::new(clock),
             entropy: Arc::new(self.entropy),
@@ -130,6 +132,7 @@ fn who(user: Option<&str>) -> Arc<Who> {
         place: None,
         principal: Arc::new(principal),
         context: Context::default(),
+        fence: None,
     })
 }
 
@@ -170,6 +173,7 @@ fn publish() -> Publish {
         ttl: None,
         origin: None,
         at: Wall::default(),
+        fence: None,
     }
 }
 

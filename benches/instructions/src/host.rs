@@ -132,6 +132,8 @@ impl Host {
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(3_600))),
             spent_tokens: Arc::new(NoSpentTokens),
+            seats: Arc::new(application::seats::NodeSeats::default()),
+            peers: Arc::new(application::ports::NoPeers),
             matches: Arc::new(application::ports::NoMatches),
             clock: Arc::new(Still),
             entropy,

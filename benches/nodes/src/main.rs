@@ -91,6 +91,7 @@ fn publish(room: &RoomId, user: &UserId, msg_id: Option<MessageId>) -> Publish {
         ttl: None,
         origin: None,
         at: Wall::from_millis(i64::try_from(since.as_millis()).unwrap()),
+        fence: None,
     }
 }
 

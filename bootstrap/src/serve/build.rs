@@ -252,6 +252,8 @@ pub fn ports(
         moderation: Some(remembered.moderation),
         erasure: Some(rooms.erasure()),
         matches: remembered.matches,
+        seats: rooms.seats(),
+        peers: rooms.peers(),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(SystemEntropy::default()),
     };
@@ -343,6 +345,7 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
         handlers,
         allow_anonymous: settings.auth.allow_anonymous,
         join_user_room: settings.auth.join_user_room,
+        single_session: settings.auth.single_session == "newest_wins",
         explains_denials: settings.profile == Profile::Development,
         // What is no such number was refused when the settings were loaded.
         match_connections_max: ConnectionsMax::new(

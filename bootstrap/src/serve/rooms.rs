@@ -7,10 +7,13 @@ use std::sync::Arc;
 #[cfg(feature = "redis")]
 use application::mailbox::Control;
 use application::node::Node;
-use application::ports::{Broker, Clock, Erasure, Presence, Revocations};
+use application::ports::{Broker, Clock, Erasure, NoPeers, Peers, Presence, Revocations, Seats};
+use application::seats::NodeSeats;
 use broker_memory::MemoryBroker;
 #[cfg(feature = "redis")]
-use broker_redis::{RedisBroker, RedisRevocations, RedisSpentTokens, StartError};
+use broker_redis::{
+    RedisBroker, RedisPeers, RedisRevocations, RedisSeats, RedisSpentTokens, StartError,
+};
 use gateway_axum::Probe;
 use tokio::task::JoinHandle;
 use worker_tokio::SystemEntropy;
@@ -37,6 +40,10 @@ pub struct Shared {
     pub broker: Arc<RedisBroker>,
     /// What was taken back.
     pub revocations: Arc<RedisRevocations>,
+    /// Which connections may be there for a user.
+    pub seats: Arc<RedisSeats>,
+    /// The other nodes.
+    pub peers: Arc<RedisPeers>,
 }
 
 impl Rooms {
@@ -86,12 +93,14 @@ impl Rooms {
         let broker = broker
             .map_err(|error| ServeError::Part(format!("redis.url: {error}"), Exit::Settings))?;
         tracing::warn!(
-            "letters, moderation, matches and limits by user are of this node alone; rooms are kept by \
-             Redis and none of them is durable"
+            "letters and matches are of this node alone, and who was muted or banned while it was away counts \
+             elsewhere only; rooms are kept by Redis and none of them is durable"
         );
         let span = Duration::from_millis(settings.auth.revocation_age_ms);
         let revocations = RedisRevocations::build(&broker, span);
-        Ok(Self::Redis(Shared { broker, revocations }))
+        let seats = RedisSeats::build(&broker);
+        let peers = RedisPeers::build(&broker);
+        Ok(Self::Redis(Shared { broker, revocations, seats, peers }))
     }
 
     #[cfg(not(feature = "redis"))]
@@ -152,6 +161,26 @@ impl Rooms {
         }
     }
 
+    /// The port of which connections may be there for a user.
+    #[must_use]
+    pub fn seats(&self) -> Arc<dyn Seats> {
+        match self {
+            Self::Memory(_) => Arc::new(NodeSeats::default()),
+            #[cfg(feature = "redis")]
+            Self::Redis(shared) => Arc::clone(&shared.seats) as _,
+        }
+    }
+
+    /// The port of the other nodes.
+    #[must_use]
+    pub fn peers(&self) -> Arc<dyn Peers> {
+        match self {
+            Self::Memory(_) => Arc::new(NoPeers),
+            #[cfg(feature = "redis")]
+            Self::Redis(shared) => Arc::clone(&shared.peers) as _,
+        }
+    }
+
     /// The port of taking messages out.
     #[must_use]
     pub fn erasure(&self) -> Arc<dyn Erasure> {
@@ -201,8 +230,10 @@ impl Rooms {
             Self::Redis(shared) => {
                 let broker = Arc::clone(&shared.broker).run();
                 let revocations = Arc::clone(&shared.revocations).run();
+                let seats = Arc::clone(&shared.seats).run();
+                let peers = Arc::clone(&shared.peers).run();
                 tokio::spawn(async move {
-                    tokio::join!(broker, revocations);
+                    tokio::join!(broker, revocations, seats, peers);
                 })
             }
         }

@@ -24,6 +24,7 @@ pub fn find(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     problems.extend(replicated_without_redis(settings, effective));
     problems.extend(rooms_without_namespace(settings));
     problems.extend(api_keys(settings, effective));
+    problems.extend(one_session_in_a_cluster(settings, effective));
     problems.extend(secret_bytes(settings, effective));
     problems.extend(tickets::check(settings, effective));
     // A verifier names only the first thing that it cannot use, so it comes last.
@@ -86,6 +87,19 @@ fn contradictions(settings: &Settings, effective: &Effective) -> Vec<Problem> {
         problems.push(effective.problem("auth.algorithms", reason));
     }
     problems
+}
+
+/// A room and the number under which a user's newest connection acts lie in two slots, and no script of a Cluster
+/// compares both in one step.
+fn one_session_in_a_cluster(settings: &Settings, effective: &Effective) -> Option<Problem> {
+    let url = settings.redis.url.as_ref()?.expose_secret();
+    let (scheme, _) = url.split_once("://")?;
+    let is_asked_for = settings.auth.single_session != "off";
+    (is_asked_for && scheme.contains("cluster")).then(|| {
+        let reason = "can't be had over a Redis Cluster, where a user's number and a room lie in two places: use one \
+                      server, or Sentinel, or \"off\"";
+        effective.problem("auth.single_session", reason)
+    })
 }
 
 /// The shortest time that a client may be given to answer a ping, in milliseconds; an interval that

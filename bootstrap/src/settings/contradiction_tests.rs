@@ -29,6 +29,11 @@ fn each_contradiction_is_refused_and_names_both_settings() {
         ),
         (&[("server.memory_bytes_max", "8388607")], "server.memory_bytes_max", "8388608"),
         (&[("auth.algorithms", "")], "auth.algorithms", "HS256"),
+        (
+            &[("redis.url", "redis+cluster://127.0.0.1:1"), ("auth.single_session", "newest_wins")],
+            "auth.single_session",
+            "Sentinel",
+        ),
         (&[("server.data_dir", "")], "namespaces.chat.durable", "server.data_dir"),
         (&[("rooms.\"guild:1\".durable", "false")], "rooms.\"guild:1\"", "namespaces"),
     ] {

@@ -30,7 +30,7 @@ impl Reload {
 }
 
 /// What counts for newcomers: who is connected was let in under what counted then.
-const NEWCOMERS: [&str; 20] = [
+const NEWCOMERS: [&str; 21] = [
     "messages.rate_limit_enabled",
     "server.allowed_origins",
     "server.require_origin",
@@ -48,6 +48,7 @@ const NEWCOMERS: [&str; 20] = [
     "auth.audience",
     "auth.allow_anonymous",
     "auth.join_user_room",
+    "auth.single_session",
     "auth.token_cache_max",
     "auth.token_cache_age_ms",
     "api.keys.",

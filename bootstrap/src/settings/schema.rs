@@ -178,6 +178,7 @@ pub const KEYS: &[Key] = &[
     key("auth.expiry_notice_ms", Kind::Number(0, DAY_MS)),
     key("auth.allow_anonymous", Kind::Flag),
     key("auth.join_user_room", Kind::Flag),
+    key("auth.single_session", Kind::Word(&["off", "newest_wins"])),
     key("auth.token_cache_max", Kind::Number(0, 1_000_000)),
     key("auth.token_cache_age_ms", Kind::Number(1, HOUR_MS)),
     key("auth.revocation_age_ms", Kind::Number(60_000, 3_650 * DAY_MS)),

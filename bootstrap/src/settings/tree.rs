@@ -297,6 +297,8 @@ pub struct Auth {
     pub allow_anonymous: bool,
     /// Whether a user is in the room of its own without asking.
     pub join_user_room: bool,
+    /// Whether a user has one connection only: `off`, or `newest_wins`.
+    pub single_session: String,
     /// The most verified tokens that are remembered.
     pub token_cache_max: usize,
     /// How long each is remembered.

@@ -7,7 +7,7 @@
 local h, l, z, s = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local all = {
     { 'TIME' }, { 'DEL', h, l, z, s },
-    { 'HSET', h, 'a', '1' }, { 'HGET', h, 'a' }, { 'HMGET', h, 'a', 'b' }, { 'HINCRBY', h, 'a', '1' },
+    { 'HSET', h, 'a', '1' }, { 'HGET', h, 'a' }, { 'HGETALL', h }, { 'HMGET', h, 'a', 'b' }, { 'HINCRBY', h, 'a', '1' },
     { 'HEXISTS', h, 'a' }, { 'HLEN', h }, { 'HRANDFIELD', h, '1' }, { 'PEXPIRE', h, '1000' }, { 'PTTL', h },
     { 'PEXPIREAT', h, '99999999999999' }, { 'HSTRLEN', h, 'a' },
     { 'HDEL', h, 'a' },

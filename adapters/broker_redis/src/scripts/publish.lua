@@ -5,7 +5,13 @@
 --        12 whose msg_id it is and the msg_id, or nothing  13 ms that it is remembered  14 the most remembered
 --        in half that time  15 the room's channel  16 its namespace's, or nothing  17 the last offset
 --        18, 19 the most keys of `latest` and the most bytes of their entries  20 1 where replicas are waited for
+--        21 the fence of its user's connection, or 0; then KEYS 8 is the user's
 
+if ARGV[21] ~= '0' then
+    local fence = redis.call('HGET', KEYS[8], 'f')
+    if not fence then return redis.error_reply('UNFENCED nobody has said who speaks for the user') end
+    if fence ~= ARGV[21] then return redis.error_reply('FENCED a newer connection speaks for the user') end
+end
 load_head()
 local name, window = ARGV[12], tonumber(ARGV[13])
 local clock

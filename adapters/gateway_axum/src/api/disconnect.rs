@@ -12,7 +12,7 @@ use axum::response::Response;
 use domain::codes::{CloseCode, ErrorCode};
 
 use super::fields::{Fields, connection, invalid, user};
-use super::list::{turn, whole};
+use super::list::{missing, turn, whole};
 use super::out;
 use super::serve::Call;
 use crate::answer::{self, HttpRefusal};
@@ -37,15 +37,17 @@ pub(super) async fn disconnect(call: &Call<'_>) -> Result<Response, HttpRefusal>
     let deed = tokio::spawn(async move {
         let end = EndConnections { whom: whom.clone(), code };
         let turn = turn(&shared).await?;
-        let ended = whole(&shared, shared.node.end_connections(&turn, end)).await;
-        notice::disconnection(&shared, &key, &whom, code, ended.as_ref().ok().copied());
+        let ended = whole(&shared, shared.node.end_on_all(turn, end)).await;
+        let count = ended.as_ref().ok().map(|ended| ended.found);
+        notice::disconnection(&shared, &key, &whom, code, count);
         ended
     });
-    let count = deed.await.map_err(|_| answer::broken())?? as u64;
+    let ended = deed.await.map_err(|_| answer::broken())??;
     Ok(out::answer(|object| {
-        object.number("disconnected", count);
+        object.number("disconnected", ended.found as u64);
         object.number("code", u64::from(code.number()));
         object.flag("reconnect", code.reconnect());
+        missing(object, &ended);
     }))
 }
 

@@ -1,4 +1,4 @@
-//! `GET /api/v1/rooms` and `GET /api/v1/connections`: what is on this node, page by page.
+//! `GET /api/v1/rooms` and `GET /api/v1/connections`: what is on all nodes, page by page.
 //!
 //! Shards are asked, a bounded piece at a time, and one listing at a time for the whole node. A list
 //! that would lack what a worker has that is lost must never be given out as if it were whole.
@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use application::inquiry::{Of, Unanswered};
 use application::node::ListingTurn;
+use application::ports::NodeName;
 use application::refusal::Refusal;
-use application::use_cases::list_connections::{ConnectionCursor, ListConnections};
+use application::use_cases::ask_peers::{OfAll, PlaceOfAll};
+use application::use_cases::list_connections::ConnectionCursor;
 use application::use_cases::list_rooms::ListRooms;
 use axum::response::Response;
 use domain::codes::ErrorCode;
@@ -17,7 +19,7 @@ use domain::room::RoomId;
 
 use super::fields::{self, invalid};
 use super::guard;
-use super::out::answer;
+use super::out::{Object, answer};
 use super::serve::Call;
 use crate::answer::HttpRefusal;
 use crate::shared::Shared;
@@ -39,8 +41,8 @@ pub(super) async fn rooms(call: &Call<'_>) -> Result<Response, HttpRefusal> {
     guard::check_prefix(call.shared, call.key, call.route, prefix)?;
     let list = ListRooms { prefix: Arc::from(prefix), after, rooms_max };
     let turn = turn(call.shared).await?;
-    let page = whole(call.shared, call.shared.node.rooms(&turn, list)).await?;
-    drop(turn);
+    let all = whole(call.shared, call.shared.node.rooms_of_all(turn, list)).await?;
+    let page = &all.found;
     let next = page.rooms.last().filter(|_| page.more).map(|last| last.room.as_str());
     Ok(answer(|object| {
         object.list("rooms", &page.rooms, |object, here| {
@@ -51,7 +53,14 @@ pub(super) async fn rooms(call: &Call<'_>) -> Result<Response, HttpRefusal> {
             object.number_or_null("offset", here.position.map(|position| position.offset.get()));
         });
         object.text_or_null("next", next);
+        missing(object, &all);
     }))
+}
+
+/// Says whether nodes are missing in an answer, and which.
+pub(super) fn missing<T>(object: &mut Object<'_>, all: &OfAll<T>) {
+    object.flag("incomplete", all.is_incomplete());
+    object.text_list("missing", all.missing.iter().map(NodeName::as_str));
 }
 
 pub(super) async fn connections(call: &Call<'_>) -> Result<Response, HttpRefusal> {
@@ -64,11 +73,16 @@ pub(super) async fn connections(call: &Call<'_>) -> Result<Response, HttpRefusal
         Some(room) => guard::check_room(call.shared, call.key, call.route, room)?,
         None => guard::check_unlimited(call.shared, call.key, call.route)?,
     }
-    let list = ListConnections { of: Of { user, room }, from, connections_max };
     let turn = turn(call.shared).await?;
-    let page = whole(call.shared, call.shared.node.connections(&turn, list)).await?;
-    drop(turn);
-    let next = page.next.map(|at| format!("{}.{}", at.shard, at.slot));
+    let of = Of { user, room };
+    let asked = call.shared.node.connections_of_all(turn, of, from, connections_max);
+    let all = whole(call.shared, asked).await?;
+    let page = &all.found;
+    let next = page.next.as_ref().map(|place| {
+        let (node, at) = (place.node.as_ref(), place.at);
+        let node = node.map(|node| format!("{node}.")).unwrap_or_default();
+        format!("{node}{}.{}", at.shard, at.slot)
+    });
     Ok(answer(|object| {
         object.list("connections", &page.connections, |object, here| {
             object.text("connection_id", &here.connection.to_string());
@@ -79,14 +93,21 @@ pub(super) async fn connections(call: &Call<'_>) -> Result<Response, HttpRefusal
             object.number("patterns", here.patterns as u64);
         });
         object.text_or_null("next", next.as_deref());
+        missing(object, &all);
     }))
 }
 
-fn cursor(text: &str) -> Result<ConnectionCursor, Refusal> {
-    let numbers = text.split_once('.').and_then(|(shard, slot)| {
-        Some(ConnectionCursor { shard: shard.parse().ok()?, slot: slot.parse().ok()? })
-    });
-    numbers.ok_or_else(|| invalid("after", "must be `next` of the page before"))
+fn cursor(text: &str) -> Result<PlaceOfAll, Refusal> {
+    let place = || {
+        let (rest, slot) = text.rsplit_once('.')?;
+        let (node, shard) = match rest.rsplit_once('.') {
+            Some((node, shard)) => (Some(NodeName::parse(node)?), shard),
+            None => (None, rest),
+        };
+        let at = ConnectionCursor { shard: shard.parse().ok()?, slot: slot.parse().ok()? };
+        Some(PlaceOfAll { node, at })
+    };
+    place().ok_or_else(|| invalid("after", "must be `next` of the page before"))
 }
 
 /// Waits for the turn to list, and not for long.
@@ -120,9 +141,14 @@ mod tests {
     use crate::shared::tests::shared;
 
     #[test]
-    fn a_cursor_is_two_numbers_and_nothing_else() {
-        assert_eq!(cursor("1.1024"), Ok(ConnectionCursor { shard: 1, slot: 1_024 }));
-        for text in ["", ".", "1", "1.", "a.b", "1.2.3", "1.99999999999", "-1.0"] {
+    fn a_cursor_is_two_numbers_behind_a_node_where_there_are_several_and_nothing_else() {
+        let at = ConnectionCursor { shard: 1, slot: 1_024 };
+        assert_eq!(cursor("1.1024"), Ok(PlaceOfAll { node: None, at }));
+        let node = NodeName::parse("00ff");
+        assert_eq!(cursor("00ff.1.1024"), Ok(PlaceOfAll { node, at }));
+        for text in
+            ["", ".", "1", "1.", "a.b", "a-.2.3", "1.2.3.4", ".1.2", "1.99999999999", "-1.0"]
+        {
             assert!(cursor(text).is_err(), "{text}");
         }
     }

@@ -69,7 +69,7 @@ pub(super) async fn send(call: &Call<'_>) -> Result<Response, HttpRefusal> {
     let room = RoomId::parse(&format!("user:{user}"))
         .map_err(|_| invalid("user_id", "is none that a room can be named after"))?;
     let publish = message(call, &fields, vec![room], idempotency_key(call.headers)?)?;
-    let connections = call.shared.node.services().directory.connections_of(&user);
+    let connections = call.shared.node.connections_of(&user).await;
     match call.shared.node.publish(publish).await.pop() {
         Some((room, Ok(receipt))) => Ok(answer(|object| {
             write_receipt(object, &room, &receipt);
@@ -270,7 +270,10 @@ fn refusal(error: &BroadcastError) -> Refusal {
             tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
             Refusal::unavailable(*retry_after)
         }
-        BroadcastError::Broker(PublishError::LogFull) => Refusal::internal(),
+        BroadcastError::Broker(PublishError::LogFull | PublishError::Fenced) => {
+            // What the API publishes is nobody's connection's.
+            Refusal::internal()
+        }
     }
 }
 

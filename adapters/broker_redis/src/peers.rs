@@ -1,0 +1,358 @@
+//! The port of the other nodes on Redis: asked over the channel of all nodes, answered through lists.
+//!
+//! A question goes to everybody; each puts its answer into a list of the asker's that runs out by itself, and rings.
+//! Who has to answer is what the leases say. It must never answer from what is in its own memory of another
+//! node, never keep more questions than it can name, and never let one of them wait for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use application::ports::{Heard, NodeName, Peer, PeerQuestion, Peers};
+use async_trait::async_trait;
+use domain::id::{Epoch, UserId};
+use domain::moderation::Entry;
+use redis::Cmd;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::batch::Batch;
+use crate::broker::{RedisBroker, millis, parse};
+use crate::link::{CallError, Link};
+use crate::peer_words::{Answered, read_entry, read_question, write_entry, write_question};
+
+/// How long all the others may take together.
+const ASK_TIMEOUT: Duration = Duration::from_millis(1_200);
+/// How long an answer that nobody fetches lies there.
+const ANSWER_KEPT: Duration = Duration::from_secs(10);
+/// The most questions that are answered at a time, and that wait for that; more are not answered.
+const ANSWERING_MAX: usize = 4;
+const WAITING_MAX: usize = 256;
+/// The most acts of moderators that wait to be told, or to be obeyed.
+const ACTS_MAX: usize = 10_000;
+/// The largest answer, in bytes: the largest page and its names fit.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// The most nodes that are asked, and answers that are fetched at once.
+const NODES_MAX: usize = 1_000;
+const FETCHED_MAX: usize = 16;
+
+/// What is said to all nodes begins with one of these.
+const ASK: &str = "ask";
+const ANSWERED: &str = "answered";
+const MODERATED: &str = "moderated";
+
+/// What was heard and is to be done.
+#[derive(Debug)]
+enum ToDo {
+    Answer { asker: String, number: u64, question: String },
+    Obey(Entry),
+}
+
+/// See the module's text.
+pub struct RedisPeers {
+    broker: Arc<RedisBroker>,
+    name: NodeName,
+    peer: OnceLock<Arc<dyn Peer>>,
+    /// Those of this node that are asked now; held for a look only.
+    asking: Mutex<(u64, BTreeMap<u64, Arc<Notify>>)>,
+    questions: mpsc::Sender<ToDo>,
+    acts: mpsc::Sender<ToDo>,
+    said: mpsc::Sender<Entry>,
+    inbox: Mutex<Option<Inbox>>,
+}
+
+struct Inbox {
+    questions: mpsc::Receiver<ToDo>,
+    acts: mpsc::Receiver<ToDo>,
+    said: mpsc::Receiver<Entry>,
+}
+
+impl RedisPeers {
+    /// The nodes on this broker's Redis. The host spawns [`run`](Self::run).
+    #[must_use]
+    pub fn build(broker: &Arc<RedisBroker>) -> Arc<Self> {
+        let (questions, asked) = mpsc::channel(WAITING_MAX);
+        let (acts, to_obey) = mpsc::channel(ACTS_MAX);
+        let (said, to_say) = mpsc::channel(ACTS_MAX);
+        let name = Epoch::from_bits(broker.bits()).to_string();
+        let Some(name) = NodeName::parse(&name) else { unreachable!("sixteen digits") };
+        let inbox = Inbox { questions: asked, acts: to_obey, said: to_say };
+        let this = Arc::new(Self {
+            broker: Arc::clone(broker),
+            name,
+            peer: OnceLock::new(),
+            asking: Mutex::default(),
+            questions,
+            acts,
+            said,
+            inbox: Mutex::new(Some(inbox)),
+        });
+        let weak = Arc::downgrade(&this);
+        broker.news().listen(move |said| {
+            if let (Some(this), Ok(said)) = (weak.upgrade(), std::str::from_utf8(said)) {
+                this.hear(said);
+            }
+        });
+        this
+    }
+
+    /// Answers, obeys and tells for as long as it is polled; once.
+    pub async fn run(self: Arc<Self>) {
+        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Inbox { questions, acts, said }) = inbox else { return };
+        tokio::join!(self.answer_all(questions), self.obey_all(acts), self.say_all(said));
+    }
+
+    async fn answer_all(self: &Arc<Self>, mut questions: mpsc::Receiver<ToDo>) {
+        let places = Arc::new(Semaphore::new(ANSWERING_MAX));
+        let mut answering = JoinSet::new();
+        while let Some(to_do) = questions.recv().await {
+            let ToDo::Answer { asker, number, question } = to_do else { continue };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let this = Arc::clone(self);
+            answering.spawn(async move {
+                // Nobody waits for longer.
+                let _ = timeout(ASK_TIMEOUT, this.answer(&asker, number, &question)).await;
+                drop(place);
+            });
+            while answering.try_join_next().is_some() {}
+        }
+    }
+
+    async fn obey_all(&self, mut acts: mpsc::Receiver<ToDo>) {
+        while let Some(to_do) = acts.recv().await {
+            if let (ToDo::Obey(entry), Some(peer)) = (to_do, self.peer.get()) {
+                peer.moderated(entry).await;
+            }
+        }
+    }
+
+    /// What a moderator did is said until Redis has taken it.
+    async fn say_all(&self, mut said: mpsc::Receiver<Entry>) {
+        while let Some(entry) = said.recv().await {
+            let word = format!("{MODERATED} {} {}", self.name, write_entry(&entry));
+            while self.say(&word).await.is_err() {
+                self.broker.status().until_commands_up().await;
+                sleep(self.broker.config.lease / 100).await;
+            }
+        }
+    }
+
+    async fn say(&self, word: &str) -> Result<(), CallError> {
+        let link = self.broker.commands.link()?;
+        let fill = |command: &mut Cmd| {
+            let channel = self.broker.names.news_channel();
+            command.arg(self.broker.commands.say()).arg(channel).arg(word);
+        };
+        self.broker.commands.ask_for::<i64>(&link, fill).await.map(drop)
+    }
+
+    async fn answer(&self, asker: &str, number: u64, question: &str) -> Option<()> {
+        let (peer, question) = (self.peer.get()?, read_question(question)?);
+        let answer = peer.answer(question).await?;
+        let link = self.broker.commands.link().ok()?;
+        let lease = self.broker.present.name_over(&link)?;
+        let answered = Answered { node: self.name.clone(), lease, answer }.write();
+        if answered.len() > ANSWER_BYTES_MAX {
+            tracing::error!(bytes = answered.len(), "an answer to another node is too large");
+            return None;
+        }
+        let key = self.broker.names.answers(asker, number);
+        let mut batch = Batch::default();
+        let command = |words: &[&str]| {
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            command
+        };
+        batch.ask(command(&["RPUSH", &key, &answered]));
+        batch.tell(command(&["PEXPIRE", &key, &millis(ANSWER_KEPT).to_string()]));
+        let bell = format!("{ANSWERED} {asker} {number}");
+        let channel = self.broker.names.news_channel();
+        batch.tell(command(&[self.broker.commands.say(), &channel, &bell]));
+        let answers = self.broker.commands.run_batch(&link, &batch).await;
+        answers.into_iter().all(|answer| answer.is_ok()).then_some(())
+    }
+
+    /// What all nodes are told. It must not wait.
+    fn hear(&self, said: &str) {
+        let mut words = said.splitn(3, ' ');
+        let (Some(word), Some(who), Some(rest)) = (words.next(), words.next(), words.next()) else {
+            return;
+        };
+        let is_own = who == self.name.as_str();
+        match word {
+            ANSWERED if is_own => {
+                let bell =
+                    rest.parse().ok().and_then(|number| self.asking().1.get(&number).cloned());
+                if let Some(bell) = bell {
+                    bell.notify_one();
+                }
+            }
+            ASK if !is_own => {
+                let Some((number, question)) = rest.split_once(' ') else { return };
+                let Ok(number) = number.parse() else { return };
+                let (asker, question) = (who.to_owned(), question.to_owned());
+                // Who gets no answer says so.
+                let _ = self.questions.try_send(ToDo::Answer { asker, number, question });
+            }
+            MODERATED if !is_own => {
+                let Some(entry) = read_entry(rest) else {
+                    tracing::error!("what a moderator did over another node can't be read");
+                    return;
+                };
+                if self.acts.try_send(ToDo::Obey(entry)).is_err() {
+                    tracing::error!("what a moderator did over another node is not obeyed here");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn asking(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Arc<Notify>>)> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks, and fetches what comes until everybody has answered.
+    async fn call(
+        &self,
+        (number, bell): (u64, &Notify),
+        question: &str,
+        heard: &mut Collected,
+    ) -> Result<(), CallError> {
+        let link = self.broker.commands.link()?;
+        heard.waits_for = self.others(&link).await?;
+        heard.is_known = true;
+        self.say(&format!("{ASK} {} {number} {question}", self.name)).await?;
+        let key = self.broker.names.answers(self.name.as_str(), number);
+        while !heard.waits_for.is_empty() {
+            // A ring that was lost with the subscription is not waited for.
+            let _ = timeout(ASK_TIMEOUT / 6, bell.notified()).await;
+            loop {
+                let fill = |command: &mut Cmd| {
+                    command.arg("LPOP").arg(&key).arg(FETCHED_MAX);
+                };
+                let fetched: Option<Vec<String>> =
+                    self.broker.commands.ask_for(&link, fill).await?;
+                let Some(fetched) = fetched.filter(|all| !all.is_empty()) else { break };
+                fetched.iter().for_each(|text| heard.take(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names under which the others speak whose leases last.
+    async fn others(&self, link: &Arc<Link>) -> Result<BTreeSet<String>, CallError> {
+        let own = self.broker.present.name_over(link);
+        let (now, live) = self.live(link).await?;
+        let there =
+            live.into_iter().filter(|(name, until)| *until > now && Some(name) != own.as_ref());
+        Ok(there.map(|(name, _)| name).collect())
+    }
+
+    /// What time it is there, and who is there until when.
+    async fn live(&self, link: &Arc<Link>) -> Result<(f64, Vec<(String, f64)>), CallError> {
+        let [nodes, _] = self.broker.names.nodes();
+        let fill = |command: &mut Cmd, _: &Link| {
+            command.arg(1).arg(&nodes).arg(NODES_MAX);
+        };
+        let script = &self.broker.commands.scripts().live;
+        parse(self.broker.commands.run_script(link, script, fill).await?)
+    }
+
+    async fn call_count(&self, user: &UserId) -> Result<u32, CallError> {
+        let link = self.broker.commands.link()?;
+        let (now, live) = self.live(&link).await?;
+        let fill = |command: &mut Cmd| {
+            command.arg("HGETALL").arg(self.broker.names.seats(user));
+        };
+        let seats: BTreeMap<String, String> = self.broker.commands.ask_for(&link, fill).await?;
+        let counts = live.iter().filter(|(_, until)| *until > now).map(|(node, _)| {
+            let said = seats.get(&format!("n{node}"))?;
+            said.split_once(' ')?.0.parse::<u32>().ok()
+        });
+        Ok(counts.map(Option::unwrap_or_default).sum())
+    }
+}
+
+/// What has been heard so far.
+#[derive(Debug, Default)]
+struct Collected {
+    heard: Heard,
+    waits_for: BTreeSet<String>,
+    is_known: bool,
+}
+
+impl Collected {
+    fn take(&mut self, text: &str) {
+        let Some(Answered { node, lease, answer }) = Answered::read(text) else {
+            tracing::error!("the answer of another node can't be read");
+            return;
+        };
+        self.waits_for.remove(&lease);
+        self.heard.answers.push((node, answer));
+    }
+
+    fn end(mut self) -> Heard {
+        self.heard.answers.sort_by(|(one, _), (other, _)| one.cmp(other));
+        self.heard.missing =
+            self.waits_for.iter().filter_map(|name| NodeName::parse(name)).collect();
+        self.heard.unknown = !self.is_known;
+        self.heard
+    }
+}
+
+/// Forgets a question when nobody waits for it any more.
+struct Asking<'a> {
+    peers: &'a RedisPeers,
+    number: u64,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.peers.asking().1.remove(&self.number);
+    }
+}
+
+#[async_trait]
+impl Peers for RedisPeers {
+    fn name(&self) -> Option<NodeName> {
+        Some(self.name.clone())
+    }
+
+    async fn ask(&self, question: PeerQuestion) -> Heard {
+        let bell = Arc::new(Notify::new());
+        let number = {
+            let mut asking = self.asking();
+            asking.0 += 1;
+            let number = asking.0;
+            asking.1.insert(number, Arc::clone(&bell));
+            number
+        };
+        let _asking = Asking { peers: self, number };
+        let question = write_question(&question);
+        let mut heard = Collected::default();
+        let begin = Instant::now();
+        let asked = timeout(ASK_TIMEOUT, self.call((number, &bell), &question, &mut heard)).await;
+        if !matches!(asked, Ok(Ok(()))) {
+            let took = begin.elapsed();
+            tracing::warn!(?took, missing = heard.waits_for.len(), "not all nodes have answered");
+        }
+        heard.end()
+    }
+
+    async fn connections_of(&self, user: &UserId) -> Option<u32> {
+        let counted = timeout(ASK_TIMEOUT, self.call_count(user)).await;
+        counted.ok()?.ok()
+    }
+
+    fn tell(&self, entry: &Entry) {
+        if self.said.try_send(entry.clone()).is_err() {
+            tracing::error!("what a moderator did is not told to other nodes");
+        }
+    }
+
+    fn serve(&self, peer: Arc<dyn Peer>) {
+        let _ = self.peer.set(peer);
+    }
+}

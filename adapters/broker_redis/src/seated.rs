@@ -1,0 +1,253 @@
+//! Who is connected over this node, as it should stand in Redis, and what of that is still to be said.
+//!
+//! Nothing here speaks to Redis. A change must never be dropped before Redis has it, and nobody whose own
+//! fence is still on its way may be taken for replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use application::ports::{Spread, Standing};
+use domain::id::{ConnectionId, UserId};
+
+/// Of a connection that others may be beside.
+pub(crate) const NO_FENCE: u64 = 0;
+/// Of one that waits for its answer: larger than all that others can have.
+const PENDING: u64 = u64::MAX;
+
+/// A user that is connected here, or whose leave is still to be told.
+#[derive(Debug, Default)]
+struct Here {
+    connections: BTreeMap<ConnectionId, u64>,
+    /// The largest that was heard of.
+    fence: u64,
+    /// Of the last change.
+    version: u64,
+    spread: Arc<Spread>,
+}
+
+/// What is said of one user.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Said {
+    pub(crate) user: UserId,
+    pub(crate) connections: usize,
+    pub(crate) version: u64,
+    pub(crate) fence: u64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Seated {
+    users: BTreeMap<UserId, Here>,
+    /// Those of whom something is to be told; at most one entry for each user.
+    untold: BTreeSet<UserId>,
+    versions: u64,
+}
+
+impl Seated {
+    /// A connection comes. What is answered is to be said, in the order in which it is answered: those that came
+    /// before it and wait, too, are counted, those behind it are not.
+    pub(crate) fn come(&mut self, user: &UserId, connection: ConnectionId) -> (Said, Arc<Spread>) {
+        self.versions += 1;
+        let here = self.users.entry(user.clone()).or_default();
+        here.connections.entry(connection).or_insert(PENDING);
+        here.version = self.versions;
+        (said(user, here), Arc::clone(&here.spread))
+    }
+
+    /// A connection goes, or was not let in. Says whether that is to be told.
+    pub(crate) fn go(&mut self, user: &UserId, connection: ConnectionId) -> bool {
+        let Some(here) = self.users.get_mut(user) else { return false };
+        if here.connections.remove(&connection).is_none() {
+            return false;
+        }
+        self.versions += 1;
+        here.version = self.versions;
+        self.untold.insert(user.clone());
+        true
+    }
+
+    /// A connection is let in, under its own fence if it has one. Answers who is replaced, which it may be itself.
+    pub(crate) fn seat(
+        &mut self,
+        user: &UserId,
+        connection: ConnectionId,
+        fence: u64,
+    ) -> Vec<ConnectionId> {
+        if let Some(own) =
+            self.users.get_mut(user).and_then(|here| here.connections.get_mut(&connection))
+        {
+            *own = fence;
+        }
+        self.hear_fence(user, fence)
+    }
+
+    /// A user has this fence now. Answers who is replaced.
+    pub(crate) fn hear_fence(&mut self, user: &UserId, fence: u64) -> Vec<ConnectionId> {
+        let Some(here) = self.users.get_mut(user) else { return Vec::new() };
+        here.fence = here.fence.max(fence);
+        if here.fence == NO_FENCE {
+            return Vec::new();
+        }
+        let (fence, all) = (here.fence, here.connections.iter());
+        all.filter(|(_, own)| **own < fence).map(|(connection, _)| *connection).collect()
+    }
+
+    /// A user is here over this many nodes.
+    pub(crate) fn hear_spread(&self, user: &UserId, nodes: u32) {
+        if let Some(here) = self.users.get(user) {
+            here.spread.set(nodes);
+        }
+    }
+
+    /// What is known here of a fence.
+    pub(crate) fn standing(&self, user: &UserId, fence: u64) -> Standing {
+        match self.users.get(user) {
+            Some(here) if here.fence <= fence => Standing::Holds,
+            _ => Standing::Replaced,
+        }
+    }
+
+    /// Has one told again.
+    pub(crate) fn note(&mut self, user: &UserId) {
+        if self.users.contains_key(user) {
+            self.untold.insert(user.clone());
+        }
+    }
+
+    /// Has all told again, to a Redis that may know nothing of them.
+    pub(crate) fn note_all(&mut self) {
+        self.untold.extend(self.users.keys().cloned());
+    }
+
+    /// Has those told again whose fences may have grown unheard.
+    pub(crate) fn note_fenced(&mut self) {
+        let fenced = self.users.iter().filter(|(_, here)| here.fence > NO_FENCE);
+        self.untold.extend(fenced.map(|(user, _)| user.clone()));
+    }
+
+    /// Has those told again who are here over several nodes.
+    pub(crate) fn note_spread(&mut self) {
+        let spread = self.users.iter().filter(|(_, here)| here.spread.nodes() > 1);
+        self.untold.extend(spread.map(|(user, _)| user.clone()));
+    }
+
+    /// What is to be told next, at most `max`.
+    pub(crate) fn take(&mut self, max: usize) -> Vec<Said> {
+        let next = self.next_untold().take(max).cloned().collect::<Vec<_>>();
+        let told = |user: &UserId| self.users.get(user).map(|here| said(user, here));
+        let all = next.iter().filter_map(told).collect();
+        for user in &next {
+            self.untold.remove(user);
+        }
+        all
+    }
+
+    /// Whether something is to be told.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.next_untold().next().is_some()
+    }
+
+    /// Nothing is told of who has a connection that waits for its answer: what it said would be the older word.
+    fn next_untold(&self) -> impl Iterator<Item = &UserId> {
+        let waits = |here: &Here| here.connections.values().any(|own| *own == PENDING);
+        self.untold.iter().filter(move |user| !self.users.get(*user).is_some_and(waits))
+    }
+
+    /// Redis has it: who has gone, and has not come back meanwhile, is forgotten.
+    pub(crate) fn told(&mut self, said: &Said) {
+        let is_gone = |here: &Here| here.connections.is_empty() && here.version == said.version;
+        if self.users.get(&said.user).is_some_and(is_gone) {
+            self.users.remove(&said.user);
+        }
+    }
+}
+
+fn said(user: &UserId, here: &Here) -> Said {
+    Said {
+        user: user.clone(),
+        connections: here.connections.len(),
+        version: here.version,
+        fence: here.fence,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ann() -> UserId {
+        UserId::parse("ann").unwrap()
+    }
+
+    fn id(bits: u64) -> ConnectionId {
+        ConnectionId::from_bits(bits)
+    }
+
+    #[test]
+    fn who_waits_for_its_own_fence_is_not_replaced_by_another_s_until_it_has_it() {
+        let mut seated = Seated::default();
+        seated.come(&ann(), id(1));
+        seated.seat(&ann(), id(1), NO_FENCE);
+        seated.come(&ann(), id(2));
+        // Its own may be told of before the answer with it.
+        assert_eq!(seated.hear_fence(&ann(), 20), [id(1)]);
+        assert_eq!(seated.seat(&ann(), id(2), 20), [id(1)]);
+        assert_eq!(seated.standing(&ann(), 20), Standing::Holds);
+        seated.come(&ann(), id(3));
+        assert_eq!(seated.hear_fence(&ann(), 40), [id(1), id(2)]);
+        assert_eq!(seated.seat(&ann(), id(3), 30), [id(1), id(2), id(3)], "too late itself");
+        assert_eq!(seated.standing(&ann(), 30), Standing::Replaced);
+    }
+
+    #[test]
+    fn who_has_gone_is_remembered_until_redis_has_been_told_of_the_last_change() {
+        let mut seated = Seated::default();
+        let (came, _) = seated.come(&ann(), id(1));
+        seated.seat(&ann(), id(1), NO_FENCE);
+        assert!(seated.go(&ann(), id(1)) && !seated.go(&ann(), id(1)));
+        let gone = seated.take(9);
+        assert_eq!((gone.len(), gone[0].connections), (1, 0));
+        assert!(gone[0].version > came.version);
+        seated.told(&came);
+        assert_eq!(seated.users.len(), 1);
+        let (again, _) = seated.come(&ann(), id(2));
+        seated.told(&gone[0]);
+        assert_eq!((seated.users.len(), again.connections), (1, 1), "back before it was told");
+        assert!(again.version > gone[0].version);
+        seated.go(&ann(), id(2));
+        let gone = seated.take(9);
+        seated.told(&gone[0]);
+        assert!(seated.users.is_empty() && !seated.is_untold());
+    }
+
+    #[test]
+    fn of_those_that_come_at_once_each_says_its_own_number_and_nothing_is_told_over_them() {
+        let mut seated = Seated::default();
+        let said: Vec<_> = (1..=3).map(|bits| seated.come(&ann(), id(bits)).0).collect();
+        assert_eq!(said.iter().map(|one| one.connections).collect::<Vec<_>>(), [1, 2, 3]);
+        seated.note_all();
+        seated.go(&ann(), id(3));
+        assert!(!seated.is_untold() && seated.take(9).is_empty());
+        seated.seat(&ann(), id(1), NO_FENCE);
+        assert!(!seated.is_untold());
+        seated.seat(&ann(), id(2), NO_FENCE);
+        assert_eq!(seated.take(9).iter().map(|one| one.connections).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn what_is_said_again_is_what_is_so_then() {
+        let mut seated = Seated::default();
+        let (_, spread) = seated.come(&ann(), id(1));
+        seated.seat(&ann(), id(1), NO_FENCE);
+        seated.come(&UserId::parse("bob").unwrap(), id(2));
+        seated.seat(&UserId::parse("bob").unwrap(), id(2), 5);
+        seated.note_fenced();
+        assert_eq!(seated.take(9).iter().map(|one| one.fence).collect::<Vec<_>>(), [5]);
+        seated.hear_spread(&ann(), 3);
+        assert_eq!(spread.nodes(), 3);
+        seated.note_spread();
+        assert_eq!(seated.take(9)[0].user, ann());
+        seated.note_all();
+        assert_eq!((seated.take(1).len(), seated.take(9).len()), (1, 1));
+    }
+}
