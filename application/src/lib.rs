@@ -26,6 +26,7 @@ pub mod sanctions;
 pub mod security;
 pub mod services;
 pub mod shard;
+pub mod short_visits;
 pub mod suspects;
 #[cfg(feature = "testing")]
 pub mod testing;

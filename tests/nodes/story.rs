@@ -22,7 +22,7 @@ use tests::raw::RawSocket;
 use tests::redis::Redis;
 use tests::server::Server;
 use tests::token::{SECRET, claims, hs256};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, Notify, watch};
@@ -47,7 +47,12 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start(redis: Redis) -> Self {
-        let url = redis.url();
+        Self::start_with(redis, Duration::from_secs(2))
+    }
+
+    /// The same with nodes that take this long to let their clients go.
+    pub(crate) fn start_with(redis: Redis, drain_window: Duration) -> Self {
+        let (url, window) = (redis.url(), drain_window.as_millis().to_string());
         let node = |_| {
             let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
             let words: Vec<String> = [
@@ -58,7 +63,7 @@ impl Cluster {
                     "auth.ticket_secret",
                     &"a ticket secret of the tests".repeat(2).replace(' ', "-"),
                 ),
-                set("server.drain_window_ms", "2000"),
+                set("server.drain_window_ms", &window),
             ]
             .concat();
             Server::start(&words.iter().map(String::as_str).collect::<Vec<_>>())
@@ -88,22 +93,49 @@ pub(crate) fn until_status(node: &Server, status: u16) {
     }
 }
 
-/// Gives each connection to the next node that takes it.
+/// Gives each connection to the next node that takes it: one that says 503 does not, as in the settings of
+/// `deploy/`.
 async fn balance(listener: TcpListener, nodes: Vec<SocketAddr>) -> io::Result<()> {
     for turn in 0_usize.. {
         let (mut near, _) = listener.accept().await?;
         let nodes = nodes.clone();
         tokio::spawn(async move {
+            drop(near.set_nodelay(true));
+            let Ok(asked) = head(&mut near).await else { return };
             for step in 0..nodes.len() {
-                if let Ok(mut far) = TcpStream::connect(nodes[(turn + step) % nodes.len()]).await {
-                    drop(near.set_nodelay(true).and_then(|()| far.set_nodelay(true)));
-                    drop(copy_bidirectional(&mut near, &mut far).await);
-                    return;
+                let far = nodes[(turn + step) % nodes.len()];
+                let Ok((mut far, answer)) = ask(far, &asked).await else { continue };
+                if answer.starts_with(b"HTTP/1.1 503") && step + 1 < nodes.len() {
+                    continue;
                 }
+                if near.write_all(&answer).await.is_ok() {
+                    drop(copy_bidirectional(&mut near, &mut far).await);
+                }
+                return;
             }
         });
     }
     Ok(())
+}
+
+/// Sends a node the beginning of a connection, and gives the beginning of its answer.
+async fn ask(node: SocketAddr, asked: &[u8]) -> io::Result<(TcpStream, Vec<u8>)> {
+    let mut far = TcpStream::connect(node).await?;
+    far.set_nodelay(true)?;
+    far.write_all(asked).await?;
+    let answer = head(&mut far).await?;
+    Ok((far, answer))
+}
+
+/// What comes up to the end of an HTTP head, and whatever came with it.
+async fn head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(head)
 }
 
 /// What one client heard in its room, in the order in which it heard it.
@@ -130,6 +162,12 @@ struct Counts {
     changed: Notify,
     refused: AtomicU64,
     losses: AtomicUsize,
+    /// How connections ended.
+    codes: Mutex<BTreeMap<u16, usize>>,
+    /// When nodes greeted those who had been here before, by their own clock.
+    back: Mutex<Vec<String>>,
+    /// How often somebody was told that a member had left.
+    leaves: AtomicUsize,
 }
 
 /// What came of a story.
@@ -138,6 +176,12 @@ pub(crate) struct Told {
     acked: Vec<Acked>,
     pub(crate) losses: usize,
     pub(crate) refused: u64,
+    /// How connections ended, with how many.
+    pub(crate) codes: BTreeMap<u16, usize>,
+    /// When nodes greeted those who had been here before, in ISO 8601.
+    pub(crate) back: Vec<String>,
+    /// How often somebody was told that a member had left.
+    pub(crate) leaves: usize,
     pub(crate) took: Duration,
     /// From the end of what happened until every node listed just those who are there.
     pub(crate) presence_true_after: Duration,
@@ -198,6 +242,9 @@ impl Cluster {
             acked,
             losses: counts.losses.load(Ordering::Relaxed),
             refused: counts.refused.load(Ordering::Relaxed),
+            codes: counts.codes.lock().unwrap().clone(),
+            back: counts.back.lock().unwrap().clone(),
+            leaves: counts.leaves.load(Ordering::Relaxed),
             took: begin.elapsed(),
             presence_true_after,
         }
@@ -312,7 +359,9 @@ async fn one(
     let options = Options { token: Some(Token::new(&token)), backoff, ..Options::new(url) };
     let (client, events) = Client::connect(options).await.unwrap();
     loop {
-        match client.subscribe(&room, SubscribeOptions::default()).await {
+        // The first of each room sees who comes and goes.
+        let options = SubscribeOptions { presence: number < ROOMS, ..SubscribeOptions::default() };
+        match client.subscribe(&room, options).await {
             Ok(_) => break,
             // 500 at once are much for a busy machine.
             Err(RequestError::Refused(refusal)) if refusal.is_temporary() => {}
@@ -395,9 +444,18 @@ async fn listen(
                 to: gap.to.get(),
                 reason: gap.reason,
             },
-            Event::Disconnected { will_reconnect, .. } => {
+            Event::Disconnected { will_reconnect, code, .. } => {
                 assert!(will_reconnect, "client {number} stays away");
+                *counts.codes.lock().unwrap().entry(code).or_default() += 1;
                 counts.losses.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            Event::Connected(hello) if counts.losses.load(Ordering::Relaxed) > 0 => {
+                counts.back.lock().unwrap().push(hello.timestamp);
+                continue;
+            }
+            Event::Presence(change) if change.event == "leave" => {
+                counts.leaves.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             // A user's own room, of which nobody can say what was missed.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use application::admission::Pressure;
 use application::client_address::CountedAddress;
 use application::metrics::{EdgeRefusal, NodeMetrics};
+use application::short_visits::Visit;
 use axum::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -54,8 +55,16 @@ struct Left {
     /// A request has come.
     has_begun: bool,
     purpose: Option<Purpose>,
+    guest: Guest,
+}
+
+/// What is known of the address that an upgrade came from, for as long as its socket lives.
+#[derive(Debug, Default)]
+pub(crate) struct Guest {
     /// The place of a client that came through a proxy.
-    address: Option<CountedAddress>,
+    pub(crate) address: Option<CountedAddress>,
+    /// None for who comes from this machine.
+    pub(crate) visit: Option<Visit>,
 }
 
 impl Handover {
@@ -63,9 +72,9 @@ impl Handover {
         Self { left: Arc::default(), peer }
     }
 
-    pub(crate) fn leave(&self, purpose: Purpose, address: Option<CountedAddress>) {
+    pub(crate) fn leave(&self, purpose: Purpose, guest: Guest) {
         let mut left = self.left();
-        (left.purpose, left.address) = (Some(purpose), address);
+        (left.purpose, left.guest) = (Some(purpose), guest);
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
@@ -94,7 +103,9 @@ pub(crate) struct Permit {
     /// None for a socket that is not counted.
     counted: Option<Arc<NodeMetrics>>,
     /// None where addresses are not limited.
-    pub(crate) address: Option<CountedAddress>,
+    address: Option<CountedAddress>,
+    /// None until it is a WebSocket.
+    visit: Option<Visit>,
 }
 
 impl Permit {
@@ -106,7 +117,15 @@ impl Permit {
         if let Some(metrics) = &counted {
             metrics.edge.sockets.add(1);
         }
-        Self { _place: place, counted, address }
+        Self { _place: place, counted, address, visit: None }
+    }
+
+    /// It has become a WebSocket of this guest.
+    pub(crate) fn receive(&mut self, guest: Guest) {
+        self.visit = guest.visit;
+        if guest.address.is_some() {
+            self.address = guest.address;
+        }
     }
 }
 
@@ -265,15 +284,13 @@ async fn serve(
         Ok(()) => {
             let parts = connection.into_parts();
             let wire = parts.io.into_inner().into_wire();
-            let (purpose, address) = {
+            let (purpose, guest) = {
                 let mut left = left.left();
-                (left.purpose.take(), left.address.take())
+                (left.purpose.take(), std::mem::take(&mut left.guest))
             };
             let Some(purpose) = purpose else { return wire.finish().await };
             let mut permit = permit;
-            if address.is_some() {
-                permit.address = address;
-            }
+            permit.receive(guest);
             hand_over(&shared, wire, &parts.read_buf, purpose, permit).await;
         }
         Err(error) => {

@@ -30,7 +30,7 @@ impl Reload {
 }
 
 /// What counts for newcomers: who is connected was let in under what counted then.
-const NEWCOMERS: [&str; 20] = [
+const NEWCOMERS: [&str; 21] = [
     "messages.rate_limit_enabled",
     "server.allowed_origins",
     "server.require_origin",
@@ -39,6 +39,7 @@ const NEWCOMERS: [&str; 20] = [
     "server.proxy_header",
     "limits.connections_per_user_max",
     "limits.connections_per_address_max",
+    "limits.short_connections_per_address_per_minute",
     "auth.authentication_timeout_ms",
     "auth.hmac_secret",
     "auth.hmac_secret_file",
