@@ -13,6 +13,7 @@
 mod broker_contract;
 mod broker_faults;
 mod brokers;
+mod draining;
 mod presence;
 mod presence_contract;
 mod shared;

@@ -347,6 +347,7 @@ pub(crate) mod tests {
         })
     }
 
+    /// N13: a worker that hangs.
     #[test]
     fn a_worker_without_a_sign_of_life_for_three_seconds_makes_the_node_not_ready() {
         let shared = shared(&[true]);
