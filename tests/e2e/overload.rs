@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use client_tungstenite::{Client, Options, PublishOptions};
+use client_tungstenite::{Client, Options, PublishOptions, SubscribeOptions};
 use domain::room::RoomId;
+use tests::leaks::said;
 use tests::server::Server;
 use tokio::runtime::Runtime;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -20,6 +21,9 @@ const PACE: Duration = Duration::from_millis(100);
 const FLOOD: usize = 60;
 /// What the flood has to have done.
 const FLOODED: u64 = 20_000;
+/// What each says.
+const STEADY_DATA: &str = r#""what a steady client says""#;
+const FLOOD_DATA: &str = r#""what the flood says""#;
 /// By when it has to be as before.
 const BACK: Duration = Duration::from_secs(60);
 
@@ -34,12 +38,12 @@ async fn client(url: &str) -> Client {
 async fn steady(url: String, number: u64, taken: Arc<AtomicU64>) {
     let client = client(&url).await;
     let room = RoomId::parse(&format!("public:steady/{}", number % 4)).unwrap();
-    client.subscribe(&room, Default::default()).await.unwrap();
+    client.subscribe(&room, SubscribeOptions::default()).await.unwrap();
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         pace.tick().await;
-        let publish = client.publish(&room, "1", PublishOptions::default());
+        let publish = client.publish(&room, said(STEADY_DATA), PublishOptions::default());
         if matches!(timeout(PACE * 2, publish).await, Ok(Ok(_))) {
             taken.fetch_add(1, Ordering::Relaxed);
         }
@@ -50,13 +54,15 @@ async fn steady(url: String, number: u64, taken: Arc<AtomicU64>) {
 async fn flood(url: String, number: usize, done: Arc<AtomicU64>, is_over: Arc<AtomicBool>) {
     let room = RoomId::parse(&format!("public:steady/{}", number % 4)).unwrap();
     while !is_over.load(Ordering::Relaxed) {
-        let Ok((client, mut events)) = Client::connect(Options::new(&url)).await else { continue };
+        let Ok((client, mut events)) = Client::connect(Options::new(url.clone())).await else {
+            continue;
+        };
         let reading = tokio::spawn(async move { while events.next().await.is_some() {} });
         for _ in 0..500 {
             if is_over.load(Ordering::Relaxed) {
                 break;
             }
-            drop(client.publish(&room, "2", PublishOptions::default()).await);
+            drop(client.publish(&room, said(FLOOD_DATA), PublishOptions::default()).await);
             done.fetch_add(1, Ordering::Relaxed);
         }
         client.close().await;

@@ -15,6 +15,7 @@ use tests::tls::upgrade;
 use tests::token::SECRET;
 
 use crate::client::{Client, PATH, until};
+use crate::http::get;
 use crate::nginx::{Proxy, nginx_by};
 use crate::tls::TlsClient;
 
@@ -112,6 +113,11 @@ fn node(redis: &Redis) -> Server {
     ])
 }
 
+/// Waits until a node is one that Redis has answered.
+fn until_ready(node: &Server) {
+    until("the node is ready", || (get(node.addr(), "/readyz").status == 200).then_some(()));
+}
+
 fn balancer(nodes: &[Server]) -> Proxy {
     let names = ["server node-1:8000", "server node-2:8000", "server node-3:8000"];
     let replaced: Vec<_> = names
@@ -131,6 +137,7 @@ fn through_nginx_nobody_is_refused_while_one_node_after_another_restarts() {
     }
     let redis = Redis::start();
     let mut nodes: Vec<_> = (0..3).map(|_| node(&redis)).collect();
+    nodes.iter().for_each(until_ready);
     let proxy = balancer(&nodes);
     let comes = || {
         let mut stream = proxy.certificate.connect(proxy.addr).expect("a session");
@@ -163,6 +170,7 @@ fn through_nginx_nobody_is_refused_while_one_node_after_another_restarts() {
         assert_eq!(node.wait().code, Some(0));
         (0..6).for_each(|_| drop(comes()));
         node.restart();
+        until_ready(node);
         // Those of the node that stopped were told so, by its close frame, and nobody else was.
         let n_told = there.iter_mut().map(|client| told(client)).filter(|told| *told).count();
         assert!((1..12).contains(&n_told), "{n_told} were told");

@@ -356,7 +356,7 @@ fn of_addresses(settings: &Settings, per_minute: u32) -> Rate {
 }
 
 /// How a server that stops parts with its clients: where Redis is, other nodes are.
-fn drain_mode(settings: &Settings) -> DrainMode {
+pub(super) fn drain_mode(settings: &Settings) -> DrainMode {
     match settings.server.drain_mode.as_str() {
         "paced" => DrainMode::Paced,
         "early" => DrainMode::Early,
