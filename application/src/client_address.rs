@@ -207,7 +207,8 @@ impl AddressCounts {
     }
 }
 
-fn counted_as(address: IpAddr) -> IpAddr {
+/// What counts as one address: whoever has one of IPv6 has 2^64 of them.
+pub(crate) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),

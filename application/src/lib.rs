@@ -28,6 +28,7 @@ pub mod seats;
 pub mod security;
 pub mod services;
 pub mod shard;
+pub mod short_visits;
 pub mod suspects;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -67,7 +67,8 @@ pub enum Control {
     DisconnectUser(UserId, CloseCode),
     /// End what was revoked.
     Revoke(Revocation),
-    /// Tell every connection to come back later, spread until this moment, and take no new ones.
+    /// Tell every connection to come back later, spread until this moment, and take no new ones; how,
+    /// is among the rules.
     Drain {
         /// When the last connection is closed.
         until: Monotonic,

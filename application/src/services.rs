@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::connection::Timing;
+use domain::drain::DrainMode;
 use domain::matches::ConnectionsMax;
 use domain::policy::Policies;
 
@@ -124,6 +125,8 @@ pub struct Rules {
     pub games: GameRegistry,
     /// The most connections of a match that names no number of its own.
     pub match_connections_max: ConnectionsMax,
+    /// How a node that stops parts with its clients.
+    pub drain_mode: DrainMode,
 }
 
 /// Ports and rules together, shared by all shards and cold calls of a node.

@@ -6,6 +6,7 @@
 
 mod audiences;
 mod calls;
+mod drain;
 mod end;
 mod fan_out;
 mod fill;
@@ -45,6 +46,7 @@ use domain::stalls::Stalls;
 use domain::time::{Monotonic, Now};
 
 pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcome, Resuming};
+use self::drain::Draining;
 pub(crate) use self::open::request_id;
 pub use self::rooms::RoomKey;
 use self::rooms::Rooms;
@@ -143,7 +145,7 @@ pub struct Shard {
     /// Connections whose pages wait until they have read more, and when to look at them again.
     parked: Vec<Slot>,
     parked_until: Monotonic,
-    draining: Option<Monotonic>,
+    draining: Option<Draining>,
     deliveries_per_step: usize,
 }
 
@@ -253,6 +255,9 @@ impl Shard {
         let mut timers = self.timers.next_deadline();
         if !self.parked.is_empty() {
             timers = Some(timers.map_or(self.parked_until, |at| at.min(self.parked_until)));
+        }
+        if let Some(parting) = self.draining.as_ref().and_then(Draining::next_at) {
+            timers = Some(timers.map_or(parting, |at| at.min(parting)));
         }
         let has_any = self.rooms.len() > 0 || !self.watches.own.is_empty();
         if self.services.rules.limits.look_every().is_none() || !has_any {

@@ -16,10 +16,11 @@ mod traces;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use application::node::Node;
 use application::ports::{Archive, Clock, Inbox, Matches, Moderation};
+use domain::drain::DrainMode;
 use domain::time::Wall;
 use gateway_axum::{BindError, Gateway};
 use thiserror::Error;
@@ -184,7 +185,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let signals = tokio::spawn(signals.watch(stop, reload));
     announce(&screen, address);
     manager.ready("serving");
-    gateway.serve(stopped, Duration::from_millis(settings.server.drain_window_ms)).await;
+    serve_and_linger(gateway, stopped, settings).await;
     // Some hold the gateway, which is over.
     helpers.iter().for_each(JoinHandle::abort);
     signals.abort();
@@ -192,6 +193,23 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     storage.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves until it is told to stop and nobody is left. Where clients go to other nodes it stays behind its
+/// last ones for as long as presence waits for those who left, at most as long as it drained.
+async fn serve_and_linger(gateway: Gateway, stopped: watch::Receiver<bool>, settings: &Settings) {
+    let mut told = stopped.clone();
+    let told = async {
+        // An error means that whoever could have asked to stop is gone.
+        let _ = told.wait_for(|stop| *stop).await;
+        Instant::now()
+    };
+    let window = Duration::from_millis(settings.server.drain_window_ms);
+    let (told_at, ()) = tokio::join!(told, gateway.serve(stopped, window));
+    if settings.redis.url.is_some() && build::drain_mode(settings) == DrainMode::Paced {
+        let grace = Duration::from_millis(settings.redis.leave_grace_ms);
+        tokio::time::sleep(grace.min(told_at.elapsed())).await;
+    }
 }
 
 /// As many descriptors as there may be, and a warning where that is too few.

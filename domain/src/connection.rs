@@ -23,7 +23,8 @@ pub struct Timing {
     pub heartbeat_timeout: Duration,
     /// After this long without a command it closes as idle, however alive it is; none never does.
     pub idle_timeout: Option<Duration>,
-    /// How long before its token's end a client is told.
+    /// How long before its token's end a client is told, or up to a tenth of the token's time sooner and
+    /// up to a tenth of this later, by the connection's draw: tokens of one moment end in one moment.
     pub expiry_notice: Duration,
     /// How long after its token's end a connection may stay, for clocks that differ.
     pub expiry_leeway: Duration,
@@ -99,6 +100,10 @@ pub struct Connection {
     visit_due: Monotonic,
     expires_at: Option<Wall>,
     expiry_told: bool,
+    /// What this connection drew of 0 to 2^32; none is told of its token's end at the very notice.
+    draw: Option<u32>,
+    /// How much of a tenth of its token's time it drew, in milliseconds.
+    drawn_ms: u32,
 }
 
 impl Connection {
@@ -114,7 +119,15 @@ impl Connection {
             visit_due: deadline,
             expires_at: None,
             expiry_told: false,
+            draw: None,
+            drawn_ms: 0,
         }
+    }
+
+    /// The same with a number that was drawn for it at random.
+    #[must_use]
+    pub const fn with_draw(self, draw: u32) -> Self {
+        Self { draw: Some(draw), ..self }
     }
 
     /// Where it is in its life.
@@ -137,6 +150,9 @@ impl Connection {
     pub fn renewed(&mut self, now: Now, expires_at: Option<Wall>, timing: &Timing) -> Monotonic {
         self.expires_at = expires_at;
         self.expiry_told = false;
+        let tenth = expires_at.map_or(Duration::ZERO, |end| end.since(now.wall) / 10);
+        let drawn_ms = tenth.as_millis() * u128::from(self.draw.unwrap_or(0)) >> 32;
+        self.drawn_ms = u32::try_from(drawn_ms).unwrap_or(u32::MAX);
         let idle_at = self.idle_at(Duration::ZERO, timing);
         self.visit_due = self.next_visit(now, now.monotonic, Duration::ZERO, timing).min(idle_at);
         self.visit_due
@@ -151,6 +167,17 @@ impl Connection {
     /// A command came: something else than a sign of life.
     pub const fn acted(&mut self, now: Monotonic) {
         self.acted_at = now;
+    }
+
+    /// How long before its token's end it is told.
+    fn notice(&self, timing: &Timing) -> Duration {
+        let Some(draw) = self.draw else { return timing.expiry_notice };
+        let tenth_ms = (timing.expiry_notice / 10).as_millis();
+        // The share of the tenth that it did not draw is how much later it is told.
+        let later_ms = tenth_ms - ((tenth_ms * u128::from(draw)) >> 32);
+        let later = Duration::from_millis(u64::try_from(later_ms).unwrap_or(u64::MAX));
+        let notice = timing.expiry_notice.saturating_sub(later);
+        notice.saturating_add(Duration::from_millis(self.drawn_ms.into()))
     }
 
     /// When it counts as idle if it says nothing until then; `stalled` is for how long since its last
@@ -227,7 +254,7 @@ impl Connection {
             if now.wall >= expires_at.after(timing.expiry_leeway) {
                 return Some(Effect::Close(CloseCode::TokenExpired));
             }
-            if !self.expiry_told && now.wall.after(timing.expiry_notice) >= expires_at {
+            if !self.expiry_told && now.wall.after(self.notice(timing)) >= expires_at {
                 self.expiry_told = true;
                 return Some(Effect::TokenExpiring(expires_at));
             }
@@ -272,7 +299,7 @@ impl Connection {
                 let wait = if self.expiry_told {
                     expires_at.after(timing.expiry_leeway).since(now.wall)
                 } else {
-                    expires_at.since(now.wall.after(timing.expiry_notice))
+                    expires_at.since(now.wall.after(self.notice(timing)))
                 };
                 heartbeat.min(now.monotonic.after(wait))
             }
@@ -535,6 +562,47 @@ mod tests {
             let (effect, after) = connection.visit(at(next.as_millis()), next, &NONE, &timing);
             assert_eq!(effect, None);
             next = after;
+        }
+    }
+
+    /// H02: from a tenth of the token's time before the notice to a tenth of the notice behind it.
+    #[test]
+    fn tokens_that_end_in_one_second_are_not_all_told_in_one() {
+        let timing =
+            Timing { heartbeat_interval: Duration::from_secs(86_400), ..Timing::default() };
+        let ends = at(3_600_000).wall;
+        let mut by_second = [0_u32; 3_600];
+        for n in 0..100_000_u32 {
+            let draw = n.wrapping_mul(2_654_435_769);
+            let mut connection = Connection::opening(at(0), &timing).with_draw(draw);
+            let next = connection.opened(at(0), Some(ends), &timing);
+            let now = at(next.as_millis());
+            let (effect, _) = connection.visit(now, Monotonic::START, &NONE, &timing);
+            assert_eq!(effect, Some(Effect::TokenExpiring(ends)));
+            by_second[(next.as_millis() / 1_000) as usize] += 1;
+        }
+        let told = |from: usize, to: usize| by_second[from..to].iter().sum::<u32>();
+        // 60 s before the end, and 360 s to 6 s around that.
+        assert_eq!(told(3_180, 3_547), 100_000);
+        let peak = by_second.iter().max().unwrap();
+        assert!(*peak < 300, "{peak} within one second");
+    }
+
+    #[test]
+    fn whatever_was_drawn_a_short_token_is_told_of_before_its_end_and_once() {
+        let timing = Timing { expiry_notice: Duration::from_secs(2), ..Timing::default() };
+        for draw in [0, 1, u32::MAX / 2, u32::MAX] {
+            let mut connection = Connection::opening(at(0), &timing).with_draw(draw);
+            let ends = at(10_000).wall;
+            let next = connection.opened(at(0), Some(ends), &timing);
+            assert!((7_000..=8_200).contains(&next.as_millis()), "{next:?}");
+            let visit = |connection: &mut Connection, ms| {
+                connection.visit(at(ms), at(ms).monotonic, &NONE, &timing).0
+            };
+            assert_eq!(visit(&mut connection, next.as_millis() - 1), None);
+            let told = Some(Effect::TokenExpiring(ends));
+            assert_eq!(visit(&mut connection, next.as_millis()), told);
+            assert_eq!(visit(&mut connection, next.as_millis() + 1), None);
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Suggested reading order: [`id`], [`time`], [`steady`], [`room`], [`policy`], [`principal`], [`decision`],
 //! [`scope`], [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
-//! [`presence`], [`stalls`], [`connection`], [`rate_limit`],
+//! [`presence`], [`stalls`], [`connection`], [`drain`], [`rate_limit`],
 //! [`delivery`], [`seats`], [`retention`], [`moderation`], [`mod@matches`], [`codes`], [`protocol`].
 
 pub mod codes;
@@ -14,6 +14,7 @@ pub mod connection;
 pub mod decision;
 pub mod delivery;
 pub mod documents;
+pub mod drain;
 pub mod filter;
 pub mod id;
 pub mod matches;

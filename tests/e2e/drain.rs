@@ -15,6 +15,10 @@ use tests::server::Server;
 
 use crate::client::{Client, PATH, until};
 
+/// Both ways to part with clients.
+const MODES: [&str; 2] = ["server.drain_mode=early", "server.drain_mode=paced"];
+
+/// N02: of a server alone.
 #[test]
 fn at_a_sigterm_every_client_is_told_when_to_come_back_and_no_acknowledgement_is_lost() {
     let durable =
@@ -173,28 +177,36 @@ fn stuck(server: &Server) -> RawSocket {
     stuck
 }
 
+/// N04: with a stuck client, however the server parts with the others.
 #[test]
 fn a_client_that_does_not_read_does_not_hold_up_the_end() {
-    let outbound = "limits.outbound_queue_bytes_max=67108864";
-    let mut server = Server::start(&["--set", "server.drain_window_ms=2000", "--set", outbound]);
-    let _stuck = stuck(&server);
-    let begun = Instant::now();
-    server.terminate();
-    let exit = server.wait();
-    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
-    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+    for mode in MODES {
+        let outbound = "limits.outbound_queue_bytes_max=67108864";
+        let window = "server.drain_window_ms=2000";
+        let mut server = Server::start(&["--set", window, "--set", outbound, "--set", mode]);
+        let _stuck = stuck(&server);
+        let begun = Instant::now();
+        server.terminate();
+        let exit = server.wait();
+        assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{mode} took {:?}", begun.elapsed());
+    }
 }
 
+/// N03: the second SIGTERM.
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let outbound = "limits.outbound_queue_bytes_max=67108864";
-    let mut server = Server::start(&["--set", "server.drain_window_ms=60000", "--set", outbound]);
-    let _stuck = stuck(&server);
-    server.terminate();
-    until("it says that it stops", || server.log().contains("stopping").then_some(()));
-    server.terminate();
-    let exit = server.wait();
-    assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+    for mode in MODES {
+        let outbound = "limits.outbound_queue_bytes_max=67108864";
+        let window = "server.drain_window_ms=60000";
+        let mut server = Server::start(&["--set", window, "--set", outbound, "--set", mode]);
+        let _stuck = stuck(&server);
+        server.terminate();
+        until("it says that it stops", || server.log().contains("stopping").then_some(()));
+        server.terminate();
+        let exit = server.wait();
+        assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+    }
 }
 
 #[test]

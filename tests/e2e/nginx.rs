@@ -21,7 +21,7 @@ use crate::tls::{TlsClient, curl};
 pub(crate) struct Proxy {
     process: Process,
     pub(crate) certificate: Certificate,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     folder: tempfile::TempDir,
 }
 
@@ -92,34 +92,35 @@ fn behind(more: &[&str]) -> Server {
 }
 
 pub(crate) fn nginx(server: &Server) -> Proxy {
-    let proxy = Proxy::start(
-        "nginx.conf",
-        &[
-            ("server 127.0.0.1:8000;", format!("server {};", server.addr())),
-            ("listen 443 ssl;", "listen 127.0.0.1:PORT ssl;".to_owned()),
-            ("    listen [::]:443 ssl;\n", String::new()),
-            ("server_name rooms.example.com;", "server_name localhost;".to_owned()),
-            ("/etc/ssl/rooms.example.com/fullchain.pem", "CERTIFICATE".to_owned()),
-            ("/etc/ssl/rooms.example.com/privkey.pem", "KEY".to_owned()),
-            ("/var/log/nginx/roomkeeper.log", "FOLDER/access.log".to_owned()),
-        ],
-        |folder| {
-            let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-            let main = folder.join("main.conf");
-            let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                .map(|name| format!("{name}_temp_path {}/{name};", folder.display()))
-                .concat();
-            let text = format!(
-                "daemon off; {user} pid {0}/nginx.pid; error_log stderr; worker_processes 1;\n\
-                 events {{ }}\nhttp {{ {temporary} include {0}/nginx.conf; }}\n",
-                folder.display()
-            );
-            fs::write(&main, text).unwrap();
-            let mut nginx = Command::new("nginx");
-            nginx.arg("-p").arg(folder).arg("-e").arg("stderr").arg("-c").arg(main);
-            nginx
-        },
-    );
+    nginx_by("nginx.conf", &[("server 127.0.0.1:8000;", format!("server {};", server.addr()))])
+}
+
+/// nginx by one of the files in `deploy/`, with these nodes.
+pub(crate) fn nginx_by(file: &str, nodes: &[(&str, String)]) -> Proxy {
+    let replaced = [
+        ("listen 443 ssl;", "listen 127.0.0.1:PORT ssl;".to_owned()),
+        ("    listen [::]:443 ssl;\n", String::new()),
+        ("server_name rooms.example.com;", "server_name localhost;".to_owned()),
+        ("/etc/ssl/rooms.example.com/fullchain.pem", "CERTIFICATE".to_owned()),
+        ("/etc/ssl/rooms.example.com/privkey.pem", "KEY".to_owned()),
+        ("/var/log/nginx/roomkeeper.log", "FOLDER/access.log".to_owned()),
+    ];
+    let proxy = Proxy::start(file, &[nodes, &replaced].concat(), |folder| {
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let main = folder.join("main.conf");
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {}/{name};", folder.display()))
+            .concat();
+        let text = format!(
+            "daemon off; {user} pid {0}/nginx.pid; error_log stderr; worker_processes 1;\n\
+                 events {{ }}\nhttp {{ {temporary} include {0}/nginx*.conf; }}\n",
+            folder.display()
+        );
+        fs::write(&main, text).unwrap();
+        let mut nginx = Command::new("nginx");
+        nginx.arg("-p").arg(folder).arg("-e").arg("stderr").arg("-c").arg(main);
+        nginx
+    });
     assert!(!proxy.process.stderr().contains("[warn]"), "{}", proxy.process.report());
     proxy
 }

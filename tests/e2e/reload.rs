@@ -120,7 +120,7 @@ fn who_is_in_stays_when_the_token_key_changes_and_the_next_needs_the_new_one() {
     assert!(!it.server.log().contains(other_secret));
 }
 
-/// C06.
+/// C06. N14: a file that was cut in the middle of a line, or is gone.
 #[test]
 fn a_file_with_a_mistake_changes_nothing_and_each_mistake_is_logged() {
     let mut it = Configured::start(&rooms(2));

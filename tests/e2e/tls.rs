@@ -437,6 +437,7 @@ fn a_certificate_that_cannot_be_used_stops_the_start_and_the_check_with_its_name
     }
 }
 
+/// N14: an expired certificate.
 #[test]
 fn an_expired_certificate_is_a_warning() {
     let expired = Certificate::with(|params| {

@@ -10,7 +10,7 @@ use tests::raw::RawSocket;
 use tests::redis::Redis;
 use tests::server::Server;
 use tests::token::SECRET;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
@@ -19,6 +19,8 @@ use crate::passage::Passage;
 /// How long anything may take that has to come to an end.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const NODES: usize = 3;
+/// How long nodes take to let their clients go.
+const DRAIN_WINDOW: Duration = Duration::from_secs(2);
 
 /// Nodes on one Redis, and a balancer in front.
 pub(crate) struct Cluster {
@@ -39,18 +41,24 @@ impl Cluster {
         Self::start_at(&url, redis)
     }
 
+    /// The same with nodes that take this long to let their clients go.
+    pub(crate) fn start_with(redis: Redis, drain_window: Duration) -> Self {
+        let url = redis.url();
+        Self::build(redis, Some(&url), drain_window)
+    }
+
     /// Nodes that find this server by another address.
     pub(crate) fn start_at(url: &str, redis: Redis) -> Self {
-        Self::build(redis, Some(url))
+        Self::build(redis, Some(url), DRAIN_WINDOW)
     }
 
     /// Nodes that reach Redis each over a proxy.
     pub(crate) fn start_behind_proxies(redis: Redis) -> Self {
-        Self::build(redis, None)
+        Self::build(redis, None, DRAIN_WINDOW)
     }
 
     /// Without an address each reaches Redis over a proxy.
-    fn build(redis: Redis, url: Option<&str>) -> Self {
+    fn build(redis: Redis, url: Option<&str>, drain_window: Duration) -> Self {
         let runtime = Runtime::new().unwrap();
         let ways = tokio::runtime::Builder::new_multi_thread();
         let ways = { ways }.worker_threads(1).enable_all().build().unwrap();
@@ -58,7 +66,8 @@ impl Cluster {
             .map(|_| Passage::start(ways.handle(), redis.port()))
             .collect();
         let url = |number: usize| url.map_or_else(|| proxies[number].url(), str::to_owned);
-        let nodes: Vec<_> = (0..NODES).map(|number| start_node(&url(number))).collect();
+        let nodes: Vec<_> =
+            (0..NODES).map(|number| start_node(&url(number), drain_window)).collect();
         nodes.iter().for_each(|node| until_status(node, 200));
         let addrs: Vec<_> = nodes.iter().map(Server::addr).collect();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -76,7 +85,7 @@ impl Cluster {
     }
 }
 
-fn start_node(url: &str) -> Server {
+fn start_node(url: &str, drain_window: Duration) -> Server {
     let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
     let ticket_secret = "a ticket secret of the tests".repeat(2).replace(' ', "-");
     let words: Vec<String> = [
@@ -84,7 +93,7 @@ fn start_node(url: &str) -> Server {
         set("redis.answer_timeout_ms", "1000"),
         set("auth.hmac_secret", SECRET),
         set("auth.ticket_secret", &ticket_secret),
-        set("server.drain_window_ms", "2000"),
+        set("server.drain_window_ms", &drain_window.as_millis().to_string()),
     ]
     .concat();
     Server::start(&words.iter().map(String::as_str).collect::<Vec<_>>())
@@ -114,20 +123,47 @@ pub(crate) fn stays_unready(node: &Server, span: Duration) {
     }
 }
 
-/// Gives each connection to the next node that takes it.
+/// Gives each connection to the next node that takes it: one that says 503 does not, as in the settings of
+/// `deploy/`.
 async fn balance(listener: TcpListener, nodes: Vec<SocketAddr>) -> io::Result<()> {
     for turn in 0_usize.. {
         let (mut near, _) = listener.accept().await?;
         let nodes = nodes.clone();
         tokio::spawn(async move {
+            drop(near.set_nodelay(true));
+            let Ok(asked) = head(&mut near).await else { return };
             for step in 0..nodes.len() {
-                if let Ok(mut far) = TcpStream::connect(nodes[(turn + step) % nodes.len()]).await {
-                    drop(near.set_nodelay(true).and_then(|()| far.set_nodelay(true)));
-                    drop(copy_bidirectional(&mut near, &mut far).await);
-                    return;
+                let far = nodes[(turn + step) % nodes.len()];
+                let Ok((mut far, answer)) = ask(far, &asked).await else { continue };
+                if answer.starts_with(b"HTTP/1.1 503") && step + 1 < nodes.len() {
+                    continue;
                 }
+                if near.write_all(&answer).await.is_ok() {
+                    drop(copy_bidirectional(&mut near, &mut far).await);
+                }
+                return;
             }
         });
     }
     Ok(())
+}
+
+/// Sends a node the beginning of a connection, and gives the beginning of its answer.
+async fn ask(node: SocketAddr, asked: &[u8]) -> io::Result<(TcpStream, Vec<u8>)> {
+    let mut far = TcpStream::connect(node).await?;
+    far.set_nodelay(true)?;
+    far.write_all(asked).await?;
+    let answer = head(&mut far).await?;
+    Ok((far, answer))
+}
+
+/// What comes up to the end of an HTTP head, and whatever came with it.
+async fn head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(head)
 }

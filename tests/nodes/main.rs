@@ -16,6 +16,7 @@ mod broker_losses;
 mod brokers;
 mod cluster;
 mod cluster_presence;
+mod draining;
 mod fleet;
 mod links;
 mod passage;

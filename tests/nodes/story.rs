@@ -42,6 +42,26 @@ pub(crate) const BACKOFF: BackoffOptions = BackoffOptions {
     stable_after: Duration::from_secs(20),
 };
 
+/// Sends a node the beginning of a connection, and gives the beginning of its answer.
+async fn ask(node: SocketAddr, asked: &[u8]) -> io::Result<(TcpStream, Vec<u8>)> {
+    let mut far = TcpStream::connect(node).await?;
+    far.set_nodelay(true)?;
+    far.write_all(asked).await?;
+    let answer = head(&mut far).await?;
+    Ok((far, answer))
+}
+
+/// What comes up to the end of an HTTP head, and whatever came with it.
+async fn head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(head)
+}
+
 /// What one client heard in its room, in the order in which it heard it.
 #[derive(Clone, Debug)]
 pub(crate) enum Heard {
@@ -78,6 +98,12 @@ struct Counts {
     refused: AtomicU64,
     losses: AtomicUsize,
     visits: AtomicU64,
+    /// How connections ended.
+    codes: Mutex<BTreeMap<u16, usize>>,
+    /// When nodes greeted those who had been here before, by their own clock.
+    back: Mutex<Vec<String>>,
+    /// How often somebody was told that a member had left.
+    leaves: AtomicUsize,
 }
 
 /// What came of a story.
@@ -86,6 +112,12 @@ pub(crate) struct Told {
     acked: Vec<Acked>,
     pub(crate) losses: usize,
     pub(crate) refused: u64,
+    /// How connections ended, with how many.
+    pub(crate) codes: BTreeMap<u16, usize>,
+    /// When nodes greeted those who had been here before, in ISO 8601.
+    pub(crate) back: Vec<String>,
+    /// How often somebody was told that a member had left.
+    pub(crate) leaves: usize,
     pub(crate) took: Duration,
     /// From the end of what happened until every node listed just those who are there.
     pub(crate) presence_true_after: Duration,
@@ -168,6 +200,9 @@ impl Cluster {
             acked,
             losses: counts.losses.load(Ordering::Relaxed),
             refused: counts.refused.load(Ordering::Relaxed),
+            codes: counts.codes.lock().unwrap().clone(),
+            back: counts.back.lock().unwrap().clone(),
+            leaves: counts.leaves.load(Ordering::Relaxed),
             took: begin.elapsed(),
             presence_true_after,
             visits: counts.visits.load(Ordering::Relaxed),
@@ -350,7 +385,9 @@ async fn one(
         Options { token: Some(Token::new(&token)), backoff: BACKOFF, ..Options::new(url) };
     let (client, events) = connect(options).await;
     loop {
-        match client.subscribe(&room, SubscribeOptions::default()).await {
+        // The first of each room sees who comes and goes.
+        let options = SubscribeOptions { presence: number < ROOMS, ..SubscribeOptions::default() };
+        match client.subscribe(&room, options).await {
             Ok(_) => break,
             // 500 at once are much for a busy machine.
             Err(RequestError::Refused(refusal)) if refusal.is_temporary() => {}
@@ -460,9 +497,21 @@ async fn listen(
                 to: gap.to.get(),
                 reason: gap.reason,
             },
-            Event::Disconnected { will_reconnect, .. } => {
+            Event::Disconnected { will_reconnect, code, .. } => {
                 assert!(will_reconnect, "client {number} stays away");
+                *counts.codes.lock().unwrap().entry(code).or_default() += 1;
                 counts.losses.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            Event::Connected(hello) if counts.losses.load(Ordering::Relaxed) > 0 => {
+                counts.back.lock().unwrap().push(hello.timestamp);
+                continue;
+            }
+            // Visitors come and go as they like.
+            Event::Presence(change) if change.event == "leave" => {
+                if !change.user_id.as_str().starts_with("visitor") {
+                    counts.leaves.fetch_add(1, Ordering::Relaxed);
+                }
                 continue;
             }
             event @ (Event::Violation(_) | Event::Unsubscribed { .. } | Event::Tombstone(_)) => {

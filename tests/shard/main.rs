@@ -13,6 +13,7 @@
 
 mod adopt;
 mod contract;
+mod draining;
 mod extensions;
 mod failing_ports;
 mod host;

@@ -185,6 +185,7 @@ fn a_middleware_or_a_handler_that_fails_ends_that_message_and_the_connection_goe
     bystander.is_well();
 }
 
+/// N10: in what a host adds, and only that connection is closed.
 #[test]
 fn a_middleware_or_a_handler_that_panics_ends_that_connection_and_never_the_process() {
     let running = Running::start();

@@ -19,6 +19,7 @@ use application::shard::{ColdCall, Completion, Input, Shard, Slot};
 use broker_memory::{MemoryBroker, MemoryRevocations};
 use domain::connection::Timing;
 use domain::delivery::Class;
+use domain::drain::DrainMode;
 use domain::policy::{Access, NamespacePolicy, Policies};
 use domain::retention::Retention;
 use domain::time::{Monotonic, Now};
@@ -153,6 +154,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool, alone: bool) -> Rules {
         channel_timing: timing,
         allow_anonymous: true,
         join_user_room: alone,
+        drain_mode: if alone || lossy { DrainMode::Early } else { DrainMode::Paced },
         ..Rules::default()
     };
     if alone {

@@ -113,6 +113,12 @@ impl RawSocket {
         }
     }
 
+    /// The bare socket, without what was read ahead.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Sends these bytes.
     ///
     /// # Panics

@@ -15,6 +15,7 @@ use std::time::Duration;
 use application::admission::Pressure;
 use application::client_address::CountedAddress;
 use application::metrics::{EdgeRefusal, NodeMetrics};
+use application::short_visits::Visit;
 use axum::body::{Body, Bytes};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -54,10 +55,18 @@ struct Left {
     /// A request has come.
     has_begun: bool,
     purpose: Option<Purpose>,
-    /// The place of a client that came through a proxy.
-    address: Option<CountedAddress>,
+    guest: Guest,
     /// What hyper has written of the answer to an upgrade, and its worker is to send.
     answer: Vec<u8>,
+}
+
+/// What is known of the address that an upgrade came from, for as long as its socket lives.
+#[derive(Debug, Default)]
+pub(crate) struct Guest {
+    /// The place of a client that came through a proxy.
+    pub(crate) address: Option<CountedAddress>,
+    /// None for who comes from this machine.
+    pub(crate) visit: Option<Visit>,
 }
 
 impl Handover {
@@ -65,9 +74,9 @@ impl Handover {
         Self { left: Arc::default(), peer }
     }
 
-    pub(crate) fn leave(&self, purpose: Purpose, address: Option<CountedAddress>) {
+    pub(crate) fn leave(&self, purpose: Purpose, guest: Guest) {
         let mut left = self.left();
-        (left.purpose, left.address) = (Some(purpose), address);
+        (left.purpose, left.guest) = (Some(purpose), guest);
     }
 
     /// Keeps a piece of the answer to an upgrade back, if this is one whose worker will have something to
@@ -108,7 +117,9 @@ pub(crate) struct Permit {
     /// None for a socket that is not counted.
     counted: Option<Arc<NodeMetrics>>,
     /// None where addresses are not limited.
-    pub(crate) address: Option<CountedAddress>,
+    address: Option<CountedAddress>,
+    /// None until it is a WebSocket.
+    visit: Option<Visit>,
 }
 
 impl Permit {
@@ -120,7 +131,15 @@ impl Permit {
         if let Some(metrics) = &counted {
             metrics.edge.sockets.add(1);
         }
-        Self { _place: place, counted, address }
+        Self { _place: place, counted, address, visit: None }
+    }
+
+    /// It has become a WebSocket of this guest.
+    pub(crate) fn receive(&mut self, guest: Guest) {
+        self.visit = guest.visit;
+        if guest.address.is_some() {
+            self.address = guest.address;
+        }
     }
 }
 
@@ -279,16 +298,15 @@ async fn serve(
         Ok(()) => {
             let parts = connection.into_parts();
             let wire = parts.io.into_inner().into_wire();
-            let (purpose, address, answer) = {
+            let (purpose, guest, answer) = {
                 let mut left = left.left();
-                (left.purpose.take(), left.address.take(), std::mem::take(&mut left.answer))
+                let guest = std::mem::take(&mut left.guest);
+                (left.purpose.take(), guest, std::mem::take(&mut left.answer))
             };
             let Some(purpose) = purpose else { return wire.finish().await };
             let begun = Begun { early: &parts.read_buf, answer: answer.into() };
             let mut permit = permit;
-            if address.is_some() {
-                permit.address = address;
-            }
+            permit.receive(guest);
             hand_over(&shared, wire, begun, purpose, permit).await;
         }
         Err(error) => {

@@ -75,6 +75,12 @@ pub(crate) fn too_many_of_an_address() -> HttpRefusal {
     Refusal::new(ErrorCode::RateLimited, message).retry_after(Duration::from_secs(5)).into()
 }
 
+/// An upgrade for a client in a loop: its connections end as soon as they have begun.
+pub(crate) fn too_often(wait: Duration) -> HttpRefusal {
+    let message = "connections from this address keep ending at once; try again later";
+    Refusal::new(ErrorCode::RateLimited, message).retry_after(wait).into()
+}
+
 /// What was asked for ended in a fault of our own; the log has it.
 pub(crate) fn broken() -> HttpRefusal {
     let message = "a fault of the server; its log has it";

@@ -66,6 +66,9 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// The most connections of one client address at one time; 0 counts none.
     pub connections_per_address_max: u32,
+    /// How many WebSockets of one client address may end within seconds of their beginning; more make it
+    /// wait. 0 limits none.
+    pub short_visits_of_address: Rate,
 }
 
 impl Default for Config {
@@ -89,6 +92,7 @@ impl Default for Config {
             tls: None,
             trusted_proxies: TrustedProxies::default(),
             connections_per_address_max: 0,
+            short_visits_of_address: Rate::per_minute(60),
         }
     }
 }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use application::client_address::CountedAddress;
 use application::node::Node;
 use axum::Router;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -17,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use worker_tokio::{Purpose, Worker};
 
-use crate::accept::{Begun, Permit, hand_over};
+use crate::accept::{Begun, Guest, Permit, hand_over};
 use crate::answer::{self, HttpRefusal};
 use crate::gateway::{Config, Handle, watch_workers};
 use crate::routes;
@@ -92,15 +91,10 @@ impl Mounted {
     }
 
     /// Waits for the socket and gives it to a worker.
-    pub(crate) fn follow(
-        self,
-        shared: Arc<Shared>,
-        purpose: Purpose,
-        counted: Option<CountedAddress>,
-    ) {
+    pub(crate) fn follow(self, shared: Arc<Shared>, purpose: Purpose, guest: Guest) {
         tokio::spawn(async move {
             let Self { on_upgrade, mut permit } = self;
-            permit.address = counted;
+            permit.receive(guest);
             // Whoever went before the answer was written has no socket any more.
             let Ok(upgraded) = on_upgrade.await else { return };
             let Some((stream, early)) = bare(upgraded) else {

@@ -11,6 +11,7 @@ use application::admission::Pressure;
 use application::client_address::{AddressCounts, CountedAddress};
 use application::metrics::{EdgeRefusal, ShardMetrics};
 use application::node::Node;
+use application::short_visits::{ShortVisits, Visit};
 use domain::time::Monotonic;
 use tokio::sync::Semaphore;
 use worker_tokio::Worker;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) drain_permits: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
     pub(crate) addresses: Arc<AddressCounts>,
+    short_visits: Arc<ShortVisits>,
     next_worker: AtomicUsize,
     started_at: Monotonic,
     /// When the system last had no descriptor for a socket, in milliseconds of the node's clock; 0
@@ -63,6 +65,7 @@ impl Shared {
             workers,
             stopping: AtomicBool::new(false),
             addresses: Arc::default(),
+            short_visits: Arc::default(),
             next_worker: AtomicUsize::new(0),
             exhausted_ms: AtomicU64::new(0),
         }
@@ -115,6 +118,23 @@ impl Shared {
             0 => Ok(None),
             max => self.addresses.admit(address, max).map(Some).ok_or(EdgeRefusal::AddressLimit),
         }
+    }
+
+    /// Lets a WebSocket of this address in, unless too many of it ended as soon as they had begun. Who
+    /// comes from this machine is everybody: a proxy that is not named, a tunnel.
+    ///
+    /// # Errors
+    /// How long it has to wait.
+    pub(crate) fn visit(
+        &self,
+        config: &Config,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Visit>, Duration> {
+        let Some(address) = address.filter(|address| !address.is_loopback()) else {
+            return Ok(None);
+        };
+        let (rate, services) = (config.short_visits_of_address, self.node.services());
+        Visit::begin(&self.short_visits, address, rate, &services.ports.clock).map(Some)
     }
 
     /// For how long it has been there.
@@ -311,6 +331,7 @@ pub(crate) mod tests {
             tls: None,
             trusted_proxies: TrustedProxies::default(),
             connections_per_address_max: 0,
+            short_visits_of_address: Rate::per_minute(0),
         };
         change(&mut config);
         Arc::new(Shared {
@@ -321,12 +342,14 @@ pub(crate) mod tests {
             drain_permits: Arc::new(Semaphore::new(1)),
             stopping: AtomicBool::new(false),
             addresses: Arc::default(),
+            short_visits: Arc::default(),
             next_worker: AtomicUsize::new(0),
             started_at: Monotonic::default(),
             exhausted_ms: AtomicU64::new(0),
         })
     }
 
+    /// N13: a worker that hangs.
     #[test]
     fn a_worker_without_a_sign_of_life_for_three_seconds_makes_the_node_not_ready() {
         let shared = shared(&[true]);
@@ -341,6 +364,7 @@ pub(crate) mod tests {
                 drain_permits: Arc::clone(&shared.drain_permits),
                 stopping: AtomicBool::new(false),
                 addresses: Arc::default(),
+                short_visits: Arc::default(),
                 next_worker: AtomicUsize::new(0),
                 started_at: Monotonic::default(),
                 exhausted_ms: AtomicU64::new(0),

@@ -19,7 +19,7 @@ use domain::codes::ErrorCode;
 use websocket_codec::handshake::accept_key;
 use worker_tokio::Purpose;
 
-use crate::accept::Handover;
+use crate::accept::{Guest, Handover};
 use crate::answer::{self, HttpRefusal};
 use crate::gateway::Config;
 use crate::handshake::{fields, head, value};
@@ -145,7 +145,10 @@ fn try_upgrade(
         return Err(answer::cut_off());
     }
     let socket = socket(shared, parts)?;
-    let counted = count(shared, config, &socket, client)?;
+    let guest = Guest {
+        visit: shared.visit(config, client).map_err(answer::too_often)?,
+        address: count(shared, config, &socket, client)?,
+    };
     let response = response(&upgrade);
     let purpose = match wanted {
         Wanted::Echo => Purpose::Echo,
@@ -162,8 +165,8 @@ fn try_upgrade(
         tracing::debug!(connection = %opening.connection, address, "an upgrade");
     }
     match socket {
-        Socket::Ours(handover) => handover.leave(purpose, counted),
-        Socket::Theirs(mounted) => mounted.follow(Arc::clone(shared), purpose, counted),
+        Socket::Ours(handover) => handover.leave(purpose, guest),
+        Socket::Theirs(mounted) => mounted.follow(Arc::clone(shared), purpose, guest),
     }
     Ok(response)
 }

@@ -1,4 +1,4 @@
-//! Use cases *disconnect* and *drain*: how connections end, and what is cleaned up behind them.
+//! Use case *disconnect*: how connections end, and what is cleaned up behind them.
 //!
 //! Whatever the reason, a connection leaves its rooms, presence and its user's count exactly once.
 
@@ -8,7 +8,6 @@ use std::time::Duration;
 use domain::codes::CloseCode;
 use domain::protocol::ServerFrame;
 use domain::revocation::Revocation;
-use domain::time::Monotonic;
 
 use super::calls::Outcome;
 use super::rooms::RoomKey;
@@ -126,39 +125,6 @@ impl Shard {
                 self.note_order(slot, CloseCode::Revoked, host.now);
                 self.end(slot, CloseCode::Revoked, None, host);
             }
-        }
-    }
-
-    /// Tells every connection when to come back, spread evenly until `until`, and closes each as
-    /// soon as nothing of it is under way.
-    fn drain(&mut self, until: Monotonic, host: &mut Host<'_>) {
-        self.draining = Some(until);
-        let slots = self.table.slots();
-        let window = until.since(host.now.monotonic);
-        let n_slots = u32::try_from(slots.len()).unwrap_or(u32::MAX).max(1);
-        for (place, slot) in (0u32..).zip(slots) {
-            let wait = window * place / n_slots;
-            let frame = ServerFrame::Disconnect {
-                code: CloseCode::ServiceRestart,
-                reconnect_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-            };
-            self.tell(slot, &frame, host);
-            let Some(entry) = self.table.get_mut(slot) else { continue };
-            entry.leaving = true;
-            let visit = entry.life.drain(until);
-            self.visit_at(slot, visit);
-            self.leave_if_idle(slot, host);
-        }
-    }
-
-    /// Closes a draining connection once nothing of it is under way.
-    pub(super) fn leave_if_idle(&mut self, slot: Slot, host: &mut Host<'_>) {
-        let Some(entry) = self.table.get(slot) else { return };
-        let waits = entry.echoes.iter().any(|echo| !echo.acknowledged);
-        if entry.leaving && !entry.is_busy() && entry.inbox.is_none() && !waits {
-            let code = CloseCode::ServiceRestart;
-            host.outbox.close(slot, bytes::Bytes::new(), code.into());
-            self.forget(slot, code, host);
         }
     }
 

@@ -60,7 +60,7 @@ impl Shard {
             generation: slot.generation,
             who: Arc::new(who),
             view: opening.view,
-            life: Connection::opening(host.now, &timing),
+            life: Connection::opening(host.now, &timing).with_draw(draw_of(opening.connection)),
             rooms: Membership::default(),
             greeted: false,
             door: if opening.token.is_some() { Door::Named } else { Door::Open },
@@ -327,6 +327,11 @@ impl Shard {
     pub(super) fn who(&self, slot: Slot) -> Option<Arc<Who>> {
         self.table.get(slot).map(|entry| Arc::clone(&entry.who))
     }
+}
+
+/// What a connection has drawn by its name: a half of its bits that nothing else is made of.
+const fn draw_of(connection: ConnectionId) -> u32 {
+    (connection.bits() >> 32) as u32
 }
 
 /// What a client quotes when it asks for help; finds the connection in the log.

@@ -23,6 +23,7 @@ impl Shard {
         for (slot, at) in due {
             self.visit(slot, at, host);
         }
+        self.part_in_turn(host);
         if !self.parked.is_empty() && host.now.monotonic >= self.parked_until {
             self.look_at_parked(host);
         }

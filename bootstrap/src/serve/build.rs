@@ -22,6 +22,7 @@ use broker_memory::{
     MemoryInbox, MemoryMatches, MemoryModeration, MemoryRevocations, MemorySpentTokens,
 };
 use domain::documents::told::Endpoint;
+use domain::drain::DrainMode;
 use domain::id::{ClientId, Role};
 use domain::matches::ConnectionsMax;
 use domain::principal::RoomPattern;
@@ -317,14 +318,7 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
             of_all: settings.chat.letters_max,
         },
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),
-        bad_tokens_of_address: Rate::per_minute(
-            // Behind a proxy that is not named, one address is everybody's.
-            if settings.server.behind_proxy && settings.server.trusted_proxies.is_empty() {
-                0
-            } else {
-                limits.bad_tokens_per_address_per_minute
-            },
-        ),
+        bad_tokens_of_address: of_addresses(settings, limits.bad_tokens_per_address_per_minute),
         commands_of_user: Rate::new(
             limits.commands_of_user_per_second,
             limits.commands_of_user_burst,
@@ -346,6 +340,7 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
         allow_anonymous: settings.auth.allow_anonymous,
         join_user_room: settings.auth.join_user_room,
         single_session: settings.auth.single_session == "newest_wins",
+        drain_mode: drain_mode(settings),
         explains_denials: settings.profile == Profile::Development,
         // What is no such number was refused when the settings were loaded.
         match_connections_max: ConnectionsMax::new(
@@ -353,6 +348,23 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
         )
         .unwrap_or_default(),
         ..Rules::default()
+    }
+}
+
+/// A limit by address, where addresses mean something: behind a proxy that is not named, one is
+/// everybody's.
+fn of_addresses(settings: &Settings, per_minute: u32) -> Rate {
+    let is_known = !settings.server.behind_proxy || !settings.server.trusted_proxies.is_empty();
+    Rate::per_minute(if is_known { per_minute } else { 0 })
+}
+
+/// How a server that stops parts with its clients: where Redis is, other nodes are.
+pub(super) fn drain_mode(settings: &Settings) -> DrainMode {
+    match settings.server.drain_mode.as_str() {
+        "paced" => DrainMode::Paced,
+        "early" => DrainMode::Early,
+        _ if settings.redis.url.is_some() => DrainMode::Paced,
+        _ => DrainMode::Early,
     }
 }
 
@@ -431,6 +443,10 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
         tls: None,
         trusted_proxies: trusted_proxies(settings),
         connections_per_address_max: settings.limits.connections_per_address_max,
+        short_visits_of_address: of_addresses(
+            settings,
+            settings.limits.short_connections_per_address_per_minute,
+        ),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The signals: the first to end lets the server drain, the second ends it at once, and SIGHUP has
-//! the settings read again.
+//! the settings read again. SIGUSR1 and SIGUSR2, which would end it unasked, do nothing.
 //!
 //! A SIGHUP that comes because the terminal was closed ends the server, as it ends others.
 
@@ -16,6 +16,8 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Held so that they stay without effect; nobody listens to them.
+    _ignored: [Signal; 2],
     /// Whether standard input was a terminal at the start.
     has_terminal: bool,
 }
@@ -27,6 +29,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _ignored: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
             has_terminal: io::stdin().is_terminal(),
         })
     }

@@ -39,6 +39,7 @@ const NEWCOMERS: [&str; 21] = [
     "server.proxy_header",
     "limits.connections_per_user_max",
     "limits.connections_per_address_max",
+    "limits.short_connections_per_address_per_minute",
     "auth.authentication_timeout_ms",
     "auth.hmac_secret",
     "auth.hmac_secret_file",

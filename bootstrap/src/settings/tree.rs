@@ -121,6 +121,8 @@ pub struct Server {
     pub close_timeout_ms: u64,
     /// How long a stopping server spreads its closes.
     pub drain_window_ms: u64,
+    /// `auto`, `early` or `paced`.
+    pub drain_mode: String,
     /// `scheme://host[:port]`, or `*` for all.
     pub allowed_origins: Vec<String>,
     /// Whether a client without an `Origin` header is refused.
@@ -205,6 +207,8 @@ pub struct Limits {
     pub connections_per_user_max: u32,
     /// The most connections of one client address; 0 means no limit.
     pub connections_per_address_max: u32,
+    /// WebSockets of one client address that end at once, in a minute; 0 means no limit.
+    pub short_connections_per_address_per_minute: u32,
     /// Commands of one connection per second; 0 means no limit.
     pub commands_per_second: u32,
     /// Commands of one connection at once.

@@ -186,6 +186,24 @@ async fn the_server_says_when_to_come_back() {
     connected(&mut events).await;
 }
 
+/// As one of several nodes says that stops: there is another one at once.
+#[tokio::test(start_paused = true)]
+async fn who_is_told_to_come_back_at_once_does_and_waits_only_where_that_fails() {
+    let mut server = Server::new();
+    let (_client, mut events, mut peer) = server.client(options()).await;
+    peer.say(&disconnect(1012, Some(0))).await;
+    let began = Instant::now();
+    server.refuse(1);
+    peer.close(1012).await;
+    assert_eq!(lost(&mut events).await, (1012, Some(Duration::ZERO)));
+    let Event::AttemptFailed { after: Some(after), .. } = next(&mut events).await else { panic!() };
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert!(after > Duration::ZERO);
+    server.greet().await;
+    assert_eq!(began.elapsed(), after);
+    connected(&mut events).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_says_disconnect_and_then_nothing_is_left() {
     let mut server = Server::new();
