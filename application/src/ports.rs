@@ -19,6 +19,7 @@ pub mod presence;
 pub mod revocations;
 pub mod session_tickets;
 pub mod spent_tokens;
+pub mod succession;
 pub mod token_verifier;
 
 pub use archive::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead};
@@ -41,4 +42,5 @@ pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};
 pub use session_tickets::{NoTickets, SessionTickets, TicketError};
 pub use spent_tokens::{NoSpentTokens, SpendError, Spending, SpentTokens};
+pub use succession::{Hole, Lives, LivesPage, Succession, Successor};
 pub use token_verifier::{NoTokens, TokenError, TokenHint, TokenVerifier};

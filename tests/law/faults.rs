@@ -1,8 +1,8 @@
-//! The faults of one node: which of them a test shows, and what is open of the others.
+//! The faults of one node and of its store: which of them a test shows, and what is open of the others.
 //!
-//! A fault has an id, a letter for its group and a number: A for who may do what, C for settings, J
-//! for JSON and messages, P for handshakes and frames, R for resources, S for slow consumers, T for
-//! time. A test that shows one carries the id in its documentation, with the
+//! A fault has an id, one or two letters for its group and a number: A for who may do what, C for settings, J
+//! for JSON and messages, P for handshakes and frames, PG for Postgres, R for resources, S for slow
+//! consumers, T for time. A test that shows one carries the id in its documentation, with the
 //! part that it shows where that is not all. The lists below must never say more than the tests do:
 //! an id that no test carries, and one that is called open although a test carries it, are
 //! breaches. Whether a test shows what it says is for its reader to judge.
@@ -20,9 +20,9 @@ const SHOWN: &[&str] = &[
     "A47", "A48", "A49", "C01", "C02", "C03", "C04", "C05", "C06", "C07", "C08", "C09", "J01",
     "J02", "J03", "J05", "J06", "J07", "J08", "J09", "J10", "J11", "J12", "J13", "J14", "J20",
     "J21", "P01", "P03", "P04", "P05", "P06", "P08", "P09", "P11", "P12", "P13", "P15", "P17",
-    "P18", "P19", "P20", "P21", "P22", "P23", "P24", "P25", "P28", "P29", "P30", "R01", "R04",
-    "R05", "R06", "R07", "R08", "R09", "R10", "R12", "R13", "R14", "R15", "S03", "S04", "S05",
-    "S06", "S07", "S09", "T02", "T04",
+    "P18", "P19", "P20", "P21", "P22", "P23", "P24", "P25", "P28", "P29", "P30", "PG01", "PG03",
+    "PG04", "PG08", "PG10", "R01", "R04", "R05", "R06", "R07", "R08", "R09", "R10", "R12", "R13",
+    "R14", "R15", "S03", "S04", "S05", "S06", "S07", "S09", "T02", "T04",
 ];
 
 /// Tests show a part of it; what they don't show.
@@ -44,6 +44,15 @@ const PARTLY: &[(&str, &str)] = &[
         "P27",
         "decided otherwise: a pong is a sign of life whatever it holds, as everything is that a \
          client sends",
+    ),
+    ("PG02", "a minute: the test stops it for as long as three hundred publishes take"),
+    ("PG05", "a thousand runs: the test makes three hundred"),
+    ("PG06", "a serialization failure: at the level of isolation that is used there is none"),
+    ("PG07", "two hundred crashes: the test makes twelve"),
+    ("PG11", "10^8 rows: the test has 300,000, and the plans of the statements"),
+    (
+        "PG12",
+        "published data that is no JSON: the archive gives back what was stored, whatever it is",
     ),
     ("R02", "over several nodes a user has the limit of each"),
     ("R11", "a cgroup of version 2, where what the kernel holds for sockets counts, too"),
@@ -78,11 +87,16 @@ const OPEN: &[(&str, &str)] = &[
     ("P38", COMPRESSION),
     ("P39", COMPRESSION),
     ("P40", COMPRESSION),
+    ("PG09", "no test promotes a replica; a primary that becomes one is refused"),
+    ("PG13", "nothing is ordered by the server's clock, and no test sets it"),
+    ("PG14", "no false server speaks the protocol of Postgres"),
     ("R03", "limits are by node, so there is nothing behind them that could be away"),
     ("T03", "several nodes run with one clock in the tests"),
     ("T05", "no test stops one of several nodes and lets it go on"),
 ];
 
+/// The groups of faults.
+const GROUPS: &[&str] = &["A", "C", "J", "P", "PG", "R", "S", "T"];
 /// Where tests are.
 const FOLDERS: &[&str] = &["tests/", "domain/", "application/", "adapters/", "bootstrap/"];
 /// How a test begins, below its documentation.
@@ -98,8 +112,10 @@ struct Lists<'l> {
 const LISTS: Lists<'static> = Lists { shown: SHOWN, partly: PARTLY, open: OPEN };
 
 fn is_id(word: &str) -> bool {
-    let [group, tens, ones] = word.as_bytes() else { return false };
-    b"ACJPRST".contains(group) && tens.is_ascii_digit() && ones.is_ascii_digit()
+    let Some((group, number)) = word.split_at_checked(word.len().saturating_sub(2)) else {
+        return false;
+    };
+    GROUPS.contains(&group) && number.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 /// The ids in the documentation of the tests of one file.
@@ -213,7 +229,7 @@ mod breaches {
         for nothing in [
             "/// A01.\nconst N: u8 = 1;\n\n#[test]\nfn f() {}\n",
             "// A01.\n#[test]\nfn f() {}\n",
-            "/// RD01, A1, A017, K02 and a01.\n#[test]\nfn f() {}\n",
+            "/// RD01, PG1, A1, A017, K02 and a01.\n#[test]\nfn f() {}\n",
             "#[test]\nfn f() {\n    say(\"A01\");\n}\n",
         ] {
             assert_eq!(read(nothing), Vec::<&str>::new(), "{nothing}");

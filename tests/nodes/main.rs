@@ -13,6 +13,12 @@
 mod broker_contract;
 mod broker_faults;
 mod brokers;
+mod postgres_contract;
+mod postgres_faults;
+mod postgres_limits;
+mod postgres_server;
+mod postgres_start;
+mod postgres_stores;
 mod presence;
 mod presence_contract;
 mod shared;

@@ -7,7 +7,7 @@
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
 //! [`hosts`], [`leaks`], [`cgroup`],
-//! [`false_system`], [`tls`], [`redis`], [`false_server`], [`skips`].
+//! [`false_system`], [`tls`], [`redis`], [`postgres`], [`false_server`], [`skips`].
 
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +23,7 @@ pub mod foreign;
 pub mod frame;
 pub mod hosts;
 pub mod leaks;
+pub mod postgres;
 pub mod process;
 pub mod puppet;
 pub mod raw;

@@ -46,6 +46,8 @@ pub fn read_files(
     reader.read("auth.ticket_secret", ticket_file, &mut auth.ticket_secret);
     let redis = &mut settings.redis;
     reader.read("redis.password", redis.password_file.as_deref(), &mut redis.password);
+    let store = &mut settings.store;
+    reader.read("store.password", store.password_file.as_deref(), &mut store.password);
     for (name, key) in &mut settings.api.keys {
         reader.read(&format!("api.keys.{name}.key"), key.key_file.as_deref(), &mut key.key);
     }
