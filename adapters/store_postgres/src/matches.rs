@@ -43,7 +43,7 @@ impl PostgresMatches {
         query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
     ) -> Result<Vec<PgRow>, ReadMatchesError> {
         let away = |error| ReadMatchesError(format!("{error}"));
-        let mut lent = self.archive.readers.lend().await.map_err(|error| away(error))?;
+        let mut lent = self.archive.readers.lend().await.map_err(&away)?;
         let rows = query.fetch_all(&mut lent.connection);
         let rows = within(self.archive.answer_timeout(), rows).await;
         lent.back(rows).map_err(away)
@@ -118,7 +118,7 @@ async fn update(
 impl Matches for PostgresMatches {
     async fn create(&self, new: &Match) -> Result<Created, CreateMatchError> {
         let away = |error| CreateMatchError::Storage(format!("{error}"));
-        let mut lent = self.archive.readers.lend().await.map_err(|error| away(error))?;
+        let mut lent = self.archive.readers.lend().await.map_err(&away)?;
         let made = create(&mut lent.connection, new, self.kept.matches_max);
         let made = within(2 * self.archive.answer_timeout(), made).await;
         lent.back(made).map_err(away)?
@@ -126,7 +126,7 @@ impl Matches for PostgresMatches {
 
     async fn update(&self, next: &Match, from: Phase) -> Result<(), UpdateMatchError> {
         let away = |error| UpdateMatchError::Storage(format!("{error}"));
-        let mut lent = self.archive.readers.lend().await.map_err(|error| away(error))?;
+        let mut lent = self.archive.readers.lend().await.map_err(&away)?;
         let done = update(&mut lent.connection, next, from);
         let done = within(2 * self.archive.answer_timeout(), done).await;
         lent.back(done).map_err(away)?

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, ConfigError};
 use crate::connect::{Connector, Greeting, Turn};
-use crate::error::{Failure, Remedy, code, within};
+use crate::error::{Failure, code, within};
 
 /// The schema, embedded in the binary.
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -116,7 +116,7 @@ async fn reach(
     connector: &Connector,
     config: &Config,
 ) -> Result<(PgConnection, Greeting), BuildError> {
-    let begun = Instant::now();
+    let (begun, mut is_said) = (Instant::now(), false);
     loop {
         let failure = match connector.greet().await {
             Ok(reached) => return Ok(reached),
@@ -130,9 +130,10 @@ async fn reach(
             let place = connector.place();
             return Err(BuildError::Unreachable { place, source: Box::new(failure) });
         }
-        if failure.remedy() == Remedy::Reconnect {
-            tracing::info!(error = %failure, "waiting for Postgres");
+        if !is_said {
+            tracing::warn!(error = %failure, "waiting for Postgres");
         }
+        is_said = true;
         tokio::time::sleep(config.answer_timeout.min(std::time::Duration::from_millis(250))).await;
     }
 }

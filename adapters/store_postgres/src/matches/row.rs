@@ -43,7 +43,7 @@ pub(super) async fn insert(connection: &mut PgConnection, one: &Match) -> Result
         .bind(one.game.as_str())
         .bind(participants.join(" "))
         .bind(number_of_spectators(one.spectators))
-        .bind(i64::try_from(one.connections_max.get()).unwrap_or(i64::MAX))
+        .bind(i64::from(one.connections_max.get()))
         .bind(one.created_at.as_millis())
         .bind(one.metadata.as_ref().map(|metadata| metadata.as_str().as_bytes()))
         .bind(number_of_phase(one.phase()))
