@@ -70,7 +70,7 @@ async fn a_server_that_may_lose_what_it_commits_is_refused_or_made_to_keep_it() 
     let mut postgres = Postgres::start_with(&["fsync=off"]);
     let error = refusal(config(&postgres)).await;
     assert!(matches!(error, BuildError::Unsafe { setting: "fsync", .. }), "{error:?}");
-    let store = build(Config { takes_unsafe: true, ..config(&postgres) }).await;
+    let store = build(Config { accepts_loss: true, ..config(&postgres) }).await;
     store.close().await;
 
     // What is committed without waiting stays in the server's memory for ten seconds.

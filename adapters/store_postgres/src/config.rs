@@ -26,7 +26,7 @@ pub struct Config {
     /// Who else may use it.
     pub sharing: Sharing,
     /// Whether a server that may lose what it has committed (`fsync=off`) is taken all the same, with a warning.
-    pub takes_unsafe: bool,
+    pub accepts_loss: bool,
     /// Connections that write, each one group at a time.
     pub writers: usize,
     /// The most connections that read.
@@ -56,7 +56,7 @@ impl Config {
             password: None,
             schema: Self::SCHEMA.to_owned(),
             sharing: Sharing::Alone,
-            takes_unsafe: false,
+            accepts_loss: false,
             writers: 2,
             readers_max: 6,
             reads_waiting_max: 1_024,

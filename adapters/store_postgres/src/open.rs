@@ -156,7 +156,7 @@ fn check(connector: &Connector, config: &Config, greeting: &Greeting) -> Result<
     }
     let settings = [(greeting.fsync, "fsync"), (greeting.full_page_writes, "full_page_writes")];
     for (_, setting) in settings.into_iter().filter(|(is_on, _)| !is_on) {
-        if !config.takes_unsafe {
+        if !config.accepts_loss {
             return Err(BuildError::Unsafe { place: place(), setting });
         }
         tracing::warn!(

@@ -74,7 +74,7 @@ impl Storage {
             schema: store.schema.clone(),
             // Nodes on one Redis agree there about positions.
             sharing: if is_shared { Sharing::Shared } else { Sharing::Alone },
-            takes_unsafe: settings.profile != Profile::Production,
+            accepts_loss: settings.profile != Profile::Production,
             readers_max: store.connections_max.saturating_sub(config.writers).max(1),
             answer_timeout: Duration::from_millis(store.answer_timeout_ms),
             ..config

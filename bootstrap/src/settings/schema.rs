@@ -231,7 +231,10 @@ pub const KEYS: &[Key] = &[
     key("store.url", Kind::Secret),
     key("store.password", Kind::Secret),
     key("store.password_file", PATH),
-    key("store.schema", Kind::Text("1 to 40 of a-z, 0-9 and _, a letter first", is_schema)),
+    key(
+        "store.schema",
+        Kind::Text("1 to 40 of a-z, 0-9 and _, a letter first", super::store::is_schema),
+    ),
     key("store.connections_max", Kind::Number(3, 100)),
     key("store.answer_timeout_ms", Kind::Number(100, 60_000)),
 ];
@@ -239,13 +242,6 @@ pub const KEYS: &[Key] = &[
 fn is_prefix(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     (1..=32).contains(&text.len()) && text.bytes().all(is_plain)
-}
-
-fn is_schema(text: &str) -> bool {
-    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    (1..=40).contains(&text.len())
-        && text.bytes().all(is_plain)
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
 }
 
 impl Kind {

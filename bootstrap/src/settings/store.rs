@@ -41,3 +41,11 @@ pub(super) fn check(store: &Store, effective: &Effective) -> Option<Problem> {
     let reason = "must be an address like postgres://USER:PASSWORD@HOST:PORT/DATABASE";
     (!is_postgres).then(|| effective.problem("store.url", reason))
 }
+
+/// Whether this is the name of a schema.
+pub(super) fn is_schema(text: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    (1..=40).contains(&text.len())
+        && text.bytes().all(is_plain)
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+}
