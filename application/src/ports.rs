@@ -21,6 +21,7 @@ pub mod revocations;
 pub mod seats;
 pub mod session_tickets;
 pub mod spent_tokens;
+pub mod succession;
 pub mod token_verifier;
 
 pub use archive::{Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead};
@@ -45,4 +46,5 @@ pub use revocations::{Revocations, RevokeError};
 pub use seats::{EndReplaced, SeatError, Seats, Spread, Standing, Taken};
 pub use session_tickets::{NoTickets, SessionTickets, TicketError};
 pub use spent_tokens::{NoSpentTokens, SpendError, Spending, SpentTokens};
+pub use succession::{Hole, Lives, LivesPage, Succession, Successor};
 pub use token_verifier::{NoTokens, TokenError, TokenHint, TokenVerifier};

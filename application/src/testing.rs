@@ -17,4 +17,5 @@ pub mod revocations_contract;
 pub mod seats_contract;
 pub mod session_tickets_contract;
 pub mod spent_tokens_contract;
+pub mod succession_contract;
 pub mod token_verifier_contract;

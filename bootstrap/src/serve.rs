@@ -9,6 +9,7 @@ pub mod memory;
 mod reload;
 pub mod rooms;
 mod signals;
+pub mod storage;
 mod telemetry;
 mod timing;
 mod traces;
@@ -29,11 +30,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use worker_tokio::{SystemClock, Worker};
 
-use self::build::Remembered;
 use self::certificates::Certificates;
 use self::reload::Reloader;
 use self::rooms::Rooms;
 use self::signals::Signals;
+use self::storage::{Remembered, Storage};
 use self::telemetry::{SharedExposition, Telemetry};
 use self::traces::Traces;
 use crate::arenas;
@@ -128,7 +129,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let address = resolve(&settings.server.listen)?;
     let secret = token_secret(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
     let clock = Arc::new(SystemClock::start());
-    let storage = build::storage(settings).await?;
+    let storage = Storage::open(settings).await?;
     let telemetry = Telemetry::default();
     let (memory, budgets) = build::memory(settings);
     let rooms = Rooms::build(settings, &budgets, telemetry.watch(storage.archive()))?;
@@ -144,9 +145,9 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     helpers.extend(memory.map(|limit| memory::spawn_watch(limit, &node)));
     let certificates = build::certificates(settings)?;
     helpers.extend(certificates.clone().map(|watched| tokio::spawn(watched.watch())));
-    let exposition = telemetry.exposition(&node, &rooms, &lasting, &budgets);
+    let exposition = telemetry.exposition(&node, &rooms, &storage, &lasting, &budgets);
     let config = gateway_config(settings, descriptors, exposition, certificates.as_ref())?;
-    let config = gateway_axum::Config { backend: rooms.probe(), ..config };
+    let config = gateway_axum::Config { backend: rooms.probe(), store: storage.probe(), ..config };
     let gateway = Gateway::bind(address, config, node, workers)
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
@@ -157,7 +158,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
         address,
         internal,
         broker: rooms.name(),
-        archive: storage.file(),
+        archive: storage.place(),
         token_secret: &secret,
         ticket_secrets: &tickets,
         descriptors,

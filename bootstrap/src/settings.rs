@@ -4,7 +4,7 @@
 //! is guessed, corrected or ignored. What loading needs from the process is an argument.
 //!
 //! Suggested reading order: [`tree`], [`schema`], [`layer`], [`documented`], [`error`],
-//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`tickets`], [`tls`], [`policies`], [`redis`], [`reload`],
+//! [`effective`], [`checks`], [`secrets`], [`tokens`], [`tickets`], [`tls`], [`policies`], [`redis`], [`store`], [`reload`],
 //! [`docs`].
 
 pub mod checks;
@@ -19,6 +19,7 @@ pub mod redis;
 pub mod reload;
 pub mod schema;
 pub mod secrets;
+pub mod store;
 pub mod tickets;
 pub mod tls;
 pub mod tokens;
@@ -35,6 +36,7 @@ pub use error::{Problem, SettingsError};
 pub use layer::FlagValue;
 pub use policies::to_policies;
 pub use redis::Redis;
+pub use store::Store;
 pub use tree::{
     AccessWord, Api, ApiKey, Auth, ClassWord, Heartbeat, History, Limits, Log, LogFormat, Matches,
     Namespace, Profile, Server, Settings, Tls, Traces,

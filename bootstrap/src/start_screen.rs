@@ -5,7 +5,6 @@
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
 use crate::cli::URL_DEFAULT;
 use crate::commands::version::VERSION;
@@ -15,7 +14,7 @@ use crate::settings::secrets::TokenSecret;
 use crate::settings::tickets::{TicketSecrets, lifetime};
 
 /// What a start knows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StartScreen<'a> {
     /// The settings.
     pub settings: &'a Settings,
@@ -25,8 +24,8 @@ pub struct StartScreen<'a> {
     pub internal: Option<SocketAddr>,
     /// The broker's name, like `memory`.
     pub broker: &'a str,
-    /// The archive's file; none keeps messages in memory only.
-    pub archive: Option<&'a Path>,
+    /// Where the archive is; none keeps messages in memory only.
+    pub archive: Option<String>,
     /// The secret that signs tokens; only how it came about is shown.
     pub token_secret: &'a TokenSecret,
     /// The secrets that sign session tickets; only how they came about is shown.
@@ -68,10 +67,7 @@ impl StartScreen<'_> {
         line("broker", self.broker);
         line(
             "archive",
-            &self.archive.map_or_else(
-                || "none (messages are kept in memory only)".to_owned(),
-                |path| format!("sqlite, {}", path.display()),
-            ),
+            self.archive.as_deref().unwrap_or("none (messages are kept in memory only)"),
         );
         line(
             "data",
@@ -169,7 +165,7 @@ mod tests {
             address: address.parse().unwrap(),
             internal: None,
             broker: "memory",
-            archive: Some(Path::new("data/archive.sqlite3")),
+            archive: Some("sqlite, data/archive.sqlite3".to_owned()),
             token_secret: secret,
             ticket_secrets,
             descriptors: Descriptors { soft: Some(1_024), hard: None },

@@ -168,16 +168,13 @@ fn a_server_that_does_not_answer_is_not_healthy() {
 }
 
 #[test]
-fn what_this_build_does_not_have_stops_the_start_but_not_a_client() {
-    let environment = [("DATABASE_URL", "postgres://user:hunter2@example/rooms")];
+fn a_database_that_is_no_postgres_stops_the_start_but_not_a_client() {
+    let environment = [("DATABASE_URL", "mysql://user:hunter2@example/rooms")];
     for args in [&["serve"][..], &["config", "check"], &["config", "print"]] {
         let output = run(args, &environment);
         assert_eq!(output.status.code(), Some(78), "{args:?}");
         let said = text(&output.stderr);
-        assert!(
-            said.contains("DATABASE_URL") && said.contains("no adapter for a database"),
-            "{said}"
-        );
+        assert!(said.contains("DATABASE_URL") && said.contains("postgres://"), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
     }
     assert_eq!(run(&["version"], &environment).status.code(), Some(0));

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bootstrap::cli::{Cli, Command};
 use bootstrap::serve::build;
 use bootstrap::serve::rooms::Rooms;
+use bootstrap::serve::storage::Storage;
 use bootstrap::settings::secrets::token_secret;
 use bootstrap::settings::{Settings, environment_of_process, load};
 use bootstrap::{descriptors, log};
@@ -55,7 +56,7 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let descriptors = descriptors::raise();
     let secret = token_secret(settings)?;
     let clock = Arc::new(SystemClock::start());
-    let storage = build::storage(settings).await?;
+    let storage = Storage::open(settings).await?;
     let (memory, budgets) = build::memory(settings);
     let rooms = Rooms::build(settings, &budgets, storage.archive())?;
     let running = rooms.run();

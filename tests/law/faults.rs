@@ -138,11 +138,16 @@ const OPEN: &[(&str, &str)] = &[
     ("P38", COMPRESSION),
     ("P39", COMPRESSION),
     ("P40", COMPRESSION),
+    ("PG09", "no test promotes a replica; a primary that becomes one is refused"),
+    ("PG13", "nothing is ordered by the server's clock, and no test sets it"),
+    ("PG14", "no false server speaks the protocol of Postgres"),
     ("R03", "limits are by node, so there is nothing behind them that could be away"),
     ("T03", "several nodes run with one clock in the tests"),
     ("T05", "no test stops one of several nodes and lets it go on"),
 ];
 
+/// The groups of faults.
+const GROUPS: &[&str] = &["A", "C", "J", "P", "PG", "R", "S", "T"];
 /// Where tests are.
 const FOLDERS: &[&str] = &["tests/", "domain/", "application/", "adapters/", "bootstrap/"];
 /// How a test begins, below its documentation.

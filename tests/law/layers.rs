@@ -56,6 +56,7 @@ const TECHNOLOGY: &[(&str, &[&str])] = &[
     ("gateway_tungstenite", &["tungstenite"]),
     ("load_epoll", &["hdrhistogram", "rustix"]),
     ("jwks_hyper", &["http-body-util", "hyper", "hyper-rustls", "hyper-util", "rustls"]),
+    ("store_postgres", &["sqlx"]),
     ("store_sqlite", &["sqlx"]),
     (
         "telemetry_otlp",
@@ -101,8 +102,10 @@ const BENCHES: &[&str] =
 const INSTRUCTIONS: &[&str] =
     &["application", "async-trait", "broker_memory", "bytes", "domain", "websocket_codec"];
 
-/// What measures several nodes may use: the broker on Redis, and its library alone beside it.
-const NODES: &[&str] = &["application", "broker_redis", "bytes", "domain", "redis", "tokio"];
+/// What measures several nodes may use: the broker on Redis, and its library alone beside it; the store on
+/// Postgres.
+const NODES: &[&str] =
+    &["application", "broker_redis", "bytes", "domain", "redis", "store_postgres", "tokio"];
 
 /// Never in the tree, with what is used instead.
 const BANNED: &[(&str, &str)] = &[

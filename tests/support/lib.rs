@@ -9,6 +9,7 @@
 //! [`hosts`], [`leaks`], [`cgroup`],
 //! [`false_system`], [`tls`], [`redis`],
 //! [`redis_many`], [`false_server`], [`skips`].
+//! [`false_system`], [`tls`], [`redis`], [`postgres`], [`false_server`], [`skips`].
 
 #![allow(
     clippy::unwrap_used,
@@ -24,6 +25,7 @@ pub mod foreign;
 pub mod frame;
 pub mod hosts;
 pub mod leaks;
+pub mod postgres;
 pub mod process;
 pub mod puppet;
 pub mod raw;

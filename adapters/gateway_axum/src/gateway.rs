@@ -60,6 +60,9 @@ pub struct Config {
     /// Says whether what the node can't do without, a broker on another machine, is there; none where
     /// there is nothing of the kind.
     pub backend: Option<Probe>,
+    /// Says whether what keeps durable rooms is there, where that is on another machine. While it is not,
+    /// the node is not ready, and lets people in all the same: all else goes on.
+    pub store: Option<Probe>,
     /// TLS on the public address; none speaks plain HTTP there.
     pub tls: Option<Acceptor>,
     /// The proxies that say whose request they pass on.
@@ -88,6 +91,7 @@ impl Default for Config {
             internal_address: None,
             exposition: None,
             backend: None,
+            store: None,
             metrics_need_key: false,
             tls: None,
             trusted_proxies: TrustedProxies::default(),
@@ -272,6 +276,7 @@ impl Handle {
             endpoints: now.endpoints.clone(),
             exposition: now.exposition.clone(),
             backend: now.backend.clone(),
+            store: now.store.clone(),
             tls: now.tls.clone(),
             ..config
         });

@@ -84,6 +84,7 @@ fn told_health(shared: &Shared) -> Response {
         Readiness::WorkerEnded
         | Readiness::WorkerSilent
         | Readiness::BackendAway
+        | Readiness::StoreAway
         | Readiness::MemoryShort
         | Readiness::Exhausted => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
     };

@@ -153,6 +153,8 @@ impl Shared {
             Readiness::WorkerSilent
         } else if self.is_cut_off() {
             Readiness::BackendAway
+        } else if self.config().store.as_ref().is_some_and(|store| !store.is_there()) {
+            Readiness::StoreAway
         } else if self.pressure() != Pressure::Low {
             Readiness::MemoryShort
         } else if self.was_exhausted_lately() {
@@ -220,6 +222,7 @@ pub(crate) enum Readiness {
     WorkerEnded,
     WorkerSilent,
     BackendAway,
+    StoreAway,
     MemoryShort,
     Exhausted,
 }
@@ -232,6 +235,7 @@ impl Readiness {
             Self::WorkerEnded => "a worker has ended",
             Self::WorkerSilent => "a worker shows no sign of life",
             Self::BackendAway => "the broker is away",
+            Self::StoreAway => "the store is away",
             Self::MemoryShort => "memory is short",
             Self::Exhausted => "no file descriptor was left for a connection",
         }
@@ -327,6 +331,7 @@ pub(crate) mod tests {
             internal_address: None,
             exposition: None,
             backend: None,
+            store: None,
             metrics_need_key: false,
             tls: None,
             trusted_proxies: TrustedProxies::default(),

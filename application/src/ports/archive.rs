@@ -77,6 +77,9 @@ pub enum ArchiveError {
     /// More is waiting to be written than may wait.
     #[error("the archive has too much to write")]
     Overloaded,
+    /// The epoch of a record has ended: another one goes on behind it, and nothing is added to it any more.
+    #[error("the epoch has ended")]
+    Ended,
     /// The archive is shut down.
     #[error("the archive is closed")]
     Closed,

@@ -10,12 +10,14 @@ use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::message::{Publication, TombstoneReason};
 use domain::position::{Offset, Position};
+use domain::recovery::EarlierLives;
 use domain::room::RoomId;
 use domain::time::Wall;
 
 use crate::ports::archive::{
     Archive, ArchiveError, ArchivePage, ArchiveRecord, DedupKey, Forget, RoomHead,
 };
+use crate::ports::succession::{Lives, LivesPage, Succession, Successor, holes};
 
 /// The archive; it can be told to fail.
 #[derive(Debug, Default)]
@@ -33,6 +35,10 @@ struct State {
 #[derive(Clone, Debug)]
 struct Room {
     head: RoomHead,
+    /// Where the present epoch begins.
+    behind: Offset,
+    /// Where earlier epochs ended, the latest first.
+    ended: Vec<Position>,
     messages: BTreeMap<Offset, ArchiveRecord>,
 }
 
@@ -69,27 +75,12 @@ impl MemoryArchive {
 #[async_trait]
 impl Archive for MemoryArchive {
     async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
-        let head = RoomHead { epoch: fresh, last: Offset::ZERO };
-        let new = Room { head, messages: BTreeMap::new() };
+        let new = Room::new(fresh, Offset::ZERO);
         Ok(self.state()?.rooms.entry(room.clone()).or_insert(new).head)
     }
 
     async fn append(&self, records: Vec<ArchiveRecord>) -> Result<(), ArchiveError> {
-        let mut state = self.state()?;
-        // Checked on copies, so that a refused record undoes those before it.
-        let mut changed: HashMap<RoomId, Room> = HashMap::new();
-        for record in records {
-            let name = record.publication.room.clone();
-            if !changed.contains_key(&name) {
-                let room = state.rooms.get(&name).cloned().ok_or_else(|| refused(&record))?;
-                changed.insert(name.clone(), room);
-            }
-            if let Some(room) = changed.get_mut(&name) {
-                room.append(record)?;
-            }
-        }
-        state.rooms.extend(changed);
-        Ok(())
+        self.store(records, Room::append)
     }
 
     async fn find(&self, keys: Vec<DedupKey>) -> Result<Vec<Option<Position>>, ArchiveError> {
@@ -109,21 +100,11 @@ impl Archive for MemoryArchive {
         let Some(room) = state.rooms.get(room) else {
             return Ok(ArchivePage { first: behind(Offset::ZERO), messages: Vec::new() });
         };
-        if room.head.epoch != epoch {
-            return Ok(ArchivePage { first: behind(room.head.last), messages: Vec::new() });
-        }
-        let first = room.messages.keys().next().copied();
-        let messages = room.messages.iter().filter(|(offset, _)| **offset > after);
-        let mut bytes = 0_usize;
-        let fitting = messages.enumerate().take_while(|(n, (_, record))| {
-            bytes = bytes.saturating_add(record.publication.data.len());
-            *n == 0 || bytes <= bytes_max
-        });
-        let messages = fitting
-            .map(|(_, (_, record))| Publication { origin: None, ..record.publication.clone() });
+        let of_epoch = |record: &ArchiveRecord| record.publication.epoch == epoch;
+        let first = room.messages.iter().find(|(_, record)| of_epoch(record));
         Ok(ArchivePage {
-            first: first.unwrap_or_else(|| behind(room.head.last)),
-            messages: messages.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect(),
+            first: first.map_or_else(|| behind(room.head.last), |(offset, _)| *offset),
+            messages: room.page(after, limit, bytes_max, of_epoch),
         })
     }
 
@@ -132,27 +113,146 @@ impl Archive for MemoryArchive {
         let Some(room) = state.rooms.get_mut(room) else { return Ok(()) };
         match what {
             Forget::Old { first, before } => room.trim(first, before),
-            Forget::Message(position) if position.epoch == room.head.epoch => {
-                room.erase(position.offset);
-            }
-            Forget::Message(_) => {}
+            Forget::Message(position) => room.erase(position),
         }
         Ok(())
     }
 }
 
+#[async_trait]
+impl Succession for MemoryArchive {
+    async fn lives(&self, room: &RoomId) -> Result<Option<Lives>, ArchiveError> {
+        Ok(self.state()?.rooms.get(room).map(Room::lives))
+    }
+
+    async fn succeed(&self, room: &RoomId, next: Successor) -> Result<Lives, ArchiveError> {
+        let mut state = self.state()?;
+        let new = || Room::new(next.epoch, next.behind);
+        let room = state.rooms.entry(room.clone()).or_insert_with(new);
+        if Some(room.head.epoch) == next.of && next.of != Some(next.epoch) {
+            room.ended.insert(0, Position { epoch: room.head.epoch, offset: room.head.last });
+            room.behind = room.head.last.max(next.behind);
+            room.head = RoomHead { epoch: next.epoch, last: room.behind };
+        }
+        Ok(room.lives())
+    }
+
+    async fn place(&self, records: Vec<ArchiveRecord>) -> Result<(), ArchiveError> {
+        self.store(records, Room::place)
+    }
+
+    async fn read_lives(
+        &self,
+        room: &RoomId,
+        after: Offset,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Option<LivesPage>, ArchiveError> {
+        let state = self.state()?;
+        let Some(room) = state.rooms.get(room) else { return Ok(None) };
+        let lives = room.lives();
+        let first = room.messages.keys().next().copied();
+        let first = first.unwrap_or_else(|| behind(lives.last));
+        let messages = room.page(after, limit, bytes_max, |_| true);
+        let reached = messages.last().and_then(|message| message.offset).unwrap_or(after);
+        let is_end = room.messages.keys().next_back().is_none_or(|newest| *newest <= reached);
+        let holes = holes(after, first, &messages, is_end.then_some(lives.last));
+        Ok(Some(LivesPage { lives, first, messages, holes }))
+    }
+}
+
+impl MemoryArchive {
+    fn store(
+        &self,
+        records: Vec<ArchiveRecord>,
+        store: fn(&mut Room, ArchiveRecord) -> Result<(), ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        let mut state = self.state()?;
+        // Checked on copies, so that a refused record undoes those before it.
+        let mut changed: HashMap<RoomId, Room> = HashMap::new();
+        for record in records {
+            let name = record.publication.room.clone();
+            if !changed.contains_key(&name) {
+                let room = state.rooms.get(&name).cloned().ok_or_else(|| refused(&record))?;
+                changed.insert(name.clone(), room);
+            }
+            if let Some(room) = changed.get_mut(&name) {
+                store(room, record)?;
+            }
+        }
+        state.rooms.extend(changed);
+        Ok(())
+    }
+}
+
 impl Room {
+    fn new(epoch: Epoch, behind: Offset) -> Self {
+        let head = RoomHead { epoch, last: behind };
+        Self { head, behind, ended: Vec::new(), messages: BTreeMap::new() }
+    }
+
+    fn lives(&self) -> Lives {
+        let earlier = EarlierLives::new(self.ended.iter().copied());
+        Lives { epoch: self.head.epoch, behind: self.behind, last: self.head.last, earlier }
+    }
+
+    fn has_ended(&self, epoch: Epoch) -> bool {
+        self.ended.iter().any(|end| end.epoch == epoch)
+    }
+
+    fn page(
+        &self,
+        after: Offset,
+        limit: u32,
+        bytes_max: usize,
+        wanted: impl Fn(&ArchiveRecord) -> bool,
+    ) -> Vec<Publication> {
+        let behind = self.messages.iter().filter(|(offset, _)| **offset > after);
+        let records = behind.map(|(_, record)| record).filter(|record| wanted(record));
+        let mut bytes = 0_usize;
+        let fitting = records.enumerate().take_while(|(n, record)| {
+            bytes = bytes.saturating_add(record.publication.data.len());
+            *n == 0 || bytes <= bytes_max
+        });
+        let messages =
+            fitting.map(|(_, record)| Publication { origin: None, ..record.publication.clone() });
+        messages.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
+    }
+
+    fn place(&mut self, record: ArchiveRecord) -> Result<(), ArchiveError> {
+        let publication = &record.publication;
+        if self.has_ended(publication.epoch) {
+            return Err(ArchiveError::Ended);
+        }
+        let Some(offset) = publication.offset.filter(|offset| *offset > self.behind) else {
+            return Err(refused(&record));
+        };
+        if publication.epoch != self.head.epoch {
+            return Err(refused(&record));
+        }
+        if let Some(stored) = self.messages.get(&offset) {
+            let is_same = stored.publisher == record.publisher
+                && stored.msg_id == record.msg_id
+                && stored.publication.at == publication.at;
+            return if is_same { Ok(()) } else { Err(refused(&record)) };
+        }
+        if key_of(&record).is_some_and(|key| self.find(&key).is_some()) {
+            return Err(refused(&record));
+        }
+        self.head.last = self.head.last.max(offset);
+        self.messages.insert(offset, record);
+        Ok(())
+    }
+
     fn append(&mut self, record: ArchiveRecord) -> Result<(), ArchiveError> {
         let publication = &record.publication;
+        if self.has_ended(publication.epoch) {
+            return Err(ArchiveError::Ended);
+        }
         let next = publication.epoch == self.head.epoch
             && publication.offset.is_some()
             && publication.offset == self.head.last.next();
-        let key = record.msg_id.as_ref().map(|msg_id| DedupKey {
-            room: publication.room.clone(),
-            publisher: record.publisher.clone(),
-            msg_id: msg_id.clone(),
-        });
-        let known = key.is_some_and(|key| self.find(&key).is_some());
+        let known = key_of(&record).is_some_and(|key| self.find(&key).is_some());
         match publication.offset {
             Some(offset) if next && !known => {
                 self.head.last = offset;
@@ -171,9 +271,9 @@ impl Room {
         }
     }
 
-    fn erase(&mut self, offset: Offset) {
-        let Some(record) = self.messages.get_mut(&offset) else { return };
-        if record.publication.tombstone.is_none() {
+    fn erase(&mut self, position: Position) {
+        let Some(record) = self.messages.get_mut(&position.offset) else { return };
+        if record.publication.epoch == position.epoch && record.publication.tombstone.is_none() {
             let publication = record.publication.clone();
             record.publication = publication.into_tombstone(TombstoneReason::Deleted);
         }
@@ -183,8 +283,16 @@ impl Room {
         let found = self.messages.iter().find(|(_, record)| {
             record.publisher == key.publisher && record.msg_id.as_ref() == Some(&key.msg_id)
         });
-        found.map(|(offset, _)| Position { epoch: self.head.epoch, offset: *offset })
+        found.map(|(offset, record)| Position { epoch: record.publication.epoch, offset: *offset })
     }
+}
+
+fn key_of(record: &ArchiveRecord) -> Option<DedupKey> {
+    Some(DedupKey {
+        room: record.publication.room.clone(),
+        publisher: record.publisher.clone(),
+        msg_id: record.msg_id.clone()?,
+    })
 }
 
 fn refused(record: &ArchiveRecord) -> ArchiveError {
@@ -202,11 +310,17 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::testing::archive_contract;
+    use crate::testing::succession_contract::Both;
+    use crate::testing::{archive_contract, succession_contract};
 
     #[tokio::test]
     async fn the_memory_archive_keeps_the_contract() {
         archive_contract::all(async || Arc::new(MemoryArchive::new()) as Arc<dyn Archive>).await;
+    }
+
+    #[tokio::test]
+    async fn the_memory_archive_lets_epochs_follow_each_other() {
+        succession_contract::all(async || Arc::new(MemoryArchive::new()) as Arc<dyn Both>).await;
     }
 
     #[tokio::test]

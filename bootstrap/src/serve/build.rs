@@ -2,7 +2,6 @@
 //!
 //! No setting may be read anywhere behind this file.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +12,8 @@ use application::extensions::middleware::MiddlewareChain;
 use application::limits::Limits;
 use application::node::Node;
 use application::origin::{Origin, OriginPolicy};
-use application::ports::spent_tokens::SPENT_TOKENS_MAX;
-use application::ports::{
-    Clock, Inbox, LetterLimits, Matches, MatchesKept, Moderation, Revocations, SpentTokens,
-};
+use application::ports::{Clock, LetterLimits};
 use application::services::{Ports, Rules};
-use broker_memory::{
-    MemoryInbox, MemoryMatches, MemoryModeration, MemoryRevocations, MemorySpentTokens,
-};
 use domain::documents::told::Endpoint;
 use domain::drain::DrainMode;
 use domain::id::{ClientId, Role};
@@ -36,7 +29,8 @@ use worker_tokio::{SystemClock, SystemEntropy};
 
 use super::certificates::Certificates;
 use super::rooms::Rooms;
-use super::{ServeError, SharedArchive, part};
+use super::storage::Remembered;
+use super::{ServeError, part};
 use crate::descriptors::Descriptors;
 use crate::exit::Exit;
 use crate::memory::{Budgets, MemoryLimit};
@@ -51,154 +45,6 @@ use crate::settings::{Profile, Settings, to_policies};
 
 /// Between two looks at what a broker that is elsewhere has not answered.
 const HOLE_RETRY: Duration = Duration::from_secs(1);
-
-/// Where durable rooms are kept.
-pub struct Storage {
-    #[cfg(feature = "sqlite")]
-    sqlite: Option<(Arc<store_sqlite::SqliteArchive>, std::path::PathBuf)>,
-}
-
-impl Storage {
-    /// The archive behind its port.
-    #[must_use]
-    #[cfg(feature = "sqlite")]
-    pub fn archive(&self) -> SharedArchive {
-        self.sqlite.as_ref().map(|(archive, _)| Arc::clone(archive) as _)
-    }
-
-    /// The file that it is in.
-    #[must_use]
-    #[cfg(feature = "sqlite")]
-    pub fn file(&self) -> Option<&Path> {
-        self.sqlite.as_ref().map(|(_, file)| file.as_path())
-    }
-
-    /// Writes what is left and lets go of the file.
-    #[cfg(feature = "sqlite")]
-    pub async fn close(&self) {
-        if let Some((archive, _)) = &self.sqlite {
-            archive.close().await;
-        }
-    }
-
-    /// What must not be forgotten: beside the log where there is one, so that a restart knows it.
-    ///
-    /// # Errors
-    /// [`ServeError`] when it can't be read.
-    #[cfg(feature = "sqlite")]
-    pub async fn remembered(&self, settings: &Settings) -> Result<Remembered, ServeError> {
-        use store_sqlite::{
-            SqliteInbox, SqliteMatches, SqliteModeration, SqliteRevocations, SqliteSpentTokens,
-        };
-        let Some((archive, _)) = &self.sqlite else { return Ok(Remembered::in_memory(settings)) };
-        let span = revocation_span(settings);
-        let revocations = SqliteRevocations::load(Arc::clone(archive), span).await;
-        let spent_tokens = SqliteSpentTokens::load(Arc::clone(archive), SPENT_TOKENS_MAX).await;
-        let matches = SqliteMatches::load(Arc::clone(archive), matches_kept(settings)).await;
-        let moderation = SqliteModeration::load(Arc::clone(archive)).await;
-        let inbox = SqliteInbox::load(Arc::clone(archive)).await;
-        Ok(Remembered {
-            revocations: Arc::new(revocations.map_err(|e| part(&e, Exit::Io))?),
-            spent_tokens: Arc::new(spent_tokens.map_err(|e| part(&e, Exit::Io))?),
-            inbox: Arc::new(inbox.map_err(|e| part(&e, Exit::Io))?),
-            moderation: Arc::new(moderation.map_err(|e| part(&e, Exit::Io))?),
-            matches: Arc::new(matches.map_err(|e| part(&e, Exit::Io))?),
-        })
-    }
-
-    /// What must not be forgotten, in memory.
-    ///
-    /// # Errors
-    /// Never.
-    #[cfg(not(feature = "sqlite"))]
-    pub async fn remembered(&self, settings: &Settings) -> Result<Remembered, ServeError> {
-        Ok(Remembered::in_memory(settings))
-    }
-
-    /// The archive behind its port.
-    #[must_use]
-    #[cfg(not(feature = "sqlite"))]
-    pub fn archive(&self) -> SharedArchive {
-        None
-    }
-
-    /// The file that it is in.
-    #[must_use]
-    #[cfg(not(feature = "sqlite"))]
-    pub fn file(&self) -> Option<&Path> {
-        None
-    }
-
-    /// Writes what is left and lets go of the file.
-    #[cfg(not(feature = "sqlite"))]
-    pub async fn close(&self) {}
-}
-
-/// What was taken back, what is used up, what waits for users, who is muted or banned, and which matches
-/// there are.
-#[derive(Clone)]
-pub struct Remembered {
-    /// What was taken back.
-    pub revocations: Arc<dyn Revocations>,
-    /// Which tokens that count once are used up.
-    pub spent_tokens: Arc<dyn SpentTokens>,
-    /// What is said to users who are away.
-    pub inbox: Arc<dyn Inbox>,
-    /// Who is muted or banned.
-    pub moderation: Arc<dyn Moderation>,
-    /// The matches.
-    pub matches: Arc<dyn Matches>,
-}
-
-impl Remembered {
-    /// All of it in this process's memory.
-    #[must_use]
-    pub fn in_memory(settings: &Settings) -> Self {
-        Self {
-            revocations: Arc::new(MemoryRevocations::new(revocation_span(settings))),
-            spent_tokens: Arc::new(MemorySpentTokens::new(SPENT_TOKENS_MAX)),
-            inbox: Arc::new(MemoryInbox::default()),
-            moderation: Arc::new(MemoryModeration::default()),
-            matches: Arc::new(MemoryMatches::new(matches_kept(settings))),
-        }
-    }
-}
-
-fn revocation_span(settings: &Settings) -> Duration {
-    Duration::from_millis(settings.auth.revocation_age_ms)
-}
-
-fn matches_kept(settings: &Settings) -> MatchesKept {
-    let matches = &settings.matches;
-    let retention = Duration::from_millis(matches.retention_ms);
-    MatchesKept { matches_max: matches.matches_max, retention }
-}
-
-/// Opens the archive where one is asked for.
-///
-/// # Errors
-/// [`ServeError`] when it can't be had.
-#[cfg(feature = "sqlite")]
-pub async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
-    let Some(directory) = &settings.server.data_dir else { return Ok(Storage { sqlite: None }) };
-    let config = store_sqlite::Config::in_directory(directory);
-    let archive =
-        store_sqlite::SqliteArchive::build(config).await.map_err(|e| part(&e, Exit::Io))?;
-    Ok(Storage { sqlite: Some((Arc::new(archive), directory.join(store_sqlite::FILE_NAME))) })
-}
-
-/// Opens the archive where one is asked for.
-///
-/// # Errors
-/// [`ServeError`] when it can't be had.
-#[cfg(not(feature = "sqlite"))]
-pub async fn storage(settings: &Settings) -> Result<Storage, ServeError> {
-    if settings.server.data_dir.is_some() {
-        let text = "server.data_dir is set, but this build has no archive (feature sqlite)";
-        return Err(ServeError::Part(text.to_owned(), Exit::Settings));
-    }
-    Ok(Storage {})
-}
 
 /// The memory that there may be, and what of it may be used for what.
 #[must_use]
@@ -439,6 +285,7 @@ pub(super) fn gateway(settings: &Settings, descriptors: Descriptors) -> gateway_
         internal_address: None,
         exposition: None,
         backend: None,
+        store: None,
         metrics_need_key: settings.profile == Profile::Production,
         tls: None,
         trusted_proxies: trusted_proxies(settings),

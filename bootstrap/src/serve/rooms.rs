@@ -18,7 +18,7 @@ use gateway_axum::Probe;
 use tokio::task::JoinHandle;
 use worker_tokio::SystemEntropy;
 
-use super::build::Remembered;
+use super::storage::Remembered;
 use super::{ServeError, SharedArchive};
 use crate::exit::Exit;
 use crate::memory::Budgets;
@@ -92,9 +92,11 @@ impl Rooms {
         let broker = RedisBroker::build(config, Arc::new(SystemEntropy::default()));
         let broker = broker
             .map_err(|error| ServeError::Part(format!("redis.url: {error}"), Exit::Settings))?;
+        // In Postgres they are those of all nodes.
+        let more = if settings.store.url.is_some() { "" } else { "letters, matches, " };
         tracing::warn!(
-            "letters and matches are of this node alone, and who was muted or banned while it was away counts \
-             elsewhere only; rooms are kept by Redis and none of them is durable"
+            "{more}and who was muted or banned while it was away counts elsewhere only; rooms are kept by Redis \
+             and none of them is durable"
         );
         let span = Duration::from_millis(settings.auth.revocation_age_ms);
         let revocations = RedisRevocations::build(&broker, span);

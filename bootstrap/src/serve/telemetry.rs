@@ -11,6 +11,7 @@ use application::ports::Exposition;
 
 use super::SharedArchive;
 use super::rooms::Rooms;
+use super::storage::Storage;
 use crate::memory::Budgets;
 use crate::settings::tokens::Lasting;
 
@@ -38,11 +39,13 @@ impl Telemetry {
         &self,
         node: &Node,
         rooms: &Rooms,
+        storage: &Storage,
         lasting: &Lasting,
         budgets: &Budgets,
     ) -> SharedExposition {
         let mut gauges = gauges(*budgets);
         gauges.extend(of_rooms(rooms));
+        gauges.extend(of_storage(storage));
         gauges.extend(of_memory(&node.services().admission));
         gauges.extend(of_tokens(lasting));
         let exporter = telemetry_prometheus::Exporter::build(
@@ -65,6 +68,7 @@ impl Telemetry {
         &self,
         _: &Node,
         _: &Rooms,
+        _: &Storage,
         _: &Lasting,
         _: &Budgets,
     ) -> SharedExposition {
@@ -148,6 +152,36 @@ fn of_redis(broker: &Arc<broker_redis::RedisBroker>) -> Vec<telemetry_prometheus
         of("redis_publications_unreadable", "Publications that could not be read", true, |s| {
             s.received().1
         }),
+    ]
+}
+
+/// What is known of Postgres, where there is one.
+#[cfg(feature = "prometheus")]
+fn of_storage(storage: &Storage) -> Vec<telemetry_prometheus::Gauge> {
+    #[cfg(feature = "postgres")]
+    if let Some(status) = storage.status() {
+        return of_postgres(status);
+    }
+    let _ = storage;
+    Vec::new()
+}
+
+#[cfg(all(feature = "prometheus", feature = "postgres"))]
+fn of_postgres(status: &Arc<store_postgres::Status>) -> Vec<telemetry_prometheus::Gauge> {
+    use store_postgres::Status;
+    use telemetry_prometheus::Gauge;
+
+    let of = |name, help, grows, read: fn(&Status) -> u64| {
+        let status = Arc::clone(status);
+        Gauge { name, help, grows, read: Box::new(move || read(&status)) }
+    };
+    vec![
+        of("postgres_up", "Whether Postgres takes writes", false, |s| u64::from(s.is_up())),
+        of("postgres_connects", "Connections made to Postgres", true, Status::connects),
+        of("postgres_commits", "Groups of writes committed", true, |status| status.commits().0),
+        of("postgres_calls_failed", "Calls of Postgres that failed", true, |s| s.commits().1),
+        of("postgres_retries", "Transactions made again", true, Status::retries),
+        of("postgres_rows_unreadable", "Rows that could not be read", true, Status::unreadable),
     ]
 }
 

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::effective::Effective;
 use super::error::Problem;
 use super::tree::{AccessWord, Profile, Settings};
-use super::{secrets, tickets, tokens};
+use super::{secrets, store, tickets, tokens};
 
 /// The shortest key of the HTTP interface, in characters.
 pub const API_KEY_CHARS_MIN: usize = 32;
@@ -22,6 +22,7 @@ pub fn find(settings: &Settings, effective: &Effective) -> Vec<Problem> {
     let mut problems = contradictions(settings, effective);
     problems.extend(durable_without_disk(settings, effective));
     problems.extend(replicated_without_redis(settings, effective));
+    problems.extend(store::check(&settings.store, effective));
     problems.extend(rooms_without_namespace(settings));
     problems.extend(api_keys(settings, effective));
     problems.extend(one_session_in_a_cluster(settings, effective));
@@ -153,13 +154,15 @@ fn little_memory(settings: &Settings, effective: &Effective) -> Option<Problem> 
 }
 
 fn durable_without_disk(settings: &Settings, effective: &Effective) -> Vec<Problem> {
-    if settings.server.data_dir.is_some() {
+    if settings.server.data_dir.is_some() || settings.store.url.is_some() {
         return Vec::new();
     }
     let durable = |section: &'static str, name: &String| {
         let key = super::layer::written(&[section.to_owned(), name.clone(), "durable".to_owned()]);
-        let reason =
-            format!("needs a data directory, but {}", effective.mention("server.data_dir"));
+        let reason = format!(
+            "needs a data directory or store.url, but {}",
+            effective.mention("server.data_dir")
+        );
         effective.problem(&key, &reason)
     };
     let of = |section: &'static str, namespaces: &std::collections::BTreeMap<String, _>| {

@@ -111,8 +111,8 @@ fn names(text: &mut String) {
         let unit = unit.word();
         let _ = writeln!(text, "| `{name}` | {unit} | `{key}` |");
     }
-    for (name, reason) in documented::MISSING {
-        let _ = writeln!(text, "| `{name}` |  | stops the start: {reason} |");
+    for (name, key) in documented::TEXTS {
+        let _ = writeln!(text, "| `{name}` |  | `{key}` |");
     }
 }
 

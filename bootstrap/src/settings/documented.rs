@@ -1,7 +1,6 @@
 //! The names of the environment that the protocol's documents give, with their units.
 //!
-//! They are weaker than the `ROOMKEEPER_…` names. One that this build can do nothing with stops
-//! the start: whoever sets it expects something that would not happen.
+//! They are weaker than the `ROOMKEEPER_…` names.
 
 use std::collections::BTreeMap;
 
@@ -61,38 +60,26 @@ pub const NAMES: [Documented; 5] = [
 ];
 
 /// The names that set a text, which may hold a password.
-pub const TEXTS: [(&str, &str); 2] =
-    [("REDIS_URL", "redis.url"), ("REDIS_PASSWORD", "redis.password")];
-
-/// The names of what this build does not have, and what to do. Their values may hold passwords.
-pub const MISSING: [(&str, &str); 1] = [(
-    "DATABASE_URL",
-    "this build has no adapter for a database server; durable rooms are kept in server.data_dir: \
-     unset it",
-)];
+pub const TEXTS: [(&str, &str); 3] = [
+    ("REDIS_URL", "redis.url"),
+    ("REDIS_PASSWORD", "redis.password"),
+    ("DATABASE_URL", "store.url"),
+];
 
 /// Whether this is one of the names.
 #[must_use]
 pub fn is_name(variable: &str) -> bool {
     NAMES.iter().any(|documented| documented.name == variable)
         || TEXTS.iter().any(|(name, _)| *name == variable)
-        || MISSING.iter().any(|(name, _)| *name == variable)
 }
 
 /// The values of the environment under these names; an empty variable counts as not set.
 ///
 /// # Errors
-/// Each value that is no number of its unit within the setting's range, and each name of
-/// something that this build does not have.
+/// Each value that is no number of its unit within the setting's range.
 pub fn entries(variables: &BTreeMap<String, String>) -> Result<Vec<Entry>, Vec<Problem>> {
     let (mut entries, mut problems) = (Vec::new(), Vec::new());
     let value = |name: &str| variables.get(name).filter(|value| !value.is_empty());
-    for (name, reason) in MISSING {
-        if value(name).is_some() {
-            let about = format!("environment variable {name}");
-            problems.push(Problem::about(about, reason.to_owned()));
-        }
-    }
     for (name, key) in TEXTS {
         let Some(text) = value(name) else { continue };
         let path = key.split('.').map(str::to_owned).collect();

@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret;
 
-use super::documented::{MISSING, NAMES, Unit};
+use super::documented::{NAMES, Unit};
 use super::tests::Texts;
 use super::*;
 use crate::commands::config::print;
@@ -91,15 +91,17 @@ fn our_own_name_wins_over_a_documented_one_and_both_win_over_a_file() {
 }
 
 #[test]
-fn what_this_build_does_not_have_stops_the_start_and_its_value_is_not_shown() {
-    for (name, _) in MISSING {
-        let error = with(&[(name, "redis://user:hunter2@example")]).unwrap_err();
-        assert!(error.starts_with(&format!("environment variable {name}: this build")), "{error}");
-        assert!(!error.contains("hunter2"), "{error}");
-        assert!(with(&[(name, "")]).is_ok());
-    }
-    let all = MISSING.map(|(name, _)| (name, "x"));
-    assert_eq!(with(&all).unwrap_err().lines().count(), MISSING.len());
+fn the_documented_name_of_a_database_sets_it_and_its_value_is_never_shown() {
+    let set = [("DATABASE_URL", "postgres://user:hunter2@example/rooms")];
+    let settings = with(&set).unwrap().settings;
+    assert_eq!(settings.store.url.unwrap().expose_secret(), set[0].1);
+    let shown = printed(&set, "store.url");
+    assert!(shown.contains("environment variable DATABASE_URL"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(with(&[("DATABASE_URL", "")]).unwrap().settings.store.url.is_none());
+    let error = with(&[("DATABASE_URL", "mysql://user:hunter2@example/rooms")]).unwrap_err();
+    assert!(error.contains("store.url") && error.contains("variable DATABASE_URL"), "{error}");
+    assert!(error.contains("postgres://") && !error.contains("hunter2"), "{error}");
 }
 
 #[test]

@@ -35,9 +35,11 @@ fn different(key: &Key, files: &tempfile::TempDir) -> Vec<(String, String)> {
             | "redis.password_file"
             | "redis.ca_file"
             | "redis.sentinel_password_file"
+            | "store.password_file"
             | "api.keys.*.key_file",
             _,
         ) => file("secret", SECRET),
+        ("store.url", _) => "postgres://example/rooms".to_owned(),
         ("auth.keys_file", _) => file("keys", r#"{"keys": []}"#),
         ("auth.algorithms", _) => "HS384".to_owned(),
         ("auth.jwks_url", _) => "https://issuer.example/keys".to_owned(),

@@ -239,6 +239,15 @@ pub const KEYS: &[Key] = &[
     key("redis.answer_timeout_ms", Kind::Number(100, 60_000)),
     key("redis.lease_ms", Kind::Number(1_000, 60_000)),
     key("redis.leave_grace_ms", Kind::Number(0, 60_000)),
+    key("store.url", Kind::Secret),
+    key("store.password", Kind::Secret),
+    key("store.password_file", PATH),
+    key(
+        "store.schema",
+        Kind::Text("1 to 40 of a-z, 0-9 and _, a letter first", super::store::is_schema),
+    ),
+    key("store.connections_max", Kind::Number(3, 100)),
+    key("store.answer_timeout_ms", Kind::Number(100, 60_000)),
 ];
 
 fn is_name(text: &str) -> bool {

@@ -48,6 +48,8 @@ pub fn read_files(
     reader.read("redis.password", redis.password_file.as_deref(), &mut redis.password);
     let sentinels = redis.sentinel_password_file.as_deref();
     reader.read("redis.sentinel_password", sentinels, &mut redis.sentinel_password);
+    let store = &mut settings.store;
+    reader.read("store.password", store.password_file.as_deref(), &mut store.password);
     for (name, key) in &mut settings.api.keys {
         reader.read(&format!("api.keys.{name}.key"), key.key_file.as_deref(), &mut key.key);
     }

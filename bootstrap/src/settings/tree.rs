@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::documents::{Channels, Chat, Game, Lobby, Messages};
 use super::redis::Redis;
+use super::store::Store;
 
 /// Which set of values lies over the defaults.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
@@ -94,6 +95,8 @@ pub struct Settings {
     pub traces: Traces,
     /// Several nodes.
     pub redis: Redis,
+    /// What lasts.
+    pub store: Store,
 }
 
 /// The node as a whole.

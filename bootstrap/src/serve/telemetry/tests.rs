@@ -14,6 +14,7 @@ use worker_tokio::SystemClock;
 use super::Telemetry;
 use crate::serve::build;
 use crate::serve::rooms::Rooms;
+use crate::serve::storage::{Remembered, Storage};
 use crate::settings::secrets::token_secret;
 use crate::settings::{FlagValue, Given, load};
 
@@ -31,10 +32,12 @@ fn a_million_names_of_rooms_add_nothing_to_the_metrics() {
     let clock = Arc::new(SystemClock::start());
     let (_, budgets) = build::memory(settings);
     let rooms = Rooms::build(settings, &budgets, None).unwrap();
-    let remembered = build::Remembered::in_memory(settings);
+    let remembered = Remembered::in_memory(settings);
     let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered).unwrap();
     let node = build::node(settings, ports, &budgets);
-    let exposition = Telemetry::default().exposition(&node, &rooms, &lasting, &budgets).unwrap();
+    let exposition =
+        Telemetry::default().exposition(&node, &rooms, &Storage::Nowhere, &lasting, &budgets);
+    let exposition = exposition.unwrap();
     let render = |exposition: &Arc<dyn Exposition>| exposition.render();
     let before = render(&exposition);
     assert!(before.contains("roomkeeper_broker_rooms 0"), "{before}");

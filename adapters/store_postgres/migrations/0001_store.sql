@@ -1,0 +1,152 @@
+-- The durable log of rooms, and beside it what must outlive a server. Unsigned 64-bit values (epochs,
+-- connections) are stored as the signed integer with the same bits. What people call themselves and write is
+-- bytea and not text: a text can't hold every character that a string can.
+
+CREATE TABLE rooms (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    room text COLLATE "C" NOT NULL UNIQUE,
+    -- The present epoch; its first message is behind `behind`.
+    epoch bigint NOT NULL,
+    behind bigint NOT NULL,
+    -- Kept apart from the messages: it must outlive trimming, or offsets would be given out twice. What is
+    -- placed by several nodes does not move it; the higher one of it and of the newest message counts.
+    last_offset bigint NOT NULL
+);
+
+-- The epochs of a room that have ended, in their order.
+CREATE TABLE ended_epochs (
+    room_id bigint NOT NULL,
+    n bigint GENERATED ALWAYS AS IDENTITY,
+    epoch bigint NOT NULL,
+    -- The last offset that was stored in it.
+    ends bigint NOT NULL,
+    PRIMARY KEY (room_id, n)
+);
+
+CREATE UNIQUE INDEX ended_epochs_epoch ON ended_epochs (room_id, epoch);
+
+CREATE TABLE messages (
+    room_id bigint NOT NULL,
+    -- Offsets run on over epochs, so one belongs to one message of a room, whatever its epoch.
+    msg_offset bigint NOT NULL,
+    epoch bigint NOT NULL,
+    sender_connection bigint,
+    at_ms bigint NOT NULL,
+    expires_at_ms bigint,
+    class smallint NOT NULL,
+    -- 1 expired, 2 deleted.
+    tombstone smallint,
+    msg_key text COLLATE "C",
+    sender_user text COLLATE "C",
+    sender_name bytea,
+    publisher text COLLATE "C" NOT NULL,
+    msg_id text COLLATE "C",
+    -- A JSON object; NULL when it has none.
+    tags bytea,
+    data bytea NOT NULL,
+    PRIMARY KEY (room_id, msg_offset)
+);
+
+-- Published JSON is short and is compressed by nobody twice; what does not fit a page goes beside it.
+ALTER TABLE messages ALTER COLUMN data SET STORAGE EXTERNAL;
+
+CREATE UNIQUE INDEX messages_msg_id ON messages (room_id, publisher, msg_id) WHERE msg_id IS NOT NULL;
+
+-- What was taken back before its time. Few rows, read once at the start.
+CREATE TABLE revocations (
+    -- 0 a token by its jti, 1 a user, 2 a connection.
+    kind smallint NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    -- Of a user: tokens issued until then are meant.
+    issued_until_ms bigint,
+    forget_at_ms bigint NOT NULL,
+    PRIMARY KEY (kind, subject)
+);
+
+CREATE INDEX revocations_forget_at ON revocations (forget_at_ms);
+
+-- Tokens that count once and have been used, by their jti, until they could not be used anyway.
+CREATE TABLE spent_tokens (
+    id text COLLATE "C" NOT NULL PRIMARY KEY,
+    forget_at_ms bigint NOT NULL
+);
+
+CREATE INDEX spent_tokens_forget_at ON spent_tokens (forget_at_ms);
+
+-- The matches, those included that ended not long ago.
+CREATE TABLE matches (
+    id text COLLATE "C" NOT NULL PRIMARY KEY,
+    game text COLLATE "C" NOT NULL,
+    -- User ids in their order, separated by single spaces, which are in no user's id.
+    participants text COLLATE "C" NOT NULL,
+    -- 0 nobody, 1 authenticated, 2 anyone.
+    spectators smallint NOT NULL,
+    connections_max bigint NOT NULL,
+    created_at_ms bigint NOT NULL,
+    -- 0 waiting, 1 running, 2 ended.
+    phase smallint NOT NULL,
+    started_at_ms bigint,
+    ended_at_ms bigint,
+    -- Both JSON.
+    metadata bytea,
+    result bytea
+);
+
+CREATE INDEX matches_ended_at ON matches (ended_at_ms, id) WHERE ended_at_ms IS NOT NULL;
+CREATE INDEX matches_phase ON matches (phase, id);
+
+-- What was said to users while they were away. Written in turns, so that numbers rise as rows are committed:
+-- readers remember up to where they have read.
+CREATE TABLE letters (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    recipient text COLLATE "C" NOT NULL,
+    at_ms bigint NOT NULL,
+    -- '' stands for all senders who are no users.
+    sender text COLLATE "C" NOT NULL,
+    sender_name bytea,
+    data bytea NOT NULL
+);
+
+CREATE INDEX letters_recipient ON letters (recipient, id);
+CREATE INDEX letters_at ON letters (at_ms);
+
+-- How many letters of a sender wait for a user.
+CREATE TABLE letter_pairs (
+    recipient text COLLATE "C" NOT NULL,
+    sender text COLLATE "C" NOT NULL,
+    n bigint NOT NULL,
+    PRIMARY KEY (recipient, sender)
+);
+
+CREATE INDEX letter_pairs_sender ON letter_pairs (sender);
+
+-- Who is muted or banned, and every act of moderators. The first is read once at the start; the second is only
+-- ever added to, and its oldest rows go when there are very many.
+CREATE TABLE sanctions (
+    -- 0 a mute, 1 a ban.
+    kind smallint NOT NULL,
+    room text COLLATE "C" NOT NULL,
+    who text COLLATE "C" NOT NULL,
+    -- NULL until a moderator lifts it.
+    until_ms bigint,
+    PRIMARY KEY (kind, room, who)
+);
+
+CREATE INDEX sanctions_until ON sanctions (until_ms);
+
+CREATE TABLE moderation_log (
+    -- Given out in turns, like those of letters.
+    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    at_ms bigint NOT NULL,
+    by_user text COLLATE "C" NOT NULL,
+    room text COLLATE "C" NOT NULL,
+    -- 0 mute, 1 unmute, 2 kick, 3 ban, 4 unban, 5 delete.
+    act smallint NOT NULL,
+    -- To whom; NULL for a message, which has a place instead.
+    who text COLLATE "C",
+    epoch bigint,
+    msg_offset bigint,
+    -- When a mute or a ban ends; NULL when it does not end by itself.
+    until_ms bigint,
+    reason bytea
+);

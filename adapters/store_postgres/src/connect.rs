@@ -1,0 +1,237 @@
+//! Connections to the server, each with its time-outs set and its word taken that it can keep what it commits.
+//!
+//! It must never hand out a connection that may lose a commit without having said so at the start, and never
+//! show a password.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+
+use crate::config::{Config, ConfigError, Sharing};
+use crate::error::{Failure, random_bits, within};
+use crate::status::Status;
+
+/// Prepared statements kept per connection; there are fewer different ones.
+const STATEMENTS_MAX: usize = 64;
+
+/// How long a lock that somebody holds is waited for: the session of a killed server ends after its
+/// statement.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at it, at first and at most.
+const LOCK_LOOK_MIN: Duration = Duration::from_millis(2);
+const LOCK_LOOK_MAX: Duration = Duration::from_millis(100);
+
+/// The second number of the locks of transactions, behind those of writers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Turn {
+    Letters = 1_000,
+    Moderation = 1_001,
+    Matches = 1_002,
+    Migration = 1_003,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Greeting {
+    pub(crate) version: i32,
+    pub(crate) is_read_only: bool,
+    pub(crate) fsync: bool,
+    pub(crate) full_page_writes: bool,
+    pub(crate) synchronous_commit: String,
+    pub(crate) encoding: String,
+}
+
+/// Makes connections.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    options: PgConnectOptions,
+    pub(crate) schema: String,
+    sharing: Sharing,
+    /// How this process is called there; nobody else is.
+    name: String,
+    pub(crate) answer_timeout: Duration,
+    pub(crate) status: Arc<Status>,
+}
+
+impl Connector {
+    pub(crate) fn new(config: &Config, status: Arc<Status>) -> Result<Self, ConfigError> {
+        let url = config.url.expose_secret();
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(ConfigError::Url("it is of another kind"));
+        }
+        let is_name = |name: &str| {
+            (1..=40).contains(&name.len())
+                && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+                && name.starts_with(|c: char| c.is_ascii_lowercase())
+        };
+        if !is_name(&config.schema) {
+            return Err(ConfigError::Schema);
+        }
+        // The error of sqlx may quote the address.
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| ConfigError::Url("it can't be read as one"))?;
+        let ms = |duration: Duration| format!("{}ms", duration.as_millis());
+        let name = format!("roomkeeper/{:016x}", random_bits());
+        let mut options = options
+            .application_name(&name)
+            .statement_cache_capacity(STATEMENTS_MAX)
+            .options([
+                ("search_path", config.schema.clone()),
+                ("statement_timeout", ms(config.answer_timeout)),
+                ("lock_timeout", ms(config.answer_timeout / 2)),
+                // Of a client that is gone without a word nothing stays locked for long.
+                ("idle_in_transaction_session_timeout", ms(5 * config.answer_timeout)),
+                ("tcp_keepalives_idle", "10".to_owned()),
+                ("tcp_keepalives_interval", "5".to_owned()),
+                ("tcp_keepalives_count", "3".to_owned()),
+                // It is for queries of seconds, and costs a short one more than it takes.
+                ("jit", "off".to_owned()),
+            ])
+            .disable_statement_logging();
+        if let Some(password) = &config.password {
+            options = options.password(password.expose_secret());
+        }
+        let Config { schema, sharing, answer_timeout, .. } = config;
+        Ok(Self {
+            options,
+            schema: schema.clone(),
+            sharing: *sharing,
+            name,
+            answer_timeout: *answer_timeout,
+            status,
+        })
+    }
+
+    /// Where it connects to, without a user or a password.
+    pub(crate) fn place(&self) -> String {
+        let (options, port) = (&self.options, self.options.get_port());
+        let host = options
+            .get_socket()
+            .map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
+        let database = options.get_database().unwrap_or_else(|| options.get_username());
+        format!("{host}:{port}/{database}")
+    }
+
+    /// A connection that writes may be committed on.
+    pub(crate) async fn connect(&self) -> Result<PgConnection, Failure> {
+        let (connection, greeting) = self.greet().await?;
+        if greeting.is_read_only {
+            return Err(Failure::Unfit("the server takes no writes".to_owned()));
+        }
+        Ok(connection)
+    }
+
+    /// A connection, and what the server says of itself.
+    pub(crate) async fn greet(&self) -> Result<(PgConnection, Greeting), Failure> {
+        within(self.answer_timeout, self.open()).await
+    }
+
+    async fn open(&self) -> Result<(PgConnection, Greeting), sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        self.status.connected();
+        let row = sqlx::query(
+            "SELECT current_setting('server_version_num')::int4 AS version, \
+             pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only, \
+             current_setting('fsync') = 'on' AS fsync, \
+             current_setting('full_page_writes') = 'on' AS full_pages, \
+             current_setting('synchronous_commit') AS synchronous, \
+             current_setting('server_encoding') AS encoding",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        let greeting = Greeting {
+            version: row.try_get("version")?,
+            is_read_only: row.try_get("read_only")?,
+            fsync: row.try_get("fsync")?,
+            full_page_writes: row.try_get("full_pages")?,
+            synchronous_commit: row.try_get("synchronous")?,
+            encoding: row.try_get("encoding")?,
+        };
+        if greeting.synchronous_commit == "off" {
+            // Ours are for what is acknowledged as durable; every session may ask for that.
+            sqlx::query("SET synchronous_commit = on").execute(&mut connection).await?;
+        }
+        if greeting.version >= 140_000 {
+            // A statement of a client that has gone ends.
+            let look = "SET client_connection_check_interval = '1s'";
+            sqlx::query(look).execute(&mut connection).await?;
+        }
+        Ok((connection, greeting))
+    }
+
+    /// The first number of all locks: one for each schema.
+    pub(crate) fn lock_class(&self) -> i32 {
+        // FNV-1a; the same in every version, since nodes of two versions may meet.
+        let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        let name = "roomkeeper:".bytes().chain(self.schema.bytes());
+        name.fold(0x811c_9dc5, step).cast_signed()
+    }
+
+    /// A connection for one of the writers, which holds that writer's lock for as long as it lives: with
+    /// it, no other server has the tables, or none that does not share them.
+    pub(crate) async fn connect_writer(&self, writer: usize) -> Result<PgConnection, Failure> {
+        let mut connection = self.connect().await?;
+        let place = i32::try_from(writer).unwrap_or(i32::MAX);
+        let (begun, mut pause) = (tokio::time::Instant::now(), LOCK_LOOK_MIN);
+        while !within(self.answer_timeout, self.try_lock(&mut connection, place)).await? {
+            if begun.elapsed() > LOCK_PATIENCE {
+                let holder =
+                    within(self.answer_timeout, self.holder(&mut connection, place)).await?;
+                let who = holder.unwrap_or_else(|| "somebody who has gone meanwhile".to_owned());
+                return Err(Failure::Unfit(format!("in use by {who}")));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOCK_LOOK_MAX);
+        }
+        Ok(connection)
+    }
+
+    async fn try_lock(
+        &self,
+        connection: &mut PgConnection,
+        place: i32,
+    ) -> Result<bool, sqlx::Error> {
+        let lock = match self.sharing {
+            Sharing::Alone => "SELECT pg_try_advisory_lock($1, $2)",
+            Sharing::Shared => "SELECT pg_try_advisory_lock_shared($1, $2)",
+        };
+        let locked = sqlx::query_scalar(lock).bind(self.lock_class()).bind(place);
+        if locked.fetch_one(&mut *connection).await? {
+            return Ok(true);
+        }
+        // An earlier connection of this process that the server takes for alive.
+        sqlx::query(
+            "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+             WHERE l.locktype = 'advisory' AND l.classid::int8 = $1 AND l.objid::int8 = $2 \
+             AND l.granted AND a.application_name = $3 AND a.pid <> pg_backend_pid()",
+        )
+        .bind(i64::from(self.lock_class().cast_unsigned()))
+        .bind(i64::from(place))
+        .bind(&self.name)
+        .execute(connection)
+        .await?;
+        Ok(false)
+    }
+
+    /// Who holds a writer's lock, for people.
+    async fn holder(
+        &self,
+        connection: &mut PgConnection,
+        place: i32,
+    ) -> Result<Option<String>, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT a.application_name || ' (process ' || a.pid || coalesce(', from ' || \
+             host(a.client_addr), '') || ')' \
+             FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' \
+             AND l.classid::int8 = $1 AND l.objid::int8 = $2 AND l.granted LIMIT 1",
+        )
+        .bind(i64::from(self.lock_class().cast_unsigned()))
+        .bind(i64::from(place))
+        .fetch_optional(connection)
+        .await
+    }
+}

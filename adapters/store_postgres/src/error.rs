@@ -1,0 +1,101 @@
+//! What an error of Postgres means for whoever asked: come again at once, look closer, or wait.
+//!
+//! Nothing here decides by the words of a message.
+
+use std::time::Duration;
+
+use application::ports::archive::ArchiveError;
+use sqlx::postgres::PgDatabaseError;
+use thiserror::Error;
+
+/// Why Postgres did not do something.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// What sqlx says.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// There was no answer in this time. What was asked for may still be done.
+    #[error("no answer within {0:?}")]
+    Silence(Duration),
+    /// The connection could not be used, for this reason.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// What to do about a failure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Remedy {
+    /// The same again may succeed: it met another transaction.
+    Again,
+    /// It is about what was written: others of the group need not fail with it.
+    Apart,
+    /// The connection is of no use any more.
+    Reconnect,
+    /// Whoever asked has to come back later.
+    None,
+}
+
+/// The SQLSTATE, where the server gave one.
+pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error()?.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::code)
+}
+
+impl Failure {
+    pub(crate) fn remedy(&self) -> Remedy {
+        let error = match self {
+            Self::Silence(_) | Self::Unfit(_) => return Remedy::Reconnect,
+            Self::Sql(error) => error,
+        };
+        match code(error) {
+            // serialization_failure, deadlock_detected, lock_not_available
+            Some("40001" | "40P01" | "55P03") => Remedy::Again,
+            Some(code) => match code.get(..2) {
+                // Data that can't be stored, and constraints.
+                Some("22" | "23") => Remedy::Apart,
+                // Connection exceptions, and a server that goes away or comes back.
+                Some("08" | "57") if code != "57014" => Remedy::Reconnect,
+                _ => Remedy::None,
+            },
+            None => match error {
+                sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Remedy::None,
+                sqlx::Error::Encode(_) => Remedy::Apart,
+                _ => Remedy::Reconnect,
+            },
+        }
+    }
+
+    /// The text is for the log; what the caller can do about it is the same for all of them.
+    pub(crate) fn to_archive_error(&self) -> ArchiveError {
+        ArchiveError::Storage(self.to_string())
+    }
+}
+
+/// A row that cannot be one of ours.
+pub(crate) fn decode_error(
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> sqlx::Error {
+    sqlx::Error::Decode(source.into())
+}
+
+/// Waits for an answer no longer than this.
+pub(crate) async fn within<T, E: Into<Failure>>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(timeout, answer).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(Failure::Silence(timeout)),
+    }
+}
+
+/// Bits that differ from call to call and from process to process. Not for secrets.
+pub(crate) fn random_bits() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// Half of `most` or more, so that those who failed together do not come back together.
+pub(crate) fn jitter(most: Duration) -> Duration {
+    most.mul_f64(0.5 + f64::from((random_bits() & 0xffff) as u16) / f64::from(u16::MAX) / 2.0)
+}

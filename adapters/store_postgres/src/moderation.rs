@@ -1,0 +1,265 @@
+//! Sanctions and the log of what moderators did, beside the log of messages: looked up in memory,
+//! written through its writers.
+//!
+//! It must never answer `Ok` to an act that a restart would forget, nor store a sanction without its
+//! line in the log.
+
+use std::sync::Arc;
+
+use application::ports::archive::ArchiveError;
+use application::ports::{EntryId, Moderation, ReadEntriesError, RecordError};
+use application::sanctions::SharedSanctions;
+use async_trait::async_trait;
+use domain::id::UserId;
+use domain::moderation::{Act, Deed, Entry, Sanction, Sanctions, Until};
+use domain::position::Position;
+use domain::room::RoomId;
+use domain::time::Wall;
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+
+use crate::archive::PostgresArchive;
+use crate::error::{Failure, decode_error, within};
+use crate::queue::{Command, Job};
+use crate::rows;
+
+/// The most entries of the log; the oldest go first. Some hundreds of megabytes at most.
+pub(crate) const ENTRIES_MAX: i64 = 1_000_000;
+
+// The numbers are part of the tables' format: never reuse one.
+
+const fn sanction_to_sql(sanction: Sanction) -> i16 {
+    match sanction {
+        Sanction::Mute => 0,
+        Sanction::Ban => 1,
+    }
+}
+
+fn sanction(number: i16) -> Result<Sanction, sqlx::Error> {
+    [Sanction::Mute, Sanction::Ban]
+        .into_iter()
+        .find(|sanction| sanction_to_sql(*sanction) == number)
+        .ok_or_else(|| decode_error(format!("{number} is no sanction")))
+}
+
+const fn act_to_sql(act: &Act) -> i16 {
+    match act {
+        Act::Mute(..) => 0,
+        Act::Unmute(_) => 1,
+        Act::Kick(_) => 2,
+        Act::Ban(..) => 3,
+        Act::Unban(_) => 4,
+        Act::Delete(_) => 5,
+    }
+}
+
+/// A change as the writer carries it out.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Do what the entry says, and write it down.
+    Record(Entry),
+    /// Delete the sanctions whose time is over.
+    Forget(Wall),
+}
+
+impl Change {
+    /// What it holds in memory while it waits, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Record(entry) => 1_024 + entry.reason.as_ref().map_or(0, String::len),
+            Self::Forget(_) => 512,
+        }
+    }
+
+    /// Part of the writer's transaction.
+    pub(crate) async fn carry_out(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Record(entry) => {
+                // First: the set in memory may have made room by these.
+                forget(entry.at, connection).await?;
+                store(entry, connection).await?;
+                write_down(entry, connection).await
+            }
+            Self::Forget(now) => forget(*now, connection).await,
+        }
+    }
+}
+
+/// Deletes the sanctions whose time is over.
+async fn forget(now: Wall, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let forget = sqlx::query("DELETE FROM sanctions WHERE until_ms <= $1");
+    forget.bind(now.as_millis()).execute(connection).await.map(drop)
+}
+
+/// Does what an act says of its user.
+async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let (Some(user), Some(sanction)) = (entry.act.user(), entry.act.sanction()) else {
+        return Ok(());
+    };
+    let query = match entry.until() {
+        Some(until) => sqlx::query(
+            "INSERT INTO sanctions (kind, room, who, until_ms) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (kind, room, who) DO UPDATE SET until_ms = excluded.until_ms",
+        )
+        .bind(sanction_to_sql(sanction))
+        .bind(entry.room.as_str())
+        .bind(user.as_str())
+        .bind(until.moment().map(Wall::as_millis)),
+        None => sqlx::query("DELETE FROM sanctions WHERE kind = $1 AND room = $2 AND who = $3")
+            .bind(sanction_to_sql(sanction))
+            .bind(entry.room.as_str())
+            .bind(user.as_str()),
+    };
+    query.execute(connection).await.map(drop)
+}
+
+async fn write_down(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let position = match &entry.act {
+        Act::Delete(position) => Some(*position),
+        Act::Mute(..) | Act::Unmute(_) | Act::Kick(_) | Act::Ban(..) | Act::Unban(_) => None,
+    };
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO moderation_log \
+         (at_ms, by_user, room, act, who, epoch, msg_offset, until_ms, reason) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
+    )
+    .bind(entry.at.as_millis())
+    .bind(entry.by.as_str())
+    .bind(entry.room.as_str())
+    .bind(act_to_sql(&entry.act))
+    .bind(entry.act.user().map(|user| user.as_str()))
+    .bind(position.map(|position| position.epoch.bits().cast_signed()))
+    .bind(position.map(|position| rows::offset_to_sql(position.offset)))
+    .bind(entry.until().and_then(Until::moment).map(Wall::as_millis))
+    .bind(entry.reason.as_deref().map(str::as_bytes))
+    .fetch_one(&mut *connection)
+    .await?;
+    let forget = sqlx::query("DELETE FROM moderation_log WHERE id <= $1");
+    forget.bind(id - ENTRIES_MAX).execute(connection).await.map(drop)
+}
+
+fn read_entry(row: &PgRow) -> Result<(EntryId, Entry), sqlx::Error> {
+    let id: i64 = row.try_get("id")?;
+    let at = Wall::from_millis(row.try_get("at_ms")?);
+    let user: Option<&str> = row.try_get("who")?;
+    let user = user.map(UserId::parse).transpose().map_err(decode_error)?;
+    let until: Option<i64> = row.try_get("until_ms")?;
+    let span = until.map(|until| Wall::from_millis(until).since(at));
+    let act = match (row.try_get("act")?, user) {
+        (0, Some(user)) => Act::Mute(user, span),
+        (1, Some(user)) => Act::Unmute(user),
+        (2, Some(user)) => Act::Kick(user),
+        (3, Some(user)) => Act::Ban(user, span),
+        (4, Some(user)) => Act::Unban(user),
+        (5, None) => Act::Delete(Position {
+            epoch: rows::epoch(row.try_get("epoch")?),
+            offset: rows::offset(row.try_get("msg_offset")?)?,
+        }),
+        (number, _) => {
+            let number: i16 = number;
+            return Err(decode_error(format!("{number} is no act of a moderator")));
+        }
+    };
+    let by = UserId::parse(row.try_get("by_user")?).map_err(decode_error)?;
+    let room = RoomId::parse(row.try_get("room")?).map_err(decode_error)?;
+    let reason: Option<Vec<u8>> = row.try_get("reason")?;
+    let reason = reason.map(String::from_utf8).transpose().map_err(decode_error)?;
+    Ok((EntryId(id.cast_unsigned()), Entry { at, by, room, act, reason }))
+}
+
+fn read_sanction(row: &PgRow) -> Result<((UserId, RoomId, Sanction), Until), sqlx::Error> {
+    let user = UserId::parse(row.try_get("who")?).map_err(decode_error)?;
+    let room = RoomId::parse(row.try_get("room")?).map_err(decode_error)?;
+    let until: Option<i64> = row.try_get("until_ms")?;
+    let until = until.map_or(Until::Lifted, |until| Until::At(Wall::from_millis(until)));
+    Ok(((user, room, sanction(row.try_get("kind")?)?), until))
+}
+
+/// Sanctions and their log in the archive's schema.
+pub struct PostgresModeration {
+    archive: Arc<PostgresArchive>,
+    sanctions: SharedSanctions,
+}
+
+impl PostgresModeration {
+    /// Reads the sanctions that are stored.
+    ///
+    /// # Errors
+    /// What the database says; a node that does not know who is banned must not start.
+    pub async fn load(archive: Arc<PostgresArchive>) -> Result<Self, ArchiveError> {
+        let mut lent = archive.readers.lend().await?;
+        let rows = sqlx::query("SELECT * FROM sanctions").fetch_all(&mut lent.connection);
+        let rows = within(archive.answer_timeout(), rows).await;
+        let rows = lent.back(rows)?;
+        let mut set = Sanctions::default();
+        for row in &rows {
+            let (key, until) =
+                read_sanction(row).map_err(|error| Failure::from(error).to_archive_error())?;
+            // More than the set holds are there only where lifting could not be stored.
+            if set.put(key, until, Wall::default()).is_err() {
+                tracing::error!("a user is muted or banned whom there is no room to remember");
+            }
+        }
+        Ok(Self { archive, sanctions: set.into() })
+    }
+}
+
+#[async_trait]
+impl Moderation for PostgresModeration {
+    fn forbids(&self, user: &UserId, room: &RoomId, deed: Deed, now: Wall) -> Option<Until> {
+        self.sanctions.forbids(user, room, deed, now)
+    }
+
+    fn bans_in(&self, room: &RoomId) -> bool {
+        self.sanctions.bans_in(room)
+    }
+
+    async fn record(&self, entry: &Entry) -> Result<(), RecordError> {
+        let (job, answer) = Job::new();
+        let command = Command::Moderation { change: Change::Record(entry.clone()), job };
+        // Queued while the set is held: of two acts at the same time, the table ends with the one that counts.
+        let queued =
+            self.sanctions.change(|set| set.apply(entry).map(|()| self.archive.send(command)));
+        let queued = queued.map_err(|_| RecordError::Full)?;
+        let stored = match queued {
+            Ok(()) => answer.await.unwrap_or(Err(ArchiveError::Closed)),
+            Err(error) => Err(error),
+        };
+        stored.map_err(|error| RecordError::Storage(error.to_string()))
+    }
+
+    async fn read(
+        &self,
+        before: Option<EntryId>,
+        limit: u32,
+    ) -> Result<Vec<(EntryId, Entry)>, ReadEntriesError> {
+        let query =
+            sqlx::query("SELECT * FROM moderation_log WHERE id < $1 ORDER BY id DESC LIMIT $2");
+        let before = before.map_or(i64::MAX, |id| i64::try_from(id.0).unwrap_or(i64::MAX));
+        let lent = self.archive.readers.lend().await;
+        let mut lent = lent.map_err(|error| ReadEntriesError(error.to_string()))?;
+        let rows = query.bind(before).bind(i64::from(limit)).fetch_all(&mut lent.connection);
+        let rows = within(self.archive.answer_timeout(), rows).await;
+        let rows = lent.back(rows).map_err(|error| ReadEntriesError(error.to_string()))?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match read_entry(row) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => self.archive.status().passed_over("moderation_log", &error),
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn forget(&self, now: Wall) {
+        if !self.sanctions.forget(now) {
+            return;
+        }
+        let (job, answer) = Job::new();
+        let command = Command::Moderation { change: Change::Forget(now), job };
+        if let Err(error) = self.archive.ask(command, answer).await {
+            // They are over all the same, and go with the next ones.
+            tracing::warn!(error = &error as &dyn std::error::Error, "sanctions were not deleted");
+        }
+    }
+}
