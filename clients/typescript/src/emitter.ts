@@ -6,9 +6,7 @@
 export type Unsubscribe = () => void;
 
 /** Where exceptions of listeners go. */
-export function report(error: unknown): void {
-  console.error('[WS] a listener failed:', error);
-}
+const report = (error: unknown): void => console.error('[WS] a listener failed:', error);
 
 /** One kind of event. */
 export class Emitter<T> {
@@ -27,8 +25,7 @@ export class Emitter<T> {
     for (const listener of [...this.#listeners]) {
       if (!this.#listeners.has(listener)) continue;
       try {
-        const result = listener(value);
-        if (result instanceof Promise) result.catch(report);
+        (listener(value) as Partial<Promise<unknown>> | undefined)?.catch?.(report);
       } catch (error) {
         report(error);
       }

@@ -1,4 +1,4 @@
-// What a server says, held to what makes sense: numbers in their ranges, times within an hour.
+// The edges of the wire: addresses, and what a server says held to what makes sense.
 //
 // It must never trust a field's type: a frame of a stranger may have any.
 
@@ -15,4 +15,13 @@ export function span(value: unknown): number | null {
 /** The heartbeat's interval in ms; 25 s where the server says nothing that makes sense. */
 export function heartbeat(value: unknown): number {
   return Math.max(span(value) ?? 25_000, HEARTBEAT_MIN);
+}
+
+/** The address of a socket: without a path the protocol's own path, and the parameters that have a value. */
+export function socketUrl(base: string, path: string, parameters: Readonly<Record<string, string | number | undefined>>): string {
+  const url = new URL(base.replace(/^http/i, 'ws'));
+  if (url.pathname === '/') url.pathname = path;
+  url.hash = '';
+  for (const [name, value] of Object.entries(parameters)) if (value) url.searchParams.set(name, `${value}`);
+  return url.href;
 }

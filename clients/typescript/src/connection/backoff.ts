@@ -37,11 +37,6 @@ export class BackoffStrategy {
     this.config = { ...PRODUCTION, ...config };
   }
 
-  /** The default. */
-  static createProductionStrategy(): BackoffStrategy {
-    return new BackoffStrategy();
-  }
-
   /** For tests: 100 ms, without jitter. */
   static createImmediateStrategy(): BackoffStrategy {
     return new BackoffStrategy({ baseDelaysMs: [100], capDelayMs: 100, jitterRatio: 0 });

@@ -17,8 +17,7 @@ export interface Failure {
   timeout?: 'connect' | 'heartbeat' | null;
 }
 
-const NETWORK = /ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ECONNRESET|ENETUNREACH|EHOSTUNREACH|EPIPE|DNS|network|certificate/i;
-const TIMEOUT = /ETIMEDOUT|timed? ?out/i;
+const TIMEOUT = /time[d ]*out/i;
 /** What Node's clients say of an upgrade that was refused; browsers say nothing. */
 const HTTP = /(?:response|status)\D*([45])\d\d\b/i;
 
@@ -46,7 +45,6 @@ export function classify(failure: Failure): WSErrorClass {
     if (status) return status[1] === '4' ? 'handshake' : 'server_error';
     return TIMEOUT.test(failure.reason) ? 'timeout' : 'network';
   }
-  if (failure.code === 1006 && NETWORK.test(failure.reason)) return 'network';
   return CLASSES.find(([first, last]) => first <= failure.code && failure.code <= last)?.[2] ?? 'unknown';
 }
 

@@ -1,11 +1,11 @@
-// Carries out what the reducer asks for: one socket, at most one timer of each name.
+// Carries out what the reducer asks for: one socket and one timer at most.
 //
 // It must never decide anything: what happens becomes an event, what is to be done comes as an effect.
 // Sockets that were given up are not listened to any more.
 
 import { classify, describe, type Failure, type WSErrorClass } from './classify.js';
 import type { Environment, SocketLike } from './environment.js';
-import { type Effect, IDLE, type Life, type LifeConfig, type LifeEvent, type TimerName, transition } from './life.js';
+import { IDLE, type Life, type LifeConfig, type LifeEvent, transition } from './life.js';
 
 /** How an attempt, or a connection, ended. */
 export interface Loss {
@@ -19,7 +19,7 @@ export interface Loss {
 
 /** Who is told what happens. None of them may throw. */
 export interface Handlers {
-  /** Where to connect to; asked before each attempt. */
+  /** Where to connect to; asked before each attempt. What it throws may have `closed` to say how the attempt ended. */
   url(): string | Promise<string>;
   attempting(): void;
   opened(): void;
@@ -39,13 +39,6 @@ export interface Closed {
   again?: boolean;
 }
 
-/** Thrown by {@link Handlers.url} to end an attempt in a way of its own. */
-export class AttemptEnded extends Error {
-  constructor(readonly closed: Closed) {
-    super(closed.reason);
-  }
-}
-
 /** An event before it is known when it happens. */
 type Unstamped = LifeEvent extends infer E ? (E extends LifeEvent ? Omit<E, 'at' | 'random'> : never) : never;
 
@@ -55,7 +48,7 @@ export class Driver {
   #socket: SocketLike | null = null;
   /** What the socket said before it closed without a code. */
   #said = '';
-  readonly #timers = new Map<TimerName, unknown>();
+  #timer: unknown = null;
   readonly #queue: LifeEvent[] = [];
   #isBusy = false;
   #unwake: (() => void) | null = null;
@@ -67,24 +60,6 @@ export class Driver {
     readonly config: LifeConfig,
     readonly handlers: Handlers,
   ) {}
-
-  connect(): void {
-    this.dispatch({ type: 'connect' });
-  }
-
-  disconnect(): void {
-    this.dispatch({ type: 'disconnect' });
-  }
-
-  /** `hello` came. */
-  greeted(heartbeatMs: number): void {
-    this.dispatch({ type: 'greeted', heartbeatMs });
-  }
-
-  /** Gives the connection up. */
-  abandon(closed: Closed): void {
-    this.dispatch({ type: 'abandon', ...closed });
-  }
 
   get isUp(): boolean {
     return this.life.openedAt !== null;
@@ -123,30 +98,19 @@ export class Driver {
     const before = this.life;
     const [life, effects] = transition(before, event, this.config);
     this.life = life;
-    const losses: Loss[] = [];
-    for (const effect of effects) this.#carryOut(effect, losses);
-    this.#watch();
-    for (const loss of losses) this.handlers.failed(loss);
-    if (life.phase !== before.phase || life.reason !== before.reason) this.handlers.changed(life, before);
-  }
-
-  #carryOut(effect: Effect, losses: Loss[]): void {
-    switch (effect.do) {
-      case 'open':
-        return this.#open();
-      case 'close':
-        return this.#close(effect.code);
-      case 'ping':
-        return this.handlers.ping();
-      case 'set':
-        return this.#set(effect.name, effect.ms);
-      case 'cancel':
-        return this.#cancel(effect.name);
-      case 'failed': {
-        const { failure, delayMs } = effect;
-        losses.push({ failure, class: classify(failure), text: describe(failure), delayMs });
-      }
+    for (const [name, ...values] of effects) {
+      if (name === 'open') this.#open();
+      else if (name === 'close') this.#close();
+      else if (name === 'ping') this.handlers.ping();
+      else if (name === 'timer') this.#set(values[0] as number | null);
     }
+    this.#watch();
+    // Told only when all is done, since whoever hears it may want something else.
+    for (const [name, failure, delayMs] of effects) {
+      if (name !== 'failed') continue;
+      this.handlers.failed({ failure, class: classify(failure), text: describe(failure), delayMs });
+    }
+    if (life.phase !== before.phase || life.reason !== before.reason) this.handlers.changed(life, before);
   }
 
   #open(): void {
@@ -157,9 +121,8 @@ export class Driver {
     const attempt = this.#attempt;
     const fail = (error: unknown) => {
       if (attempt !== this.#attempt) return;
-      const reason = error instanceof Error ? error.message : String(error);
-      const closed = error instanceof AttemptEnded ? error.closed : { code: 1006, reason };
-      this.dispatch({ type: 'closed', ...closed });
+      const { closed, message } = Object(error) as { closed?: Closed; message?: string };
+      this.dispatch({ type: 'closed', ...(closed ?? { code: 1006, reason: message ?? String(error) }) });
     };
     const go = (url: string) => {
       if (attempt !== this.#attempt) return;
@@ -201,33 +164,25 @@ export class Driver {
     const socket = this.#socket;
     this.#socket = null;
     this.#attempt += 1;
-    // `onerror` stays, since `ws` throws where nobody listens for errors.
-    if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
-    if (socket) socket.onerror = () => {};
+    if (socket) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      // Node's `ws` throws where nobody listens for errors.
+      socket.onerror = () => {};
+    }
     return socket;
   }
 
-  #close(code: number): void {
+  #close(): void {
     try {
-      this.#drop()?.close(code);
+      this.#drop()?.close(1000);
     } catch {
       // It is gone all the same.
     }
   }
 
-  #set(name: TimerName, ms: number): void {
-    this.#cancel(name);
-    const fire = () => {
-      this.#timers.delete(name);
-      this.dispatch({ type: 'timer', name });
-    };
-    this.#timers.set(name, this.env.setTimer(fire, ms));
-  }
-
-  #cancel(name: TimerName): void {
-    if (!this.#timers.has(name)) return;
-    this.env.clearTimer(this.#timers.get(name));
-    this.#timers.delete(name);
+  #set(ms: number | null): void {
+    this.env.clearTimer(this.#timer);
+    this.#timer = ms === null ? null : this.env.setTimer(() => this.dispatch({ type: 'timer' }), ms);
   }
 
   /** Listens for signs of life of the network and the page as long as they matter. */

@@ -45,14 +45,10 @@ export interface LifeConfig {
   probeMs: number;
 }
 
-/** What there is to wait for; at most one timer of each name runs. */
-export type TimerName = 'connect' | 'retry' | 'silence' | 'probe';
-
 /** What happens. `at` is in ms on any clock that does not go back; `random` is in [0, 1). */
 export type LifeEvent = { readonly at: number; readonly random?: number } & (
-  | { readonly type: 'connect' | 'disconnect' | 'opened' | 'heard' }
+  | { readonly type: 'connect' | 'disconnect' | 'opened' | 'heard' | 'timer' }
   | { readonly type: 'greeted'; readonly heartbeatMs: number }
-  | { readonly type: 'timer'; readonly name: TimerName }
   | { readonly type: 'wake'; readonly by: 'online' | 'visible' }
   /** The socket is gone (`closed`), or is to be given up (`abandon`). */
   | {
@@ -66,14 +62,16 @@ export type LifeEvent = { readonly at: number; readonly random?: number } & (
     }
 );
 
-/** What to do, in this order. Setting a timer takes the place of the one of that name. */
+/**
+ * What to do, in this order. There is one timer: setting it takes the place of the one before, null stops
+ * it. `failed` tells how it ended, and when the next attempt comes by itself.
+ */
 export type Effect =
-  | { readonly do: 'open' }
-  | { readonly do: 'close'; readonly code: number }
-  | { readonly do: 'ping' }
-  | { readonly do: 'set'; readonly name: TimerName; readonly ms: number }
-  | { readonly do: 'cancel'; readonly name: TimerName }
-  | { readonly do: 'failed'; readonly failure: Failure; readonly delayMs: number | null };
+  | readonly ['open']
+  | readonly ['close']
+  | readonly ['ping']
+  | readonly ['timer', number | null]
+  | readonly ['failed', Failure, number | null];
 
 /** The next state and what to do. */
 export type Step = readonly [Life, readonly Effect[]];
@@ -91,151 +89,116 @@ export const IDLE: Life = {
   final: false,
 };
 
-type Handler<E extends LifeEvent = LifeEvent> = (life: Life, event: E, config: LifeConfig) => Step;
-/** `timer` events go by the timer's name. */
-type EventName = Exclude<LifeEvent['type'], 'timer'> | TimerName;
-
-const cancel = (...names: TimerName[]): Effect[] => names.map((name) => ({ do: 'cancel', name }));
+type Handler = (life: Life, event: LifeEvent, config: LifeConfig) => Step;
+type End = LifeEvent & { type: 'closed' | 'abandon' };
 
 /** Begins an attempt; there must be no socket. */
-function dial(life: Life, config: LifeConfig, changes: Partial<Life>, before: Effect[] = []): Step {
-  const next: Life = { ...life, socket: 'opening', ordered: false, final: false, ...changes };
-  return [next, [...before, { do: 'open' }, { do: 'set', name: 'connect', ms: config.connectTimeoutMs }]];
-}
+const dial = (life: Life, config: LifeConfig, changes: Partial<Life>): Step => [
+  { ...life, phase: 'reconnecting', socket: 'opening', ordered: false, final: false, ...changes },
+  [['open'], ['timer', config.connectTimeoutMs]],
+];
 
 /** Whoever asks for it starts afresh. */
-const start: Handler = (life, _, config) =>
-  dial(life, config, { phase: 'connecting', attempts: 0, reason: null }, cancel('probe'));
+const start: Handler = (life, _, config) => dial(life, config, { phase: 'connecting', attempts: 0, reason: null });
 
-const stop: Handler = (life) => {
-  const close: Effect[] = life.socket === 'none' ? [] : [{ do: 'close', code: 1000 }];
-  return [IDLE, [...cancel('connect', 'retry', 'silence', 'probe'), ...close]];
-};
+const stop: Handler = (life) => [IDLE, life.socket === 'none' ? [['timer', null]] : [['close'], ['timer', null]]];
 
 const opened: Handler = (life, event) => [{ ...life, socket: 'open', heardAt: event.at }, []];
 
-const heard: Handler = (life, event) => {
-  const phase = life.phase === 'degraded' ? 'open' : life.phase;
-  return [{ ...life, phase, heardAt: event.at }, []];
+const heard: Handler = (life, event) => [
+  { ...life, phase: life.phase === 'degraded' ? 'open' : life.phase, heardAt: event.at },
+  [],
+];
+
+const greeted: Handler = (life, event, config) => {
+  const { at, heartbeatMs } = event as LifeEvent & { type: 'greeted' };
+  const openedAt = life.openedAt ?? at;
+  const next: Life = { ...life, phase: 'open', openedAt, heardAt: at, heartbeatMs, reason: null };
+  return [next, [['timer', config.heartbeat ? heartbeatMs * SUSPICIOUS : null]]];
 };
 
-/** When silence begins to be suspicious, and when it ends the connection: 1.25 and 1.5 intervals. */
-const suspicious = (life: Life): number => life.heartbeatMs * 1.25;
-const dead = (life: Life): number => life.heartbeatMs * 1.5;
-
-const greeted: Handler<LifeEvent & { type: 'greeted' }> = (life, event, config) => {
-  const up = life.openedAt !== null;
-  const next: Life = {
-    ...life,
-    phase: 'open',
-    openedAt: up ? life.openedAt : event.at,
-    heardAt: event.at,
-    heartbeatMs: event.heartbeatMs,
-    reason: null,
-  };
-  const effects = up ? [] : cancel('connect');
-  if (config.heartbeat) effects.push({ do: 'set', name: 'silence', ms: suspicious(next) });
-  return [next, effects];
-};
+/** After how many heartbeat intervals silence is suspicious, and after how many it ends the connection. */
+const SUSPICIOUS = 1.25;
+const DEAD = 1.5;
 
 /** Looks how long the server has been silent. Phones and laptops that slept find out at once. */
 const listen: Handler = (life, event, config) => {
-  if (!config.heartbeat) return [life, []];
   const silent = event.at - life.heardAt;
-  if (silent >= dead(life)) return lose(life, event, config, timedOut('heartbeat', true), true);
-  if (silent < suspicious(life)) {
-    return [life, [{ do: 'set', name: 'silence', ms: suspicious(life) - silent }]];
-  }
-  const set: Effect = { do: 'set', name: 'silence', ms: dead(life) - silent };
-  return [{ ...life, phase: 'degraded' }, [{ do: 'ping' }, set]];
+  const left = (intervals: number) => life.heartbeatMs * intervals - silent;
+  if (!config.heartbeat) return [life, []];
+  if (left(DEAD) <= 0) return lose(life, event, config, timedOut(life, 'heartbeat'), true);
+  if (left(SUSPICIOUS) > 0) return [life, [['timer', left(SUSPICIOUS)]]];
+  return [{ ...life, phase: 'degraded' }, [['ping'], ['timer', left(DEAD)]]];
 };
 
-const timedOut = (timeout: 'connect' | 'heartbeat', isOpen: boolean): Failure => ({
+const timedOut = (life: Life, timeout: 'connect' | 'heartbeat'): Failure => ({
   code: 1006,
-  reason: `${timeout} timeout`,
-  opened: isOpen,
+  reason: '',
+  opened: life.socket === 'open',
   timeout,
 });
 
-type End = LifeEvent & { type: 'closed' | 'abandon' };
-
-const closed: Handler<End> = (life, event, config) => {
-  const failure = { code: event.code, reason: event.reason, opened: life.socket === 'open' };
-  return lose(life, event, config, failure, event.type === 'abandon');
+const closed: Handler = (life, event, config) => {
+  const { code, reason, type } = event as End;
+  return lose(life, event, config, { code, reason, opened: life.socket === 'open' }, type === 'abandon');
 };
 
 /** The socket is gone, or has to go: when to come back, if at all. */
 function lose(life: Life, event: LifeEvent, config: LifeConfig, failure: Failure, isOurs: boolean): Step {
   const { after = null, again = false } = event as Partial<End>;
-  const wasUp = life.openedAt !== null;
-  const isStable = life.openedAt !== null && event.at - life.openedAt >= config.stableAfterMs;
-  const attempts = isStable ? 0 : life.attempts;
-  const effects = cancel('connect', 'silence');
-  if (isOurs) effects.push({ do: 'close', code: 1000 });
+  const { openedAt } = life;
+  const attempts = openedAt !== null && event.at - openedAt >= config.stableAfterMs ? 0 : life.attempts;
   const gone: Life = { ...life, socket: 'none', openedAt: null, attempts };
+  const end = (next: Life, waitMs: number | null, delayMs: number | null = null): Step => [
+    next,
+    [...(isOurs ? [['close'] as const] : []), ['timer', waitMs], ['failed', failure, delayMs]],
+  ];
   if (!again && !shouldReconnect(failure.code)) {
-    effects.push({ do: 'failed', failure, delayMs: null });
-    if (failure.code === 1000) return [IDLE, effects];
-    return [{ ...gone, phase: 'fallback', reason: describe(failure), final: true }, effects];
+    if (failure.code === 1000) return end(IDLE, null);
+    return end({ ...gone, phase: 'fallback', reason: describe(failure), final: true }, null);
   }
   const own = config.backoff(attempts, event.random ?? 0);
-  const delayMs = own === null ? null : (after ?? own);
-  effects.push({ do: 'failed', failure, delayMs });
-  if (delayMs === null) {
-    effects.push({ do: 'set', name: 'probe', ms: config.probeMs });
-    return [{ ...gone, phase: 'fallback', reason: life.reason ?? describe(failure), final: false }, effects];
+  if (own === null) {
+    return end({ ...gone, phase: 'fallback', reason: life.reason ?? describe(failure) }, config.probeMs);
   }
-  effects.push({ do: 'set', name: 'retry', ms: delayMs });
-  const phase = wasUp ? 'reconnecting' : 'failed';
-  return [{ ...gone, phase, attempts: attempts + 1, ordered: after !== null }, effects];
+  const delayMs = after ?? own;
+  const phase = openedAt === null ? 'failed' : 'reconnecting';
+  return end({ ...gone, phase, attempts: attempts + 1, ordered: after !== null }, delayMs, delayMs);
 }
 
-const tooLong: Handler = (life, event, config) =>
-  lose(life, event, config, timedOut('connect', life.socket === 'open'), true);
+const tooLong: Handler = (life, event, config) => lose(life, event, config, timedOut(life, 'connect'), true);
 
-/** The wait is over. */
-const again: Handler = (life, _, config) => dial(life, config, { phase: 'reconnecting' }, cancel('retry'));
-const now: Handler = (life, _, config) =>
-  dial(life, config, { phase: 'reconnecting', attempts: 0 }, cancel('retry'));
+/** The next attempt. In fallback: a probe; when it fails, fallback goes on. */
+const again: Handler = (life, _, config) => dial(life, config, {});
+/** The same, with the attempts counted anew. */
+const afresh: Handler = (life, _, config) => dial(life, config, { attempts: 0 });
+
 const wake: Handler = (life, event, config) => (life.ordered ? [life, []] : again(life, event, config));
-
-/** One attempt; when it fails, fallback goes on. */
-const probe: Handler = (life, _, config) =>
-  life.final ? [life, []] : dial(life, config, { phase: 'reconnecting' }, cancel('probe'));
-const online: Handler<LifeEvent & { type: 'wake' }> = (life, event, config) => {
-  if (life.final || event.by !== 'online') return [life, []];
-  return dial(life, config, { phase: 'reconnecting', attempts: 0 }, cancel('probe'));
+/** Out of fallback, if the server has not said to stay there: each minute, and when the network is back. */
+const probe: Handler = (life, event, config) => {
+  const isWake = event.type === 'wake';
+  if (life.final || (isWake && event.by !== 'online')) return [life, []];
+  return isWake ? afresh(life, event, config) : again(life, event, config);
 };
 
-type Row = { readonly [E in EventName]?: Handler };
-/** With a socket on its way, and while one waits for the next. What is not there changes nothing. */
-const DIALING: Row = { disconnect: stop, opened, heard, greeted, closed, abandon: closed, connect: tooLong } as Row;
-const WAITING: Row = { disconnect: stop, retry: again, wake } as Row;
-const UP: Row = { disconnect: stop, heard, greeted, closed, abandon: closed, silence: listen, wake: listen } as Row;
-
-function row(life: Life): Row {
-  switch (life.phase) {
-    case 'connecting':
-    case 'reconnecting':
-      return life.socket === 'none' ? WAITING : DIALING;
-    case 'failed':
-      return WAITING;
-    case 'open':
-    case 'degraded':
-      return UP;
-    case 'fallback':
-      return { disconnect: stop, probe, wake: online } as Row;
-    case 'idle':
-      return {};
-  }
-}
+/** By phase what an event means; what is not there changes nothing. */
+type Row = { readonly [E in LifeEvent['type']]?: Handler };
+const ENDING: Row = { disconnect: stop, closed, abandon: closed };
+const DIALING: Row = { ...ENDING, opened, heard, greeted, timer: tooLong };
+const WAITING: Row = { disconnect: stop, connect: afresh, timer: again, wake };
+const UP: Row = { ...ENDING, heard, greeted, timer: listen, wake: listen };
+const TABLE: { readonly [P in WSConnectionPhase]: Row } = {
+  idle: { connect: start },
+  connecting: DIALING,
+  open: UP,
+  degraded: UP,
+  reconnecting: DIALING,
+  failed: WAITING,
+  fallback: { disconnect: stop, connect: start, timer: probe, wake: probe },
+};
 
 /** The next state and the effects of an event. An event that means nothing in a phase changes nothing. */
 export function transition(life: Life, event: LifeEvent, config: LifeConfig): Step {
-  if (event.type === 'connect') {
-    if (life.socket !== 'none') return [life, []];
-    return life.phase === 'idle' || life.phase === 'fallback' ? start(life, event, config) : now(life, event, config);
-  }
-  const name: EventName = event.type === 'timer' ? event.name : event.type;
-  return row(life)[name]?.(life, event, config) ?? [life, []];
+  const row = life.phase === 'reconnecting' && life.socket === 'none' ? WAITING : TABLE[life.phase];
+  return row[event.type]?.(life, event, config) ?? [life, []];
 }

@@ -2,20 +2,11 @@
 //
 // It must never say what a message contains, nor an address with a token in it.
 
-/** Writes lines with the documented prefix. */
-export class LineLog {
-  #last: string | null = null;
-  readonly #write: ((line: string) => void) | null;
-
-  /** Writes to the console if nothing else is given; null writes nowhere. */
-  constructor(write: ((line: string) => void) | null = console.log) {
-    this.#write = write;
-  }
-
-  line(words: string): void {
-    const line = `[WS] ${words}`;
-    if (line === this.#last) return;
-    this.#last = line;
-    this.#write?.(line);
-  }
+/** Writes lines with the documented prefix: to the console if nothing else is given; null writes nowhere. */
+export function lineLog(write: ((line: string) => void) | null = console.log): (words: string) => void {
+  let last = '';
+  return (words) => {
+    if (words !== last) write?.(`[WS] ${words}`);
+    last = words;
+  };
 }

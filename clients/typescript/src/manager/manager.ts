@@ -7,10 +7,10 @@
 import { BackoffStrategy } from '../connection/backoff.js';
 import { Driver, type Loss } from '../connection/driver.js';
 import { type Environment, realEnvironment } from '../connection/environment.js';
-import type { Life, WSConnectionPhase } from '../connection/life.js';
+import type { Life } from '../connection/life.js';
 import { Emitter, type Unsubscribe } from '../emitter.js';
-import { heartbeat } from '../wire.js';
-import { LineLog } from './log.js';
+import { heartbeat, socketUrl } from '../wire.js';
+import { lineLog } from './log.js';
 import type {
   WebSocketManagerOptions,
   WSConnectionAttempt,
@@ -29,35 +29,34 @@ const PROBE_MS = 60_000;
 /** After how long a connection has proved itself. */
 const STABLE_AFTER_MS = 20_000;
 
-/** The documented address of a manager: the base, `/ws/client` and the three parameters. */
-export function clientUrl(base: string, clientId: string, version = 1, role = 'frontend'): string {
-  const url = new URL(base.replace(/^http/i, 'ws'));
-  const path = url.pathname.replace(/\/+$/, '');
-  url.pathname = path.endsWith('/ws/client') ? path : `${path}/ws/client`;
-  url.hash = '';
-  url.searchParams.set('client_id', clientId);
-  url.searchParams.set('version', String(version));
-  url.searchParams.set('role', role);
-  return url.href;
-}
+/** The documented address: the base, `/ws/client` if it has no path, and the three parameters. */
+export const clientUrl = (base: string, client_id: string, version = 1, role = 'frontend'): string =>
+  socketUrl(base, '/ws/client', { client_id, version, role });
 
 /** The connection of one client to `/ws/client`. */
 export class WebSocketManager {
   readonly #env: Environment;
   readonly #driver: Driver;
-  readonly #log: LineLog;
+  readonly #log: (words: string) => void;
   readonly #url: string;
   readonly #clientId: string;
   readonly #messages = new Emitter<WSMessage>();
   readonly #system = new Emitter<WSMessage>();
   readonly #states = new Emitter<WSState>();
   readonly #counts = new Map<string, number>();
-  #stats = { attempts: 0, successes: 0, received: 0, sent: 0, heard: 0, beats: 0 };
-  #lastActivity: Date | null = null;
-  #connectionStart: Date | null = null;
+  readonly #stats: Omit<WSConnectionStats, 'current_uptime_ms' | 'message_counts_by_type'> = {
+    total_attempts: 0,
+    successful_connections: 0,
+    messages_received: 0,
+    messages_sent: 0,
+    heartbeats_received: 0,
+    heartbeats_sent: 0,
+    last_activity: null,
+    connection_start: null,
+  };
   #attempts: WSConnectionAttempt[] = [];
-  #current: WSConnectionAttempt | null = null;
   #hello: WSHelloMessage | null = null;
+  /** The state as it was last asked for; null when it has changed since. */
   #state: WSState | null = null;
   #disabled: string | null = null;
 
@@ -65,7 +64,7 @@ export class WebSocketManager {
     const { connectionTimeoutMs = 10_000, enableHeartbeat = true, version, role } = options;
     const strategy = options.backoffStrategy ?? new BackoffStrategy();
     this.#env = options.environment ?? realEnvironment(options.WebSocket);
-    this.#log = new LineLog(options.log);
+    this.#log = lineLog(options.log);
     this.#url = clientUrl(url, clientId, version, role);
     this.#clientId = clientId;
     const config = {
@@ -88,12 +87,12 @@ export class WebSocketManager {
 
   /** Connects, or tries at once where it waits; also leaves fallback. */
   connect(): void {
-    if (this.#disabled === null) this.#driver.connect();
+    if (this.#disabled === null) this.#driver.dispatch({ type: 'connect' });
   }
 
   /** Closes, and does not come back until {@link connect}. */
   disconnect(): void {
-    this.#driver.disconnect();
+    this.#driver.dispatch({ type: 'disconnect' });
   }
 
   /** Closes and connects anew. */
@@ -104,13 +103,12 @@ export class WebSocketManager {
 
   /** Sends a message with a `timestamp`; false when there is no connection. */
   send(message: WSMessage): boolean {
-    const wall = new Date(this.#env.wall());
-    const text = JSON.stringify({ timestamp: wall.toISOString(), ...message });
+    const now = this.#now();
+    const text = JSON.stringify({ timestamp: now.toISOString(), ...message });
     if (!this.#driver.isUp || !this.#driver.send(text)) return false;
-    this.#lastActivity = wall;
-    if (message.type === 'ping' || message.type === 'pong') this.#stats.beats += 1;
-    else this.#stats.sent += 1;
-    this.#renew();
+    this.#stats.last_activity = now;
+    this.#stats[isHeartbeat(message) ? 'heartbeats_sent' : 'messages_sent'] += 1;
+    this.#state = null;
     return true;
   }
 
@@ -134,7 +132,7 @@ export class WebSocketManager {
     return this.#system.on(listener);
   }
 
-  /** Calls back with every new state. */
+  /** Calls back when the phase, an attempt or the greeting changes. What is only counted is read by {@link getState}. */
   onStateChange(listener: (state: WSState) => unknown): Unsubscribe {
     return this.#states.on(listener);
   }
@@ -145,10 +143,6 @@ export class WebSocketManager {
     return this.#state;
   }
 
-  get phase(): WSConnectionPhase {
-    return this.getState().phase;
-  }
-
   /** Keeps it in fallback, for whoever has switched the connection off. */
   disable(reason: string): void {
     this.disconnect();
@@ -156,39 +150,32 @@ export class WebSocketManager {
     this.#renew();
   }
 
+  #now(): Date {
+    return new Date(this.#env.wall());
+  }
+
   #snapshot(): WSState {
     const { phase, reason } = this.#driver.life;
     const isDisabled = this.#disabled !== null;
+    const last = this.#attempts.at(-1);
+    const now = () => this.#env.wall();
     return {
       phase: isDisabled ? 'fallback' : phase,
       client_id: this.#clientId,
       url: this.#url,
-      stats: this.#snapshotStats(),
-      current_attempt: this.#current && { ...this.#current },
-      recent_attempts: this.#attempts.map((attempt) => ({ ...attempt })),
+      stats: {
+        ...this.#stats,
+        get current_uptime_ms() {
+          return this.connection_start ? now() - this.connection_start.getTime() : 0;
+        },
+        message_counts_by_type: Object.fromEntries(this.#counts),
+      },
+      current_attempt: last?.success === null ? last : null,
+      recent_attempts: this.#attempts,
       fallback_reason: this.#disabled ?? reason,
       last_hello_message: this.#hello,
       connection_features: this.#hello?.features ?? [],
       is_fallback_mode: isDisabled || phase === 'fallback' || reason !== null,
-    };
-  }
-
-  #snapshotStats(): WSConnectionStats {
-    const start = this.#connectionStart;
-    const env = this.#env;
-    return {
-      total_attempts: this.#stats.attempts,
-      successful_connections: this.#stats.successes,
-      get current_uptime_ms() {
-        return start ? Math.max(0, env.wall() - start.getTime()) : 0;
-      },
-      messages_received: this.#stats.received,
-      messages_sent: this.#stats.sent,
-      heartbeats_received: this.#stats.heard,
-      heartbeats_sent: this.#stats.beats,
-      last_activity: this.#lastActivity,
-      connection_start: start,
-      message_counts_by_type: Object.fromEntries(this.#counts),
     };
   }
 
@@ -198,11 +185,11 @@ export class WebSocketManager {
   }
 
   #attempting(): void {
-    this.#log.line('Attempting WebSocket connection');
-    this.#stats.attempts += 1;
-    this.#current = {
-      attempt_number: this.#stats.attempts,
-      started_at: new Date(this.#env.wall()),
+    this.#log('Attempting WebSocket connection');
+    this.#stats.total_attempts += 1;
+    const attempt = {
+      attempt_number: this.#stats.total_attempts,
+      started_at: this.#now(),
       duration_ms: null,
       success: null,
       error_class: null,
@@ -210,103 +197,71 @@ export class WebSocketManager {
       close_code: null,
       next_delay_ms: null,
     };
-    this.#attempts = [...this.#attempts, this.#current].slice(-ATTEMPTS_MAX);
+    this.#attempts = [...this.#attempts, attempt].slice(-ATTEMPTS_MAX);
+    this.#renew();
   }
 
-  /** Says how the attempt under way, or the last one's connection, ended. */
-  #finish(success: boolean, loss?: Loss): void {
-    const last = this.#current ?? this.#attempts.at(-1);
+  /** Says more about the last attempt. */
+  #finish(success: boolean, more: Partial<WSConnectionAttempt> = {}): void {
+    const last = this.#attempts.at(-1);
     if (!last) return;
-    if (this.#current) {
-      last.success = success;
-      last.duration_ms = this.#env.wall() - last.started_at.getTime();
-    }
-    this.#current = null;
-    if (!loss) return;
-    last.error_class = loss.class;
-    last.error_message = loss.text;
-    last.close_code = loss.failure.code;
-    last.next_delay_ms = loss.delayMs;
+    const isOver = last.success !== null;
+    const duration_ms = isOver ? last.duration_ms : this.#env.wall() - last.started_at.getTime();
+    const finished = { ...last, success: isOver ? last.success : success, duration_ms, ...more };
+    this.#attempts = [...this.#attempts.slice(0, -1), finished];
   }
 
-  #failed(loss: Loss): void {
-    this.#log.line(`Connection failed: ${loss.text}`);
-    this.#finish(false, loss);
+  #failed({ text, failure, delayMs, class: error_class }: Loss): void {
+    this.#log(`Connection failed: ${text}`);
+    this.#finish(false, { error_class, error_message: text, close_code: failure.code, next_delay_ms: delayMs });
     this.#renew();
   }
 
   #changed(life: Life, before: Life): void {
-    if (life.phase !== before.phase) {
-      this.#log.line(`transition from ${before.phase} to ${life.phase}`);
-      if (life.phase === 'fallback') this.#log.line('Entering fallback mode');
-    }
     if (life.openedAt !== null && before.openedAt === null) {
-      this.#stats.successes += 1;
-      this.#connectionStart = new Date(this.#env.wall());
+      this.#stats.successful_connections += 1;
+      this.#stats.connection_start = this.#now();
       this.#finish(true);
     }
-    if (life.openedAt === null && before.openedAt !== null) this.#ended();
-    // Whoever stops an attempt has not failed at it.
-    if (life.phase === 'idle') this.#current = null;
+    if (life.openedAt === null && before.openedAt !== null) {
+      this.#state = null;
+      this.#log(`Statistics: ${JSON.stringify(this.getState().stats)}`);
+      this.#stats.connection_start = null;
+    }
+    if (life.phase !== before.phase) this.#log(`transition from ${before.phase} to ${life.phase}`);
+    if (life.phase === 'fallback') this.#log('Entering fallback mode');
+    // Whoever stops an attempt has not succeeded with it.
+    if (life.phase === 'idle') this.#finish(false);
     this.#renew();
-  }
-
-  #ended(): void {
-    const { current_uptime_ms: uptime } = this.#snapshotStats();
-    const { received, sent, heard, beats } = this.#stats;
-    this.#log.line(
-      `Statistics: ${received} messages received, ${sent} sent, heartbeats ${heard} received, ${beats} sent, uptime ${Math.round(uptime)} ms`,
-    );
-    this.#connectionStart = null;
   }
 
   #message(data: unknown): void {
-    this.#lastActivity = new Date(this.#env.wall());
+    this.#stats.last_activity = this.#now();
+    this.#state = null;
     const message = parse(data);
-    if (!message) {
-      this.#log.line('Ignored a message that is no JSON object with a type');
-      return this.#renew();
-    }
-    this.#count(message.type);
-    switch (message.type) {
-      case 'hello':
-        return this.#greeted(message);
-      case 'ping':
-        this.#stats.heard += 1;
-        this.send({ type: 'pong' });
-        return this.#system.emit(message);
-      case 'pong':
-        this.#stats.heard += 1;
-        this.#renew();
-        return this.#system.emit(message);
-      case 'status':
-      case 'error':
-        this.#stats.received += 1;
-        this.#renew();
-        return this.#system.emit(message);
-      default:
-        this.#stats.received += 1;
-        this.#renew();
-        this.#messages.emit(message);
-    }
+    if (!message) return this.#log('Ignored a message without a type');
+    const { type } = message;
+    const name = this.#counts.has(type) || this.#counts.size < TYPES_MAX ? type : 'other';
+    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
+    this.#stats[isHeartbeat(message) ? 'heartbeats_received' : 'messages_received'] += 1;
+    if (type === 'ping') this.send({ type: 'pong' });
+    if (type === 'hello') this.#greeted(message);
+    (SYSTEM.includes(type) ? this.#system : this.#messages).emit(message);
   }
 
   #greeted(message: WSMessage): void {
-    const features = Array.isArray(message.features) ? message.features.filter((f) => typeof f === 'string') : [];
     const interval = heartbeat(message.heartbeat_interval_ms);
+    const features = Array.isArray(message.features) ? message.features.map(String) : [];
     this.#hello = { ...(message as unknown as WSHelloMessage), features, heartbeat_interval_ms: interval };
-    this.#stats.received += 1;
-    this.#log.line('Received hello message from server');
-    this.#driver.greeted(interval);
+    this.#log('Received hello message from server');
+    this.#driver.dispatch({ type: 'greeted', heartbeatMs: interval });
     this.#renew();
-    this.#system.emit(message);
-  }
-
-  #count(type: string): void {
-    const name = this.#counts.has(type) || this.#counts.size < TYPES_MAX ? type : 'other';
-    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
   }
 }
+
+/** What is for the manager and not for the application. */
+const SYSTEM = ['hello', 'ping', 'pong', 'status', 'error'];
+const isHeartbeat = ({ type }: WSMessage): boolean => type === 'ping' || type === 'pong';
 
 function parse(data: unknown): WSMessage | null {
   try {

@@ -3,8 +3,6 @@
 //
 // It must never fail: storage may be forbidden, and there may be no page at all.
 
-import { uuid } from '../uuid.js';
-
 type Variables = Readonly<Record<string, unknown>>;
 
 /** Where the client's id is kept. */
@@ -69,4 +67,12 @@ export function clientId(): string {
     // Without storage each load is a client of its own.
   }
   return fresh;
+}
+
+/** A random UUID; pages that came without TLS have no `randomUUID`. */
+function uuid(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'))
+    .join('')
+    .replace(/(.{8})(.{4}).(.{3}).(.{3})(.{12})/, '$1-$2-4$3-a$4-$5');
 }

@@ -4,11 +4,11 @@
 // It must never put a token into an address, which ends up in logs, nor ask for two tokens at once.
 
 import { fullJitter } from '../connection/backoff.js';
-import { AttemptEnded, type Closed, Driver, type Loss } from '../connection/driver.js';
+import { type Closed, Driver } from '../connection/driver.js';
 import { type Environment, realEnvironment, type SocketConstructor } from '../connection/environment.js';
 import type { Unsubscribe } from '../emitter.js';
 import type { RefreshedFrame, StatusFrame } from '../protocol.js';
-import type { Pattern } from './pattern.js';
+import { socketUrl } from '../wire.js';
 import type { Frame } from './requests.js';
 import type { Room } from './room.js';
 import { Session } from './session.js';
@@ -18,6 +18,8 @@ import type { ClientEvents, ClientState } from './types.js';
 const TOKEN_FAILURES_MAX = 5;
 /** After how long a connection has proved itself, in ms. */
 const STABLE_AFTER_MS = 20_000;
+/** How often a client that may only try so often tries again after that, in ms. */
+const PROBE_MS = 60_000;
 /** When a refresh that failed for the moment is tried again, in ms. */
 const REFRESH_AGAIN_MS = 5000;
 
@@ -49,20 +51,12 @@ export interface ClientOptions {
   environment?: Environment;
 }
 
-function address(options: ClientOptions): string {
-  const url = new URL(options.url.replace(/^http/i, 'ws'));
-  if (url.pathname === '/') url.pathname = '/ws/v2/connect';
-  if (options.clientId) url.searchParams.set('client_id', options.clientId);
-  return url.href;
-}
-
 /** A client of protocol v2. It connects when told to, and comes back by itself until it is closed. */
 export class RoomkeeperClient {
   readonly #env: Environment;
   readonly #driver: Driver;
   readonly #session: Session;
-  readonly #source: () => string | null | Promise<string | null>;
-  readonly #hasCallback: boolean;
+  readonly #source: Exclude<TokenSource, string | null> | null = null;
   readonly #url: string;
   /** The token that is being got, for whoever asks meanwhile. */
   #fetching: Promise<string | null> | null = null;
@@ -70,92 +64,84 @@ export class RoomkeeperClient {
   /** Whether the token at hand was got for this attempt, and whether it is known to be of no use. */
   #isFresh = false;
   #isStale = true;
-  #timer: unknown = null;
-  #timerAt = Number.POSITIVE_INFINITY;
-  readonly #later = new Set<unknown>();
+  #refreshTimer: unknown = null;
   #isClosed = false;
   #state: ClientState = { phase: 'idle', reason: null };
 
   constructor(options: ClientOptions) {
     const { token = null, backoff = {} } = options;
-    this.#env = options.environment ?? realEnvironment(options.WebSocket);
-    this.#url = address(options);
-    this.#hasCallback = typeof token === 'function';
-    this.#source = typeof token === 'function' ? token : () => token;
+    const env = options.environment ?? realEnvironment(options.WebSocket);
+    this.#env = env;
+    this.#url = socketUrl(options.url, '/ws/v2/connect', { client_id: options.clientId });
     const config = {
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
       heartbeat: true,
       backoff: fullJitter(backoff.baseMs, backoff.capMs, backoff.attemptsMax),
       stableAfterMs: STABLE_AFTER_MS,
-      probeMs: 60_000,
+      probeMs: PROBE_MS,
     };
-    this.#driver = this.#drive(config);
-    this.#session = this.#start(options);
-    if (typeof token !== 'function') {
-      this.#session.token = token;
-      this.#isStale = false;
-    }
-    this.on('tokenExpiring', () => void this.#refresh());
-  }
-
-  #drive(config: Driver['config']): Driver {
-    const driver = new Driver(this.#env, config, {
+    const driver = new Driver(env, config, {
       url: () => this.#prepare(),
       attempting: () => {},
-      opened: () => this.#session.opened(),
-      message: (data) => this.#session.text(data),
-      ping: () => void this.#session.say({ type: 'ping' }),
-      failed: (loss) => this.#lost(loss),
-      changed: (life) => {
-        if (life.socket === 'none' && this.#session.stage !== 'offline') this.#session.lost();
-        this.#state = { phase: life.phase, reason: life.reason };
-        this.#session.events.emit('state', this.#state);
+      opened: () => session.opened(),
+      message: (data) => session.text(data),
+      ping: () => void session.say({ type: 'ping' }),
+      failed: (loss) => {
+        session.lost();
+        session.events.emit('lost', loss);
+      },
+      changed: ({ phase, reason, socket }) => {
+        if (socket === 'none' && session.stage !== 'offline') session.lost();
+        this.#state = { phase, reason };
+        session.events.emit('state', this.#state);
       },
     });
-    driver.explain = (code) => this.#explain(code);
-    return driver;
-  }
-
-  #start(options: ClientOptions): Session {
-    const driver = this.#driver;
     const host = {
-      now: () => this.#env.now(),
       send: (text: string) => driver.send(text),
       buffered: () => driver.buffered,
-      abandon: (closed: Closed) => driver.abandon({ ...closed, ...this.#mayRetry(closed.code) }),
-      greeted: (ms: number) => {
+      abandon: (closed: Closed) => driver.dispatch({ type: 'abandon', ...closed, ...this.#mayRetry(closed.code) }),
+      greeted: (heartbeatMs: number) => {
         this.#failures = 0;
-        driver.greeted(ms);
+        driver.dispatch({ type: 'greeted', heartbeatMs });
       },
-      due: (at: number) => this.#due(at),
-      later: (ms: number, action: () => void) => this.#callLater(ms, action),
+      timer: (ms: number, action: () => void) => {
+        const timer = env.setTimer(action, ms);
+        return () => env.clearTimer(timer);
+      },
     };
-    return new Session(host, {
+    const session = new Session(host, {
       requestTimeoutMs: options.requestTimeoutMs ?? 10_000,
       publishTimeoutMs: options.publishTimeoutMs ?? 60_000,
       outboxMax: options.outboxMax ?? 1024,
-      outboxCharactersMax: options.outboxCharactersMax ?? 8 * 1024 * 1024,
+      outboxCharactersMax: options.outboxCharactersMax ?? 8_388_608,
     });
+    driver.explain = (code) => {
+      const said = session.explain(code);
+      return { ...said, ...this.#mayRetry(said.code ?? code) };
+    };
+    this.#driver = driver;
+    this.#session = session;
+    if (typeof token === 'function') this.#source = token;
+    else this.setToken(token);
+    this.on('tokenExpiring', () => this.#refresh());
   }
 
   /** Connects, or tries at once where it waits. */
   connect(): void {
-    if (!this.#isClosed) this.#driver.connect();
+    if (!this.#isClosed) this.#driver.dispatch({ type: 'connect' });
   }
 
   /** Closes until {@link connect}. Rooms and unanswered publishes are kept. */
   disconnect(): void {
-    this.#driver.disconnect();
+    this.#driver.dispatch({ type: 'disconnect' });
   }
 
   /** Ends it for good: every promise is settled, no timer is left. */
   close(): void {
     this.#isClosed = true;
-    this.#driver.disconnect();
+    this.#driver.dispatch({ type: 'disconnect' });
     this.#session.close();
-    this.#env.clearTimer(this.#timer);
-    for (const timer of this.#later) this.#env.clearTimer(timer);
-    this.#later.clear();
+    this.#env.clearTimer(this.#refreshTimer);
   }
 
   /** How the connection stands; the same object until that changes. */
@@ -171,11 +157,6 @@ export class RoomkeeperClient {
   /** The room of this name: always the same object. It is not joined by that. */
   room<T = unknown>(name: string): Room<T> {
     return this.#session.room(name) as unknown as Room<T>;
-  }
-
-  /** Follows all rooms of a pattern (`game:zone/*`), without their logs. */
-  follow<T = unknown>(pattern: string): Pattern<T> {
-    return this.#session.follow(pattern) as unknown as Pattern<T>;
   }
 
   on<K extends keyof ClientEvents>(name: K, listener: (value: ClientEvents[K]) => unknown): Unsubscribe {
@@ -214,7 +195,7 @@ export class RoomkeeperClient {
   /** The address of the next attempt, once there is a token for it. */
   #prepare(): string | Promise<string> {
     this.#isFresh = false;
-    if (!this.#hasCallback || !this.#isStale) return this.#url;
+    if (!this.#source || !this.#isStale) return this.#url;
     return this.#fetch().then((token) => {
       this.setToken(token);
       this.#isFresh = true;
@@ -227,9 +208,8 @@ export class RoomkeeperClient {
       .then(this.#source)
       .catch((error: unknown) => {
         this.#failures += 1;
-        const reason = `no token: ${error instanceof Error ? error.message : String(error)}`;
-        const isEnough = this.#failures >= TOKEN_FAILURES_MAX;
-        throw new AttemptEnded(isEnough ? { code: 3500, reason } : { code: 3004, reason });
+        const reason = `no token: ${error}`;
+        throw { closed: { code: this.#failures >= TOKEN_FAILURES_MAX ? 3500 : 3004, reason } };
       })
       .finally(() => {
         this.#fetching = null;
@@ -239,22 +219,17 @@ export class RoomkeeperClient {
 
   /** The token ends soon. */
   async #refresh(): Promise<void> {
-    if (!this.#hasCallback) return;
+    if (!this.#source) return;
     const { connection } = this.#session;
     try {
       const token = await this.#fetch();
       if (token !== null && this.#session.connection === connection) await this.refresh(token);
     } catch {
       // Until the server ends the connection with 3004 there is time for another try.
-      this.#callLater(REFRESH_AGAIN_MS, () => {
-        if (this.#session.connection === connection) void this.#refresh();
-      });
+      const again = () => void (this.#session.connection === connection && this.#refresh());
+      this.#env.clearTimer(this.#refreshTimer);
+      if (!this.#isClosed) this.#refreshTimer = this.#env.setTimer(again, REFRESH_AGAIN_MS);
     }
-  }
-
-  #explain(code: number): Partial<Closed> {
-    const said = this.#session.explain(code);
-    return { ...said, ...this.#mayRetry(said.code ?? code) };
   }
 
   /** Close codes that another token, or a shorter `connect`, may get around. */
@@ -268,31 +243,6 @@ export class RoomkeeperClient {
       this.#isStale = true;
       this.#session.ticket = null;
     }
-    return code === 3500 && this.#hasCallback && !this.#isFresh ? { again: true } : {};
-  }
-
-  #lost(loss: Loss): void {
-    this.#session.lost();
-    this.#session.events.emit('lost', loss);
-  }
-
-  #due(at: number): void {
-    if (at >= this.#timerAt || this.#isClosed) return;
-    this.#env.clearTimer(this.#timer);
-    this.#timerAt = at;
-    const fire = () => {
-      this.#timerAt = Number.POSITIVE_INFINITY;
-      this.#session.tick();
-    };
-    this.#timer = this.#env.setTimer(fire, Math.max(0, at - this.#env.now()));
-  }
-
-  #callLater(ms: number, action: () => void): void {
-    if (this.#isClosed) return;
-    const timer = this.#env.setTimer(() => {
-      this.#later.delete(timer);
-      action();
-    }, ms);
-    this.#later.add(timer);
+    return code === 3500 && this.#source && !this.#isFresh ? { again: true } : {};
   }
 }

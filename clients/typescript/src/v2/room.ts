@@ -5,6 +5,7 @@
 
 import { Events, type Unsubscribe } from '../emitter.js';
 import type { HistoryFrame, Position, PresenceFrame } from '../protocol.js';
+import type { Cancel } from './requests.js';
 import type { Session } from './session.js';
 import { Track } from './track.js';
 import {
@@ -21,43 +22,28 @@ import {
 /** How many members are kept by name. */
 const MEMBERS_MAX = 10_000;
 
-/** A promise and how to settle it; nobody has to listen. */
-interface Deferred<T> {
-  promise: Promise<T>;
-  resolve(value: T): void;
-  reject(error: unknown): void;
-}
-
-function deferred<T>(): Deferred<T> {
-  const made = {} as Deferred<T>;
-  made.promise = new Promise<T>((resolve, reject) => Object.assign(made, { resolve, reject }));
-  made.promise.catch(() => {});
-  return made;
-}
-
 /** A room. The same name gives the same object. */
 export class Room<T = unknown> {
-  /** @internal */ state: RoomState = 'out';
+  /** Where the client is with this room. Not to be set. */
+  state: RoomState = 'out';
   /** @internal */ track = new Track();
   /** @internal */ options: JoinOptions = {};
   /** @internal The commands under way that joined and left it last. */
   joinId: number | null = null;
   /** @internal */ leaveId: number | null = null;
-  /** @internal Until when the answer to the first has to come. */
-  joinBy = 0;
-  /** @internal When to join again. */
-  retryAt: number | null = null;
+  /** @internal Stops the timer that waits for an answer, or to join again. */
+  cancel: Cancel = () => {};
   /** @internal Where a hole was found that coming back was to fill. */
-  holeAt: number | null = null;
+  holeAt: number | undefined;
+  /** @internal Whether `connect` named it on this connection, and `hello` has not answered yet. */
+  isNamed = false;
   /** @internal */ readonly events = new Events<RoomEvents<unknown>>();
-  #joined: Deferred<Joined> | null = null;
-  #members = new Map<string, { user_id: string; data: unknown }>();
+  /** What `join` answered, and how to settle it. */
+  #joined: Promise<Joined> | null = null;
+  #settle: { resolve(joined: Joined): void; reject(error: unknown): void } | null = null;
   #presence: Presence | null = null;
-  #total = 0;
-  /** The number of the last event of presence; null while a list is on its way, or nothing is followed. */
-  #seq: number | null = null;
-  /** The highest number that came while a list was on its way. */
-  #seen = 0;
+  /** The number of the last event of presence that is known of. */
+  #seq = 0;
 
   constructor(
     readonly name: string,
@@ -67,11 +53,6 @@ export class Room<T = unknown> {
   /** Calls back with what happens here. */
   on<K extends keyof RoomEvents>(name: K, listener: (value: RoomEvents<T>[K]) => unknown): Unsubscribe {
     return this.events.on(name, listener as (value: RoomEvents<unknown>[K]) => unknown);
-  }
-
-  /** Where the client is with this room. */
-  get status(): RoomState {
-    return this.state;
   }
 
   /** Up to where the client has everything; null while it does not know. */
@@ -89,20 +70,27 @@ export class Room<T = unknown> {
    * rejects when the server refuses for good, or when it was left before.
    */
   join(options: JoinOptions = {}): Promise<Joined> {
-    if (this.state !== 'out' && this.state !== 'leaving') {
-      // More than is asked for already: who comes and goes, from where it stands.
-      if (options.presence && !this.options.presence) {
-        this.options = { ...this.options, presence: true };
-        this.session.rejoin(this);
-      }
-    } else {
+    const { session, state } = this;
+    if (state === 'out' || state === 'leaving') {
       this.options = options;
       this.track = new Track(options.since, !!options.filter);
-      this.#joined = deferred();
-      this.session.join(this);
+      const joined = new Promise<Joined>((resolve, reject) => {
+        this.#settle = { resolve, reject };
+      });
+      joined.catch(() => {});
+      this.#joined = joined;
+      session.join(this);
+      return joined;
     }
-    this.#joined ??= deferred();
-    return this.#joined.promise;
+    if (options.presence && !this.options.presence) {
+      // More than was asked for: who comes and goes, from where it stands.
+      this.options = { ...this.options, presence: true };
+      if (state !== 'away') {
+        void session.sendLeave(this);
+        session.sendJoin(this);
+      }
+    }
+    return this.#joined as Promise<Joined>;
   }
 
   /** Is no longer in. */
@@ -136,66 +124,55 @@ export class Room<T = unknown> {
 
   /** @internal */
   become(state: RoomState): void {
+    this.cancel();
+    this.joinId = null;
+    if (state !== 'leaving' && state !== 'joining') this.leaveId = null;
     if (this.state === state) return;
     this.state = state;
-    if (state !== 'joined') {
-      this.#seq = null;
-      this.#presence = null;
-    }
+    this.#seq = 0;
+    this.#presence = null;
     this.events.emit('state', state);
   }
 
   /** @internal It is in. */
   succeeded(joined: Joined): void {
-    this.#joined ??= deferred();
-    this.#joined.resolve(joined);
+    this.#settle?.resolve(joined);
     this.events.emit('joined', joined);
   }
 
   /** @internal It will not be in. */
   failed(error: RequestError): void {
-    this.#joined?.reject(error);
-    this.#joined = null;
+    this.#settle?.reject(error);
   }
 
   /** @internal The whole list. Answers whether another one has to be asked for. */
-  listed(seq: number, total: number, members: readonly { user_id: string; data: unknown }[]): boolean {
-    if (seq < this.#seen) return true;
+  listed(seq: number, total: number, members: Iterable<{ user_id: string; data: unknown }>): boolean {
+    if (seq < this.#seq) return true;
     this.#seq = seq;
-    this.#seen = 0;
-    this.#total = total;
-    this.#members = new Map();
-    for (const { user_id, data } of members.slice(0, MEMBERS_MAX)) this.#members.set(user_id, { user_id, data });
-    this.#tell();
+    this.#tell(new Map([...members].slice(0, MEMBERS_MAX).map((member) => [member.user_id, member])), total);
     return false;
   }
 
   /** @internal Somebody came, went or changed. Answers whether the list has to be asked for. */
   happened(seq: number, event: string, user_id: string, data: unknown): boolean {
-    if (this.#seq === null) {
-      this.#seen = Math.max(this.#seen, seq);
-      return false;
-    }
+    const known = this.#presence;
     if (seq <= this.#seq) return false;
-    if (seq !== this.#seq + 1) {
-      this.#seq = null;
-      this.#seen = seq;
-      return true;
-    }
+    const isNext = seq === this.#seq + 1;
     this.#seq = seq;
-    if (event === 'leave') {
-      this.#members.delete(user_id);
-      this.#total -= 1;
-    } else {
-      if (event === 'join') this.#total += 1;
-      if (this.#members.has(user_id) || this.#members.size < MEMBERS_MAX) this.#members.set(user_id, { user_id, data });
+    if (!known || !isNext) {
+      // While a list is on its way it is enough to know how far it has to reach.
+      this.#presence = null;
+      return known !== null;
     }
-    this.#tell();
+    const members = new Map(known.members);
+    if (event === 'leave') members.delete(user_id);
+    else if (members.has(user_id) || members.size < MEMBERS_MAX) members.set(user_id, { user_id, data });
+    this.#tell(members, known.total + (event === 'join' ? 1 : event === 'leave' ? -1 : 0));
     return false;
   }
 
-  #tell(): void {
-    this.#presence = { members: new Map(this.#members), total: this.#total };
+  #tell(members: Presence['members'], total: number): void {
+    this.#presence = { members, total };
     this.events.emit('presence', this.#presence);
   }
 }

@@ -7,18 +7,15 @@
 import type { Closed } from '../connection/driver.js';
 import { Events } from '../emitter.js';
 import type { HelloFrame, Position } from '../protocol.js';
-import { uuid } from '../uuid.js';
 import { heartbeat } from '../wire.js';
 import { HANDLERS, resumed } from './frames.js';
-import { Pattern } from './pattern.js';
-import { type Frame, type Pending, type Publish, Requests } from './requests.js';
+import { type Cancel, type Frame, type Publish, Requests } from './requests.js';
 import { Room } from './room.js';
+import type { Place } from './track.js';
 import { type ClientEvents, type Published, type PublishOptions, RequestError } from './types.js';
 
 /** How many rooms one client may be in. Servers take fewer. */
 const ROOMS_MAX = 4096;
-/** How many patterns one client may follow. Servers take fewer. */
-const PATTERNS_MAX = 64;
 /** How many rooms `connect` names, and how many characters of them: the rest is asked for one by one. */
 const RESUME_MAX = 128;
 const RESUME_CHARACTERS_MAX = 32 * 1024;
@@ -33,19 +30,16 @@ const PONG_BUFFER_MAX = 64 * 1024;
 
 /** What a session needs of its driver. */
 export interface Host {
-  now(): number;
   /** Answers whether it went out. */
   send(text: string): boolean;
   buffered(): number;
   abandon(closed: Closed): void;
   greeted(heartbeatMs: number): void;
-  /** There is something to do by then. */
-  due(at: number): void;
-  /** Calls back once, unless the client is closed before. */
-  later(ms: number, action: () => void): void;
+  /** Calls back once; answers how to stop that. */
+  timer(ms: number, action: () => void): Cancel;
 }
 
-/** How long answers may take, and how much may wait. */
+/** How long answers may take, in ms, and how much may wait. */
 export interface SessionLimits {
   requestTimeoutMs: number;
   publishTimeoutMs: number;
@@ -57,22 +51,21 @@ export interface SessionLimits {
 export class Session {
   readonly events = new Events<ClientEvents>();
   readonly rooms = new Map<string, Room>();
-  readonly patterns = new Map<string, Pattern>();
   readonly requests: Requests;
-  /** Counts connections; 0 while there is none. Whoever calls out compares it afterwards. */
   stage: 'offline' | 'greeting' | 'online' = 'offline';
+  /** Changes with every connection and loss. Whoever calls out compares it afterwards. */
   connection = 0;
   /** The rooms that the server put this connection into without being asked. */
-  ownRooms = new Set<string>();
+  ownRooms = new Set<unknown>();
   token: string | null = null;
   /** What the server gave to come back with. */
   ticket: string | null = null;
   #mayResume = false;
   /** The id of our `connect`, if `hello` has to answer it; and whether it asked for more than to be known. */
-  #connectId: number | null = null;
+  connectId: number | null = null;
   #resumes = false;
   #earlyHello: HelloFrame | null = null;
-  #farewell: (Closed & { until: number }) | null = null;
+  #farewell: (Closed & { cancel: Cancel }) | null = null;
 
   constructor(
     readonly host: Host,
@@ -91,18 +84,6 @@ export class Session {
     return room;
   }
 
-  /** The pattern, followed from now on. */
-  follow(name: string): Pattern {
-    let pattern = this.patterns.get(name);
-    if (!pattern) {
-      if (this.patterns.size >= PATTERNS_MAX) throw new RequestError('too_many');
-      pattern = new Pattern(name, this);
-      this.patterns.set(name, pattern);
-      pattern.follow();
-    }
-    return pattern;
-  }
-
   /** Takes a token that may be another user's: a ticket would come before it. */
   setToken(token: string | null): void {
     this.token = token;
@@ -113,19 +94,16 @@ export class Session {
   opened(): void {
     this.connection += 1;
     this.stage = 'greeting';
-    this.#earlyHello = null;
     this.#connect(this.ticket, this.#mayResume ? this.#resumable() : []);
   }
 
   /** Says who the client is and where it was, if there is anything to say. */
   #connect(session: string | null, resume: object[]): void {
+    const { token } = this;
     this.#resumes = session !== null || resume.length > 0;
-    this.#connectId = null;
-    if (this.token === null && !this.#resumes) return;
-    const id = this.requests.nextId();
-    this.#connectId = id;
-    const command = { type: 'connect', id, token: this.token ?? undefined, session: session ?? undefined };
-    this.say({ ...command, resume: resume.length > 0 ? resume : undefined });
+    this.connectId = null;
+    // Null is the same as leaving it out.
+    if (token !== null || this.#resumes) this.connectId = this.say({ type: 'connect', token, session, resume });
   }
 
   /** The rooms to name in `connect`; they are on the way in from then on. */
@@ -133,12 +111,12 @@ export class Session {
     const resume: object[] = [];
     let characters = 0;
     for (const room of this.rooms.values()) {
-      const at = room.position;
-      if (room.state !== 'away' || !at || resume.length === RESUME_MAX) continue;
-      const named = { room: room.name, ...at, ...wanted(room) };
+      const named = { room: room.name, ...room.position, ...wanted(room) };
+      if (room.state !== 'away' || !room.position || resume.length === RESUME_MAX) continue;
       characters += JSON.stringify(named).length;
       if (characters > RESUME_CHARACTERS_MAX) break;
       room.become('joining');
+      room.isNamed = true;
       resume.push(named);
     }
     return resume;
@@ -157,20 +135,17 @@ export class Session {
 
   /** The server refused our `connect`. */
   connectRefused(isTemporary: boolean, reason: string, after: number | null): void {
-    if (!isTemporary && this.hasResumed) {
-      // Without ticket and rooms, then, and room by room.
-      this.forgetResume();
-      for (const room of this.rooms.values()) if (room.state === 'joining') room.become('away');
-      this.#connect(null, []);
-      if (this.#connectId === null && this.#earlyHello) this.#online(this.#earlyHello);
-      return;
+    if (isTemporary || !this.hasResumed) {
+      return this.host.abandon({ code: isTemporary ? 1013 : 3500, reason, after });
     }
-    this.host.abandon({ code: isTemporary ? 1013 : 3500, reason, after });
-  }
-
-  /** Whether an answer is that to our `connect`. */
-  isConnect(id: unknown): boolean {
-    return this.#connectId !== null && id === this.#connectId;
+    // Without ticket and rooms, then, and room by room.
+    this.forgetResume();
+    for (const room of this.#all()) {
+      room.isNamed = false;
+      if (room.state === 'joining') room.become('away');
+    }
+    this.#connect(null, []);
+    if (this.connectId === null && this.#earlyHello) this.#online(this.#earlyHello);
   }
 
   /** `hello` came. */
@@ -179,7 +154,7 @@ export class Session {
     this.ticket = typeof hello.session === 'string' ? hello.session : null;
     this.#mayResume = list(hello.features).includes('resume');
     // The greeting before our `connect` is not its answer, which is still on its way.
-    if (this.#connectId !== null && !this.isConnect(hello.id)) this.#earlyHello = hello;
+    if (this.connectId !== null && this.connectId !== hello.id) this.#earlyHello = hello;
     else this.#online(hello);
   }
 
@@ -187,44 +162,46 @@ export class Session {
   #online(hello: HelloFrame): void {
     const { connection } = this;
     this.stage = 'online';
-    this.#connectId = this.#earlyHello = null;
-    this.ownRooms = new Set(list(hello.rooms) as string[]);
-    for (const room of [...this.rooms.values()]) if (room.state === 'away') this.sendJoin(room);
-    for (const pattern of [...this.patterns.values()]) pattern.follow();
+    this.connectId = this.#earlyHello = null;
+    this.ownRooms = new Set(list(hello.rooms));
+    for (const room of this.#all()) {
+      // Named in `connect`, and left since.
+      if (room.isNamed && room.state !== 'joining') void this.sendLeave(room);
+      room.isNamed = false;
+      if (room.state === 'away') this.sendJoin(room);
+    }
     for (const publish of this.requests.outbox()) this.#sendPublish(publish);
     this.host.greeted(heartbeat(hello.heartbeat_interval_ms));
     this.events.emit('hello', hello);
-    for (const outcome of list(hello.resumed)) {
-      if (this.connection === connection) this.#guarded(() => resumed(this, outcome as Frame));
+    for (const outcome of list(hello.resumed) as Frame[]) {
+      if (this.connection !== connection) return;
+      this.#guarded(() => resumed(this, outcome, this.rooms.get(outcome.room as string)));
     }
-    if (this.connection !== connection) return;
-    for (const room of [...this.rooms.values()]) {
+    for (const room of this.#all()) {
       // Named, and left out of the answer.
-      if (room.state === 'joining' && room.joinId === null) this.sendJoin(room);
+      if (this.connection === connection && room.state === 'joining' && room.joinId === null) this.sendJoin(room);
     }
   }
 
   /** One text of the server's: a frame on each line. */
   text(data: unknown): void {
     if (typeof data !== 'string' || data.length > TEXT_MAX) {
-      const reason = typeof data === 'string' ? 'a message is too large' : 'a binary message came';
+      const reason = 'a message is binary, or too large';
       this.violation(reason);
       return this.host.abandon({ code: 1006, reason });
     }
     const { connection } = this;
     for (const line of data.split('\n')) {
-      if (line.trim() && this.connection === connection) this.#line(line);
+      if (line.trim() && this.connection === connection) this.#guarded(() => this.#frame(JSON.parse(line)));
     }
   }
 
-  #line(line: string): void {
-    this.#guarded(() => {
-      const frame = JSON.parse(line) as Frame | null;
-      if (typeof frame?.type !== 'string') throw new TypeError('a frame without a type');
-      const handler = Object.hasOwn(HANDLERS, frame.type) ? HANDLERS[frame.type] : undefined;
-      if (handler) handler(this, frame);
-      else if (!this.answer(frame)) this.events.emit('frame', frame);
-    });
+  #frame(frame: Frame): void {
+    const isKnown = Object.hasOwn(HANDLERS, frame.type);
+    // What is said of patterns is nothing that this client has a place for.
+    if (isKnown && !frame.pattern) HANDLERS[frame.type]?.(this, frame, this.rooms.get(frame.room as string));
+    else if (typeof frame.type !== 'string') throw new TypeError('no type');
+    else if (!this.answer(frame)) this.events.emit('frame', frame);
   }
 
   /** What a stranger says may be anything. */
@@ -232,7 +209,7 @@ export class Session {
     try {
       action();
     } catch (error) {
-      this.violation(`a frame makes no sense: ${(error as Error).message}`);
+      this.violation(`a frame makes no sense: ${error}`);
     }
   }
 
@@ -242,31 +219,27 @@ export class Session {
 
   /** The connection is gone. */
   lost(): void {
-    const wasOnline = this.stage === 'online';
     this.stage = 'offline';
     this.connection += 1;
-    this.#farewell = this.#earlyHello = null;
-    this.#connectId = null;
+    this.#farewell?.cancel();
+    this.#farewell = this.connectId = this.#earlyHello = null;
     this.ownRooms.clear();
-    for (const publish of this.requests.outbox()) publish.heldUntil = null;
-    this.requests.reject('disconnected', false);
-    for (const room of [...this.rooms.values()]) {
-      room.joinId = room.leaveId = room.retryAt = null;
-      if (room.state === 'leaving') this.out(room);
+    for (const publish of this.requests.outbox()) publish.held?.();
+    this.requests.rejectAll('disconnected');
+    for (const room of this.#all()) {
+      room.isNamed = false;
+      if (room.state === 'leaving') room.become('out');
       else if (room.state !== 'out') room.become('away');
-    }
-    for (const pattern of [...this.patterns.values()]) {
-      if (wasOnline) pattern.events.emit('ended', { code: null, reason: null });
     }
   }
 
   /** The client ends: nobody is left without an answer. */
   close(): void {
     this.lost();
-    this.requests.reject('closed', true);
-    for (const room of [...this.rooms.values()]) {
+    this.requests.rejectAll('closed');
+    for (const room of this.#all()) {
       room.failed(new RequestError('closed'));
-      this.out(room);
+      room.become('out');
     }
   }
 
@@ -274,81 +247,87 @@ export class Session {
   explain(code: number): Partial<Closed> {
     const said = this.#farewell;
     if (!said) return {};
-    const words = code === 1005 || code === 1006 ? { code: said.code, reason: said.reason } : {};
-    return { ...words, after: said.after };
+    return code === 1005 || code === 1006 ? said : { after: said.after };
   }
 
-  farewell(code: number, reason: string, after: number | null): void {
-    const until = this.host.now() + FAREWELL_MS;
-    this.#farewell = { code, reason, after, until };
-    this.host.due(until);
+  farewell(closed: Closed): void {
+    this.#farewell?.cancel();
+    this.#farewell = { ...closed, cancel: this.host.timer(FAREWELL_MS, () => this.host.abandon(closed)) };
   }
 
-  /** Says a command; answers whether it went out. */
-  say(command: object): boolean {
-    return this.host.send(JSON.stringify(command));
+  /** Says a command under an id, which it answers. */
+  say(command: object): number {
+    this.requests.lastId += 1;
+    const id = this.requests.lastId;
+    this.host.send(JSON.stringify({ ...command, id }));
+    return id;
   }
 
   pong(): void {
-    if (this.host.buffered() < PONG_BUFFER_MAX) this.say({ type: 'pong' });
+    if (this.host.buffered() < PONG_BUFFER_MAX) this.host.send('{"type":"pong"}');
   }
 
   /** Asks the server something that only makes sense on this connection. */
-  ask<F>(answer: string | null, command: object, timeoutMs = this.limits.requestTimeoutMs): Promise<F> {
-    return this.#promise((resolve, reject) => {
-      const id = this.requests.nextId();
-      const text = JSON.stringify({ ...command, id });
+  ask<F>(answer: string | null, command: object): Promise<F> {
+    return this.#wait(answer, this.limits.requestTimeoutMs, () => {
       if (this.stage !== 'online') throw new RequestError('disconnected');
-      this.#insert({ id, answer, deadline: this.host.now() + timeoutMs, resolve, reject });
-      this.host.send(text);
+      this.requests.check();
+      return this.say(command);
     });
   }
 
   /** Puts a publish into the outbox, and sends it if there is a connection. */
   publish(room: string, data: unknown, options: PublishOptions): Promise<Published> {
-    return this.#promise((resolve, reject) => {
-      const id = this.requests.nextId();
-      const { msgId = uuid(), echo = true, ttlMs, ...rest } = options;
-      const named = { type: 'publish', id, room, data: data === undefined ? null : data, msg_id: msgId, ...rest };
-      const text = JSON.stringify({ ...named, echo: echo ? undefined : false, ttl_ms: ttlMs });
-      const publish: Publish = { msgId, room, echo, text, sent: 0, heldUntil: null };
-      const deadline = this.host.now() + this.limits.publishTimeoutMs;
-      const acked = (frame: Frame) => resolve({ ...frame, msg_id: msgId });
-      this.#insert({ id, answer: 'ack', deadline, resolve: acked, reject, publish });
-      if (this.stage === 'online') this.#sendPublish(publish);
+    const { msgId = freshName(), echo = true, ttlMs, ...rest } = options;
+    const publish: Publish = { msgId, echo, text: '', sent: 0, held: null };
+    return this.#wait(
+      'ack',
+      this.limits.publishTimeoutMs,
+      () => {
+        const id = this.requests.lastId + 1;
+        const named = { type: 'publish', id, room, msg_id: msgId, echo, ttl_ms: ttlMs, ...rest };
+        publish.text = JSON.stringify({ ...named, data: data === undefined ? null : data });
+        this.requests.check(publish);
+        this.requests.lastId = id;
+        return id;
+      },
+      publish,
+    );
+  }
+
+  /** Waits for the answer to what `start` says, and answers the id of. Nobody has to look at the promise. */
+  #wait<F>(answer: string | null, ms: number, start: () => number, publish?: Publish): Promise<F> {
+    const promise = new Promise<Frame>((resolve, reject) => {
+      const id = start();
+      const cancel = this.host.timer(ms, () => this.requests.fail(pending, 'timed_out'));
+      const pending = { id, answer, resolve, reject, cancel, publish };
+      this.requests.insert(pending);
+      if (publish && this.stage === 'online') this.#sendPublish(publish);
     });
-  }
-
-  /** A promise that nobody has to look at. */
-  #promise<F>(start: (resolve: (frame: Frame) => void, reject: (error: RequestError) => void) => void): Promise<F> {
-    const promise = new Promise<Frame>(start);
     promise.catch(() => {});
-    return promise as Promise<F>;
-  }
-
-  #insert(pending: Pending): void {
-    this.requests.insert(pending);
-    this.host.due(pending.deadline);
+    return promise as Promise<unknown> as Promise<F>;
   }
 
   #sendPublish(publish: Publish): void {
-    publish.heldUntil = null;
+    publish.held?.();
     if (this.host.send(publish.text)) publish.sent += 1;
   }
 
   /** Keeps a publish back for a while. */
   hold(publish: Publish, after: number | null): void {
-    publish.heldUntil = this.host.now() + (after ?? RETRY_MS);
-    this.host.due(publish.heldUntil);
+    const cancel = this.host.timer(after ?? RETRY_MS, () => this.#sendPublish(publish));
+    publish.held = () => {
+      cancel();
+      publish.held = null;
+    };
   }
 
   /** Hands an answer to whoever asked; false when nobody did. */
   answer(frame: Frame): boolean {
-    const pending = this.requests.get(frame.id);
+    const pending = this.requests.pending.get(frame.id);
     if (!pending) return false;
-    this.requests.take(frame.id);
     if (pending.answer === null || pending.answer === frame.type) {
-      pending.resolve(frame);
+      this.requests.take(pending).resolve({ ...frame, msg_id: pending.publish?.msgId });
     } else {
       this.violation('an answer to another question');
       this.requests.fail(pending, 'disconnected');
@@ -357,110 +336,79 @@ export class Session {
   }
 
   join(room: Room): void {
-    const joined = [...this.rooms.values()].filter((other) => other.state !== 'out');
-    if (joined.length >= ROOMS_MAX) return room.failed(new RequestError('too_many'));
-    this.rooms.set(room.name, room);
+    if (this.#all().filter(({ state }) => state !== 'out').length >= ROOMS_MAX) {
+      return room.failed(new RequestError('too_many'));
+    }
     if (this.stage === 'online') this.sendJoin(room);
     else room.become('away');
   }
 
   sendJoin(room: Room): void {
-    const id = this.requests.nextId();
-    room.joinId = id;
-    room.retryAt = null;
     room.become('joining');
-    const since = room.position ?? undefined;
-    this.say({ type: 'subscribe', id, room: room.name, since, ...wanted(room) });
-    this.host.due(this.host.now() + this.limits.requestTimeoutMs);
-    room.joinBy = this.host.now() + this.limits.requestTimeoutMs;
-  }
-
-  /** In again from where it stands, with other wishes. */
-  rejoin(room: Room): void {
-    if (this.stage !== 'online' || room.state === 'away') return;
-    this.#sendLeave(room);
-    this.sendJoin(room);
+    const since = room.position;
+    room.joinId = this.say({ type: 'subscribe', room: room.name, since, ...wanted(room) });
+    // Asking again on this connection could only be refused as asking twice.
+    const silent = { code: 1006, reason: `no answer to subscribe to ${room.name}` };
+    room.cancel = this.host.timer(this.limits.requestTimeoutMs, () => this.host.abandon(silent));
   }
 
   leave(room: Room): Promise<void> {
-    if (room.state === 'joined' || room.state === 'joining') {
+    const { state } = room;
+    if (this.stage === 'online' && (state === 'joined' || state === 'joining')) {
       room.become('leaving');
-      const { connection } = this;
-      const settled = () => {
-        // No answer came in time: it is forgotten all the same.
-        if (this.connection === connection && room.state === 'leaving') this.out(room);
-      };
-      return this.#sendLeave(room).then(settled, settled);
+      return this.sendLeave(room);
     }
-    if (room.state !== 'leaving') this.out(room);
+    if (state !== 'leaving') room.become('out');
     return Promise.resolve();
   }
 
-  #sendLeave(room: Room): Promise<unknown> {
+  async sendLeave(room: Room): Promise<void> {
     const asked = this.ask('unsubscribed', { type: 'unsubscribe', room: room.name });
-    room.leaveId = this.requests.lastId;
+    const id = this.requests.lastId;
+    room.leaveId = id;
     room.joinId = null;
-    return asked;
+    await asked.catch(() => {});
+    // No answer came in time, or none can come: it is forgotten all the same.
+    if (room.leaveId === id) this.left(room);
   }
 
-  /** It is out, whoever wanted that. */
-  out(room: Room): void {
-    room.joinId = room.leaveId = room.retryAt = null;
-    room.become('out');
+  /** The last leave of a room is over. */
+  left(room: Room): void {
+    room.leaveId = null;
+    if (room.state === 'leaving') room.become('out');
   }
 
   /** Joining failed for the moment. */
   rejoinLater(room: Room, after: number | null): void {
-    room.joinId = null;
     room.become('away');
-    room.retryAt = this.host.now() + (after ?? RETRY_MS);
-    this.host.due(room.retryAt);
+    room.cancel = this.host.timer(after ?? RETRY_MS, () => this.sendJoin(room));
   }
 
-  /** Does what is due, and says when there is more. */
-  tick(): void {
-    const now = this.host.now();
-    if (this.#farewell && this.#farewell.until <= now) return this.host.abandon(this.#farewell);
-    for (const pending of this.requests.expired(now)) this.requests.fail(pending, 'timed_out');
-    for (const publish of this.requests.outbox()) {
-      if (publish.heldUntil !== null && publish.heldUntil <= now && this.stage === 'online') this.#sendPublish(publish);
-    }
-    for (const room of [...this.rooms.values()]) {
-      if (room.state === 'joining' && room.joinId !== null && room.joinBy <= now) {
-        // Asking again on this connection could only be refused as asking twice.
-        return this.host.abandon({ code: 1006, reason: `no answer to subscribe to ${room.name}` });
-      }
-      if (room.retryAt !== null && room.retryAt <= now && this.stage === 'online') this.sendJoin(room);
-    }
-    this.host.due(this.#due());
+  #all(): Room[] {
+    return [...this.rooms.values()];
   }
 
-  #due(): number {
-    let due = Math.min(this.requests.due(), this.#farewell?.until ?? Number.POSITIVE_INFINITY);
-    for (const room of this.rooms.values()) {
-      if (room.joinId !== null) due = Math.min(due, room.joinBy);
-      due = Math.min(due, room.retryAt ?? due);
+  /** Whether to go on with a place that the server names. What is missing is asked for again once, by coming back. */
+  promised(room: Room, place: Place, { epoch, offset }: Position): boolean {
+    const isAnew = place === 'new_epoch';
+    if (!isAnew && typeof place === 'string') return true;
+    const [from, to] = isAnew ? [offset, offset - 1] : place;
+    this.violation(`${room.name}: ${isAnew ? 'a new log' : `${from} to ${to} are missing`}`);
+    const stood = room.position?.offset;
+    if (isAnew || room.holeAt === stood) {
+      room.events.emit('gap', { epoch, from, to, reason: isAnew ? 'epoch_changed' : 'missing' });
+      return true;
     }
-    return due;
-  }
-
-  /** Where the client stands is not what the server said: come back to fill the hole, once. */
-  hole(room: Room, at: Position, from: number, to: number): boolean {
-    this.violation(`${room.name}: ${from} to ${to} are missing`);
-    const stood = room.position?.offset ?? 0;
-    if (room.holeAt !== stood) {
-      room.holeAt = stood;
-      this.host.abandon({ code: 3003, reason: 'messages are missing' });
-      return false;
-    }
-    room.events.emit('gap', { epoch: at.epoch, from, to, reason: 'missing' });
-    return true;
+    room.holeAt = stood;
+    this.host.abandon({ code: 3003, reason: 'messages are missing' });
+    return false;
   }
 }
+
+/** A name that nobody else has. Pages that came without TLS have no `randomUUID`. */
+const freshName = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');
 
 const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
 
 /** What is wanted of a room, as commands say it. */
-function wanted({ options }: Room): object {
-  return { presence: options.presence || undefined, filter: options.filter ?? undefined };
-}
+const wanted = ({ options: { presence = false, filter = null } }: Room): object => ({ presence, filter });

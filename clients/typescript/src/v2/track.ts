@@ -10,15 +10,15 @@ const OWN_MAX = 1024;
 /** What the place of a message says about it, or a position that the server names. */
 export type Place =
   /** It is the next one, or where the client stands. */
-  | { is: 'next' }
-  /** It is new, but these before it are missing. */
-  | { is: 'hole'; from: number; to: number }
+  | 'next'
+  /** It is new, but these are missing before it: the first and the last. */
+  | readonly [number, number]
   /** It is the first of a log that nobody said began anew. */
-  | { is: 'new_epoch' }
+  | 'new_epoch'
   /** It is one that the application does not want back. */
-  | { is: 'own' }
+  | 'own'
   /** It was there before, or the server went back. */
-  | { is: 'duplicate' };
+  | 'duplicate';
 
 /** What a gap says that counts here. */
 export interface Skip {
@@ -27,8 +27,6 @@ export interface Skip {
   to: number;
   reason: string;
 }
-
-const NEXT: Place = { is: 'next' };
 
 /** The position of one room. */
 export class Track {
@@ -52,58 +50,58 @@ export class Track {
     return this.#at;
   }
 
-  /** Stands where it stood: what followed is asked for again. */
-  rewind(at: Position): void {
+  /** Stands there, whatever was before. */
+  stand(at: Position): void {
     this.#at = at;
   }
 
   /** What the place of a message means, without taking it. `previous` is what a filtered one names. */
   look(at: Position, previous: number | null = null): Place {
     const stood = this.#at;
-    if (!stood) return NEXT;
+    if (!stood) return 'next';
     const hole = this.#holeBehind(stood.offset, at.offset, previous);
     if (at.epoch !== stood.epoch) {
       // A log that goes on under another epoch leaves nothing out.
-      return at.offset > stood.offset && !hole ? NEXT : { is: 'new_epoch' };
+      return at.offset > stood.offset && !hole ? 'next' : 'new_epoch';
     }
-    if (this.#own.has(at.offset)) return { is: 'own' };
-    if (at.offset <= stood.offset) return { is: 'duplicate' };
-    return hole ?? NEXT;
+    if (this.#own.has(at.offset)) return 'own';
+    if (at.offset <= stood.offset) return 'duplicate';
+    return hole ?? 'next';
   }
 
   /** Takes the place of a message. */
   accept(at: Position, previous: number | null = null): Place {
     const place = this.look(at, previous);
-    if (place.is === 'new_epoch') this.#begin(at);
-    else if (place.is === 'next' || place.is === 'hole') this.#at = at;
+    if (place === 'new_epoch') this.#begin(at);
+    else if (place === 'next' || typeof place !== 'string') this.#at = at;
     return place;
   }
 
-  /** The server says that the client has everything up to there. */
+  /** The server says that the client has everything up to there. With a hole before that it stays where it is. */
   reach(at: Position): Place {
     const stood = this.#at;
     if (!stood) {
       this.#at = at;
-      return NEXT;
+      return 'next';
     }
     const hole = this.filtered ? null : this.#holeBefore(stood.offset, at.offset + 1);
     if (at.epoch !== stood.epoch) {
       if (at.offset >= stood.offset && !hole) {
         this.#at = at;
-        return NEXT;
+        return 'next';
       }
       this.#begin(at);
-      return { is: 'new_epoch' };
+      return 'new_epoch';
     }
     if (at.offset < stood.offset) {
       // The acknowledged places of one's own messages may lie ahead of what was read.
       for (let place = at.offset + 1; place <= stood.offset; place++) {
-        if (!this.#own.has(place)) return { is: 'duplicate' };
+        if (!this.#own.has(place)) return 'duplicate';
       }
-      return NEXT;
+      return 'next';
     }
-    this.#at = at;
-    return hole ?? NEXT;
+    if (!hole) this.#at = at;
+    return hole ?? 'next';
   }
 
   /** The server names messages that will not come. Answers what is missing before them. */
@@ -112,15 +110,15 @@ export class Track {
     if (gap.reason === 'unknown_position') {
       // The client was ahead of the log: the only way back.
       this.#begin({ epoch: gap.epoch, offset: Math.max(gap.from - 1, 0) });
-      return NEXT;
+      return 'next';
     }
     if (stood?.epoch !== gap.epoch) {
       this.#begin({ epoch: gap.epoch, offset: gap.to });
-      return NEXT;
+      return 'next';
     }
     const hole = this.filtered ? null : this.#holeBefore(stood.offset, gap.from);
     if (gap.to > stood.offset) this.#at = { epoch: gap.epoch, offset: gap.to };
-    return hole ?? NEXT;
+    return hole ?? 'next';
   }
 
   /** A message of the application's own has its place and will not come back. */
@@ -154,6 +152,6 @@ export class Track {
     let to = next - 1;
     while (from <= to && this.#own.has(from)) from += 1;
     while (from <= to && this.#own.has(to)) to -= 1;
-    return from <= to ? { is: 'hole', from, to } : null;
+    return from <= to ? [from, to] : null;
   }
 }

@@ -155,8 +155,8 @@ export class RequestError extends Error {
     readonly code: RequestErrorCode,
     /** What the server said, if it was the server. */
     readonly refusal: Pick<ErrorFrame, 'code' | 'error' | 'message'> | null = null,
-    /** The name of the publish that it was about. */
-    readonly msgId: string | null = null,
+    /** The name of the publish that it was about, if it was one. */
+    readonly msgId?: string,
   ) {
     super(refusal ? `${refusal.code} ${refusal.error}: ${refusal.message}` : code);
   }
