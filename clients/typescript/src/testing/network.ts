@@ -19,6 +19,35 @@ export type Accept = (url: string, wire: Wire) => ServerEnd | number;
 
 type Parcel = () => void;
 
+/** One direction of a connection: nothing overtakes. */
+class Lane {
+  #queue: { at: number; parcel: Parcel }[] = [];
+  #lastAt = 0;
+
+  constructor(readonly network: Network) {}
+
+  carry(parcel: Parcel): void {
+    const { clock, delayMs } = this.network;
+    this.#lastAt = Math.max(this.#lastAt, clock.now() + delayMs);
+    this.#queue.push({ at: this.#lastAt, parcel });
+    clock.setTimer(() => this.pump(), this.#lastAt - clock.now());
+  }
+
+  /** Delivers what is due, unless the network is parted. */
+  pump(): void {
+    while (!this.network.isParted) {
+      const [first] = this.#queue;
+      if (!first || first.at > this.network.clock.now()) return;
+      this.#queue.shift();
+      first.parcel();
+    }
+  }
+
+  clear(): void {
+    this.#queue = [];
+  }
+}
+
 /** A seeded source of numbers in [0, 1), so that a test can be repeated. */
 export function seeded(seed: number): () => number {
   let state = seed >>> 0;
@@ -32,42 +61,45 @@ export function seeded(seed: number): () => number {
 
 /** One connection, seen from the server. */
 export class Wire {
-  #isOpen = true;
-  #held: Parcel[] = [];
+  readonly #up: Lane;
+  readonly #down: Lane;
   #end: ServerEnd | null = null;
 
   constructor(
     readonly network: Network,
     readonly socket: FakeSocket,
-  ) {}
+  ) {
+    this.#up = new Lane(network);
+    this.#down = new Lane(network);
+  }
 
   open(accept: Accept): void {
-    this.#carry(() => {
+    this.#up.carry(() => {
       const end = accept(this.socket.url, this);
       if (typeof end === 'number') return this.close(end, '', end !== 1006);
       this.#end = end;
-      this.#carry(() => this.socket.opened());
+      this.#down.carry(() => this.socket.opened());
       end.start();
     });
   }
 
   /** From the client. */
   receive(text: string): void {
-    this.#carry(() => this.#end?.text(text));
+    this.#up.carry(() => this.#end?.text(text));
   }
 
   /** To the client. */
   send(text: string): void {
-    this.#carry(() => this.socket.heard(text));
+    this.#down.carry(() => this.socket.heard(text));
   }
 
   /** The server closes. */
   close(code: number, reason: string, opens = false): void {
     this.#end = null;
-    this.#carry(() => {
+    this.#up.clear();
+    this.#down.carry(() => {
       if (opens) this.socket.opened();
-      this.#isOpen = false;
-      this.network.wires.delete(this);
+      this.#over();
       this.socket.closed(code, reason);
     });
   }
@@ -75,41 +107,30 @@ export class Wire {
   /** The client closes. */
   left(): void {
     const end = this.#end;
-    this.#end = null;
-    this.#isOpen = false;
-    this.network.wires.delete(this);
-    // Whoever leaves while the network is parted is missed only when it is together again.
+    this.#over();
+    // The server hears of it a little later.
     this.network.clock.setTimer(() => end?.gone(), this.network.delayMs);
   }
 
   /** The connection breaks; what is under way is lost. */
   break(): void {
     const end = this.#end;
-    this.#end = null;
-    this.#isOpen = false;
-    this.network.wires.delete(this);
+    this.#over();
     end?.gone();
     this.socket.closed(1006, '');
   }
 
   /** What was held back while the network was parted. */
   release(): void {
-    const held = this.#held;
-    this.#held = [];
-    for (const parcel of held) this.#carry(parcel);
+    this.#up.pump();
+    this.#down.pump();
   }
 
-  #carry(parcel: Parcel): void {
-    if (this.network.isParted) {
-      this.#held.push(parcel);
-      return;
-    }
-    const deliver = () => {
-      if (!this.#isOpen) return;
-      if (this.network.isParted) this.#held.push(parcel);
-      else parcel();
-    };
-    this.network.clock.setTimer(deliver, this.network.delayMs);
+  #over(): void {
+    this.#end = null;
+    this.#up.clear();
+    this.#down.clear();
+    this.network.wires.delete(this);
   }
 }
 
