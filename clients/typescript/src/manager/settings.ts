@@ -56,9 +56,11 @@ export function isDebugging(): boolean {
   }
 }
 
+let fresh: string | undefined;
+
 /** The id of this browser: from local storage, made up and kept there the first time. */
 export function clientId(): string {
-  const fresh = uuid();
+  fresh ??= uuid();
   try {
     const kept = globalThis.localStorage.getItem(CLIENT_ID_KEY);
     if (kept && /^[\w.~-]{1,128}$/.test(kept)) return kept;
