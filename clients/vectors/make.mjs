@@ -34,7 +34,7 @@ const files = {
 };
 
 let total = 0;
-let old = [];
+const old = [];
 for (const [name, content] of Object.entries(files)) {
   const names = content.cases.map((one) => one.name);
   const twice = names.filter((one, at) => names.indexOf(one) !== at && name !== 'classes.json');

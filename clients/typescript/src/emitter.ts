@@ -5,44 +5,32 @@
 /** Takes a listener off again. */
 export type Unsubscribe = () => void;
 
+type Listener = (value: never) => unknown;
+
 /** Where exceptions of listeners go. */
 const report = (error: unknown): void => console.error('[WS] a listener failed:', error);
 
-/** One kind of event. */
-export class Emitter<T> {
-  readonly #listeners = new Set<(value: T) => unknown>();
+/** Several kinds of events by name. */
+export class Events<Map extends object> {
+  readonly #listeners = new Set<readonly [keyof Map, Listener]>();
 
-  on(listener: (value: T) => unknown): Unsubscribe {
+  on<K extends keyof Map>(name: K, listener: (value: Map[K]) => unknown): Unsubscribe {
     // The same function may be there twice.
-    const own = (value: T) => listener(value);
-    this.#listeners.add(own);
+    const entry = [name, listener as Listener] as const;
+    this.#listeners.add(entry);
     return () => {
-      this.#listeners.delete(own);
+      this.#listeners.delete(entry);
     };
   }
 
-  emit(value: T): void {
-    for (const listener of [...this.#listeners]) {
-      if (!this.#listeners.has(listener)) continue;
+  emit<K extends keyof Map>(name: K, value: Map[K]): void {
+    for (const entry of [...this.#listeners]) {
+      if (entry[0] !== name || !this.#listeners.has(entry)) continue;
       try {
-        (listener(value) as Partial<Promise<unknown>> | undefined)?.catch?.(report);
+        (entry[1](value as never) as Partial<Promise<unknown>> | undefined)?.catch?.(report);
       } catch (error) {
         report(error);
       }
     }
-  }
-}
-
-/** Several kinds of events by name. */
-export class Events<Map extends object> {
-  readonly #emitters: { [K in keyof Map]?: Emitter<Map[K]> } = {};
-
-  on<K extends keyof Map>(name: K, listener: (value: Map[K]) => unknown): Unsubscribe {
-    this.#emitters[name] ??= new Emitter<Map[K]>();
-    return this.#emitters[name].on(listener);
-  }
-
-  emit<K extends keyof Map>(name: K, value: Map[K]): void {
-    this.#emitters[name]?.emit(value);
   }
 }

@@ -17,8 +17,15 @@ export function heartbeat(value: unknown): number {
   return Math.max(span(value) ?? 25_000, HEARTBEAT_MIN);
 }
 
+/** A list, whatever is in it; empty where there is none. */
+export const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
+
 /** The address of a socket: without a path the protocol's own path, and the parameters that have a value. */
-export function socketUrl(base: string, path: string, parameters: Readonly<Record<string, string | number | undefined>>): string {
+export function socketUrl(
+  base: string,
+  path: string,
+  parameters: Readonly<Record<string, string | number | undefined>>,
+): string {
   const url = new URL(base.replace(/^http/i, 'ws'));
   if (url.pathname === '/') url.pathname = path;
   url.hash = '';

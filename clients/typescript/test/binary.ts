@@ -41,7 +41,16 @@ export class Binary {
   /** Starts it again, with the same port and data. */
   async restart(): Promise<void> {
     const set = ['--set', `auth.hmac_secret=${SECRET}`];
-    const words = ['serve', '--profile', 'testing', '--listen', `127.0.0.1:${this.#port}`, '--data-dir', this.#data, ...set];
+    const words = [
+      'serve',
+      '--profile',
+      'testing',
+      '--listen',
+      `127.0.0.1:${this.#port}`,
+      '--data-dir',
+      this.#data,
+      ...set,
+    ];
     const child = spawn(BINARY as string, words, { stdio: ['ignore', 'pipe', 'ignore'] });
     this.#child = child;
     this.#port = await new Promise<number>((resolve, reject) => {

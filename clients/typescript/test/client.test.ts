@@ -230,7 +230,9 @@ describe('the outbox', () => {
     void room.publish(1);
     void room.publish(2);
     await expect(room.publish(3)).rejects.toMatchObject({ code: 'outbox_full' });
-    await expect(serverAndClient({}, { outboxCharactersMax: 100 }).client.room('public:r').publish('x'.repeat(99))).rejects.toMatchObject({ code: 'outbox_full' });
+    await expect(
+      serverAndClient({}, { outboxCharactersMax: 100 }).client.room('public:r').publish('x'.repeat(99)),
+    ).rejects.toMatchObject({ code: 'outbox_full' });
     client.close();
   });
 
@@ -276,7 +278,10 @@ describe('tokens', () => {
     await clock.advance(20);
     server.close(3004, 'token_expired');
     await clock.advance(1000);
-    expect(server.received.filter(({ type }) => type === 'connect').at(-1)).toMatchObject({ token: 'ann-2', session: null });
+    expect(server.received.filter(({ type }) => type === 'connect').at(-1)).toMatchObject({
+      token: 'ann-2',
+      session: null,
+    });
     expect(client.state.phase).toBe('open');
   });
 
@@ -348,7 +353,9 @@ describe('tokens', () => {
     const { server, client, clock } = serverAndClient({}, { token: 'secret' });
     client.connect();
     await clock.advance(20);
-    expect([...server.network.wires].map(({ socket }) => socket.url)).toEqual(['ws://fake/ws/v2/connect?client_id=tab']);
+    expect([...server.network.wires].map(({ socket }) => socket.url)).toEqual([
+      'ws://fake/ws/v2/connect?client_id=tab',
+    ]);
   });
 });
 

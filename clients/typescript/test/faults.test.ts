@@ -7,24 +7,67 @@ import { serverAndClient, serverAndManager } from './world.js';
 
 const PHASES = ['idle', 'connecting', 'open', 'degraded', 'reconnecting', 'failed', 'fallback'];
 const NONSENSE = [
-  '', ' ', '{', '[]', '[[[[', 'null', '1', '"hello"', 'true', '{}', '{"type":1}', '{"type":null}', '{"type":{}}', '\u0000', '\n\n\n',
-  '{"type":"__proto__"}', '{"type":"constructor"}', '{"type":"toString"}', '{"type":"hello"', `${'['.repeat(100_000)}`,
-  '{"type":"hello"}', '{"type":"hello","features":{},"rooms":7,"resumed":"x","session":4,"heartbeat_interval_ms":"soon"}',
-  '{"type":"hello","heartbeat_interval_ms":-1}', '{"type":"hello","heartbeat_interval_ms":1e308}', '{"type":"hello","resumed":[null,1,{}]}',
-  '{"type":"message"}', '{"type":"message","room":"public:r"}', '{"type":"message","room":"public:r","epoch":1,"offset":1}',
-  '{"type":"message","room":"public:r","epoch":"x","offset":-1}', '{"type":"message","room":"public:r","epoch":"x","offset":1.5}',
-  '{"type":"message","room":"public:r","epoch":"x","offset":1e300}', '{"type":"message","room":"public:r","epoch":"x","offset":"1"}',
-  '{"type":"message","room":{"a":1},"offset":1}', '{"type":"tombstone","room":"public:r","offset":"x"}',
-  '{"type":"subscribed","id":1,"room":"public:r"}', '{"type":"subscribed","id":null,"room":"public:r","epoch":"a","offset":1,"messages":[]}',
+  '',
+  ' ',
+  '{',
+  '[]',
+  '[[[[',
+  'null',
+  '1',
+  '"hello"',
+  'true',
+  '{}',
+  '{"type":1}',
+  '{"type":null}',
+  '{"type":{}}',
+  '\u0000',
+  '\n\n\n',
+  '{"type":"__proto__"}',
+  '{"type":"constructor"}',
+  '{"type":"toString"}',
+  '{"type":"hello"',
+  `${'['.repeat(100_000)}`,
+  '{"type":"hello"}',
+  '{"type":"hello","features":{},"rooms":7,"resumed":"x","session":4,"heartbeat_interval_ms":"soon"}',
+  '{"type":"hello","heartbeat_interval_ms":-1}',
+  '{"type":"hello","heartbeat_interval_ms":1e308}',
+  '{"type":"hello","resumed":[null,1,{}]}',
+  '{"type":"message"}',
+  '{"type":"message","room":"public:r"}',
+  '{"type":"message","room":"public:r","epoch":1,"offset":1}',
+  '{"type":"message","room":"public:r","epoch":"x","offset":-1}',
+  '{"type":"message","room":"public:r","epoch":"x","offset":1.5}',
+  '{"type":"message","room":"public:r","epoch":"x","offset":1e300}',
+  '{"type":"message","room":"public:r","epoch":"x","offset":"1"}',
+  '{"type":"message","room":{"a":1},"offset":1}',
+  '{"type":"tombstone","room":"public:r","offset":"x"}',
+  '{"type":"subscribed","id":1,"room":"public:r"}',
+  '{"type":"subscribed","id":null,"room":"public:r","epoch":"a","offset":1,"messages":[]}',
   '{"type":"page","room":"public:r","epoch":"0000000000000001","offset":3,"messages":{},"more":false}',
   '{"type":"page","room":"public:r","epoch":"0000000000000001","offset":0,"messages":[null,7,"x"],"more":false}',
-  '{"type":"gap","room":"public:r","epoch":"a","from":"x","to":2,"reason":"retention"}', '{"type":"gap","room":"public:r"}',
-  '{"type":"ack","id":1}', '{"type":"ack","id":999999,"room":"public:r","epoch":"a","offset":1}', '{"type":"ack","id":{},"offset":{}}',
-  '{"type":"unsubscribed"}', '{"type":"unsubscribed","room":"nowhere:x","code":"x"}', '{"type":"presence","room":"public:r","members":7}',
-  '{"type":"presence","room":"public:r","seq":1,"total":1,"members":[null]}', '{"type":"presence_event","room":"public:r","seq":"x"}',
-  '{"type":"error"}', '{"type":"error","id":1,"code":"x"}', '{"type":"error","id":null,"code":999,"message":7,"retry_after_ms":-5}',
-  '{"type":"disconnect"}', '{"type":"disconnect","code":"x","reason":1}', '{"type":"token_expiring"}', '{"type":"refreshed","id":1}',
-  '{"type":"status","id":1}', '{"type":"pong","id":1}', '{"type":"history","id":1,"messages":7}', '{"type":"unheard_of","id":5,"data":[]}',
+  '{"type":"gap","room":"public:r","epoch":"a","from":"x","to":2,"reason":"retention"}',
+  '{"type":"gap","room":"public:r"}',
+  '{"type":"ack","id":1}',
+  '{"type":"ack","id":999999,"room":"public:r","epoch":"a","offset":1}',
+  '{"type":"ack","id":{},"offset":{}}',
+  '{"type":"unsubscribed"}',
+  '{"type":"unsubscribed","room":"nowhere:x","code":"x"}',
+  '{"type":"presence","room":"public:r","members":7}',
+  '{"type":"presence","room":"public:r","seq":1,"total":1,"members":[null]}',
+  '{"type":"presence_event","room":"public:r","seq":"x"}',
+  '{"type":"error"}',
+  '{"type":"error","id":1,"code":"x"}',
+  '{"type":"error","id":null,"code":999,"message":7,"retry_after_ms":-5}',
+  '{"type":"disconnect"}',
+  '{"type":"disconnect","code":"x","reason":1}',
+  '{"type":"token_expiring"}',
+  '{"type":"refreshed","id":1}',
+  '{"type":"hello","features":[{"toString":1,"valueOf":1}],"request_id":{"toString":1}}',
+  '{"type":{"toString":1}}',
+  '{"type":"status","id":1}',
+  '{"type":"pong","id":1}',
+  '{"type":"history","id":1,"messages":7}',
+  '{"type":"unheard_of","id":5,"data":[]}',
 ];
 
 const unhandled = vi.fn();
@@ -68,9 +111,39 @@ describe('v2: nonsense', () => {
   });
 
   it('of any kind', async () => {
-    const types = ['hello', 'subscribed', 'page', 'message', 'gap', 'ack', 'unsubscribed', 'presence', 'presence_event', 'error', 'disconnect'];
-    const fields = ['id', 'room', 'epoch', 'offset', 'messages', 'more', 'seq', 'members', 'code', 'from', 'to', 'resumed', 'reconnect_after_ms'];
-    const value = fc.oneof(fc.jsonValue(), fc.constantFrom('public:r', '0000000000000001'), fc.integer({ min: 0, max: 6 }));
+    const types = [
+      'hello',
+      'subscribed',
+      'page',
+      'message',
+      'gap',
+      'ack',
+      'unsubscribed',
+      'presence',
+      'presence_event',
+      'error',
+      'disconnect',
+    ];
+    const fields = [
+      'id',
+      'room',
+      'epoch',
+      'offset',
+      'messages',
+      'more',
+      'seq',
+      'members',
+      'code',
+      'from',
+      'to',
+      'resumed',
+      'reconnect_after_ms',
+    ];
+    const value = fc.oneof(
+      fc.jsonValue(),
+      fc.constantFrom('public:r', '0000000000000001'),
+      fc.integer({ min: 0, max: 6 }),
+    );
     const frame = fc.tuple(fc.constantFrom(...types), fc.dictionary(fc.constantFrom(...fields), value));
     await fc.assert(
       fc.asyncProperty(fc.array(frame, { maxLength: 8 }), async (frames) => {
@@ -80,7 +153,8 @@ describe('v2: nonsense', () => {
         void client.room('public:r').publish('x');
         await clock.advance(20);
         for (const [type, more] of frames) {
-          for (const connection of server.connections) connection.raw(JSON.stringify({ room: 'public:r', ...more, type }));
+          for (const connection of server.connections)
+            connection.raw(JSON.stringify({ room: 'public:r', ...more, type }));
         }
         await clock.advance(1000);
         expect(PHASES).toContain(client.state.phase);
@@ -182,10 +256,18 @@ describe('/ws/client: nonsense', () => {
 describe('sockets that behave badly', () => {
   it('a constructor that throws is a failed attempt', async () => {
     const { server, manager, clock } = serverAndManager();
-    const environment = { ...server.environment, socket: () => { throw new SyntaxError('the URL is invalid'); } };
+    const environment = {
+      ...server.environment,
+      socket: () => {
+        throw new SyntaxError('the URL is invalid');
+      },
+    };
     const world = serverAndManager({}, { environment });
     world.manager.connect();
-    expect(world.manager.getState()).toMatchObject({ phase: 'failed', recent_attempts: [{ error_message: 'the URL is invalid' }] });
+    expect(world.manager.getState()).toMatchObject({
+      phase: 'failed',
+      recent_attempts: [{ error_message: 'the URL is invalid' }],
+    });
     world.manager.disconnect();
     manager.disconnect();
     await clock.advance(1);

@@ -3,7 +3,15 @@
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { BackoffStrategy, fullJitter, IDLE, type Life, type LifeConfig, type LifeEvent, transition } from '../src/machine.js';
+import {
+  BackoffStrategy,
+  fullJitter,
+  IDLE,
+  type Life,
+  type LifeConfig,
+  type LifeEvent,
+  transition,
+} from '../src/machine.js';
 
 const PHASES = ['idle', 'connecting', 'open', 'degraded', 'reconnecting', 'failed', 'fallback'];
 const MAX_ATTEMPTS = 3;
@@ -16,7 +24,10 @@ const config: LifeConfig = {
   probeMs: 60_000,
 };
 
-const code = fc.oneof(fc.constantFrom(1000, 1001, 1005, 1006, 1012, 3001, 3500, 4400, 4500), fc.integer({ min: 0, max: 65_535 }));
+const code = fc.oneof(
+  fc.constantFrom(1000, 1001, 1005, 1006, 1012, 3001, 3500, 4400, 4500),
+  fc.integer({ min: 0, max: 65_535 }),
+);
 const event = fc.tuple(
   fc.integer({ min: 0, max: 60_000 }),
   fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
@@ -123,7 +134,12 @@ describe('full jitter', () => {
 
 describe('BackoffStrategy', () => {
   it('has the documented default', () => {
-    const documented = { baseDelaysMs: [1000, 2000, 4000, 8000, 12000], capDelayMs: 12000, jitterRatio: 0.2, maxAttempts: 8 };
+    const documented = {
+      baseDelaysMs: [1000, 2000, 4000, 8000, 12000],
+      capDelayMs: 12000,
+      jitterRatio: 0.2,
+      maxAttempts: 8,
+    };
     expect(new BackoffStrategy().config).toEqual(documented);
   });
 

@@ -47,7 +47,12 @@ describe('the phases', () => {
     const { phase, stats, recent_attempts } = manager.getState();
     expect(phase).toBe('open');
     expect([stats.total_attempts, stats.successful_connections]).toEqual([2, 2]);
-    expect(recent_attempts[0]).toMatchObject({ attempt_number: 1, success: true, error_class: 'abnormal', close_code: 1006 });
+    expect(recent_attempts[0]).toMatchObject({
+      attempt_number: 1,
+      success: true,
+      error_class: 'abnormal',
+      close_code: 1006,
+    });
     expect(recent_attempts[1]).toMatchObject({ attempt_number: 2, success: true, error_class: null });
   });
 
@@ -59,7 +64,11 @@ describe('the phases', () => {
     expect(manager.getState().phase).toBe('failed');
     await clock.advance(1000);
     const state = manager.getState();
-    expect(state).toMatchObject({ phase: 'fallback', is_fallback_mode: true, fallback_reason: 'no connection to the server' });
+    expect(state).toMatchObject({
+      phase: 'fallback',
+      is_fallback_mode: true,
+      fallback_reason: 'no connection to the server',
+    });
     expect(state.stats.total_attempts).toBe(4);
     expect(state.recent_attempts.map(({ error_class }) => error_class)).toEqual(Array(4).fill('network'));
     expect(lines).toContain('[WS] Entering fallback mode');
@@ -105,7 +114,11 @@ describe('the phases', () => {
     await clock.advance(1500);
     expect(manager.getState().phase).toBe('failed');
     expect(lines).toContain('[WS] Connection failed: network timeout');
-    expect(manager.getState().recent_attempts[0]).toMatchObject({ error_class: 'timeout', duration_ms: 1500, success: false });
+    expect(manager.getState().recent_attempts[0]).toMatchObject({
+      error_class: 'timeout',
+      duration_ms: 1500,
+      success: false,
+    });
   });
 });
 
@@ -169,7 +182,7 @@ describe('messages', () => {
     await clock.advance(10);
     expect(manager.send({ type: 'test_message', payload: { test: 'data' } })).toBe(true);
     manager.ping();
-    manager.requestStatus();
+    manager.send({ type: 'status' });
     await clock.advance(10);
     expect(heard).toEqual(['test_message']);
     expect(system).toEqual(['hello', 'pong', 'status']);
@@ -235,14 +248,35 @@ describe('the state', () => {
     await clock.advance(10);
     const state = manager.getState();
     expect(Object.keys(state)).toEqual([
-      'phase', 'client_id', 'url', 'stats', 'current_attempt', 'recent_attempts', 'fallback_reason',
-      'last_hello_message', 'connection_features', 'is_fallback_mode',
+      'phase',
+      'client_id',
+      'url',
+      'stats',
+      'current_attempt',
+      'recent_attempts',
+      'fallback_reason',
+      'last_hello_message',
+      'connection_features',
+      'is_fallback_mode',
     ]);
     expect(Object.keys(state.stats).sort()).toEqual([
-      'connection_start', 'current_uptime_ms', 'heartbeats_received', 'heartbeats_sent', 'last_activity',
-      'message_counts_by_type', 'messages_received', 'messages_sent', 'successful_connections', 'total_attempts',
+      'connection_start',
+      'current_uptime_ms',
+      'heartbeats_received',
+      'heartbeats_sent',
+      'last_activity',
+      'message_counts_by_type',
+      'messages_received',
+      'messages_sent',
+      'successful_connections',
+      'total_attempts',
     ]);
-    expect(state.connection_features).toEqual(['heartbeat', 'structured_messages', 'error_codes', 'graceful_reconnect']);
+    expect(state.connection_features).toEqual([
+      'heartbeat',
+      'structured_messages',
+      'error_codes',
+      'graceful_reconnect',
+    ]);
     expect(state.last_hello_message).toMatchObject({ client_id: 'abc-123', accepted_version: 1 });
   });
 
@@ -257,7 +291,10 @@ describe('the state', () => {
   });
 
   it('remembers ten attempts', async () => {
-    const { server, manager, clock } = serverAndManager({}, { backoffStrategy: new BackoffStrategy({ maxAttempts: 30, capDelayMs: 100 }) });
+    const { server, manager, clock } = serverAndManager(
+      {},
+      { backoffStrategy: new BackoffStrategy({ maxAttempts: 30, capDelayMs: 100 }) },
+    );
     server.crash();
     manager.connect();
     await clock.advance(3000);
@@ -292,7 +329,10 @@ describe('the log', () => {
     await clock.advance(1000);
     manager.disconnect();
     const line = lines.find((text) => text.startsWith('[WS] Statistics: ')) ?? '';
-    expect(JSON.parse(line.slice('[WS] Statistics: '.length))).toMatchObject({ current_uptime_ms: 998, heartbeats_sent: 0 });
+    expect(JSON.parse(line.slice('[WS] Statistics: '.length))).toMatchObject({
+      current_uptime_ms: 998,
+      heartbeats_sent: 0,
+    });
   });
 });
 

@@ -5,8 +5,8 @@
 
 import { act } from 'react';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { BackoffStrategy } from '../src/index.js';
 import { WebSocketDiagnosticsPanel, WebSocketDiagnosticsWrapper } from '../src/diagnostics/index.js';
+import { BackoffStrategy } from '../src/index.js';
 import { configure, useWebSocketConnection } from '../src/react/index.js';
 import { FakeServer } from '../src/testing/index.js';
 import { mount, pass, press } from './dom.js';
@@ -74,7 +74,16 @@ it('shows state, statistics, attempts, counts, features and uptime as they chang
   await press('Ping');
   await pass(server, 65_000);
   const text = shown()?.textContent ?? '';
-  for (const part of ['Uptime1 min 05 s', 'Attempts1', 'Messages received / sent2 / 1', 'chat1', 'pong1', 'ping2', '#1', 'connected']) {
+  for (const part of [
+    'Uptime1 min 05 s',
+    'Attempts1',
+    'Messages received / sent2 / 1',
+    'chat1',
+    'pong1',
+    'ping2',
+    '#1',
+    'connected',
+  ]) {
     expect(text).toContain(part);
   }
   expect(text).toContain('heartbeat, structured_messages, error_codes, graceful_reconnect');

@@ -6,7 +6,14 @@
 import { act, useEffect } from 'react';
 import { expect, it, vi } from 'vitest';
 import { RoomkeeperClient } from '../src/index.js';
-import { configure, RoomkeeperProvider, useClientState, usePresence, useRoom, useWebSocketConnection } from '../src/react/index.js';
+import {
+  configure,
+  RoomkeeperProvider,
+  useClientState,
+  usePresence,
+  useRoom,
+  useWebSocketConnection,
+} from '../src/react/index.js';
 import { FakeServer } from '../src/testing/index.js';
 import { mount, pass, press } from './dom.js';
 
@@ -20,7 +27,8 @@ function world() {
 }
 
 function MyComponent({ options }: { options: object }) {
-  const { isConnected, isConnecting, isFallback, connect, disconnect, send, onMessage, state } = useWebSocketConnection(options);
+  const { isConnected, isConnecting, isFallback, connect, disconnect, send, onMessage, state } =
+    useWebSocketConnection(options);
   useEffect(() => {
     const unsubscribe = onMessage((message) => {
       document.title = `${message.type}`;
@@ -33,11 +41,18 @@ function MyComponent({ options }: { options: object }) {
   return (
     <div>
       <p>
-        Status: {isConnected ? 'Connected' : 'Disconnected'} {isConnecting && 'connecting'} {isFallback && state.fallback_reason}
+        Status: {isConnected ? 'Connected' : 'Disconnected'} {isConnecting && 'connecting'}{' '}
+        {isFallback && state.fallback_reason}
       </p>
-      <button type="button" onClick={connect} disabled={isConnected}>Connect</button>
-      <button type="button" onClick={disconnect} disabled={!isConnected}>Disconnect</button>
-      <button type="button" onClick={sendTestMessage} disabled={!isConnected}>Send Message</button>
+      <button type="button" onClick={connect} disabled={isConnected}>
+        Connect
+      </button>
+      <button type="button" onClick={disconnect} disabled={!isConnected}>
+        Disconnect
+      </button>
+      <button type="button" onClick={sendTestMessage} disabled={!isConnected}>
+        Send Message
+      </button>
     </div>
   );
 }
@@ -114,7 +129,12 @@ it('the connection goes to VITE_WS_URL under the id in local storage, and not at
 
 function chat() {
   const server = new FakeServer();
-  const client = new RoomkeeperClient({ url: 'ws://fake', clientId: 'tab', token: 'ann', environment: server.environment });
+  const client = new RoomkeeperClient({
+    url: 'ws://fake',
+    clientId: 'tab',
+    token: 'ann',
+    environment: server.environment,
+  });
   return { server, client };
 }
 
@@ -122,9 +142,17 @@ function Chat({ room, keep = 100 }: { room: string; keep?: number }) {
   const { isJoined, messages, publish, error } = useRoom<string>(room, { keep });
   return (
     <div>
-      <p>{isJoined ? 'joined' : 'not joined'} {error?.refusal?.error}</p>
-      <ol>{messages.map(({ offset, data }) => <li key={offset}>{data}</li>)}</ol>
-      <button type="button" onClick={() => void publish('hello')}>Say</button>
+      <p>
+        {isJoined ? 'joined' : 'not joined'} {error?.refusal?.error}
+      </p>
+      <ol>
+        {messages.map(({ offset, data }) => (
+          <li key={offset}>{data}</li>
+        ))}
+      </ol>
+      <button type="button" onClick={() => void publish('hello')}>
+        Say
+      </button>
     </div>
   );
 }
@@ -136,7 +164,9 @@ function Who({ room }: { room: string }) {
       <p>
         {total}: {members.map(({ user_id, data }) => `${user_id} ${JSON.stringify(data)}`).join(', ')}
       </p>
-      <button type="button" onClick={() => void update({ mood: 'fine' })}>Smile</button>
+      <button type="button" onClick={() => void update({ mood: 'fine' })}>
+        Smile
+      </button>
     </div>
   );
 }
@@ -155,9 +185,17 @@ it('useRoom joins, shows what comes, publishes, and leaves with the last compone
   await pass(server, 50);
   server.publish('public:r', 'from elsewhere');
   await pass(server, 50);
-  expect([...host.querySelectorAll('li')].map(({ textContent }) => textContent)).toEqual(['hello', 'from elsewhere', 'from elsewhere']);
+  expect([...host.querySelectorAll('li')].map(({ textContent }) => textContent)).toEqual([
+    'hello',
+    'from elsewhere',
+    'from elsewhere',
+  ]);
   expect(server.received.filter(({ type }) => type === 'subscribe')).toHaveLength(1);
-  await render(<RoomkeeperProvider client={client}><Chat room="public:r" /></RoomkeeperProvider>);
+  await render(
+    <RoomkeeperProvider client={client}>
+      <Chat room="public:r" />
+    </RoomkeeperProvider>,
+  );
   await pass(server, 50);
   expect(client.room('public:r').state).toBe('joined');
   await render(<RoomkeeperProvider client={client} />);
@@ -168,7 +206,11 @@ it('useRoom joins, shows what comes, publishes, and leaves with the last compone
 it('useRoom shows a refusal, and begins anew with another room', async () => {
   const { server, client } = chat();
   server.forbidden.add('public:secret');
-  const page = (room: string) => <RoomkeeperProvider client={client}><Chat room={room} /></RoomkeeperProvider>;
+  const page = (room: string) => (
+    <RoomkeeperProvider client={client}>
+      <Chat room={room} />
+    </RoomkeeperProvider>
+  );
   const { host, render } = await mount(page('public:secret'));
   await pass(server, 50);
   expect(host.textContent).toContain('not joined permission_denied');
@@ -204,7 +246,11 @@ it('useClientState tells how the connection stands', async () => {
   function State() {
     return <p>{useClientState().phase}</p>;
   }
-  const { host } = await mount(<RoomkeeperProvider client={client}><State /></RoomkeeperProvider>);
+  const { host } = await mount(
+    <RoomkeeperProvider client={client}>
+      <State />
+    </RoomkeeperProvider>,
+  );
   await pass(server, 50);
   expect(host.textContent).toBe('open');
   await act(async () => server.breakConnections());

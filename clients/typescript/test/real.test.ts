@@ -29,7 +29,12 @@ describe.skipIf(!BINARY)('the built server', () => {
   afterEach(() => expect(violations).toEqual([]));
 
   function client(user: string | null): RoomkeeperClient {
-    const options = { url: server.url(''), token: user && token(user), clientId: `ts-${clients.length}`, WebSocket: Socket };
+    const options = {
+      url: server.url(''),
+      token: user && token(user),
+      clientId: `ts-${clients.length}`,
+      WebSocket: Socket,
+    };
     const made = new RoomkeeperClient(options);
     clients.push(made);
     made.on('violation', (words) => violations.push(words));
@@ -47,15 +52,20 @@ describe.skipIf(!BINARY)('the built server', () => {
     });
     expect(await room.join()).toMatchObject({ recovered: false });
     expect(await room.publish({ text: 'hello' })).toMatchObject({ duplicate: false, level: 'accepted' });
-    await when(() => heard.length === 1, (told) => {
-      check = told;
-      return () => {};
-    });
+    await when(
+      () => heard.length === 1,
+      (told) => {
+        check = told;
+        return () => {};
+      },
+    );
     expect(heard).toEqual([{ text: 'hello' }]);
     expect((await room.history()).messages).toHaveLength(1);
   });
 
-  it('is killed and started again in the middle of a conversation: nothing is lost, nothing comes twice', { timeout: 60_000 }, async () => {
+  it('is killed and started again in the middle of a conversation: nothing is lost, nothing comes twice', {
+    timeout: 60_000,
+  }, async () => {
     const speaker = client('ann');
     const listener = client('bob');
     const heard: number[] = [];
@@ -81,10 +91,14 @@ describe.skipIf(!BINARY)('the built server', () => {
       await server.restart();
       await Promise.all(acks);
     }
-    await when(() => heard.length >= 180, (told) => {
-      check = told;
-      return () => {};
-    }, 40_000);
+    await when(
+      () => heard.length >= 180,
+      (told) => {
+        check = told;
+        return () => {};
+      },
+      40_000,
+    );
     expect(heard).toEqual(Array.from({ length: 180 }, (_, n) => n));
     expect(gaps).toEqual([]);
   });
@@ -106,11 +120,20 @@ describe.skipIf(!BINARY)('the built server', () => {
     await room.join({ presence: true });
     const eve = client('eve').room('public:stage');
     await eve.join();
-    await when(() => room.presence?.total === 2, (told) => room.on('presence', told));
+    await when(
+      () => room.presence?.total === 2,
+      (told) => room.on('presence', told),
+    );
     await eve.updatePresence({ mood: 'fine' });
-    await when(() => JSON.stringify(room.presence?.members.get('eve')?.data) === '{"mood":"fine"}', (told) => room.on('presence', told));
+    await when(
+      () => JSON.stringify(room.presence?.members.get('eve')?.data) === '{"mood":"fine"}',
+      (told) => room.on('presence', told),
+    );
     await eve.leave();
-    await when(() => room.presence?.total === 1, (told) => room.on('presence', told));
+    await when(
+      () => room.presence?.total === 1,
+      (told) => room.on('presence', told),
+    );
   });
 
   it('filters by tags', async () => {
@@ -121,7 +144,10 @@ describe.skipIf(!BINARY)('the built server', () => {
     await room.join({ filter: { eq: { lang: 'de' } } });
     await room.publish('hello', { tags: { lang: 'en' } });
     await room.publish('hallo', { tags: { lang: 'de' } });
-    await when(() => heard.length > 0, (told) => room.on('message', told));
+    await when(
+      () => heard.length > 0,
+      (told) => room.on('message', told),
+    );
     expect(heard).toEqual(['hallo']);
   });
 
@@ -139,7 +165,10 @@ describe.skipIf(!BINARY)('the built server', () => {
     const bad = new RoomkeeperClient({ url: server.url(''), token: 'nonsense', WebSocket: Socket });
     clients.push(bad);
     bad.connect();
-    await when(() => bad.state.phase === 'fallback', (told) => bad.on('state', told));
+    await when(
+      () => bad.state.phase === 'fallback',
+      (told) => bad.on('state', told),
+    );
     expect(bad.state.reason).toBe('closed with 3500 unauthenticated');
   });
 
@@ -152,33 +181,51 @@ describe.skipIf(!BINARY)('the built server', () => {
       check();
     });
     manager.connect();
-    await when(() => manager.getState().phase === 'open', (told) => manager.onStateChange(told));
+    await when(
+      () => manager.getState().phase === 'open',
+      (told) => manager.onStateChange(told),
+    );
     manager.ping();
-    manager.requestStatus();
+    manager.send({ type: 'status' });
     manager.send({ type: 'test_message', payload: { test: 'data' } });
-    await when(() => system.length === 4, (told) => {
-      check = told;
-      return () => {};
-    });
+    await when(
+      () => system.length === 4,
+      (told) => {
+        check = told;
+        return () => {};
+      },
+    );
     expect(system).toEqual(['hello', 'pong', 'status', 'error']);
     expect(manager.getState().connection_features).toContain('heartbeat');
     manager.disconnect();
     const other = new WebSocketManager(server.url(''), 'abc-123', { WebSocket: Socket, log: null, version: 2 });
     other.connect();
-    await when(() => other.getState().phase === 'fallback', (told) => other.onStateChange(told));
+    await when(
+      () => other.getState().phase === 'fallback',
+      (told) => other.onStateChange(told),
+    );
     expect(other.getState().recent_attempts.at(-1)).toMatchObject({ close_code: 4400, error_class: 'handshake' });
   });
 
   it('that is not there is a failure of the network, and a path that it does not have one of the handshake', async () => {
     const nobody = new WebSocketManager('ws://127.0.0.1:1', 'x', { WebSocket: Socket, log: null });
     nobody.connect();
-    await when(() => nobody.getState().phase === 'failed', (told) => nobody.onStateChange(told));
+    await when(
+      () => nobody.getState().phase === 'failed',
+      (told) => nobody.onStateChange(told),
+    );
     expect(nobody.getState().recent_attempts[0]?.error_class).toBe('network');
     nobody.disconnect();
     const lost = new WebSocketManager(server.url('/client_/ws/client_abc-123'), 'x', { WebSocket: Socket, log: null });
     lost.connect();
-    await when(() => lost.getState().phase === 'failed', (told) => lost.onStateChange(told));
-    expect(lost.getState().recent_attempts[0]).toMatchObject({ error_class: 'handshake', error_message: 'Unexpected server response: 404' });
+    await when(
+      () => lost.getState().phase === 'failed',
+      (told) => lost.onStateChange(told),
+    );
+    expect(lost.getState().recent_attempts[0]).toMatchObject({
+      error_class: 'handshake',
+      error_message: 'Unexpected server response: 404',
+    });
     lost.disconnect();
   });
 });

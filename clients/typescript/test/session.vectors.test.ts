@@ -3,7 +3,7 @@
 
 import { expect, it } from 'vitest';
 import type { SocketLike } from '../src/connection/environment.js';
-import { RequestError, RoomkeeperClient } from '../src/index.js';
+import { type RequestError, RoomkeeperClient } from '../src/index.js';
 import { VirtualClock } from '../src/testing/index.js';
 import { vectors } from './vectors.js';
 

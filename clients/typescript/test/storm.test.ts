@@ -46,14 +46,17 @@ class Actor {
     this.#n += 1;
     const one: Published = { room, data: `${this.name}-${this.#n}`, end: null };
     this.published.push(one);
-    this.client.room<string>(room).publish(one.data).then(
-      () => {
-        one.end = 'acked';
-      },
-      (error) => {
-        one.end = error.code;
-      },
-    );
+    this.client
+      .room<string>(room)
+      .publish(one.data)
+      .then(
+        () => {
+          one.end = 'acked';
+        },
+        (error) => {
+          one.end = error.code;
+        },
+      );
   }
 }
 

@@ -1,10 +1,10 @@
 // The conformance vectors: delays, codes, classes, the life of a connection, the place in a room.
 // It must never compute an expectation itself.
 
-import { describe as group, expect, it } from 'vitest';
+import { expect, describe as group, it } from 'vitest';
 import {
-  BackoffStrategy,
   type BackoffConfig,
+  BackoffStrategy,
   classify,
   describe,
   type Effect,
@@ -20,14 +20,23 @@ import type { Position } from '../src/protocol.js';
 import { vectors } from './vectors.js';
 
 group('delays of the documented strategies', () => {
-  const { cases } = vectors<{ strategy: BackoffConfig; attempt: number; random: number; delay: number | null }>('backoff');
+  const { cases } = vectors<{ strategy: BackoffConfig; attempt: number; random: number; delay: number | null }>(
+    'backoff',
+  );
   it.each(cases)('$name', ({ strategy, attempt, random, delay }) => {
     expect(new BackoffStrategy(strategy).delayFor(attempt, random)).toBe(delay);
   });
 });
 
 group('full jitter', () => {
-  type Case = { baseMs: number; capMs: number; attemptsMax: number | null; attempt: number; random: number; delay: number };
+  type Case = {
+    baseMs: number;
+    capMs: number;
+    attemptsMax: number | null;
+    attempt: number;
+    random: number;
+    delay: number;
+  };
   it.each(vectors<Case>('full_jitter').cases)('$name', ({ baseMs, capMs, attemptsMax, attempt, random, delay }) => {
     expect(fullJitter(baseMs, capMs, attemptsMax)(attempt, random)).toBe(delay);
   });

@@ -4,8 +4,8 @@
 // in development by Ctrl+Shift+W.
 
 import { useEffect, useState } from 'react';
-import { isDebugging, isDevelopment } from '../manager/settings.js';
 import type { WebSocketManager } from '../manager/manager.js';
+import { isDebugging, isDevelopment } from '../manager/settings.js';
 import { type ManagerOptions, sharedManager } from '../react/shared.js';
 import { WebSocketDiagnosticsPanel } from './panel.js';
 

@@ -19,14 +19,47 @@ const COLOURS: { readonly [P in WSState['phase']]: string } = {
 
 const STYLES = {
   panel: {
-    position: 'fixed', right: 16, bottom: 16, width: 420, maxWidth: 'calc(100vw - 32px)', maxHeight: '80vh', overflow: 'auto',
-    zIndex: 2147483000, padding: 16, borderRadius: 8, border: '1px solid #30363d', background: '#0d1117', color: '#e6edf3',
-    font: '13px/1.5 system-ui, sans-serif', boxShadow: '0 8px 24px rgba(0,0,0,.4)', boxSizing: 'border-box',
+    position: 'fixed',
+    right: 16,
+    bottom: 16,
+    width: 420,
+    maxWidth: 'calc(100vw - 32px)',
+    maxHeight: '80vh',
+    overflow: 'auto',
+    zIndex: 2147483000,
+    padding: 16,
+    borderRadius: 8,
+    border: '1px solid #30363d',
+    background: '#0d1117',
+    color: '#e6edf3',
+    font: '13px/1.5 system-ui, sans-serif',
+    boxShadow: '0 8px 24px rgba(0,0,0,.4)',
+    boxSizing: 'border-box',
   },
-  heading: { margin: '14px 0 4px', fontSize: 11, letterSpacing: '.06em', textTransform: 'uppercase', color: '#8b949e', fontWeight: 600 },
-  button: { padding: '3px 10px', borderRadius: 6, border: '1px solid #30363d', background: '#21262d', color: 'inherit', font: 'inherit' },
+  heading: {
+    margin: '14px 0 4px',
+    fontSize: 11,
+    letterSpacing: '.06em',
+    textTransform: 'uppercase',
+    color: '#8b949e',
+    fontWeight: 600,
+  },
+  button: {
+    padding: '3px 10px',
+    borderRadius: 6,
+    border: '1px solid #30363d',
+    background: '#21262d',
+    color: 'inherit',
+    font: 'inherit',
+  },
   table: { width: '100%', borderCollapse: 'collapse', fontVariantNumeric: 'tabular-nums' },
-  cell: { padding: '2px 8px 2px 0', textAlign: 'left', verticalAlign: 'top', overflowWrap: 'anywhere', fontWeight: 400 },
+  cell: {
+    padding: '2px 8px 2px 0',
+    textAlign: 'left',
+    verticalAlign: 'top',
+    overflowWrap: 'anywhere',
+    fontWeight: 400,
+  },
   number: { padding: '2px 0', textAlign: 'right', whiteSpace: 'nowrap' },
   dim: { color: '#8b949e', overflowWrap: 'anywhere' },
   row: { display: 'flex', gap: 8, flexWrap: 'wrap', alignItems: 'center' },
@@ -58,7 +91,9 @@ function Numbers({ rows }: { rows: readonly (readonly [string, string | number])
       <tbody>
         {rows.map(([name, value]) => (
           <tr key={name}>
-            <th scope="row" style={STYLES.cell}>{name}</th>
+            <th scope="row" style={STYLES.cell}>
+              {name}
+            </th>
             <td style={STYLES.number}>{value}</td>
           </tr>
         ))}
@@ -95,7 +130,13 @@ function Attempts({ attempts }: { attempts: readonly WSConnectionAttempt[] }) {
 function Controls({ manager, phase }: { manager: WebSocketManager; phase: WSState['phase'] }) {
   const isUp = phase === 'open' || phase === 'degraded';
   const button = (name: string, action: () => void, isOff: boolean) => (
-    <button key={name} type="button" style={{ ...STYLES.button, opacity: isOff ? 0.5 : 1 }} disabled={isOff} onClick={action}>
+    <button
+      key={name}
+      type="button"
+      style={{ ...STYLES.button, opacity: isOff ? 0.5 : 1 }}
+      disabled={isOff}
+      onClick={action}
+    >
       {name}
     </button>
   );
@@ -149,11 +190,17 @@ export function WebSocketDiagnosticsPanel({ manager, onClose }: { manager: WebSo
       <div style={STYLES.dim}>{state.url}</div>
       <div style={STYLES.dim}>client {state.client_id}</div>
       {state.fallback_reason && (
-        <div role="alert" style={{ color: '#f85149', marginTop: 8 }}>Fallback: {state.fallback_reason}</div>
+        <div role="alert" style={{ color: '#f85149', marginTop: 8 }}>
+          Fallback: {state.fallback_reason}
+        </div>
       )}
       <Controls manager={manager} phase={state.phase} />
-      <Section title="Statistics"><Numbers rows={numbers(state)} /></Section>
-      <Section title="Recent attempts"><Attempts attempts={state.recent_attempts} /></Section>
+      <Section title="Statistics">
+        <Numbers rows={numbers(state)} />
+      </Section>
+      <Section title="Recent attempts">
+        <Attempts attempts={state.recent_attempts} />
+      </Section>
       <Section title="Messages by type">
         {counts.length > 0 ? <Numbers rows={counts} /> : <div style={STYLES.dim}>none yet</div>}
       </Section>

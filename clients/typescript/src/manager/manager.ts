@@ -8,8 +8,8 @@ import { BackoffStrategy } from '../connection/backoff.js';
 import { Driver, type Loss } from '../connection/driver.js';
 import { type Environment, realEnvironment } from '../connection/environment.js';
 import type { Life } from '../connection/life.js';
-import { Emitter, type Unsubscribe } from '../emitter.js';
-import { heartbeat, socketUrl } from '../wire.js';
+import { Events, type Unsubscribe } from '../emitter.js';
+import { heartbeat, list, socketUrl } from '../wire.js';
 import { lineLog } from './log.js';
 import type {
   WebSocketManagerOptions,
@@ -40,9 +40,7 @@ export class WebSocketManager {
   readonly #log: (words: string) => void;
   readonly #url: string;
   readonly #clientId: string;
-  readonly #messages = new Emitter<WSMessage>();
-  readonly #system = new Emitter<WSMessage>();
-  readonly #states = new Emitter<WSState>();
+  readonly #events = new Events<{ message: WSMessage; system: WSMessage; state: WSState }>();
   readonly #counts = new Map<string, number>();
   readonly #stats: Omit<WSConnectionStats, 'current_uptime_ms' | 'message_counts_by_type'> = {
     total_attempts: 0,
@@ -117,24 +115,19 @@ export class WebSocketManager {
     return this.send({ type: 'ping' });
   }
 
-  /** Asks for a `status`, which {@link onSystemMessage} hears. */
-  requestStatus(): boolean {
-    return this.send({ type: 'status' });
-  }
-
   /** Calls back with every message that is not of the system. */
   onMessage(listener: (message: WSMessage) => unknown): Unsubscribe {
-    return this.#messages.on(listener);
+    return this.#events.on('message', listener);
   }
 
   /** Calls back with `hello`, `ping`, `pong`, `status` and `error`. */
   onSystemMessage(listener: (message: WSMessage) => unknown): Unsubscribe {
-    return this.#system.on(listener);
+    return this.#events.on('system', listener);
   }
 
   /** Calls back when the phase, an attempt or the greeting changes. What is only counted is read by {@link getState}. */
   onStateChange(listener: (state: WSState) => unknown): Unsubscribe {
-    return this.#states.on(listener);
+    return this.#events.on('state', listener);
   }
 
   /** The state; the same object until something changes. */
@@ -181,7 +174,7 @@ export class WebSocketManager {
 
   #renew(): void {
     this.#state = null;
-    this.#states.emit(this.getState());
+    this.#events.emit('state', this.getState());
   }
 
   #attempting(): void {
@@ -246,12 +239,12 @@ export class WebSocketManager {
     this.#stats[isHeartbeat(message) ? 'heartbeats_received' : 'messages_received'] += 1;
     if (type === 'ping') this.send({ type: 'pong' });
     if (type === 'hello') this.#greeted(message);
-    (SYSTEM.includes(type) ? this.#system : this.#messages).emit(message);
+    this.#events.emit(SYSTEM.includes(type) ? 'system' : 'message', message);
   }
 
   #greeted(message: WSMessage): void {
     const interval = heartbeat(message.heartbeat_interval_ms);
-    const features = Array.isArray(message.features) ? message.features.map(String) : [];
+    const features = list(message.features).filter((feature) => typeof feature === 'string');
     this.#hello = { ...(message as unknown as WSHelloMessage), features, heartbeat_interval_ms: interval };
     this.#log('Received hello message from server');
     this.#driver.dispatch({ type: 'greeted', heartbeatMs: interval });

@@ -8,9 +8,9 @@ export {
   RoomkeeperProvider,
   type UsedPresence,
   type UsedRoom,
+  type UseRoomOptions,
   useClientState,
   usePresence,
   useRoom,
   useRoomkeeper,
-  type UseRoomOptions,
 } from './rooms.js';

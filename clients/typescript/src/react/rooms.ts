@@ -2,10 +2,31 @@
 //
 // It must never leave a room that another component is still in, nor keep more messages than asked for.
 
-import { createContext, createElement, type ReactNode, useCallback, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react';
+import {
+  createContext,
+  createElement,
+  type ReactNode,
+  useCallback,
+  useContext,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+  useSyncExternalStore,
+} from 'react';
 import type { RoomkeeperClient } from '../v2/client.js';
 import type { Room } from '../v2/room.js';
-import type { ClientState, Gap, JoinOptions, Message, Presence, Published, PublishOptions, RequestError, RoomState } from '../v2/types.js';
+import type {
+  ClientState,
+  Gap,
+  JoinOptions,
+  Message,
+  Presence,
+  Published,
+  PublishOptions,
+  RequestError,
+  RoomState,
+} from '../v2/types.js';
 import { retain } from './shared.js';
 
 const Context = createContext<RoomkeeperClient | null>(null);

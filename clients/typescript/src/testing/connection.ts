@@ -4,8 +4,8 @@
 // was missed comes before what is live.
 
 import type { Position } from '../protocol.js';
-import type { ServerEnd, Wire } from './network.js';
 import type { FakeRoom, Missed } from './log.js';
+import type { ServerEnd, Wire } from './network.js';
 import type { FakeServer } from './server.js';
 
 type Command = { type: string; id?: number; room?: string; [field: string]: unknown };
@@ -120,7 +120,10 @@ export class FakeConnection implements ServerEnd {
     const pages: (() => void)[] = [];
     const resumed = ((command.resume ?? []) as { room: string; presence?: boolean }[]).map((named) => {
       if (this.server.forbidden.has(named.room)) {
-        return { room: named.room, error: { code: 103, error: 'permission_denied', message: '', retry_after_ms: null } };
+        return {
+          room: named.room,
+          error: { code: 103, error: 'permission_denied', message: '', retry_after_ms: null },
+        };
       }
       const { outcome, more } = this.#enter(named.room, named as unknown as Position, named.presence === true);
       pages.push(() => this.#pages(outcome, more));
@@ -173,7 +176,13 @@ export class FakeConnection implements ServerEnd {
         this.user = this.server.authenticate(command.token, null) ?? this.user;
         return this.say({ type: 'refreshed', id, expires_at: null, session: this.server.ticket(this.user ?? '') });
       case 'status':
-        return this.say({ type: 'status', id, connection_id: this.id, user_id: this.user, rooms: [...this.rooms.keys()] });
+        return this.say({
+          type: 'status',
+          id,
+          connection_id: this.id,
+          user_id: this.user,
+          rooms: [...this.rooms.keys()],
+        });
       default:
         return this.error(command, { code: 101, error: 'unknown_type' });
     }
@@ -187,7 +196,16 @@ export class FakeConnection implements ServerEnd {
     const latest = [...this.server.room(name).latest.values()];
     const messages = [...outcome.messages.slice(0, PAGE), ...latest];
     const offset = reached(outcome);
-    this.say({ type: 'subscribed', id: command.id ?? null, room: name, epoch, offset, recovered, messages, more: more.length > 0 });
+    this.say({
+      type: 'subscribed',
+      id: command.id ?? null,
+      room: name,
+      epoch,
+      offset,
+      recovered,
+      messages,
+      more: more.length > 0,
+    });
     this.#pages(outcome, more);
   }
 

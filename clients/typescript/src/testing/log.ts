@@ -70,7 +70,11 @@ export class FakeRoom {
       return { messages: this.entries, gap, recovered: false };
     }
     if (position.offset > this.offset) {
-      return { messages: [], gap: { from: this.offset + 1, to: this.offset, reason: 'unknown_position' }, recovered: false };
+      return {
+        messages: [],
+        gap: { from: this.offset + 1, to: this.offset, reason: 'unknown_position' },
+        recovered: false,
+      };
     }
     const messages = this.entries.filter(({ offset }) => (offset ?? 0) > position.offset);
     if (position.offset + 1 >= first) return { messages, gap: null, recovered: true };

@@ -114,7 +114,12 @@ export class FakeServer {
 
   /** Publishes as the server. */
   publish(room: string, data: unknown, more: object = {}): number {
-    const entry = this.room(room).append({ sender: { user_id: null, connection_id: null }, data, ...more, timestamp: this.timestamp() });
+    const entry = this.room(room).append({
+      sender: { user_id: null, connection_id: null },
+      data,
+      ...more,
+      timestamp: this.timestamp(),
+    });
     this.#deliver(room, entry);
     return entry.offset ?? 0;
   }

@@ -239,7 +239,7 @@ export class RoomkeeperClient {
       this.#session.forgetResume();
       return { again: true };
     }
-    if (code === 3004 || code === 3500) {
+    if ([3004, 3500, 3507].includes(code)) {
       this.#isStale = true;
       this.#session.ticket = null;
     }

@@ -57,10 +57,7 @@ export class Requests {
   check(publish?: Publish): void {
     if (!publish) {
       if (this.pending.size - this.publishes >= REQUESTS_MAX) throw new RequestError('too_many');
-    } else if (
-      this.publishes >= this.outboxMax ||
-      this.characters + publish.text.length > this.outboxCharactersMax
-    ) {
+    } else if (this.publishes >= this.outboxMax || this.characters + publish.text.length > this.outboxCharactersMax) {
       throw new RequestError('outbox_full', null, publish.msgId);
     }
   }

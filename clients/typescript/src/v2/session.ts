@@ -7,14 +7,14 @@
 import type { Closed } from '../connection/driver.js';
 import { Events } from '../emitter.js';
 import type { HelloFrame, Position } from '../protocol.js';
-import { heartbeat } from '../wire.js';
+import { heartbeat, list } from '../wire.js';
 import { HANDLERS, resumed } from './frames.js';
 import { type Cancel, type Frame, type Publish, Requests } from './requests.js';
 import { Room } from './room.js';
 import type { Place } from './track.js';
 import { type ClientEvents, type Published, type PublishOptions, RequestError } from './types.js';
 
-/** How many rooms one client may be in. Servers take fewer. */
+/** How many rooms one client may know. Servers take fewer. */
 const ROOMS_MAX = 4096;
 /** How many rooms `connect` names, and how many characters of them: the rest is asked for one by one. */
 const RESUME_MAX = 128;
@@ -52,7 +52,7 @@ export class Session {
   readonly events = new Events<ClientEvents>();
   readonly rooms = new Map<string, Room>();
   readonly requests: Requests;
-  stage: 'offline' | 'greeting' | 'online' = 'offline';
+  stage: 'offline' | 'greeting' | 'online' | 'closed' = 'offline';
   /** Changes with every connection and loss. Whoever calls out compares it afterwards. */
   connection = 0;
   /** The rooms that the server put this connection into without being asked. */
@@ -236,6 +236,7 @@ export class Session {
   /** The client ends: nobody is left without an answer. */
   close(): void {
     this.lost();
+    this.stage = 'closed';
     this.requests.rejectAll('closed');
     for (const room of this.#all()) {
       room.failed(new RequestError('closed'));
@@ -298,6 +299,7 @@ export class Session {
   /** Waits for the answer to what `start` says, and answers the id of. Nobody has to look at the promise. */
   #wait<F>(answer: string | null, ms: number, start: () => number, publish?: Publish): Promise<F> {
     const promise = new Promise<Frame>((resolve, reject) => {
+      if (this.stage === 'closed') throw new RequestError('closed');
       const id = start();
       const cancel = this.host.timer(ms, () => this.requests.fail(pending, 'timed_out'));
       const pending = { id, answer, resolve, reject, cancel, publish };
@@ -336,9 +338,8 @@ export class Session {
   }
 
   join(room: Room): void {
-    if (this.#all().filter(({ state }) => state !== 'out').length >= ROOMS_MAX) {
-      return room.failed(new RequestError('too_many'));
-    }
+    const isFull = this.rooms.size > ROOMS_MAX;
+    if (isFull || this.stage === 'closed') return room.failed(new RequestError(isFull ? 'too_many' : 'closed'));
     if (this.stage === 'online') this.sendJoin(room);
     else room.become('away');
   }
@@ -407,8 +408,6 @@ export class Session {
 
 /** A name that nobody else has. Pages that came without TLS have no `randomUUID`. */
 const freshName = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');
-
-const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
 
 /** What is wanted of a room, as commands say it. */
 const wanted = ({ options: { presence = false, filter = null } }: Room): object => ({ presence, filter });

@@ -2,6 +2,8 @@
 //
 // It must never leave it open whether something was missed: that is an event of its own.
 
+import type { Loss } from '../connection/driver.js';
+import type { WSConnectionPhase } from '../connection/life.js';
 import type {
   AckFrame,
   Condition,
@@ -16,8 +18,6 @@ import type {
   Tags,
   TombstoneFrame,
 } from '../protocol.js';
-import type { Loss } from '../connection/driver.js';
-import type { WSConnectionPhase } from '../connection/life.js';
 
 /** A message of any class, with the type of what the application says. */
 export type Message<T = unknown> = (
