@@ -1,7 +1,7 @@
 // Requests that wait for their answers, and among them the outbox: publishes that are sent again on the
 // next connection until one is acknowledged.
 //
-// Each is settled exactly once, and there are never more than the named maxima.
+// It must never settle one of them twice, nor hold more than the named maxima.
 
 import { RequestError } from './types.js';
 
