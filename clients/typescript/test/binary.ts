@@ -28,8 +28,10 @@ export class Binary {
   #data = mkdtempSync(join(tmpdir(), 'roomkeeper-ts-'));
   #port = 0;
 
-  static async start(): Promise<Binary> {
-    const binary = new Binary();
+  constructor(readonly more: string[] = []) {}
+
+  static async start(more: string[] = []): Promise<Binary> {
+    const binary = new Binary(more);
     await binary.restart();
     return binary;
   }
@@ -50,6 +52,7 @@ export class Binary {
       '--data-dir',
       this.#data,
       ...set,
+      ...this.more,
     ];
     const child = spawn(BINARY as string, words, { stdio: ['ignore', 'pipe', 'ignore'] });
     this.#child = child;

@@ -60,7 +60,7 @@ const STYLES = {
     overflowWrap: 'anywhere',
     fontWeight: 400,
   },
-  number: { padding: '2px 0', textAlign: 'right', whiteSpace: 'nowrap' },
+  number: { padding: '2px 0', textAlign: 'right', verticalAlign: 'top', whiteSpace: 'nowrap' },
   dim: { color: '#8b949e', overflowWrap: 'anywhere' },
   row: { display: 'flex', gap: 8, flexWrap: 'wrap', alignItems: 'center' },
 } satisfies Record<string, CSSProperties>;
