@@ -190,6 +190,16 @@ describe('recovery', () => {
     expect(clock.now() - before).toBe(10);
   });
 
+  it('ends in idle where a listener hears of the loss and ends it', async () => {
+    const { server, client, clock } = await inRoom();
+    const phases: string[] = [];
+    client.on('lost', () => client.disconnect());
+    client.on('state', ({ phase }) => phases.push(phase));
+    server.breakConnections();
+    await clock.advance(10_000);
+    expect([phases, client.state.phase]).toEqual([['reconnecting', 'idle'], 'idle']);
+  });
+
   it('stays away after a stop', async () => {
     const { server, client, clock } = await inRoom();
     server.close(3505, 'session_replaced');
@@ -377,6 +387,32 @@ describe('presence', () => {
     server.go(server.room('public:r'), 'bob');
     await clock.advance(1000);
     expect([...(room.presence?.members.keys() ?? [])]).toEqual(['ann']);
+  });
+
+  it('is asked for again when a list is older than what was heard', async () => {
+    const { server, client, clock } = serverAndClient({}, { token: 'ann' });
+    const room = client.room('public:r');
+    client.connect();
+    void room.join({ presence: true });
+    await clock.until(() => server.received.some(({ type }) => type === 'presence'));
+    // The list that is on its way does not know of bob.
+    const old = {
+      type: 'presence',
+      id: null,
+      room: 'public:r',
+      seq: 1,
+      total: 1,
+      members: [{ user_id: 'ann', data: null }],
+    };
+    const event = { type: 'presence_event', room: 'public:r', seq: 9, event: 'join', user_id: 'bob', data: null };
+    for (const connection of server.connections) {
+      connection.raw(JSON.stringify(event));
+      connection.raw(JSON.stringify(old));
+    }
+    await clock.advance(0);
+    await clock.advance(2);
+    expect(room.presence).toBeNull();
+    expect(server.received.filter(({ type }) => type === 'presence').length).toBeGreaterThan(1);
   });
 
   it('can be asked for later, from where the room stands', async () => {
