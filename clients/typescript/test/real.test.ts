@@ -1,11 +1,28 @@
 // Both clients against the built server, over real sockets.
 // It must never wait for time to pass: it waits for what is told, with a deadline.
 
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { build } from 'esbuild';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import WebSocket from 'ws';
 import { RoomkeeperClient, type SocketConstructor, WebSocketManager } from '../src/index.js';
 import { Pattern } from '../src/patterns.js';
 import { BINARY, Binary, IS_REQUIRED, token, when } from './binary.js';
+
+const BUNDLE = { bundle: true, write: false, format: 'esm', platform: 'node' } as const;
+/** What runs in a process of its own, with no WebSocket but the runtime's. */
+const NATIVE = `
+  import { RoomkeeperClient } from '../src/index.ts';
+  const client = new RoomkeeperClient({ url: process.argv[1], clientId: 'native' });
+  const room = client.room('public:native');
+  const heard = new Promise((resolve) => room.on('message', ({ data }) => resolve(data)));
+  client.connect();
+  await room.join();
+  await room.publish('hello from node');
+  console.log('joined, acked, heard', await heard);
+  client.close();
+`;
 
 const Socket = WebSocket as unknown as SocketConstructor;
 
@@ -205,6 +222,14 @@ describe.skipIf(!BINARY)('the built server', () => {
       (told) => other.onStateChange(told),
     );
     expect(other.getState().recent_attempts.at(-1)).toMatchObject({ close_code: 4400, error_class: 'handshake' });
+  });
+
+  it('talks to the WebSocket that Node has of its own', async () => {
+    const bundle = await build({ ...BUNDLE, stdin: { contents: NATIVE, resolveDir: import.meta.dirname } });
+    const flags = process.versions.node.startsWith('20.') ? ['--experimental-websocket'] : [];
+    const words = [...flags, '--input-type=module', '--eval', bundle.outputFiles[0]?.text ?? '', server.url('')];
+    const { stdout } = await promisify(execFile)(process.execPath, words, { timeout: 20_000 });
+    expect(stdout).toBe('joined, acked, heard hello from node\n');
   });
 
   it('that is not there is a failure of the network, and a path that it does not have one of the handshake', async () => {
