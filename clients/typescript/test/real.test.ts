@@ -36,7 +36,7 @@ describe.skipIf(!BINARY)('the built server', () => {
   const violations: string[] = [];
 
   beforeAll(async () => {
-    server = await Binary.start();
+    server = await Binary.start(['--set', 'namespaces.public.patterns=true']);
   });
   afterAll(async () => {
     for (const client of clients) client.close();
@@ -168,14 +168,39 @@ describe.skipIf(!BINARY)('the built server', () => {
     expect(heard).toEqual(['hallo']);
   });
 
-  it('says no to a pattern that is not offered, and to a room that is not allowed', async () => {
+  it('follows a pattern, also after a kill', async () => {
     const gus = client('gus');
-    await gus.room('public:x').join();
-    const pattern = new Pattern(gus, 'public:zone/*');
+    const pattern = new Pattern<string>(gus, 'public:zone/*');
+    const heard: string[] = [];
+    const following = () => new Promise<void>((resolve) => pattern.on('following', resolve));
+    pattern.on('message', ({ room, data }) => heard.push(`${room} ${data}`));
+    await following();
+    await gus.room('public:zone/1').publish('one');
+    await when(
+      () => heard.length === 1,
+      (told) => pattern.on('message', told),
+    );
+    const again = following();
+    await server.kill();
+    await server.restart();
+    await again;
+    await gus.room('public:zone/2').publish('two');
+    await when(
+      () => heard.length === 2,
+      (told) => pattern.on('message', told),
+    );
+    expect(heard).toEqual(['public:zone/1 one', 'public:zone/2 two']);
+    pattern.stop();
+  });
+
+  it('says no to a pattern that is not offered, and to a room that is not allowed', async () => {
+    const hal = client('hal');
+    await hal.room('public:x').join();
+    const pattern = new Pattern(hal, 'chat:guild/*');
     const ended = await new Promise<{ code: number | null }>((resolve) => pattern.on('ended', resolve));
     expect(ended.code).toBe(103);
     pattern.stop();
-    await expect(gus.room('chat:guild/1').join()).rejects.toMatchObject({ refusal: { code: 103 } });
+    await expect(hal.room('chat:guild/1').join()).rejects.toMatchObject({ refusal: { code: 103 } });
   });
 
   it('ends a client whose token is none', async () => {

@@ -149,7 +149,7 @@ const ack: Handler = (session, frame, room) => {
   const publish = pending?.publish;
   // In its publisher's own order the acknowledgement stands for the message.
   if (publish && !publish.echo && frame.duplicate !== true && typeof frame.offset === 'number') {
-    if (room?.state === 'joined') room.track.pass(positionOf(frame));
+    room?.track.pass(positionOf(frame));
   }
   session.answer(frame);
 };
