@@ -174,7 +174,7 @@ describe('v2: nonsense', () => {
     client.connect();
     await clock.advance(20);
     for (const { socket } of server.network.wires) socket.heard(new ArrayBuffer(8));
-    expect(said).toEqual(['a message is binary, or too large']);
+    expect(said).toEqual(['binary or too large']);
     await clock.advance(1000);
     expect(client.state.phase).toBe('open');
   });

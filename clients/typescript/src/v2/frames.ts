@@ -15,14 +15,13 @@ import { type Gap, type Left, RequestError, type RoomEvents } from './types.js';
 type Handler = (session: Session, frame: Frame, room: Room | undefined) => void;
 
 /** A value of a frame, if it is what it has to be; else the frame makes no sense. */
-function need<T>(value: unknown, isRight: boolean, what: string): T {
+function need<T>(value: unknown, isRight: boolean): T {
   if (isRight) return value as T;
-  throw new TypeError(`${what} expected`);
+  throw new TypeError('a field is wrong');
 }
-const whole = (value: unknown): number =>
-  need(value, Number.isSafeInteger(value) && (value as number) >= 0, 'a whole number');
-const text = (value: unknown): string => need(value, typeof value === 'string', 'a text');
-const array = (value: unknown): Frame[] => need(value, Array.isArray(value), 'a list');
+const whole = (value: unknown): number => need(value, Number.isSafeInteger(value) && (value as number) >= 0);
+const text = (value: unknown): string => need(value, typeof value === 'string');
+const array = (value: unknown): Frame[] => need(value, Array.isArray(value));
 
 const positionOf = (frame: Frame): Position => ({ epoch: text(frame.epoch), offset: whole(frame.offset) });
 
@@ -59,7 +58,7 @@ function batch(session: Session, room: Room, frame: Frame, reached: Position): v
   const place = room.track.reach(reached);
   if (!session.promised(room, place, reached)) return;
   if (typeof place !== 'string') room.track.stand(reached);
-  if (frame.more !== true && stillIn(session, room, connection)) room.events.emit('caughtUp', room.position ?? reached);
+  if (!frame.more && stillIn(session, room, connection)) room.events.emit('caughtUp', room.position ?? reached);
 }
 
 /** The client is in. */
@@ -70,7 +69,7 @@ function joined(session: Session, room: Room, frame: Frame, gap: Skip | null): v
   room.become('joined');
   if (!stillIn(session, room, connection)) return;
   if (gap) skip(room, gap);
-  room.succeeded({ position: reached, recovered: frame.recovered === true });
+  room.succeeded({ position: reached, recovered: !!frame.recovered });
   if (room.options.presence && stillIn(session, room, connection)) askPresence(session, room);
   if (stillIn(session, room, connection)) batch(session, room, frame, reached);
 }
@@ -145,12 +144,11 @@ const unsubscribed: Handler = (session, frame, room) => {
 };
 
 const ack: Handler = (session, frame, room) => {
-  const pending = session.requests.pending.get(frame.id);
-  const publish = pending?.publish;
+  const { pending, late } = session.requests;
+  const publish = pending.get(frame.id)?.publish;
   // In its publisher's own order the acknowledgement stands for the message.
-  if (publish && !publish.echo && frame.duplicate !== true && typeof frame.offset === 'number') {
-    room?.track.pass(positionOf(frame));
-  }
+  const isSilent = publish ? !publish.echo : late.has(frame.id);
+  if (isSilent && !frame.duplicate && typeof frame.offset === 'number') room?.track.pass(positionOf(frame));
   session.answer(frame);
 };
 

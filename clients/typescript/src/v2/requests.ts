@@ -44,6 +44,8 @@ export class Requests {
   /** The last id that was given out; none is used twice. */
   lastId = 0;
   readonly pending = new Map<unknown, Pending>();
+  /** Those without echo that time ran out for on this connection: their places are still to be known. */
+  readonly late = new Set<unknown>();
   /** How many publishes wait, and how many characters they have. */
   publishes = 0;
   characters = 0;
@@ -91,11 +93,13 @@ export class Requests {
     for (const pending of [...this.pending.values()]) {
       if (!pending.publish || code === 'closed') this.fail(pending, code);
     }
+    this.late.clear();
   }
 
   /** Rejects one. A publish that may have happened says so. */
   fail(pending: Pending, code: 'disconnected' | 'closed' | 'timed_out'): void {
     const { publish } = this.take(pending);
+    if (publish && !publish.echo && this.late.size < REQUESTS_MAX) this.late.add(pending.id);
     const why = publish ? (publish.sent > 0 ? 'unanswered' : 'not_sent') : code;
     pending.reject(new RequestError(why, null, publish?.msgId));
   }

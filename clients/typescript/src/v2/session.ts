@@ -186,7 +186,7 @@ export class Session {
   /** One text of the server's: a frame on each line. */
   text(data: unknown): void {
     if (typeof data !== 'string' || data.length > TEXT_MAX) {
-      const reason = 'a message is binary, or too large';
+      const reason = 'binary or too large';
       this.violation(reason);
       return this.host.abandon({ code: 1006, reason });
     }
@@ -209,7 +209,7 @@ export class Session {
     try {
       action();
     } catch (error) {
-      this.violation(`a frame makes no sense: ${error}`);
+      this.violation(`${error}`);
     }
   }
 
@@ -349,7 +349,7 @@ export class Session {
     const since = room.position;
     room.joinId = this.say({ type: 'subscribe', room: room.name, since, ...wanted(room) });
     // Asking again on this connection could only be refused as asking twice.
-    const silent = { code: 1006, reason: `no answer to subscribe to ${room.name}` };
+    const silent = { code: 1006, reason: `no answer from ${room.name}` };
     room.cancel = this.host.timer(this.limits.requestTimeoutMs, () => this.host.abandon(silent));
   }
 
@@ -401,7 +401,7 @@ export class Session {
       return true;
     }
     room.holeAt = stood;
-    this.host.abandon({ code: 3003, reason: 'messages are missing' });
+    this.host.abandon({ code: 3003, reason: 'a hole' });
     return false;
   }
 }
