@@ -20,7 +20,7 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
 
   beforeAll(async () => {
     [server, application] = await Promise.all([
-      Binary.start(['--set', 'auth.expiry_notice_ms=2000', '--set', 'auth.leeway_ms=0']),
+      Binary.start(['--set', 'auth.expiry_notice_ms=6000', '--set', 'auth.leeway_ms=0']),
       Application.start(),
     ]);
   }, 60_000);
@@ -119,12 +119,12 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
     let n = 0;
     const fresh = () => {
       n += 1;
-      return token('bob', { exp: Math.floor(Date.now() / 1000) + 4, jti: `t${n}` });
+      return token('bob', { exp: Math.floor(Date.now() / 1000) + 8, jti: `t${n}` });
     };
     const page = await open({ user: 'bob', room: 'chat:lobby' }, fresh);
     await shows(page, '#chat-state', 'joined');
-    // The fourth token is asked for when the first has ended long ago.
-    await expect.poll(() => n, { timeout: 30_000, interval: 200 }).toBeGreaterThanOrEqual(4);
+    // Each lasts 8 s and is asked for 6 s before the last one ends: with the sixth the first has ended.
+    await expect.poll(() => n, { timeout: 30_000, interval: 200 }).toBeGreaterThanOrEqual(6);
     await say(page, 'still here');
     await shows(page, '#messages', 'still here');
     expect(await page.textContent('#losses')).toBe('0');

@@ -43,8 +43,8 @@ const http = (answer: (request: IncomingMessage, response: ServerResponse) => vo
 };
 const raw = (answer: (socket: Socket) => void) => listen(createTcpServer(answer));
 
-async function firstAttempt(url: string): Promise<WSConnectionAttempt> {
-  const options = { WebSocket: WebSocket as unknown as SocketConstructor, log: null, connectionTimeoutMs: 1000 };
+async function firstAttempt(url: string, connectionTimeoutMs = 15_000): Promise<WSConnectionAttempt> {
+  const options = { WebSocket: WebSocket as unknown as SocketConstructor, log: null, connectionTimeoutMs };
   const manager = new WebSocketManager(url, 'x', options);
   manager.connect();
   await when(
@@ -82,7 +82,7 @@ describe('an attempt fails, is classified, and is made again', () => {
 
   it('a machine that takes the connection and says nothing', async () => {
     const place = await raw(() => {});
-    expect((await firstAttempt(`ws://${place}`)).error_class).toBe('timeout');
+    expect((await firstAttempt(`ws://${place}`, 500)).error_class).toBe('timeout');
   });
 
   it('a machine that talks, but not HTTP', async () => {

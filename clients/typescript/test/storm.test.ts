@@ -39,7 +39,7 @@ class Actor {
       const room = this.client.room<string>(name);
       room.on('message', ({ data }) => heard.push(data));
       room.on('gap', (gap) => this.gaps.push(gap));
-      void room.join();
+      void room.join({ presence: true });
     }
     this.client.connect();
   }
@@ -138,6 +138,10 @@ function check(server: FakeServer, actors: Actor[]): void {
       const here = heard.get(name) ?? [];
       const silent = new Set(published.filter(({ echo }) => !echo).map(({ data }) => data));
       expect(here).toEqual(log.filter((data) => !silent.has(data) || here.includes(data)));
+    }
+    for (const { client } of actors) {
+      const { presence } = client.room(name);
+      expect([presence?.total, ...[...(presence?.members.keys() ?? [])].sort()]).toEqual([3, 'ann', 'bob', 'cyd']);
     }
     for (const { published } of actors) {
       const mine = published.filter(({ room }) => room === name);
