@@ -47,7 +47,7 @@ export class Room<T = unknown> {
 
   constructor(
     readonly name: string,
-    readonly session: Session,
+    /** @internal */ readonly session: Session,
   ) {}
 
   /** Calls back with what happens here. */
