@@ -18,12 +18,13 @@ const SHOWN: &[&str] = &[
     "A18", "A19", "A20", "A21", "A22", "A23", "A24", "A25", "A26", "A30", "A31", "A32", "A33",
     "A34", "A35", "A36", "A37", "A38", "A39", "A40", "A41", "A42", "A43", "A44", "A45", "A46",
     "A47", "A48", "A49", "C01", "C02", "C03", "C04", "C05", "C06", "C07", "C08", "C09", "D01",
-    "D02", "D06", "D07", "D09", "J01", "J02", "J03", "J05", "J06", "J07", "J08", "J09", "J10",
-    "J11", "J12", "J13", "J14", "J20", "J21", "N07", "N08", "N09", "P01", "P03", "P04", "P05",
-    "P06", "P08", "P09", "P11", "P12", "P13", "P15", "P17", "P18", "P19", "P20", "P21", "P22",
-    "P23", "P24", "P25", "P28", "P29", "P30", "R01", "R02", "R04", "R05", "R06", "R07", "R08",
-    "R09", "R10", "R12", "R13", "R14", "R15", "RD01", "RD05", "RD06", "RD07", "RD08", "RD10",
-    "RD11", "RD12", "RD13", "RD14", "RD19", "S03", "S04", "S05", "S06", "S07", "S09", "T02", "T04",
+    "D02", "D06", "D07", "D09", "H02", "J01", "J02", "J03", "J05", "J06", "J07", "J08", "J09",
+    "J10", "J11", "J12", "J13", "J14", "J20", "J21", "N03", "N07", "N08", "N09", "P01", "P03",
+    "P04", "P05", "P06", "P08", "P09", "P11", "P12", "P13", "P15", "P17", "P18", "P19", "P20",
+    "P21", "P22", "P23", "P24", "P25", "P28", "P29", "P30", "PG01", "PG03", "PG04", "PG08", "PG10",
+    "R01", "R02", "R04", "R05", "R06", "R07", "R08", "R09", "R10", "R12", "R13", "R14", "R15",
+    "RD01", "RD05", "RD06", "RD07", "RD08", "RD10", "RD11", "RD12", "RD13", "RD14", "RD19", "S03",
+    "S04", "S05", "S06", "S07", "S09", "T02", "T04",
 ];
 
 /// Tests show a part of it; what they don't show.
@@ -32,32 +33,37 @@ const PARTLY: &[(&str, &str)] = &[
     ("H01", "ten thousand connections: the test has 1,000 unless `ROOMKEEPER_STORM` says more"),
     ("H03", "sixty seconds, and how fast publishes are taken meanwhile"),
     (
+        "H05",
+        "of an address; a user, who is known behind the upgrade only, has no penalty of its own",
+    ),
+    (
+        "H06",
+        "one kind of overload, publishers and newcomers without a pace, and a load that is no share of what was \
+         measured to be possible",
+    ),
+    ("J04", "what becomes of such keys in a TypeScript client, which is not built yet"),
+    (
         "N01",
         "a thousand kills: `tests/faults` has as many rounds as it is asked for; and 99 of 100 clients are back \
          within ten seconds in the test, where five were meant",
     ),
     ("N02", "a thousand restarts"),
+    ("N04", "a thousand clients, and twenty over a stuck Redis: not ten thousand"),
     ("N05", "nodes of two builds at once"),
-    ("N08", "no two nodes can take one name, since each draws its own"),
-    ("RD01", "a node that is started while Redis is away"),
-    ("RD02", "a kill at each of three points, and a thousand of them"),
-    ("RD03", "a minute and two: the story has ten seconds"),
-    ("RD07", "a node that stands still until Redis cuts it: the test has it cut by an order"),
-    ("RD08", "a second loss while channels are asked for"),
-    ("RD09", "a million times"),
-    ("RD12", "a first server that some nodes still use when others have changed"),
-    ("RD13", "a policy that evicts keys: tests delete them"),
-    ("RD14", "-BUSY, -MOVED, -ASK, -NOAUTH and what no Redis answers"),
-    ("RD16", "a way that loses what comes back only"),
     (
-        "RD17",
-        "publications that come twice over one connection or out of order, which Redis never does",
+        "N06",
+        "kills at files and lines that can be seen from outside; the first start's is the only migration",
     ),
-    ("RD20", "what SLOWLOG says, and ten thousand who join one room at once"),
-    ("J04", "what becomes of such keys in a TypeScript client, which is not built yet"),
-    ("N01", "that clients are back within 5 s, over a thousand kills: a test has one kill"),
-    ("N02", "that connections close one by one over the window, over a thousand restarts"),
-    ("N05", "nodes of two versions"),
+    (
+        "N10",
+        "what a host adds; of readers, writers and timers nothing is known that makes them panic",
+    ),
+    ("N13", "that a worker which hangs is reported; no search through interleavings"),
+    (
+        "N14",
+        "a file that was cut behind a line is one that says less; a binary that is replaced counts at the next \
+         start, which no test shows",
+    ),
     (
         "P02",
         "byte by byte the head of one connection may cost 1.5 s of processor time in the test: a read \
@@ -75,6 +81,15 @@ const PARTLY: &[(&str, &str)] = &[
         "decided otherwise: a pong is a sign of life whatever it holds, as everything is that a \
          client sends",
     ),
+    ("PG02", "a minute: the test stops it for as long as three hundred publishes take"),
+    ("PG05", "a thousand runs: the test makes three hundred"),
+    ("PG06", "a serialization failure: at the level of isolation that is used there is none"),
+    ("PG07", "two hundred crashes: the test makes twelve"),
+    ("PG11", "10^8 rows: the test has 300,000, and the plans of the statements"),
+    (
+        "PG12",
+        "published data that is no JSON: the archive gives back what was stored, whatever it is",
+    ),
     ("R11", "a cgroup of version 2, where what the kernel holds for sockets counts, too"),
     ("R16", "ports to Redis that run out"),
     ("RD02", "a thousand kills, and those right between the script and its reply"),
@@ -83,7 +98,12 @@ const PARTLY: &[(&str, &str)] = &[
         "RD04",
         "a reply to another request is noticed with the next probe only, and no test sends one",
     ),
+    ("RD09", "a million times"),
     ("RD16", "a network that drops packets: a proxy holds them"),
+    (
+        "RD17",
+        "publications that come twice over one connection or out of order, which Redis never does",
+    ),
     ("RD20", "that the slow log stays empty with 10,000 members"),
     (
         "S01",
@@ -104,28 +124,14 @@ const COMPRESSION: &str = "compression is not built yet";
 
 /// No test shows any of it; why.
 const OPEN: &[(&str, &str)] = &[
-    ("D01", UNSEEN),
     ("D03", UNSEEN),
     ("D04", UNSEEN),
     ("D05", UNSEEN),
     ("D10", UNSEEN),
     ("D11", UNSEEN),
-    ("H02", UNSEEN),
     ("H04", UNSEEN),
-    ("H05", UNSEEN),
-    ("H06", UNSEEN),
-    ("N03", UNSEEN),
-    ("N04", UNSEEN),
-    ("N06", UNSEEN),
-    ("N10", UNSEEN),
     ("N11", UNSEEN),
     ("N12", UNSEEN),
-    ("N13", UNSEEN),
-    ("N14", UNSEEN),
-    ("RD04", UNSEEN),
-    ("RD15", UNSEEN),
-    ("RD18", UNSEEN),
-    ("RD19", UNSEEN),
     ("P10", "HTTP/2 is not built: its preface is refused (P07)"),
     ("P14", "the PROXY protocol is not built"),
     ("P31", COMPRESSION),
@@ -142,6 +148,8 @@ const OPEN: &[(&str, &str)] = &[
     ("PG13", "nothing is ordered by the server's clock, and no test sets it"),
     ("PG14", "no false server speaks the protocol of Postgres"),
     ("R03", "limits are by node, so there is nothing behind them that could be away"),
+    ("RD15", UNSEEN),
+    ("RD18", UNSEEN),
     ("T03", "several nodes run with one clock in the tests"),
     ("T05", "no test stops one of several nodes and lets it go on"),
 ];

@@ -31,6 +31,12 @@ fn named(text: &str) -> Vec<(&str, &str)> {
     paths.filter_map(|path| path.rsplit_once("::")).collect()
 }
 
+/// The test files of the TypeScript client that are named, with their paths.
+fn foreign(text: &str) -> impl Iterator<Item = &str> {
+    let code = text.split('`').skip(1).step_by(2);
+    code.filter(|code| code.ends_with(".test.ts") || code.ends_with(".test.tsx"))
+}
+
 fn check_rows(text: &str) -> Vec<String> {
     let here = ids(text);
     let wanted =
@@ -42,7 +48,8 @@ fn check_rows(text: &str) -> Vec<String> {
 /// Each row names a test, or says what of it is open.
 fn check_shown(text: &str) -> Vec<String> {
     let rows = text.lines().filter(|line| !ids(line).is_empty());
-    let bare = rows.filter(|row| named(row).is_empty() && !row.contains("**Open"));
+    let is_shown = |row: &&str| !named(row).is_empty() || foreign(row).next().is_some();
+    let bare = rows.filter(|row| !is_shown(row) && !row.contains("**Open"));
     bare.map(|row| {
         format!("{ROWS} names no test in the row {row}: name one, or say that it is open")
     })
@@ -59,10 +66,11 @@ fn check_named(text: &str, files: &[File]) -> Vec<String> {
         })
     };
     let missing = named(text).into_iter().filter(|(module, name)| !exists(module, name));
+    let missing = missing.map(|(module, name)| format!("{module}::{name}"));
+    let gone = foreign(text).filter(|path| !files.iter().any(|file| file.path == **path));
     missing
-        .map(|(module, name)| {
-            format!("{ROWS} names {module}::{name}, which is no test: correct it")
-        })
+        .chain(gone.map(str::to_owned))
+        .map(|name| format!("{ROWS} names {name}, which is no test: correct it"))
         .collect()
 }
 
@@ -101,6 +109,7 @@ mod breaches {
     #[test]
     fn a_row_that_is_shown_by_nothing_is_seen() {
         assert_lawful(&check_shown("| 0.1 | x | `a::b` |\n| 0.2 | y | **Open** |\n| row | what |"));
+        assert_lawful(&check_shown("| 0.1 | x | `clients/typescript/test/a.test.tsx` |"));
         assert_complains(&check_shown("| 0.1 | x | some tests |"), "no test in the row");
     }
 
@@ -111,5 +120,6 @@ mod breaches {
         assert_lawful(&check("| 0.1 | `a::it_works`, `GET /x`, `a b::c` |"));
         assert_complains(&check("| 0.1 | `a::it_fails` |"), "a::it_fails");
         assert_complains(&check("| 0.1 | `b::it_works` |"), "b::it_works");
+        assert_complains(&check("| 0.1 | `clients/x.test.ts` |"), "clients/x.test.ts");
     }
 }

@@ -7,9 +7,7 @@
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
 //! [`hosts`], [`leaks`], [`cgroup`],
-//! [`false_system`], [`tls`], [`redis`],
-//! [`redis_many`], [`false_server`], [`skips`].
-//! [`false_system`], [`tls`], [`redis`], [`postgres`], [`false_server`], [`skips`].
+//! [`false_system`], [`tls`], [`redis`], [`redis_many`], [`postgres`], [`false_server`], [`skips`].
 
 #![allow(
     clippy::unwrap_used,

@@ -93,11 +93,14 @@ impl Rooms {
         let broker = broker
             .map_err(|error| ServeError::Part(format!("redis.url: {error}"), Exit::Settings))?;
         // In Postgres they are those of all nodes.
-        let more = if settings.store.url.is_some() { "" } else { "letters, matches, " };
-        tracing::warn!(
-            "{more}and who was muted or banned while it was away counts elsewhere only; rooms are kept by Redis \
-             and none of them is durable"
-        );
+        let of_one = match settings.store.url {
+            Some(_) => "",
+            None => {
+                "; letters and matches are of this node alone, and so is who was muted or banned while it \
+                     was away"
+            }
+        };
+        tracing::warn!("rooms are kept by Redis and none of them is durable{of_one}");
         let span = Duration::from_millis(settings.auth.revocation_age_ms);
         let revocations = RedisRevocations::build(&broker, span);
         let seats = RedisSeats::build(&broker);

@@ -1,0 +1,197 @@
+// Carries out what the reducer asks for: one socket and one timer at most.
+//
+// It must never decide anything: what happens becomes an event, what is to be done comes as an effect.
+// Sockets that were given up are not listened to any more.
+
+import { classify, describe, type Failure, type WSErrorClass } from './classify.js';
+import type { Environment, SocketLike } from './environment.js';
+import { IDLE, type Life, type LifeConfig, type LifeEvent, transition } from './life.js';
+
+/** How an attempt, or a connection, ended. */
+export interface Loss {
+  failure: Failure;
+  class: WSErrorClass;
+  /** In words. */
+  text: string;
+  /** When the next attempt comes, in ms; null when none does by itself soon. */
+  delayMs: number | null;
+}
+
+/** Who is told what happens. None of them may throw. */
+export interface Handlers {
+  /** Where to connect to; asked before each attempt. What it throws may have `closed` to say how the attempt ended. */
+  url(): string | Promise<string>;
+  attempting(): void;
+  opened(): void;
+  /** One message, whatever it is. */
+  message(data: unknown): void;
+  /** The server is suspiciously quiet: say something that it answers. */
+  ping(): void;
+  failed(loss: Loss): void;
+  changed(life: Life, before: Life): void;
+}
+
+/** How a connection is over, as the reducer's event says it. */
+export interface Closed {
+  code: number;
+  reason: string;
+  after?: number | null;
+  again?: boolean;
+}
+
+/** An event before it is known when it happens. */
+type Unstamped = LifeEvent extends infer E ? (E extends LifeEvent ? Omit<E, 'at' | 'random'> : never) : never;
+
+/** One connection that comes back. */
+export class Driver {
+  life: Life = IDLE;
+  #socket: SocketLike | null = null;
+  /** What the socket said before it closed without a code. */
+  #said = '';
+  #timer: unknown = null;
+  readonly #queue: LifeEvent[] = [];
+  #isBusy = false;
+  #unwake: (() => void) | null = null;
+  /** Counts attempts, so that what belongs to an earlier one is known. */
+  #attempt = 0;
+
+  constructor(
+    readonly env: Environment,
+    readonly config: LifeConfig,
+    readonly handlers: Handlers,
+  ) {}
+
+  get isUp(): boolean {
+    return this.life.openedAt !== null;
+  }
+
+  /** How many bytes the socket has not sent yet. */
+  get buffered(): number {
+    return this.#socket?.bufferedAmount ?? 0;
+  }
+
+  /** Sends a text, if there is an open socket. */
+  send(text: string): boolean {
+    if (this.life.socket !== 'open' || !this.#socket) return false;
+    try {
+      this.#socket.send(text);
+      return true;
+    } catch {
+      // It is closing, and says so itself.
+      return false;
+    }
+  }
+
+  /** Lets an event happen; one that comes while another is dealt with waits for its turn. */
+  dispatch(event: Unstamped): void {
+    this.#queue.push({ ...event, at: this.env.now(), random: this.env.random() } as LifeEvent);
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    try {
+      for (let next = this.#queue.shift(); next; next = this.#queue.shift()) this.#step(next);
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  #step(event: LifeEvent): void {
+    const before = this.life;
+    const [life, effects] = transition(before, event, this.config);
+    this.life = life;
+    for (const [name, ...values] of effects) {
+      if (name === 'open') this.#open();
+      else if (name === 'close') this.#close();
+      else if (name === 'ping') this.handlers.ping();
+      else if (name === 'timer') this.#set(values[0] as number | null);
+    }
+    this.#watch();
+    // Told only when all is done, since whoever hears it may want something else.
+    for (const [name, failure, delayMs] of effects) {
+      if (name !== 'failed') continue;
+      this.handlers.failed({ failure, class: classify(failure), text: describe(failure), delayMs });
+    }
+    if (life.phase !== before.phase || life.reason !== before.reason) this.handlers.changed(life, before);
+  }
+
+  #open(): void {
+    this.#drop();
+    this.#attempt += 1;
+    this.#said = '';
+    this.handlers.attempting();
+    const attempt = this.#attempt;
+    const fail = (error: unknown) => {
+      if (attempt !== this.#attempt) return;
+      const { closed, message } = Object(error) as { closed?: Closed; message?: string };
+      this.dispatch({ type: 'closed', ...(closed ?? { code: 1006, reason: message ?? String(error) }) });
+    };
+    const go = (url: string) => {
+      if (attempt !== this.#attempt) return;
+      this.#listen(this.env.socket(url));
+    };
+    try {
+      const url = this.handlers.url();
+      if (typeof url === 'string') go(url);
+      else url.then(go).catch(fail);
+    } catch (error) {
+      fail(error);
+    }
+  }
+
+  #listen(socket: SocketLike): void {
+    this.#socket = socket;
+    socket.onopen = () => {
+      this.dispatch({ type: 'opened' });
+      this.handlers.opened();
+    };
+    socket.onmessage = (event: { data: unknown }) => {
+      this.dispatch({ type: 'heard' });
+      this.handlers.message(event.data);
+    };
+    socket.onerror = (event: { message?: unknown }) => {
+      this.#said = typeof event.message === 'string' ? event.message : '';
+    };
+    socket.onclose = (event: { code: number; reason: string }) => {
+      const reason = event.reason || (event.code === 1006 ? this.#said : '');
+      this.#drop();
+      this.dispatch({ type: 'closed', code: event.code, reason, ...this.explain(event.code) });
+    };
+  }
+
+  /** What is known beside the close frame; for whoever knows more. */
+  explain: (code: number) => Partial<Closed> = () => ({});
+
+  #drop(): SocketLike | null {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#attempt += 1;
+    if (socket) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      // Node's `ws` throws where nobody listens for errors.
+      socket.onerror = () => {};
+    }
+    return socket;
+  }
+
+  #close(): void {
+    try {
+      this.#drop()?.close(1000);
+    } catch {
+      // It is gone all the same.
+    }
+  }
+
+  #set(ms: number | null): void {
+    this.env.clearTimer(this.#timer);
+    this.#timer = ms === null ? null : this.env.setTimer(() => this.dispatch({ type: 'timer' }), ms);
+  }
+
+  /** Listens for signs of life of the network and the page as long as they matter. */
+  #watch(): void {
+    if (this.life.phase === 'idle') {
+      this.#unwake?.();
+      this.#unwake = null;
+    } else {
+      this.#unwake ??= this.env.onWake((by) => this.dispatch({ type: 'wake', by }));
+    }
+  }
+}

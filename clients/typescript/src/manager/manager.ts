@@ -1,0 +1,266 @@
+// `WebSocketManager`: a connection to `/ws/client` that comes back, counts what passes, and goes on in a
+// fallback mode where it can't.
+//
+// It must never throw out of a socket's event, nor grow: attempts, types of messages and log lines have
+// their bounds here.
+
+import { BackoffStrategy } from '../connection/backoff.js';
+import { Driver, type Loss } from '../connection/driver.js';
+import { type Environment, realEnvironment } from '../connection/environment.js';
+import type { Life } from '../connection/life.js';
+import { Events, type Unsubscribe } from '../emitter.js';
+import { heartbeat, list, socketUrl } from '../wire.js';
+import { lineLog } from './log.js';
+import type {
+  WebSocketManagerOptions,
+  WSConnectionAttempt,
+  WSConnectionStats,
+  WSHelloMessage,
+  WSMessage,
+  WSState,
+} from './types.js';
+
+/** How many attempts are remembered. */
+const ATTEMPTS_MAX = 10;
+/** How many types of messages are counted apart; others count as `other`. */
+const TYPES_MAX = 64;
+/** How often fallback tries again. */
+const PROBE_MS = 60_000;
+/** After how long a connection has proved itself. */
+const STABLE_AFTER_MS = 20_000;
+
+/** The documented address: the base, `/ws/client` if it has no path, and the three parameters. */
+export const clientUrl = (base: string, client_id: string, version = 1, role = 'frontend'): string =>
+  socketUrl(base, '/ws/client', { client_id, version, role });
+
+/** The connection of one client to `/ws/client`. */
+export class WebSocketManager {
+  readonly #env: Environment;
+  readonly #driver: Driver;
+  readonly #log: (words: string) => void;
+  readonly #url: string;
+  readonly #clientId: string;
+  readonly #events = new Events<{ message: WSMessage; system: WSMessage; state: WSState }>();
+  readonly #counts = new Map<string, number>();
+  readonly #stats: Omit<WSConnectionStats, 'current_uptime_ms' | 'message_counts_by_type'> = {
+    total_attempts: 0,
+    successful_connections: 0,
+    messages_received: 0,
+    messages_sent: 0,
+    heartbeats_received: 0,
+    heartbeats_sent: 0,
+    last_activity: null,
+    connection_start: null,
+  };
+  #attempts: WSConnectionAttempt[] = [];
+  #hello: WSHelloMessage | null = null;
+  /** The state as it was last asked for; null when it has changed since. */
+  #state: WSState | null = null;
+  #disabled: string | null = null;
+
+  constructor(url: string, clientId: string, options: WebSocketManagerOptions = {}) {
+    const { connectionTimeoutMs = 10_000, enableHeartbeat = true, version, role } = options;
+    const strategy = options.backoffStrategy ?? new BackoffStrategy();
+    this.#env = options.environment ?? realEnvironment(options.WebSocket);
+    this.#log = lineLog(options.log);
+    this.#url = clientUrl(url, clientId, version, role);
+    this.#clientId = clientId;
+    const config = {
+      connectTimeoutMs: connectionTimeoutMs,
+      heartbeat: enableHeartbeat,
+      backoff: (attempt: number, random: number) => strategy.delayFor(attempt, random),
+      stableAfterMs: STABLE_AFTER_MS,
+      probeMs: PROBE_MS,
+    };
+    this.#driver = new Driver(this.#env, config, {
+      url: () => this.#url,
+      attempting: () => this.#attempting(),
+      opened: () => {},
+      message: (data) => this.#message(data),
+      ping: () => this.ping(),
+      failed: (loss) => this.#failed(loss),
+      changed: (life, before) => this.#changed(life, before),
+    });
+  }
+
+  /** Connects, or tries at once where it waits; also leaves fallback. */
+  connect(): void {
+    if (this.#disabled === null) this.#driver.dispatch({ type: 'connect' });
+  }
+
+  /** Closes, and does not come back until {@link connect}. */
+  disconnect(): void {
+    this.#driver.dispatch({ type: 'disconnect' });
+  }
+
+  /** Closes and connects anew. */
+  reconnect(): void {
+    this.disconnect();
+    this.connect();
+  }
+
+  /** Sends a message with a `timestamp`; false when there is no connection. */
+  send(message: WSMessage): boolean {
+    const now = this.#now();
+    const text = JSON.stringify({ timestamp: now.toISOString(), ...message });
+    if (!this.#driver.isUp || !this.#driver.send(text)) return false;
+    this.#stats.last_activity = now;
+    this.#stats[isHeartbeat(message) ? 'heartbeats_sent' : 'messages_sent'] += 1;
+    this.#state = null;
+    return true;
+  }
+
+  /** Asks for a `pong`; false when there is no connection. */
+  ping(): boolean {
+    return this.send({ type: 'ping' });
+  }
+
+  /** Calls back with every message that is not of the system. */
+  onMessage(listener: (message: WSMessage) => unknown): Unsubscribe {
+    return this.#events.on('message', listener);
+  }
+
+  /** Calls back with `hello`, `ping`, `pong`, `status` and `error`. */
+  onSystemMessage(listener: (message: WSMessage) => unknown): Unsubscribe {
+    return this.#events.on('system', listener);
+  }
+
+  /** Calls back when the phase, an attempt or the greeting changes. What is only counted is read by {@link getState}. */
+  onStateChange(listener: (state: WSState) => unknown): Unsubscribe {
+    return this.#events.on('state', listener);
+  }
+
+  /** The state; the same object until something changes. */
+  getState(): WSState {
+    this.#state ??= this.#snapshot();
+    return this.#state;
+  }
+
+  /** Keeps it in fallback, for whoever has switched the connection off. */
+  disable(reason: string): void {
+    this.disconnect();
+    this.#disabled = reason;
+    this.#renew();
+  }
+
+  #now(): Date {
+    return new Date(this.#env.wall());
+  }
+
+  #snapshot(): WSState {
+    const { phase, reason } = this.#driver.life;
+    const isDisabled = this.#disabled !== null;
+    const last = this.#attempts.at(-1);
+    const now = () => this.#env.wall();
+    return {
+      phase: isDisabled ? 'fallback' : phase,
+      client_id: this.#clientId,
+      url: this.#url,
+      stats: {
+        ...this.#stats,
+        get current_uptime_ms() {
+          return this.connection_start ? now() - this.connection_start.getTime() : 0;
+        },
+        message_counts_by_type: Object.fromEntries(this.#counts),
+      },
+      current_attempt: last?.success === null ? last : null,
+      recent_attempts: this.#attempts,
+      fallback_reason: this.#disabled ?? reason,
+      last_hello_message: this.#hello,
+      connection_features: this.#hello?.features ?? [],
+      is_fallback_mode: isDisabled || phase === 'fallback' || reason !== null,
+    };
+  }
+
+  #renew(): void {
+    this.#state = null;
+    this.#events.emit('state', this.getState());
+  }
+
+  #attempting(): void {
+    this.#log('Attempting WebSocket connection');
+    this.#stats.total_attempts += 1;
+    const attempt = {
+      attempt_number: this.#stats.total_attempts,
+      started_at: this.#now(),
+      duration_ms: null,
+      success: null,
+      error_class: null,
+      error_message: null,
+      close_code: null,
+      next_delay_ms: null,
+    };
+    this.#attempts = [...this.#attempts, attempt].slice(-ATTEMPTS_MAX);
+    this.#renew();
+  }
+
+  /** Says more about the last attempt. */
+  #finish(success: boolean, more: Partial<WSConnectionAttempt> = {}): void {
+    const last = this.#attempts.at(-1);
+    if (!last) return;
+    const isOver = last.success !== null;
+    const duration_ms = isOver ? last.duration_ms : this.#env.wall() - last.started_at.getTime();
+    const finished = { ...last, success: isOver ? last.success : success, duration_ms, ...more };
+    this.#attempts = [...this.#attempts.slice(0, -1), finished];
+  }
+
+  #failed({ text, failure, delayMs, class: error_class }: Loss): void {
+    this.#log(`Connection failed: ${text}`);
+    this.#finish(false, { error_class, error_message: text, close_code: failure.code, next_delay_ms: delayMs });
+    this.#renew();
+  }
+
+  #changed(life: Life, before: Life): void {
+    if (life.openedAt !== null && before.openedAt === null) {
+      this.#stats.successful_connections += 1;
+      this.#stats.connection_start = this.#now();
+      this.#finish(true);
+    }
+    if (life.openedAt === null && before.openedAt !== null) {
+      this.#state = null;
+      this.#log(`Statistics: ${JSON.stringify(this.getState().stats)}`);
+      this.#stats.connection_start = null;
+    }
+    if (life.phase !== before.phase) this.#log(`transition from ${before.phase} to ${life.phase}`);
+    if (life.phase === 'fallback') this.#log('Entering fallback mode');
+    // Whoever stops an attempt has not succeeded with it.
+    if (life.phase === 'idle') this.#finish(false);
+    this.#renew();
+  }
+
+  #message(data: unknown): void {
+    this.#stats.last_activity = this.#now();
+    this.#state = null;
+    const message = parse(data);
+    if (!message) return this.#log('Ignored a message without a type');
+    const { type } = message;
+    const name = this.#counts.has(type) || this.#counts.size < TYPES_MAX ? type : 'other';
+    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
+    this.#stats[isHeartbeat(message) ? 'heartbeats_received' : 'messages_received'] += 1;
+    if (type === 'ping') this.send({ type: 'pong' });
+    if (type === 'hello') this.#greeted(message);
+    this.#events.emit(SYSTEM.includes(type) ? 'system' : 'message', message);
+  }
+
+  #greeted(message: WSMessage): void {
+    const interval = heartbeat(message.heartbeat_interval_ms);
+    const features = list(message.features).filter((feature) => typeof feature === 'string');
+    this.#hello = { ...(message as unknown as WSHelloMessage), features, heartbeat_interval_ms: interval };
+    this.#log('Received hello message from server');
+    this.#driver.dispatch({ type: 'greeted', heartbeatMs: interval });
+    this.#renew();
+  }
+}
+
+/** What is for the manager and not for the application. */
+const SYSTEM = ['hello', 'ping', 'pong', 'status', 'error'];
+const isHeartbeat = ({ type }: WSMessage): boolean => type === 'ping' || type === 'pong';
+
+function parse(data: unknown): WSMessage | null {
+  try {
+    const message = JSON.parse(data as string);
+    return typeof message?.type === 'string' ? message : null;
+  } catch {
+    return null;
+  }
+}

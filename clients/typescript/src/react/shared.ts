@@ -1,0 +1,57 @@
+// What several components share: one manager per address, and how many components are in a room.
+//
+// It must never end a connection because a component was mounted twice, as StrictMode does, or because its
+// module was loaded anew: the counts live beside the modules, and ends wait for the end of the turn.
+
+import { WebSocketManager } from '../manager/manager.js';
+import { clientId, configuredUrl, isEnabled } from '../manager/settings.js';
+import type { WebSocketManagerOptions } from '../manager/types.js';
+
+interface Shared {
+  managers: Map<string, WebSocketManager>;
+  users: WeakMap<object, number>;
+}
+
+const KEY = Symbol.for('@roomkeeper/client');
+const home = globalThis as { [KEY]?: Shared };
+
+function shared(): Shared {
+  home[KEY] ??= { managers: new Map(), users: new WeakMap() };
+  return home[KEY];
+}
+
+/** Which manager a component wants; what is left out comes from the build's variables and local storage. */
+export interface ManagerOptions extends WebSocketManagerOptions {
+  url?: string;
+  clientId?: string;
+}
+
+/** The manager of an address and a client; made when it is first asked for. */
+export function sharedManager(options: ManagerOptions = {}): WebSocketManager {
+  const { managers } = shared();
+  const { url = configuredUrl(), clientId: id = clientId(), version = 1, role = 'frontend' } = options;
+  const name = JSON.stringify([url, id, version, role]);
+  let manager = managers.get(name);
+  if (!manager) {
+    manager = new WebSocketManager(url, id, options);
+    if (!isEnabled()) manager.disable('WebSocket is disabled (VITE_WEBSOCKET_ENABLED)');
+    managers.set(name, manager);
+  }
+  return manager;
+}
+
+/** Counts one more user of something; `first` is called with the first. Answers how to be no user any more. */
+export function retain(thing: object, first: () => void, last: () => void): () => void {
+  const { users } = shared();
+  const count = users.get(thing) ?? 0;
+  users.set(thing, count + 1);
+  if (count === 0) first();
+  return () => {
+    // Whoever comes back within this turn has never been away.
+    setTimeout(() => {
+      const left = (users.get(thing) ?? 1) - 1;
+      users.set(thing, left);
+      if (left === 0) last();
+    }, 0);
+  };
+}

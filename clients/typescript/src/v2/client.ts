@@ -1,0 +1,248 @@
+// `RoomkeeperClient`: protocol v2 for applications. It joins the connection, the session and whoever knows
+// the token.
+//
+// It must never put a token into an address, which ends up in logs, nor ask for two tokens at once.
+
+import { fullJitter } from '../connection/backoff.js';
+import { type Closed, Driver } from '../connection/driver.js';
+import { type Environment, realEnvironment, type SocketConstructor } from '../connection/environment.js';
+import type { Unsubscribe } from '../emitter.js';
+import type { RefreshedFrame, StatusFrame } from '../protocol.js';
+import { socketUrl } from '../wire.js';
+import type { Frame } from './requests.js';
+import type { Room } from './room.js';
+import { Session } from './session.js';
+import type { ClientEvents, ClientState } from './types.js';
+
+/** After how many tokens in a row that could not be got the client stops. */
+const TOKEN_FAILURES_MAX = 5;
+/** After how long a connection has proved itself, in ms. */
+const STABLE_AFTER_MS = 20_000;
+/** How often a client that may only try so often tries again after that, in ms. */
+const PROBE_MS = 60_000;
+/** When a refresh that failed for the moment is tried again, in ms. */
+const REFRESH_AGAIN_MS = 5000;
+
+/** A token, or how to get a fresh one. Null: stay anonymous. */
+export type TokenSource = string | null | (() => string | null | Promise<string | null>);
+
+/** The options of a client. */
+export interface ClientOptions {
+  /** `wss://host/ws/v2/connect`; without a path the protocol's own path is taken. */
+  url: string;
+  token?: TokenSource;
+  /** A label to be recognised by over reconnects. An anonymous client that publishes needs one. */
+  clientId?: string;
+  /** From an attempt to `hello`, in ms; 10,000. */
+  connectTimeoutMs?: number;
+  /** How long a request other than a publish waits for its answer, in ms; 10,000. */
+  requestTimeoutMs?: number;
+  /** How long a publish is tried, reconnects included, in ms; 60,000. */
+  publishTimeoutMs?: number;
+  /** How many publishes wait for their acknowledgement; 1,024. */
+  outboxMax?: number;
+  /** How many characters they may have together; 8,388,608. */
+  outboxCharactersMax?: number;
+  /** Full jitter: the bound of the first wait and of any wait, in ms (200 and 20,000), and how many attempts (no limit). */
+  backoff?: { baseMs?: number; capMs?: number; attemptsMax?: number | null };
+  /** The socket's class, where the runtime has none (Node 20). */
+  WebSocket?: SocketConstructor;
+  /** The world around it; for tests. */
+  environment?: Environment;
+}
+
+/** A client of protocol v2. It connects when told to, and comes back by itself until it is closed. */
+export class RoomkeeperClient {
+  readonly #env: Environment;
+  readonly #driver: Driver;
+  readonly #session: Session;
+  readonly #source: Exclude<TokenSource, string | null> | null = null;
+  readonly #url: string;
+  /** The token that is being got, for whoever asks meanwhile. */
+  #fetching: Promise<string | null> | null = null;
+  #failures = 0;
+  /** Whether the token at hand was got for this attempt, and whether it is known to be of no use. */
+  #isFresh = false;
+  #isStale = true;
+  #refreshTimer: unknown = null;
+  #isClosed = false;
+  #state: ClientState = { phase: 'idle', reason: null };
+
+  constructor(options: ClientOptions) {
+    const { token = null, backoff = {} } = options;
+    const env = options.environment ?? realEnvironment(options.WebSocket);
+    this.#env = env;
+    this.#url = socketUrl(options.url, '/ws/v2/connect', { client_id: options.clientId });
+    const config = {
+      connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+      heartbeat: true,
+      backoff: fullJitter(backoff.baseMs, backoff.capMs, backoff.attemptsMax),
+      stableAfterMs: STABLE_AFTER_MS,
+      probeMs: PROBE_MS,
+    };
+    const driver = new Driver(env, config, {
+      url: () => this.#prepare(),
+      attempting: () => {},
+      opened: () => session.opened(),
+      message: (data) => session.text(data),
+      ping: () => void session.say({ type: 'ping' }),
+      failed: (loss) => {
+        session.lost();
+        session.events.emit('lost', loss);
+      },
+      changed: ({ phase, reason, socket }) => {
+        if (socket === 'none' && session.stage !== 'offline') session.lost();
+        this.#state = { phase, reason };
+        session.events.emit('state', this.#state);
+      },
+    });
+    const host = {
+      send: (text: string) => driver.send(text),
+      buffered: () => driver.buffered,
+      abandon: (closed: Closed) => driver.dispatch({ type: 'abandon', ...closed, ...this.#mayRetry(closed.code) }),
+      greeted: (heartbeatMs: number) => {
+        this.#failures = 0;
+        driver.dispatch({ type: 'greeted', heartbeatMs });
+      },
+      timer: (ms: number, action: () => void) => {
+        const timer = env.setTimer(action, ms);
+        return () => env.clearTimer(timer);
+      },
+    };
+    const session = new Session(host, {
+      requestTimeoutMs: options.requestTimeoutMs ?? 10_000,
+      publishTimeoutMs: options.publishTimeoutMs ?? 60_000,
+      outboxMax: options.outboxMax ?? 1024,
+      outboxCharactersMax: options.outboxCharactersMax ?? 8_388_608,
+    });
+    driver.explain = (code) => {
+      const said = session.explain(code);
+      return { ...said, ...this.#mayRetry(said.code ?? code) };
+    };
+    this.#driver = driver;
+    this.#session = session;
+    if (typeof token === 'function') this.#source = token;
+    else this.setToken(token);
+    this.on('tokenExpiring', () => this.#refresh());
+  }
+
+  /** Connects, or tries at once where it waits. */
+  connect(): void {
+    if (!this.#isClosed) this.#driver.dispatch({ type: 'connect' });
+  }
+
+  /** Closes until {@link connect}. Rooms and unanswered publishes are kept. */
+  disconnect(): void {
+    this.#driver.dispatch({ type: 'disconnect' });
+  }
+
+  /** Ends it for good: every promise is settled, no timer is left. */
+  close(): void {
+    this.#isClosed = true;
+    this.#driver.dispatch({ type: 'disconnect' });
+    this.#session.close();
+    this.#env.clearTimer(this.#refreshTimer);
+  }
+
+  /** How the connection stands; the same object until that changes. */
+  get state(): ClientState {
+    return this.#state;
+  }
+
+  /** How many publishes wait for their acknowledgement. */
+  get outboxSize(): number {
+    return this.#session.requests.publishes;
+  }
+
+  /** The room of this name: always the same object. It is not joined by that. */
+  room<T = unknown>(name: string): Room<T> {
+    return this.#session.room(name) as unknown as Room<T>;
+  }
+
+  on<K extends keyof ClientEvents>(name: K, listener: (value: ClientEvents[K]) => unknown): Unsubscribe {
+    return this.#session.events.on(name, listener);
+  }
+
+  /** Sends a command of the server's host; resolves with the frame that answers its `id`. */
+  request(command: { type: string; [field: string]: unknown }): Promise<Frame> {
+    return this.#session.ask(null, command);
+  }
+
+  /** How the connection stands, as the server sees it. */
+  status(): Promise<StatusFrame> {
+    return this.#session.ask('status', { type: 'status' });
+  }
+
+  /** Resolves when the server has answered. */
+  async ping(): Promise<void> {
+    await this.#session.ask('pong', { type: 'ping' });
+  }
+
+  /** Shows a fresh token of the same user on this connection. */
+  async refresh(token: string): Promise<RefreshedFrame> {
+    const frame = await this.#session.ask<RefreshedFrame>('refreshed', { type: 'refresh', token });
+    this.#session.token = token;
+    this.#session.ticket = frame.session;
+    return frame;
+  }
+
+  /** Takes a token for the next connection; it may be another user's. */
+  setToken(token: string | null): void {
+    this.#session.setToken(token);
+    this.#isStale = false;
+  }
+
+  /** The address of the next attempt, once there is a token for it. */
+  #prepare(): string | Promise<string> {
+    this.#isFresh = false;
+    if (!this.#source || !this.#isStale) return this.#url;
+    return this.#fetch().then((token) => {
+      this.setToken(token);
+      this.#isFresh = true;
+      return this.#url;
+    });
+  }
+
+  #fetch(): Promise<string | null> {
+    this.#fetching ??= Promise.resolve()
+      .then(this.#source)
+      .catch((error: unknown) => {
+        this.#failures += 1;
+        const reason = `no token: ${error}`;
+        throw { closed: { code: this.#failures >= TOKEN_FAILURES_MAX ? 3500 : 3004, reason } };
+      })
+      .finally(() => {
+        this.#fetching = null;
+      });
+    return this.#fetching;
+  }
+
+  /** The token ends soon. */
+  async #refresh(): Promise<void> {
+    if (!this.#source) return;
+    const { connection } = this.#session;
+    try {
+      const token = await this.#fetch();
+      if (token !== null && this.#session.connection === connection) await this.refresh(token);
+    } catch {
+      // Until the server ends the connection with 3004 there is time for another try.
+      const again = () => void (this.#session.connection === connection && this.#refresh());
+      this.#env.clearTimer(this.#refreshTimer);
+      if (!this.#isClosed) this.#refreshTimer = this.#env.setTimer(again, REFRESH_AGAIN_MS);
+    }
+  }
+
+  /** Close codes that another token, or a shorter `connect`, may get around. */
+  #mayRetry(code: number): Partial<Closed> {
+    if (code === 1009 && this.#session.hasResumed) {
+      // Of a server that takes less than the usual: the next time without rooms.
+      this.#session.forgetResume();
+      return { again: true };
+    }
+    if ([3004, 3500, 3507].includes(code)) {
+      this.#isStale = true;
+      this.#session.ticket = null;
+    }
+    return code === 3500 && this.#source && !this.#isFresh ? { again: true } : {};
+  }
+}

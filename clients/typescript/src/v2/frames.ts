@@ -1,0 +1,209 @@
+// What each frame of the server means: answers go to whoever asked, everything else becomes events.
+//
+// It must never take a place of a log before the message is known to be the next, nor go on with a list
+// after a listener has left the room or ended the connection.
+
+import { type ErrorFrame, type HelloFrame, type Position, TEMPORARY_ERRORS } from '../protocol.js';
+import { span } from '../wire.js';
+import type { Frame } from './requests.js';
+import type { Room } from './room.js';
+import type { Session } from './session.js';
+import type { Skip } from './track.js';
+import { type Gap, type Left, RequestError, type RoomEvents } from './types.js';
+
+/** The room is that which the frame names, if the application knows it. */
+type Handler = (session: Session, frame: Frame, room: Room | undefined) => void;
+
+/** A value of a frame, if it is what it has to be; else the frame makes no sense. */
+function need<T>(value: unknown, isRight: boolean): T {
+  if (isRight) return value as T;
+  throw new TypeError('a field is wrong');
+}
+const whole = (value: unknown): number => need(value, Number.isSafeInteger(value) && (value as number) >= 0);
+const text = (value: unknown): string => need(value, typeof value === 'string');
+const array = (value: unknown): Frame[] => need(value, Array.isArray(value));
+
+const positionOf = (frame: Frame): Position => ({ epoch: text(frame.epoch), offset: whole(frame.offset) });
+
+/** Whether the room is still in, on the same connection. */
+function stillIn(session: Session, room: Room, connection = session.connection): boolean {
+  return session.connection === connection && room.state === 'joined' && room.leaveId === null;
+}
+
+/** One place of a log, live or missed. Answers whether to go on with what follows it. */
+function entry(session: Session, frame: Frame, room: Room | undefined): boolean {
+  // What comes of the room that every user is in has no position until it is joined. Anything else is of an
+  // earlier membership, or brought by the subscription on its way.
+  const isOwn = session.ownRooms.has(frame.room) && (room?.state === 'out' || room?.state === 'away');
+  if (!room || (!isOwn && !stillIn(session, room))) return true;
+  const at = isOwn || (frame.offset ?? null) === null ? null : positionOf(frame);
+  if (at) {
+    const previous = typeof frame.previous === 'number' ? whole(frame.previous) : null;
+    const place = room.track.look(at, previous);
+    if (!session.promised(room, place, at)) return false;
+    room.track.accept(at, previous);
+    if (place === 'own' || place === 'duplicate') return true;
+  }
+  const { connection } = session;
+  room.events.emit(frame.type === 'tombstone' ? frame.type : 'message', frame as never);
+  return stillIn(session, room, connection);
+}
+
+/** What was missed, up to where the frame says. */
+function batch(session: Session, room: Room, frame: Frame, reached: Position): void {
+  const { connection } = session;
+  for (const message of array(frame.messages)) {
+    if (!entry(session, message, room) || !stillIn(session, room, connection)) return;
+  }
+  const place = room.track.reach(reached);
+  if (!session.promised(room, place, reached)) return;
+  if (typeof place !== 'string') room.track.stand(reached);
+  if (!frame.more && stillIn(session, room, connection)) room.events.emit('caughtUp', room.position ?? reached);
+}
+
+/** The client is in. */
+function joined(session: Session, room: Room, frame: Frame, gap: Skip | null): void {
+  const reached = positionOf(frame);
+  array(frame.messages);
+  const { connection } = session;
+  room.become('joined');
+  if (!stillIn(session, room, connection)) return;
+  if (gap) skip(room, gap);
+  room.succeeded({ position: reached, recovered: !!frame.recovered });
+  if (room.options.presence && stillIn(session, room, connection)) askPresence(session, room);
+  if (stillIn(session, room, connection)) batch(session, room, frame, reached);
+}
+
+function skip(room: Room, gap: Skip): void {
+  const place = room.track.skip(gap);
+  // What is missing before it will not come either.
+  const from = typeof place === 'string' ? gap.from : place[0];
+  room.events.emit('gap', { ...gap, from } as Gap);
+}
+
+const gapOf = (epoch: unknown, gap: Frame): Skip => ({
+  epoch: text(epoch),
+  from: whole(gap.from),
+  to: whole(gap.to),
+  reason: text(gap.reason),
+});
+
+/** Asks for the list of members that this room follows. */
+const askPresence = (session: Session, room: Room): void =>
+  void session.ask('presence', { type: 'presence', room: room.name });
+
+/** The server ended a membership, or does not grant it again. */
+function putOut(room: Room, code: unknown, reason: unknown, message: unknown): void {
+  const refusal = { code, error: reason, message } as ErrorFrame;
+  room.become('out');
+  room.failed(new RequestError('refused', refusal));
+  room.events.emit('left', { code, reason } as Left);
+}
+
+const isTemporary = (code: unknown): boolean => TEMPORARY_ERRORS.includes(code as number);
+
+function joinRefused(session: Session, room: Room, frame: Frame): void {
+  if (isTemporary(frame.code)) session.rejoinLater(room, span(frame.retry_after_ms));
+  else putOut(room, frame.code, frame.error, frame.message);
+}
+
+/** What became of one room that `connect` named. */
+export const resumed: Handler = (session, outcome, room) => {
+  // Left meanwhile; the leave is on its way.
+  if (room?.state !== 'joining' || room.joinId !== null || room.leaveId !== null) return;
+  const error = outcome.error as Frame | undefined;
+  if (error) return joinRefused(session, room, error);
+  joined(session, room, outcome, outcome.gap ? gapOf(outcome.epoch, outcome.gap as Frame) : null);
+};
+
+const subscribed: Handler = (session, frame, room) => {
+  // An answer to a wish that was taken back.
+  if (room?.state !== 'joining' || room.joinId !== frame.id) return;
+  joined(session, room, frame, null);
+};
+
+const page: Handler = (session, frame, room) => {
+  if (room && stillIn(session, room)) batch(session, room, frame, positionOf(frame));
+};
+
+const gap: Handler = (_, frame, room) => {
+  if (room && room.leaveId === null && (room.state === 'joined' || room.state === 'joining')) {
+    skip(room, gapOf(frame.epoch, frame));
+  }
+};
+
+const unsubscribed: Handler = (session, frame, room) => {
+  if (session.answer(frame)) {
+    if (room && room.leaveId === frame.id) session.left(room);
+    return;
+  }
+  session.ownRooms.delete(frame.room);
+  if (room && room.state !== 'out' && room.leaveId === null) {
+    putOut(room, frame.code, frame.reason, 'the server ended it');
+  }
+};
+
+const ack: Handler = (session, frame, room) => {
+  const { pending, late } = session.requests;
+  const publish = pending.get(frame.id)?.publish;
+  // In its publisher's own order the acknowledgement stands for the message.
+  const isSilent = publish ? !publish.echo : late.has(frame.id);
+  if (isSilent && !frame.duplicate && typeof frame.offset === 'number') room?.track.pass(positionOf(frame));
+  session.answer(frame);
+};
+
+const presence: Handler = (session, frame, room) => {
+  session.answer(frame);
+  if (!room?.options.presence || !stillIn(session, room)) return;
+  const members = array(frame.members) as unknown as { user_id: string; data: unknown }[];
+  if (room.listed(whole(frame.seq), whole(frame.total), members)) askPresence(session, room);
+};
+
+const presenceEvent: Handler = (session, frame, room) => {
+  if (!room || !stillIn(session, room)) return;
+  const isMissed = room.happened(whole(frame.seq), text(frame.event), text(frame.user_id), frame.data);
+  room.events.emit('presenceChange', frame as unknown as RoomEvents['presenceChange']);
+  if (isMissed) askPresence(session, room);
+};
+
+const error: Handler = (session, frame) => {
+  const after = span(frame.retry_after_ms);
+  const passes = isTemporary(frame.code);
+  const pending = session.requests.pending.get(frame.id);
+  if (session.connectId !== null && session.connectId === frame.id) {
+    return session.connectRefused(passes, text(frame.message), after);
+  }
+  if (!pending) {
+    const room = [...session.rooms.values()].find(({ joinId }) => joinId !== null && joinId === frame.id);
+    if (room) joinRefused(session, room, frame);
+    else if (typeof frame.id !== 'number') session.events.emit('refused', frame as unknown as ErrorFrame);
+    return;
+  }
+  const { publish } = pending;
+  // What may have been stored after all, and what is being repeated, is repeated under its name.
+  if (publish && passes && (frame.code === 114 || publish.sent > 1)) return session.hold(publish, after);
+  session.requests.take(pending).reject(new RequestError('refused', frame as unknown as ErrorFrame, publish?.msgId));
+};
+
+/** What to do with each type of frame; others are answers, or the host's. */
+export const HANDLERS: Readonly<Record<string, Handler>> = {
+  hello: (session, frame) => session.greeted(frame as unknown as HelloFrame),
+  subscribed,
+  page,
+  message: entry,
+  tombstone: entry,
+  gap,
+  ack,
+  unsubscribed,
+  presence,
+  presence_event: presenceEvent,
+  token_expiring: (session, frame) => session.events.emit('tokenExpiring', { expires_at: text(frame.expires_at) }),
+  ping: (session) => session.pong(),
+  error,
+  disconnect: (session, frame) =>
+    session.farewell({
+      code: whole(frame.code),
+      reason: text(frame.reason),
+      after: span(frame.reconnect_after_ms),
+    }),
+};

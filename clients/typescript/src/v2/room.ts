@@ -1,0 +1,178 @@
+// One room, as the application holds it: joining, leaving, publishing, who is there, what was said.
+//
+// It must never decide about the connection: that is the session's. What is marked internal is the
+// session's, too, and nobody else's.
+
+import { Events, type Unsubscribe } from '../emitter.js';
+import type { HistoryFrame, Position, PresenceFrame } from '../protocol.js';
+import type { Cancel } from './requests.js';
+import type { Session } from './session.js';
+import { Track } from './track.js';
+import {
+  type Joined,
+  type JoinOptions,
+  type Presence,
+  type Published,
+  type PublishOptions,
+  RequestError,
+  type RoomEvents,
+  type RoomState,
+} from './types.js';
+
+/** How many members are kept by name. */
+const MEMBERS_MAX = 10_000;
+
+/** A room. The same name gives the same object. */
+export class Room<T = unknown> {
+  /** Where the client is with this room. Not to be set. */
+  state: RoomState = 'out';
+  /** @internal */ track = new Track();
+  /** @internal */ options: JoinOptions = {};
+  /** @internal The commands under way that joined and left it last. */
+  joinId: number | null = null;
+  /** @internal */ leaveId: number | null = null;
+  /** @internal Stops the timer that waits for an answer, or to join again. */
+  cancel: Cancel = () => {};
+  /** @internal Where a hole was found that coming back was to fill. */
+  holeAt: number | undefined;
+  /** @internal Whether `connect` named it on this connection, and `hello` has not answered yet. */
+  isNamed = false;
+  /** @internal */ readonly events = new Events<RoomEvents<unknown>>();
+  /** What `join` answered, and how to settle it. */
+  #joined: Promise<Joined> | null = null;
+  #settle: { resolve(joined: Joined): void; reject(error: unknown): void } | null = null;
+  #presence: Presence | null = null;
+  /** The number of the last event of presence that is known of. */
+  #seq = 0;
+
+  constructor(
+    readonly name: string,
+    /** @internal */ readonly session: Session,
+  ) {}
+
+  /** Calls back with what happens here. */
+  on<K extends keyof RoomEvents>(name: K, listener: (value: RoomEvents<T>[K]) => unknown): Unsubscribe {
+    return this.events.on(name, listener as (value: RoomEvents<unknown>[K]) => unknown);
+  }
+
+  /** Up to where the client has everything; null while it does not know. */
+  get position(): Position | null {
+    return this.track.position;
+  }
+
+  /** Who is here; null while it is not known or not followed. */
+  get presence(): Presence | null {
+    return this.#presence;
+  }
+
+  /**
+   * Wants to be in, on this connection and every later one, until {@link leave}. Resolves once it is in;
+   * rejects when the server refuses for good, or when it was left before.
+   */
+  join(options: JoinOptions = {}): Promise<Joined> {
+    const { session, state } = this;
+    if (state === 'out' || state === 'leaving') {
+      this.options = options;
+      this.track = new Track(options.since, !!options.filter);
+      const joined = new Promise<Joined>((resolve, reject) => {
+        this.#settle = { resolve, reject };
+      });
+      joined.catch(() => {});
+      this.#joined = joined;
+      session.join(this);
+      return joined;
+    }
+    if (options.presence && !this.options.presence) {
+      // More than was asked for: who comes and goes, from where it stands.
+      this.options = { ...this.options, presence: true };
+      if (state !== 'away') {
+        void session.sendLeave(this);
+        session.sendJoin(this);
+      }
+    }
+    return this.#joined as Promise<Joined>;
+  }
+
+  /** Is no longer in. */
+  leave(): Promise<void> {
+    this.failed(new RequestError('left'));
+    return this.session.leave(this);
+  }
+
+  /**
+   * Publishes, now or on the next connection. Resolves with the acknowledgement; rejects when it was
+   * refused, and when it is not known in time (`unanswered`) or was never sent (`not_sent`).
+   */
+  publish(data: T, options: PublishOptions = {}): Promise<Published> {
+    return this.session.publish(this.name, data, options);
+  }
+
+  /** Earlier messages, without joining. */
+  history(options: { since?: Position | null; limit?: number } = {}): Promise<HistoryFrame> {
+    return this.session.ask('history', { type: 'history', room: this.name, ...options });
+  }
+
+  /** Asks who is here. */
+  members(): Promise<PresenceFrame> {
+    return this.session.ask('presence', { type: 'presence', room: this.name });
+  }
+
+  /** Sets what others see of this user here. */
+  async updatePresence(data: unknown): Promise<void> {
+    await this.session.ask('presence_updated', { type: 'presence_update', room: this.name, data: data ?? null });
+  }
+
+  /** @internal */
+  become(state: RoomState): void {
+    this.cancel();
+    this.joinId = null;
+    if (state !== 'leaving' && state !== 'joining') this.leaveId = null;
+    if (this.state === state) return;
+    this.state = state;
+    this.#seq = 0;
+    this.#presence = null;
+    this.events.emit('state', state);
+  }
+
+  /** @internal It is in. */
+  succeeded(joined: Joined): void {
+    this.#settle?.resolve(joined);
+    this.events.emit('joined', joined);
+  }
+
+  /** @internal It will not be in. */
+  failed(error: RequestError): void {
+    this.#settle?.reject(error);
+  }
+
+  /** @internal The whole list. Answers whether another one has to be asked for. */
+  listed(seq: number, total: number, members: Iterable<{ user_id: string; data: unknown }>): boolean {
+    if (seq < this.#seq) return true;
+    this.#seq = seq;
+    this.#tell(new Map([...members].slice(0, MEMBERS_MAX).map((member) => [member.user_id, member])), total);
+    return false;
+  }
+
+  /** @internal Somebody came, went or changed. Answers whether the list has to be asked for. */
+  happened(seq: number, event: string, user_id: string, data: unknown): boolean {
+    const known = this.#presence;
+    if (seq <= this.#seq) return false;
+    const isNext = seq === this.#seq + 1;
+    this.#seq = seq;
+    if (!known || !isNext) {
+      // While a list is on its way it is enough to know how far it has to reach.
+      this.#presence = null;
+      return known !== null;
+    }
+    const members = new Map(known.members);
+    if (event === 'leave') members.delete(user_id);
+    else if (members.has(user_id) || members.size < MEMBERS_MAX) members.set(user_id, { user_id, data });
+    this.#tell(members, known.total + (event === 'join' ? 1 : event === 'leave' ? -1 : 0));
+    return false;
+  }
+
+  #tell(members: Presence['members'], total: number): void {
+    this.#presence = { members, total };
+    this.events.emit('presence', this.#presence);
+  }
+}

@@ -1,0 +1,413 @@
+// What the client of protocol v2 decides: texts, wishes and the passing of time go in; frames and events
+// come out.
+//
+// It must never read a socket or a clock, and never throw at what a server says: a frame that makes no
+// sense is told as a violation and passed over. What it may have taken with it shows as a hole.
+
+import type { Closed } from '../connection/driver.js';
+import { Events } from '../emitter.js';
+import type { HelloFrame, Position } from '../protocol.js';
+import { heartbeat, list } from '../wire.js';
+import { HANDLERS, resumed } from './frames.js';
+import { type Cancel, type Frame, type Publish, Requests } from './requests.js';
+import { Room } from './room.js';
+import type { Place } from './track.js';
+import { type ClientEvents, type Published, type PublishOptions, RequestError } from './types.js';
+
+/** How many rooms one client may know. Servers take fewer. */
+const ROOMS_MAX = 4096;
+/** How many rooms `connect` names, and how many characters of them: the rest is asked for one by one. */
+const RESUME_MAX = 128;
+const RESUME_CHARACTERS_MAX = 32 * 1024;
+/** When to try again after a refusal for the moment that names no time, in ms. */
+const RETRY_MS = 2000;
+/** How long a server that said `disconnect` has to close, in ms. */
+const FAREWELL_MS = 5000;
+/** The largest message that is taken from a server, in characters. */
+const TEXT_MAX = 64 * 1024 * 1024;
+/** How much may wait in the socket before a server's pings go unanswered: everything sent counts as life. */
+const PONG_BUFFER_MAX = 64 * 1024;
+
+/** What a session needs of its driver. */
+export interface Host {
+  /** Answers whether it went out. */
+  send(text: string): boolean;
+  buffered(): number;
+  abandon(closed: Closed): void;
+  greeted(heartbeatMs: number): void;
+  /** Calls back once; answers how to stop that. */
+  timer(ms: number, action: () => void): Cancel;
+}
+
+/** How long answers may take, in ms, and how much may wait. */
+export interface SessionLimits {
+  requestTimeoutMs: number;
+  publishTimeoutMs: number;
+  outboxMax: number;
+  outboxCharactersMax: number;
+}
+
+/** The state of one client. */
+export class Session {
+  readonly events = new Events<ClientEvents>();
+  readonly rooms = new Map<string, Room>();
+  readonly requests: Requests;
+  stage: 'offline' | 'greeting' | 'online' | 'closed' = 'offline';
+  /** Changes with every connection and loss. Whoever calls out compares it afterwards. */
+  connection = 0;
+  /** The rooms that the server put this connection into without being asked. */
+  ownRooms = new Set<unknown>();
+  token: string | null = null;
+  /** What the server gave to come back with. */
+  ticket: string | null = null;
+  #mayResume = false;
+  /** The id of our `connect`, if `hello` has to answer it; and whether it asked for more than to be known. */
+  connectId: number | null = null;
+  #resumes = false;
+  #earlyHello: HelloFrame | null = null;
+  #farewell: (Closed & { cancel: Cancel }) | null = null;
+
+  constructor(
+    readonly host: Host,
+    readonly limits: SessionLimits,
+  ) {
+    this.requests = new Requests(limits.outboxMax, limits.outboxCharactersMax);
+  }
+
+  /** The room of this name. */
+  room(name: string): Room {
+    let room = this.rooms.get(name);
+    if (!room) {
+      room = new Room(name, this);
+      this.rooms.set(name, room);
+    }
+    return room;
+  }
+
+  /** Takes a token that may be another user's: a ticket would come before it. */
+  setToken(token: string | null): void {
+    this.token = token;
+    this.ticket = null;
+  }
+
+  /** The socket is open. */
+  opened(): void {
+    this.connection += 1;
+    this.stage = 'greeting';
+    this.#connect(this.ticket, this.#mayResume ? this.#resumable() : []);
+  }
+
+  /** Says who the client is and where it was, if there is anything to say. */
+  #connect(session: string | null, resume: object[]): void {
+    const { token } = this;
+    this.#resumes = session !== null || resume.length > 0;
+    this.connectId = null;
+    // Null is the same as leaving it out.
+    if (token !== null || this.#resumes) this.connectId = this.say({ type: 'connect', token, session, resume });
+  }
+
+  /** The rooms to name in `connect`; they are on the way in from then on. */
+  #resumable(): object[] {
+    const resume: object[] = [];
+    let characters = 0;
+    for (const room of this.rooms.values()) {
+      const named = { room: room.name, ...room.position, ...wanted(room) };
+      if (room.state !== 'away' || !room.position || resume.length === RESUME_MAX) continue;
+      characters += JSON.stringify(named).length;
+      if (characters > RESUME_CHARACTERS_MAX) break;
+      room.become('joining');
+      room.isNamed = true;
+      resume.push(named);
+    }
+    return resume;
+  }
+
+  /** The next `connect` asks for nothing but to be known by the token. */
+  forgetResume(): void {
+    this.ticket = null;
+    this.#mayResume = false;
+  }
+
+  /** Whether our `connect` asked for more than to be known by the token. */
+  get hasResumed(): boolean {
+    return this.stage === 'greeting' && this.#resumes;
+  }
+
+  /** The server refused our `connect`. */
+  connectRefused(isTemporary: boolean, reason: string, after: number | null): void {
+    if (isTemporary || !this.hasResumed) {
+      return this.host.abandon({ code: isTemporary ? 1013 : 3500, reason, after });
+    }
+    // Without ticket and rooms, then, and room by room.
+    this.forgetResume();
+    for (const room of this.#all()) {
+      room.isNamed = false;
+      if (room.state === 'joining') room.become('away');
+    }
+    this.#connect(null, []);
+    if (this.connectId === null && this.#earlyHello) this.#online(this.#earlyHello);
+  }
+
+  /** `hello` came. */
+  greeted(hello: HelloFrame): void {
+    if (this.stage !== 'greeting') return;
+    this.ticket = typeof hello.session === 'string' ? hello.session : null;
+    this.#mayResume = list(hello.features).includes('resume');
+    // The greeting before our `connect` is not its answer, which is still on its way.
+    if (this.connectId !== null && this.connectId !== hello.id) this.#earlyHello = hello;
+    else this.#online(hello);
+  }
+
+  /** Everything that is wanted is asked for, in the order in which it was wanted. */
+  #online(hello: HelloFrame): void {
+    const { connection } = this;
+    this.stage = 'online';
+    this.connectId = this.#earlyHello = null;
+    this.ownRooms = new Set(list(hello.rooms));
+    for (const room of this.#all()) {
+      // Named in `connect`, and left since.
+      if (room.isNamed && room.state !== 'joining') void this.sendLeave(room);
+      room.isNamed = false;
+      if (room.state === 'away') this.sendJoin(room);
+    }
+    for (const publish of this.requests.outbox()) this.#sendPublish(publish);
+    this.host.greeted(heartbeat(hello.heartbeat_interval_ms));
+    this.events.emit('hello', hello);
+    for (const outcome of list(hello.resumed) as Frame[]) {
+      if (this.connection !== connection) return;
+      this.#guarded(() => resumed(this, outcome, this.rooms.get(outcome.room as string)));
+    }
+    for (const room of this.#all()) {
+      // Named, and left out of the answer.
+      if (this.connection === connection && room.state === 'joining' && room.joinId === null) this.sendJoin(room);
+    }
+  }
+
+  /** One text of the server's: a frame on each line. */
+  text(data: unknown): void {
+    if (typeof data !== 'string' || data.length > TEXT_MAX) {
+      const reason = 'binary or too large';
+      this.violation(reason);
+      return this.host.abandon({ code: 1006, reason });
+    }
+    const { connection } = this;
+    for (const line of data.split('\n')) {
+      if (line.trim() && this.connection === connection) this.#guarded(() => this.#frame(JSON.parse(line)));
+    }
+  }
+
+  #frame(frame: Frame): void {
+    const isKnown = Object.hasOwn(HANDLERS, frame.type);
+    // What is said of patterns is nothing that this client has a place for.
+    if (isKnown && !frame.pattern) HANDLERS[frame.type]?.(this, frame, this.rooms.get(frame.room as string));
+    else if (typeof frame.type !== 'string') throw new TypeError('no type');
+    else if (!this.answer(frame)) this.events.emit('frame', frame);
+  }
+
+  /** What a stranger says may be anything. */
+  #guarded(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.violation(`${error}`);
+    }
+  }
+
+  violation(words: string): void {
+    this.events.emit('violation', words);
+  }
+
+  /** The connection is gone. */
+  lost(): void {
+    this.stage = 'offline';
+    this.connection += 1;
+    this.#farewell?.cancel();
+    this.#farewell = this.connectId = this.#earlyHello = null;
+    this.ownRooms.clear();
+    for (const publish of this.requests.outbox()) publish.held?.();
+    this.requests.rejectAll('disconnected');
+    for (const room of this.#all()) {
+      room.isNamed = false;
+      if (room.state === 'leaving') room.become('out');
+      else if (room.state !== 'out') room.become('away');
+    }
+  }
+
+  /** The client ends: nobody is left without an answer. */
+  close(): void {
+    this.lost();
+    this.stage = 'closed';
+    this.requests.rejectAll('closed');
+    for (const room of this.#all()) {
+      room.failed(new RequestError('closed'));
+      room.become('out');
+    }
+  }
+
+  /** What the server said about the end, where the socket says less. */
+  explain(code: number): Partial<Closed> {
+    const said = this.#farewell;
+    if (!said) return {};
+    return code === 1005 || code === 1006 ? said : { after: said.after };
+  }
+
+  farewell(closed: Closed): void {
+    this.#farewell?.cancel();
+    this.#farewell = { ...closed, cancel: this.host.timer(FAREWELL_MS, () => this.host.abandon(closed)) };
+  }
+
+  /** Says a command under an id, which it answers. */
+  say(command: object): number {
+    this.requests.lastId += 1;
+    const id = this.requests.lastId;
+    this.host.send(JSON.stringify({ ...command, id }));
+    return id;
+  }
+
+  pong(): void {
+    if (this.host.buffered() < PONG_BUFFER_MAX) this.host.send('{"type":"pong"}');
+  }
+
+  /** Asks the server something that only makes sense on this connection. */
+  ask<F>(answer: string | null, command: object): Promise<F> {
+    return this.#wait(answer, this.limits.requestTimeoutMs, () => {
+      if (this.stage !== 'online') throw new RequestError('disconnected');
+      this.requests.check();
+      return this.say(command);
+    });
+  }
+
+  /** Puts a publish into the outbox, and sends it if there is a connection. */
+  publish(room: string, data: unknown, options: PublishOptions): Promise<Published> {
+    const { msgId = freshName(), echo = true, ttlMs, ...rest } = options;
+    const publish: Publish = { msgId, echo, text: '', sent: 0, held: null };
+    return this.#wait(
+      'ack',
+      this.limits.publishTimeoutMs,
+      () => {
+        const id = this.requests.lastId + 1;
+        const named = { type: 'publish', id, room, msg_id: msgId, echo, ttl_ms: ttlMs, ...rest };
+        publish.text = JSON.stringify({ ...named, data: data === undefined ? null : data });
+        this.requests.check(publish);
+        this.requests.lastId = id;
+        return id;
+      },
+      publish,
+    );
+  }
+
+  /** Waits for the answer to what `start` says, and answers the id of. Nobody has to look at the promise. */
+  #wait<F>(answer: string | null, ms: number, start: () => number, publish?: Publish): Promise<F> {
+    const promise = new Promise<Frame>((resolve, reject) => {
+      if (this.stage === 'closed') throw new RequestError('closed');
+      const id = start();
+      const cancel = this.host.timer(ms, () => this.requests.fail(pending, 'timed_out'));
+      const pending = { id, answer, resolve, reject, cancel, publish };
+      this.requests.insert(pending);
+      if (publish && this.stage === 'online') this.#sendPublish(publish);
+    });
+    promise.catch(() => {});
+    return promise as Promise<unknown> as Promise<F>;
+  }
+
+  #sendPublish(publish: Publish): void {
+    publish.held?.();
+    if (this.host.send(publish.text)) publish.sent += 1;
+  }
+
+  /** Keeps a publish back for a while. */
+  hold(publish: Publish, after: number | null): void {
+    const cancel = this.host.timer(after ?? RETRY_MS, () => this.#sendPublish(publish));
+    publish.held = () => {
+      cancel();
+      publish.held = null;
+    };
+  }
+
+  /** Hands an answer to whoever asked; false when nobody did. */
+  answer(frame: Frame): boolean {
+    const pending = this.requests.pending.get(frame.id);
+    if (!pending) return false;
+    if (pending.answer === null || pending.answer === frame.type) {
+      this.requests.take(pending).resolve({ ...frame, msg_id: pending.publish?.msgId });
+    } else {
+      this.violation('an answer to another question');
+      this.requests.fail(pending, 'disconnected');
+    }
+    return true;
+  }
+
+  join(room: Room): void {
+    const isFull = this.rooms.size > ROOMS_MAX;
+    if (isFull || this.stage === 'closed') return room.failed(new RequestError(isFull ? 'too_many' : 'closed'));
+    if (this.stage === 'online') this.sendJoin(room);
+    else room.become('away');
+  }
+
+  sendJoin(room: Room): void {
+    room.become('joining');
+    const since = room.position;
+    room.joinId = this.say({ type: 'subscribe', room: room.name, since, ...wanted(room) });
+    // Asking again on this connection could only be refused as asking twice.
+    const silent = { code: 1006, reason: `no answer from ${room.name}` };
+    room.cancel = this.host.timer(this.limits.requestTimeoutMs, () => this.host.abandon(silent));
+  }
+
+  leave(room: Room): Promise<void> {
+    const { state } = room;
+    if (this.stage === 'online' && (state === 'joined' || state === 'joining')) {
+      room.become('leaving');
+      return this.sendLeave(room);
+    }
+    if (state !== 'leaving') room.become('out');
+    return Promise.resolve();
+  }
+
+  async sendLeave(room: Room): Promise<void> {
+    const asked = this.ask('unsubscribed', { type: 'unsubscribe', room: room.name });
+    const id = this.requests.lastId;
+    room.leaveId = id;
+    room.joinId = null;
+    await asked.catch(() => {});
+    // No answer came in time, or none can come: it is forgotten all the same.
+    if (room.leaveId === id) this.left(room);
+  }
+
+  /** The last leave of a room is over. */
+  left(room: Room): void {
+    room.leaveId = null;
+    if (room.state === 'leaving') room.become('out');
+  }
+
+  /** Joining failed for the moment. */
+  rejoinLater(room: Room, after: number | null): void {
+    room.become('away');
+    room.cancel = this.host.timer(after ?? RETRY_MS, () => this.sendJoin(room));
+  }
+
+  #all(): Room[] {
+    return [...this.rooms.values()];
+  }
+
+  /** Whether to go on with a place that the server names. What is missing is asked for again once, by coming back. */
+  promised(room: Room, place: Place, { epoch, offset }: Position): boolean {
+    const isAnew = place === 'new_epoch';
+    if (!isAnew && typeof place === 'string') return true;
+    const [from, to] = isAnew ? [offset, offset - 1] : place;
+    this.violation(`${room.name}: ${isAnew ? 'a new log' : `${from} to ${to} are missing`}`);
+    const stood = room.position?.offset;
+    if (isAnew || room.holeAt === stood) {
+      room.events.emit('gap', { epoch, from, to, reason: isAnew ? 'epoch_changed' : 'missing' });
+      return true;
+    }
+    room.holeAt = stood;
+    this.host.abandon({ code: 3003, reason: 'a hole' });
+    return false;
+  }
+}
+
+/** A name that nobody else has. Pages that came without TLS have no `randomUUID`. */
+const freshName = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');
+
+/** What is wanted of a room, as commands say it. */
+const wanted = ({ options: { presence = false, filter = null } }: Room): object => ({ presence, filter });

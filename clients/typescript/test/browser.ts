@@ -1,0 +1,93 @@
+// A browser, and the small application of e2e/ built as a page's bundler would and served from this process.
+// It must never reach the network: the page and the server are on this machine.
+
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { extname, join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Browser, chromium, type Page } from 'playwright-core';
+import { build } from 'vite';
+
+const home = fileURLToPath(new URL('..', import.meta.url));
+/** Debian's, as tests/run installs it. */
+export const CHROMIUM = '/usr/bin/chromium';
+export const HAS_CHROMIUM = existsSync(CHROMIUM);
+const ARGUMENTS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+const TYPES: Record<string, string> = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css' };
+const source = (path: string): string => join(home, 'src', path);
+
+/** The built application, and a browser to open it in. */
+export class Application {
+  #folder = mkdtempSync(join(tmpdir(), 'roomkeeper-e2e-'));
+  #web: Server | null = null;
+  #browser: Browser | null = null;
+  #origin = '';
+
+  static async start(): Promise<Application> {
+    const application = new Application();
+    await application.#build();
+    await application.#serve();
+    application.#browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
+    return application;
+  }
+
+  async #build(): Promise<void> {
+    const entry = (name: string, path: string) => ({
+      find: new RegExp(`^@roomkeeper/client${name}$`),
+      replacement: source(path),
+    });
+    await build({
+      root: join(home, 'e2e'),
+      configFile: false,
+      logLevel: 'warn',
+      base: './',
+      resolve: {
+        alias: [
+          entry('', 'index.ts'),
+          entry('/react', 'react/index.ts'),
+          entry('/diagnostics', 'diagnostics/index.tsx'),
+        ],
+      },
+      build: { outDir: this.#folder, emptyOutDir: true },
+    });
+  }
+
+  async #serve(): Promise<void> {
+    const web = createServer((request, response) => {
+      const path = normalize(new URL(request.url ?? '/', 'http://h').pathname).replace(/\/$/, '/index.html');
+      const file = join(this.#folder, path);
+      if (!existsSync(file)) return response.writeHead(404).end();
+      response.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'text/plain' }).end(readFileSync(file));
+    });
+    this.#web = web;
+    await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve));
+    this.#origin = `http://127.0.0.1:${(web.address() as AddressInfo).port}`;
+  }
+
+  /** Opens it in a window of its own, with its own storage. What the page throws is collected. */
+  async open(query: Record<string, string>, freshToken?: () => string): Promise<{ page: Page; errors: string[] }> {
+    if (!this.#browser) throw new Error('it has not been started');
+    const context = await this.#browser.newContext({ viewport: { width: 1000, height: 900 } });
+    const page = await context.newPage();
+    const errors: string[] = [];
+    page.on('pageerror', (error) => errors.push(String(error)));
+    if (freshToken) await page.exposeFunction('freshToken', freshToken);
+    await page.goto(`${this.#origin}/?${new URLSearchParams(query)}`);
+    return { page, errors };
+  }
+
+  async end(): Promise<void> {
+    await this.#browser?.close();
+    this.#web?.close();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}

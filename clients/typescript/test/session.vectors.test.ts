@@ -1,0 +1,139 @@
+// Protocol v2 frame by frame, against the conformance vectors.
+// It must never know what a step is for.
+
+import { expect, it } from 'vitest';
+import type { SocketLike } from '../src/connection/environment.js';
+import { type RequestError, RoomkeeperClient } from '../src/index.js';
+import { VirtualClock } from '../src/testing/index.js';
+import { vectors } from './vectors.js';
+
+type Step = Record<string, never>;
+
+/** A socket that does nothing by itself. */
+class Scripted implements SocketLike {
+  onopen = null as never as () => void;
+  onmessage = null as never as (event: { data: string }) => void;
+  onerror = null;
+  onclose = null as never as (event: { code: number; reason: string }) => void;
+  sent: string[] = [];
+  isClosed = false;
+  send(text: string): void {
+    this.sent.push(text);
+  }
+  close(): void {
+    this.isClosed = true;
+  }
+}
+
+/** Null and false are the same as none. */
+function bare(value: unknown): unknown {
+  const text = JSON.stringify(value, (_, inner) => (inner === null || inner === false ? undefined : inner));
+  return JSON.parse(text);
+}
+
+function start(token: string | undefined) {
+  const clock = new VirtualClock();
+  const sockets: Scripted[] = [];
+  const environment = {
+    socket: () => {
+      const socket = new Scripted();
+      sockets.push(socket);
+      return socket as never;
+    },
+    now: () => clock.now(),
+    wall: () => clock.now(),
+    random: () => 0,
+    setTimer: (action: () => void, ms: number) => clock.setTimer(action, ms),
+    clearTimer: (timer: unknown) => clock.clearTimer(timer),
+    onWake: () => () => {},
+  };
+  const client = new RoomkeeperClient({ url: 'ws://h', token: token ?? null, environment });
+  return { clock, sockets, client };
+}
+
+/** Plays one case. */
+class Player {
+  readonly told: unknown[] = [];
+  readonly settled: [string, string][] = [];
+  readonly world: ReturnType<typeof start>;
+  #sent = 0;
+
+  constructor(token: string | undefined) {
+    this.world = start(token);
+    const room = this.world.client.room('public:r');
+    room.on('message', ({ offset, data }) => this.told.push(['message', offset, data]));
+    room.on('tombstone', ({ offset }) => this.told.push(['tombstone', offset]));
+    room.on('gap', ({ from, to, reason }) => this.told.push(['gap', from, to, reason]));
+    room.on('joined', ({ position }) => this.told.push(['joined', position]));
+    room.on('caughtUp', (position) => this.told.push(['caughtUp', position]));
+    room.on('left', ({ code }) => this.told.push(['left', code]));
+    this.world.client.connect();
+  }
+
+  get socket(): Scripted {
+    return this.world.sockets.at(-1) as Scripted;
+  }
+
+  watch(name: string, promise: Promise<unknown>, how: string): void {
+    promise.then(
+      () => this.settled.push([name, how]),
+      (error: RequestError) => this.settled.push([name, error.code]),
+    );
+  }
+
+  async act(step: Step): Promise<void> {
+    const { client, clock } = this.world;
+    const { open, reopen, receive, receiveText, lose, advance, publish } = step;
+    if (reopen) await clock.advance(0);
+    if (open || reopen) {
+      this.#sent = 0;
+      this.socket.onopen();
+    }
+    if (receive) this.socket.onmessage({ data: JSON.stringify(receive) });
+    if (receiveText) this.socket.onmessage({ data: receiveText });
+    if (lose) this.socket.onclose(lose);
+    if (advance) await clock.advance(advance);
+    if (step.join) this.watch('join', client.room(step.join).join(step.options), 'joined');
+    if (step.leave) void client.room(step.leave).leave();
+    if (publish) {
+      const { room, data, msg_id, ...more } = publish as { room: string; data: unknown; msg_id: string };
+      this.watch(msg_id, client.room(room).publish(data, { msgId: msg_id, ...more }), 'acked');
+    }
+    await clock.advance(0);
+  }
+
+  check(step: Step): void {
+    const room = this.world.client.room('public:r');
+    if (step.sent) {
+      const frames = this.socket.sent.slice(this.#sent).map((text) => bare(JSON.parse(text)));
+      this.#sent = this.socket.sent.length;
+      expect(frames.map(withoutEmpty)).toEqual((step.sent as unknown[]).map(bare));
+    }
+    if (step.told) expect(this.told.splice(0)).toEqual(step.told);
+    if (step.settled) expect(this.settled.splice(0)).toEqual(step.settled);
+    if (step.position) expect(room.position).toEqual(step.position);
+    if (step.state) expect(room.state).toBe(step.state);
+    if (step.members) expect([...(room.presence?.members.keys() ?? [])]).toEqual(step.members);
+    if (step.closed) expect(this.world.sockets.some(({ isClosed }) => isClosed)).toBe(true);
+    if (step.opening !== undefined) {
+      const isOpening = ['connecting', 'reconnecting'].includes(this.world.client.state.phase) && !this.socket.isClosed;
+      expect(isOpening).toBe(step.opening);
+    }
+  }
+}
+
+/** No rooms to resume is the same as none. */
+function withoutEmpty(frame: unknown): unknown {
+  const { resume, ...rest } = frame as { resume?: unknown[] };
+  return resume && resume.length > 0 ? frame : rest;
+}
+
+it.each(vectors<{ token?: string; steps: Step[] }>('session').cases)('$name', async ({ token, steps }) => {
+  const player = new Player(token);
+  for (const step of steps) {
+    await player.act(step);
+    player.check(step);
+  }
+  player.world.client.close();
+  expect(player.world.clock.pending).toBe(0);
+});
