@@ -25,6 +25,7 @@ mod resume;
 mod revalidate;
 mod rooms;
 mod security;
+mod sparing;
 mod table;
 mod tell;
 mod visit;
@@ -47,6 +48,7 @@ pub use self::calls::{CallFuture, CallTag, ColdCall, Completion, JoinTag, Outcom
 pub(crate) use self::open::request_id;
 pub use self::rooms::RoomKey;
 use self::rooms::Rooms;
+use self::sparing::Sparing;
 use self::table::Table;
 use self::watches::Watches;
 use crate::mailbox::{Control, Mailbox, Post};
@@ -123,6 +125,8 @@ pub struct Shard {
     mailbox: Arc<Mailbox>,
     metrics: Arc<ShardMetrics>,
     security: SecurityLog,
+    /// Of publishes that the broker refused: while it is away each is.
+    not_taken: Sparing,
     /// Who everybody is until it says otherwise: one for all of them.
     nobody: Arc<Principal>,
     table: Table,
@@ -161,6 +165,7 @@ impl Shard {
             mailbox,
             metrics,
             security: SecurityLog::default(),
+            not_taken: Sparing::default(),
             nobody: Arc::new(Principal::anonymous()),
             table: Table::default(),
             rooms: Rooms::default(),
