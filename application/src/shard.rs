@@ -27,6 +27,7 @@ mod revalidate;
 mod rooms;
 mod seated;
 mod security;
+mod sparing;
 mod table;
 mod tell;
 mod visit;
@@ -50,6 +51,7 @@ use self::drain::Draining;
 pub(crate) use self::open::request_id;
 pub use self::rooms::RoomKey;
 use self::rooms::Rooms;
+use self::sparing::Sparing;
 use self::table::Table;
 use self::watches::Watches;
 use crate::mailbox::{Control, Mailbox, Post};
@@ -126,6 +128,8 @@ pub struct Shard {
     mailbox: Arc<Mailbox>,
     metrics: Arc<ShardMetrics>,
     security: SecurityLog,
+    /// Of publishes that the broker refused: while it is away each is.
+    not_taken: Sparing,
     /// Who everybody is until it says otherwise: one for all of them.
     nobody: Arc<Principal>,
     table: Table,
@@ -164,6 +168,7 @@ impl Shard {
             mailbox,
             metrics,
             security: SecurityLog::default(),
+            not_taken: Sparing::default(),
             nobody: Arc::new(Principal::anonymous()),
             table: Table::default(),
             rooms: Rooms::default(),

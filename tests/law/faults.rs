@@ -154,8 +154,6 @@ const OPEN: &[(&str, &str)] = &[
     ("T05", "no test stops one of several nodes and lets it go on"),
 ];
 
-/// The groups of faults.
-const GROUPS: &[&str] = &["A", "C", "J", "P", "PG", "R", "S", "T"];
 /// Where tests are.
 const FOLDERS: &[&str] = &["tests/", "domain/", "application/", "adapters/", "bootstrap/"];
 /// How a test begins, below its documentation.

@@ -218,7 +218,7 @@ fn nodes_that_are_all_killed_at_once_and_started_again_lose_nobody_a_message() {
     assert!(told.losses > 400, "{}", told.losses);
 }
 
-/// RD16, N09: only its way to Redis; its clients stay, are refused what they publish, and miss nothing.
+/// Only a node's way to Redis; its clients stay, are refused what they publish, and miss nothing.
 fn cut_off(name: &str, cut: impl FnOnce(&crate::passage::Passage)) {
     if !Redis::is_here() {
         return;
@@ -236,7 +236,7 @@ fn cut_off(name: &str, cut: impl FnOnce(&crate::passage::Passage)) {
     assert_eq!((gaps, told.losses), (0, 0));
 }
 
-/// RD16: its connections are reset, and each new one.
+/// RD16, N09: its connections are reset, and each new one.
 #[test]
 fn a_node_whose_way_to_redis_is_shut_keeps_its_clients_and_loses_them_nothing() {
     cut_off("shut a node off redis", crate::passage::Passage::shut);

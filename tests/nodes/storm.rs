@@ -97,8 +97,8 @@ fn everybody_of_a_node_that_died_is_back_with_what_was_said_within_ten_seconds()
         let (client, mut events) = Client::connect(options(&speaker, "speaker")).await.unwrap();
         tokio::spawn(async move { while events.next().await.is_some() {} });
         for number in 0..ROOMS {
-            let sent = client.publish(&room(number), said(CANARY), PublishOptions::default());
-            sent.await.unwrap();
+            let to = room(number);
+            client.publish(&to, said(CANARY), PublishOptions::default()).await.unwrap();
         }
         let mut back = Vec::new();
         while back.len() < connections {

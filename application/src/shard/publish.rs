@@ -144,8 +144,11 @@ impl Shard {
             Err(_) if !echo && self.was_acknowledged(slot, command) => return,
             Err(PublishRefused::Broker(PublishError::Fenced)) => return self.replace(slot, host),
             Err(error) => {
-                if let PublishRefused::Broker(error) = &error {
-                    tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
+                if let PublishRefused::Broker(error) = &error
+                    && let Some(left_out) = self.not_taken.turn(host.now.monotonic)
+                {
+                    let error = error as &dyn std::error::Error;
+                    tracing::warn!(error, left_out, "publish not taken");
                 }
                 return self.refuse_in(slot, command, ("publish", room), &error.into(), host);
             }

@@ -58,7 +58,7 @@ impl Bench {
         let opening = Opening {
             connection: who.connection,
             client: who.client.clone(),
-            token: Some("t".to_owned().into()),
+            token: Some("t".to_owned()),
             conflicting_tokens: false,
             view: View::V2,
             address: None,
