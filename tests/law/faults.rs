@@ -55,6 +55,7 @@ const PARTLY: &[(&str, &str)] = &[
         "RD04",
         "a reply to another request is noticed with the next probe only, and no test sends one",
     ),
+    ("RD09", "a million times"),
     ("RD16", "a network that drops packets: a proxy holds them"),
     ("RD20", "that the slow log stays empty with 10,000 members"),
     (
@@ -227,7 +228,7 @@ mod breaches {
         for nothing in [
             "/// A01.\nconst N: u8 = 1;\n\n#[test]\nfn f() {}\n",
             "// A01.\n#[test]\nfn f() {}\n",
-            "/// RD01, A1, A017, K02 and a01.\n#[test]\nfn f() {}\n",
+            "/// XD01, A1, A017, K02 and a01.\n#[test]\nfn f() {}\n",
             "#[test]\nfn f() {\n    say(\"A01\");\n}\n",
         ] {
             assert_eq!(read(nothing), Vec::<&str>::new(), "{nothing}");

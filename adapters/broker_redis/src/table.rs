@@ -123,7 +123,7 @@ struct Inner {
     rooms: BTreeMap<RoomId, Room>,
     watchers: Vec<Watcher>,
     /// Channels whose need may have changed, by slot.
-    changed: BTreeMap<u16, BTreeSet<Topic>>,
+    changed: BTreeSet<(u16, Topic)>,
     /// Mailboxes, by id, that are to be told of what nobody can say is missing: of patterns, and of presence.
     owed_watched: BTreeMap<u64, Arc<Mailbox>>,
     owed_presence: BTreeMap<u64, Arc<Mailbox>>,
@@ -332,7 +332,7 @@ impl Table {
             let slot = topic.slot();
             if part.has(slot) {
                 channel.was_lost |= std::mem::take(&mut channel.is_on);
-                changed.entry(slot).or_default().insert(topic.clone());
+                changed.insert((slot, topic.clone()));
             }
         }
         self.wake();
@@ -412,23 +412,25 @@ impl Table {
 
 impl Inner {
     fn note(&mut self, topic: Topic) {
-        self.changed.entry(topic.slot()).or_default().insert(topic);
+        self.changed.insert((topic.slot(), topic));
     }
 
     /// The next of some slots; what all nodes are told comes before anything else.
     fn next_changed(&mut self, part: &Part) -> Option<Topic> {
-        let news = Topic::News.slot();
-        let first = self.changed.get(&news).is_some_and(|topics| topics.contains(&Topic::News));
-        let slot = match first && part.has(news) {
-            true => news,
-            false => *self.changed.keys().find(|slot| part.has(**slot))?,
-        };
-        let topics = self.changed.get_mut(&slot)?;
-        let topic = topics.pop_first();
-        if topics.is_empty() {
-            self.changed.remove(&slot);
+        let news = (Topic::News.slot(), Topic::News);
+        if part.has(news.0) && self.changed.remove(&news) {
+            return Some(Topic::News);
         }
-        topic
+        let Part::Slots(ranges) = part else {
+            return self.changed.pop_first().map(|(_, topic)| topic);
+        };
+        // No topic comes before that of all nodes.
+        let next = ranges.iter().find_map(|range| {
+            let mut behind = self.changed.range((*range.start(), Topic::News)..);
+            behind.next().filter(|(slot, _)| slot <= range.end()).cloned()
+        })?;
+        self.changed.remove(&next);
+        Some(next.1)
     }
 
     /// A channel is on again that had been lost.

@@ -227,7 +227,7 @@ pub const KEYS: &[Key] = &[
     key("redis.password_file", PATH),
     key("redis.required", Kind::Flag),
     key("redis.ca_file", PATH),
-    key("redis.sentinel_username", Kind::Text("a name without control characters", is_name)),
+    key("redis.sentinel_username", NAME),
     key("redis.sentinel_password", Kind::Secret),
     key("redis.sentinel_password_file", PATH),
     key("redis.replicas", Kind::Number(1, 16)),
@@ -237,10 +237,6 @@ pub const KEYS: &[Key] = &[
     key("redis.lease_ms", Kind::Number(1_000, 60_000)),
     key("redis.leave_grace_ms", Kind::Number(0, 60_000)),
 ];
-
-fn is_name(text: &str) -> bool {
-    text.len() <= 128 && !text.chars().any(char::is_control)
-}
 
 fn is_prefix(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
