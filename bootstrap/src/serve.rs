@@ -133,8 +133,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let telemetry = Telemetry::default();
     let (memory, budgets) = build::memory(settings);
     let rooms = Rooms::build(settings, &budgets, telemetry.watch(storage.archive()))?;
-    rooms.try_out(settings).await?;
-    let running = rooms.run();
+    let running = rooms.try_out(settings).await?.run();
     let remembered = rooms.share(storage.remembered(settings).await?);
     let mut helpers = forget_in_time(settings, &rooms, &remembered, &clock);
     let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered)?;

@@ -2,6 +2,8 @@
 //!
 //! Nothing here remembers anything: who wants to know asks again.
 
+use std::ops::RangeInclusive;
+
 use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, Value};
 
@@ -39,7 +41,8 @@ impl Topology {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Part {
     All,
-    Slots(Box<[bool]>),
+    /// In their order, and apart from each other.
+    Slots(Vec<RangeInclusive<u16>>),
 }
 
 impl Part {
@@ -50,7 +53,7 @@ impl Part {
         }
         let index = topology.index_of(place);
         let is_its = |slot| index.is_some() && topology.slots.owner(slot) == index;
-        Self::Slots((0..SLOTS).map(is_its).collect())
+        Self::Slots(ranges(is_its))
     }
 
     /// Those that another master has than before.
@@ -59,15 +62,30 @@ impl Part {
             of.slots.owner(slot).and_then(|index| of.masters.get(index).cloned())
         };
         let has_moved = |slot| owner(before, slot) != owner(after, slot);
-        Self::Slots((0..SLOTS).map(has_moved).collect())
+        Self::Slots(ranges(has_moved))
     }
 
     pub(crate) fn has(&self, slot: u16) -> bool {
         match self {
             Self::All => true,
-            Self::Slots(slots) => slots[usize::from(slot)],
+            Self::Slots(ranges) => {
+                let next = ranges.partition_point(|range| *range.end() < slot);
+                ranges.get(next).is_some_and(|range| range.contains(&slot))
+            }
         }
     }
+}
+
+/// The slots for which this holds.
+fn ranges(holds: impl Fn(u16) -> bool) -> Vec<RangeInclusive<u16>> {
+    let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
+    for slot in (0..SLOTS).filter(|slot| holds(*slot)) {
+        match ranges.last_mut() {
+            Some(last) if last.end() + 1 == slot => *last = *last.start()..=slot,
+            _ => ranges.push(slot..=slot),
+        }
+    }
+    ranges
 }
 
 /// Asks the first of these that answers; those that are known before those that stand in the address.

@@ -135,7 +135,7 @@ struct Inner {
     rooms: BTreeMap<RoomId, Room>,
     watchers: Vec<Watcher>,
     /// Channels whose need may have changed, by slot.
-    changed: BTreeMap<u16, BTreeSet<Topic>>,
+    changed: BTreeSet<(u16, Topic)>,
     /// Rooms that have something in `behind`.
     behind: BTreeSet<RoomId>,
     /// Mailboxes, by id, that are to be told of what nobody can say is missing: of patterns, and of presence.
@@ -520,23 +520,25 @@ impl Table {
 
 impl Inner {
     fn note(&mut self, topic: Topic) {
-        self.changed.entry(topic.slot()).or_default().insert(topic);
+        self.changed.insert((topic.slot(), topic));
     }
 
     /// The next of some slots; what all nodes are told comes before anything else.
     fn next_changed(&mut self, part: &Part) -> Option<Topic> {
-        let news = Topic::News.slot();
-        let first = self.changed.get(&news).is_some_and(|topics| topics.contains(&Topic::News));
-        let slot = match first && part.has(news) {
-            true => news,
-            false => *self.changed.keys().find(|slot| part.has(**slot))?,
-        };
-        let topics = self.changed.get_mut(&slot)?;
-        let topic = topics.pop_first();
-        if topics.is_empty() {
-            self.changed.remove(&slot);
+        let news = (Topic::News.slot(), Topic::News);
+        if part.has(news.0) && self.changed.remove(&news) {
+            return Some(Topic::News);
         }
-        topic
+        let Part::Slots(ranges) = part else {
+            return self.changed.pop_first().map(|(_, topic)| topic);
+        };
+        // No topic comes before that of all nodes.
+        let next = ranges.iter().find_map(|range| {
+            let mut behind = self.changed.range((*range.start(), Topic::News)..);
+            behind.next().filter(|(slot, _)| slot <= range.end()).cloned()
+        })?;
+        self.changed.remove(&next);
+        Some(next.1)
     }
 
     /// A channel is on again that had been lost.
@@ -578,13 +580,7 @@ impl Inner {
 
     fn forget(&mut self, topic: &Topic) {
         self.channels.remove(topic);
-        let slot = topic.slot();
-        if let Some(topics) = self.changed.get_mut(&slot) {
-            topics.remove(topic);
-            if topics.is_empty() {
-                self.changed.remove(&slot);
-            }
-        }
+        self.changed.remove(&(topic.slot(), topic.clone()));
         if let Topic::Room(room) = topic {
             self.rooms.remove(room);
             self.behind.remove(room);

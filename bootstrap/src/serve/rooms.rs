@@ -118,15 +118,19 @@ impl Rooms {
     ///
     /// # Errors
     /// [`ServeError`] when it can never be of use as it is set up, or is away and a start without it is to fail.
-    pub async fn try_out(&self, settings: &Settings) -> Result<(), ServeError> {
+    pub async fn try_out(&self, settings: &Settings) -> Result<&Self, ServeError> {
         match self {
-            Self::Memory(_) => Ok(()),
+            Self::Memory(_) => {
+                // Nothing here is anywhere else.
+                let _ = settings;
+                Ok(self)
+            }
             #[cfg(feature = "redis")]
             Self::Redis(shared) => match shared.broker.try_connect().await {
-                Ok(()) => Ok(()),
+                Ok(()) => Ok(self),
                 Err(StartError::Away(error)) if !settings.redis.required => {
                     tracing::warn!(error, "redis is away; this node is not ready until it answers");
-                    Ok(())
+                    Ok(self)
                 }
                 Err(error) => {
                     let text = format!("redis.url: redis can't be used: {error}");

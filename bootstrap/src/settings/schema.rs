@@ -230,7 +230,7 @@ pub const KEYS: &[Key] = &[
     key("redis.password_file", PATH),
     key("redis.required", Kind::Flag),
     key("redis.ca_file", PATH),
-    key("redis.sentinel_username", Kind::Text("a name without control characters", is_name)),
+    key("redis.sentinel_username", NAME),
     key("redis.sentinel_password", Kind::Secret),
     key("redis.sentinel_password_file", PATH),
     key("redis.replicas", Kind::Number(1, 16)),
@@ -249,10 +249,6 @@ pub const KEYS: &[Key] = &[
     key("store.connections_max", Kind::Number(3, 100)),
     key("store.answer_timeout_ms", Kind::Number(100, 60_000)),
 ];
-
-fn is_name(text: &str) -> bool {
-    text.len() <= 128 && !text.chars().any(char::is_control)
-}
 
 fn is_prefix(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
