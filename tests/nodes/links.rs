@@ -18,8 +18,8 @@ use tests::tls::Authority;
 use tests::token::SECRET;
 
 use crate::brokers::{Counter, Node, ROOM, impatient, in_time, receive, receive_hole, retry};
+use crate::fleet::until_status;
 use crate::proxy::{Proxy, Way};
-use crate::story::until_status;
 
 fn user(name: &str) -> PresenceKey {
     PresenceKey::User(UserId::parse(name).unwrap())

@@ -9,8 +9,8 @@ use tests::raw::RawSocket;
 use tests::server::{Server, exit_of_with};
 use tests::token::SECRET;
 
+use crate::fleet::until_status;
 use crate::postgres_stores::SOON;
-use crate::story::until_status;
 
 const KEY: &str = "a-key-of-the-tests-that-is-long-enough";
 

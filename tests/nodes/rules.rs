@@ -10,7 +10,7 @@ use tests::redis::Redis;
 use tests::server::Server;
 use tests::token::{SECRET, claims, hs256, with_claim};
 
-use crate::story::until_status;
+use crate::fleet::until_status;
 
 const KEY: &str = "a-key-of-the-tests-that-is-long-enough";
 const LEASE: Duration = Duration::from_secs(3);

@@ -15,7 +15,7 @@ use tests::token::{SECRET, claims, hs256};
 use tokio::sync::{Barrier, mpsc};
 use tokio::time::timeout;
 
-use crate::cluster::{Cluster, DEADLINE};
+use crate::fleet::{Cluster, DEADLINE};
 use crate::story::{BACKOFF, connect};
 
 const CONNECTIONS: usize = 1_000;

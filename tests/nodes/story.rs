@@ -42,26 +42,6 @@ pub(crate) const BACKOFF: BackoffOptions = BackoffOptions {
     stable_after: Duration::from_secs(20),
 };
 
-/// Sends a node the beginning of a connection, and gives the beginning of its answer.
-async fn ask(node: SocketAddr, asked: &[u8]) -> io::Result<(TcpStream, Vec<u8>)> {
-    let mut far = TcpStream::connect(node).await?;
-    far.set_nodelay(true)?;
-    far.write_all(asked).await?;
-    let answer = head(&mut far).await?;
-    Ok((far, answer))
-}
-
-/// What comes up to the end of an HTTP head, and whatever came with it.
-async fn head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        if stream.read_buf(&mut head).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    Ok(head)
-}
-
 /// What one client heard in its room, in the order in which it heard it.
 #[derive(Clone, Debug)]
 pub(crate) enum Heard {

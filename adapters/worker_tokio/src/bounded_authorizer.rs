@@ -115,6 +115,7 @@ mod tests {
             fence: None,
         };
         let policy = NamespacePolicy {
+            replicated: false,
             subscribe: Access::Anyone,
             publish: Access::Anyone,
             presence: Access::Anyone,

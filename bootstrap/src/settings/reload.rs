@@ -30,7 +30,7 @@ impl Reload {
 }
 
 /// What counts for newcomers: who is connected was let in under what counted then.
-const NEWCOMERS: [&str; 21] = [
+const NEWCOMERS: [&str; 22] = [
     "messages.rate_limit_enabled",
     "server.allowed_origins",
     "server.require_origin",

@@ -54,6 +54,7 @@ fn rooms_allow_exactly_what_they_say() {
     let who =
         answer(r#","rooms":[{"pattern":"chat:guild/*","allow":["subscribe","history"]}]"#).unwrap();
     let policy = NamespacePolicy {
+        replicated: false,
         subscribe: Access::Granted,
         publish: Access::Granted,
         presence: Access::Granted,

@@ -35,6 +35,8 @@ fn node(n_shards: usize) -> Node {
         revocations: Arc::new(revocations),
         spent_tokens: Arc::new(spent_tokens),
         matches: Arc::new(application::ports::NoMatches),
+        seats: Arc::new(application::seats::NodeSeats::default()),
+        peers: Arc::new(application::ports::NoPeers),
         clock: Arc::new(clock),
         entropy: Arc::new(MockEntropy::new()),
     };

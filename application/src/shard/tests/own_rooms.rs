@@ -54,6 +54,7 @@ impl Bench {
                 ..Principal::anonymous()
             }),
             context: Context::default(),
+            fence: None,
         };
         let opening = Opening {
             connection: who.connection,

@@ -14,7 +14,10 @@ fn peers(name: &str, heard: Heard) -> Arc<dyn Peers> {
     let mut peers = MockPeers::new();
     let name = node(name);
     peers.expect_name().returning(move || Some(name.clone()));
-    peers.expect_ask().returning(move |_| heard.clone());
+    peers.expect_ask().returning(move |_| {
+        let heard = heard.clone();
+        Box::pin(async move { heard })
+    });
     Arc::new(peers)
 }
 
