@@ -151,7 +151,7 @@ impl Connection {
         self.expires_at = expires_at;
         self.expiry_told = false;
         let tenth = expires_at.map_or(Duration::ZERO, |end| end.since(now.wall) / 10);
-        let drawn_ms = tenth.as_millis() * u128::from(self.draw.unwrap_or(0)) >> 32;
+        let drawn_ms = (tenth.as_millis() * u128::from(self.draw.unwrap_or(0))) >> 32;
         self.drawn_ms = u32::try_from(drawn_ms).unwrap_or(u32::MAX);
         let idle_at = self.idle_at(Duration::ZERO, timing);
         self.visit_due = self.next_visit(now, now.monotonic, Duration::ZERO, timing).min(idle_at);

@@ -172,7 +172,7 @@ fn through_nginx_nobody_is_refused_while_one_node_after_another_restarts() {
         node.restart();
         until_ready(node);
         // Those of the node that stopped were told so, by its close frame, and nobody else was.
-        let n_told = there.iter_mut().map(|client| told(client)).filter(|told| *told).count();
+        let n_told = there.iter_mut().map(told).filter(|told| *told).count();
         assert!((1..12).contains(&n_told), "{n_told} were told");
     }
 }

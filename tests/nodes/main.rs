@@ -37,3 +37,4 @@ mod shared;
 mod stories;
 mod storm;
 mod story;
+mod told;

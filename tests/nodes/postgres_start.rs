@@ -42,7 +42,8 @@ async fn a_start_waits_for_postgres_for_a_while_and_then_says_what_it_lacks() {
         tokio::task::yield_now().await;
         postgres.start_again();
     };
-    let (store, ()) = in_time("it comes", async { tokio::join!(build(patient), comes) }).await;
+    let (store, ()) =
+        in_time("it comes", async { tokio::join!(Box::pin(build(patient)), comes) }).await;
     assert!(store.open_room(&room("chat:a"), EPOCH).await.is_ok());
     store.close().await;
 }

@@ -6,7 +6,7 @@ use tests::redis::Redis;
 use tests::redis_many::Sentinels;
 
 use crate::fleet::{Cluster, stays_unready, until_status};
-use crate::story::Told;
+use crate::told::Told;
 
 /// How long after a fault a list may still be wrong.
 const PRESENCE_MAX: Duration = Duration::from_secs(10);

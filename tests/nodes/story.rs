@@ -4,7 +4,7 @@
 //! so each loss is a hop to another node. What everybody heard is checked against everything that was
 //! acknowledged. Nothing here may wait for time to pass: a story goes on when enough was acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,11 +26,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::fleet::{Cluster, DEADLINE};
+use crate::told::{Acked, Heard, Told};
 
 const CLIENTS: usize = 500;
 /// Those who come to rooms and leave them meanwhile.
 const VISITORS: usize = 20;
-const ROOMS: usize = 50;
+pub(crate) const ROOMS: usize = 50;
 /// Each client's own pace; together 2,000 publishes a second.
 const PACE: Duration = Duration::from_millis(250);
 
@@ -41,34 +42,6 @@ pub(crate) const BACKOFF: BackoffOptions = BackoffOptions {
     attempts_max: None,
     stable_after: Duration::from_secs(20),
 };
-
-/// What one client heard in its room, in the order in which it heard it.
-#[derive(Clone, Debug)]
-pub(crate) enum Heard {
-    Message {
-        epoch: Epoch,
-        offset: u64,
-        data: String,
-    },
-    Gap {
-        epoch: Epoch,
-        from: u64,
-        to: u64,
-        reason: String,
-    },
-    /// A newer value of the room's one key.
-    Value(u64),
-}
-
-/// An acknowledged publish.
-#[derive(Clone, Debug)]
-struct Acked {
-    room: usize,
-    data: String,
-    epoch: Epoch,
-    offset: u64,
-    at: Instant,
-}
 
 /// What is counted while a story runs.
 #[derive(Default)]
@@ -84,27 +57,6 @@ struct Counts {
     back: Mutex<Vec<String>>,
     /// How often somebody was told that a member had left.
     leaves: AtomicUsize,
-}
-
-/// What came of a story.
-pub(crate) struct Told {
-    heard: Vec<Vec<Heard>>,
-    acked: Vec<Acked>,
-    pub(crate) losses: usize,
-    pub(crate) refused: u64,
-    /// How connections ended, with how many.
-    pub(crate) codes: BTreeMap<u16, usize>,
-    /// When nodes greeted those who had been here before, in ISO 8601.
-    pub(crate) back: Vec<String>,
-    /// How often somebody was told that a member had left.
-    pub(crate) leaves: usize,
-    pub(crate) took: Duration,
-    /// From the end of what happened until every node listed just those who are there.
-    pub(crate) presence_true_after: Duration,
-    /// How often somebody came to a room or left it meanwhile.
-    pub(crate) visits: u64,
-    /// The most memory of a node, in MiB, before what happened and after it.
-    pub(crate) rss_mib: (u64, u64),
 }
 
 impl Cluster {
@@ -154,27 +106,7 @@ impl Cluster {
             }
         });
         let presence_true_after = happened.elapsed();
-        let acked: Vec<_> = publishing.iter().flat_map(|one| one.acked.clone()).collect();
-        let ends = ends(&acked);
-        let values: BTreeMap<_, _> =
-            publishing.iter().filter_map(|one| Some((one.room, one.value?))).collect();
-        let listening = async {
-            let mut heard = Vec::new();
-            for (number, one) in publishing.into_iter().enumerate() {
-                heard.push(
-                    one.until(
-                        ends[&(number % ROOMS)],
-                        values.get(&(number % ROOMS)).copied(),
-                        number,
-                    )
-                    .await,
-                );
-            }
-            heard
-        };
-        let heard = self
-            .runtime
-            .block_on(async { timeout(DEADLINE, listening).await.expect("all is heard") });
+        let (acked, heard) = self.hear_out(publishing);
         Told {
             heard,
             acked,
@@ -188,6 +120,24 @@ impl Cluster {
             visits: counts.visits.load(Ordering::Relaxed),
             rss_mib,
         }
+    }
+
+    /// Waits until everybody has heard everything that was acknowledged.
+    fn hear_out(&self, publishing: Vec<One>) -> (Vec<Acked>, Vec<Vec<Heard>>) {
+        let acked: Vec<_> = publishing.iter().flat_map(|one| one.acked.clone()).collect();
+        let ends = ends(&acked);
+        let values: BTreeMap<_, _> =
+            publishing.iter().filter_map(|one| Some((one.room, one.value?))).collect();
+        let listening = async {
+            let mut heard = Vec::new();
+            for (number, one) in publishing.into_iter().enumerate() {
+                let room = number % ROOMS;
+                heard.push(one.until(ends[&room], values.get(&room).copied(), number).await);
+            }
+            heard
+        };
+        let heard = self.runtime.block_on(async { timeout(DEADLINE, listening).await });
+        (acked, heard.expect("all is heard"))
     }
 
     /// Has some come to rooms and leave them again, for as long as others publish.
@@ -502,81 +452,4 @@ async fn listen(
         heard.lock().unwrap().push(one);
         more.notify_one();
     }
-}
-
-impl Told {
-    /// Nobody heard anything twice or out of order, and everything that was acknowledged was heard by everybody in
-    /// its room, or lies in a gap that was told. Answers how many gaps were.
-    pub(crate) fn check(&self) -> usize {
-        let mut gaps = 0;
-        let mut by_room: BTreeMap<usize, Vec<&Acked>> = BTreeMap::new();
-        for one in &self.acked {
-            by_room.entry(one.room).or_default().push(one);
-        }
-        for (number, heard) in self.heard.iter().enumerate() {
-            let told = order(number, heard);
-            gaps += told.gaps.len();
-            for acked in by_room.get(&(number % ROOMS)).into_iter().flatten() {
-                let is_told = told.texts.contains(acked.data.as_str())
-                    || told.gaps.iter().any(|gap| gap.covers(acked));
-                assert!(is_told, "client {number} never heard of {acked:?}, nor of a gap there");
-            }
-        }
-        gaps
-    }
-
-    /// How many publishes were acknowledged.
-    pub(crate) fn acked(&self) -> usize {
-        self.acked.len()
-    }
-}
-
-struct TheGap<'h> {
-    epoch: Epoch,
-    from: u64,
-    to: u64,
-    reason: &'h str,
-}
-
-impl TheGap<'_> {
-    /// What was acknowledged under an epoch that is over is lost with it.
-    fn covers(&self, acked: &Acked) -> bool {
-        let is_within = acked.epoch == self.epoch && (self.from..=self.to).contains(&acked.offset);
-        is_within || (self.reason == "epoch_changed" && acked.epoch != self.epoch)
-    }
-}
-
-struct Ordered<'h> {
-    texts: BTreeSet<&'h str>,
-    gaps: Vec<TheGap<'h>>,
-}
-
-fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
-    let (mut texts, mut gaps) = (BTreeSet::new(), Vec::new());
-    let (mut last, mut value): (Option<u64>, Option<u64>) = (None, None);
-    for one in heard {
-        match one {
-            Heard::Message { offset, data, .. } => {
-                assert!(
-                    last.is_none_or(|last| last + 1 == *offset),
-                    "client {number}: {one:?} behind {last:?}"
-                );
-                assert!(texts.insert(data.as_str()), "client {number} heard twice: {one:?}");
-                last = Some(*offset);
-            }
-            Heard::Gap { epoch, from, to, reason } => {
-                last = Some(*to);
-                gaps.push(TheGap { epoch: *epoch, from: *from, to: *to, reason });
-            }
-            Heard::Value(newer) => {
-                assert!(
-                    // Who comes back is given it again.
-                    value.is_none_or(|value| value <= *newer),
-                    "client {number}: {newer} behind {value:?}"
-                );
-                value = Some(*newer);
-            }
-        }
-    }
-    Ordered { texts, gaps }
 }

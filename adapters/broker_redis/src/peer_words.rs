@@ -92,8 +92,8 @@ fn room(text: &str) -> Option<RoomId> {
 }
 
 /// None where there is none; the inner none where it can't be read.
-fn all<T, U>(value: Option<T>, read: impl Fn(&T) -> Option<U>) -> Option<Option<U>> {
-    value.as_ref().map_or(Some(None), |value| read(value).map(Some))
+fn all<T, U>(value: Option<&T>, read: impl Fn(&T) -> Option<U>) -> Option<Option<U>> {
+    value.map_or(Some(None), |value| read(value).map(Some))
 }
 
 pub(crate) fn write_question(question: &PeerQuestion) -> String {
@@ -121,15 +121,15 @@ pub(crate) fn read_question(text: &str) -> Option<PeerQuestion> {
     Some(match serde_json::from_str(text).ok()? {
         Question::Rooms(prefix, after, rooms_max) => PeerQuestion::Rooms(ListRooms {
             prefix: Arc::from(prefix),
-            after: all(after, |text| room(text))?,
+            after: all(after.as_ref(), |text| room(text))?,
             rooms_max,
         }),
         Question::Connections { user: of_user, room: of_room, from, max } => {
             let of = Of {
-                user: all(of_user, |text| user(text))?,
-                room: all(of_room, |text| room(text))?,
+                user: all(of_user.as_ref(), |text| user(text))?,
+                room: all(of_room.as_ref(), |text| room(text))?,
             };
-            let from = all(from, |(node, shard, slot)| {
+            let from = all(from.as_ref(), |(node, shard, slot)| {
                 let at = ConnectionCursor { shard: *shard, slot: *slot };
                 Some((NodeName::parse(node)?, at))
             })?;
@@ -189,7 +189,7 @@ impl Answered {
 }
 
 fn read_room((name, members, at): Room) -> Option<RoomHere> {
-    let position = all(at, |(epoch, offset)| {
+    let position = all(at.as_ref(), |(epoch, offset)| {
         let (epoch, offset) = (Epoch::parse(epoch).ok()?, Offset::parse(*offset).ok()?);
         Some(Position { epoch, offset })
     })?;
@@ -200,7 +200,7 @@ fn read_connection((id, client, of, since, rooms, patterns): Connection) -> Opti
     Some(ConnectionHere {
         connection: ConnectionId::parse(&id).ok()?,
         client: ClientId::parse(&client).ok()?,
-        user: all(of, |text| user(text))?,
+        user: all(of.as_ref(), |text| user(text))?,
         since: Wall::from_millis(since),
         rooms,
         patterns,
