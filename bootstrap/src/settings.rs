@@ -13,6 +13,7 @@ pub mod documented;
 pub mod documents;
 pub mod effective;
 pub mod error;
+pub mod kind;
 pub mod layer;
 pub mod policies;
 pub mod redis;

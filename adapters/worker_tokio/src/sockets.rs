@@ -17,7 +17,6 @@ use bytes::Bytes;
 use domain::codes::CloseCode;
 use domain::delivery::Class;
 use domain::id::ConnectionId;
-use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use websocket_codec::{CloseCode as WireCode, encode_close, encode_text};
@@ -25,9 +24,6 @@ use websocket_codec::{CloseCode as WireCode, encode_close, encode_text};
 use crate::core::Counted;
 use crate::hot::{HotTable, Path, SEALED};
 use crate::sealed::{Seal, Way};
-
-/// What leaves in one write with a held answer, but for the last frame of it.
-const BEGINNING_BYTES_MAX: usize = 64 << 10;
 
 /// What a connection's reader is told from outside.
 #[derive(Debug, Default)]
@@ -170,39 +166,6 @@ impl Sockets {
         (read_half, gate)
     }
 
-    /// Sends what is held back for a connection: its answer and the first words behind that, in one write.
-    /// What the socket does not take is the writer's. Does nothing for any other connection.
-    pub(crate) fn begin(&mut self, slot: Slot) {
-        let conn = self.conns.get_mut(slot.index as usize).and_then(Option::as_deref_mut);
-        let conn = conn.filter(|conn| conn.generation == slot.generation && conn.is_held);
-        let Some(conn) = conn else { return };
-        conn.is_held = false;
-        let Some(queue) = &mut conn.queue else { return };
-        self.scratch.clear();
-        for bytes in queue.iter() {
-            self.scratch.extend_from_slice(bytes);
-            if self.scratch.len() >= BEGINNING_BYTES_MAX {
-                break;
-            }
-        }
-        // Not through the runtime, whose driver may not have seen the socket yet. A broken one is the
-        // writer's to find.
-        let stream: &TcpStream = conn.stream.as_ref();
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let sent = rustix::net::send(stream, &self.scratch, flags).unwrap_or(0);
-        queue.advance_all(sent);
-        self.total_bytes -= sent;
-        if queue.is_empty() {
-            conn.queue = None;
-            self.n_queues -= 1;
-            self.hot.keeps_up(slot, conn.mark());
-        } else {
-            conn.has_writer = true;
-            self.work.push(Work::Write(slot));
-        }
-        self.metrics.waits(self.total_bytes, self.n_queues);
-    }
-
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Conn> {
         let conn = self.conns.get_mut(slot.index as usize)?.as_deref_mut()?;
         (conn.generation == slot.generation).then_some(conn)
@@ -264,15 +227,6 @@ impl Sockets {
         let Some(conn) = self.get_mut(slot) else { return };
         if !std::mem::replace(&mut conn.has_writer, true) {
             self.work.push(Work::Write(slot));
-        }
-    }
-
-    /// Takes note of a queue that has begun and is held until something is said behind it, or until its
-    /// reader begins.
-    fn hold(&mut self, slot: Slot, queue: OutboundQueue) {
-        self.keep(slot, queue);
-        if let Some(conn) = self.get_mut(slot) {
-            conn.is_held = true;
         }
     }
 
@@ -509,5 +463,6 @@ pub(crate) fn close_conn(
     conn.gate.wake();
 }
 
+mod held;
 #[cfg(test)]
 mod tests;
