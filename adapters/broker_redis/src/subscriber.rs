@@ -25,9 +25,11 @@ use crate::looks::Looks;
 use crate::names::Names;
 use crate::news::News;
 use crate::pushes::Pushes;
+use crate::rooms::Standing;
 use crate::servers::{Layout, Place};
 use crate::status::count;
-use crate::table::{Changes, Standing, Table, Topic};
+use crate::table::Table;
+use crate::topics::{Changes, Topic};
 
 /// The most channels of one command.
 pub(crate) const BATCH: usize = 512;
@@ -203,7 +205,7 @@ impl Subscribing {
         loop {
             let part = self.part(&of.place);
             let changes = self.table.take_changes(BATCH, &part);
-            if changes == Changes::default() {
+            if changes.is_empty() {
                 return self.catch_up(&mut of.connection, &part).await.is_ok();
             }
             let done = self.change(of, changes).await;
