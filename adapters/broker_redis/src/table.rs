@@ -34,8 +34,8 @@ struct Inner {
     topics: Topics,
     rooms: BTreeMap<RoomId, Room>,
     watchers: Vec<Watcher>,
-    /// Rooms that have something in `behind`.
-    behind: BTreeSet<RoomId>,
+    /// Rooms that have something in `behind`, and before when they are not to be asked for again.
+    behind: BTreeMap<RoomId, Option<Instant>>,
     /// Mailboxes, by id, that are to be told of what nobody can say is missing: of patterns, and of presence.
     owed_watched: BTreeMap<u64, Arc<Mailbox>>,
     owed_presence: BTreeMap<u64, Arc<Mailbox>>,
@@ -153,7 +153,7 @@ impl Table {
             room.heard = Some((epoch, number));
             if let Some(since) = missed_behind {
                 room.tell_hole(&publication.room, since, watchers);
-                behind.insert(publication.room.clone());
+                behind.entry(publication.room.clone()).or_default();
                 self.wake();
             }
             if let Some(behind) = &mut room.behind {
@@ -194,7 +194,7 @@ impl Table {
     /// are on only once [`confirm`](Self::confirm) says so.
     pub(crate) fn take_changes(&self, max: usize, part: &Part) -> Changes {
         let mut inner = self.lock();
-        let mut changes = Changes::default();
+        let mut changes = Changes { at: inner.topics.losses(), ..Changes::default() };
         while changes.on.len() < max && changes.off.len() < max {
             let Some(topic) = inner.topics.next_changed(part) else { break };
             let is_needed = inner.is_needed(&topic);
@@ -215,23 +215,30 @@ impl Table {
         changes
     }
 
-    /// Notes that Redis has done what was asked, and lets those go on that waited.
-    pub(crate) fn confirm(&self, changes: &Changes) {
+    /// Notes that a master has done what was asked, and lets those go on that waited. What it has lost meanwhile, or
+    /// has not in its `part` any more, is to be asked for again. Answers whether that of all nodes has come on.
+    pub(crate) fn confirm(&self, changes: &Changes, part: &Part) -> bool {
         let mut inner = self.lock();
         for topic in &changes.off {
             if !inner.is_needed(topic) {
                 inner.forget(topic);
             }
         }
+        let mut has_news = false;
         for topic in &changes.on {
-            let channel = inner.topics.channels.entry(topic.clone()).or_default();
-            if channel.turn_on() {
+            if !part.has(topic.slot()) || !inner.topics.counts(topic, changes.at) {
+                self.note(&mut inner, topic.clone());
+                continue;
+            }
+            has_news |= *topic == Topic::News;
+            if inner.topics.channels.entry(topic.clone()).or_default().turn_on() {
                 inner.owe(topic);
             }
             if !inner.is_needed(topic) {
                 self.note(&mut inner, topic.clone());
             }
         }
+        has_news
     }
 
     /// Says whenever there may be changes.
@@ -242,6 +249,11 @@ impl Table {
     /// The channels of these slots are lost: none is on, and all are to be asked for again.
     pub(crate) fn lose(&self, part: &Part) {
         let mut inner = self.lock();
+        for (room, put_off) in &mut inner.behind {
+            if part.has(slot_of(room.as_str().as_bytes())) {
+                *put_off = None;
+            }
+        }
         for topic in inner.topics.lose(part) {
             if inner.is_needed(&topic) {
                 inner.topics.note(topic);
@@ -292,11 +304,21 @@ impl Table {
         all
     }
 
-    /// Rooms of some slots of which something was missed that no log has, at most `max`.
-    pub(crate) fn behind(&self, max: usize, part: &Part) -> Vec<RoomId> {
+    /// Rooms of some slots of which something was missed that no log has, at most `max`; without those that are put
+    /// off.
+    pub(crate) fn behind(&self, max: usize, part: &Part, now: Instant) -> Vec<RoomId> {
         let inner = self.lock();
-        let here = inner.behind.iter().filter(|room| part.has(slot_of(room.as_str().as_bytes())));
-        here.take(max).cloned().collect()
+        let is_due = |(room, until): &(&RoomId, &Option<Instant>)| {
+            until.is_none_or(|until| until <= now) && part.has(slot_of(room.as_str().as_bytes()))
+        };
+        inner.behind.iter().filter(is_due).take(max).map(|(room, _)| room.clone()).collect()
+    }
+
+    /// Nobody has said what a room keeps: it is asked for again later, or as soon as another master has its slot.
+    pub(crate) fn put_off(&self, room: &RoomId, until: Instant) {
+        if let Some(put_off) = self.lock().behind.get_mut(room) {
+            *put_off = Some(until);
+        }
     }
 
     /// Gives a room's mailboxes what was missed of what Redis keeps of it; none where it keeps nothing.
@@ -334,7 +356,7 @@ impl Table {
         room.heard = Some(heard);
         if let Some(since) = before.filter(|_| has_missed) {
             room.tell_hole(id, since, watchers);
-            behind.insert(id.clone());
+            behind.entry(id.clone()).or_default();
             self.wake();
         }
     }
@@ -523,7 +545,7 @@ mod tests {
         let early = table.take_looks(10, &Part::All, &mut looked_at, now);
         assert!(early.is_empty(), "their channels are not on");
         let changes = table.take_changes(10, &Part::All);
-        table.confirm(&changes);
+        table.confirm(&changes, &Part::All);
         let mut look = |now| {
             let all = table.take_looks(2, &Part::All, &mut looked_at, now).into_iter();
             all.map(|(room, keep)| (room.as_str().to_owned(), keep)).collect::<Vec<_>>()
@@ -555,5 +577,49 @@ mod tests {
         assert_eq!(taken(&mailbox), (0, true));
         table.meet(&room(), None);
         assert_eq!(taken(&mailbox), (0, true));
+    }
+
+    #[test]
+    fn a_channel_that_was_lost_while_it_was_asked_for_is_on_only_where_it_is_asked_for_next() {
+        let (table, mailbox) = (Table::new(10, 10), Arc::new(Mailbox::new(1, 100)));
+        let mut waits = table.subscribe(&room(), &mailbox, SubscriptionToken(1)).unwrap().unwrap();
+        let slot = Topic::Room(room()).slot();
+        let part = Part::Slots(vec![slot..=slot]);
+        let here = table.take_changes(10, &part);
+        assert_eq!(here.on.len(), 1);
+        // Its slot moves, and the next master is asked; then the first one answers.
+        table.lose(&part);
+        let there = table.take_changes(10, &part);
+        table.confirm(&here, &part);
+        assert!(waits.try_recv().is_err(), "nobody publishes there any more");
+        table.confirm(&there, &part);
+        assert!(waits.try_recv().is_ok());
+        // It was said once too often, to whom it does no harm.
+        assert!(table.take_changes(10, &part).on.is_empty());
+        let (changes, elsewhere) = (table.take_changes(10, &Part::All), Part::Slots(Vec::new()));
+        assert!(!changes.on.is_empty() && !table.confirm(&changes, &elsewhere), "it has no slots");
+        assert_eq!(table.take_changes(10, &Part::All).on, changes.on);
+    }
+
+    #[test]
+    fn what_a_room_keeps_is_asked_for_again_when_nobody_could_say_and_others_don_t_wait_for_it() {
+        let (table, mailbox) = table();
+        let other = RoomId::parse("public:b").unwrap();
+        table.subscribe(&other, &mailbox, SubscriptionToken(1)).unwrap();
+        let now = Instant::now();
+        for room in [&room(), &other] {
+            table.meet(room, standing(1, 1));
+            table.meet(room, standing(1, 2));
+        }
+        let behind = |now| table.behind(1, &Part::All, now);
+        assert_eq!(behind(now), [room()]);
+        table.put_off(&room(), now + Duration::from_secs(1));
+        assert_eq!(behind(now), [other.clone()]);
+        table.catch_up(&other, None);
+        assert!(behind(now).is_empty());
+        assert_eq!(behind(now + Duration::from_secs(1)), [room()]);
+        // Another master has it.
+        table.lose(&Part::All);
+        assert_eq!(behind(now), [room()]);
     }
 }

@@ -10,7 +10,7 @@ use domain::room::RoomId;
 use tokio::sync::oneshot;
 
 use crate::cluster::Part;
-use crate::slots::slot_of;
+use crate::slots::{SLOTS, slot_of};
 
 /// A channel.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -83,6 +83,8 @@ impl Channel {
 pub(crate) struct Changes {
     pub(crate) on: Vec<Topic>,
     pub(crate) off: Vec<Topic>,
+    /// How many losses there had been when it was taken.
+    pub(crate) at: u64,
 }
 
 impl Changes {
@@ -92,14 +94,33 @@ impl Changes {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Topics {
     pub(crate) channels: BTreeMap<Topic, Channel>,
     /// Those whose need may have changed, by slot.
     changed: BTreeSet<(u16, Topic)>,
+    /// How many losses there were, and the last of each slot.
+    losses: u64,
+    lost_at: Box<[u64]>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        let lost_at = vec![0; usize::from(SLOTS)].into();
+        Self { channels: BTreeMap::new(), changed: BTreeSet::new(), losses: 0, lost_at }
+    }
 }
 
 impl Topics {
+    pub(crate) const fn losses(&self) -> u64 {
+        self.losses
+    }
+
+    /// Whether what was said about a channel after so many losses still counts.
+    pub(crate) fn counts(&self, topic: &Topic, at: u64) -> bool {
+        self.lost_at.get(usize::from(topic.slot())).is_none_or(|lost_at| *lost_at <= at)
+    }
+
     pub(crate) fn is_on(&self, topic: &Topic) -> bool {
         self.channels.get(topic).is_some_and(|channel| channel.is_on)
     }
@@ -129,6 +150,12 @@ impl Topics {
 
     /// The channels of these slots are lost. Answers which there were.
     pub(crate) fn lose(&mut self, part: &Part) -> Vec<Topic> {
+        self.losses += 1;
+        for (slot, lost_at) in (0..SLOTS).zip(&mut self.lost_at) {
+            if part.has(slot) {
+                *lost_at = self.losses;
+            }
+        }
         let mut lost = Vec::new();
         for (topic, channel) in &mut self.channels {
             if part.has(topic.slot()) {
