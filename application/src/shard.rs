@@ -300,6 +300,9 @@ impl Shard {
                     if let Outcome::Letters(page) = completion.outcome {
                         return self.pass_on(page);
                     }
+                    if let Outcome::OwnRoomsHeard { is_on, .. } = completion.outcome {
+                        return self.finish_own_rooms(&Outcome::OwnRooms(is_on));
+                    }
                     self.undo(room, completion.outcome);
                     return;
                 };

@@ -128,6 +128,62 @@ async fn connections_are_counted_over_all_nodes_and_those_of_a_killed_one_free_w
 }
 
 #[tokio::test]
+async fn who_comes_back_from_a_node_that_was_just_killed_is_told_to_come_later_and_not_to_stop() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let (one, two) = (Seated::start(&redis).await, Seated::start(&redis).await);
+    for bits in [1, 2] {
+        assert!(one.take(bits, 3).await.is_ok());
+    }
+    assert!(two.take(3, 3).await.is_ok());
+    assert_eq!(two.take(4, 3).await.unwrap_err(), SeatError::Full, "the other is there");
+    two.seats.leave(&ann(), id(4));
+    drop(one);
+    // Its lease was renewed a moment ago.
+    let refused = two.take(5, 3).await.unwrap_err();
+    two.seats.leave(&ann(), id(5));
+    let SeatError::Unavailable { retry_after } = refused else { panic!("{refused:?}") };
+    assert!(!retry_after.is_zero() && retry_after <= LEASE, "{retry_after:?}");
+    // What its own node alone has is never in doubt.
+    assert_eq!(two.take(6, 1).await.unwrap_err(), SeatError::Full);
+    two.seats.leave(&ann(), id(6));
+    in_time("its seats are free", async { while two.take(7, 3).await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn a_node_that_has_another_name_counts_nobody_twice() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut redis = Redis::start_on_disk();
+    let one = Seated::start(&redis).await;
+    for bits in [1, 2] {
+        assert!(one.take(bits, 3).await.is_ok());
+    }
+    // Another life of Redis, which has lost nothing: what was said under the old name stands there.
+    redis.kill();
+    one.node.until_down().await;
+    redis.start_again();
+    in_time("a seat can be asked for", async {
+        loop {
+            let taken = one.take(3, 3).await;
+            assert_ne!(taken.as_ref().err(), Some(&SeatError::Full), "it has two");
+            one.seats.leave(&ann(), id(3));
+            if one.node.broker.status().is_up() && taken.is_ok() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(one.take(3, 2).await.unwrap_err(), SeatError::Full);
+    let names = redis.tell(&["ZRANGEBYSCORE", "roomkeeper:nodes", "2", "+inf"]);
+    assert_eq!(names.lines().count(), 1, "nobody waits for the old one: {names}");
+}
+
+#[tokio::test]
 async fn a_user_s_share_of_its_rate_follows_over_how_many_nodes_it_is() {
     if !Redis::is_here() {
         return;

@@ -9,7 +9,7 @@
 //! everything is answered with `Unavailable`.
 //!
 //! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`,
-//! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `table`, `behind`, `subscriber`,
+//! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `topics`, `behind`, `rooms`, `table`, `subscriber`,
 //! `pushes`, `looks`, `broker`, `erase`, `present`, `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
 //! `seated`, `seats`, `peer_words`, `peers`.
 
@@ -35,6 +35,7 @@ mod pushes;
 mod reaper;
 mod replicate;
 mod revocations;
+mod rooms;
 mod scripts;
 mod seated;
 mod seats;
@@ -46,6 +47,7 @@ mod spent_tokens;
 mod status;
 mod subscriber;
 mod table;
+mod topics;
 
 pub use broker::{RedisBroker, StartError};
 pub use config::{Config, ConfigError};

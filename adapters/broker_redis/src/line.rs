@@ -30,6 +30,8 @@ pub(crate) enum ConnectError {
     Redis(RedisError),
     #[error("it did not answer in time")]
     Timeout,
+    #[error("it has ended the connection, or a slot's channels")]
+    Closed,
     #[error(
         "it is version {0}, and {1}.{2} is the oldest that works: use a newer Redis, or Valkey"
     )]
@@ -81,6 +83,7 @@ impl ConnectError {
             | Self::NoMaster => true,
             Self::Redis(_)
             | Self::Timeout
+            | Self::Closed
             | Self::Replica
             | Self::NoSentinel
             | Self::NoSeed

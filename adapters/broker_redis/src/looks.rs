@@ -19,12 +19,14 @@ use crate::broker::millis;
 use crate::cluster::Part;
 use crate::entry::decode;
 use crate::scripts::LATEST;
-use crate::subscriber::{BATCH, Subscribing, is_elsewhere, standing};
+use crate::subscriber::{BATCH, Subscribing, is_elsewhere, said_of};
 
 /// How long a look at all rooms takes; a hole that nothing else told of is found within it.
 const LOOK: Duration = Duration::from_secs(3);
 /// The most rooms that are asked for what they keep by key at once: each may have a mebibyte.
 const KEPT_BATCH: usize = 16;
+/// Before a room is asked again whose server did not say what it keeps.
+const KEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// When the next rooms are to be looked at.
 pub(crate) struct Looks {
@@ -70,9 +72,8 @@ impl Subscribing {
         pipeline.ignore_errors();
         let heads: Vec<Value> = pipeline.query_async(connection).await?;
         for ((room, _), head) in rooms.iter().zip(heads) {
-            // A refusal says nothing of the room.
-            if !matches!(head, Value::ServerError(_)) {
-                self.table.meet(room, standing(head));
+            if let Some(standing) = said_of(head) {
+                self.table.meet(room, standing);
             }
         }
         Ok(())
@@ -85,7 +86,7 @@ impl Subscribing {
         part: &Part,
     ) -> Result<(), RedisError> {
         loop {
-            let rooms = self.table.behind(KEPT_BATCH, part);
+            let rooms = self.table.behind(KEPT_BATCH, part, Instant::now());
             if rooms.is_empty() {
                 return Ok(());
             }
@@ -97,10 +98,13 @@ impl Subscribing {
             pipeline.ignore_errors();
             let answers: Vec<Value> = pipeline.query_async(connection).await?;
             for (room, answer) in rooms.iter().zip(answers) {
-                if is_elsewhere(&answer) {
-                    // Once it is known where, it is asked for there.
-                    self.commands.moved.notify_one();
-                    return Ok(());
+                if matches!(answer, Value::ServerError(_)) {
+                    if is_elsewhere(&answer) {
+                        // Once it is known where, it is asked for there.
+                        self.commands.moved.notify_one();
+                    }
+                    self.table.put_off(room, Instant::now() + KEPT_AGAIN);
+                    continue;
                 }
                 // What can't be read is not there.
                 let kept = kept(answer);

@@ -37,6 +37,8 @@ pub(crate) struct Present {
     local: Mutex<Local>,
     changed: Notify,
     leased: Notify,
+    /// Rung when this node has another name.
+    pub(crate) renamed: Notify,
     /// Held while changes are told.
     telling: tokio::sync::Mutex<()>,
     is_finishing: AtomicBool,
@@ -59,6 +61,7 @@ impl Present {
             local: Mutex::default(),
             changed: Notify::new(),
             leased: Notify::new(),
+            renamed: Notify::new(),
             telling: tokio::sync::Mutex::default(),
             is_finishing: AtomicBool::new(false),
             over: Mutex::default(),
@@ -148,14 +151,20 @@ impl RedisBroker {
                 }
             }
             let Some(lease) = self.present.lease() else { return };
-            let fill = |command: &mut Cmd| {
-                let [nodes, _] = self.names.nodes();
-                command.arg("ZADD").arg(nodes).arg(1).arg(&lease.node);
-            };
-            // Where this fails it runs out a little later.
-            let _ = self.commands.ask_for::<i64>(&lease.link, fill).await;
+            self.run_out(&lease.link, &lease.node).await;
         };
         let _ = timeout(self.config.answer_timeout, last_words).await;
+    }
+
+    /// Lets the lease of a name run out that nobody speaks under any more, so that nobody counts it or waits for it.
+    async fn run_out(&self, link: &Arc<Link>, node: &str) {
+        let fill = |command: &mut Cmd| {
+            let [nodes, _] = self.names.nodes();
+            // One that was claimed does not come back.
+            command.arg("ZADD").arg(nodes).arg("XX").arg(1).arg(node);
+        };
+        // Where this fails it runs out a little later.
+        let _ = self.commands.ask_for::<i64>(link, fill).await;
     }
 
     async fn keep_lease(&self) {
@@ -177,8 +186,10 @@ impl RedisBroker {
                     let _ = timeout(self.config.lease / 5, self.commands.linked()).await;
                 }
                 Err(_) => {
-                    self.status().until_commands_up().await;
-                    sleep(self.config.lease / 100).await;
+                    // What is needed of Redis may be there when all of it is not.
+                    let (lease, up) = (self.config.lease, self.status().until_commands_up());
+                    let _ = timeout(lease / 20, up).await;
+                    sleep(lease / 100).await;
                 }
             }
         }
@@ -207,11 +218,15 @@ impl RedisBroker {
             return Ok(over);
         }
         let is_new = kept.is_none();
-        self.present.set_lease(Some(Lease { node, link }));
+        self.present.set_lease(Some(Lease { node, link: Arc::clone(&link) }));
         self.present.leased.notify_one();
         if is_new {
             self.present.local().note_all(Instant::now());
             self.present.changed.notify_one();
+            self.present.renamed.notify_one();
+            if let Some(before) = held {
+                self.run_out(&link, &before.node).await;
+            }
         }
         Ok(over)
     }
@@ -255,13 +270,17 @@ impl RedisBroker {
             self.present.local().put_back(telling, Instant::now(), is_away);
             return Err(CallError::Away);
         };
+        // A connection may have come since to a Redis that has lost nothing.
+        let now_there = self.commands.link().ok().filter(|link| link.life == lease.link.life);
+        let lease = Lease { link: now_there.unwrap_or(lease.link), ..lease };
         let answers = self.tell(&lease, &telling).await;
-        let (mut unused, mut failed) = (Vec::new(), Vec::new());
+        let (mut unused, mut failed, mut n_told) = (Vec::new(), Vec::new(), 0);
         for (one, answer) in telling.into_iter().zip(answers) {
             if answer.is_err() {
                 failed.push(one);
                 continue;
             }
+            n_told += 1;
             if self.present.local().told(&one.seat, one.connections) {
                 unused.push(one.seat.0);
             }
@@ -270,9 +289,12 @@ impl RedisBroker {
             }
         }
         let has_failed = !failed.is_empty();
-        self.present.local().put_back(failed, Instant::now(), true);
-        self.forget_rooms(&lease, &unused).await?;
-        if has_failed { Err(CallError::Away) } else { Ok(()) }
+        // Others don't wait for what can't be told.
+        let later = Instant::now() + self.config.lease / 20;
+        self.present.local().put_back(failed, later, true);
+        // Where that fails others look there in vain.
+        let _ = self.forget_rooms(&lease, &unused).await;
+        if has_failed && n_told == 0 { Err(CallError::Away) } else { Ok(()) }
     }
 
     /// Says it, and answers of each whether Redis has it.

@@ -38,8 +38,8 @@ pub(crate) struct Local {
     changes: BTreeMap<Seat, Change>,
     /// The order in which changes came; one that has been told meanwhile is passed over.
     order: VecDeque<Seat>,
-    /// Leaves that wait for their grace, by when it is over.
-    leaving: BTreeSet<(Instant, Seat)>,
+    /// Leaves that wait for their grace, and what could not be told, by when they are due.
+    later: BTreeSet<(Instant, Seat)>,
 }
 
 /// What is to be told of one member.
@@ -117,7 +117,7 @@ impl Local {
         let change = match self.changes.get_mut(seat) {
             Some(change) => {
                 // Whatever it was before: a leave in its grace is over when its user is back.
-                self.leaving.remove(&(change.due, seat.clone()));
+                self.later.remove(&(change.due, seat.clone()));
                 change.due = due;
                 change
             }
@@ -130,18 +130,18 @@ impl Local {
         if grace.is_zero() {
             self.order.push_back(seat.clone());
         } else {
-            self.leaving.insert((due, seat.clone()));
+            self.later.insert((due, seat.clone()));
         }
     }
 
     /// The next changes that are due, at most `max`.
     pub(crate) fn take(&mut self, now: Instant, max: usize) -> Vec<Telling> {
         let mut all = Vec::new();
-        while let Some((due, seat)) = self.leaving.first().cloned() {
+        while let Some((due, seat)) = self.later.first().cloned() {
             if due > now {
                 break;
             }
-            self.leaving.pop_first();
+            self.later.pop_first();
             self.order.push_back(seat);
         }
         while all.len() < max {
@@ -181,10 +181,16 @@ impl Local {
         }
     }
 
-    /// Takes back what could not be told. Who waited for it goes on waiting only where it was not tried.
-    pub(crate) fn put_back(&mut self, telling: Vec<Telling>, now: Instant, was_tried: bool) {
+    /// Takes back what could not be told, to be told at `due`. Who waited for it goes on waiting only where it was not
+    /// tried.
+    pub(crate) fn put_back(&mut self, telling: Vec<Telling>, due: Instant, was_tried: bool) {
         for mut one in telling {
-            self.note(&one.seat, now, Duration::ZERO, None);
+            // What has changed since has a moment of its own, which may be the end of its grace.
+            if !self.changes.contains_key(&one.seat) {
+                let change = Change { waiting: Vec::new(), due };
+                self.changes.insert(one.seat.clone(), change);
+                self.later.insert((due, one.seat.clone()));
+            }
             if let (false, Some(change)) = (was_tried, self.changes.get_mut(&one.seat)) {
                 change.waiting.append(&mut one.waiting);
             }
@@ -193,11 +199,11 @@ impl Local {
 
     /// Nobody comes back here: all leaves are due.
     pub(crate) fn end_graces(&mut self, now: Instant) {
-        for (due, seat) in std::mem::take(&mut self.leaving) {
+        for (due, seat) in std::mem::take(&mut self.later) {
             if let Some(change) = self.changes.get_mut(&seat) {
                 change.due = change.due.min(now);
             }
-            self.leaving.insert((due.min(now), seat));
+            self.later.insert((due.min(now), seat));
         }
     }
 
@@ -206,7 +212,7 @@ impl Local {
         if !self.order.is_empty() {
             return Some(now);
         }
-        self.leaving.first().map(|(due, _)| *due)
+        self.later.first().map(|(due, _)| *due)
     }
 }
 
@@ -280,6 +286,23 @@ mod tests {
         );
         let last = local.take(now + GRACE, 100);
         assert!(local.told(&last[0].seat, 0) && local.data.is_empty());
+    }
+
+    #[test]
+    fn one_that_can_t_be_told_of_holds_up_nobody_and_ends_no_grace() {
+        let (mut local, now) = (Local::default(), Instant::now());
+        drop(local.enter(&seat("a"), connection(1), now));
+        let failed = local.take(now, 100);
+        let later = now + GRACE / 4;
+        local.put_back(failed, later, true);
+        drop(local.enter(&seat("b"), connection(2), now));
+        assert_eq!(told(&mut local, now), [("b".to_owned(), 1)]);
+        assert_eq!(local.next_due(now), Some(later));
+        let failed = local.take(later, 100);
+        local.leave(&seat("a"), connection(1), later, GRACE);
+        local.put_back(failed, later, true);
+        assert!(told(&mut local, later).is_empty(), "it may come back");
+        assert_eq!(told(&mut local, later + GRACE), [("a".to_owned(), 0)]);
     }
 
     #[test]

@@ -49,25 +49,36 @@ impl RedisBroker {
 
     async fn claim_and_reap(&self, link: &Arc<Link>, over: Vec<String>) -> Result<(), CallError> {
         let [nodes, gone] = self.names.nodes();
+        let mut failed = None;
         for node in over {
-            let late = |command: &mut Cmd| {
-                let key = self.names.late_of(&node);
-                command.arg("SET").arg(key).arg("1").arg("PX").arg(millis(LATE_MAX));
-            };
-            self.commands.ask_for::<String>(link, late).await?;
-            let fill = |command: &mut Cmd, _: &Link| {
-                command.arg(2).arg(&nodes).arg(&gone).arg(&node);
-            };
-            self.commands.run_script(link, &self.commands.scripts().claim, fill).await?;
+            // One that can't be claimed does not keep the others.
+            failed = self.claim(link, [&nodes, &gone], &node).await.err().or(failed);
         }
         let fill = |command: &mut Cmd| {
             command.arg("SRANDMEMBER").arg(&gone).arg(GONE_MAX);
         };
         let all: Vec<String> = self.commands.ask_for(link, fill).await?;
         for node in all {
-            self.reap(link, &node).await?;
+            failed = self.reap(link, &node).await.err().or(failed);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn claim(
+        &self,
+        link: &Arc<Link>,
+        keys: [&String; 2],
+        node: &str,
+    ) -> Result<(), CallError> {
+        let late = |command: &mut Cmd| {
+            let key = self.names.late_of(node);
+            command.arg("SET").arg(key).arg("1").arg("PX").arg(millis(LATE_MAX));
+        };
+        self.commands.ask_for::<String>(link, late).await?;
+        let fill = |command: &mut Cmd, _: &Link| {
+            command.arg(2).arg(&keys[..]).arg(node);
+        };
+        self.commands.run_script(link, &self.commands.scripts().claim, fill).await.map(drop)
     }
 
     /// Takes back what a node said that is gone. One does it at a time, and another goes on where it stopped. For a
@@ -113,6 +124,8 @@ impl RedisBroker {
         self.commands.ask_for::<i64>(link, unlock).await.map(drop)
     }
 
+    /// Takes it back in some rooms; an error where it could be in none of them. Those that lie elsewhere now have their
+    /// turn when others are done.
     async fn reap_rooms(
         &self,
         link: &Arc<Link>,
@@ -141,16 +154,17 @@ impl RedisBroker {
         command.arg(self.names.reaper_of(node)).arg(millis(self.config.lease));
         batch.tell(command);
         let answers = self.commands.run_batch(link, &batch).await;
-        let mut failed = None;
+        let (mut failed, mut has_moved) = (None, !empty.is_empty());
         for (room, answer) in asked.into_iter().zip(answers) {
+            has_moved |= answer.is_ok();
             match answer {
                 Ok(Value::Int(0)) => empty.push(room),
                 Ok(_) => {}
                 Err(error) => failed = Some(error),
             }
         }
-        if let (true, Some(error)) = (empty.is_empty(), &failed) {
-            return Err(error.clone());
+        if let (false, Some(error)) = (has_moved, failed) {
+            return Err(error);
         }
         if empty.is_empty() {
             return Ok(());

@@ -23,8 +23,9 @@ use crate::link::{CallError, Link};
 
 /// How many are read at a time.
 const PAGE: usize = 512;
-/// Between two attempts to read them.
+/// Between two attempts to read them, at first; twice as long after each that failed, up to the other.
 const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN_MAX: Duration = Duration::from_secs(30);
 /// What is said to all nodes begins with this.
 const MARK: &[u8] = b"revoke ";
 
@@ -75,18 +76,26 @@ impl RedisRevocations {
     /// Reads all of them whenever the channel of all nodes is on again, for as long as it is polled.
     pub async fn run(self: Arc<Self>) {
         let mut times_on = self.broker.news().times_on();
-        let mut read = 0;
+        let (mut read, mut again) = (0, AGAIN);
         loop {
             if times_on.wait_for(|times| *times > read).await.is_err() {
                 return;
             }
             let times = *times_on.borrow();
             match self.read_all().await {
-                Ok(()) => {
-                    read = times;
-                    self.is_known.store(true, Ordering::Release);
+                Ok(()) => (read, again) = (times, AGAIN),
+                Err(error) => {
+                    let pause = again;
+                    // What is refused for want of place takes a while to change.
+                    again = match error {
+                        CallError::Away => AGAIN,
+                        _ => (again * 2).min(AGAIN_MAX),
+                    };
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        _ = times_on.changed() => {}
+                    }
                 }
-                Err(_) => sleep(AGAIN).await,
             }
         }
     }
@@ -119,6 +128,8 @@ impl RedisRevocations {
                 break;
             }
         }
+        // Whether or not Redis takes back what it has lost.
+        self.is_known.store(true, Ordering::Release);
         let here: Vec<_> = self.look().iter().collect();
         for (revocation, end) in here {
             if !known.contains(&key_of(&revocation)) {

@@ -12,9 +12,9 @@ use application::ports::{EndReplaced, SeatError, Seats, Standing, Taken};
 use async_trait::async_trait;
 use domain::id::{ConnectionId, UserId};
 use domain::seats::{Fence, SeatRule};
-use redis::Cmd;
+use redis::{Cmd, Value};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::Batch;
 use crate::broker::{RETRY_AFTER, RedisBroker, millis, parse};
@@ -27,6 +27,8 @@ const BATCH: usize = 256;
 const NODES_MAX: usize = 1_000;
 /// For how long a user is remembered who has left: longer than any call is on its way.
 const LEFT_KEPT: Duration = Duration::from_secs(600);
+/// The most users that are remembered, those who have left while Redis was away among them.
+const USERS_MAX: usize = 500_000;
 /// Between two looks for a name.
 const NAME_LOOK: Duration = Duration::from_millis(5);
 /// What is said to all nodes begins with one of these.
@@ -39,16 +41,41 @@ pub struct RedisSeats {
     /// Held for one look or one change.
     seated: Mutex<Seated>,
     changed: Notify,
+    names: Mutex<Names>,
     /// When Redis was asked last and has answered.
     touched: Mutex<Option<Instant>>,
     ends: RwLock<Vec<EndReplaced>>,
 }
 
+/// Under which name this node speaks, and under which it did before; none where it never did.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    node: String,
+    before: String,
+}
+
+impl Names {
+    /// It speaks under this one. Answers whether that is new.
+    fn speak_as(&mut self, node: &str) -> bool {
+        let is_new = self.node != node;
+        if is_new {
+            self.before = std::mem::replace(&mut self.node, node.to_owned());
+        }
+        is_new
+    }
+}
+
 /// The nodes that are there, each with when its lease ends.
 type Live = Vec<(String, f64)>;
 
-/// What the script answers.
-type Answer = (u8, u64, u32);
+/// What the script answers: one of those below, the user's fence, over how many nodes it is here, and for how many ms
+/// the node was silent that was so for the longest of those that nobody is sure of.
+type Answer = (u8, u64, u32, u64);
+
+/// The user has a seat.
+const HAS_SEAT: u8 = 1;
+/// It would be one too many, unless a node is gone that has not renewed its lease since the first ask.
+const IN_DOUBT: u8 = 2;
 
 impl RedisSeats {
     /// Seats in this broker's Redis. The host spawns [`run`](Self::run).
@@ -58,6 +85,7 @@ impl RedisSeats {
             broker: Arc::clone(broker),
             seated: Mutex::default(),
             changed: Notify::new(),
+            names: Mutex::default(),
             touched: Mutex::default(),
             ends: RwLock::default(),
         });
@@ -74,7 +102,7 @@ impl RedisSeats {
     pub async fn run(self: Arc<Self>) {
         let lease = self.broker.config.lease;
         let mut times_on = self.broker.news().times_on();
-        let (mut said_as, mut said_at) = (String::new(), Instant::now());
+        let mut said_at = Instant::now();
         let mut known: Vec<String> = Vec::new();
         loop {
             if times_on.has_changed().unwrap_or(false) {
@@ -86,107 +114,107 @@ impl RedisSeats {
                 said_at = Instant::now();
                 self.lock().note_all();
             }
-            if self.tell(&mut said_as, &mut known).await.is_err() {
-                // Redis is back before this node has a name again.
-                self.broker.status().until_commands_up().await;
-                sleep(lease / 100).await;
-                continue;
-            }
-            if self.lock().is_untold() {
-                continue;
-            }
+            let pause = match self.tell(&mut known).await {
+                Ok(true) if self.lock().is_untold() => continue,
+                Ok(true) => lease / 5,
+                Ok(false) => lease / 20,
+                Err(_) => {
+                    // Redis is back before this node has a name again; and some of it may be when all is not.
+                    let _ = timeout(lease / 20, self.broker.status().until_commands_up()).await;
+                    sleep(lease / 100).await;
+                    continue;
+                }
+            };
             tokio::select! {
                 () = self.changed.notified() => {}
+                () = self.broker.present.renamed.notified() => {}
                 () = self.broker.unfenced.notified() => self.lock().note_fenced(),
                 _ = times_on.changed() => self.lock().note_fenced(),
-                () = sleep(lease / 5) => {}
+                () = sleep(pause) => {}
             }
         }
     }
 
-    /// Looks who is there and tells some of what is to be told.
-    async fn tell(&self, said_as: &mut String, known: &mut Vec<String>) -> Result<(), CallError> {
+    /// Looks who is there and tells some of what is to be told. Answers whether Redis has taken all of it.
+    async fn tell(&self, known: &mut Vec<String>) -> Result<bool, CallError> {
         let link = self.broker.commands.link()?;
         let node = self.broker.present.name_over(&link).ok_or(CallError::Away)?;
         let live = self.live(&link).await?;
-        let mut names: Vec<_> = live.iter().map(|(name, _)| name.clone()).collect();
-        names.sort_unstable();
-        if names != *known {
-            *known = names;
+        let mut all: Vec<_> = live.iter().map(|(name, _)| name.clone()).collect();
+        all.sort_unstable();
+        if all != *known {
+            *known = all;
             self.lock().note_spread();
         }
-        let before = std::mem::replace(said_as, node.clone());
-        if before != node {
-            self.lock().note_all();
+        let names = self.names_with(&node);
+        let batch = self.lock().take(BATCH);
+        if batch.is_empty() {
+            return Ok(true);
         }
-        // Those of whom it was said under another name are told of at once, so that they don't count twice.
-        let before = if before == node { "" } else { &before };
-        loop {
-            let batch = self.lock().take(BATCH);
-            if batch.is_empty() {
-                return Ok(());
-            }
-            let told = self.tell_batch(&link, (&node, before), &live, &batch).await;
-            if let Err(error) = told {
-                let mut seated = self.lock();
-                batch.iter().for_each(|said| seated.note(&said.user));
-                if !before.is_empty() {
-                    *said_as = before.to_owned();
+        let answers = self.tell_batch(&link, &names, &live, &batch).await;
+        let (mut told, mut failed) = (0, None);
+        for (said, answer) in batch.iter().zip(answers) {
+            match answer.and_then(parse::<Answer>) {
+                Ok((_, fence, nodes, _)) => {
+                    told += 1;
+                    let replaced = self.lock().hear_told(said, fence, nodes);
+                    self.end(&replaced);
                 }
-                return Err(error);
-            }
-            if before.is_empty() {
-                // The list of who is there grows old.
-                return Ok(());
+                // The others don't wait for it.
+                Err(error) => {
+                    self.lock().note(&said.user);
+                    failed = Some(error);
+                }
             }
         }
+        match failed {
+            Some(CallError::Away) if told == 0 => Err(CallError::Away),
+            failed => Ok(failed.is_none()),
+        }
+    }
+
+    /// The name under which this node speaks, and the one before: whoever was said under that is said anew.
+    fn names_with(&self, node: &str) -> Names {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.speak_as(node) {
+            self.lock().note_all();
+            self.changed.notify_one();
+        }
+        names.clone()
     }
 
     async fn tell_batch(
         &self,
         link: &Arc<Link>,
-        names: (&str, &str),
+        names: &Names,
         live: &Live,
         batch: &[Said],
-    ) -> Result<(), CallError> {
+    ) -> Vec<Result<Value, CallError>> {
         let script = &self.broker.commands.scripts().seat;
         let mut all = Batch::default();
         for said in batch {
             let mut command = redis::cmd("EVALSHA");
             command.arg(script.get_hash());
-            self.fill(&mut command, names, live, said, "t");
+            self.fill(&mut command, names, live, said, ("t", Duration::ZERO));
             all.ask(command);
         }
-        let answers = self.broker.commands.run_batch(link, &all).await;
-        let answers = answers.into_iter().map(|answer| parse::<Answer>(answer?));
-        let answers: Vec<Answer> = answers.collect::<Result<_, _>>()?;
-        for (said, (_, fence, nodes)) in batch.iter().zip(answers) {
-            let replaced = {
-                let mut seated = self.lock();
-                seated.hear_spread(&said.user, nodes);
-                let replaced = seated.hear_fence(&said.user, fence);
-                seated.told(said);
-                replaced
-            };
-            self.end(&replaced);
-        }
-        Ok(())
+        self.broker.commands.run_batch(link, &all).await
     }
 
     fn fill(
         &self,
         command: &mut Cmd,
-        (node, before): (&str, &str),
+        names: &Names,
         live: &Live,
         said: &Said,
-        rule: &str,
+        (rule, waited): (&str, Duration),
     ) {
         let broker = &self.broker;
         command
             .arg(1)
             .arg(broker.names.seats(&said.user))
-            .arg(node)
-            .arg(before)
+            .arg(&names.node)
+            .arg(&names.before)
             .arg(said.connections)
             .arg(said.version)
             .arg(rule)
@@ -194,7 +222,9 @@ impl RedisSeats {
             .arg(millis(broker.config.presence_kept))
             .arg(millis(LEFT_KEPT.min(broker.config.presence_kept)))
             .arg(broker.names.news_channel())
-            .arg(said.user.as_str());
+            .arg(said.user.as_str())
+            .arg(millis(broker.config.lease))
+            .arg(millis(waited));
         for (name, until) in live {
             command.arg(name).arg(format!("{until:.0}"));
         }
@@ -227,17 +257,32 @@ impl RedisSeats {
         }
     }
 
+    /// Asks for a seat. Where the user has too many with those of a node that may be gone, it waits until that has
+    /// renewed its lease or is late.
     async fn call_take(&self, said: &Said, rule: SeatRule) -> Result<Answer, CallError> {
-        let (node, link) = self.name().await?;
-        let live = self.live(&link).await?;
+        let (lease, begin) = (self.broker.config.lease, Instant::now());
         let rule = match rule {
             SeatRule::AtMost(max) => max.to_string(),
             SeatRule::NewestWins => "w".to_owned(),
         };
-        let fill =
-            |command: &mut Cmd, _: &Link| self.fill(command, (&node, ""), &live, said, &rule);
-        let script = &self.broker.commands.scripts().seat;
-        parse(self.broker.commands.run_script(&link, script, fill).await?)
+        loop {
+            let (node, link) = self.name().await?;
+            self.lock().saying(&said.user);
+            let names = self.names_with(&node);
+            let live = self.live(&link).await?;
+            let waited = begin.elapsed();
+            let fill = |command: &mut Cmd, _: &Link| {
+                self.fill(command, &names, &live, said, (&rule, waited));
+            };
+            let script = &self.broker.commands.scripts().seat;
+            let answer = self.broker.commands.run_script(&link, script, fill).await?;
+            let answer: Answer = parse(answer)?;
+            let (word, _, _, silent) = answer;
+            if word != IN_DOUBT || Duration::from_millis(silent) > late_after(lease) {
+                return Ok(answer);
+            }
+            sleep(lease / 10).await;
+        }
     }
 
     async fn call_fence(&self, user: &UserId) -> Result<Option<u64>, CallError> {
@@ -294,6 +339,11 @@ impl RedisSeats {
     }
 }
 
+/// A node that is silent for longer than this may be gone: it renews its lease every fifth of one.
+fn late_after(lease: Duration) -> Duration {
+    lease * 2 / 5
+}
+
 const UNAVAILABLE: SeatError = SeatError::Unavailable { retry_after: RETRY_AFTER };
 
 #[async_trait]
@@ -304,9 +354,17 @@ impl Seats for RedisSeats {
         connection: ConnectionId,
         rule: SeatRule,
     ) -> Result<Taken, SeatError> {
-        let (said, spread) = self.lock().come(user, connection);
+        let came = self.lock().come(user, connection, USERS_MAX);
+        let Some((said, spread)) = came else { return Err(UNAVAILABLE) };
         let (fence, nodes) = match (self.call_take(&said, rule).await, rule) {
-            (Ok((1, fence, nodes)), _) => (fence, nodes),
+            (Ok((HAS_SEAT, fence, nodes, _)), _) => (fence, nodes),
+            (Ok((IN_DOUBT, _, _, silent)), _) => {
+                self.go(user, connection);
+                // Its seats are free then, unless it comes back.
+                let lease = self.broker.config.lease;
+                let left = lease.saturating_sub(Duration::from_millis(silent));
+                return Err(SeatError::Unavailable { retry_after: left.max(lease / 100) });
+            }
             (Ok(_), _) => {
                 self.go(user, connection);
                 return Err(SeatError::Full);
@@ -371,5 +429,18 @@ impl Seats for RedisSeats {
 
     fn on_replaced(&self, end: EndReplaced) {
         self.ends.write().unwrap_or_else(PoisonError::into_inner).push(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_before_is_known_for_as_long_as_the_next_one_is_used() {
+        let mut names = Names::default();
+        assert!(names.speak_as("a") && !names.speak_as("a") && names.before.is_empty());
+        assert!(names.speak_as("b") && !names.speak_as("b"));
+        assert_eq!((&*names.node, &*names.before), ("b", "a"));
     }
 }

@@ -6,6 +6,7 @@
 //! published on must not be kept: nothing would ever come over it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,9 +26,11 @@ use crate::looks::Looks;
 use crate::names::Names;
 use crate::news::News;
 use crate::pushes::Pushes;
+use crate::rooms::Standing;
 use crate::servers::{Layout, Place};
 use crate::status::count;
-use crate::table::{Changes, Standing, Table, Topic};
+use crate::table::Table;
+use crate::topics::{Changes, Topic};
 
 /// The most channels of one command.
 pub(crate) const BATCH: usize = 512;
@@ -117,12 +120,11 @@ impl Subscribing {
                     let end = self.serve(subscription).await;
                     self.set_up(&name, false);
                     tracing::warn!(server = name, "the subscription to redis is lost");
-                    // One that does not hold is not made again at once.
-                    match end {
-                        Err(error) if began.elapsed() < self.commands.config.retry_pause_max => {
-                            retry.failed("subscription", &error).await;
-                        }
-                        _ => retry.worked(),
+                    // One that does not hold is not made again at once, whatever ended it.
+                    if began.elapsed() < self.commands.config.retry_pause_max {
+                        retry.failed("subscription", &end).await;
+                    } else {
+                        retry.worked();
                     }
                 }
                 Err(error) => retry.failed("subscription", &error).await,
@@ -141,7 +143,7 @@ impl Subscribing {
             given_up: AtomicI64::new(0),
         });
         let taking = Arc::clone(&pushes);
-        let push = move |info: PushInfo| -> Result<(), std::convert::Infallible> {
+        let push = move |info: PushInfo| -> Result<(), Infallible> {
             taking.take(info);
             Ok(())
         };
@@ -156,8 +158,16 @@ impl Subscribing {
         Ok(Subscription { connection, identity, pushes, place: place.clone() })
     }
 
-    /// Asks for all channels, tells of the hole before them, and goes on until the connection is lost.
-    async fn serve(&self, mut of: Subscription) -> Result<(), ConnectError> {
+    /// Asks for all channels, tells of the hole before them, and goes on until the connection is lost. Answers why it
+    /// is.
+    async fn serve(&self, of: Subscription) -> ConnectError {
+        match self.serve_until_lost(of).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn serve_until_lost(&self, mut of: Subscription) -> Result<Infallible, ConnectError> {
         let config = &self.commands.config;
         // Who is told of a hole reads the log at once.
         self.until_commands_agree(&of).await?;
@@ -167,21 +177,17 @@ impl Subscribing {
         let mut next_probe = Instant::now() + config.probe_interval;
         loop {
             changes_come.borrow_and_update();
-            if !self.change_all(&mut of).await {
-                return Ok(());
-            }
+            self.change_all(&mut of).await?;
             self.table.tell_other_holes();
             if std::mem::take(&mut is_first) {
                 self.set_up(&of.place.name(), true);
             }
             tokio::select! {
                 _ = changes_come.changed() => {}
-                () = of.pushes.lost.notified() => return Ok(()),
+                () = of.pushes.lost.notified() => return Err(ConnectError::Closed),
                 () = sleep_until(looks.next) => {
                     let part = self.part(&of.place);
-                    if self.look(&mut of.connection, &part, &mut looks).await.is_err() {
-                        return Ok(());
-                    }
+                    self.look(&mut of.connection, &part, &mut looks).await?;
                 }
                 () = sleep_until(next_probe) => {
                     next_probe = Instant::now() + config.probe_interval;
@@ -197,28 +203,30 @@ impl Subscribing {
         }
     }
 
-    /// Has all channels asked for and given up whose need has changed. Answers whether the connection is still of
-    /// use.
-    async fn change_all(&self, of: &mut Subscription) -> bool {
+    /// Has all channels asked for and given up whose need has changed; an error where the connection is of no use any
+    /// more. Those that are elsewhere wait for their master, and nothing else waits for them.
+    async fn change_all(&self, of: &mut Subscription) -> Result<(), ConnectError> {
         loop {
             let part = self.part(&of.place);
             let changes = self.table.take_changes(BATCH, &part);
-            if changes == Changes::default() {
-                return self.catch_up(&mut of.connection, &part).await.is_ok();
+            if changes.is_empty() {
+                return Ok(self.catch_up(&mut of.connection, &part).await?);
             }
             let done = self.change(of, changes).await;
-            let Ok(confirmed) = done.inspect_err(|error| {
+            let (confirmed, elsewhere) = done.inspect_err(|error| {
                 tracing::warn!(error = words(error), "channels were refused");
-            }) else {
-                return false;
-            };
+            })?;
             // Before anybody joins who has it from there.
-            if self.catch_up(&mut of.connection, &part).await.is_err() {
-                return false;
-            }
-            self.table.confirm(&confirmed);
-            if confirmed.on.contains(&Topic::News) {
+            self.catch_up(&mut of.connection, &part).await?;
+            if self.table.confirm(&confirmed, &self.part(&of.place)) {
                 self.news.is_on();
+            }
+            if !elsewhere.is_empty() {
+                self.commands.moved.notify_one();
+                // Before that is known they would be asked for in vain.
+                tokio::time::sleep(self.commands.config.probe_interval / 20).await;
+                self.table.put_back(&elsewhere);
+                return Ok(());
             }
         }
     }
@@ -254,8 +262,12 @@ impl Subscribing {
         }
     }
 
-    /// Has channels given up and asked for. Answers what was done; the rest is to be asked of somebody else.
-    async fn change(&self, of: &mut Subscription, changes: Changes) -> redis::RedisResult<Changes> {
+    /// Has channels given up and asked for. Answers what was done, and what is to be asked of somebody else.
+    async fn change(
+        &self,
+        of: &mut Subscription,
+        changes: Changes,
+    ) -> redis::RedisResult<(Changes, Vec<Topic>)> {
         let is_cluster = self.commands.servers.layout() == Layout::Cluster;
         let is_of_slot = |topic: &Topic| is_cluster && !matches!(topic, Topic::Namespace(_));
         let (off_slots, off): (Vec<_>, Vec<_>) = changes.off.iter().partition(|t| is_of_slot(t));
@@ -282,18 +294,11 @@ impl Subscribing {
             .filter(|(_, answer)| error_of(answer).is_some())
             .map(|(topic, _)| (*topic).clone())
             .collect();
-        let Changes { on, off } = changes;
+        let Changes { on, off, at } = changes;
         let (elsewhere, on): (Vec<_>, Vec<_>) = on.into_iter().partition(|t| refused.contains(t));
         let elsewhere = [elsewhere, self.meet(&mut of.connection, &on).await?].concat();
-        if elsewhere.is_empty() {
-            return Ok(Changes { on, off });
-        }
-        self.commands.moved.notify_one();
-        // Before that is known they would be asked for in vain.
-        tokio::time::sleep(self.commands.config.probe_interval / 20).await;
-        self.table.put_back(&elsewhere);
         let on = on.into_iter().filter(|topic| !elsewhere.contains(topic)).collect();
-        Ok(Changes { on, off })
+        Ok((Changes { on, off, at }, elsewhere))
     }
 
     /// Looks where the rooms stand, over the same connection: what was published before the look has come
@@ -316,15 +321,14 @@ impl Subscribing {
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
-        // A key of another program is none of ours: its room has no head.
         pipeline.ignore_errors();
         let heads: Vec<Value> = pipeline.query_async(connection).await?;
         let mut elsewhere = Vec::new();
         for (room, head) in rooms.into_iter().zip(heads) {
             if is_elsewhere(&head) {
                 elsewhere.push(Topic::Room(room.clone()));
-            } else {
-                self.table.meet(room, standing(head));
+            } else if let Some(standing) = said_of(head) {
+                self.table.meet(room, standing);
             }
         }
         Ok(elsewhere)
@@ -362,8 +366,37 @@ pub(crate) fn is_elsewhere(answer: &Value) -> bool {
     matches!(code.as_deref(), Some("MOVED" | "ASK" | "CLUSTERDOWN"))
 }
 
+/// Where a room stands by its head, which may be nowhere; none where a refusal says nothing of it.
+pub(crate) fn said_of(head: Value) -> Option<Option<Standing>> {
+    (!matches!(head, Value::ServerError(_))).then(|| standing(head))
+}
+
 /// Reads a head; none where there is none.
-pub(crate) fn standing(head: Value) -> Option<Standing> {
+fn standing(head: Value) -> Option<Standing> {
     let (epoch, number): (String, u64) = redis::from_redis_value(head).ok()?;
     Some(Standing { epoch: Epoch::parse(&epoch).ok()?, number })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(text: &str) -> Value {
+        let all = redis::parse_redis_value(format!("*1\r\n{text}").as_bytes()).unwrap();
+        let Value::Array(mut all) = all else { panic!("{all:?}") };
+        all.remove(0)
+    }
+
+    #[test]
+    fn what_a_server_refuses_to_say_of_a_room_is_not_that_nothing_is_there() {
+        let head = answer("*2\r\n$16\r\n00000000000000ff\r\n$1\r\n7\r\n");
+        let standing = Standing { epoch: Epoch::from_bits(255), number: 7 };
+        assert_eq!(said_of(head), Some(Some(standing)));
+        assert_eq!(said_of(answer("*2\r\n$-1\r\n$-1\r\n")), Some(None));
+        for refusal in ["BUSY a script runs", "TRYAGAIN it moves", "WRONGTYPE another's key"] {
+            let refusal = answer(&format!("-{refusal}\r\n"));
+            assert!(!is_elsewhere(&refusal) && said_of(refusal).is_none());
+        }
+        assert!(is_elsewhere(&answer("-MOVED 5 127.0.0.1:7001\r\n")));
+    }
 }

@@ -12,132 +12,30 @@ use std::time::Duration;
 use application::mailbox::{Mail, Mailbox};
 use application::ports::SubscriptionToken;
 use application::published::Published;
-use domain::id::Epoch;
 use domain::presence::PresenceEvent;
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::behind::{Behind, Kept, Mark};
+use crate::behind::Kept;
 use crate::cluster::Part;
 use crate::entry::Entry;
+use crate::rooms::{NOTHING, Room, Standing, Subscriber, Watcher};
 use crate::slots::slot_of;
-
-/// A channel.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Topic {
-    /// That of all nodes, which every node hears.
-    News,
-    /// That of one room.
-    Room(RoomId),
-    /// That of all rooms of a namespace.
-    Namespace(String),
-}
-
-impl Topic {
-    /// Where its channel lies in a Cluster.
-    fn slot(&self) -> u16 {
-        match self {
-            Self::News => slot_of(b"all"),
-            Self::Room(room) => slot_of(room.as_str().as_bytes()),
-            Self::Namespace(namespace) => slot_of(namespace.as_bytes()),
-        }
-    }
-}
+use crate::topics::{Changes, Topic, Topics, Waits};
 
 /// There are too many rooms, or mailboxes, already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TableFull;
 
-/// What a subscription waits for; none where the channel is there already.
-pub(crate) type Waits = Option<oneshot::Receiver<()>>;
-
-#[derive(Debug)]
-struct Subscriber {
-    mailbox: Arc<Mailbox>,
-    token: SubscriptionToken,
-}
-
-#[derive(Debug)]
-struct Watcher {
-    mailbox: Arc<Mailbox>,
-    patterns: Vec<RoomPattern>,
-    version: u64,
-}
-
-impl Watcher {
-    fn topics(&self) -> BTreeSet<Topic> {
-        self.patterns.iter().map(topic_of).collect()
-    }
-}
-
-fn topic_of(pattern: &RoomPattern) -> Topic {
-    match RoomId::parse(&pattern.to_text()) {
-        Ok(room) if !pattern.is_prefix() => Topic::Room(room),
-        _ => Topic::Namespace(pattern.namespace().to_owned()),
-    }
-}
-
-/// A channel and who needs it.
-#[derive(Debug, Default)]
-struct Channel {
-    /// Whether Redis has confirmed that everything comes.
-    is_on: bool,
-    /// Whether it was on, and has been lost since.
-    was_lost: bool,
-    /// How many watchers need it.
-    watchers: usize,
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
-/// Where a room's publishes stand in Redis.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Standing {
-    pub(crate) epoch: Epoch,
-    /// The newest publish.
-    pub(crate) number: u64,
-}
-
-/// The epoch of a room in which nothing was published: of none that there is.
-const NOTHING: Epoch = Epoch::from_bits(0);
-
-/// Something of a room did not come behind what was heard.
-fn tell_hole(id: &RoomId, room: &mut Room, since: Mark, watchers: &[Watcher]) {
-    // An earlier hole that is still to be looked into holds this one.
-    room.behind.get_or_insert(Behind::new(since));
-    for subscriber in &room.subscribers {
-        subscriber.mailbox.miss(id);
-    }
-    let is_watching = |watcher: &&Watcher| watcher.patterns.iter().any(|p| p.matches(id));
-    for watcher in watchers.iter().filter(is_watching) {
-        watcher.mailbox.miss(id);
-    }
-}
-
-/// What is known of a room with a channel of its own.
-#[derive(Debug, Default)]
-struct Room {
-    subscribers: Vec<Subscriber>,
-    /// The newest that came: its epoch and number.
-    heard: Option<Mark>,
-    /// What of the newest messages by key was missed is still to be found out.
-    behind: Option<Behind>,
-    /// For how long it lasts unused, at least half of that; none where nothing is known of it.
-    keep: Option<Duration>,
-    /// When it was last kept from running out.
-    kept_at: Option<Instant>,
-}
-
 #[derive(Debug, Default)]
 struct Inner {
-    channels: BTreeMap<Topic, Channel>,
+    topics: Topics,
     rooms: BTreeMap<RoomId, Room>,
     watchers: Vec<Watcher>,
-    /// Channels whose need may have changed, by slot.
-    changed: BTreeSet<(u16, Topic)>,
-    /// Rooms that have something in `behind`.
-    behind: BTreeSet<RoomId>,
+    /// Rooms that have something in `behind`, and before when they are not to be asked for again.
+    behind: BTreeMap<RoomId, Option<Instant>>,
     /// Mailboxes, by id, that are to be told of what nobody can say is missing: of patterns, and of presence.
     owed_watched: BTreeMap<u64, Arc<Mailbox>>,
     owed_presence: BTreeMap<u64, Arc<Mailbox>>,
@@ -153,18 +51,11 @@ pub(crate) struct Table {
     changes: watch::Sender<u64>,
 }
 
-/// What the subscriber has to tell Redis.
-#[derive(Debug, Default, Eq, PartialEq)]
-pub(crate) struct Changes {
-    pub(crate) on: Vec<Topic>,
-    pub(crate) off: Vec<Topic>,
-}
-
 impl Table {
     pub(crate) fn new(rooms_max: usize, subscribers_max: usize) -> Self {
         let mut inner = Inner::default();
-        inner.channels.insert(Topic::News, Channel::default());
-        inner.note(Topic::News);
+        inner.topics.channels.entry(Topic::News).or_default();
+        inner.topics.note(Topic::News);
         let (inner, changes) = (Mutex::new(inner), watch::Sender::new(0));
         Self { rooms_max, subscribers_max, inner, changes }
     }
@@ -229,15 +120,15 @@ impl Table {
                 BTreeSet::new()
             }
         };
-        let after: BTreeSet<_> = patterns.iter().map(topic_of).collect();
+        let after: BTreeSet<_> = patterns.iter().map(Topic::of).collect();
         for topic in before.difference(&after) {
-            if let Some(channel) = inner.channels.get_mut(topic) {
+            if let Some(channel) = inner.topics.channels.get_mut(topic) {
                 channel.watchers -= 1;
             }
             self.release(&mut inner, topic.clone());
         }
         for topic in after.difference(&before) {
-            inner.channels.entry(topic.clone()).or_default().watchers += 1;
+            inner.topics.channels.entry(topic.clone()).or_default().watchers += 1;
             if let Topic::Room(room) = topic {
                 inner.rooms.entry(room.clone()).or_default();
             }
@@ -261,8 +152,8 @@ impl Table {
             };
             room.heard = Some((epoch, number));
             if let Some(since) = missed_behind {
-                tell_hole(&publication.room, room, since, watchers);
-                behind.insert(publication.room.clone());
+                room.tell_hole(&publication.room, since, watchers);
+                behind.entry(publication.room.clone()).or_default();
                 self.wake();
             }
             if let Some(behind) = &mut room.behind {
@@ -271,18 +162,20 @@ impl Table {
         }
         let room = rooms.get(&publication.room);
         let subscribers = room.map_or(&[][..], |room| &room.subscribers);
+        if subscribers.is_empty() && !watchers.iter().any(|one| one.has(&publication.room)) {
+            return;
+        }
+        let published = Arc::new(Published::new(publication));
+        // Who is subscribed gets it as such.
         let is_watched = |watcher: &&Watcher| {
             let id = watcher.mailbox.id();
             subscribers.iter().all(|known| known.mailbox.id() != id)
-                && watcher.patterns.iter().any(|pattern| pattern.matches(&publication.room))
+                && watcher.has(&published.publication.room)
         };
-        let watching: Vec<_> = watchers.iter().filter(is_watched).collect();
-        if subscribers.is_empty() && watching.is_empty() {
-            return;
-        }
-        let mail = Mail::Publication(Arc::new(Published::new(publication)));
+        let mail = Mail::Publication(Arc::clone(&published));
         let mailboxes = subscribers.iter().map(|known| &known.mailbox);
-        for mailbox in mailboxes.chain(watching.iter().map(|watcher| &watcher.mailbox)) {
+        let watching = watchers.iter().filter(is_watched).map(|watcher| &watcher.mailbox);
+        for mailbox in mailboxes.chain(watching) {
             mailbox.put(mail.clone());
         }
     }
@@ -301,16 +194,16 @@ impl Table {
     /// are on only once [`confirm`](Self::confirm) says so.
     pub(crate) fn take_changes(&self, max: usize, part: &Part) -> Changes {
         let mut inner = self.lock();
-        let mut changes = Changes::default();
+        let mut changes = Changes { at: inner.topics.losses(), ..Changes::default() };
         while changes.on.len() < max && changes.off.len() < max {
-            let Some(topic) = inner.next_changed(part) else { break };
+            let Some(topic) = inner.topics.next_changed(part) else { break };
             let is_needed = inner.is_needed(&topic);
-            let is_on = inner.channels.get(&topic).is_some_and(|channel| channel.is_on);
+            let is_on = inner.topics.is_on(&topic);
             match (is_needed, is_on) {
                 (true, false) => changes.on.push(topic),
                 (false, true) => {
                     // From now on whoever subscribes waits for it to be on again.
-                    if let Some(channel) = inner.channels.get_mut(&topic) {
+                    if let Some(channel) = inner.topics.channels.get_mut(&topic) {
                         channel.is_on = false;
                     }
                     changes.off.push(topic);
@@ -322,28 +215,30 @@ impl Table {
         changes
     }
 
-    /// Notes that Redis has done what was asked, and lets those go on that waited.
-    pub(crate) fn confirm(&self, changes: &Changes) {
+    /// Notes that a master has done what was asked, and lets those go on that waited. What it has lost meanwhile, or
+    /// has not in its `part` any more, is to be asked for again. Answers whether that of all nodes has come on.
+    pub(crate) fn confirm(&self, changes: &Changes, part: &Part) -> bool {
         let mut inner = self.lock();
         for topic in &changes.off {
             if !inner.is_needed(topic) {
                 inner.forget(topic);
             }
         }
+        let mut has_news = false;
         for topic in &changes.on {
-            let channel = inner.channels.entry(topic.clone()).or_default();
-            channel.is_on = true;
-            for waiting in channel.waiting.drain(..) {
-                // Who is not there any more does not miss it.
-                let _ = waiting.send(());
+            if !part.has(topic.slot()) || !inner.topics.counts(topic, changes.at) {
+                self.note(&mut inner, topic.clone());
+                continue;
             }
-            if std::mem::take(&mut channel.was_lost) {
+            has_news |= *topic == Topic::News;
+            if inner.topics.channels.entry(topic.clone()).or_default().turn_on() {
                 inner.owe(topic);
             }
             if !inner.is_needed(topic) {
                 self.note(&mut inner, topic.clone());
             }
         }
+        has_news
     }
 
     /// Says whenever there may be changes.
@@ -354,16 +249,14 @@ impl Table {
     /// The channels of these slots are lost: none is on, and all are to be asked for again.
     pub(crate) fn lose(&self, part: &Part) {
         let mut inner = self.lock();
-        let mut lost = Vec::new();
-        for (topic, channel) in &mut inner.channels {
-            if part.has(topic.slot()) {
-                channel.was_lost |= std::mem::take(&mut channel.is_on);
-                lost.push(topic.clone());
+        for (room, put_off) in &mut inner.behind {
+            if part.has(slot_of(room.as_str().as_bytes())) {
+                *put_off = None;
             }
         }
-        for topic in lost {
+        for topic in inner.topics.lose(part) {
             if inner.is_needed(&topic) {
-                inner.note(topic);
+                inner.topics.note(topic);
             } else {
                 inner.forget(&topic);
             }
@@ -375,7 +268,7 @@ impl Table {
     pub(crate) fn put_back(&self, topics: &[Topic]) {
         let mut inner = self.lock();
         for topic in topics {
-            inner.note(topic.clone());
+            inner.topics.note(topic.clone());
         }
         self.wake();
     }
@@ -396,34 +289,36 @@ impl Table {
         now: Instant,
     ) -> Vec<(RoomId, Option<Duration>)> {
         let mut inner = self.lock();
-        let Inner { rooms, channels, .. } = &mut *inner;
+        let Inner { rooms, topics, .. } = &mut *inner;
         let from = looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut all = Vec::new();
+        let (mut all, mut last) = (Vec::new(), None);
         for (id, room) in rooms.range_mut((from, Bound::Unbounded)).take(max) {
-            *looked_at = Some(id.clone());
-            let topic = Topic::Room(id.clone());
-            let is_on = channels.get(&topic).is_some_and(|channel| channel.is_on);
-            if !is_on || !part.has(topic.slot()) {
-                continue;
+            last = Some(id);
+            // Each master's subscription comes by all rooms.
+            if part.has(slot_of(id.as_str().as_bytes())) && topics.is_on(&Topic::Room(id.clone())) {
+                all.push((id.clone(), room.take_keep(now)));
             }
-            let is_due = |(keep, at): &(Duration, Instant)| now.duration_since(*at) >= *keep / 4;
-            let keep = room.keep.zip(room.kept_at).filter(is_due).map(|(keep, _)| keep);
-            if keep.is_some() {
-                room.kept_at = Some(now);
-            }
-            all.push((id.clone(), keep));
         }
-        if rooms.last_key_value().map(|(id, _)| id) == looked_at.as_ref() {
-            *looked_at = None;
-        }
+        let last = last.cloned();
+        *looked_at = last.filter(|last| rooms.last_key_value().is_some_and(|(id, _)| id != last));
         all
     }
 
-    /// Rooms of some slots of which something was missed that no log has, at most `max`.
-    pub(crate) fn behind(&self, max: usize, part: &Part) -> Vec<RoomId> {
+    /// Rooms of some slots of which something was missed that no log has, at most `max`; without those that are put
+    /// off.
+    pub(crate) fn behind(&self, max: usize, part: &Part, now: Instant) -> Vec<RoomId> {
         let inner = self.lock();
-        let here = inner.behind.iter().filter(|room| part.has(slot_of(room.as_str().as_bytes())));
-        here.take(max).cloned().collect()
+        let is_due = |(room, until): &(&RoomId, &Option<Instant>)| {
+            until.is_none_or(|until| until <= now) && part.has(slot_of(room.as_str().as_bytes()))
+        };
+        inner.behind.iter().filter(is_due).take(max).map(|(room, _)| room.clone()).collect()
+    }
+
+    /// Nobody has said what a room keeps: it is asked for again later, or as soon as another master has its slot.
+    pub(crate) fn put_off(&self, room: &RoomId, until: Instant) {
+        if let Some(put_off) = self.lock().behind.get_mut(room) {
+            *put_off = Some(until);
+        }
     }
 
     /// Gives a room's mailboxes what was missed of what Redis keeps of it; none where it keeps nothing.
@@ -460,8 +355,8 @@ impl Table {
         };
         room.heard = Some(heard);
         if let Some(since) = before.filter(|_| has_missed) {
-            tell_hole(id, room, since, watchers);
-            behind.insert(id.clone());
+            room.tell_hole(id, since, watchers);
+            behind.entry(id.clone()).or_default();
             self.wake();
         }
     }
@@ -479,14 +374,11 @@ impl Table {
     }
 
     fn need(&self, inner: &mut Inner, topic: Topic) -> Waits {
-        let channel = inner.channels.entry(topic.clone()).or_default();
+        let channel = inner.topics.channels.entry(topic.clone()).or_default();
         if channel.is_on {
             return None;
         }
-        let (sender, receiver) = oneshot::channel();
-        // Who waited in vain leaves no trace.
-        channel.waiting.retain(|waiting| !waiting.is_closed());
-        channel.waiting.push(sender);
+        let receiver = channel.wait();
         self.note(inner, topic);
         Some(receiver)
     }
@@ -497,14 +389,14 @@ impl Table {
         if inner.is_needed(&topic) {
             return;
         }
-        if inner.channels.get(&topic).is_some_and(|channel| channel.is_on) {
+        if inner.topics.is_on(&topic) {
             return self.note(inner, topic);
         }
         inner.forget(&topic);
     }
 
     fn note(&self, inner: &mut Inner, topic: Topic) {
-        inner.note(topic);
+        inner.topics.note(topic);
         self.wake();
     }
 
@@ -519,28 +411,6 @@ impl Table {
 }
 
 impl Inner {
-    fn note(&mut self, topic: Topic) {
-        self.changed.insert((topic.slot(), topic));
-    }
-
-    /// The next of some slots; what all nodes are told comes before anything else.
-    fn next_changed(&mut self, part: &Part) -> Option<Topic> {
-        let news = (Topic::News.slot(), Topic::News);
-        if part.has(news.0) && self.changed.remove(&news) {
-            return Some(Topic::News);
-        }
-        let Part::Slots(ranges) = part else {
-            return self.changed.pop_first().map(|(_, topic)| topic);
-        };
-        // No topic comes before that of all nodes.
-        let next = ranges.iter().find_map(|range| {
-            let mut behind = self.changed.range((*range.start(), Topic::News)..);
-            behind.next().filter(|(slot, _)| slot <= range.end()).cloned()
-        })?;
-        self.changed.remove(&next);
-        Some(next.1)
-    }
-
     /// A channel is on again that had been lost.
     fn owe(&mut self, topic: &Topic) {
         match topic {
@@ -554,7 +424,7 @@ impl Inner {
             Topic::Namespace(_) => {
                 let by_prefix = |pattern: &&RoomPattern| pattern.is_prefix();
                 for watcher in &self.watchers {
-                    let mut topics = watcher.patterns.iter().filter(by_prefix).map(topic_of);
+                    let mut topics = watcher.patterns.iter().filter(by_prefix).map(Topic::of);
                     if topics.any(|of| of == *topic) {
                         let mailbox = &watcher.mailbox;
                         self.owed_watched
@@ -567,7 +437,8 @@ impl Inner {
     }
 
     fn is_needed(&self, topic: &Topic) -> bool {
-        let is_watched = self.channels.get(topic).is_some_and(|channel| channel.watchers > 0);
+        let is_watched =
+            self.topics.channels.get(topic).is_some_and(|channel| channel.watchers > 0);
         let is_subscribed = match topic {
             Topic::Room(room) => {
                 self.rooms.get(room).is_some_and(|room| !room.subscribers.is_empty())
@@ -579,8 +450,7 @@ impl Inner {
     }
 
     fn forget(&mut self, topic: &Topic) {
-        self.channels.remove(topic);
-        self.changed.remove(&(topic.slot(), topic.clone()));
+        self.topics.forget(topic);
         if let Topic::Room(room) = topic {
             self.rooms.remove(room);
             self.behind.remove(room);
@@ -594,6 +464,7 @@ mod tests {
 
     use application::mailbox::Post;
     use bytes::Bytes;
+    use domain::id::Epoch;
 
     use crate::entry::decode;
 
@@ -655,9 +526,9 @@ mod tests {
             table.watch(&mailbox, &[], 2 * number + 1).unwrap();
         }
         let inner = table.lock();
-        let sizes = (inner.rooms.len(), inner.channels.len(), inner.changed.len());
+        let sizes = (inner.rooms.len(), inner.topics.sizes());
         // That of all nodes is always wanted.
-        assert_eq!(sizes, (0, 1, 1));
+        assert_eq!(sizes, (0, (1, 1)));
     }
 
     #[test]
@@ -674,7 +545,7 @@ mod tests {
         let early = table.take_looks(10, &Part::All, &mut looked_at, now);
         assert!(early.is_empty(), "their channels are not on");
         let changes = table.take_changes(10, &Part::All);
-        table.confirm(&changes);
+        table.confirm(&changes, &Part::All);
         let mut look = |now| {
             let all = table.take_looks(2, &Part::All, &mut looked_at, now).into_iter();
             all.map(|(room, keep)| (room.as_str().to_owned(), keep)).collect::<Vec<_>>()
@@ -706,5 +577,49 @@ mod tests {
         assert_eq!(taken(&mailbox), (0, true));
         table.meet(&room(), None);
         assert_eq!(taken(&mailbox), (0, true));
+    }
+
+    #[test]
+    fn a_channel_that_was_lost_while_it_was_asked_for_is_on_only_where_it_is_asked_for_next() {
+        let (table, mailbox) = (Table::new(10, 10), Arc::new(Mailbox::new(1, 100)));
+        let mut waits = table.subscribe(&room(), &mailbox, SubscriptionToken(1)).unwrap().unwrap();
+        let slot = Topic::Room(room()).slot();
+        let part = Part::Slots(vec![slot..=slot]);
+        let here = table.take_changes(10, &part);
+        assert_eq!(here.on.len(), 1);
+        // Its slot moves, and the next master is asked; then the first one answers.
+        table.lose(&part);
+        let there = table.take_changes(10, &part);
+        table.confirm(&here, &part);
+        assert!(waits.try_recv().is_err(), "nobody publishes there any more");
+        table.confirm(&there, &part);
+        assert!(waits.try_recv().is_ok());
+        // It was said once too often, to whom it does no harm.
+        assert!(table.take_changes(10, &part).on.is_empty());
+        let (changes, elsewhere) = (table.take_changes(10, &Part::All), Part::Slots(Vec::new()));
+        assert!(!changes.on.is_empty() && !table.confirm(&changes, &elsewhere), "it has no slots");
+        assert_eq!(table.take_changes(10, &Part::All).on, changes.on);
+    }
+
+    #[test]
+    fn what_a_room_keeps_is_asked_for_again_when_nobody_could_say_and_others_don_t_wait_for_it() {
+        let (table, mailbox) = table();
+        let other = RoomId::parse("public:b").unwrap();
+        table.subscribe(&other, &mailbox, SubscriptionToken(1)).unwrap();
+        let now = Instant::now();
+        for room in [&room(), &other] {
+            table.meet(room, standing(1, 1));
+            table.meet(room, standing(1, 2));
+        }
+        let behind = |now| table.behind(1, &Part::All, now);
+        assert_eq!(behind(now), [room()]);
+        table.put_off(&room(), now + Duration::from_secs(1));
+        assert_eq!(behind(now), [other.clone()]);
+        table.catch_up(&other, None);
+        assert!(behind(now).is_empty());
+        assert_eq!(behind(now + Duration::from_secs(1)), [room()]);
+        // Another master has it.
+        table.lose(&Part::All);
+        assert_eq!(behind(now), [room()]);
     }
 }
