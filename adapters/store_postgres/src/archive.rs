@@ -43,8 +43,9 @@ use crate::writer::Writer;
 pub struct PostgresArchive {
     queue: Arc<Queue>,
     pub(crate) readers: Readers,
-    /// One for whoever commits, which must not wait behind those that read histories.
-    seekers: Readers,
+    /// One for whoever commits, which must not wait behind those that read histories; none where there is
+    /// only one that reads at all.
+    seekers: Option<Readers>,
     connector: Arc<Connector>,
     ended: watch::Receiver<()>,
 }
@@ -87,9 +88,11 @@ impl PostgresArchive {
             connector.status.writer_is_up(writer.place, true);
             tokio::spawn(writer.run());
         }
-        let readers =
-            Readers::new(Arc::clone(&connector), config.readers_max, config.reads_waiting_max);
-        let seekers = Readers::new(Arc::clone(&connector), 1, config.reads_waiting_max);
+        let made = |n| Readers::new(Arc::clone(&connector), n, config.reads_waiting_max);
+        let (readers, seekers) = match config.readers_max {
+            0 | 1 => (made(1), None),
+            more => (made(more - 1), Some(made(1))),
+        };
         Ok(Self { queue, readers, seekers, connector, ended })
     }
 
@@ -98,7 +101,9 @@ impl PostgresArchive {
     pub async fn close(&self) {
         self.queue.finish();
         self.readers.close().await;
-        self.seekers.close().await;
+        if let Some(seekers) = &self.seekers {
+            seekers.close().await;
+        }
         let mut ended = self.ended.clone();
         // Nothing is ever sent; the error says that the writers are gone.
         while ended.changed().await.is_ok() {}
@@ -164,7 +169,7 @@ impl Archive for PostgresArchive {
     }
 
     async fn find(&self, keys: Vec<DedupKey>) -> Result<Vec<Option<Position>>, ArchiveError> {
-        let mut lent = self.seekers.lend().await?;
+        let mut lent = self.seekers.as_ref().unwrap_or(&self.readers).lend().await?;
         let found = within(self.answer_timeout(), read::find(&mut lent.connection, &keys)).await;
         lent.back(found)
     }
