@@ -2,7 +2,9 @@
 //!
 //! It must never answer with less than it was asked for as if that were all, and never ask its peers in turn.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use domain::moderation::{Act, Entry};
@@ -67,11 +69,18 @@ impl Peer for ThisNode {
 
     async fn moderated(&self, entry: Entry) {
         let Some(moderation) = &self.moderation else { return };
-        // Remembered first: whoever is put out finds that it may not come back.
-        if let Err(error) = moderation.record(&entry).await {
+        // Remembered first: whoever is put out finds that it may not come back. But nobody stays because the
+        // storage is slow.
+        let mut recording = moderation.record(&entry);
+        let at_once = poll_fn(|cx| Poll::Ready(recording.as_mut().poll(cx))).await;
+        put_out(&entry, &self.mailboxes);
+        let recorded = match at_once {
+            Poll::Ready(recorded) => recorded,
+            Poll::Pending => recording.await,
+        };
+        if let Err(error) = recorded {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "what a moderator did over another node is not stored here");
         }
-        put_out(&entry, &self.mailboxes);
     }
 }

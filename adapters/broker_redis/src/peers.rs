@@ -5,7 +5,10 @@
 //! node, never keep more questions than it can name, and never let one of them wait for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use application::ports::{Heard, NodeName, Peer, PeerQuestion, Peers};
@@ -31,6 +34,8 @@ const ANSWERING_MAX: usize = 4;
 const WAITING_MAX: usize = 256;
 /// The most acts of moderators that wait to be told, or to be obeyed.
 const ACTS_MAX: usize = 10_000;
+/// The most acts that count already and are being stored; the next one waits for one of them.
+const STORING_MAX: usize = 256;
 /// The largest answer, in bytes: the largest page and its names fit.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The most nodes that are asked, and answers that are fetched at once.
@@ -120,11 +125,22 @@ impl RedisPeers {
         }
     }
 
+    /// Each counts at its turn, and is stored beside the next ones: a slow storage lets nobody stay.
     async fn obey_all(&self, mut acts: mpsc::Receiver<ToDo>) {
-        while let Some(to_do) = acts.recv().await {
+        let mut storing = Storing::default();
+        loop {
+            let act = tokio::select! {
+                act = acts.recv(), if storing.0.len() < STORING_MAX => act,
+                () = storing.next() => continue,
+            };
+            let Some(to_do) = act else { break };
             if let (ToDo::Obey(entry), Some(peer)) = (to_do, self.peer.get()) {
-                peer.moderated(entry).await;
+                let peer = Arc::clone(peer);
+                storing.begin(Box::pin(async move { peer.moderated(entry).await })).await;
             }
+        }
+        while !storing.0.is_empty() {
+            storing.next().await;
         }
     }
 
@@ -275,6 +291,30 @@ impl RedisPeers {
     }
 }
 
+/// Acts that count and are being stored.
+#[derive(Default)]
+struct Storing(Vec<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Storing {
+    /// Polled at once: acts count in the order in which they were heard.
+    async fn begin(&mut self, mut storing: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        let at_once = poll_fn(|cx| Poll::Ready(storing.as_mut().poll(cx))).await;
+        if at_once.is_pending() {
+            self.0.push(storing);
+        }
+    }
+
+    /// Waits until one or more are stored; for ever where there are none.
+    async fn next(&mut self) {
+        poll_fn(|cx| {
+            let before = self.0.len();
+            self.0.retain_mut(|storing| storing.as_mut().poll(cx).is_pending());
+            if self.0.len() < before { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
 /// What has been heard so far.
 #[derive(Debug, Default)]
 struct Collected {
@@ -354,5 +394,31 @@ impl Peers for RedisPeers {
 
     fn serve(&self, peer: Arc<dyn Peer>) {
         let _ = self.peer.set(peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_act_counts_although_the_one_before_it_is_still_being_stored() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (stored, waits) = tokio::sync::watch::channel(false);
+        let mut storing = Storing::default();
+        for n in 0..3 {
+            let (begun, mut waits) = (Arc::clone(&begun), waits.clone());
+            let act = async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                let _ = waits.wait_for(|is_stored| *is_stored).await;
+            };
+            storing.begin(Box::pin(act)).await;
+            assert_eq!((begun.load(Ordering::SeqCst), storing.0.len()), (n + 1, n + 1));
+        }
+        stored.send_replace(true);
+        storing.next().await;
+        assert!(storing.0.is_empty());
     }
 }

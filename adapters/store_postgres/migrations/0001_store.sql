@@ -150,3 +150,8 @@ CREATE TABLE moderation_log (
     until_ms bigint,
     reason bytea
 );
+
+-- Each node that hears of an act brings it, too: this is what makes it one line. Led by what an older act is
+-- held against the later ones of its user by.
+CREATE UNIQUE INDEX moderation_log_act ON moderation_log
+    (room, coalesce(who, ''), at_ms, act, by_user, coalesce(epoch, 0), coalesce(msg_offset, 0));

@@ -43,6 +43,9 @@ use crate::writer::Writer;
 pub struct PostgresArchive {
     queue: Arc<Queue>,
     pub(crate) readers: Readers,
+    /// One for whoever commits, which must not wait behind those that read histories; none where there is
+    /// only one that reads at all.
+    seekers: Option<Readers>,
     connector: Arc<Connector>,
     ended: watch::Receiver<()>,
 }
@@ -54,21 +57,18 @@ impl PostgresArchive {
     /// [`BuildError`] says what is wrong, where, and what to do.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let n_writers = config.writers.clamp(1, Config::WRITERS_MAX);
-        let status = Arc::new(Status::new(n_writers));
+        let status = Arc::new(Status::default());
         let connector = Arc::new(Connector::new(&config, status)?);
-        open::open(&connector, &config).await?;
+        let connection = open::open(&connector, &config).await?;
         let queue = Arc::new(Queue::new(config.limits));
         let (alive, ended) = watch::channel(());
         let alive = Arc::new(alive);
         let mut writers = Vec::new();
         for place in 0..n_writers {
-            let mut connection = connector
+            let connection = connector
                 .connect_writer(place)
                 .await
                 .map_err(|failure| not_taken(&connector, failure))?;
-            if place == 0 && config.sharing == Sharing::Alone {
-                open::forget_empty_rooms(&mut connection).await;
-            }
             writers.push(Writer {
                 place,
                 queue: Arc::clone(&queue),
@@ -78,13 +78,22 @@ impl PostgresArchive {
             });
         }
         drop(alive);
+        // Only now: nobody changes tables that another one has for itself.
+        open::migrate(&connector, connection).await?;
+        let first = writers.first_mut().and_then(|writer| writer.connection.as_mut());
+        if let Some(first) = first.filter(|_| config.sharing == Sharing::Alone) {
+            open::forget_empty_rooms(&connector, first).await;
+        }
         for writer in writers {
-            connector.status.writer_is_up(true);
+            connector.status.writer_is_up(writer.place, true);
             tokio::spawn(writer.run());
         }
-        let readers =
-            Readers::new(Arc::clone(&connector), config.readers_max, config.reads_waiting_max);
-        Ok(Self { queue, readers, connector, ended })
+        let made = |n| Readers::new(Arc::clone(&connector), n, config.reads_waiting_max);
+        let (readers, seekers) = match config.readers_max {
+            0 | 1 => (made(1), None),
+            more => (made(more - 1), Some(made(1))),
+        };
+        Ok(Self { queue, readers, seekers, connector, ended })
     }
 
     /// Finishes what waits and ends all connections. From its beginning on, every call answers `Closed`.
@@ -92,6 +101,9 @@ impl PostgresArchive {
     pub async fn close(&self) {
         self.queue.finish();
         self.readers.close().await;
+        if let Some(seekers) = &self.seekers {
+            seekers.close().await;
+        }
         let mut ended = self.ended.clone();
         // Nothing is ever sent; the error says that the writers are gone.
         while ended.changed().await.is_ok() {}
@@ -109,8 +121,9 @@ impl PostgresArchive {
         self.connector.place()
     }
 
+    /// How long an answer is waited for.
     pub(crate) fn answer_timeout(&self) -> Duration {
-        self.connector.answer_timeout
+        self.connector.patience()
     }
 
     /// Queues a command without waiting for what comes of it.
@@ -156,7 +169,7 @@ impl Archive for PostgresArchive {
     }
 
     async fn find(&self, keys: Vec<DedupKey>) -> Result<Vec<Option<Position>>, ArchiveError> {
-        let mut lent = self.readers.lend().await?;
+        let mut lent = self.seekers.as_ref().unwrap_or(&self.readers).lend().await?;
         let found = within(self.answer_timeout(), read::find(&mut lent.connection, &keys)).await;
         lent.back(found)
     }

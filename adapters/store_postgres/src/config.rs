@@ -29,7 +29,8 @@ pub struct Config {
     pub accepts_loss: bool,
     /// Connections that write, each one group at a time.
     pub writers: usize,
-    /// The most connections that read.
+    /// The most connections that read; where there are several, one of them is for what has to be read before
+    /// something is committed.
     pub readers_max: usize,
     /// The most reads that wait for one of them; more are refused as overload.
     pub reads_waiting_max: usize,

@@ -45,16 +45,55 @@ pub(crate) struct Greeting {
     pub(crate) encoding: String,
 }
 
+impl Greeting {
+    /// The setting by which the server may lose what it has committed.
+    pub(crate) fn loses_by(&self) -> Option<&'static str> {
+        let settings = [(self.fsync, "fsync"), (self.full_page_writes, "full_page_writes")];
+        settings.into_iter().find_map(|(is_on, setting)| (!is_on).then_some(setting))
+    }
+}
+
 /// Makes connections.
 #[derive(Debug)]
 pub(crate) struct Connector {
     options: PgConnectOptions,
     pub(crate) schema: String,
     sharing: Sharing,
+    accepts_loss: bool,
     /// How this process is called there; nobody else is.
     name: String,
     pub(crate) answer_timeout: Duration,
     pub(crate) status: Arc<Status>,
+}
+
+/// Whether a parameter of an address means something.
+fn is_known_parameter(parameter: &str) -> bool {
+    const KNOWN: [&str; 20] = [
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "statement-cache-capacity",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+        "options[",
+        "",
+    ];
+    let name = parameter.split('=').next().unwrap_or_default();
+    // Encoded or not.
+    let name = name.replace("%5B", "[").replace("%5b", "[");
+    KNOWN.contains(&&*name) || name.starts_with("options[")
 }
 
 impl Connector {
@@ -71,6 +110,12 @@ impl Connector {
         if !is_name(&config.schema) {
             return Err(ConfigError::Schema);
         }
+        if let Some((_, query)) = url.split_once('?')
+            && !query.split('&').all(is_known_parameter)
+        {
+            // sqlx would pass over it, and log it with its value.
+            return Err(ConfigError::Url("it has a parameter that means nothing here"));
+        }
         // The error of sqlx may quote the address.
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| ConfigError::Url("it can't be read as one"))?;
@@ -82,6 +127,9 @@ impl Connector {
             .options([
                 ("search_path", config.schema.clone()),
                 ("statement_timeout", ms(config.answer_timeout)),
+                // Whatever the database or the user has: what is decided here is decided behind locks, and
+                // must see what was committed while they were waited for.
+                ("default_transaction_isolation", "read committed".to_owned()),
                 ("lock_timeout", ms(config.answer_timeout / 2)),
                 // Of a client that is gone without a word nothing stays locked for long.
                 ("idle_in_transaction_session_timeout", ms(5 * config.answer_timeout)),
@@ -95,15 +143,22 @@ impl Connector {
         if let Some(password) = &config.password {
             options = options.password(password.expose_secret());
         }
-        let Config { schema, sharing, answer_timeout, .. } = config;
+        let Config { schema, sharing, answer_timeout, accepts_loss, .. } = config;
         Ok(Self {
             options,
             schema: schema.clone(),
             sharing: *sharing,
+            accepts_loss: *accepts_loss,
             name,
             answer_timeout: *answer_timeout,
             status,
         })
+    }
+
+    /// How long an answer is waited for: longer than the server lets a statement run, so that a slow one
+    /// ends there, with words, and leaves its connection of use.
+    pub(crate) fn patience(&self) -> Duration {
+        self.answer_timeout + self.answer_timeout / 4
     }
 
     /// Where it connects to, without a user or a password.
@@ -122,12 +177,18 @@ impl Connector {
         if greeting.is_read_only {
             return Err(Failure::Unfit("the server takes no writes".to_owned()));
         }
+        // The one that was checked at the start may have been started again with other settings, or another
+        // one have taken its place.
+        if let Some(setting) = greeting.loses_by().filter(|_| !self.accepts_loss) {
+            let why = format!("the server runs with {setting}=off and may lose what it commits");
+            return Err(Failure::Unfit(why));
+        }
         Ok(connection)
     }
 
     /// A connection, and what the server says of itself.
     pub(crate) async fn greet(&self) -> Result<(PgConnection, Greeting), Failure> {
-        within(self.answer_timeout, self.open()).await
+        within(self.patience(), self.open()).await
     }
 
     async fn open(&self) -> Result<(PgConnection, Greeting), sqlx::Error> {
@@ -177,10 +238,9 @@ impl Connector {
         let mut connection = self.connect().await?;
         let place = i32::try_from(writer).unwrap_or(i32::MAX);
         let (begun, mut pause) = (tokio::time::Instant::now(), LOCK_LOOK_MIN);
-        while !within(self.answer_timeout, self.try_lock(&mut connection, place)).await? {
+        while !within(self.patience(), self.try_lock(&mut connection, place)).await? {
             if begun.elapsed() > LOCK_PATIENCE {
-                let holder =
-                    within(self.answer_timeout, self.holder(&mut connection, place)).await?;
+                let holder = within(self.patience(), self.holder(&mut connection, place)).await?;
                 let who = holder.unwrap_or_else(|| "somebody who has gone meanwhile".to_owned());
                 return Err(Failure::Unfit(format!("in use by {who}")));
             }
@@ -206,7 +266,9 @@ impl Connector {
         // An earlier connection of this process that the server takes for alive.
         sqlx::query(
             "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-             WHERE l.locktype = 'advisory' AND l.classid::int8 = $1 AND l.objid::int8 = $2 \
+             WHERE l.locktype = 'advisory' AND l.classid::int8 = $1 \
+             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND l.objid::int8 = $2 \
              AND l.granted AND a.application_name = $3 AND a.pid <> pg_backend_pid()",
         )
         .bind(i64::from(self.lock_class().cast_unsigned()))
@@ -227,6 +289,7 @@ impl Connector {
             "SELECT a.application_name || ' (process ' || a.pid || coalesce(', from ' || \
              host(a.client_addr), '') || ')' \
              FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' \
+             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
              AND l.classid::int8 = $1 AND l.objid::int8 = $2 AND l.granted LIMIT 1",
         )
         .bind(i64::from(self.lock_class().cast_unsigned()))

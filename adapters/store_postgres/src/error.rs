@@ -47,6 +47,9 @@ impl Failure {
             Self::Sql(error) => error,
         };
         match code(error) {
+            // The connection was left in a transaction that has ended meanwhile; takes no writes any more; has
+            // statements that were prepared for other tables.
+            Some("25P03" | "25006" | "0A000") => Remedy::Reconnect,
             // serialization_failure, deadlock_detected, lock_not_available
             Some("40001" | "40P01" | "55P03") => Remedy::Again,
             Some(code) => match code.get(..2) {
@@ -60,6 +63,17 @@ impl Failure {
                 sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Remedy::None,
                 sqlx::Error::Encode(_) => Remedy::Apart,
                 _ => Remedy::Reconnect,
+            },
+        }
+    }
+
+    /// Whether other connections to the server are gone as well.
+    pub(crate) fn is_end_of_server(&self) -> bool {
+        match self {
+            Self::Silence(_) | Self::Unfit(_) => false,
+            Self::Sql(error) => match code(error) {
+                Some(code) => code.starts_with("08") || code.starts_with("57P"),
+                None => matches!(error, sqlx::Error::Io(_)),
             },
         }
     }

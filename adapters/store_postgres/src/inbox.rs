@@ -137,6 +137,7 @@ fn letter(row: &PgRow) -> Result<Letter, sqlx::Error> {
     let user = (!sender.is_empty()).then(|| UserId::parse(sender)).transpose();
     let user = user.map_err(decode_error)?;
     let data: &[u8] = row.try_get("data")?;
+    std::str::from_utf8(data).map_err(decode_error)?;
     Ok(Letter {
         sender: Sender { user, name: rows::name(row)?, ..Sender::default() },
         data: Bytes::copy_from_slice(data),
@@ -145,9 +146,9 @@ fn letter(row: &PgRow) -> Result<Letter, sqlx::Error> {
 }
 
 /// A page of a user's letters: behind which, how many, how many bytes.
-const READ: &str = "SELECT * FROM (SELECT s.*, row_number() OVER place AS n, \
+const READ: &str = "SELECT id, at_ms, sender, sender_name, data FROM (SELECT s.*, row_number() OVER place AS n, \
          sum(coalesce(octet_length(s.data), 0)) OVER place AS bytes FROM ( \
-             SELECT * FROM letters WHERE recipient = $1 AND id > $2 ORDER BY id LIMIT $3) AS s \
+             SELECT id, at_ms, sender, sender_name, data FROM letters WHERE recipient = $1 AND id > $2 ORDER BY id LIMIT $3) AS s \
      WINDOW place AS (ORDER BY s.id ROWS UNBOUNDED PRECEDING)) AS sized \
      WHERE n = 1 OR bytes <= $4 ORDER BY id";
 
@@ -155,7 +156,7 @@ const READ: &str = "SELECT * FROM (SELECT s.*, row_number() OVER place AS n, \
 pub struct PostgresInbox {
     archive: Arc<PostgresArchive>,
     /// How many letters there are, roughly: neither a change whose caller has gone is counted, nor what
-    /// other nodes do.
+    /// other nodes do, until all are counted again when old ones are forgotten.
     n: AtomicU64,
 }
 
@@ -165,11 +166,20 @@ impl PostgresInbox {
     /// # Errors
     /// What the database says.
     pub async fn load(archive: Arc<PostgresArchive>) -> Result<Self, ArchiveError> {
-        let mut lent = archive.readers.lend().await?;
+        let this = Self { archive, n: AtomicU64::new(0) };
+        this.count_again().await?;
+        Ok(this)
+    }
+
+    /// Counts all letters, whoever brought them.
+    async fn count_again(&self) -> Result<(), ArchiveError> {
+        let mut lent = self.archive.readers.lend().await?;
         let count = sqlx::query_scalar("SELECT coalesce(sum(n), 0)::bigint FROM letter_pairs");
-        let count = within(archive.answer_timeout(), count.fetch_one(&mut lent.connection)).await;
+        let count = count.fetch_one(&mut lent.connection);
+        let count = within(self.archive.answer_timeout(), count).await;
         let n: i64 = lent.back(count)?;
-        Ok(Self { archive, n: AtomicU64::new(n.cast_unsigned()) })
+        self.n.store(n.cast_unsigned(), Ordering::Relaxed);
+        Ok(())
     }
 
     fn went(&self, n: u64) {
@@ -257,7 +267,7 @@ impl Inbox for PostgresInbox {
     async fn forget(&self, before: Wall) {
         loop {
             match self.change(Change::Forget { before }).await {
-                Ok(0) => return,
+                Ok(0) => break,
                 Ok(n) => self.went(n),
                 Err(error) => {
                     // They are forgotten the next time.
@@ -265,6 +275,10 @@ impl Inbox for PostgresInbox {
                     return tracing::warn!(error, "old letters could not be deleted");
                 }
             }
+        }
+        if let Err(error) = self.count_again().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "letters could not be counted");
         }
     }
 }

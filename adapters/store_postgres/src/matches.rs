@@ -13,16 +13,25 @@ use application::ports::{
 use async_trait::async_trait;
 use domain::matches::{Match, MatchId, Phase};
 use domain::time::Wall;
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection as _, Postgres, Row as _, Transaction};
 
 use crate::archive::PostgresArchive;
 use crate::batch::take_turn;
 use crate::connect::Turn;
-use crate::error::within;
+use crate::error::{Failure, Remedy, within};
 
 /// The most matches that one call forgets; the rest waits for the next.
 const FORGOTTEN_MAX: i64 = 256;
+
+/// How often one that met another transaction is made again; each try waits for a lock by itself.
+const RETRIES_MAX: u32 = 2;
+
+/// The most rows of a list that are loaded at once.
+const LISTED_AT_ONCE: usize = 64;
+
+/// A match by its id.
+const ONE: &str = concat!("SELECT ", row::columns!(), " FROM matches WHERE id = $1");
 
 /// Matches in the archive's schema.
 pub struct PostgresMatches {
@@ -48,18 +57,63 @@ impl PostgresMatches {
         let rows = within(self.archive.answer_timeout(), rows).await;
         lent.back(rows).map_err(away)
     }
+
+    /// Some matches of a phase, or of any, by their ids.
+    async fn rows_behind(
+        &self,
+        after: &str,
+        phase: Option<Phase>,
+        limit: usize,
+    ) -> Result<Vec<PgRow>, ReadMatchesError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = match phase {
+            None => sqlx::query(concat!(
+                "SELECT ",
+                row::columns!(),
+                " FROM matches WHERE id > $1 ORDER BY id LIMIT $2"
+            ))
+            .bind(after)
+            .bind(limit),
+            Some(phase) => sqlx::query(concat!(
+                "SELECT ",
+                row::columns!(),
+                " FROM matches WHERE id > $1 AND phase = $3 \
+                 ORDER BY id LIMIT $2"
+            ))
+            .bind(after)
+            .bind(limit)
+            .bind(row::number_of_phase(phase)),
+        };
+        self.rows(rows).await
+    }
 }
 
-/// What making a match came to, within a transaction.
+/// What making a match came to.
 async fn create(
     connection: &mut PgConnection,
     new: &Match,
     matches_max: usize,
 ) -> Result<Result<Created, CreateMatchError>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
+    let made = create_within(&mut transaction, new, matches_max).await;
+    end(transaction, matches!(made, Ok(Ok(Created::New)))).await?;
+    made
+}
+
+/// Ends a transaction with words, whatever came of it: dropped, it would lie open, with all that it has locked,
+/// until its connection is used again.
+async fn end(transaction: Transaction<'_, Postgres>, has_done: bool) -> Result<(), sqlx::Error> {
+    if has_done { transaction.commit().await } else { transaction.rollback().await }
+}
+
+async fn create_within(
+    transaction: &mut PgConnection,
+    new: &Match,
+    matches_max: usize,
+) -> Result<Result<Created, CreateMatchError>, sqlx::Error> {
     // How many there are must not change between the look and the deed.
-    take_turn(&mut transaction, Turn::Matches).await?;
-    let known = sqlx::query("SELECT * FROM matches WHERE id = $1").bind(new.id.as_str());
+    take_turn(&mut *transaction, Turn::Matches).await?;
+    let known = sqlx::query(ONE).bind(new.id.as_str());
     if let Some(known) = known.fetch_optional(&mut *transaction).await? {
         let known = row::read(&known)?;
         let is_alike = known.is_made_like(new);
@@ -80,12 +134,10 @@ async fn create(
         );
         let gone = gone.bind(too_many).execute(&mut *transaction).await?.rows_affected();
         if gone < too_many.cast_unsigned() {
-            transaction.rollback().await?;
             return Ok(Err(CreateMatchError::Full));
         }
     }
-    row::insert(&mut transaction, new).await?;
-    transaction.commit().await?;
+    row::insert(transaction, new).await?;
     Ok(Ok(Created::New))
 }
 
@@ -96,6 +148,16 @@ async fn update(
     from: Phase,
 ) -> Result<Result<(), UpdateMatchError>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
+    let done = update_within(&mut transaction, next, from).await;
+    end(transaction, matches!(done, Ok(Ok(())))).await?;
+    done
+}
+
+async fn update_within(
+    transaction: &mut PgConnection,
+    next: &Match,
+    from: Phase,
+) -> Result<Result<(), UpdateMatchError>, sqlx::Error> {
     let known = sqlx::query_scalar("SELECT phase FROM matches WHERE id = $1 FOR UPDATE");
     let known: Option<i16> = known.bind(next.id.as_str()).fetch_optional(&mut *transaction).await?;
     match known {
@@ -109,9 +171,14 @@ async fn update(
         .bind(next.id.as_str())
         .execute(&mut *transaction)
         .await?;
-    row::insert(&mut transaction, next).await?;
-    transaction.commit().await?;
+    row::insert(transaction, next).await?;
     Ok(Ok(()))
+}
+
+/// Whether it met another transaction, and is to be done again.
+fn comes_again<T>(done: &Result<T, Failure>, tries: &mut u32) -> bool {
+    *tries += 1;
+    *tries <= RETRIES_MAX && done.as_ref().is_err_and(|failure| failure.remedy() == Remedy::Again)
 }
 
 #[async_trait]
@@ -119,21 +186,33 @@ impl Matches for PostgresMatches {
     async fn create(&self, new: &Match) -> Result<Created, CreateMatchError> {
         let away = |error| CreateMatchError::Storage(format!("{error}"));
         let mut lent = self.archive.readers.lend().await.map_err(&away)?;
-        let made = create(&mut lent.connection, new, self.kept.matches_max);
-        let made = within(2 * self.archive.answer_timeout(), made).await;
+        let mut tries = 0;
+        let made = loop {
+            let made = create(&mut lent.connection, new, self.kept.matches_max);
+            let made = within(2 * self.archive.answer_timeout(), made).await;
+            if !comes_again(&made, &mut tries) {
+                break made;
+            }
+        };
         lent.back(made).map_err(away)?
     }
 
     async fn update(&self, next: &Match, from: Phase) -> Result<(), UpdateMatchError> {
         let away = |error| UpdateMatchError::Storage(format!("{error}"));
         let mut lent = self.archive.readers.lend().await.map_err(&away)?;
-        let done = update(&mut lent.connection, next, from);
-        let done = within(2 * self.archive.answer_timeout(), done).await;
+        let mut tries = 0;
+        let done = loop {
+            let done = update(&mut lent.connection, next, from);
+            let done = within(2 * self.archive.answer_timeout(), done).await;
+            if !comes_again(&done, &mut tries) {
+                break done;
+            }
+        };
         lent.back(done).map_err(away)?
     }
 
     async fn find(&self, id: &MatchId) -> Result<Option<Match>, ReadMatchesError> {
-        let found = sqlx::query("SELECT * FROM matches WHERE id = $1").bind(id.as_str());
+        let found = sqlx::query(ONE).bind(id.as_str());
         let rows = self.rows(found).await?;
         let found = rows.first().map(row::read).transpose();
         found.map_err(|error| ReadMatchesError(error.to_string()))
@@ -142,37 +221,33 @@ impl Matches for PostgresMatches {
     async fn list(&self, list: &MatchesAfter) -> Result<MatchesPage, ReadMatchesError> {
         let MatchesAfter { phase, after, matches_max, bytes_max } = list;
         // One more than may come says whether there are later ones; one comes in any case.
-        let limit = i64::try_from((*matches_max).max(1)).unwrap_or(i64::MAX - 1) + 1;
-        let after = after.as_ref().map_or("", MatchId::as_str);
-        let rows = match phase {
-            None => sqlx::query("SELECT * FROM matches WHERE id > $1 ORDER BY id LIMIT $2")
-                .bind(after)
-                .bind(limit),
-            Some(phase) => sqlx::query(
-                "SELECT * FROM matches WHERE id > $1 AND phase = $3 ORDER BY id LIMIT $2",
-            )
-            .bind(after)
-            .bind(limit)
-            .bind(row::number_of_phase(*phase)),
-        };
+        let limit = (*matches_max).max(1).saturating_add(1).min(LISTED_AT_ONCE);
+        let mut after = after.as_ref().map_or_else(String::new, ToString::to_string);
         let (mut page, mut bytes) = (MatchesPage::default(), 0_usize);
-        for row in &self.rows(rows).await? {
-            let one = match row::read(row) {
-                Ok(one) => one,
-                Err(error) => {
-                    self.archive.status().passed_over("matches", &error);
-                    continue;
+        loop {
+            let rows = self.rows_behind(&after, *phase, limit).await?;
+            for row in &rows {
+                let id: &str = row.try_get("id").unwrap_or_default();
+                after = id.to_owned();
+                let one = match row::read(row) {
+                    Ok(one) => one,
+                    Err(error) => {
+                        self.archive.status().passed_over("matches", &error);
+                        continue;
+                    }
+                };
+                bytes = bytes.saturating_add(one.bytes());
+                let is_full = page.matches.len() >= (*matches_max).max(1) || bytes > *bytes_max;
+                if is_full && !page.matches.is_empty() {
+                    page.more = true;
+                    return Ok(page);
                 }
-            };
-            bytes = bytes.saturating_add(one.bytes());
-            let is_full = page.matches.len() >= (*matches_max).max(1) || bytes > *bytes_max;
-            if is_full && !page.matches.is_empty() {
-                page.more = true;
-                break;
+                page.matches.push(one);
             }
-            page.matches.push(one);
+            if rows.len() < limit {
+                return Ok(page);
+            }
         }
-        Ok(page)
     }
 
     async fn forget(&self, now: Wall) {

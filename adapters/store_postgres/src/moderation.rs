@@ -77,51 +77,70 @@ impl Change {
             Self::Record(entry) => {
                 // First: the set in memory may have made room by these.
                 forget(entry.at, connection).await?;
-                store(entry, connection).await?;
-                write_down(entry, connection).await
+                if write_down(entry, connection).await? {
+                    store(entry, connection).await?;
+                }
+                Ok(())
             }
             Self::Forget(now) => forget(*now, connection).await,
         }
     }
 }
 
-/// Deletes the sanctions whose time is over.
+/// Deletes the sanctions whose time is over, by the clock of the server, too: those of nodes may be ahead, and
+/// all nodes have these.
 async fn forget(now: Wall, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let forget = sqlx::query("DELETE FROM sanctions WHERE until_ms <= $1");
+    let forget = sqlx::query(
+        "DELETE FROM sanctions WHERE until_ms <= \
+         least($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)",
+    );
     forget.bind(now.as_millis()).execute(connection).await.map(drop)
 }
 
-/// Does what an act says of its user.
+/// Does what an act says of its user, unless a later one of its kind is known: nodes bring them in any order.
 async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let (Some(user), Some(sanction)) = (entry.act.user(), entry.act.sanction()) else {
         return Ok(());
     };
     let query = match entry.until() {
         Some(until) => sqlx::query(
-            "INSERT INTO sanctions (kind, room, who, until_ms) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (kind, room, who) DO UPDATE SET until_ms = excluded.until_ms",
+            "INSERT INTO sanctions (kind, room, who, until_ms) SELECT $1, $2, $3, $4 \
+             WHERE NOT EXISTS (SELECT 1 FROM moderation_log WHERE room = $2 AND coalesce(who, '') = $3 \
+             AND at_ms > $5 AND act = ANY($6)) ON CONFLICT (kind, room, who) DO UPDATE SET until_ms = excluded.until_ms",
         )
         .bind(sanction_to_sql(sanction))
         .bind(entry.room.as_str())
         .bind(user.as_str())
         .bind(until.moment().map(Wall::as_millis)),
-        None => sqlx::query("DELETE FROM sanctions WHERE kind = $1 AND room = $2 AND who = $3")
-            .bind(sanction_to_sql(sanction))
-            .bind(entry.room.as_str())
-            .bind(user.as_str()),
+        None => sqlx::query(
+            "DELETE FROM sanctions WHERE kind = $1 AND room = $2 AND who = $3 \
+             AND $4::bigint IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM moderation_log WHERE room = $2 AND coalesce(who, '') = $3 \
+             AND at_ms > $5 AND act = ANY($6))",
+        )
+        .bind(sanction_to_sql(sanction))
+        .bind(entry.room.as_str())
+        .bind(user.as_str())
+        .bind(None::<i64>),
     };
+    let acts: &[i16] = match sanction {
+        Sanction::Mute => &[0, 1],
+        Sanction::Ban => &[3, 4],
+    };
+    let query = query.bind(entry.at.as_millis()).bind(acts);
     query.execute(connection).await.map(drop)
 }
 
-async fn write_down(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// Writes an act down. Says no where it stands there already: each node that obeys it brings it as well.
+async fn write_down(entry: &Entry, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let position = match &entry.act {
         Act::Delete(position) => Some(*position),
         Act::Mute(..) | Act::Unmute(_) | Act::Kick(_) | Act::Ban(..) | Act::Unban(_) => None,
     };
-    let id: i64 = sqlx::query_scalar(
+    let id: Option<i64> = sqlx::query_scalar(
         "INSERT INTO moderation_log \
          (at_ms, by_user, room, act, who, epoch, msg_offset, until_ms, reason) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(entry.at.as_millis())
     .bind(entry.by.as_str())
@@ -132,10 +151,12 @@ async fn write_down(entry: &Entry, connection: &mut PgConnection) -> Result<(), 
     .bind(position.map(|position| rows::offset_to_sql(position.offset)))
     .bind(entry.until().and_then(Until::moment).map(Wall::as_millis))
     .bind(entry.reason.as_deref().map(str::as_bytes))
-    .fetch_one(&mut *connection)
+    .fetch_optional(&mut *connection)
     .await?;
+    let Some(id) = id else { return Ok(false) };
     let forget = sqlx::query("DELETE FROM moderation_log WHERE id <= $1");
-    forget.bind(id - ENTRIES_MAX).execute(connection).await.map(drop)
+    forget.bind(id - ENTRIES_MAX).execute(connection).await?;
+    Ok(true)
 }
 
 fn read_entry(row: &PgRow) -> Result<(EntryId, Entry), sqlx::Error> {
@@ -188,7 +209,8 @@ impl PostgresModeration {
     /// What the database says; a node that does not know who is banned must not start.
     pub async fn load(archive: Arc<PostgresArchive>) -> Result<Self, ArchiveError> {
         let mut lent = archive.readers.lend().await?;
-        let rows = sqlx::query("SELECT * FROM sanctions").fetch_all(&mut lent.connection);
+        let rows = sqlx::query("SELECT kind, room, who, until_ms FROM sanctions")
+            .fetch_all(&mut lent.connection);
         let rows = within(archive.answer_timeout(), rows).await;
         let rows = lent.back(rows)?;
         let mut set = Sanctions::default();
@@ -201,6 +223,19 @@ impl PostgresModeration {
             }
         }
         Ok(Self { archive, sanctions: set.into() })
+    }
+
+    /// The newest lines of the log in front of one.
+    async fn rows(&self, before: i64, wanted: usize) -> Result<Vec<PgRow>, ArchiveError> {
+        let query = sqlx::query(
+            "SELECT id, at_ms, by_user, room, act, who, epoch, msg_offset, until_ms, reason \
+             FROM moderation_log WHERE id < $1 ORDER BY id DESC LIMIT $2",
+        );
+        let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let mut lent = self.archive.readers.lend().await?;
+        let rows = query.bind(before).bind(wanted).fetch_all(&mut lent.connection);
+        let rows = within(self.archive.answer_timeout(), rows).await;
+        lent.back(rows)
     }
 }
 
@@ -233,22 +268,25 @@ impl Moderation for PostgresModeration {
         before: Option<EntryId>,
         limit: u32,
     ) -> Result<Vec<(EntryId, Entry)>, ReadEntriesError> {
-        let query =
-            sqlx::query("SELECT * FROM moderation_log WHERE id < $1 ORDER BY id DESC LIMIT $2");
-        let before = before.map_or(i64::MAX, |id| i64::try_from(id.0).unwrap_or(i64::MAX));
-        let lent = self.archive.readers.lend().await;
-        let mut lent = lent.map_err(|error| ReadEntriesError(error.to_string()))?;
-        let rows = query.bind(before).bind(i64::from(limit)).fetch_all(&mut lent.connection);
-        let rows = within(self.archive.answer_timeout(), rows).await;
-        let rows = lent.back(rows).map_err(|error| ReadEntriesError(error.to_string()))?;
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in &rows {
-            match read_entry(row) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => self.archive.status().passed_over("moderation_log", &error),
+        let mut before = before.map_or(i64::MAX, |id| i64::try_from(id.0).unwrap_or(i64::MAX));
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut entries = Vec::new();
+        // A page that is short says that nothing is behind it: what can't be read is no reason for that.
+        loop {
+            let wanted = limit.saturating_sub(entries.len());
+            let rows = self.rows(before, wanted).await;
+            let rows = rows.map_err(|error| ReadEntriesError(error.to_string()))?;
+            for row in &rows {
+                before = row.try_get("id").unwrap_or(before);
+                match read_entry(row) {
+                    Ok(entry) => entries.push(entry),
+                    Err(error) => self.archive.status().passed_over("moderation_log", &error),
+                }
+            }
+            if rows.len() < wanted || entries.len() >= limit {
+                return Ok(entries);
             }
         }
-        Ok(entries)
     }
 
     async fn forget(&self, now: Wall) {

@@ -3,6 +3,8 @@
 //! It must never touch tables whose version it does not know, and never take a server that may lose what it
 //! has committed unless it was told to.
 
+use std::time::Duration;
+
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
@@ -11,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, ConfigError};
 use crate::connect::{Connector, Greeting, Turn};
-use crate::error::{Failure, code, within};
+use crate::error::{Failure, code, jitter, within};
 
 /// The schema, embedded in the binary.
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -20,7 +22,17 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const VERSION_MIN: i32 = 130_000;
 
 /// How long another server that changes the tables is waited for.
-const MIGRATION_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a change of the tables may take; after that the server is taken for silent.
+const MIGRATION_MAX: Duration = Duration::from_secs(3_600);
+
+/// How long a change waits for a table that somebody uses, and the longest pause before the next try.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(500);
+
+/// The most rooms that one statement looks at for some to be forgotten.
+const ROOMS_AT_ONCE: i64 = 500;
 
 /// Why the store could not be opened.
 #[derive(Debug, Error)]
@@ -101,14 +113,14 @@ pub enum BuildError {
     },
 }
 
-/// Reaches the server, checks it and brings the schema up to date.
-pub(crate) async fn open(connector: &Connector, config: &Config) -> Result<(), BuildError> {
-    let (mut connection, greeting) = reach(connector, config).await?;
+/// Reaches the server and checks it.
+pub(crate) async fn open(
+    connector: &Connector,
+    config: &Config,
+) -> Result<PgConnection, BuildError> {
+    let (connection, greeting) = reach(connector, config).await?;
     check(connector, config, &greeting)?;
-    migrate(connector, &mut connection).await?;
-    // It holds the lock of the migration until then.
-    drop(within(connector.answer_timeout, connection.close()).await);
-    Ok(())
+    Ok(connection)
 }
 
 /// Tries until the time for it is over, unless trying again is in vain.
@@ -134,7 +146,7 @@ async fn reach(
             tracing::warn!(error = %failure, "waiting for Postgres");
         }
         is_said = true;
-        tokio::time::sleep(config.answer_timeout.min(std::time::Duration::from_millis(250))).await;
+        tokio::time::sleep(config.answer_timeout.min(Duration::from_millis(250))).await;
     }
 }
 
@@ -154,8 +166,7 @@ fn check(connector: &Connector, config: &Config, greeting: &Greeting) -> Result<
     if greeting.is_read_only {
         return Err(BuildError::ReadOnly { place: place() });
     }
-    let settings = [(greeting.fsync, "fsync"), (greeting.full_page_writes, "full_page_writes")];
-    for (_, setting) in settings.into_iter().filter(|(is_on, _)| !is_on) {
+    if let Some(setting) = greeting.loses_by() {
         if !config.accepts_loss {
             return Err(BuildError::Unsafe { place: place(), setting });
         }
@@ -171,18 +182,44 @@ fn check(connector: &Connector, config: &Config, greeting: &Greeting) -> Result<
     Ok(())
 }
 
-/// Makes and changes the tables, one server at a time.
-async fn migrate(connector: &Connector, connection: &mut PgConnection) -> Result<(), BuildError> {
+/// Makes and changes the tables, one server at a time, and ends the connection, which holds the lock for that.
+/// The locks of the writers MUST be held.
+pub(crate) async fn migrate(
+    connector: &Connector,
+    mut connection: PgConnection,
+) -> Result<(), BuildError> {
     let (schema, place) = (connector.schema.clone(), connector.place());
-    let prepared = prepare(connector, connection).await;
-    let run = match prepared {
-        Ok(()) => MIGRATIONS.run(&mut *connection).await,
-        Err(error) => Err(MigrateError::Execute(error)),
+    let silent = |failure: Failure| BuildError::Migrate {
+        schema: schema.clone(),
+        place: place.clone(),
+        source: Box::new(failure),
     };
-    run.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => BuildError::Newer { schema, place, version },
-        other => BuildError::Migrate { schema, place, source: Box::new(other) },
-    })
+    let patience = MIGRATION_PATIENCE + connector.answer_timeout;
+    within(patience, prepare(connector, &mut connection)).await.map_err(silent)?;
+    let begun = Instant::now();
+    loop {
+        let run = tokio::time::timeout(MIGRATION_MAX, MIGRATIONS.run(&mut connection)).await;
+        let run = run.map_err(|_| silent(Failure::Silence(MIGRATION_MAX)))?;
+        let Err(error) = run else { break };
+        // lock_not_available: whoever uses the tables comes first, and nobody queues behind this one for long.
+        if begun.elapsed() < MIGRATION_PATIENCE && is_locked_out(&error) {
+            tokio::time::sleep(jitter(LOCK_PAUSE)).await;
+            continue;
+        }
+        return Err(match error {
+            MigrateError::VersionMissing(version) => BuildError::Newer { schema, place, version },
+            other => BuildError::Migrate { schema, place, source: Box::new(other) },
+        });
+    }
+    drop(within(connector.patience(), connection.close()).await);
+    Ok(())
+}
+
+fn is_locked_out(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    code(error) == Some("55P03")
 }
 
 /// Takes the turn to change the schema, which the connection keeps until its end, and makes it if it is
@@ -197,6 +234,9 @@ async fn prepare(connector: &Connector, connection: &mut PgConnection) -> Result
         .bind(Turn::Migration as i32)
         .execute(&mut *connection)
         .await?;
+    // All who use a table wait behind a change that waits for it.
+    let patience = format!("SET lock_timeout = {}", CHANGE_PATIENCE.as_millis());
+    sqlx::query(AssertSqlSafe(patience)).execute(&mut *connection).await?;
     let has_it = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL");
     if !has_it.bind(&connector.schema).fetch_one(&mut *connection).await? {
         // A name of lower-case letters, digits and underscores: checked when the settings were read.
@@ -207,15 +247,25 @@ async fn prepare(connector: &Connector, connection: &mut PgConnection) -> Result
 }
 
 /// Forgets the rooms that were opened and never got a message: nothing was given out in their epochs. Only
-/// before anybody can know one of them as open.
-pub(crate) async fn forget_empty_rooms(connection: &mut PgConnection) {
-    let forget = sqlx::query(
-        "DELETE FROM rooms r WHERE r.last_offset = 0 AND r.behind = 0 \
-         AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.room_id = r.id) \
-         AND NOT EXISTS (SELECT 1 FROM ended_epochs e WHERE e.room_id = r.id)",
-    );
-    if let Err(error) = forget.execute(connection).await {
-        // They only take space; a server that is slow with it must not keep the log from being read.
-        tracing::warn!(%error, "rooms without a message could not be forgotten");
+/// before anybody can know one of them as open. In steps, each of which ends in its time.
+pub(crate) async fn forget_empty_rooms(connector: &Connector, connection: &mut PgConnection) {
+    let mut behind = Some(0_i64);
+    while let Some(after) = behind {
+        let step = sqlx::query_scalar(
+            "WITH some AS (SELECT id, last_offset, behind FROM rooms WHERE id > $1 ORDER BY id LIMIT $2), \
+             gone AS (DELETE FROM rooms r USING some s WHERE r.id = s.id \
+                 AND s.last_offset = 0 AND s.behind = 0 \
+                 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.room_id = s.id) \
+                 AND NOT EXISTS (SELECT 1 FROM ended_epochs e WHERE e.room_id = s.id)) \
+             SELECT max(id) FROM some",
+        );
+        let step = step.bind(after).bind(ROOMS_AT_ONCE).fetch_one(&mut *connection);
+        behind = match within(connector.patience(), step).await {
+            Ok(last) => last,
+            Err(failure) => {
+                // They only take space; a server that is slow with it must not keep the log from being read.
+                return tracing::warn!(error = %failure, "rooms without a message could not be forgotten");
+            }
+        };
     }
 }

@@ -62,17 +62,21 @@ impl Command {
     fn weight(&self) -> Weight {
         match self {
             // What a command without messages holds, roughly; it must not be free.
-            Self::OpenRoom { .. }
-            | Self::Succeed { .. }
-            | Self::Forget { .. }
-            | Self::Revoke { .. }
-            | Self::ForgetRevocations { .. }
-            | Self::Spend(_) => Weight { records: 1, bytes: 512 },
-            Self::Moderation { change, .. } => Weight { records: 1, bytes: change.bytes() },
-            Self::Inbox { change, .. } => Weight { records: 1, bytes: change.bytes() },
+            Self::OpenRoom { .. } => Weight { records: 1, bytes: 512, trips: 0 },
+            Self::Succeed { .. } => Weight { records: 1, bytes: 512, trips: 8 },
+            Self::Forget { .. } => Weight { records: 1, bytes: 512, trips: 3 },
+            Self::Revoke { .. } | Self::ForgetRevocations { .. } => {
+                Weight { records: 1, bytes: 512, trips: 1 }
+            }
+            Self::Spend(_) => Weight { records: 1, bytes: 512, trips: 2 },
+            Self::Moderation { change, .. } => {
+                Weight { records: 1, bytes: change.bytes(), trips: 4 }
+            }
+            Self::Inbox { change, .. } => Weight { records: 1, bytes: change.bytes(), trips: 1 },
             Self::Append { records, .. } | Self::Place { records, .. } => Weight {
                 records: records.len().max(1),
                 bytes: records.iter().map(record_bytes).sum(),
+                trips: usize::from(matches!(self, Self::Place { .. })),
             },
         }
     }
@@ -142,6 +146,8 @@ impl<T> Job<T> {
 struct Weight {
     records: usize,
     bytes: usize,
+    /// How often the server is asked for it alone; what is asked once for the whole batch is not counted.
+    trips: usize,
 }
 
 impl Weight {
@@ -149,6 +155,7 @@ impl Weight {
         Self {
             records: self.records.saturating_add(other.records),
             bytes: self.bytes.saturating_add(other.bytes),
+            trips: self.trips.saturating_add(other.trips),
         }
     }
 
@@ -156,6 +163,7 @@ impl Weight {
         Self {
             records: self.records.saturating_sub(other.records),
             bytes: self.bytes.saturating_sub(other.bytes),
+            trips: self.trips.saturating_sub(other.trips),
         }
     }
 
@@ -196,6 +204,10 @@ struct State {
 /// The most commands that are looked at for one batch: behind so many that have to wait nothing is found
 /// for long either.
 const LOOKED_AT_MAX: usize = 4_096;
+
+/// How often the server is asked within one transaction, at most: at some milliseconds for each, a batch that
+/// can be made at all is made in the time that it has.
+const BATCH_TRIPS_MAX: usize = 256;
 
 impl Queue {
     pub(crate) fn new(limits: Limits) -> Self {
@@ -305,7 +317,8 @@ impl State {
                 waiting.keys.iter().any(|key| self.busy.contains(key) || blocked.contains(key));
             let grown = total.plus(waiting.weight);
             let fits = batch.commands.is_empty()
-                || grown.fits(limits.batch_records_max, limits.batch_bytes_max);
+                || grown.trips <= BATCH_TRIPS_MAX
+                    && grown.fits(limits.batch_records_max, limits.batch_bytes_max);
             looked_at += 1;
             if has_to_wait {
                 blocked.extend(waiting.keys.iter().copied());
@@ -331,5 +344,27 @@ impl State {
         self.weight = self.weight.minus(total);
         self.busy.extend(batch.keys.iter().copied());
         Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_asks_the_server_for_each_by_itself_makes_small_batches() {
+        let queue = Queue::new(Limits::default());
+        for _ in 0..1_000 {
+            let change = Change::Forget { before: Wall::default() };
+            let (job, _) = Job::new();
+            assert!(queue.push(Command::Inbox { change, job }).is_ok());
+        }
+        let mut sizes = Vec::new();
+        for _ in 0..4 {
+            let (commands, keys) = queue.take().await.unwrap().split();
+            sizes.push(commands.len());
+            queue.done(&keys);
+        }
+        assert_eq!(sizes, [256, 256, 256, 232]);
     }
 }

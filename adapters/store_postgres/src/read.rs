@@ -19,26 +19,33 @@ use crate::status::Status;
 
 /// A page of one epoch: room, epoch, the offset that it begins behind, the most messages, the most bytes.
 /// Public for whoever looks at its plan.
-pub const READ_EPOCH: &str = "SELECT greatest(r.last_offset, \
+pub const READ_EPOCH: &str = concat!(
+    "SELECT greatest(r.last_offset, \
          (SELECT max(msg_offset) FROM messages WHERE room_id = r.id)) AS last_offset, \
      (SELECT f.msg_offset FROM messages f WHERE f.room_id = r.id AND f.epoch = $2 \
          AND f.msg_offset > span.low AND f.msg_offset <= span.high ORDER BY f.msg_offset LIMIT 1) AS first, \
      page.* FROM rooms r \
-     CROSS JOIN LATERAL (SELECT CASE WHEN r.epoch = $2 THEN r.behind ELSE 0 END AS low, \
+     CROSS JOIN LATERAL (SELECT CASE WHEN r.epoch = $2 THEN r.behind ELSE coalesce((SELECT max(b.ends) \
+         FROM ended_epochs e JOIN ended_epochs b ON b.room_id = e.room_id AND b.n < e.n \
+         WHERE e.room_id = r.id AND e.epoch = $2), 0) END AS low, \
          CASE WHEN r.epoch = $2 THEN 9007199254740991 ELSE coalesce((SELECT e.ends FROM ended_epochs e \
          WHERE e.room_id = r.id AND e.epoch = $2), 0) END AS high) AS span \
      LEFT JOIN LATERAL (SELECT * FROM (SELECT s.*, \
          row_number() OVER place AS n, sum(coalesce(octet_length(s.data), 0)) OVER place AS bytes FROM ( \
-             SELECT * FROM messages m WHERE m.room_id = r.id AND m.epoch = $2 \
+             SELECT ",
+    rows::columns!(),
+    " FROM messages m WHERE m.room_id = r.id AND m.epoch = $2 \
              AND m.msg_offset > greatest($3, span.low) AND m.msg_offset <= span.high \
              ORDER BY m.msg_offset LIMIT $4) AS s \
          WINDOW place AS (ORDER BY s.msg_offset ROWS UNBOUNDED PRECEDING)) AS sized \
          WHERE n = 1 OR bytes <= $5) AS page ON true \
-     WHERE r.room = $1 ORDER BY page.msg_offset";
+     WHERE r.room = $1 ORDER BY page.msg_offset"
+);
 
 /// A page over all epochs: room, the offset that it begins behind, the most messages, the most bytes. Public
 /// for whoever looks at its plan.
-pub const READ_LIVES: &str = "SELECT r.epoch AS room_epoch, r.behind, r.last_offset, \
+pub const READ_LIVES: &str = concat!(
+    "SELECT r.epoch AS room_epoch, r.behind, r.last_offset, \
      ARRAY(SELECT e.epoch FROM ended_epochs e WHERE e.room_id = r.id ORDER BY e.n DESC LIMIT 4) \
          AS ended_epochs, \
      ARRAY(SELECT e.ends FROM ended_epochs e WHERE e.room_id = r.id ORDER BY e.n DESC LIMIT 4) AS ends, \
@@ -47,11 +54,14 @@ pub const READ_LIVES: &str = "SELECT r.epoch AS room_epoch, r.behind, r.last_off
      page.* FROM rooms r \
      LEFT JOIN LATERAL (SELECT * FROM (SELECT s.*, \
          row_number() OVER place AS n, sum(coalesce(octet_length(s.data), 0)) OVER place AS bytes FROM ( \
-             SELECT * FROM messages m WHERE m.room_id = r.id AND m.msg_offset > $2 \
+             SELECT ",
+    rows::columns!(),
+    " FROM messages m WHERE m.room_id = r.id AND m.msg_offset > $2 \
              ORDER BY m.msg_offset LIMIT $3) AS s \
          WINDOW place AS (ORDER BY s.msg_offset ROWS UNBOUNDED PRECEDING)) AS sized \
          WHERE n = 1 OR bytes <= $4) AS page ON true \
-     WHERE r.room = $1 ORDER BY page.msg_offset";
+     WHERE r.room = $1 ORDER BY page.msg_offset"
+);
 
 /// Where messages of these names stand: rooms, publishers, `msg_id`s. Public for whoever looks at its plan.
 pub const FIND_MESSAGES: &str = "SELECT asked.n, m.epoch, m.msg_offset \

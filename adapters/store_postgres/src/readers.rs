@@ -100,7 +100,7 @@ impl Lent<'_> {
             result.as_ref().is_err_and(|failure| failure.remedy() == Remedy::Reconnect);
         if !is_useless && !readers.closed.load(Ordering::Acquire) {
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        } else if is_useless {
+        } else if result.as_ref().is_err_and(Failure::is_end_of_server) {
             // The others are as old, and were lost with the same server.
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }

@@ -99,14 +99,18 @@ impl PostgresRevocations {
     /// What the database says; a node that does not know what is revoked must not start.
     pub async fn load(archive: Arc<PostgresArchive>, span: Duration) -> Result<Self, ArchiveError> {
         let mut lent = archive.readers.lend().await?;
-        let rows = sqlx::query("SELECT * FROM revocations").fetch_all(&mut lent.connection);
+        let rows = sqlx::query(
+            "SELECT kind, subject, issued_until_ms, forget_at_ms FROM revocations \
+             ORDER BY forget_at_ms DESC",
+        )
+        .fetch_all(&mut lent.connection);
         let rows = within(archive.answer_timeout(), rows).await;
         let rows = lent.back(rows)?;
         let mut set = RevokedSet::default();
         for row in &rows {
             let (revocation, forget_at) =
                 Row::read(row).map_err(|error| Failure::from(error).to_archive_error())?;
-            // The table never holds more than the set that it was written from, and one set more.
+            // The first of them are those that last: what is left out is over soonest, or already.
             if set.add(&revocation, forget_at).is_err() {
                 tracing::error!("more revocations are stored than can be remembered");
                 break;

@@ -72,8 +72,9 @@ impl Piece {
             "SELECT asked.n - 1 AS n, m.msg_offset, m.epoch, m.publisher, m.msg_id, m.at_ms \
              FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) WITH ORDINALITY \
              AS asked (room_id, msg_offset, publisher, msg_id, n) \
-             CROSS JOIN LATERAL (SELECT * FROM messages WHERE room_id = asked.room_id \
-                 AND msg_offset = asked.msg_offset UNION ALL SELECT * FROM messages \
+             CROSS JOIN LATERAL (SELECT msg_offset, epoch, publisher, msg_id, at_ms FROM messages \
+                 WHERE room_id = asked.room_id AND msg_offset = asked.msg_offset \
+                 UNION ALL SELECT msg_offset, epoch, publisher, msg_id, at_ms FROM messages \
                  WHERE room_id = asked.room_id AND publisher = asked.publisher \
                  AND msg_id = asked.msg_id) AS m",
         )
@@ -207,6 +208,16 @@ pub(crate) fn insert_new(rooms: &mut BTreeSet<RoomId>, room: &RoomId) {
     }
 }
 
+/// The columns that [`publication`] reads, by their names: `*` would mean others to a statement that was
+/// prepared before a newer version of the server added one.
+macro_rules! columns {
+    () => {
+        "msg_offset, epoch, sender_connection, at_ms, expires_at_ms, class, tombstone, msg_key, \
+         sender_user, sender_name, tags, data"
+    };
+}
+pub(crate) use columns;
+
 /// Reads a row that holds the columns of `messages`.
 pub(crate) fn publication(room: &RoomId, row: &PgRow) -> Result<Publication, sqlx::Error> {
     let user: Option<&str> = row.try_get("sender_user")?;
@@ -214,7 +225,9 @@ pub(crate) fn publication(room: &RoomId, row: &PgRow) -> Result<Publication, sql
     let connection: Option<i64> = row.try_get("sender_connection")?;
     let expires_at: Option<i64> = row.try_get("expires_at_ms")?;
     let tombstone: Option<i16> = row.try_get("tombstone")?;
+    // It goes into a frame of text as it is.
     let data: &[u8] = row.try_get("data")?;
+    std::str::from_utf8(data).map_err(decode_error)?;
     let tags: Option<&[u8]> = row.try_get("tags")?;
     Ok(Publication {
         room: room.clone(),

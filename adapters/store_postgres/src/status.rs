@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What is known of the server and counted of it.
 #[derive(Debug, Default)]
 pub struct Status {
-    /// Writers with a connection.
+    /// Writers with a connection, a bit for each.
     writers_up: AtomicU64,
-    writers: AtomicU64,
     connects: AtomicU64,
     commits: AtomicU64,
     failures: AtomicU64,
@@ -16,14 +15,11 @@ pub struct Status {
 }
 
 impl Status {
-    pub(crate) fn new(writers: usize) -> Self {
-        Self { writers: AtomicU64::new(writers as u64), ..Self::default() }
-    }
-
-    /// Whether Postgres answers: everything that is written now may be expected to be committed.
+    /// Whether Postgres answers: what is written now may be expected to be committed. One writer is enough
+    /// for that; another one that is on its way back keeps nobody waiting.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.writers_up.load(Ordering::Relaxed) == self.writers.load(Ordering::Relaxed)
+        !self.no_writer_is_up()
     }
 
     /// Connections made.
@@ -54,11 +50,13 @@ impl Status {
         self.writers_up.load(Ordering::Relaxed) == 0
     }
 
-    pub(crate) fn writer_is_up(&self, is_up: bool) {
+    /// Said twice is said once.
+    pub(crate) fn writer_is_up(&self, writer: usize, is_up: bool) {
+        let bit = 1_u64 << (writer % 64);
         if is_up {
-            self.writers_up.fetch_add(1, Ordering::Relaxed);
+            self.writers_up.fetch_or(bit, Ordering::Relaxed);
         } else {
-            self.writers_up.fetch_sub(1, Ordering::Relaxed);
+            self.writers_up.fetch_and(!bit, Ordering::Relaxed);
         }
     }
 

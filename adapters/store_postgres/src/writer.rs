@@ -3,10 +3,12 @@
 //! It must never answer before the commit, never delay an idle server to gather more (what arrives during
 //! one commit is the next group), and never keep anybody waiting for a server that is away.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use application::ports::archive::ArchiveError;
+use futures_util::FutureExt as _;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio::sync::watch;
@@ -15,6 +17,7 @@ use crate::batch;
 use crate::connect::Connector;
 use crate::error::{Failure, Remedy, jitter, within};
 use crate::queue::{Command, Queue};
+use crate::status::Status;
 
 /// Between two looks at a connection that nobody uses: whether it still stands, and its lock with it.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
@@ -39,19 +42,32 @@ pub(crate) struct Writer {
     pub(crate) connection: Option<PgConnection>,
 }
 
-/// Whatever ends a writer, a panic too, nobody waits for it in vain.
-struct AbandonOnDrop(Arc<Queue>);
+/// Whatever ends a writer, a panic too, nobody waits for it in vain, nor takes it for alive.
+struct AbandonOnDrop {
+    place: usize,
+    queue: Arc<Queue>,
+    status: Arc<Status>,
+}
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.status.writer_is_up(self.place, false);
+        self.queue.abandon();
     }
+}
+
+/// What comes of a transaction. One that panics has failed, with its connection: the writer goes on with
+/// another.
+async fn caught(transaction: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let caught = AssertUnwindSafe(transaction).catch_unwind().await;
+    caught.unwrap_or_else(|_| Err(Failure::Unfit("the transaction panicked".to_owned())))
 }
 
 impl Writer {
     /// Works until the queue is finished and empty, then closes its connection.
     pub(crate) async fn run(mut self) {
-        let guard = AbandonOnDrop(Arc::clone(&self.queue));
+        let (queue, status) = (Arc::clone(&self.queue), Arc::clone(&self.connector.status));
+        let guard = AbandonOnDrop { place: self.place, queue, status };
         loop {
             let goes_on = match self.connection.take() {
                 Some(connection) => self.work(connection).await,
@@ -62,8 +78,8 @@ impl Writer {
             }
         }
         if let Some(connection) = self.connection.take() {
-            self.connector.status.writer_is_up(false);
-            drop(within(self.connector.answer_timeout, connection.close()).await);
+            self.connector.status.writer_is_up(self.place, false);
+            drop(within(self.connector.patience(), connection.close()).await);
         }
         drop(guard);
         drop(self.alive);
@@ -72,7 +88,7 @@ impl Writer {
     /// One batch, or a look at an idle connection. Says whether there may be more.
     async fn work(&mut self, mut connection: PgConnection) -> bool {
         let Ok(taken) = tokio::time::timeout(IDLE_LOOK, self.queue.take()).await else {
-            match within(self.connector.answer_timeout, connection.ping()).await {
+            match within(self.connector.patience(), connection.ping()).await {
                 Ok(()) => self.connection = Some(connection),
                 Err(failure) => self.lost(&failure),
             }
@@ -93,7 +109,7 @@ impl Writer {
     }
 
     fn lost(&self, failure: &Failure) {
-        self.connector.status.writer_is_up(false);
+        self.connector.status.writer_is_up(self.place, false);
         tracing::warn!(error = %failure, "a connection to Postgres is lost");
     }
 
@@ -150,11 +166,12 @@ impl Writer {
     ) -> Result<(), Failure> {
         // A few statements and a commit, each with its own time-out at the server: whoever is not done
         // by then gets no answer at all.
-        let timeout = 2 * self.connector.answer_timeout;
+        let timeout = 2 * self.connector.patience();
         let is_alone = group.len() == 1;
         let mut tries = 0;
         loop {
-            let done = within(timeout, batch::commit(connection, group, tries > 0)).await;
+            let committed = caught(batch::commit(connection, group, tries > 0));
+            let done = within(timeout, committed).await;
             let Err(failure) = done else { return Ok(()) };
             let again = match failure.remedy() {
                 Remedy::Again => true,
@@ -192,7 +209,7 @@ impl Writer {
             match connected {
                 Ok(connection) => {
                     tracing::info!("a connection to Postgres is back");
-                    self.connector.status.writer_is_up(true);
+                    self.connector.status.writer_is_up(self.place, true);
                     self.connection = Some(connection);
                     return true;
                 }
@@ -223,5 +240,39 @@ impl Writer {
             self.answer(commands, Some(away));
             self.queue.done(&keys);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+
+    #[tokio::test]
+    async fn a_transaction_that_panics_has_failed_with_its_connection_and_its_writer_goes_on() {
+        #[allow(clippy::panic, reason = "what is under test is what becomes of one")]
+        let failure = caught(async { panic!("a mistake") }).await.unwrap_err();
+        assert_eq!(failure.remedy(), Remedy::Reconnect);
+        assert!(caught(async { Ok(()) }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_ends_by_a_panic_is_not_taken_for_alive() {
+        let (queue, status) =
+            (Arc::new(Queue::new(Limits::default())), Arc::new(Status::default()));
+        status.writer_is_up(0, true);
+        status.writer_is_up(1, true);
+        for place in [0, 1] {
+            assert!(status.is_up());
+            let guard =
+                AbandonOnDrop { place, queue: Arc::clone(&queue), status: Arc::clone(&status) };
+            #[allow(clippy::panic, reason = "what is under test is what becomes of one")]
+            let ends = tokio::spawn(async move {
+                let _guard = guard;
+                panic!("a mistake");
+            });
+            assert!(ends.await.is_err_and(|error| error.is_panic()));
+        }
+        assert!(!status.is_up());
     }
 }

@@ -96,7 +96,8 @@ pub trait Peer: Send + Sync {
     /// Answers a peer; none when this node can't.
     async fn answer(&self, question: PeerQuestion) -> Option<PeerAnswer>;
 
-    /// A moderator did something over another node: the same counts here from now on.
+    /// A moderator did something over another node: the same counts here as soon as this has been polled once,
+    /// and is stored when it ends.
     async fn moderated(&self, entry: Entry);
 }
 

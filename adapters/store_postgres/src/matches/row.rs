@@ -13,6 +13,16 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::error::decode_error as wrong;
 
+/// The columns that are read, by their names: `*` would mean others to a statement that was prepared before
+/// a newer version of the server added one.
+macro_rules! columns {
+    () => {
+        "id, game, participants, spectators, connections_max, created_at_ms, metadata, phase, \
+         started_at_ms, ended_at_ms, result"
+    };
+}
+pub(super) use columns;
+
 // The numbers are part of the tables' format: never reuse one.
 pub(super) const fn number_of_phase(phase: Phase) -> i16 {
     match phase {
