@@ -10,7 +10,7 @@
 //!
 //! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`,
 //! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `table`, `behind`, `subscriber`,
-//! `pushes`, `looks`, `broker`, `erase`, `present`, `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
+//! `pushes`, `looks`, `broker`, `publish`, `gate`, `durable`, `reading`, `erase`, `present`, `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
 //! `seated`, `seats`, `peer_words`, `peers`.
 
 mod answers;
@@ -19,8 +19,10 @@ mod behind;
 mod broker;
 mod cluster;
 mod config;
+mod durable;
 mod entry;
 mod erase;
+mod gate;
 mod keeper;
 mod line;
 mod link;
@@ -31,7 +33,9 @@ mod peer_words;
 mod peers;
 mod presence;
 mod present;
+mod publish;
 mod pushes;
+mod reading;
 mod reaper;
 mod replicate;
 mod revocations;
@@ -49,6 +53,7 @@ mod table;
 
 pub use broker::{RedisBroker, StartError};
 pub use config::{Config, ConfigError};
+pub use durable::DurableLog;
 pub use peers::RedisPeers;
 pub use revocations::RedisRevocations;
 pub use seats::RedisSeats;
