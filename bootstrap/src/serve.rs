@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use application::node::Node;
-use application::ports::{Archive, Clock, Inbox, Matches, Moderation};
+use application::ports::{Archive, Clock, Inbox, Matches, Moderation, Succession};
 use domain::drain::DrainMode;
 use domain::time::Wall;
 use gateway_axum::{BindError, Gateway};
@@ -132,7 +132,8 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let storage = Storage::open(settings).await?;
     let telemetry = Telemetry::default();
     let (memory, budgets) = build::memory(settings);
-    let rooms = Rooms::build(settings, &budgets, telemetry.watch(storage.archive()))?;
+    let archive = telemetry.watch(storage.archive());
+    let rooms = Rooms::build(settings, &budgets, archive, storage.lives())?;
     let running = rooms.try_out(settings).await?.run();
     let remembered = rooms.share(storage.remembered(settings).await?);
     let mut helpers = forget_in_time(settings, &rooms, &remembered, &clock);
@@ -357,3 +358,6 @@ fn announce(screen: &StartScreen<'_>, address: SocketAddr) {
 
 /// The archive behind the port, if there is one.
 pub type SharedArchive = Option<Arc<dyn Archive>>;
+
+/// The archive behind its other port, if several nodes can write it.
+pub type SharedLives = Option<Arc<dyn Succession>>;

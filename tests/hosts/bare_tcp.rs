@@ -58,7 +58,7 @@ async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(SystemClock::start());
     let storage = Storage::open(settings).await?;
     let (memory, budgets) = build::memory(settings);
-    let rooms = Rooms::build(settings, &budgets, storage.archive())?;
+    let rooms = Rooms::build(settings, &budgets, storage.archive(), storage.lives())?;
     let running = rooms.run();
     let remembered = rooms.share(storage.remembered(settings).await?);
     let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered)?;

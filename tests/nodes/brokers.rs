@@ -11,8 +11,9 @@ use application::ports::{
     PublishError, ReadLog, Receipt, RoomTop, SubscriptionToken,
 };
 use application::testing::broker_contract::{MAIL_MAX, policy, publish, room};
+use application::testing::memory_archive::MemoryArchive;
 use async_trait::async_trait;
-use broker_redis::{Config, RedisBroker};
+use broker_redis::{Config, DurableLog, RedisBroker};
 use bytes::Bytes;
 use domain::id::ConnectionId;
 use domain::message::Publish;
@@ -81,7 +82,12 @@ impl Node {
     }
 
     pub(crate) async fn start_with(config: Config) -> Self {
-        let broker = RedisBroker::build(config, Arc::new(Counter)).unwrap();
+        Self::start_over(config, None).await
+    }
+
+    /// One whose rooms may be durable.
+    pub(crate) async fn start_over(config: Config, log: Option<DurableLog>) -> Self {
+        let broker = RedisBroker::build_over(config, Arc::new(Counter), log).unwrap();
         let running = tokio::spawn(Arc::clone(&broker).run());
         let node = Self { broker, running };
         node.until_up().await;
@@ -226,6 +232,8 @@ fn said(mail: Mail) -> (u64, String) {
 /// A node with servers of its own, as one broker.
 pub(crate) struct Alone {
     node: Node,
+    /// Whether every policy is taken for one of a durable room.
+    is_durable: bool,
     _servers: Box<dyn std::any::Any + Send + Sync>,
 }
 
@@ -238,7 +246,21 @@ impl Alone {
     pub(crate) async fn with(url: String, servers: impl Send + Sync + 'static) -> Arc<Self> {
         // Nobody waits for those who may come back.
         let config = Config { leave_grace: Duration::ZERO, ..Config::new(url.into()) };
-        Arc::new(Self { node: Node::start_with(config).await, _servers: Box::new(servers) })
+        let (node, _servers) = (Node::start_with(config).await, Box::new(servers));
+        Arc::new(Self { node, is_durable: false, _servers })
+    }
+
+    /// One all of whose rooms are durable, as far as an archive in memory makes them so.
+    pub(crate) async fn start_durable() -> Arc<Self> {
+        let redis = Redis::start();
+        let archive = Arc::new(MemoryArchive::new());
+        let log = DurableLog { lives: Arc::clone(&archive) as _, archive };
+        let node = Node::start_over(Config::new(redis.url().into()), Some(log)).await;
+        Arc::new(Self { node, is_durable: true, _servers: Box::new(redis) })
+    }
+
+    fn policy(&self, policy: &NamespacePolicy) -> Arc<NamespacePolicy> {
+        Arc::new(NamespacePolicy { durable: self.is_durable, ..policy.clone() })
     }
 }
 
@@ -278,7 +300,7 @@ impl Broker for Alone {
         publish: Publish,
         policy: &Arc<NamespacePolicy>,
     ) -> Result<Receipt, PublishError> {
-        self.node.broker.publish(publish, policy).await
+        self.node.broker.publish(publish, &self.policy(policy)).await
     }
 
     async fn subscribe(
@@ -288,7 +310,7 @@ impl Broker for Alone {
         mailbox: &Arc<Mailbox>,
         token: SubscriptionToken,
     ) -> Result<RoomTop, BrokerError> {
-        self.node.broker.subscribe(room, policy, mailbox, token).await
+        self.node.broker.subscribe(room, &self.policy(policy), mailbox, token).await
     }
 
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
@@ -310,7 +332,7 @@ impl Broker for Alone {
         policy: &Arc<NamespacePolicy>,
         read: ReadLog,
     ) -> Result<LogPage, BrokerError> {
-        self.node.broker.read(room, policy, read).await
+        self.node.broker.read(room, &self.policy(policy), read).await
     }
 }
 
@@ -322,6 +344,6 @@ impl Erasure for Alone {
         policy: &Arc<NamespacePolicy>,
         position: Position,
     ) -> Result<(), EraseError> {
-        self.node.broker.erase(room, policy, position).await
+        self.node.broker.erase(room, &self.policy(policy), position).await
     }
 }

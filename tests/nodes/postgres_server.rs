@@ -14,7 +14,7 @@ use crate::postgres_stores::SOON;
 
 const KEY: &str = "a-key-of-the-tests-that-is-long-enough";
 
-fn arguments() -> Vec<String> {
+pub(crate) fn arguments() -> Vec<String> {
     let set = [
         "namespaces.public.durable=true".to_owned(),
         "rooms.\"public:memory\".durable=false".to_owned(),
@@ -46,12 +46,12 @@ fn ask(server: &Server, method: &str, path: &str, body: &str) -> (String, Value)
     (head[9..12].to_owned(), serde_json::from_str(body).unwrap_or_default())
 }
 
-fn publish(server: &Server, room: &str, n: u64) -> (String, Value) {
+pub(crate) fn publish(server: &Server, room: &str, n: u64) -> (String, Value) {
     let body = json!({"room": room, "data": {"n": n}, "msg_id": format!("m{n}")}).to_string();
     ask(server, "POST", "/api/v1/publish", &body)
 }
 
-fn history(server: &Server, room: &str) -> Vec<u64> {
+pub(crate) fn history(server: &Server, room: &str) -> Vec<u64> {
     let (_, page) = ask(server, "GET", &format!("/api/v1/history?room={room}&limit=100"), "");
     let messages = page["messages"].as_array().unwrap_or_else(|| panic!("{page}"));
     messages.iter().filter_map(|message| message["data"]["n"].as_u64()).collect()

@@ -5,16 +5,18 @@
 
 use std::sync::Arc;
 
+use application::ports::archive::Forget;
 use application::ports::{EraseError, Erasure, ReadLog};
 use async_trait::async_trait;
 use domain::message::TombstoneReason;
 use domain::policy::NamespacePolicy;
-use domain::position::Position;
+use domain::position::{Offset, Position};
 use domain::room::RoomId;
 use domain::time::Wall;
 use redis::Cmd;
 
 use crate::broker::{RETRY_AFTER, RedisBroker};
+use crate::durable::{Durable, away};
 use crate::entry::tombstone_body;
 use crate::link::{CallError, Link};
 
@@ -53,6 +55,11 @@ impl RedisBroker {
         else {
             return Ok(false);
         };
+        // What the archive has is to be gone there first.
+        let is_archived = match self.durable_of(policy) {
+            Some(durable) => Some(forget(durable, room, position.offset).await?),
+            None => None,
+        };
         if found.tombstone.is_some() {
             return Ok(true);
         }
@@ -65,9 +72,26 @@ impl RedisBroker {
                 .arg(tombstone_body(found, TombstoneReason::Deleted));
         };
         let answer = self.commands.run_script(&link, &self.commands.scripts().erase, fill).await;
-        match answer? {
-            redis::Value::Int(answer) => Ok(answer == 1),
+        match (answer?, is_archived) {
+            // Before what Redis has.
+            (redis::Value::Int(_), Some(true)) => Ok(true),
+            // It may be on its way into the archive: whoever asks again finds it there, or nowhere.
+            (redis::Value::Int(1), Some(false)) => Err(CallError::Away),
+            (redis::Value::Int(answer), _) => Ok(answer == 1),
             _ => Err(CallError::Refused("an answer can't be read".to_owned())),
         }
     }
+}
+
+/// Has the archive forget what one message said, and answers whether it had it.
+async fn forget(durable: &Durable, room: &RoomId, offset: Offset) -> Result<bool, CallError> {
+    let page = durable.lives.read_lives(room, offset.previous(), 1, 1).await;
+    let page = page.map_err(|error| away(&error))?;
+    let stored = page.and_then(|page| page.messages.into_iter().next());
+    let Some(stored) = stored.filter(|stored| stored.offset == Some(offset)) else {
+        return Ok(false);
+    };
+    let at = Position { epoch: stored.epoch, offset };
+    let forgotten = durable.archive.forget(room, Forget::Message(at)).await;
+    forgotten.map(|()| true).map_err(|error| away(&error))
 }

@@ -9,8 +9,9 @@
 //! everything is answered with `Unavailable`.
 //!
 //! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`,
-//! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `topics`, `behind`, `rooms`, `table`, `subscriber`,
-//! `pushes`, `looks`, `broker`, `erase`, `present`, `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
+//! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `topics`, `behind`, `rooms`,
+//! `table`, `subscriber`, `pushes`, `looks`, `broker`, `publish`, `gate`, `durable`, `reading`, `erase`, `present`,
+//! `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
 //! `seated`, `seats`, `peer_words`, `peers`.
 
 mod answers;
@@ -19,8 +20,10 @@ mod behind;
 mod broker;
 mod cluster;
 mod config;
+mod durable;
 mod entry;
 mod erase;
+mod gate;
 mod keeper;
 mod line;
 mod link;
@@ -31,7 +34,9 @@ mod peer_words;
 mod peers;
 mod presence;
 mod present;
+mod publish;
 mod pushes;
+mod reading;
 mod reaper;
 mod replicate;
 mod revocations;
@@ -51,6 +56,7 @@ mod topics;
 
 pub use broker::{RedisBroker, StartError};
 pub use config::{Config, ConfigError};
+pub use durable::DurableLog;
 pub use peers::RedisPeers;
 pub use revocations::RedisRevocations;
 pub use seats::RedisSeats;

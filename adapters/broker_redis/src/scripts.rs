@@ -18,6 +18,7 @@ pub(crate) struct Scripts {
     pub(crate) publish_plain: Script,
     pub(crate) read: Script,
     pub(crate) erase: Script,
+    pub(crate) begin: Script,
     pub(crate) presence_set: Script,
     pub(crate) presence_update: Script,
     pub(crate) presence_list: Script,
@@ -42,6 +43,7 @@ impl Scripts {
             publish_plain: script(include_str!("scripts/publish_plain.lua")),
             read: room(include_str!("scripts/read.lua")),
             erase: room(include_str!("scripts/erase.lua")),
+            begin: room(include_str!("scripts/begin.lua")),
             presence_set: presence(include_str!("scripts/presence_set.lua")),
             presence_update: presence(include_str!("scripts/presence_update.lua")),
             presence_list: script(include_str!("scripts/presence_list.lua")),
@@ -55,12 +57,13 @@ impl Scripts {
         }
     }
 
-    pub(crate) const fn all(&self) -> [&Script; 14] {
+    pub(crate) const fn all(&self) -> [&Script; 15] {
         [
             &self.publish,
             &self.publish_plain,
             &self.read,
             &self.erase,
+            &self.begin,
             &self.presence_set,
             &self.presence_update,
             &self.presence_list,
@@ -94,6 +97,7 @@ mod tests {
             include_str!("scripts/publish_plain.lua"),
             include_str!("scripts/read.lua"),
             include_str!("scripts/erase.lua"),
+            include_str!("scripts/begin.lua"),
             include_str!("scripts/presence_set.lua"),
             include_str!("scripts/presence_update.lua"),
             include_str!("scripts/presence_list.lua"),

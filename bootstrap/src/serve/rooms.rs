@@ -7,19 +7,21 @@ use std::sync::Arc;
 #[cfg(feature = "redis")]
 use application::mailbox::Control;
 use application::node::Node;
-use application::ports::{Broker, Clock, Erasure, NoPeers, Peers, Presence, Revocations, Seats};
+use application::ports::{
+    Archive, Broker, Clock, Erasure, NoPeers, Peers, Presence, Revocations, Seats, Succession,
+};
 use application::seats::NodeSeats;
 use broker_memory::MemoryBroker;
 #[cfg(feature = "redis")]
 use broker_redis::{
-    RedisBroker, RedisPeers, RedisRevocations, RedisSeats, RedisSpentTokens, StartError,
+    DurableLog, RedisBroker, RedisPeers, RedisRevocations, RedisSeats, RedisSpentTokens, StartError,
 };
 use gateway_axum::Probe;
 use tokio::task::JoinHandle;
 use worker_tokio::SystemEntropy;
 
 use super::storage::Remembered;
-use super::{ServeError, SharedArchive};
+use super::{ServeError, SharedArchive, SharedLives};
 use crate::exit::Exit;
 use crate::memory::Budgets;
 use crate::settings::Settings;
@@ -47,7 +49,8 @@ pub struct Shared {
 }
 
 impl Rooms {
-    /// The one that the settings ask for. The archive is of no use where rooms are shared.
+    /// The one that the settings ask for. Where rooms are shared an archive is of use only with `lives`, which
+    /// several nodes can write.
     ///
     /// # Errors
     /// [`ServeError`] when this build has none such, or its settings can't be meant.
@@ -55,9 +58,10 @@ impl Rooms {
         settings: &Settings,
         budgets: &Budgets,
         archive: SharedArchive,
+        lives: SharedLives,
     ) -> Result<Self, ServeError> {
         if settings.redis.url.is_some() {
-            return Self::in_redis(settings);
+            return Self::in_redis(settings, archive.zip(lives));
         }
         let config = broker_memory::Config {
             log_bytes_max: budgets.log_bytes,
@@ -70,7 +74,10 @@ impl Rooms {
     }
 
     #[cfg(feature = "redis")]
-    fn in_redis(settings: &Settings) -> Result<Self, ServeError> {
+    fn in_redis(
+        settings: &Settings,
+        log: Option<(Arc<dyn Archive>, Arc<dyn Succession>)>,
+    ) -> Result<Self, ServeError> {
         use std::time::Duration;
 
         let redis = &settings.redis;
@@ -89,18 +96,21 @@ impl Rooms {
             leave_grace: Duration::from_millis(redis.leave_grace_ms),
             ..broker_redis::Config::new(url.clone())
         };
-        let broker = RedisBroker::build(config, Arc::new(SystemEntropy::default()));
+        let log = log.map(|(archive, lives)| DurableLog { lives, archive });
+        let is_durable = log.is_some();
+        let broker = RedisBroker::build_over(config, Arc::new(SystemEntropy::default()), log);
         let broker = broker
             .map_err(|error| ServeError::Part(format!("redis.url: {error}"), Exit::Settings))?;
-        // In Postgres they are those of all nodes.
-        let of_one = match settings.store.url {
-            Some(_) => "",
-            None => {
-                "; letters and matches are of this node alone, and so is who was muted or banned while it \
-                     was away"
-            }
-        };
-        tracing::warn!("rooms are kept by Redis and none of them is durable{of_one}");
+        if is_durable {
+            tracing::info!(
+                "rooms are kept by Redis, and those of durable namespaces in Postgres, too"
+            );
+        } else {
+            tracing::warn!(
+                "rooms are kept by Redis and none of them is durable without store.url; letters and matches are of \
+                 this node alone, and so is who was muted or banned while it was away"
+            );
+        }
         let span = Duration::from_millis(settings.auth.revocation_age_ms);
         let revocations = RedisRevocations::build(&broker, span);
         let seats = RedisSeats::build(&broker);
@@ -109,7 +119,10 @@ impl Rooms {
     }
 
     #[cfg(not(feature = "redis"))]
-    fn in_redis(_: &Settings) -> Result<Self, ServeError> {
+    fn in_redis(
+        _: &Settings,
+        _: Option<(Arc<dyn Archive>, Arc<dyn Succession>)>,
+    ) -> Result<Self, ServeError> {
         let text = "redis.url is set, but this build has no Redis adapter (feature redis)";
         Err(ServeError::Part(text.to_owned(), Exit::Settings))
     }
@@ -258,7 +271,10 @@ impl Rooms {
         match self {
             Self::Memory(broker) => tokio::spawn(Arc::clone(broker).run_sweeps(revocations, clock)),
             #[cfg(feature = "redis")]
-            Self::Redis(_) => tokio::spawn(forget_revocations(revocations, clock)),
+            Self::Redis(shared) => {
+                let broker = Arc::clone(&shared.broker);
+                tokio::spawn(forget_in_time(broker, revocations, clock))
+            }
         }
     }
 
@@ -302,13 +318,30 @@ fn authority(file: Option<&std::path::Path>) -> Result<Option<Vec<u8>>, ServeErr
     read.map(Some)
 }
 
-/// Has revocations forgotten, never to end: Redis forgets messages by itself.
+/// Between two looks for what durable rooms keep no longer.
 #[cfg(feature = "redis")]
-async fn forget_revocations(revocations: Arc<dyn Revocations>, clock: Arc<dyn Clock>) {
+const LOG_LOOK: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Has revocations forgotten, and what durable rooms keep no longer, never to end: of others Redis forgets by itself.
+#[cfg(feature = "redis")]
+async fn forget_in_time(
+    broker: Arc<RedisBroker>,
+    revocations: Arc<dyn Revocations>,
+    clock: Arc<dyn Clock>,
+) {
     let mut interval = tokio::time::interval(MemoryBroker::SWEEP_INTERVAL);
+    let mut logs = tokio::time::interval(LOG_LOOK);
     let mut steady = domain::steady::SteadyWall::default();
     loop {
-        interval.tick().await;
-        revocations.forget(steady.read(clock.now())).await;
+        let is_logs = tokio::select! {
+            _ = interval.tick() => false,
+            _ = logs.tick() => true,
+        };
+        let now = steady.read(clock.now());
+        if is_logs {
+            broker.forget_in_time(now).await;
+        } else {
+            revocations.forget(now).await;
+        }
     }
 }

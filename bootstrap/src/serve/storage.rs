@@ -14,7 +14,7 @@ use gateway_axum::Probe;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use super::part;
-use super::{ServeError, SharedArchive};
+use super::{ServeError, SharedArchive, SharedLives};
 use crate::exit::Exit;
 use crate::settings::Settings;
 #[cfg(feature = "postgres")]
@@ -104,6 +104,18 @@ impl Storage {
             Self::Nowhere => None,
             #[cfg(feature = "sqlite")]
             Self::Sqlite(archive, _) => Some(Arc::clone(archive) as _),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(archive) => Some(Arc::clone(archive) as _),
+        }
+    }
+
+    /// The same behind the port of rooms that several nodes write.
+    #[must_use]
+    pub fn lives(&self) -> SharedLives {
+        match self {
+            Self::Nowhere => None,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(..) => None,
             #[cfg(feature = "postgres")]
             Self::Postgres(archive) => Some(Arc::clone(archive) as _),
         }

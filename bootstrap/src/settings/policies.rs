@@ -17,12 +17,13 @@ use super::tree::{AccessWord, ClassWord, Namespace, Settings};
 pub fn to_policies(settings: &Settings) -> Policies {
     let mut policies = Policies::default();
     let base = base_policy(settings);
-    // The archive of one node is none of a room that several share.
     let is_shared = settings.redis.url.is_some();
+    // The archive of one node is none of a room that several share.
+    let is_archived = !is_shared || settings.store.url.is_some();
     let over = |base: &NamespacePolicy, set: &Namespace| {
         let policy = over(base, set);
         NamespacePolicy {
-            durable: policy.durable && !is_shared,
+            durable: policy.durable && is_archived,
             replicated: policy.replicated && is_shared,
             ..policy
         }

@@ -2,7 +2,8 @@
 --
 -- ARGV   8 the epoch that the caller read it in  9 its offset  10 the body of what remains
 
-load_head()
+local first = load_head()
+if first then return first end
 if e ~= ARGV[8] then return 0 end
 local count = redis.call('LLEN', KEYS[2])
 local place = tonumber(ARGV[9]) - (o - count + 1)

@@ -1,18 +1,20 @@
 -- Positions a publish, keeps it and hands it to all nodes, in one step. Answers {epoch, offset or 0, 1 if it was
--- published before}.
+-- published before, the entry of that one if the room is durable and has it}; or that something is to be done first.
 --
 -- ARGV   8 class: r, l or d  9 what it replaces, for l  10 the body  11 bytes of its data
 --        12 whose msg_id it is and the msg_id, or nothing  13 ms that it is remembered  14 the most remembered
 --        in half that time  15 the room's channel  16 its namespace's, or nothing  17 the last offset
 --        18, 19 the most keys of `latest` and the most bytes of their entries  20 1 where replicas are waited for
---        21 the fence of its user's connection, or 0; then KEYS 8 is the user's
+--        21 the fence of its user's connection, or 0; then KEYS 8 is the user's  22 1 where the archive of a durable
+--        room was asked for the msg_id
 
 if ARGV[21] ~= '0' then
     local fence = redis.call('HGET', KEYS[8], 'f')
     if not fence then return redis.error_reply('UNFENCED nobody has said who speaks for the user') end
     if fence ~= ARGV[21] then return redis.error_reply('FENCED a newer connection speaks for the user') end
 end
-load_head()
+local first = load_head()
+if first then return first end
 local name, window = ARGV[12], tonumber(ARGV[13])
 local clock
 if name ~= '' then
@@ -21,8 +23,17 @@ if name ~= '' then
         if found then
             -- A write behind which replicas can be waited for, as behind the first time.
             if ARGV[20] == '1' then redis.call('HSET', KEYS[1], 'e', e) end
-            return { e, found, 1 }
+            local there = ''
+            if ARGV[1] == '' and found ~= '0' then
+                there = redis.call('LINDEX', KEYS[2], tonumber(found) - o - 1) or ''
+            end
+            return { e, found, 1, there }
         end
+    end
+    clock = server_time()
+    -- What a durable room has may be older than what is remembered here.
+    if ARGV[1] == '' and ARGV[8] == 'r' and ARGV[22] ~= '1' and (clock - begun < window or clock < begun) then
+        return redis.status_reply('ASK')
     end
 end
 
@@ -41,12 +52,14 @@ if class == 'r' then
         -- What lies before it can't be read over it.
         redis.call('UNLINK', KEYS[2])
         b = nil
+        keep_first(true, 0)
     else
         local count = redis.call('RPUSH', KEYS[2], entry)
         -- A log that was lost alone begins again.
         b = (count == 1) and size or b + size
         if count == 1 then redis.call('PEXPIRE', KEYS[2], tonumber(ARGV[7]) * 2) end
-        trim(count, 64, (o % 16 == 0) and 32 or 0)
+        local left = trim(count, 64, (o % 16 == 0) and 32 or 0)
+        keep_first(left ~= count, left)
     end
     redis.call('HSET', KEYS[1], 'o', offset, 'n', whole(n), 'b', b and whole(b) or '-')
 else
@@ -72,8 +85,6 @@ end
 
 if name ~= '' then
     -- By this server's clock: those of the nodes differ.
-    local time = redis.call('TIME')
-    clock = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
     local fresh = gen_at == 0
     if fresh or clock - gen_at >= window / 2 or clock < gen_at
         or redis.call('HLEN', KEYS[5 + gen % 3]) >= tonumber(ARGV[14]) then
@@ -88,4 +99,4 @@ end
 
 redis.call(SAY, ARGV[15], entry)
 if ARGV[16] ~= '' then redis.call('PUBLISH', ARGV[16], entry) end
-return { e, offset, 0 }
+return { e, offset, 0, '' }

@@ -1,18 +1,25 @@
--- Reads a piece of the log. Answers {epoch, first, last, earlier lives, 1 if there is more, entries, latest}.
+-- Reads a piece of the log. Answers {epoch, first, last, earlier lives, 1 if there is more, entries, latest, the first
+-- that is here}: what a durable room has before that one is in the archive, and nothing is read where the reader is
+-- there.
 --
 -- ARGV   8 behind this offset  9, 10 the most messages and bytes of data  11 1 for the newest of each key, too
 
-load_head()
-local count, changed = trim(redis.call('LLEN', KEYS[2]), 1024, 1024)
+local before = load_head()
+if before then return before end
+local length = redis.call('LLEN', KEYS[2])
+local count, changed = trim(length, 1024, 1024)
 if changed then redis.call('HSET', KEYS[1], 'b', whole(b)) end
 
 -- Of what is beyond the limit, and still to be dropped, nothing is read.
 local beyond = math.max(count - messages_max, 0)
 count = count - beyond
-local first = o - count + 1
+local here = o - count + 1
+local first = here
+keep_first(count + beyond ~= length or beyond > 0, count)
+if ARGV[1] == '' and f < first then first = f end
 local after, messages, bytes = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 if after < first - 1 then after = first - 1 end
-local entries, at, full = {}, after - first + 1, false
+local entries, at, full = {}, after - here + 1, after < here - 1
 while not full and at < count and #entries < messages do
     local step = math.min(32, messages - #entries)
     for _, entry in ipairs(redis.call('LRANGE', KEYS[2], beyond + at, beyond + at + step - 1)) do
@@ -24,7 +31,7 @@ while not full and at < count and #entries < messages do
         entries[#entries + 1] = entry
         bytes = bytes - size
     end
-    at = after - first + 1 + #entries
+    at = after - here + 1 + #entries
 end
 
 local latest = {}
@@ -33,4 +40,4 @@ if ARGV[11] == '1' then
     if #keys > 0 then latest = redis.call('HMGET', KEYS[3], unpack(keys)) end
 end
 local more = (count > 0 and after + #entries < o) and 1 or 0
-return { e, whole(first), whole(o), earlier, more, entries, latest }
+return { e, whole(first), whole(o), earlier, more, entries, latest, whole(here) }

@@ -1,23 +1,38 @@
 -- What all scripts begin with: the room's head, as it is now.
 --
 -- KEYS   1 head  2 log  3 latest  4 keys of latest by age  5, 6, 7 what was published lately, by msg_id
--- ARGV   1 an epoch that nobody has used  2 the server and its life, as the node knows it
+-- ARGV   1 an epoch that nobody has used; nothing for a durable room  2 the server and its life, as the node knows it
 --        3 the node's clock in ms  4, 5, 6 the most messages, bytes and ms kept  7 ms that an unused room is kept
 --
 -- The log is a list. Its last entry is the message at offset `o`, so that an entry's place says its offset.
 -- Every entry begins with `epoch number offset bytes at\n`; bytes are those of its data. The head's `b` is the sum
 -- of those, or `-` where there surely is no log: then `publish_plain` may go on from the head alone.
+--
+-- The lives of a durable room begin in the archive, and `begin` writes them here: `d` is 1 then, `s` is the server's time
+-- of it, and `f` is the oldest offset that the room has, here or in the archive.
 
-local e, o, n, b, life, gen, gen_at, kept_at, earlier
+local e, o, n, b, life, gen, gen_at, kept_at, earlier, begun, f
 local now = tonumber(ARGV[3])
 local messages_max, bytes_max, age_max = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local function whole(x) return string.format('%.0f', x) end
 
+local function server_time()
+    local time = redis.call('TIME')
+    return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Answers nothing; for a durable room whose next life is to begin first, what is to be answered: then nothing was done.
 local function load_head()
-    local h = redis.call('HMGET', KEYS[1], 'e', 'o', 'n', 'b', 'l', 'g', 'ga', 'k', 'p')
+    local h = redis.call('HMGET', KEYS[1], 'e', 'o', 'n', 'b', 'l', 'g', 'ga', 'k', 'p', 'd', 's', 'f')
     e, o, n, b = h[1], tonumber(h[2]), tonumber(h[3]), tonumber(h[4]) or 0
     life, gen, gen_at, kept_at, earlier = h[5], tonumber(h[6]), tonumber(h[7]), tonumber(h[8]), h[9]
+    begun, f = tonumber(h[11]) or 0, tonumber(h[12])
+    if ARGV[1] == '' and not (e and life == ARGV[2] and h[10] == '1' and f) then
+        -- The offsets of a room that was none go on; those of one that was are known to the archive.
+        local behind = (e and h[10] ~= '1') and whole(o) or '0'
+        return redis.status_reply('SUCCEED ' .. behind .. ' ' .. (e or ''))
+    end
     if not e then
         -- Never used, forgotten or lost: what may be left of it belongs to nobody.
         redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
@@ -33,7 +48,7 @@ local function load_head()
             if #ends < 4 then ends[#ends + 1] = one end
         end
         earlier, e = table.concat(ends, ' '), ARGV[1]
-        redis.call('HSET', KEYS[1], 'e', e, 'l', ARGV[2], 'p', earlier)
+        redis.call('HSET', KEYS[1], 'e', e, 'l', ARGV[2], 'p', earlier, 'd', '0')
     end
     -- The time of expiry is set anew only now and then: a room in use is never near it.
     if now - kept_at > tonumber(ARGV[7]) / 4 or now < kept_at then
@@ -64,4 +79,15 @@ local function trim(count, steps, old)
     end
     if count == 0 or b < 0 then b = 0 end
     return count, b ~= before
+end
+
+-- What the log of a durable room dropped, and all before it, is kept no longer, in the archive neither.
+local function keep_first(dropped, count)
+    if not f then return end
+    local first = math.max(f, o - messages_max + 1)
+    if dropped then first = math.max(first, o - count + 1) end
+    if first ~= f then
+        f = first
+        redis.call('HSET', KEYS[1], 'f', whole(f))
+    end
 end

@@ -31,7 +31,7 @@ fn a_million_names_of_rooms_add_nothing_to_the_metrics() {
     let secret = token_secret(settings).unwrap();
     let clock = Arc::new(SystemClock::start());
     let (_, budgets) = build::memory(settings);
-    let rooms = Rooms::build(settings, &budgets, None).unwrap();
+    let rooms = Rooms::build(settings, &budgets, None, None).unwrap();
     let remembered = Remembered::in_memory(settings);
     let (ports, lasting) = build::ports(settings, &secret, &rooms, &clock, remembered).unwrap();
     let node = build::node(settings, ports, &budgets);

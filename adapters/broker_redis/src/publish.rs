@@ -1,0 +1,184 @@
+//! How a publish gets its place: one call of one script.
+//!
+//! It must never be made twice: only its publisher knows whether it may be repeated.
+
+use std::sync::Arc;
+
+use application::ports::Receipt;
+use application::use_cases::authenticate::OWN_ROOMS;
+use bytes::Bytes;
+use domain::delivery::Class;
+use domain::message::{Publish, Publisher};
+use domain::policy::{AckLevel, NamespacePolicy};
+use domain::position::Offset;
+use domain::room::RoomId;
+use domain::seats::Fence;
+use redis::{Cmd, Value};
+
+use crate::broker::{RedisBroker, millis, parse, parse_epoch, parse_offset, strange};
+use crate::durable::Unfit;
+use crate::entry::{body, tail};
+use crate::link::{CallError, Link};
+
+/// The most keys of one room whose newest `latest` message is kept, and the most bytes of those messages
+/// together, descriptions included; the oldest are dropped first. One alone may be longer.
+const LATEST_KEYS_MAX: usize = 256;
+const LATEST_BYTES_MAX: usize = 1 << 20;
+
+/// What Redis gave a publish.
+pub(crate) struct Placed {
+    pub(crate) receipt: Receipt,
+    /// What lies at the place of one that was published before, in a durable room; empty where nothing does.
+    pub(crate) entry: Bytes,
+}
+
+/// What came of a publish. Only with a place anything was done.
+pub(crate) enum Step {
+    Placed(Placed),
+    /// The next life of a durable room has to begin first.
+    Begin(Unfit),
+    /// The archive is to be asked first whether it has it.
+    Ask,
+}
+
+impl RedisBroker {
+    /// Publishes once, and stores what is to be durable.
+    pub(crate) async fn call_publish(
+        &self,
+        publish: Publish,
+        policy: &Arc<NamespacePolicy>,
+    ) -> Result<Receipt, CallError> {
+        if let Some(durable) = self.durable_of(policy) {
+            return self.publish_durable(durable, publish, policy).await;
+        }
+        let is_kept = publish.class != Class::Reliable
+            || publish.msg_id.is_some()
+            || policy.replicated
+            || publish.fence.is_some()
+            || policy.retention.messages_max > 0;
+        if !is_kept && let Some(receipt) = self.call_publish_plain(&publish, policy).await? {
+            return Ok(receipt);
+        }
+        match self.position(&publish, policy, false).await? {
+            Step::Placed(placed) => Ok(placed.receipt),
+            Step::Begin(_) | Step::Ask => Err(strange("an answer")),
+        }
+    }
+
+    /// Gives a publish its position. `is_asked` says that the archive of a durable room does not have it.
+    pub(crate) async fn position(
+        &self,
+        publish: &Publish,
+        policy: &NamespacePolicy,
+        is_asked: bool,
+    ) -> Result<Step, CallError> {
+        let (link, fresh) = self.link_and_epoch()?;
+        // What has no place in the log is of no use to whoever takes over. What the archive has needs no replica.
+        let is_replicated = policy.replicated
+            && publish.class == Class::Reliable
+            && self.durable_of(policy).is_none();
+        let level = if is_replicated { AckLevel::Replicated } else { AckLevel::Accepted };
+        let name =
+            publish.msg_id.as_ref().map(|id| format!("{}\n{id}", publish.publisher.to_key()));
+        // Only a user's connection has one.
+        let fenced = publish.fence.and_then(|fence| match &publish.publisher {
+            Publisher::User(user) => Some((fence.get(), self.names.seats(user))),
+            Publisher::Client(_) | Publisher::ApiKey(_) => None,
+        });
+        let (fence, key_of_user) = fenced.unzip();
+        let fill = |command: &mut Cmd, link: &Link| {
+            let room = (&publish.room, key_of_user.as_ref());
+            self.begin_with(command, (link, fresh), room, policy, publish.at);
+            let channel = self.names.namespace_channel(publish.room.namespace());
+            let key = publish.key.as_ref().map_or_else(String::new, |key| format!("k{key}"));
+            command
+                .arg(&publish.class.word()[..1])
+                .arg(key)
+                .arg(body(publish))
+                .arg(publish.data.len())
+                .arg(name.as_deref().unwrap_or_default())
+                .arg(millis(self.config.dedup_window))
+                .arg(self.config.dedup_entries_max)
+                .arg(self.names.room_channel(&publish.room))
+                .arg(if is_watched(&publish.room, policy) { &*channel } else { "" })
+                .arg(Offset::MAX.get())
+                .arg(LATEST_KEYS_MAX)
+                .arg(LATEST_BYTES_MAX)
+                .arg(u8::from(level == AckLevel::Replicated))
+                .arg(fence.unwrap_or(Fence::NONE))
+                .arg(u8::from(is_asked));
+        };
+        let script = &self.commands.scripts().publish;
+        let answer = match level {
+            AckLevel::Replicated => self.commands.run_replicated(&link, script, fill).await,
+            AckLevel::Accepted | AckLevel::Durable => {
+                self.commands.run_script(&link, script, fill).await
+            }
+        };
+        if answer == Err(CallError::Unfenced) {
+            self.unfenced.notify_one();
+        }
+        step(answer?, level)
+    }
+
+    /// A publish of which nothing is kept; none where the room is not ready for it, and nothing was done.
+    async fn call_publish_plain(
+        &self,
+        publish: &Publish,
+        policy: &NamespacePolicy,
+    ) -> Result<Option<Receipt>, CallError> {
+        let link = self.commands.link()?;
+        let now = publish.at.as_millis();
+        let quarter = i64::try_from(millis(self.kept(policy) / 4)).unwrap_or(i64::MAX);
+        let head = self.names.head(&publish.room);
+        let fill = |command: &mut Cmd, link: &Link| {
+            command
+                .arg(1)
+                .arg(&head)
+                .arg(link.life_of(&head))
+                .arg(now.saturating_sub(quarter))
+                .arg(now)
+                .arg(Offset::MAX.get())
+                .arg(tail(publish))
+                .arg(self.names.room_channel(&publish.room));
+            match is_watched(&publish.room, policy) {
+                true => command.arg(self.names.namespace_channel(publish.room.namespace())),
+                false => command.arg(""),
+            };
+        };
+        let script = &self.commands.scripts().publish_plain;
+        let answer = self.commands.run_script(&link, script, fill).await?;
+        let Some((epoch, offset)) = parse::<Option<(String, u64)>>(answer)? else {
+            return Ok(None);
+        };
+        Ok(Some(Receipt {
+            epoch: parse_epoch(&epoch)?,
+            offset: Some(parse_offset(offset)?),
+            duplicate: false,
+            level: AckLevel::Accepted,
+        }))
+    }
+}
+
+/// Whether somebody may be there by a prefix: a pattern, or the rooms of all users, which nodes follow so.
+fn is_watched(room: &RoomId, policy: &NamespacePolicy) -> bool {
+    policy.patterns || room.as_str().starts_with(OWN_ROOMS)
+}
+
+fn step(answer: Value, level: AckLevel) -> Result<Step, CallError> {
+    if let Value::SimpleString(words) = &answer {
+        return match Unfit::parse(words) {
+            Some(unfit) => Ok(Step::Begin(unfit)),
+            None if words == "ASK" => Ok(Step::Ask),
+            None => Err(strange("an answer")),
+        };
+    }
+    let (epoch, offset, duplicate, entry): (String, u64, u8, Vec<u8>) = parse(answer)?;
+    let receipt = Receipt {
+        epoch: parse_epoch(&epoch)?,
+        offset: if offset == 0 { None } else { Some(parse_offset(offset)?) },
+        duplicate: duplicate == 1,
+        level,
+    };
+    Ok(Step::Placed(Placed { receipt, entry: entry.into() }))
+}

@@ -1,0 +1,62 @@
+//! Built servers on one Redis and one Postgres: what any of them acknowledged as durable is there for all of them.
+
+use serde_json::{Value, json};
+use tests::postgres::Postgres;
+use tests::redis::Redis;
+use tests::server::Server;
+
+use crate::fleet::until_status;
+use crate::postgres_server::{arguments, history, publish};
+use crate::postgres_stores::SOON;
+
+const ROOM: &str = "public:kept";
+
+fn start(redis: &Redis, postgres: &Postgres) -> Server {
+    let mut words = arguments();
+    words.extend(["--set".to_owned(), "redis.answer_timeout_ms=1000".to_owned()]);
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let (redis, postgres) = (redis.url(), postgres.url());
+    Server::start_with(&words, &[("DATABASE_URL", &postgres), ("REDIS_URL", &redis)])
+}
+
+/// Repeats it until it is taken, as clients do.
+fn until_published(server: &Server, n: u64) -> Value {
+    let begin = std::time::Instant::now();
+    loop {
+        let (status, receipt) = publish(server, ROOM, n);
+        if status == "200" {
+            return receipt;
+        }
+        assert!(begin.elapsed() < SOON, "{status}: {receipt}");
+    }
+}
+
+/// RD13, N01 and N07 in durable rooms.
+#[test]
+fn what_any_of_three_nodes_acknowledged_as_durable_is_there_after_redis_and_a_node_are_killed() {
+    if !Redis::is_here() || !Postgres::is_here() {
+        return;
+    }
+    let (mut redis, postgres) = (Redis::start(), Postgres::start());
+    let mut nodes = [(); 3].map(|()| start(&redis, &postgres));
+    nodes.iter().for_each(|node| until_status(node, 200));
+    for n in 1..=30 {
+        let (status, receipt) = publish(&nodes[n as usize % 3], ROOM, n);
+        assert_eq!((&*status, &receipt["level"]), ("200", &json!("durable")), "{receipt}");
+        assert_eq!(receipt["offset"], json!(n));
+    }
+    redis.start_again();
+    nodes[0].kill();
+    for n in 31..=40 {
+        let receipt = until_published(&nodes[1 + n as usize % 2], n);
+        assert_eq!(receipt["level"], json!("durable"));
+    }
+    // A retry of what was stored before the loss is that message.
+    let again = until_published(&nodes[1], 30);
+    assert_eq!((&again["duplicate"], &again["offset"]), (&json!(true), &json!(30)));
+    nodes[0].restart();
+    until_status(&nodes[0], 200);
+    for node in &nodes {
+        assert_eq!(history(node, ROOM), (1..=40).collect::<Vec<_>>());
+    }
+}
