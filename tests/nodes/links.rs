@@ -262,6 +262,8 @@ async fn a_server_that_can_never_be_of_use_is_named_with_what_to_do() {
     assert!(elsewhere.contains("for this user"), "{elsewhere}");
     let deaf = wrong(user("deaf", &rights.replace("&roomkeeper/*", "resetchannels"))).await;
     assert!(deaf.contains("PUBLISH"), "{deaf}");
+    let mute = wrong(user("mute", &format!("{rights} -subscribe"))).await;
+    assert!(mute.contains("SUBSCRIBE"), "{mute}");
     // What is advised is enough.
     let node = Node::start_with(user("enough", rights)).await;
     node.say("1").await.unwrap();

@@ -179,7 +179,7 @@ async fn a_node_that_has_another_name_counts_nobody_twice() {
     })
     .await;
     assert_eq!(one.take(3, 2).await.unwrap_err(), SeatError::Full);
-    let names = redis.tell(&["ZRANGEBYSCORE", "roomkeeper:nodes", "2", "+inf"]);
+    let names = redis.ask(&["ZRANGEBYSCORE", "roomkeeper:{all}:nodes", "2", "+inf"]);
     assert_eq!(names.lines().count(), 1, "nobody waits for the old one: {names}");
 }
 

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, Value};
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::line::{ConnectError, connect, options};
@@ -14,6 +15,8 @@ use crate::slots::{SLOTS, SlotMap};
 
 /// The most masters of one Cluster.
 const MASTERS_MAX: usize = 1_000;
+/// The most masters that are asked at once who has what.
+const ASKED_MAX: usize = 64;
 
 /// All servers that have something.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -88,55 +91,102 @@ fn ranges(holds: impl Fn(u16) -> bool) -> Vec<RangeInclusive<u16>> {
     ranges
 }
 
-/// Asks the first of these that answers; those that are known before those that stand in the address.
+/// What one server says of all.
+struct Said {
+    topology: Topology,
+    standing: Standing,
+}
+
+/// How much what a server says is worth: the more, the larger. One that is cut off from most others says so, though
+/// not at once; and one that has missed an election knows a smaller epoch.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+struct Standing {
+    is_ok: bool,
+    epoch: u64,
+}
+
+impl Standing {
+    /// Reads `CLUSTER INFO`.
+    fn read(info: &str) -> Self {
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+        let epoch = field("cluster_current_epoch:").and_then(|epoch| epoch.trim().parse().ok());
+        let is_ok = field("cluster_state:").is_some_and(|state| state.trim() == "ok");
+        Self { is_ok, epoch: epoch.unwrap_or(0) }
+    }
+}
+
+/// The best of what was said; the first of those that are as good.
+fn best(all: impl IntoIterator<Item = Said>) -> Option<Said> {
+    all.into_iter().reduce(|best, one| if one.standing > best.standing { one } else { best })
+}
+
+/// Asks those that are known, all at once, and believes the one that knows most; where none of them is part of a
+/// Cluster that works, those that stand in the address, too.
 pub(crate) async fn ask(
     servers: &Servers,
     config: &Config,
     known: &[(MultiplexedConnection, ConnectionAddr)],
     others: &[ConnectionAddr],
 ) -> Result<Topology, ConnectError> {
-    for (connection, address) in known {
-        if let Ok(topology) = ask_one(servers, connection.clone(), address).await {
-            return Ok(topology);
-        }
+    let mut asking = JoinSet::new();
+    for (place, (connection, _)) in known.iter().enumerate().take(ASKED_MAX) {
+        let connection = connection.clone();
+        asking.spawn(async move { (place, ask_one(connection).await) });
     }
+    let mut answers = asking.join_all().await;
+    answers.sort_unstable_by_key(|(place, _)| *place);
+    let said = answers.into_iter().filter_map(|(place, answer)| {
+        let (_, address) = known.get(place)?;
+        said(servers, address, answer.ok()?).ok()
+    });
+    let mut found = best(said);
     let mut error = ConnectError::NoSeed;
     for address in others.iter().chain(servers.seeds()) {
+        if found.as_ref().is_some_and(|said| said.standing.is_ok) {
+            break;
+        }
         match connect_and_ask(servers, config, address).await {
-            Ok(topology) => return Ok(topology),
+            Ok(said) => found = best(found.into_iter().chain([said])),
             Err(wrong) if wrong.is_for_good() => error = wrong,
             Err(_) => {}
         }
     }
-    Err(error)
+    found.map(|said| said.topology).ok_or(error)
 }
 
 async fn connect_and_ask(
     servers: &Servers,
     config: &Config,
     address: &ConnectionAddr,
-) -> Result<Topology, ConnectError> {
+) -> Result<Said, ConnectError> {
     let client = servers.client(address.clone())?;
     let connection = connect(&client, &options(config, config.answer_timeout), config).await?;
-    ask_one(servers, connection, address).await
+    said(servers, address, ask_one(connection).await?)
 }
 
-async fn ask_one(
-    servers: &Servers,
-    mut connection: MultiplexedConnection,
-    address: &ConnectionAddr,
-) -> Result<Topology, ConnectError> {
+async fn ask_one(mut connection: MultiplexedConnection) -> Result<(Value, String), ConnectError> {
     let answer = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await;
-    let ranges: Value = answer.map_err(|error: redis::RedisError| {
+    let ranges = answer.map_err(|error: redis::RedisError| {
         let is_none = error.detail().is_some_and(|detail| detail.contains("cluster support"));
         if is_none { ConnectError::NoCluster } else { error.into() }
     })?;
+    let info = redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await?;
+    Ok((ranges, info))
+}
+
+fn said(
+    servers: &Servers,
+    address: &ConnectionAddr,
+    (ranges, info): (Value, String),
+) -> Result<Said, ConnectError> {
     let asked = match address {
         ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.as_str(),
         _ => "",
     };
     let topology = read(ranges, |host, port| servers.address(host.unwrap_or(asked), port));
-    topology.filter(|topology| !topology.masters.is_empty()).ok_or(ConnectError::Strange)
+    let topology = topology.filter(|topology| !topology.masters.is_empty());
+    let topology = topology.ok_or(ConnectError::Strange)?;
+    Ok(Said { topology, standing: Standing::read(&info) })
 }
 
 /// Reads `[[first, last, [host, port, …], replicas …], …]`. A server that does not know its own address, or is not to
@@ -207,6 +257,26 @@ mod tests {
         let second = Part::of(&after, &at(2));
         assert!((0..SLOTS).all(|slot| second.has(slot) == (5..20).contains(&slot)));
         assert_eq!(Part::of(&Topology::first(Layout::One), &Place::Only), Part::All);
+    }
+
+    #[test]
+    fn who_is_part_of_a_working_cluster_and_knows_its_last_election_is_believed() {
+        let said = |name: &str, state: &str, epoch: u64| Said {
+            topology: Topology {
+                masters: vec![Place::At(ConnectionAddr::Tcp(name.into(), 1))],
+                slots: SlotMap::empty(),
+            },
+            standing: Standing::read(&format!(
+                "cluster_state:{state}\r\ncluster_slots_ok:16384\r\ncluster_current_epoch:{epoch}\r\n"
+            )),
+        };
+        let believed = |all: Vec<Said>| best(all).map(|said| said.topology.masters[0].name());
+        let cut_off = [said("a", "fail", 9), said("b", "ok", 6), said("c", "ok", 7)];
+        assert_eq!(believed(cut_off.into()).as_deref(), Some("c:1"));
+        let none_works = [said("a", "fail", 6), said("b", "fail", 7), said("c", "fail", 7)];
+        assert_eq!(believed(none_works.into()).as_deref(), Some("b:1"));
+        assert_eq!(believed(Vec::new()), None);
+        assert_eq!(Standing::read("what no server says"), Standing::default());
     }
 
     #[test]

@@ -183,8 +183,7 @@ impl Commands {
         let name = |part: &str| format!("{}:{{check}}:{part}", self.config.prefix);
         let keys = ["h", "l", "z", "s"].map(name);
         command.arg(self.scripts().check.get_hash()).arg(keys.len()).arg(&keys[..]);
-        let channel = format!("{}/{}:{{check}}", self.config.prefix, self.servers.database());
-        command.arg(channel);
+        command.arg(self.check_channel());
         match line.ask(&command, self.config.answer_timeout).await {
             Ok(Value::BulkString(missing)) if !missing.is_empty() => {
                 Err(ConnectError::Missing(String::from_utf8_lossy(&missing).into_owned()))
@@ -194,6 +193,11 @@ impl Commands {
             // Another server of a Cluster has these keys, or something else is wrong that may pass.
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+
+    /// A channel on which nothing is said.
+    fn check_channel(&self) -> String {
+        format!("{}/{}:{{check}}", self.config.prefix, self.servers.database())
     }
 
     /// Connects once, to say what is wrong before anything depends on it.
@@ -207,6 +211,13 @@ impl Commands {
         };
         let server = Server::new(place, &self.config);
         tracing::debug!(within_ms = millis(self.config.answer_timeout), "redis is tried");
-        self.connect(&server).await.map(drop)
+        let line = self.connect(&server).await?;
+        // This connection is used for nothing else.
+        match line.connection.clone().subscribe(self.check_channel()).await {
+            Err(error) if crate::answers::code(&error) == Some("NOPERM") => {
+                Err(ConnectError::Missing("SUBSCRIBE".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 }

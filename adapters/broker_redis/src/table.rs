@@ -614,7 +614,7 @@ mod tests {
         let behind = |now| table.behind(1, &Part::All, now);
         assert_eq!(behind(now), [room()]);
         table.put_off(&room(), now + Duration::from_secs(1));
-        assert_eq!(behind(now), [other.clone()]);
+        assert_eq!(behind(now).first(), Some(&other));
         table.catch_up(&other, None);
         assert!(behind(now).is_empty());
         assert_eq!(behind(now + Duration::from_secs(1)), [room()]);
