@@ -27,6 +27,7 @@ mod postgres_contract;
 mod postgres_faults;
 mod postgres_limits;
 mod postgres_server;
+mod postgres_sharing;
 mod postgres_start;
 mod postgres_stores;
 mod presence;

@@ -353,11 +353,11 @@ async fn a_crash_in_the_middle_of_batches_loses_nothing_acknowledged_and_stores_
     let settings = impatient(&postgres);
     let schema = settings.schema.clone();
     let store = build(settings).await;
-    let acked = Arc::new(AtomicU64::new(0));
+    let (acked, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let writers: Vec<_> = (0..4)
         .map(|n| {
-            let (store, acked) = (Arc::clone(&store), Arc::clone(&acked));
-            tokio::spawn(batches(store, room(&format!("chat:{n}")), acked))
+            let (store, over) = (Arc::clone(&store), Arc::clone(&is_over));
+            tokio::spawn(batches(store, room(&format!("chat:{n}")), Arc::clone(&acked), over))
         })
         .collect();
     for _ in 0..CRASHES {
@@ -368,28 +368,38 @@ async fn a_crash_in_the_middle_of_batches_loses_nothing_acknowledged_and_stores_
     }
     let before = acked.load(Ordering::Relaxed);
     until("it has healed", || acked.load(Ordering::Relaxed) > before + 20).await;
-    let mut acked = Vec::new();
+    let mut acked: Vec<(String, u64)> = Vec::new();
     for (n, writer) in writers.into_iter().enumerate() {
-        writer.abort();
-        drop(writer.await);
-        acked.push(n);
+        // One that found something missing has ended by itself, and says so here.
+        is_over.store(true, Ordering::SeqCst);
+        acked.push((format!("chat:{n}"), in_time("it ends", writer).await.unwrap()));
     }
+    assert!(acked.iter().all(|(_, sure)| *sure > 0), "{acked:?}");
     let counts = postgres.ask(&format!(
         "SELECT r.room || ' ' || count(*) || ' ' || max(msg_offset) || ' ' || r.last_offset \
          FROM {schema}.messages m JOIN {schema}.rooms r ON r.id = m.room_id GROUP BY r.room, r.last_offset"
     ));
     assert_eq!(counts.lines().count(), acked.len());
     for line in counts.lines() {
+        let room = line.split(' ').next().unwrap();
+        let sure = acked.iter().find(|(name, _)| name == room).map(|(_, sure)| *sure);
         let numbers: Vec<u64> = line.split(' ').skip(1).map(|n| n.parse().unwrap()).collect();
         let [count, newest, last] = numbers[..] else { panic!("{line}") };
         assert!(count == newest && newest == last && count % BATCH == 0, "{line}");
+        assert!(sure.is_some_and(|sure| sure <= last), "{sure:?} were acknowledged: {line}");
     }
     store.close().await;
 
-    /// Appends batch after batch; what was acknowledged is there whenever it is looked at.
-    async fn batches(store: Arc<PostgresArchive>, room: RoomId, acked: Arc<AtomicU64>) {
+    /// Appends batch after batch; what was acknowledged is there whenever it is looked at. Answers where that
+    /// ends.
+    async fn batches(
+        store: Arc<PostgresArchive>,
+        room: RoomId,
+        acked: Arc<AtomicU64>,
+        is_over: Arc<AtomicBool>,
+    ) -> u64 {
         let mut sure = 0;
-        loop {
+        while !is_over.load(Ordering::SeqCst) {
             let Ok(head) = store.open_room(&room, EPOCH).await else {
                 tokio::task::yield_now().await;
                 continue;
@@ -402,6 +412,7 @@ async fn a_crash_in_the_middle_of_batches_loses_nothing_acknowledged_and_stores_
                 acked.fetch_add(1, Ordering::Relaxed);
             }
         }
+        sure
     }
 }
 

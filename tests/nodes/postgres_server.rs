@@ -2,12 +2,14 @@
 //! away.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::postgres::Postgres;
 use tests::raw::RawSocket;
+use tests::redis::Redis;
 use tests::server::{Server, exit_of_with};
-use tests::token::SECRET;
+use tests::token::{SECRET, claims, hs256, with_claim};
 
 use crate::fleet::until_status;
 use crate::postgres_stores::SOON;
@@ -128,4 +130,152 @@ fn a_node_on_postgres_has_the_metrics_that_are_documented_for_it() {
         words.filter(|word| word.starts_with("roomkeeper_postgres_")).collect();
     assert_eq!(shown, listed);
     assert!(text.contains("\nroomkeeper_postgres_up 1.0\n"), "{text}");
+}
+
+/// A chat connection, greeted; moderators have the role.
+fn chat(node: &Server, user: &str, roles: &Value) -> RawSocket {
+    let token = hs256(SECRET, &with_claim(claims(user, "chat:*"), "roles", roles.clone()));
+    let mut socket = RawSocket::open(node.addr(), &format!("/ws/chat?token={token}"));
+    socket.expect_json("connected");
+    socket
+}
+
+/// What somebody is told until the answer to a `ping`.
+fn heard(socket: &mut RawSocket) -> Vec<Value> {
+    socket.send_json(&json!({"type": "ping"}));
+    let mut heard = Vec::new();
+    loop {
+        let next = socket.next_json();
+        if next["type"] == "pong" {
+            return heard;
+        }
+        heard.push(next);
+    }
+}
+
+fn moderate(moderator: &mut RawSocket, action: &str) {
+    moderator.send_json(&json!({
+        "type": "moderation", "id": 1, "action": action, "user_id": "ann", "channel": "global",
+    }));
+    while moderator.next_json()["type"] != "ack" {}
+}
+
+/// Somebody who asks to be let into the chat's room.
+fn member(node: &Server, user: &str) -> RawSocket {
+    let token = hs256(SECRET, &claims(user, "chat:*"));
+    let mut socket = RawSocket::open(node.addr(), &format!("/ws/v2/connect?token={token}"));
+    socket.expect_json("hello");
+    socket.send_json(&json!({"type": "subscribe", "id": 1, "room": "chat:global"}));
+    socket
+}
+
+fn is_let_in(node: &Server, user: &str) -> bool {
+    let answer = member(node, user).next_json();
+    assert!(answer["type"] == "subscribed" || answer["error"] == "permission_denied", "{answer}");
+    answer["type"] == "subscribed"
+}
+
+fn until_so(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < SOON, "in vain: {what}");
+    }
+}
+
+/// Two nodes that share rooms over Redis and what lasts over Postgres.
+fn two_nodes(redis: &Redis, postgres: &Postgres) -> [Server; 2] {
+    let set = [
+        format!("redis.url={}", redis.url()),
+        format!("auth.hmac_secret={SECRET}"),
+        format!("auth.ticket_secret={}", "a-ticket-secret-of-the-tests".repeat(2)),
+    ];
+    let words: Vec<_> = set.iter().flat_map(|set| ["--set", set]).collect();
+    let url = postgres.url();
+    let nodes = [0, 1].map(|_| Server::start_with(&words, &[("DATABASE_URL", url.as_str())]));
+    nodes.iter().for_each(|node| until_status(node, 200));
+    nodes
+}
+
+/// Each line of the log takes the tables a second and a half, and both nodes bring it.
+#[test]
+fn whoever_is_banned_over_one_node_is_out_on_the_other_however_slow_their_tables_are() {
+    if !Redis::is_here() || !Postgres::is_here() {
+        return;
+    }
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let nodes = two_nodes(&redis, &postgres);
+    let roles = json!(["moderator"]);
+    let mut moderators = ["m1", "m2", "m3", "m4"].map(|user| chat(&nodes[0], user, &roles));
+    let users = ["ann", "bob", "carl", "dora"];
+    let mut members = users.map(|user| member(&nodes[1], user));
+    members.iter_mut().for_each(|member| drop(member.expect_json("subscribed")));
+    postgres.tell(
+        "SET search_path = roomkeeper; \
+         CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$; \
+         CREATE TRIGGER slowly BEFORE INSERT ON moderation_log \
+         FOR EACH ROW EXECUTE FUNCTION slowly()",
+    );
+    let begun = Instant::now();
+    for (user, moderator) in users.iter().zip(&mut moderators) {
+        moderator.send_json(&json!({
+            "type": "moderation", "id": 1, "action": "ban", "user_id": user, "channel": "global",
+        }));
+    }
+    for member in &mut members {
+        assert_eq!(member.expect_json("unsubscribed")["room"], "chat:global");
+    }
+    // Nothing is stored yet.
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn on_two_nodes_over_redis_and_postgres_a_ban_is_one_line_and_counts_on_both_and_a_letter_comes_once()
+ {
+    if !Redis::is_here() || !Postgres::is_here() {
+        return;
+    }
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let mut nodes = two_nodes(&redis, &postgres);
+    let moderator = json!(["moderator"]);
+    let mut one = chat(&nodes[0], "mod", &moderator);
+    let mut other = chat(&nodes[1], "judge", &moderator);
+    moderate(&mut one, "ban");
+    until_so("it counts on the other node", || !is_let_in(&nodes[1], "ann"));
+    // Stored behind what this node has heard before, which is stored then, too.
+    moderate(&mut other, "unban");
+    until_so("it counts on the first node", || is_let_in(&nodes[0], "ann"));
+    let lines = |act: u8| {
+        let count = format!("SELECT count(*) FROM roomkeeper.moderation_log WHERE act = {act}");
+        postgres.ask(&count)
+    };
+    assert_eq!((&*lines(3), &*lines(4)), ("1", "1"));
+    moderate(&mut one, "ban");
+    until_so("it counts on the other node", || !is_let_in(&nodes[1], "ann"));
+    nodes[1].kill();
+    nodes[1].restart();
+    until_status(&nodes[1], 200);
+    assert!(!is_let_in(&nodes[1], "ann"), "it is known after a start");
+    assert_eq!((&*lines(3), &*lines(4)), ("2", "1"));
+
+    // Bob is nowhere; comes to the other node; and comes again to the first.
+    one.send_json(&json!({
+        "type": "chat_message", "id": 2, "content": "dear bob", "channel": "private", "to_user_id": "bob",
+    }));
+    while one.next_json()["type"] != "ack" {}
+    let letters = |socket: &mut RawSocket| {
+        let heard = heard(socket);
+        heard.iter().filter(|one| one["content"] == "dear bob").count()
+    };
+    let mut bob = chat(&nodes[1], "bob", &json!([]));
+    let mut n = 0;
+    until_so("the letter comes", || {
+        n += letters(&mut bob);
+        n > 0
+    });
+    let left = || postgres.ask("SELECT count(*) FROM roomkeeper.letters");
+    until_so("it is taken out", || left() == "0");
+    drop(bob);
+    let mut bob = chat(&nodes[0], "bob", &json!([]));
+    assert_eq!((n, letters(&mut bob)), (1, 0));
 }

@@ -186,3 +186,57 @@ async fn nodes_that_open_a_room_at_once_all_get_one_epoch() {
         node.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_lone_server_changes_no_tables_that_another_one_has() {
+    if !Postgres::is_here() {
+        return;
+    }
+    let postgres = Postgres::start();
+    let settings = impatient(&postgres);
+    let first = build(settings.clone()).await;
+    // As if the second one had a change to make.
+    let versions = format!("{}._sqlx_migrations", settings.schema);
+    postgres.tell(&format!("ALTER TABLE {versions} RENAME TO hidden"));
+    let refused = in_time("it is refused", PostgresArchive::build(settings.clone())).await;
+    assert!(matches!(refused.err(), Some(BuildError::InUse { .. })));
+    assert_eq!(postgres.ask(&format!("SELECT to_regclass('{versions}') IS NULL")), "t");
+    first.close().await;
+}
+
+/// A server that is slow with some rows, and more rooms than it deletes in the time of one statement.
+#[tokio::test]
+async fn empty_rooms_are_forgotten_in_steps_that_end_in_their_time() {
+    if !Postgres::is_here() {
+        return;
+    }
+    let postgres = Postgres::start();
+    let settings = impatient(&postgres);
+    let schema = settings.schema.clone();
+    let store = build(settings.clone()).await;
+    let kept = room("chat:kept");
+    store.open_room(&kept, EPOCH).await.unwrap();
+    store.append(vec![record(&kept, EPOCH, 1)]).await.unwrap();
+    store.close().await;
+    postgres.tell(&format!(
+        "SET search_path = {schema}; INSERT INTO rooms (room, epoch, behind, last_offset) \
+         SELECT 'chat:' || n, 1, 0, 0 FROM generate_series(1, 4000) AS n; \
+         CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN IF OLD.id % 100 = 0 THEN PERFORM pg_sleep(0.05); END IF; RETURN OLD; END $$; \
+         CREATE TRIGGER slowly BEFORE DELETE ON rooms FOR EACH ROW EXECUTE FUNCTION slowly()"
+    ));
+    let store = build(settings).await;
+    assert_eq!(postgres.ask(&format!("SELECT room FROM {schema}.rooms")), "chat:kept");
+    store.close().await;
+}
+
+/// The address is a secret, and a word in it that means nothing is logged by nobody.
+#[tokio::test]
+async fn an_address_with_an_unknown_parameter_is_refused_without_its_value() {
+    for parameter in ["passwort=hunter2", "sslmode=disable&pass=hunter2"] {
+        let url = format!("postgres://u@127.0.0.1:1/x?{parameter}");
+        let refused = PostgresArchive::build(Config::new(url.into())).await.err().unwrap();
+        let said = refused.to_string();
+        assert!(said.contains("parameter") && !said.contains("hunter2"), "{said}");
+    }
+}

@@ -252,12 +252,12 @@ pub(crate) async fn forget_empty_rooms(connector: &Connector, connection: &mut P
     let mut behind = Some(0_i64);
     while let Some(after) = behind {
         let step = sqlx::query_scalar(
-            "WITH some AS (SELECT id, last_offset, behind FROM rooms WHERE id > $1 ORDER BY id LIMIT $2), \
-             gone AS (DELETE FROM rooms r USING some s WHERE r.id = s.id \
+            "WITH page AS (SELECT id, last_offset, behind FROM rooms WHERE id > $1 ORDER BY id LIMIT $2), \
+             gone AS (DELETE FROM rooms r USING page s WHERE r.id = s.id \
                  AND s.last_offset = 0 AND s.behind = 0 \
                  AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.room_id = s.id) \
                  AND NOT EXISTS (SELECT 1 FROM ended_epochs e WHERE e.room_id = s.id)) \
-             SELECT max(id) FROM some",
+             SELECT max(id) FROM page",
         );
         let step = step.bind(after).bind(ROOMS_AT_ONCE).fetch_one(&mut *connection);
         behind = match within(connector.patience(), step).await {

@@ -272,6 +272,21 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// Puts back what was taken and not begun, in front of what came after it.
+    pub(crate) fn give_back(&self, batch: Batch) {
+        let mut state = self.state();
+        for key in &batch.keys {
+            state.busy.remove(key);
+        }
+        for command in batch.commands.into_iter().rev() {
+            let (weight, keys) = (command.weight(), command.keys());
+            state.weight = state.weight.plus(weight);
+            state.waiting.push_front(Waiting { command, weight, keys });
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Refuses new commands; those that wait are still taken.
     pub(crate) fn finish(&self) {
         self.state().finished = true;
@@ -366,5 +381,26 @@ mod tests {
             queue.done(&keys);
         }
         assert_eq!(sizes, [256, 256, 256, 232]);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_is_taken_again_in_its_order() {
+        let queue = Queue::new(Limits::default());
+        let at = |ms| Change::Forget { before: Wall::from_millis(ms) };
+        let push = |ms| {
+            let (job, _) = Job::new();
+            assert!(queue.push(Command::Inbox { change: at(ms), job }).is_ok());
+        };
+        push(1);
+        push(2);
+        let batch = queue.take().await.unwrap();
+        push(3);
+        queue.give_back(batch);
+        let (commands, _) = queue.take().await.unwrap().split();
+        let ats = commands.iter().map(|command| match command {
+            Command::Inbox { change: Change::Forget { before }, .. } => before.as_millis(),
+            _ => 0,
+        });
+        assert_eq!(ats.collect::<Vec<_>>(), [1, 2, 3]);
     }
 }

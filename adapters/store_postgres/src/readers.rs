@@ -17,8 +17,8 @@ use crate::error::{Failure, Remedy, within};
 pub(crate) struct Readers {
     connector: Arc<Connector>,
     permits: Semaphore,
-    /// Held for a push or a pop only.
-    idle: Mutex<Vec<PgConnection>>,
+    /// Each with how often a writer had lost its connection when it was given back. Held for a push or a pop only.
+    idle: Mutex<Vec<(u64, PgConnection)>>,
     n_waiting: AtomicUsize,
     waiting_max: usize,
     closed: AtomicBool,
@@ -69,12 +69,20 @@ impl Readers {
         let permit = permit.await.map_err(|_| ArchiveError::Overloaded)?;
         let permit = permit.map_err(|_| ArchiveError::Closed)?;
         drop(waits);
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.newest();
         let connection = match idle {
             Some(connection) => connection,
             None => self.connector.connect().await.map_err(|failure| self.failed(&failure))?,
         };
         Ok(Lent { connection, readers: self, _permit: permit })
+    }
+
+    /// An idle connection, unless a writer has lost its own since: then these are lost as well.
+    fn newest(&self) -> Option<PgConnection> {
+        let losses = self.connector.status.losses();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(before, _)| *before == losses);
+        idle.pop().map(|(_, connection)| connection)
     }
 
     fn failed(&self, failure: &Failure) -> ArchiveError {
@@ -86,7 +94,7 @@ impl Readers {
     pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for connection in idle {
+        for (_, connection) in idle {
             drop(within(self.connector.answer_timeout, connection.close()).await);
         }
     }
@@ -99,7 +107,9 @@ impl Lent<'_> {
         let is_useless =
             result.as_ref().is_err_and(|failure| failure.remedy() == Remedy::Reconnect);
         if !is_useless && !readers.closed.load(Ordering::Acquire) {
-            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            let losses = readers.connector.status.losses();
+            let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.push((losses, connection));
         } else if result.as_ref().is_err_and(Failure::is_end_of_server) {
             // The others are as old, and were lost with the same server.
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();

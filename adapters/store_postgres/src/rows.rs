@@ -225,9 +225,7 @@ pub(crate) fn publication(room: &RoomId, row: &PgRow) -> Result<Publication, sql
     let connection: Option<i64> = row.try_get("sender_connection")?;
     let expires_at: Option<i64> = row.try_get("expires_at_ms")?;
     let tombstone: Option<i16> = row.try_get("tombstone")?;
-    // It goes into a frame of text as it is.
     let data: &[u8] = row.try_get("data")?;
-    std::str::from_utf8(data).map_err(decode_error)?;
     let tags: Option<&[u8]> = row.try_get("tags")?;
     Ok(Publication {
         room: room.clone(),

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Status {
     /// Writers with a connection, a bit for each.
     writers_up: AtomicU64,
+    /// How often a writer has lost its connection.
+    losses: AtomicU64,
     connects: AtomicU64,
     commits: AtomicU64,
     failures: AtomicU64,
@@ -56,8 +58,13 @@ impl Status {
         if is_up {
             self.writers_up.fetch_or(bit, Ordering::Relaxed);
         } else {
-            self.writers_up.fetch_and(!bit, Ordering::Relaxed);
+            let before = self.writers_up.fetch_and(!bit, Ordering::Relaxed);
+            self.losses.fetch_add(u64::from(before & bit != 0), Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     pub(crate) fn connected(&self) {

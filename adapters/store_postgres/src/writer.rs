@@ -236,6 +236,11 @@ impl Writer {
                 continue;
             };
             let Some(batch) = taken else { return false };
+            if !self.connector.status.no_writer_is_up() {
+                // Another one has come back while this one waited for something to do.
+                self.queue.give_back(batch);
+                continue;
+            }
             let (commands, keys) = batch.split();
             self.answer(commands, Some(away));
             self.queue.done(&keys);
