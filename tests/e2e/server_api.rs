@@ -267,13 +267,19 @@ fn a_user_or_a_connection_is_sent_away_with_the_code_that_was_asked_for() {
     let mut one = anns.pop().unwrap();
     let id = one.hello["connection_id"].clone();
     let ended = post(&server, "/api/v1/disconnect", &json!({"connection_id": id, "code": 3006}));
-    assert_eq!(ended, json!({"disconnected": 1, "code": 3006, "reconnect": true}));
+    assert_eq!(
+        ended,
+        json!({"disconnected": 1, "code": 3006, "reconnect": true, "incomplete": false, "missing": []})
+    );
     let again = post(&server, "/api/v1/disconnect", &json!({"connection_id": id}));
     assert_eq!(again["disconnected"], 0);
     assert_eq!(one.until_closed().1, 3006);
     let body = json!({"user_id": "ann", "reconnect": false});
     let ended = post(&server, "/api/v1/disconnect", &body);
-    assert_eq!(ended, json!({"disconnected": 2, "code": 3501, "reconnect": false}));
+    assert_eq!(
+        ended,
+        json!({"disconnected": 2, "code": 3501, "reconnect": false, "incomplete": false, "missing": []})
+    );
     for ann in &mut anns {
         let (values, code) = ann.until_closed();
         assert_eq!((code, &values.last().unwrap()["reconnect"]), (3501, &json!(false)));

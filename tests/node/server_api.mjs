@@ -98,7 +98,7 @@ const wrong = await call("/api/v1/publish", { room: "public:node", colour: 1, da
 assert.deepEqual([wrong.status, wrong.answer.code, wrong.answer.field], [400, 102, "colour"]);
 
 const ended = await ok("/api/v1/disconnect", { connection_id: hello.connection_id, reconnect: false });
-assert.deepEqual(ended, { disconnected: 1, code: 3501, reconnect: false });
+assert.deepEqual(ended, { disconnected: 1, code: 3501, reconnect: false, incomplete: false, missing: [] });
 assert.equal(await until(() => closed), 3501);
 assert.deepEqual(await ok("/api/v1/revoke", { user_id: "somebody" }), { revoked: true });
 console.log("done");

@@ -85,7 +85,17 @@ async fn read(node: &Node, after: u64, messages_max: u32) -> Result<LogPage, Bro
 async fn read_all(node: &Node, messages_max: u32) -> Vec<(u64, String)> {
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
-        let page = read(node, after, messages_max).await.unwrap();
+        // Right after a return a connection may be lost once more.
+        let page = in_time("it is read", async {
+            loop {
+                node.until_up().await;
+                if let Ok(page) = read(node, after, messages_max).await {
+                    return page;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         let offsets = page.messages.iter().map(|one| one.publication.offset.unwrap().get());
         all.extend(offsets.zip(texts(&page)));
         after = all.last().map_or(0, |(offset, _)| *offset);

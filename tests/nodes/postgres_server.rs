@@ -35,7 +35,7 @@ fn start(postgres: &Postgres) -> Server {
 }
 
 /// What the server API answers, with its status.
-fn ask(server: &Server, method: &str, path: &str, body: &str) -> (String, Value) {
+pub(crate) fn ask(server: &Server, method: &str, path: &str, body: &str) -> (String, Value) {
     let mut socket = RawSocket::connect(server.addr());
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\
@@ -53,7 +53,7 @@ pub(crate) fn publish(server: &Server, room: &str, n: u64) -> (String, Value) {
     ask(server, "POST", "/api/v1/publish", &body)
 }
 
-pub(crate) fn history(server: &Server, room: &str) -> Vec<u64> {
+fn history(server: &Server, room: &str) -> Vec<u64> {
     let (_, page) = ask(server, "GET", &format!("/api/v1/history?room={room}&limit=100"), "");
     let messages = page["messages"].as_array().unwrap_or_else(|| panic!("{page}"));
     messages.iter().filter_map(|message| message["data"]["n"].as_u64()).collect()

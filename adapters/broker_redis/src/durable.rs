@@ -111,12 +111,10 @@ impl Durable {
     /// Where the archive could not store the last message, whether it can by now: what it would refuse is not
     /// given out at all.
     async fn try_out(&self, room: &RoomId, fresh: Epoch) -> Result<(), CallError> {
-        if self.is_failing.load(Ordering::Acquire) {
-            // Changes nothing of a room that there is, but goes the way that messages go.
-            let nothing = Successor { of: None, epoch: fresh, behind: Offset::ZERO };
-            self.lives.succeed(room, nothing).await.map_err(|error| away(&error))?;
-            self.is_failing.store(false, Ordering::Release);
-        }
+        // Changes nothing of a room that there is, but goes the way that messages go.
+        let nothing = Successor { of: None, epoch: fresh, behind: Offset::ZERO };
+        self.lives.succeed(room, nothing).await.map_err(|error| away(&error))?;
+        self.is_failing.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -179,7 +177,9 @@ impl RedisBroker {
         publish: Publish,
         policy: &NamespacePolicy,
     ) -> Result<Receipt, CallError> {
-        durable.try_out(&publish.room, self.fresh_epoch()?).await?;
+        if durable.is_failing.load(Ordering::Acquire) {
+            durable.try_out(&publish.room, self.fresh_epoch()?).await?;
+        }
         let mut is_asked = false;
         for _ in 0..TRIES_MAX {
             match self.position(&publish, policy, is_asked).await? {
@@ -387,5 +387,39 @@ fn positioned(publish: &Publish, at: Position) -> Publication {
         at: said_at,
         expires_at: ttl.map(|ttl| said_at.after(ttl)),
         tombstone: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_script_says_of_a_head_is_read_and_nothing_else() {
+        let epoch = Some(Epoch::from_bits(0x4e5d_e2e0_af0d_01c5));
+        for (words, behind, epoch) in
+            [("SUCCEED 0 ", 0, None), ("SUCCEED 17 4e5de2e0af0d01c5", 17, epoch)]
+        {
+            let behind = Offset::parse(behind).unwrap();
+            assert_eq!(Unfit::parse(words), Some(Unfit { epoch, behind }));
+        }
+        for words in
+            ["ASK", "", "SUCCEED", "SUCCEED x ", "SUCCEED -1 ", "SUCCEED 99999999999999999999 "]
+        {
+            assert_eq!(Unfit::parse(words), None, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_room_is_looked_at_when_something_came_and_once_more_when_all_of_it_is_old() {
+        let archive = Arc::new(application::testing::memory_archive::MemoryArchive::new());
+        let log = DurableLog { lives: Arc::clone(&archive) as _, archive };
+        let (durable, room) = (Durable::new(log), RoomId::parse("chat:a").unwrap());
+        let (retention, at) = (Retention::default(), Wall::from_millis(1_000));
+        durable.keep(&room, retention, at);
+        let due = |now| durable.take_due(now).len();
+        assert_eq!((due(at), due(at)), (1, 0));
+        let old = at.after(retention.age_max).after(Duration::from_millis(1));
+        assert_eq!((due(old), due(old), durable.kept().len()), (1, 0, 0));
     }
 }

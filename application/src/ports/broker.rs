@@ -111,8 +111,8 @@ pub trait Broker: Send + Sync {
     /// Gives the publish its position and hands it to all subscribed mailboxes, in one step: for
     /// any two publications of a room, every mailbox gets them in the order of their offsets. A
     /// publish whose `(publisher, room, msg_id)` is remembered MUST NOT be delivered again. In a
-    /// durable room nothing is delivered or acknowledged before the archive has committed it. A broker
-    /// that several nodes share MUST compare the publish's fence, if it has one, with its user's largest
+    /// durable room nothing is acknowledged before the archive has committed it, nor delivered on one node;
+    /// over several nodes delivery need not wait. A broker that several nodes share MUST compare the publish's fence, if it has one, with its user's largest
     /// in the same step; one of a single node leaves that to the [seats](crate::ports::Seats).
     async fn publish(
         &self,
