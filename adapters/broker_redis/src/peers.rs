@@ -409,9 +409,9 @@ mod tests {
         let (stored, waits) = tokio::sync::watch::channel(false);
         let mut storing = Storing::default();
         for n in 0..3 {
-            let (begun, mut waits) = (Arc::clone(&begun), waits.clone());
+            let (count, mut waits) = (Arc::clone(&begun), waits.clone());
             let act = async move {
-                begun.fetch_add(1, Ordering::SeqCst);
+                count.fetch_add(1, Ordering::SeqCst);
                 let _ = waits.wait_for(|is_stored| *is_stored).await;
             };
             storing.begin(Box::pin(act)).await;
