@@ -152,11 +152,10 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
         .map_err(|error| not_listening(&settings.server.listen, &error))?;
     let address = gateway.local_addr().map_err(|e| part(&e, Exit::Io))?;
     let tickets = ticket_secrets(settings).map_err(|e| part(&e, Exit::of_io(&e)))?;
-    let internal = gateway.internal_addr().map_err(|e| part(&e, Exit::Io))?;
     let screen = StartScreen {
         settings,
         address,
-        internal,
+        internal: gateway.internal_addr().map_err(|e| part(&e, Exit::Io))?,
         broker: rooms.name(),
         archive: storage.place(),
         token_secret: &secret,
@@ -188,8 +187,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     manager.ready("serving");
     serve_and_linger(gateway, stopped, settings).await;
     // Some hold the gateway, which is over.
-    helpers.iter().for_each(JoinHandle::abort);
-    signals.abort();
+    helpers.iter().chain([&signals]).for_each(JoinHandle::abort);
     rooms.finish(running).await;
     storage.close().await;
     tracing::info!("stopped");

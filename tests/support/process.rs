@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::leaks;
 
@@ -128,9 +128,15 @@ impl Process {
         self.tell(Signal::HUP);
     }
 
-    /// Stops it where it is (SIGSTOP), until it is told to go on.
+    /// Stops it where it is (SIGSTOP), until it is told to go on. Waits until all of its threads stand still: until
+    /// one of them has taken the signal the others run on.
     pub fn suspend(&mut self) {
         self.tell(Signal::STOP);
+        if self.is_running() {
+            let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+            let id = WaitId::Pid(id.expect("a process id"));
+            waitid(id, WaitIdOptions::STOPPED).expect("our child stops");
+        }
     }
 
     /// Lets one that was suspended go on (SIGCONT).
