@@ -104,18 +104,6 @@ fn a_user_that_comes_before_its_shard_hears_of_users_is_greeted_when_it_does() {
 }
 
 #[test]
-fn that_users_are_heard_of_is_known_when_whoever_asked_has_left() {
-    let mut bench = users();
-    let at_start = bench.call();
-    bench.end(at_start, Outcome::OwnRooms(false));
-    let ann = bench.ann(None);
-    let heard = bench.call();
-    bench.give(Input::Closed(ann, CloseCode::Normal));
-    bench.end(heard, Outcome::OwnRoomsHeard { is_on: true, resume: Vec::new() });
-    assert!(bench.shard.watches.has_own_rooms && !bench.shard.watches.asks_for_own_rooms);
-}
-
-#[test]
 fn what_was_missed_of_a_users_own_room_comes_in_order_before_what_came_meanwhile() {
     let mut bench = users();
     let at_start = bench.call();
