@@ -115,7 +115,7 @@ impl Server {
 /// All connections as they were at one moment.
 pub(crate) struct Link {
     lines: Vec<Option<Arc<Line>>>,
-    slots: SlotMap,
+    pub(crate) slots: SlotMap,
     /// The lives of all servers: who finds it changed knows that what was written last may be lost.
     pub(crate) life: String,
     /// Since when all of them have been there without a break.

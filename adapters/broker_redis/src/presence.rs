@@ -24,6 +24,7 @@ use crate::batch::Batch;
 use crate::broker::{RETRY_AFTER, RedisBroker, millis, parse};
 use crate::link::{CallError, Link};
 use crate::present::{Local, Telling};
+use crate::slots::SlotMap;
 
 /// The most changes of one pipeline.
 const BATCH: usize = 256;
@@ -312,8 +313,13 @@ impl RedisBroker {
         let mut command = redis::cmd("PEXPIRE");
         command.arg(&rooms).arg(millis(self.config.presence_kept));
         before.tell(command);
-        if let Some(Err(error)) = self.commands.run_batch(&lease.link, &before).await.pop() {
-            return telling.iter().map(|_| Err(error.clone())).collect();
+        let failed = |error: &CallError| telling.iter().map(|_| Err(error.clone())).collect();
+        // One server does one after the other, so both can be on their way.
+        let is_one = lease.link.slots == SlotMap::One;
+        if is_one {
+            std::mem::swap(&mut before, &mut batch);
+        } else if let Some(Err(error)) = self.commands.run_batch(&lease.link, &before).await.pop() {
+            return failed(&error);
         }
         for Telling { seat: (room, key), connections, data, .. } in telling {
             let mut command = redis::cmd("EVALSHA");
@@ -330,7 +336,11 @@ impl RedisBroker {
                 .arg(&data[..]);
             batch.ask(command);
         }
-        self.commands.run_batch(&lease.link, &batch).await
+        let mut answers = self.commands.run_batch(&lease.link, &batch).await;
+        if is_one && let Err(error) = answers.remove(0) {
+            return failed(&error);
+        }
+        answers
     }
 
     /// Nobody is in these rooms over this node any more. Where it fails others look there in vain.
