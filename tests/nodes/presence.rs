@@ -206,6 +206,35 @@ async fn a_redis_that_has_lost_everything_is_told_again_who_is_here() {
     until_listed(&node, &["ann"]).await;
 }
 
+/// RD02: what a node said before Redis went it takes back by itself, however long its lease would have lasted.
+#[tokio::test]
+async fn who_left_while_redis_was_away_is_gone_as_soon_as_it_is_back_with_what_it_had() {
+    if !Redis::is_here() {
+        return;
+    }
+    let mut redis = Redis::start_on_disk();
+    let node = Node::with_lease(&redis, LEASE * 120, NO_GRACE).await;
+    enter(&node, "ann", 1).await;
+    enter(&node, "bob", 2).await;
+    redis.kill();
+    node.until_down().await;
+    leave(&node, "bob", 2).await;
+    redis.start_again();
+    node.until_up().await;
+    until_listed(&node, &["ann"]).await;
+    let list = in_time("she is here once", async {
+        loop {
+            let list = node.broker.list(&room(ROOM), 10).await.unwrap();
+            if list.connections == 1 {
+                return list;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(list.seq, 3, "two joined, one left, and nobody left in between");
+}
+
 /// A node that was stopped for longer than its lease speaks under another name when it wakes.
 /// N08: names are drawn, and none is spoken under again.
 #[tokio::test]

@@ -4,8 +4,8 @@
 //! adds up; the step from none to some is a join, the step back a leave, numbered and published with it.
 //! A node holds a lease; what it said is taken back by others once that has run out and one of them has
 //! claimed it. A node whose lease was claimed, or whose Redis may have lost something, begins again under
-//! another name and says everything anew: what it said before is taken back as if by another node, so nothing is counted twice for long
-//! and nothing stays. One task tells one change after another, so that no older word can overtake a newer.
+//! another name and says everything anew: what it said before is taken back, by itself once everything was said and by
+//! others where it can't, so nothing is counted twice for long and nothing stays. One task tells one change after another, so that no older word can overtake a newer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,8 @@ use crate::slots::SlotMap;
 const BATCH: usize = 256;
 /// The most nodes that one look finds gone.
 pub(crate) const GONE_MAX: usize = 16;
+/// The most former names that a node remembers; those of more run out by themselves.
+const FORMER_MAX: usize = 16;
 /// The most names of one list: Redis does nothing else meanwhile.
 const LIST_MAX: usize = 10_000;
 
@@ -45,6 +47,10 @@ pub(crate) struct Present {
     is_finishing: AtomicBool,
     /// Nodes whose leases had run out at the last look.
     pub(crate) over: Mutex<Vec<String>>,
+    /// Names that this node had, and since when it has another.
+    former: Mutex<Vec<(String, Instant)>>,
+    /// Rung when everything was said again that one of those had said.
+    pub(crate) said_again: Notify,
     /// The name under which this node speaks; none until it has a lease.
     lease: Mutex<Option<Lease>>,
 }
@@ -66,6 +72,8 @@ impl Present {
             telling: tokio::sync::Mutex::default(),
             is_finishing: AtomicBool::new(false),
             over: Mutex::default(),
+            former: Mutex::default(),
+            said_again: Notify::new(),
             lease: Mutex::default(),
         }
     }
@@ -82,6 +90,31 @@ impl Present {
     /// The name under which this node speaks to the Redis behind this connection, if it has one.
     pub(crate) fn name_over(&self, link: &Link) -> Option<String> {
         self.lease().filter(|lease| lease.link.life == link.life).map(|lease| lease.node)
+    }
+
+    fn former(&self) -> MutexGuard<'_, Vec<(String, Instant)>> {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever was said to be here under this name is said to be here under the new one.
+    fn rename(&self, before: Option<String>) {
+        let now = Instant::now();
+        let mut local = self.local();
+        local.note_all(now);
+        let mut former = self.former();
+        if let Some(name) = before.filter(|_| former.len() < FORMER_MAX) {
+            former.push((name, now));
+        }
+    }
+
+    /// Former names under which nothing stands any more that is not said again. Not while something is on its way.
+    pub(crate) async fn take_said_again(&self) -> Vec<String> {
+        let _turn = self.telling.lock().await;
+        let (local, mut former) = (self.local(), self.former());
+        former
+            .extract_if(.., |(_, since)| local.is_told_since(*since))
+            .map(|(name, _)| name)
+            .collect()
     }
 
     fn set_lease(&self, lease: Option<Lease>) {
@@ -158,7 +191,7 @@ impl RedisBroker {
     }
 
     /// Lets the lease of a name run out that nobody speaks under any more, so that nobody counts it or waits for it.
-    async fn run_out(&self, link: &Arc<Link>, node: &str) {
+    pub(crate) async fn run_out(&self, link: &Arc<Link>, node: &str) {
         let fill = |command: &mut Cmd| {
             let [nodes, _] = self.names.nodes();
             // One that was claimed does not come back.
@@ -222,12 +255,9 @@ impl RedisBroker {
         self.present.set_lease(Some(Lease { node, link: Arc::clone(&link) }));
         self.present.leased.notify_one();
         if is_new {
-            self.present.local().note_all(Instant::now());
+            self.present.rename(held.map(|before| before.node));
             self.present.changed.notify_one();
             self.present.renamed.notify_one();
-            if let Some(before) = held {
-                self.run_out(&link, &before.node).await;
-            }
         }
         Ok(over)
     }
@@ -295,6 +325,9 @@ impl RedisBroker {
         self.present.local().put_back(failed, later, true);
         // Where that fails others look there in vain.
         let _ = self.forget_rooms(&lease, &unused).await;
+        if !self.present.former().is_empty() {
+            self.present.said_again.notify_one();
+        }
         if has_failed && n_told == 0 { Err(CallError::Away) } else { Ok(()) }
     }
 

@@ -23,6 +23,8 @@ struct Change {
     waiting: Vec<oneshot::Sender<()>>,
     /// Not before.
     due: Instant,
+    /// When the first of it was noted.
+    since: Instant,
 }
 
 /// The members that are here over this node.
@@ -50,6 +52,8 @@ pub(crate) struct Telling {
     /// What it shows of itself; empty where that is nothing.
     pub(crate) data: Bytes,
     pub(crate) waiting: Vec<oneshot::Sender<()>>,
+    /// When the first of it was noted.
+    pub(crate) since: Instant,
 }
 
 impl Local {
@@ -122,7 +126,7 @@ impl Local {
                 change
             }
             None => {
-                let change = Change { waiting: Vec::new(), due };
+                let change = Change { waiting: Vec::new(), due, since: now };
                 self.changes.entry(seat.clone()).or_insert(change)
             }
         };
@@ -153,7 +157,8 @@ impl Local {
             let Some(change) = self.changes.remove(&seat) else { continue };
             let connections = self.members.get(&seat).map_or(0, Vec::len);
             let data = self.data.get(&seat).cloned().unwrap_or_default();
-            all.push(Telling { seat, connections, data, waiting: change.waiting });
+            let Change { waiting, since, .. } = change;
+            all.push(Telling { seat, connections, data, waiting, since });
         }
         all
     }
@@ -186,12 +191,16 @@ impl Local {
     pub(crate) fn put_back(&mut self, telling: Vec<Telling>, due: Instant, was_tried: bool) {
         for mut one in telling {
             // What has changed since has a moment of its own, which may be the end of its grace.
-            if !self.changes.contains_key(&one.seat) {
-                let change = Change { waiting: Vec::new(), due };
-                self.changes.insert(one.seat.clone(), change);
-                self.later.insert((due, one.seat.clone()));
-            }
-            if let (false, Some(change)) = (was_tried, self.changes.get_mut(&one.seat)) {
+            let change = match self.changes.get_mut(&one.seat) {
+                Some(change) => change,
+                None => {
+                    self.later.insert((due, one.seat.clone()));
+                    let change = Change { waiting: Vec::new(), due, since: one.since };
+                    self.changes.entry(one.seat).or_insert(change)
+                }
+            };
+            change.since = change.since.min(one.since);
+            if !was_tried {
                 change.waiting.append(&mut one.waiting);
             }
         }
@@ -205,6 +214,11 @@ impl Local {
             }
             self.later.insert((due.min(now), seat));
         }
+    }
+
+    /// Whether nothing is left to be told that was noted by then.
+    pub(crate) fn is_told_since(&self, then: Instant) -> bool {
+        self.changes.values().all(|change| change.since > then)
     }
 
     /// When the next change is due; none while there is none.
@@ -303,6 +317,26 @@ mod tests {
         local.put_back(failed, later, true);
         assert!(told(&mut local, later).is_empty(), "it may come back");
         assert_eq!(told(&mut local, later + GRACE), [("a".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn everything_is_told_only_when_what_failed_and_what_is_in_its_grace_has_been() {
+        let (mut local, now) = (Local::default(), Instant::now());
+        for (user, bits) in [("a", 1), ("b", 2)] {
+            drop(local.enter(&seat(user), connection(bits), now));
+        }
+        told(&mut local, now);
+        local.leave(&seat("b"), connection(2), now, GRACE);
+        local.note_all(now);
+        let failed = local.take(now, 100);
+        assert_eq!(failed.len(), 1);
+        local.put_back(failed, now + GRACE / 4, true);
+        let later = now + GRACE / 2;
+        drop(local.enter(&seat("b"), connection(3), later));
+        assert!(!local.is_told_since(now));
+        assert_eq!(told(&mut local, later), [("b".to_owned(), 1), ("a".to_owned(), 1)]);
+        drop(local.enter(&seat("c"), connection(4), later));
+        assert!(local.is_told_since(now), "what came later is another matter");
     }
 
     #[test]

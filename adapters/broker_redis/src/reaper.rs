@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domain::room::RoomId;
 use redis::{Cmd, Value};
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use crate::batch::Batch;
 use crate::broker::{RedisBroker, millis};
@@ -28,17 +28,24 @@ static LEFT: Sparing = Sparing::new();
 
 impl RedisBroker {
     /// Takes back what nodes said that are gone. Only behind a connection that has stood for a lease: after a
-    /// loss that all nodes had, each has to have had the time to renew its own.
+    /// loss that all nodes had, each has to have had the time to renew its own. What this node said under a
+    /// former name, and has said again, waits for nothing.
     pub(crate) async fn clean_up(&self) {
         loop {
-            sleep(self.config.lease / 5).await;
+            let _ = timeout(self.config.lease / 5, self.present.said_again.notified()).await;
             let Ok(link) = self.commands.link() else { continue };
-            if link.since.elapsed() < self.config.lease {
+            let mut over = self.present.take_said_again().await;
+            for name in &over {
+                self.run_out(&link, name).await;
+            }
+            let has_stood = link.since.elapsed() >= self.config.lease;
+            if over.is_empty() && !has_stood {
                 continue;
             }
-            let over = std::mem::take(
-                &mut *self.present.over.lock().unwrap_or_else(PoisonError::into_inner),
-            );
+            if has_stood {
+                let mut seen = self.present.over.lock().unwrap_or_else(PoisonError::into_inner);
+                over.append(&mut seen);
+            }
             if let Err(error) = self.claim_and_reap(&link, over).await
                 && let Some(left_out) = LEFT.turn()
             {
