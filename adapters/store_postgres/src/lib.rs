@@ -16,6 +16,7 @@ mod connect;
 mod error;
 mod inbox;
 mod matches;
+mod migrations;
 mod moderation;
 mod open;
 mod queue;

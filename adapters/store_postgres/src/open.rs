@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use thiserror::Error;
@@ -14,9 +14,7 @@ use tokio::time::Instant;
 use crate::config::{Config, ConfigError};
 use crate::connect::{Connector, Greeting, Turn};
 use crate::error::{Failure, code, jitter, within};
-
-/// The schema, embedded in the binary.
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+use crate::migrations::migrations;
 
 /// The oldest server that is known to have all that is asked of it.
 const VERSION_MIN: i32 = 130_000;
@@ -198,7 +196,7 @@ pub(crate) async fn migrate(
     within(patience, prepare(connector, &mut connection)).await.map_err(silent)?;
     let begun = Instant::now();
     loop {
-        let run = tokio::time::timeout(MIGRATION_MAX, MIGRATIONS.run(&mut connection)).await;
+        let run = tokio::time::timeout(MIGRATION_MAX, migrations().run(&mut connection)).await;
         let run = run.map_err(|_| silent(Failure::Silence(MIGRATION_MAX)))?;
         let Err(error) = run else { break };
         // lock_not_available: whoever uses the tables comes first, and nobody queues behind this one for long.

@@ -11,6 +11,7 @@ mod archive;
 mod config;
 mod inbox;
 mod matches;
+mod migrations;
 mod moderation;
 mod open;
 mod queue;

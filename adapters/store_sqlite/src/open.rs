@@ -10,16 +10,14 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use thiserror::Error;
 
 use crate::config::Place;
-
-/// The schema, embedded in the binary.
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+use crate::migrations::migrations;
 
 /// Locked while the directory is in use. Its own file: locks on the database belong to SQLite.
 const LOCK_FILE_NAME: &str = "roomkeeper.lock";
@@ -206,7 +204,7 @@ fn pool(connections_max: u32) -> SqlitePoolOptions {
 }
 
 async fn migrate(file: &Path, writer: &SqlitePool) -> Result<(), BuildError> {
-    MIGRATIONS.run(writer).await.map_err(|error| match error {
+    migrations().run(writer).await.map_err(|error| match error {
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
             sql_error(file, source)
         }
