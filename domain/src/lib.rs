@@ -7,8 +7,9 @@
 //! Suggested reading order: [`id`], [`time`], [`steady`], [`room`], [`policy`], [`principal`], [`decision`],
 //! [`scope`], [`revocation`], [`position`], [`tags`], [`filter`], [`message`], [`recovery`], [`membership`],
 //! [`presence`], [`stalls`], [`connection`], [`drain`], [`rate_limit`],
-//! [`delivery`], [`seats`], [`retention`], [`moderation`], [`mod@matches`], [`codes`], [`protocol`].
+//! [`delivery`], [`seats`], [`retention`], [`moderation`], [`mod@matches`], [`codes`], [`protocol`], [`client`].
 
+pub mod client;
 pub mod codes;
 pub mod connection;
 pub mod decision;

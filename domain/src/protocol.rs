@@ -4,10 +4,12 @@
 //! whatever comes in is a command, a rejection that can be answered, or the end of the text.
 //!
 //! Reading order: [`client_frame`] (what clients say), [`server_frame`] (what the server says),
-//! [`server_event`] (the server's frames as a client reads them), [`selective`] (tags and filters),
+//! [`server_event`] (the server's frames as a client reads them), [`client_event`] (what a client tells of
+//! them), [`selective`] (tags and filters),
 //! [`encode`] and [`json`] below. [`catalog`] says the same once more as data.
 
 pub mod catalog;
+pub mod client_event;
 pub mod client_frame;
 pub mod server_frame;
 

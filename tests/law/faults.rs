@@ -1,9 +1,9 @@
 //! The faults of nodes: which of them a test shows, and what is open of the others.
 //!
 //! A fault has an id, one or two letters for its group and a number: A for who may do what, C for settings, D for
-//! identity and presence, H for herds, J for JSON and messages, N for the life of nodes, P for handshakes and
-//! frames, R for resources, RD for Redis, S for slow consumers, T for time. A test that shows one carries the id in
-//! its documentation, with the part that it shows where that is not all. The lists below must never say more than the tests do:
+//! identity and presence, H for herds, J for JSON and messages, K for clients, N for the life of nodes, P for
+//! handshakes and frames, R for resources, RD for Redis, S for slow consumers, T for time. A test that shows one
+//! carries the id in its documentation (in TypeScript: in the comment right above it), with the part that it shows where that is not all. The lists below must never say more than the tests do:
 //! an id that no test carries, and one that is called open although a test carries it, are
 //! breaches. Whether a test shows what it says is for its reader to judge.
 
@@ -19,12 +19,13 @@ const SHOWN: &[&str] = &[
     "A34", "A35", "A36", "A37", "A38", "A39", "A40", "A41", "A42", "A43", "A44", "A45", "A46",
     "A47", "A48", "A49", "C01", "C02", "C03", "C04", "C05", "C06", "C07", "C08", "C09", "D01",
     "D02", "D06", "D07", "D09", "H02", "J01", "J02", "J03", "J05", "J06", "J07", "J08", "J09",
-    "J10", "J11", "J12", "J13", "J14", "J20", "J21", "N03", "N07", "N08", "N09", "P01", "P03",
-    "P04", "P05", "P06", "P08", "P09", "P11", "P12", "P13", "P15", "P17", "P18", "P19", "P20",
-    "P21", "P22", "P23", "P24", "P25", "P28", "P29", "P30", "PG01", "PG03", "PG04", "PG08", "PG10",
-    "R01", "R02", "R04", "R05", "R06", "R07", "R08", "R09", "R10", "R12", "R13", "R14", "R15",
-    "RD01", "RD05", "RD06", "RD07", "RD08", "RD10", "RD11", "RD12", "RD13", "RD14", "RD19", "S03",
-    "S04", "S05", "S06", "S07", "S09", "T02", "T04",
+    "J10", "J11", "J12", "J13", "J14", "J20", "J21", "K01", "K02", "K03", "K04", "K05", "K06",
+    "K10", "N03", "N07", "N08", "N09", "P01", "P03", "P04", "P05", "P06", "P08", "P09", "P11",
+    "P12", "P13", "P15", "P17", "P18", "P19", "P20", "P21", "P22", "P23", "P24", "P25", "P28",
+    "P29", "P30", "PG01", "PG03", "PG04", "PG08", "PG10", "R01", "R02", "R04", "R05", "R06", "R07",
+    "R08", "R09", "R10", "R12", "R13", "R14", "R15", "RD01", "RD05", "RD06", "RD07", "RD08",
+    "RD10", "RD11", "RD12", "RD13", "RD14", "RD19", "S03", "S04", "S05", "S06", "S07", "S09",
+    "T02", "T04",
 ];
 
 /// Tests show a part of it; what they don't show.
@@ -41,7 +42,23 @@ const PARTLY: &[(&str, &str)] = &[
         "one kind of overload, publishers and newcomers without a pace, and a load that is no share of what was \
          measured to be possible",
     ),
-    ("J04", "what becomes of such keys in a TypeScript client, which is not built yet"),
+    ("J04", "what becomes of such keys in a TypeScript client"),
+    (
+        "K07",
+        "an IPv6 address that leads nowhere beside one of IPv4 that does not, which the operating system or \
+         the runtime sorts out",
+    ),
+    (
+        "K08",
+        "the Rust client has no callback that brings tokens: one is set between two connections",
+    ),
+    ("K09", "a network that swallows packets: servers fall silent, and connections are held"),
+    (
+        "K11",
+        "a million messages a second: some hundred thousand at once, to an application that reads none",
+    ),
+    ("K12", "Deno, Bun, Firefox, Safari and workers"),
+    ("K13", "a connection over TLS: what is dropped at each poll speaks over a pipe in memory"),
     (
         "N01",
         "a thousand kills: `tests/faults` has as many rounds as it is asked for; and 99 of 100 clients are back \
@@ -130,6 +147,10 @@ const OPEN: &[(&str, &str)] = &[
     ("D10", UNSEEN),
     ("D11", UNSEEN),
     ("H04", UNSEEN),
+    (
+        "K14",
+        "Autobahn's fuzzing server is not run; frames that break RFC 6455 are, one by one (K10, K11)",
+    ),
     ("N11", UNSEEN),
     ("N12", UNSEEN),
     ("P10", "HTTP/2 is not built: its preface is refused (P07)"),
@@ -156,11 +177,15 @@ const OPEN: &[(&str, &str)] = &[
 
 /// Where tests are.
 const FOLDERS: &[&str] = &["tests/", "domain/", "application/", "adapters/", "bootstrap/"];
+/// Where tests in TypeScript are.
+const SCRIPTS: &str = "clients/typescript/test/";
 /// How a test begins, below its documentation.
 const TEST: &[&str] = &["#[test]", "#[tokio::test"];
+/// The same in TypeScript.
+const SCRIPT_TEST: &[&str] = &["it(", "it.each", "describe("];
 
 /// How ids begin.
-const GROUPS: &[&str] = &["A", "C", "D", "H", "J", "N", "P", "PG", "R", "RD", "S", "T"];
+const GROUPS: &[&str] = &["A", "C", "D", "H", "J", "K", "N", "P", "PG", "R", "RD", "S", "T"];
 
 /// The three lists.
 struct Lists<'l> {
@@ -181,11 +206,16 @@ fn is_id(word: &str) -> bool {
 
 /// The ids in the documentation of the tests of one file.
 fn carried_by(text: &str) -> BTreeSet<&str> {
+    carried_above(text, "///", TEST)
+}
+
+/// The ids in comments right above what begins in one of these ways.
+fn carried_above<'t>(text: &'t str, comment: &str, tests: &[&str]) -> BTreeSet<&'t str> {
     let (mut carried, mut above) = (BTreeSet::new(), Vec::new());
     for line in text.lines().map(str::trim_start) {
-        if let Some(words) = line.strip_prefix("///") {
+        if let Some(words) = line.strip_prefix(comment) {
             above.extend(words.split(|c: char| !c.is_alphanumeric()).filter(|word| is_id(word)));
-        } else if TEST.iter().any(|begin| line.starts_with(begin)) {
+        } else if tests.iter().any(|begin| line.starts_with(begin)) {
             carried.extend(above.drain(..));
         } else if !line.starts_with("#[") {
             above.clear();
@@ -197,11 +227,18 @@ fn carried_by(text: &str) -> BTreeSet<&str> {
 /// Each id that a test carries, with the first file where one does.
 fn carried(files: &[File]) -> BTreeMap<&str, &str> {
     let mut carried = BTreeMap::new();
-    let holds_tests = |file: &&File| {
+    let holds_tests = |file: &File| {
         file.has_extension("rs") && FOLDERS.iter().any(|folder| file.path.starts_with(folder))
     };
-    for file in files.iter().filter(holds_tests) {
-        for id in carried_by(&file.text) {
+    for file in files {
+        let ids = if holds_tests(file) {
+            carried_by(&file.text)
+        } else if file.path.starts_with(SCRIPTS) {
+            carried_above(&file.text, "//", SCRIPT_TEST)
+        } else {
+            BTreeSet::new()
+        };
+        for id in ids {
             carried.entry(id).or_insert(file.path.as_str());
         }
     }
@@ -290,11 +327,23 @@ mod breaches {
         for nothing in [
             "/// A01.\nconst N: u8 = 1;\n\n#[test]\nfn f() {}\n",
             "// A01.\n#[test]\nfn f() {}\n",
-            "/// XY01, A1, A017, K02 and a01.\n#[test]\nfn f() {}\n",
+            "/// XY01, A1, A017, Q02 and a01.\n#[test]\nfn f() {}\n",
             "#[test]\nfn f() {\n    say(\"A01\");\n}\n",
         ] {
             assert_eq!(read(nothing), Vec::<&str>::new(), "{nothing}");
         }
+    }
+
+    #[test]
+    fn ids_are_read_above_the_tests_of_typescript_too() {
+        let read = |text| carried_above(text, "//", SCRIPT_TEST).into_iter().collect::<Vec<_>>();
+        assert_eq!(read("  // K05: late.\n  it('settles once', () => {});\n"), ["K05"]);
+        assert_eq!(read("// K01.\nit.each(cases)('$name', () => {});\n"), ["K01"]);
+        assert_eq!(read("// K01.\n\nconst n = 1;\nit('x');\n"), Vec::<&str>::new());
+        let script = File::new("clients/typescript/test/a.test.ts", "// A01.\nit('x');\n");
+        assert_eq!(carried(from_ref(&script)).keys().collect::<Vec<_>>(), [&"A01"]);
+        let elsewhere = File::new("clients/typescript/src/a.ts", "// A01.\nit('x');\n");
+        assert!(carried(from_ref(&elsewhere)).is_empty());
     }
 
     #[test]

@@ -5,57 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::delivery::Class;
-use domain::filter::Filter;
-use domain::id::{MessageId, MessageKey};
+use domain::client::{Answer, Ask, PublishOptions, RequestError, SubscribeOptions, Token};
+use domain::id::MessageId;
 use domain::position::Position;
+use domain::protocol::client_event::{Ack, Event, HistoryPage, PresenceState, Status, Subscribed};
 use domain::protocol::client_frame::HISTORY_LIMIT_DEFAULT;
 use domain::room::RoomId;
-use domain::tags::Tags;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dial::{Dial, Target, Tcp};
-use crate::error::{ConnectError, RequestError};
-use crate::event::{Ack, Event, HistoryPage, PresenceState, Status, Subscribed};
-use crate::machine::{Answer, Ask, Command};
-use crate::options::{Options, RandomSource, Token};
-use crate::task::Task;
-
-/// How to join a room.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct SubscribeOptions {
-    /// Up to where the application has everything; none begins with what comes next.
-    pub since: Option<Position>,
-    /// Whether to follow who comes and goes.
-    pub presence: bool,
-    /// Which messages to get; none gets all.
-    pub filter: Option<Filter>,
-}
-
-/// How to publish a message.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PublishOptions {
-    /// The application's own id for it; none takes a fresh one. The same id twice is one message.
-    pub msg_id: Option<MessageId>,
-    /// Whether to get it back as a member of the room.
-    pub echo: bool,
-    /// How to deliver it; none as the room does by default.
-    pub class: Option<Class>,
-    /// What it replaces, for class `latest`.
-    pub key: Option<MessageKey>,
-    /// How long it may be delivered.
-    pub ttl: Option<Duration>,
-    /// By what members may choose it.
-    pub tags: Tags,
-}
-
-impl Default for PublishOptions {
-    fn default() -> Self {
-        Self { msg_id: None, echo: true, class: None, key: None, ttl: None, tags: Tags::default() }
-    }
-}
+use crate::error::ConnectError;
+use crate::options::{Options, RandomSource};
+use crate::task::{Command, Task};
 
 /// Which earlier messages to ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -130,8 +93,8 @@ impl Client {
     /// Joins a room, and joins it again after every loss, from where it stood.
     ///
     /// # Errors
-    /// [`RequestError`] when the server refuses or does not answer in time, or the client is in
-    /// that room already.
+    /// [`RequestError`] when the server refuses or does not answer in time, which ends the connection
+    /// for another try, or when the client is in that room already.
     pub async fn subscribe(
         &self,
         room: &RoomId,
@@ -156,7 +119,8 @@ impl Client {
     ///
     /// # Errors
     /// [`RequestError::InvalidJson`]; [`RequestError::OutboxFull`]; [`RequestError::Refused`] with
-    /// the server's reason; [`RequestError::Unanswered`] when it stays unknown what became of it.
+    /// the server's reason; [`RequestError::NotSent`] when it was not published in time;
+    /// [`RequestError::Unanswered`] when it stays unknown what became of it.
     pub async fn publish(
         &self,
         room: &RoomId,
@@ -168,13 +132,14 @@ impl Client {
             Some(msg_id) => msg_id,
             None => self.message_ids.next()?,
         };
-        let unanswered = RequestError::Unanswered { msg_id: msg_id.clone() };
+        let not_sent = RequestError::NotSent { msg_id: msg_id.clone() };
         let (room, data) = (room.clone(), data.to_owned());
         let ask = Ask::Publish { room, data, msg_id, options };
         match self.ask_within(ask, self.publish_timeout).await {
             Ok(Answer::Acked(ack)) => Ok(ack),
             Ok(_) => Err(RequestError::WrongAnswer),
-            Err(RequestError::TimedOut) => Err(unanswered),
+            // The task never had it.
+            Err(RequestError::TimedOut) => Err(not_sent),
             Err(error) => Err(error),
         }
     }
@@ -266,15 +231,14 @@ impl Client {
         self.ask_within(ask, self.request_timeout).await
     }
 
+    /// Once the task has it, the task answers it by its deadline.
     async fn ask_within(&self, ask: Ask, timeout: Duration) -> Result<Answer, RequestError> {
         let deadline = Instant::now() + timeout;
+        let taken = timeout_at(deadline, self.commands.reserve()).await;
+        let place = taken.map_err(|_| RequestError::TimedOut)?;
         let (reply, answer) = oneshot::channel();
-        let answered = async {
-            let command = Command::Ask(ask, deadline, reply);
-            self.commands.send(command).await.map_err(|_| RequestError::Closed)?;
-            answer.await.unwrap_or(Err(RequestError::Closed))
-        };
-        timeout_at(deadline, answered).await.unwrap_or(Err(RequestError::TimedOut))
+        place.map_err(|_| RequestError::Closed)?.send(Command::Ask(ask, deadline, reply));
+        answer.await.unwrap_or(Err(RequestError::Closed))
     }
 }
 

@@ -5,20 +5,23 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
+use domain::client::Token;
 use domain::id::ClientId;
+use domain::protocol::client_event::span;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use tokio_tungstenite::tungstenite::http::header::{
+    AUTHORIZATION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_EXTENSIONS,
+};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{client_async_with_config, tungstenite};
 
 use crate::error::ConnectError;
-use crate::event::span;
 use crate::link::Link;
-use crate::options::{Options, Token};
+use crate::options::Options;
 use crate::tls::{is_distrust, shake_hands};
 
 /// The path of the protocol, for URLs without one.
@@ -137,8 +140,12 @@ pub(crate) fn open(
                 })?
             }
         };
-        let (socket, _) =
+        let (socket, answer) =
             client_async_with_config(request, stream, Some(config)).await.map_err(refused)?;
+        // Nobody offered one (RFC 6455, 4.1): what follows would be read wrongly.
+        if answer.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+            return Err(ConnectError::UnknownExtension);
+        }
         Ok(Box::new(Link::new(socket)))
     })
 }

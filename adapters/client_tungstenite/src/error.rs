@@ -1,11 +1,11 @@
-//! What can go wrong: one enum for connecting, one for a request.
+//! What can go wrong with connecting, and what it means for the next attempt.
 
 use std::io;
 use std::time::Duration;
 
-use domain::codes::{ErrorCode, should_reconnect};
-use domain::id::MessageId;
-use serde::Serialize;
+use domain::client::failure::{Failure, Timeout};
+use domain::client::life::{ABNORMAL, Lost};
+use domain::codes::{CloseCode, should_reconnect};
 use thiserror::Error;
 use tokio_tungstenite::tungstenite;
 
@@ -43,7 +43,7 @@ pub enum ConnectError {
     #[error("the server did not answer in time")]
     TimedOut,
     /// Another answer than the upgrade.
-    #[error("the server answered with HTTP {status} instead of a WebSocket")]
+    #[error("the server answered with HTTP status {status} instead of a WebSocket")]
     Http {
         /// The status.
         status: u16,
@@ -53,6 +53,9 @@ pub enum ConnectError {
     /// What answers is no WebSocket server.
     #[error("the WebSocket handshake failed")]
     Handshake(#[source] Box<tungstenite::Error>),
+    /// The server speaks an extension of WebSocket that was not offered.
+    #[error("the server chose an extension of WebSocket that was not offered")]
+    UnknownExtension,
     /// The server took the connection and ended it before `hello`.
     #[error("the connection ended before it was up: {code} ({reason})")]
     Ended {
@@ -78,7 +81,11 @@ impl ConnectError {
     pub const fn is_temporary(&self) -> bool {
         match self {
             Self::BadUrl { .. } | Self::TokenInUrl | Self::BadToken | Self::NotTrusted(_) => false,
-            Self::Unreachable { .. } | Self::TimedOut | Self::Tls(_) | Self::Handshake(_) => true,
+            Self::Unreachable { .. }
+            | Self::TimedOut
+            | Self::Tls(_)
+            | Self::Handshake(_)
+            | Self::UnknownExtension => true,
             // A captive portal answers with anything; only "no" means no.
             Self::Http { status, .. } => !matches!(status, 401 | 403),
             Self::Ended { code, .. } => should_reconnect(*code),
@@ -96,80 +103,43 @@ impl ConnectError {
     }
 
     /// The close code that says the same.
-    pub(crate) const fn code(&self) -> u16 {
+    const fn code(&self) -> u16 {
         match self {
-            Self::Http { status: 401, .. } => 3500,
-            Self::Http { status: 403, .. } => 3501,
+            Self::Http { status: 401, .. } => CloseCode::Unauthenticated.number(),
+            Self::Http { status: 403, .. } => CloseCode::Forbidden.number(),
             Self::Ended { code, .. } => *code,
-            _ => 1006,
+            _ => ABNORMAL,
         }
     }
-}
 
-/// The server's answer to a command that failed.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Refusal {
-    /// The number of the row in the protocol's table.
-    pub code: u16,
-    /// Its word.
-    pub error: String,
-    /// What is wrong, in words.
-    pub message: String,
-    /// The field at fault.
-    pub field: Option<String>,
-    /// When to try again.
-    pub retry_after_ms: Option<u64>,
-}
+    /// The same for whoever decides when to come back.
+    pub(crate) fn as_lost(&self) -> Lost {
+        let again = Some(self.is_temporary());
+        let lost = Lost::new(self.code(), error_chain(self));
+        Lost { after: self.retry_after(), again, ..lost }
+    }
 
-impl Refusal {
-    /// Whether the same command may succeed later.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        ErrorCode::ALL.iter().any(|row| row.number() == self.code && row.is_temporary())
+    /// An attempt that came to its end behind the handshake, or in none.
+    pub(crate) fn ended(failure: Failure, after: Option<Duration>) -> Self {
+        let code = failure.code;
+        let reason = match failure.timeout {
+            Some(Timeout::Connect) if !failure.opened => return Self::TimedOut,
+            Some(Timeout::Connect) => "no hello came in time".to_owned(),
+            Some(Timeout::Heartbeat) | None if code == ABNORMAL => failure.words(),
+            Some(Timeout::Heartbeat) | None => failure.reason,
+        };
+        Self::Ended { code, reason, after }
     }
 }
 
-/// Why a request has no good answer.
-#[derive(Debug, Error)]
-pub enum RequestError {
-    /// What was to be sent is not JSON.
-    #[error("the data is not JSON")]
-    InvalidJson(#[source] serde_json::Error),
-    /// The server refused it.
-    #[error("the server refused it: {} ({})", .0.message, .0.error)]
-    Refused(Refusal),
-    /// The client is in that room already, or on its way in or out.
-    #[error("the client is in that room already")]
-    AlreadySubscribed,
-    /// The application left the room before it was in.
-    #[error("the room was left before it was joined")]
-    Unsubscribed,
-    /// There are as many rooms or unanswered requests as there may be.
-    #[error("too many at once: at most {max}")]
-    TooMany {
-        /// How many there may be.
-        max: usize,
-    },
-    /// Too much waits to be acknowledged.
-    #[error("the outbox is full: wait for earlier publishes")]
-    OutboxFull,
-    /// There is no connection now, and the request makes no sense on another.
-    #[error("the connection is down")]
-    Disconnected,
-    /// No answer came.
-    #[error("no answer came in time")]
-    TimedOut,
-    /// No acknowledgement came. The message may have been published or not; publishing it again
-    /// under the same id makes it one in any case.
-    #[error("no acknowledgement came in time; publish again with message id {msg_id} to be sure")]
-    Unanswered {
-        /// The id to publish it again with.
-        msg_id: MessageId,
-    },
-    /// The answer was not one to this question.
-    #[error("the server gave an answer to another question")]
-    WrongAnswer,
-    /// The client is closed.
-    #[error("the client is closed")]
-    Closed,
+/// An error and what it comes from, in one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

@@ -1,10 +1,9 @@
 //! The Rust client on tokio-tungstenite: connect, subscribe, publish, and recover after a loss.
 //!
 //! [`Client`] gives commands to one task over a bounded channel, and [`Events`] brings out what the
-//! task has to tell over another. The task owns the socket; what it decides is decided in
-//! `machine`, which reads no socket and no clock. It must never hand the same message over twice,
-//! never hide that one is missing, and never grow with what a server sends or an application does
-//! not read.
+//! task has to tell over another. The task owns the socket, the clock and the random numbers; what it does is
+//! decided by [`domain::client`]. It must never decide anything itself, never hand the same message over twice,
+//! and never grow with what a server sends or an application does not read.
 //!
 //! * An application that does not read its events is not sent more: the socket is not read then.
 //!   Read them in a task of their own, or drop [`Events`]; an answer behind unread events is not
@@ -33,24 +32,29 @@
 
 mod client;
 mod error;
-mod event;
 mod options;
 
-mod backoff;
 mod dial;
 mod link;
-mod machine;
 mod task;
 mod tls;
 
-pub use client::{Client, Events, HistoryOptions, PublishOptions, SubscribeOptions};
-pub use error::{ConnectError, Refusal, RequestError};
-pub use event::{
-    Ack, Event, Gap, Hello, HistoryPage, LogEntry, Member, Message, PresenceChange, PresenceState,
-    Sender, Status, Subscribed, Tombstone, Violation,
+pub use client::{Client, Events, HistoryOptions};
+pub use domain::client::{
+    ErrorClass, PublishOptions, RequestError, SubscribeOptions, Token, TokenPlace,
 };
-pub use options::{BackoffOptions, DEFAULT_URL, Options, RandomSource, Token, TokenPlace};
+pub use domain::protocol::client_event::{
+    Ack, Event, Gap, Hello, HistoryPage, LogEntry, Member, Message, PresenceChange, PresenceState,
+    Refusal, Sender, Status, Subscribed, Tombstone, Violation,
+};
+pub use error::ConnectError;
+pub use options::{BackoffOptions, DEFAULT_URL, Options, RandomSource};
 pub use tls::{Authorities, AuthoritiesError};
+
+/// The snippets of the document for those who begin are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Snippets;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use domain::client::Outbound;
+use domain::client::life::Lost;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -16,7 +18,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::dial::Wire;
-use crate::machine::{Lost, Outbound};
 
 /// How long the other side has for its part of closing.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,7 +70,7 @@ impl Link {
             ready!(self.socket.poll_ready_unpin(cx))?;
             if let Some(frame) = out.pop() {
                 self.unflushed = true;
-                self.socket.start_send_unpin(Message::Text(frame))?;
+                self.socket.start_send_unpin(Message::text(&*frame))?;
             }
         }
         if self.unflushed {
@@ -116,10 +117,10 @@ impl Link {
 
     /// Lets go of a connection that is over: sends the answer to a close frame, or says what was
     /// wrong.
-    pub(crate) async fn finish(mut self, lost: &Lost) {
+    pub(crate) async fn finish(mut self, code: u16) {
         let closing = async {
-            if matches!(lost.code, 1002 | 1007 | 1009) {
-                let code = CloseCode::from(lost.code);
+            if matches!(code, 1002 | 1007 | 1009) {
+                let code = CloseCode::from(code);
                 let frame = CloseFrame { code, reason: Utf8Bytes::default() };
                 self.socket.close(Some(frame)).await
             } else {

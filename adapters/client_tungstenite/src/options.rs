@@ -6,9 +6,15 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::client::backoff::{Backoff, FullJitter};
+use domain::client::life::LifeConfig;
+use domain::client::{Settings, Token, TokenPlace};
 use domain::id::ClientId;
 
 use crate::tls::Authorities;
+
+/// How often a client that has made all its attempts would try again. It has ended by then.
+const PROBE: Duration = Duration::from_secs(60);
 
 /// Where a server listens that was started without any settings.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:8000/ws/v2/connect";
@@ -73,6 +79,25 @@ impl Options {
             random: RandomSource::default(),
         }
     }
+
+    /// The part that decisions need.
+    pub(crate) fn settings(&self) -> Settings {
+        let BackoffOptions { base, cap, attempts_max, stable_after } = self.backoff;
+        Settings {
+            token: self.token.clone(),
+            token_in: self.token_in,
+            request_timeout: self.request_timeout,
+            outbox_max: self.outbox_max,
+            outbox_bytes_max: self.outbox_bytes_max,
+            life: LifeConfig {
+                connect_timeout: self.connect_timeout,
+                heartbeat: true,
+                backoff: Backoff::FullJitter(FullJitter { base, cap, attempts_max }),
+                stable_after,
+                probe: PROBE,
+            },
+        }
+    }
 }
 
 impl Default for Options {
@@ -81,7 +106,7 @@ impl Default for Options {
     }
 }
 
-/// Full-jitter exponential backoff: attempt `n` waits between nothing and `base * 2^n`.
+/// Full-jitter exponential backoff: attempt `n`, from 0 on, waits between nothing and `base * 2^n`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BackoffOptions {
     /// The longest wait before the first attempt.
@@ -105,40 +130,6 @@ impl Default for BackoffOptions {
     }
 }
 
-/// Which part of the handshake carries the token.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum TokenPlace {
-    /// The `Authorization` header of the upgrade; one round trip less. Each reconnect shows it again,
-    /// so not for a token that counts once.
-    #[default]
-    Header,
-    /// The `connect` frame, for ways on which headers get lost or logged, and for tokens that count
-    /// once: the ticket beside it comes first.
-    ConnectFrame,
-}
-
-/// A bearer token. Its `Debug` hides it.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Token(Arc<str>);
-
-impl Token {
-    /// Takes any text; only the server knows whether it is a valid token.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(Arc::from(text))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
 /// Where random numbers come from.
 #[derive(Clone)]
 pub struct RandomSource(Arc<dyn Fn() -> u64 + Send + Sync>);
@@ -151,6 +142,12 @@ impl RandomSource {
 
     pub(crate) fn draw(&self) -> u64 {
         (self.0)()
+    }
+
+    /// A number in [0, 1), of 32 bits.
+    pub(crate) fn fraction(&self) -> f64 {
+        let bits = u32::try_from(self.draw() >> 32).unwrap_or(u32::MAX);
+        f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 }
 

@@ -1,44 +1,61 @@
-//! The task behind a client: carries bytes, time and channels to the machine and back.
+//! The task behind a client: carries bytes, time, random numbers and channels to the machine, and what it
+//! asks for back.
 //!
-//! It must never read the socket, nor dial, while events wait that the application has not taken.
+//! It must never read the socket, nor dial, while events wait that the application has not taken; and it
+//! must never decide when to connect or what to say.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::codes::{CloseCode, should_reconnect};
+use domain::client::life::Moment;
+use domain::client::{Answer, Ask, Effect, Machine, Outbound, RequestError, Token};
+use domain::protocol::client_event::Event;
+use domain::time::Monotonic;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use crate::backoff::Backoff;
 use crate::dial::{BoxFuture, Dial, Target, open};
 use crate::error::ConnectError;
-use crate::event::{Event, Violation};
 use crate::link::{Heard, Link};
-use crate::machine::{Command, Lost, Machine, Outbound, error_chain};
-use crate::options::{Options, RandomSource};
+use crate::options::Options;
 
 type First = oneshot::Sender<Result<(), ConnectError>>;
+/// Whom to answer. Who doesn't listen any more doesn't mind.
+type Reply = oneshot::Sender<Result<Answer, RequestError>>;
 
-/// Everything that the task owns.
+/// One command of the application.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Something with an answer, until then.
+    Ask(Ask, Instant, Reply),
+    /// A token for the next connection.
+    SetToken(Token),
+    /// The end; answered when it is done.
+    Close(oneshot::Sender<()>),
+}
+
+/// Everything that the task owns but the socket.
 pub(crate) struct Task {
     options: Options,
     target: Target,
     dial: Arc<dyn Dial>,
-    machine: Machine,
-    backoff: Backoff,
-    random: RandomSource,
+    machine: Machine<Reply>,
+    /// Where the machine's time begins.
+    start: Instant,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
     /// Whoever waits for the first connection.
     first: Option<First>,
-    /// When the connection that is being opened has to be up.
-    connect_by: Instant,
+    /// Why the last attempt came to nothing, should somebody wait for it.
+    refused: Option<ConnectError>,
+    /// Whether events wait that the application has not taken.
+    is_blocked: bool,
 }
 
-/// What the task is at.
-enum Phase {
-    /// The next attempt comes then.
-    Waiting(Instant),
+/// The one socket.
+enum Socket {
+    None,
     Dialing(BoxFuture<Result<Box<Link>, ConnectError>>),
     Open(Box<Link>),
 }
@@ -48,8 +65,6 @@ enum Turn {
     /// The application took an event.
     Told,
     Commanded(Option<Command>),
-    /// The wait is over.
-    Due,
     Dialed(Result<Box<Link>, ConnectError>),
     Heard(Heard),
     Tick,
@@ -65,9 +80,6 @@ enum Ending {
     Never,
 }
 
-/// How the task goes on.
-type Next = Result<Phase, Ending>;
-
 impl Task {
     pub(crate) fn new(
         options: Options,
@@ -77,57 +89,87 @@ impl Task {
         events: mpsc::Sender<Event>,
         first: First,
     ) -> Self {
-        let now = Instant::now();
         Self {
-            machine: Machine::new(&options, now),
-            backoff: Backoff::new(options.backoff),
-            random: options.random.clone(),
+            machine: Machine::new(options.settings()),
+            start: Instant::now(),
             target,
             dial,
             commands,
             events,
             first: Some(first),
-            connect_by: now,
+            refused: None,
+            is_blocked: false,
             options,
         }
     }
 
     pub(crate) async fn run(mut self) {
-        let mut phase = self.start_dialing();
-        let (ending, link) = loop {
-            let turn = self.turn(&mut phase).await;
-            let next = match turn {
-                Turn::Told | Turn::Heard(Heard::Sent) => Ok(phase),
-                Turn::Commanded(command) => match self.command(command) {
-                    None => Ok(phase),
-                    Some(ending) => {
-                        let link = if let Phase::Open(link) = phase { Some(link) } else { None };
-                        break (ending, link);
-                    }
-                },
-                Turn::Due => Ok(self.start_dialing()),
-                Turn::Dialed(result) => self.dialed(result),
-                Turn::Heard(heard) => self.heard(heard, phase).await,
-                Turn::Tick => self.tick(phase).await,
-            };
-            match next {
-                Ok(next) => phase = next,
-                Err(ending) => break (ending, None),
+        let mut socket = Socket::None;
+        self.machine.start(self.now());
+        let ending = loop {
+            if let Some(ending) = self.obey(&mut socket).await {
+                break ending;
+            }
+            let turn = self.turn(&mut socket).await;
+            if let Some(ending) = self.take(turn, &mut socket).await {
+                break ending;
             }
         };
-        self.end(ending, link).await;
+        self.end(ending, socket).await;
+    }
+
+    fn now(&self) -> Moment {
+        Moment { at: self.at(Instant::now()), random: self.options.random.fraction() }
+    }
+
+    fn at(&self, instant: Instant) -> Monotonic {
+        let since = instant.saturating_duration_since(self.start);
+        Monotonic::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Does what the machine asks for.
+    async fn obey(&mut self, socket: &mut Socket) -> Option<Ending> {
+        self.reply();
+        while let Some(effect) = self.machine.effects.pop_front() {
+            match effect {
+                Effect::Dial => *socket = self.start_dialing(),
+                Effect::HangUp { code } => {
+                    if let Socket::Open(link) = mem::replace(socket, Socket::None) {
+                        link.finish(code).await;
+                    }
+                }
+                Effect::Over { failure, after } => {
+                    if let Some(first) = self.first.take() {
+                        let refused = self.refused.take();
+                        let error = refused.unwrap_or_else(|| ConnectError::ended(failure, after));
+                        first.send(Err(error)).ok();
+                        return Some(Ending::Never);
+                    }
+                }
+                Effect::End { code, reason } => return Some(Ending::Lost { code, reason }),
+            }
+        }
+        None
+    }
+
+    fn reply(&mut self) {
+        while let Some((reply, answer)) = self.machine.answers.pop_front() {
+            reply.send(answer).ok();
+        }
     }
 
     /// Waits for the next thing to happen. Everything in it can be dropped half done.
-    async fn turn(&mut self, phase: &mut Phase) -> Turn {
-        let was_blocked = !self.machine.events.is_empty();
+    async fn turn(&mut self, socket: &mut Socket) -> Turn {
+        let was_blocked = self.is_blocked;
         offer(&mut self.machine, &self.events);
         let blocked = !self.machine.events.is_empty();
         if was_blocked && !blocked {
             // Nobody listened until now, so nobody can have been silent.
-            self.machine.heard(Instant::now());
+            self.machine.heard(self.now());
         }
+        self.is_blocked = blocked;
         let due = self.machine.due(!blocked);
+        let due = due.map(|due| self.start + Duration::from_millis(due.as_millis()));
         let tick = async {
             match due {
                 Some(due) => sleep_until(due).await,
@@ -148,134 +190,74 @@ impl Task {
                 Turn::Told
             }
             command = self.commands.recv(), if has_room => Turn::Commanded(command),
-            turn = phase.next(out, !blocked) => turn,
+            // Before what comes: a server that never stops talking must not stop the time.
             () = tick => Turn::Tick,
+            turn = socket.next(out, !blocked) => turn,
         }
     }
 
-    fn start_dialing(&mut self) -> Phase {
-        self.connect_by = Instant::now() + self.options.connect_timeout;
+    fn start_dialing(&mut self) -> Socket {
+        self.refused = None;
         let token = self.machine.header_token();
-        let opening = open(&*self.dial, &self.target, token, &self.options);
-        let limit = self.options.connect_timeout;
-        Phase::Dialing(Box::pin(async move {
-            timeout(limit, opening).await.unwrap_or(Err(ConnectError::TimedOut))
-        }))
+        Socket::Dialing(open(&*self.dial, &self.target, token, &self.options))
     }
 
-    fn dialed(&mut self, result: Result<Box<Link>, ConnectError>) -> Next {
-        match result {
-            Ok(link) => {
-                self.machine.opened(self.connect_by, Instant::now());
-                Ok(Phase::Open(link))
+    /// Hands what happened to the machine.
+    async fn take(&mut self, turn: Turn, socket: &mut Socket) -> Option<Ending> {
+        match turn {
+            Turn::Told => {}
+            Turn::Commanded(command) => return self.command(command),
+            Turn::Dialed(Ok(link)) => {
+                *socket = Socket::Open(link);
+                self.machine.opened(self.now());
             }
-            Err(error) => self.failed(error),
+            Turn::Dialed(Err(error)) => {
+                *socket = Socket::None;
+                let lost = error.as_lost();
+                self.refused = Some(error);
+                self.machine.lost(lost, self.now());
+            }
+            Turn::Heard(heard) => return self.heard(heard, socket).await,
+            Turn::Tick => {
+                let is_reading = self.machine.events.is_empty();
+                self.machine.tick(is_reading, self.now());
+            }
         }
+        None
     }
 
-    async fn heard(&mut self, heard: Heard, phase: Phase) -> Next {
-        let now = Instant::now();
-        self.machine.heard(now);
+    async fn heard(&mut self, heard: Heard, socket: &mut Socket) -> Option<Ending> {
         match heard {
-            Heard::Text(text) => self.machine.text(&text, now),
-            Heard::Binary(bytes) => self.machine.violation(Violation::Binary { bytes }),
-            Heard::Control | Heard::Sent => {}
+            Heard::Text(text) => self.machine.text(&text, self.now()),
+            Heard::Binary(bytes) => self.machine.binary(bytes, self.now()),
+            Heard::Control => self.machine.heard(self.now()),
+            Heard::Sent => {}
             Heard::Lost(lost) => {
-                let lost = self.machine.explain(lost);
-                return self.lost(lost, phase).await;
+                if let Socket::Open(link) = mem::replace(socket, Socket::None) {
+                    link.finish(lost.code).await;
+                }
+                self.machine.lost(lost, self.now());
+            }
+        }
+        for event in &self.machine.events {
+            if let Event::Violation(violation) = event {
+                tracing::warn!(%violation, "the server broke a promise of the protocol");
             }
         }
         if self.machine.is_online()
             && let Some(first) = self.first.take()
             && first.send(Ok(())).is_err()
         {
-            return Err(Ending::Never);
+            return Some(Ending::Asked(None));
         }
-        self.check(phase).await
-    }
-
-    async fn tick(&mut self, phase: Phase) -> Next {
-        let is_reading = self.machine.events.is_empty();
-        self.machine.tick(is_reading, Instant::now());
-        self.check(phase).await
-    }
-
-    /// Gives the connection up if the machine says so.
-    async fn check(&mut self, phase: Phase) -> Next {
-        match self.machine.verdict.take() {
-            Some(lost) => self.lost(lost, phase).await,
-            None => Ok(phase),
-        }
-    }
-
-    /// The connection is over: when to come back, if at all.
-    async fn lost(&mut self, lost: Lost, phase: Phase) -> Next {
-        if let Phase::Open(link) = phase {
-            link.finish(&lost).await;
-        }
-        let was_online = self.machine.is_online();
-        // Of a server that takes less than the usual: the next time without rooms.
-        let is_too_long =
-            lost.code == CloseCode::MessageTooBig.number() && self.machine.has_resumed();
-        if is_too_long {
-            self.machine.forget_resume();
-        }
-        let uptime = self.machine.lost(Instant::now());
-        let Lost { code, reason, after } = lost;
-        if !was_online {
-            let error = ConnectError::Ended { code, reason, after };
-            let again = is_too_long || error.is_temporary();
-            return self.failed_with(error, again);
-        }
-        self.backoff.ended(uptime);
-        let wait = if should_reconnect(code) { self.wait(after) } else { None };
-        self.machine.events.push_back(Event::Disconnected {
-            code,
-            reason: reason.clone(),
-            will_reconnect: wait.is_some(),
-            after: wait,
-        });
-        match wait {
-            Some(wait) => Ok(Phase::Waiting(Instant::now() + wait)),
-            None => Err(Ending::Lost { code, reason }),
-        }
-    }
-
-    /// An attempt came to nothing.
-    fn failed(&mut self, error: ConnectError) -> Next {
-        let again = error.is_temporary();
-        self.failed_with(error, again)
-    }
-
-    fn failed_with(&mut self, error: ConnectError, again: bool) -> Next {
-        if let Some(first) = self.first.take() {
-            first.send(Err(error)).ok();
-            return Err(Ending::Never);
-        }
-        let attempt = self.backoff.attempts();
-        let wait = if again { self.wait(error.retry_after()) } else { None };
-        let reason = error_chain(&error);
-        self.machine.events.push_back(Event::AttemptFailed {
-            attempt,
-            reason: reason.clone(),
-            after: wait,
-        });
-        match wait {
-            Some(wait) => Ok(Phase::Waiting(Instant::now() + wait)),
-            None => Err(Ending::Lost { code: error.code(), reason }),
-        }
-    }
-
-    /// How long to wait before the next attempt. The server's own word counts more: it spreads its
-    /// clients itself.
-    fn wait(&mut self, after: Option<Duration>) -> Option<Duration> {
-        let own = self.backoff.next(self.random.draw())?;
-        Some(after.unwrap_or(own))
+        None
     }
 
     fn command(&mut self, command: Option<Command>) -> Option<Ending> {
         match command {
-            Some(Command::Ask(ask, deadline, reply)) => self.machine.ask(ask, deadline, reply),
+            Some(Command::Ask(ask, deadline, reply)) => {
+                self.machine.ask(ask, self.at(deadline), reply, self.now());
+            }
             Some(Command::SetToken(token)) => self.machine.set_token(token),
             Some(Command::Close(reply)) => return Some(Ending::Asked(Some(reply))),
             None => return Some(Ending::Asked(None)),
@@ -283,12 +265,13 @@ impl Task {
         None
     }
 
-    async fn end(mut self, ending: Ending, link: Option<Box<Link>>) {
+    async fn end(mut self, ending: Ending, socket: Socket) {
         self.commands.close();
-        if let Some(link) = link {
+        if let Socket::Open(link) = socket {
             link.close(&mut self.machine.out, 1000).await;
         }
-        self.machine.closed();
+        self.machine.close(self.now());
+        self.reply();
         while self.commands.try_recv().is_ok() {}
         match ending {
             Ending::Never => {}
@@ -314,7 +297,7 @@ impl Task {
 }
 
 /// Hands over as many events as the application has room for.
-fn offer(machine: &mut Machine, events: &mpsc::Sender<Event>) {
+fn offer(machine: &mut Machine<Reply>, events: &mpsc::Sender<Event>) {
     while let Some(event) = machine.events.pop_front() {
         match events.try_send(event) {
             Ok(()) => {}
@@ -324,16 +307,12 @@ fn offer(machine: &mut Machine, events: &mpsc::Sender<Event>) {
     }
 }
 
-impl Phase {
-    async fn next(&mut self, out: &mut Outbound, may_go_on: bool) -> Turn {
+impl Socket {
+    async fn next(&mut self, out: &mut Outbound, may_read: bool) -> Turn {
         match self {
-            Self::Waiting(until) if may_go_on => {
-                sleep_until(*until).await;
-                Turn::Due
-            }
-            Self::Waiting(_) => std::future::pending().await,
+            Self::None => std::future::pending().await,
             Self::Dialing(opening) => Turn::Dialed(opening.await),
-            Self::Open(link) => Turn::Heard(link.next(out, may_go_on).await),
+            Self::Open(link) => Turn::Heard(link.next(out, may_read).await),
         }
     }
 }

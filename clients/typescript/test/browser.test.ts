@@ -49,6 +49,7 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
     await page.press('#say', 'Enter');
   }
 
+  // K12: a browser.
   it('the full flow: connect, publish, hear, disconnect, connect again', async () => {
     const page = await open();
     await shows(page, '#status', /^Connected$/);

@@ -166,6 +166,7 @@ describe('recovery', () => {
     expect(heard).toEqual([1, 2]);
   });
 
+  // K03.
   it('comes back when the server said, and not earlier, whatever wakes it', async () => {
     const { server, client, clock } = await inRoom();
     server.close(1012, 'restart', 5000);
@@ -200,6 +201,7 @@ describe('recovery', () => {
     expect([phases, client.state.phase]).toEqual([['reconnecting', 'idle'], 'idle']);
   });
 
+  // K03: a stop stays one.
   it('stays away after a stop', async () => {
     const { server, client, clock } = await inRoom();
     server.close(3505, 'session_replaced');
@@ -210,6 +212,7 @@ describe('recovery', () => {
 });
 
 describe('the outbox', () => {
+  // K04 and K05: one message, and one answer.
   it('publishes once, however often the connection breaks before the answer', async () => {
     const { server, clock, room, heard } = await inRoom();
     const published = room.publish('once', { msgId: 'm-1' });
@@ -223,6 +226,7 @@ describe('the outbox', () => {
     expect(server.room('public:r').offset).toBe(1);
   });
 
+  // K04.
   it('keeps the order of publishes over a reconnect', async () => {
     const { server, client, clock, room, heard } = await inRoom();
     server.breakConnections();
@@ -234,6 +238,7 @@ describe('the outbox', () => {
     expect(client.outboxSize).toBe(0);
   });
 
+  // K04.
   it('is bounded by number and by size', async () => {
     const { client } = serverAndClient({}, { outboxMax: 2, outboxCharactersMax: 1000 });
     const room = client.room('public:r');
@@ -295,6 +300,7 @@ describe('tokens', () => {
     expect(client.state.phase).toBe('open');
   });
 
+  // K08: of no use, again and again.
   it('that do not count, fresh as they are, are a stop', async () => {
     let n = 0;
     const authenticate = () => undefined;
@@ -324,6 +330,7 @@ describe('tokens', () => {
     expect([client.state.phase, n]).toEqual(['fallback', 3]);
   });
 
+  // K08: rejecting.
   it('that can not be got are asked for a few times, with back-off, one at a time', async () => {
     const token = vi.fn(() => Promise.reject(new Error('no session')));
     const { client, clock } = serverAndClient({}, { token });
@@ -333,6 +340,7 @@ describe('tokens', () => {
     expect(client.state).toEqual({ phase: 'fallback', reason: 'closed with 3500 no token: Error: no session' });
   });
 
+  // K08: slow.
   it('that are slow to come are waited for by one call', async () => {
     let give: (token: string) => void = () => {};
     const token = vi.fn(() => new Promise<string>((resolve) => (give = resolve)));
@@ -473,6 +481,7 @@ describe('requests', () => {
 });
 
 describe('close', () => {
+  // K05: what comes after the end.
   it('settles everything and leaves no timer', async () => {
     const { server, client, clock, room } = await inRoom();
     server.partition();

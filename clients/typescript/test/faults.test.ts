@@ -77,6 +77,7 @@ afterEach(() => {
 });
 
 describe('v2: nonsense', () => {
+  // K10.
   it.each(NONSENSE)('%j leaves the client where it can go on', async (text) => {
     const { server, client, clock } = serverAndClient();
     const room = client.room('public:r');
@@ -110,6 +111,7 @@ describe('v2: nonsense', () => {
     }
   });
 
+  // K10: and whatever is drawn.
   it('of any kind', async () => {
     const types = [
       'hello',
@@ -195,6 +197,7 @@ describe('v2: nonsense', () => {
     expect(left).not.toHaveBeenCalled();
   });
 
+  // K11.
   it('a hundred thousand pings are answered no faster than they leave', async () => {
     const { server, client, clock } = serverAndClient();
     client.connect();
@@ -208,6 +211,7 @@ describe('v2: nonsense', () => {
     expect(client.state.phase).toBe('open');
   });
 
+  // K06.
   it('listeners that throw, reject, or publish again stop nobody', async () => {
     const { server, client, clock } = serverAndClient();
     const report = vi.spyOn(console, 'error').mockImplementation(() => {});

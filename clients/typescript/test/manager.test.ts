@@ -87,6 +87,7 @@ describe('the phases', () => {
     expect(manager.getState().phase).toBe('open');
   });
 
+  // K09.
   it('give a server up that stays silent', async () => {
     const { server, manager, clock, lines } = serverAndManager();
     manager.connect();
@@ -216,6 +217,7 @@ describe('messages', () => {
     expect(counts.other).toBe(138);
   });
 
+  // K06.
   it('reach the next listener when one throws', async () => {
     const { manager, clock } = serverAndManager({ echo: true });
     const report = vi.spyOn(console, 'error').mockImplementation(() => {});
@@ -337,6 +339,7 @@ describe('the log', () => {
 });
 
 describe('the end', () => {
+  // K01: and no timer is left.
   it('leaves no timer and no listener, from whatever phase', async () => {
     for (const wait of [0, 1, 10, 200, 35_000]) {
       const { server, manager, clock } = serverAndManager();

@@ -58,6 +58,7 @@ async function firstAttempt(url: string, connectionTimeoutMs = 15_000): Promise<
 }
 
 describe('an attempt fails, is classified, and is made again', () => {
+  // K07.
   it.each([
     [200, 'network'],
     [302, 'network'],
@@ -90,6 +91,7 @@ describe('an attempt fails, is classified, and is made again', () => {
     expect((await firstAttempt(`ws://${place}`)).error_class).toBe('network');
   });
 
+  // K10: what nobody offered.
   it.each([
     ['a wrong Sec-WebSocket-Accept', 'Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n'],
     ['a sub-protocol that nobody asked for', 'Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: evil\r\n'],

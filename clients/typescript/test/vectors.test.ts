@@ -23,6 +23,7 @@ group('delays of the documented strategies', () => {
   const { cases } = vectors<{ strategy: BackoffConfig; attempt: number; random: number; delay: number | null }>(
     'backoff',
   );
+  // K02.
   it.each(cases)('$name', ({ strategy, attempt, random, delay }) => {
     expect(new BackoffStrategy(strategy).delayFor(attempt, random)).toBe(delay);
   });
@@ -61,6 +62,7 @@ group('the life of a connection', () => {
   const { cases, config } = vectors<Case, { config: { backoff: BackoffConfig } & Record<string, never> }>('life');
   const strategy = new BackoffStrategy(config.backoff);
   const real = { ...config, backoff: (attempt: number, random: number) => strategy.delayFor(attempt, random) };
+  // K01: every event in every state.
   it.each(cases)('$name', ({ from, event, to, effects }) => {
     const [life, done] = transition(from, event, real as never);
     expect(life).toEqual(to);

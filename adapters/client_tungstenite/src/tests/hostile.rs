@@ -42,12 +42,23 @@ async fn an_offset_that_comes_twice_is_reported_and_not_handed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hole_without_a_gap_is_reported() {
+async fn a_hole_without_a_gap_is_filled_by_coming_back_and_told_where_it_stays() {
     let mut server = Server::new();
     let (_client, mut events, mut peer) = subscribed_client(&mut server).await;
-    peer.say(&message(7)).await;
     let hole = Violation::Hole { room: room(), from: at(4).offset, to: at(6).offset };
+    peer.say(&message(7)).await;
     assert_eq!(violation(&mut events).await, hole);
+    assert!(matches!(next(&mut events).await, Event::Disconnected { code: 3003, .. }));
+    // The next connection has nothing to fill it with, and goes on behind it all the same.
+    let mut peer = server.greet().await;
+    assert_eq!(peer.grant(at(3), &[]).await["since"]["offset"], 3);
+    peer.say(&message(7)).await;
+    assert!(matches!(next(&mut events).await, Event::Connected(_)));
+    joined(&mut events).await;
+    caught_up(&mut events, 3).await;
+    assert_eq!(violation(&mut events).await, hole);
+    let Event::Gap(gap) = next(&mut events).await else { panic!() };
+    assert_eq!((gap.from.get(), gap.to.get(), gap.reason.as_str()), (4, 6, "missing"));
     assert_eq!(offsets(&mut events, 1).await, [7]);
 }
 
@@ -116,6 +127,22 @@ async fn an_answer_to_another_question_ends_the_request_once() {
     assert!(matches!(violation(&mut events).await, Violation::Malformed { .. }));
 }
 
+/// K11: fragments without end are no message.
+#[tokio::test(start_paused = true)]
+async fn fragments_without_end_end_the_client_at_its_limit() {
+    let mut server = Server::new();
+    let options = Options { message_bytes_max: 1000, ..options() };
+    let (_client, mut events, mut peer) = server.client(options).await;
+    let fragment = [&[0x00, 100][..], &[b'x'; 100]].concat();
+    peer.write_raw(&[0x01, 1, b'x']).await;
+    for _ in 0..10 {
+        peer.write_raw(&fragment).await;
+    }
+    assert!(matches!(next(&mut events).await, Event::Disconnected { code: 1009, .. }));
+    assert!(matches!(next(&mut events).await, Event::Closed { code: 1009, .. }));
+}
+
+/// K11: a message above the limit.
 #[tokio::test(start_paused = true)]
 async fn a_message_above_the_limit_ends_the_client() {
     let mut server = Server::new();
@@ -130,6 +157,7 @@ async fn a_message_above_the_limit_ends_the_client() {
     assert_eq!(peer.hear_close().await, Some(1009));
 }
 
+/// K11: a length of 2^62.
 #[tokio::test(start_paused = true)]
 async fn a_length_that_no_memory_holds_is_refused_before_anything_is_allocated() {
     let mut server = Server::new();
@@ -138,7 +166,7 @@ async fn a_length_that_no_memory_holds_is_refused_before_anything_is_allocated()
     assert!(matches!(next(&mut events).await, Event::Disconnected { code: 1009, .. }));
 }
 
-/// P15: what a client makes of a masked frame.
+/// P15 and K10: what a client makes of a masked frame, and of others that are none.
 #[tokio::test(start_paused = true)]
 async fn frames_that_break_the_protocol_end_the_client() {
     // Masked; with a reserved bit; a continuation of nothing; text that is not UTF-8.

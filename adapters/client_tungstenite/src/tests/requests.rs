@@ -26,6 +26,7 @@ async fn a_client_subscribes_publishes_and_gets_its_message() {
     let data = r#"{ "big":12345678901234567890 }"#;
     let publishing = client.publish(&room, data, PublishOptions::default());
     let (acked, ()) = tokio::join!(publishing, async {
+        assert_eq!(peer.hear().await["type"], "presence");
         let command = peer.hear().await;
         assert_eq!(command["data"], json!({"big": 12_345_678_901_234_567_890_u64}));
         peer.say(&ack(&command, 4, false)).await;
@@ -158,21 +159,21 @@ async fn a_request_without_an_answer_times_out_and_a_late_answer_harms_nobody() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_that_timed_out_is_taken_back() {
+async fn a_join_without_an_answer_fails_ends_the_connection_and_does_not_succeed_later() {
     let mut server = Server::new();
     let (client, mut events, mut peer) = server.client(options()).await;
     let room = room();
-    let (timed_out, command) =
+    let (timed_out, _) =
         tokio::join!(client.subscribe(&room, SubscribeOptions::default()), peer.hear());
     assert!(matches!(timed_out, Err(RequestError::TimedOut)));
-    let leave = peer.hear().await;
-    assert_eq!(leave["type"], "unsubscribe");
-    // The late answer and what follows are not told, for the join has failed.
-    peer.say(&subscribed(&command, at(1), &[], false)).await;
-    peer.say(&message(2)).await;
-    peer.say(&json!({"type": "unsubscribed", "id": leave["id"], "room": "public:r0",
-        "code": null, "reason": null, "timestamp": "t"}))
-        .await;
+    let Event::Disconnected { code: 1006, reason, will_reconnect: true, .. } =
+        next(&mut events).await
+    else {
+        panic!()
+    };
+    assert_eq!(reason, "no answer to subscribe to public:r0");
+    let mut peer = server.greet().await;
+    assert!(matches!(next(&mut events).await, Event::Connected(_)));
     pong(&client, &mut peer).await;
     let (again, _) =
         tokio::join!(client.subscribe(&room, SubscribeOptions::default()), peer.grant(at(2), &[]));
@@ -180,6 +181,38 @@ async fn a_join_that_timed_out_is_taken_back() {
     joined(&mut events).await;
     caught_up(&mut events, 2).await;
     assert_eq!(events.try_next(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_in_a_followed_room_is_told_and_asked_for_again_when_a_change_is_missing() {
+    let mut server = Server::new();
+    let (client, mut events, mut peer) = server.client(options()).await;
+    let room = room();
+    let follow = SubscribeOptions { presence: true, ..SubscribeOptions::default() };
+    tokio::join!(client.subscribe(&room, follow), peer.grant(at(0), &[])).0.unwrap();
+    joined(&mut events).await;
+    caught_up(&mut events, 0).await;
+    let list = |command: &serde_json::Value, seq: u64| {
+        json!({"type": "presence", "id": command["id"], "room": "public:r0", "seq": seq, "total": 1,
+            "members": [{"user_id": "ann", "data": null, "connections": 1}], "timestamp": "t"})
+    };
+    let change = |seq: u64| {
+        json!({"type": "presence_event", "room": "public:r0", "seq": seq, "event": "join",
+            "user_id": "bob", "data": null, "timestamp": "t"})
+    };
+    let asked = peer.hear().await;
+    peer.say(&list(&asked, 5)).await;
+    for seq in [5, 6, 8] {
+        peer.say(&change(seq)).await;
+    }
+    assert!(matches!(next(&mut events).await, Event::Members(list) if list.seq == 5));
+    for seq in [6, 8] {
+        assert!(matches!(next(&mut events).await, Event::Presence(change) if change.seq == seq));
+    }
+    let asked = peer.hear().await;
+    assert_eq!(asked["type"], "presence");
+    peer.say(&list(&asked, 8)).await;
+    assert!(matches!(next(&mut events).await, Event::Members(list) if list.seq == 8));
 }
 
 /// One round trip, behind which everything said before has been heard.

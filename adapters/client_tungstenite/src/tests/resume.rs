@@ -50,6 +50,7 @@ async fn in_one_room(
     tokio::join!(join, peer.grant(at(offset), &[])).0.unwrap();
     joined(&mut events).await;
     caught_up(&mut events, offset).await;
+    assert_eq!(peer.hear().await["type"], "presence");
     (client, events, peer)
 }
 
@@ -86,6 +87,7 @@ async fn a_client_comes_back_with_its_ticket_and_its_rooms_in_one_frame() {
     // No subscribe was sent; the next frame is what the application asks for, and the next time
     // the newer ticket comes.
     let pinged = tokio::spawn(async move { (client.ping().await.is_ok(), client) });
+    assert_eq!(peer.hear().await["type"], "presence");
     let ping = peer.hear().await;
     assert_eq!(ping["type"], "ping");
     peer.say(&json!({"type": "pong", "id": ping["id"], "timestamp": "t"})).await;

@@ -172,6 +172,14 @@ impl Peer {
         }
     }
 
+    /// The next frame of the client; none when it goes.
+    pub(super) async fn hear_or_end(&mut self) -> Option<Value> {
+        match soon(self.socket.next()).await {
+            Some(Ok(Message::Text(text))) => Some(serde_json::from_str(&text).unwrap()),
+            _ => None,
+        }
+    }
+
     /// The code with which the client closes.
     pub(super) async fn hear_close(&mut self) -> Option<u16> {
         match soon(self.socket.next()).await {

@@ -5,15 +5,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use domain::id::{Epoch, MessageId};
-use domain::position::{Offset, Position};
-use domain::protocol::server_event as wire;
-
-use super::{
-    Ack, Gap, Hello, HistoryPage, LogEntry, Member, Message, PresenceChange, PresenceState, Sender,
-    Status, Subscribed, Tombstone,
+use crate::id::{Epoch, MessageId};
+use crate::position::{Offset, Position};
+use crate::protocol::client_event::{
+    Ack, Gap, Hello, HistoryPage, LogEntry, Member, Message, PresenceChange, PresenceState,
+    Refusal, Sender, Status, Subscribed, Tombstone,
 };
-use crate::error::Refusal;
+use crate::protocol::server_event as wire;
 
 /// A number of the server's is outside its range.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,8 +22,9 @@ const SPAN_MAX: Duration = Duration::from_secs(3600);
 /// Nor shorter.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
-/// Milliseconds of the server's, held to what makes sense.
-pub(crate) fn span(millis: u64) -> Duration {
+/// Milliseconds of the server's, held to what makes sense: an hour at most.
+#[must_use]
+pub fn span(millis: u64) -> Duration {
     Duration::from_millis(millis).min(SPAN_MAX)
 }
 

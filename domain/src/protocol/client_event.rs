@@ -1,22 +1,26 @@
-//! What the client tells, in types that own their text, and how they look as JSON.
+//! What a client tells its application: the server's frames in types that own their text, what becomes of
+//! the connection, and how both look as JSON.
 //!
-//! Field names in JSON are the protocol's, so that a printed event reads like a frame.
+//! Field names in JSON are the protocol's, so that a printed event reads like a frame. Nothing here may
+//! decide what is told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::id::{ConnectionId, Epoch, MessageId};
-use domain::position::{Offset, Position};
-use domain::room::RoomId;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::error::Refusal;
+use crate::client::ErrorClass;
+use crate::codes::ErrorCode;
+use crate::id::{ConnectionId, Epoch, MessageId};
+use crate::position::{Offset, Position};
+use crate::room::RoomId;
 
 mod as_json;
 mod from_wire;
 
-pub(crate) use from_wire::{Malformed, position, span};
+pub use from_wire::span;
+pub(crate) use from_wire::{Malformed, position};
 
 /// One thing that happened. In JSON its `type` is the variant in snake case.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +33,9 @@ pub enum Event {
     Disconnected {
         /// The close code; 1006 when there was none.
         code: u16,
+        /// Of which kind it is.
+        #[serde(serialize_with = "as_json::class")]
+        class: ErrorClass,
         /// What was said with it.
         reason: String,
         /// Whether the client comes back by itself. If not, `Closed` follows.
@@ -41,6 +48,9 @@ pub enum Event {
     AttemptFailed {
         /// How many were made in a row.
         attempt: u32,
+        /// Of which kind the failure is.
+        #[serde(serialize_with = "as_json::class")]
+        class: ErrorClass,
         /// Why it failed.
         reason: String,
         /// After how long the next follows.
@@ -74,6 +84,8 @@ pub enum Event {
     Tombstone(Tombstone),
     /// Messages that will not come.
     Gap(Gap),
+    /// Who is in a room that is followed: the list takes the place of any before, and changes follow.
+    Members(PresenceState),
     /// Somebody came, went or changed.
     Presence(PresenceChange),
     /// The token runs out soon: call `refresh`.
@@ -332,6 +344,29 @@ pub struct Status {
     pub request_id: String,
 }
 
+/// The server's answer to a command that failed.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Refusal {
+    /// The number of the row in the protocol's table.
+    pub code: u16,
+    /// Its word.
+    pub error: String,
+    /// What is wrong, in words.
+    pub message: String,
+    /// The field at fault.
+    pub field: Option<String>,
+    /// When to try again.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Refusal {
+    /// Whether the same command may succeed later.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        ErrorCode::ALL.iter().any(|row| row.number() == self.code && row.is_temporary())
+    }
+}
+
 /// A promise of the protocol that the server broke. The client goes on, and the application is
 /// not given anything twice.
 #[derive(Clone, Debug, Eq, Error, PartialEq, Serialize)]
@@ -401,7 +436,7 @@ pub enum Violation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::protocol::{ServerEvent, decode_server};
+    use crate::protocol::{ServerEvent, decode_server};
 
     fn json(event: &Event) -> String {
         serde_json::to_string(event).unwrap()
@@ -437,11 +472,12 @@ mod tests {
             (
                 Event::Disconnected {
                     code: 1012,
+                    class: ErrorClass::ServerError,
                     reason: "restart".into(),
                     will_reconnect: true,
                     after: Some(Duration::from_millis(5)),
                 },
-                r#"{"type":"disconnected","code":1012,"reason":"restart","will_reconnect":true,"after_ms":5}"#,
+                r#"{"type":"disconnected","code":1012,"class":"server_error","reason":"restart","will_reconnect":true,"after_ms":5}"#,
             ),
             (
                 Event::Violation(Violation::Duplicate { room: room(), offset }),

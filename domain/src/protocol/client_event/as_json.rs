@@ -1,13 +1,19 @@
-//! How the model's types look in JSON: as in the protocol.
+//! How the model's types look in JSON: as in the protocol. It must never leave out or change a value.
 
 use std::time::Duration;
 
-use domain::id::{ConnectionId, Epoch, MessageId};
-use domain::position::{Offset, Position};
-use domain::room::RoomId;
 use serde::ser::{Error as _, SerializeMap};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+
+use crate::client::ErrorClass;
+use crate::id::{ConnectionId, Epoch, MessageId};
+use crate::position::{Offset, Position};
+use crate::room::RoomId;
+
+pub(super) fn class<S: Serializer>(class: &ErrorClass, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(class.word())
+}
 
 pub(super) fn room<S: Serializer>(room: &RoomId, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(room.as_str())

@@ -4,17 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use domain::position::{Offset, Position};
-use domain::recovery::GapReason;
-
-use crate::event::Gap;
+use crate::position::{Offset, Position};
+use crate::protocol::client_event::Gap;
+use crate::recovery::GapReason;
 
 /// How many places of the application's own messages are remembered per room.
 const OWN_MAX: usize = 1024;
 
 /// The position of one room.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Track {
+pub struct Track {
     position: Option<Position>,
     /// Places of messages that the application published without wanting them back. Their
     /// acknowledgements may come before the messages between; and what is read from the log while
@@ -24,58 +23,54 @@ pub(crate) struct Track {
     filtered: bool,
 }
 
-/// What the place of a message says about it.
+/// What the place of a message says about it, or a position that the server names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Place {
-    /// It is the next one.
+pub enum Place {
+    /// It is the next one, or where the client stands.
     Next,
     /// It is new, but these before it are missing.
-    BehindHole { from: Offset, to: Offset },
+    BehindHole {
+        /// The first of them.
+        from: Offset,
+        /// The last.
+        to: Offset,
+    },
     /// It is new and the first of a log that nobody said began anew.
     NewEpoch,
     /// It is one that the application doesn't want back.
     Own,
-    /// It was there before.
+    /// It was there before, or the server went back.
     Duplicate,
-}
-
-/// What a position that the server names says about the client's own.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reached {
-    Same,
-    BehindHole { from: Offset, to: Offset },
-    NewEpoch,
-    WentBack,
 }
 
 impl Track {
     /// Starts where the application says that it stands.
-    pub(crate) const fn new(since: Option<Position>, filtered: bool) -> Self {
+    #[must_use]
+    pub const fn new(since: Option<Position>, filtered: bool) -> Self {
         Self { position: since, own: BTreeSet::new(), filtered }
     }
 
     /// The position to go on from.
-    pub(crate) const fn since(&self) -> Option<Position> {
+    #[must_use]
+    pub const fn position(&self) -> Option<Position> {
         self.position
     }
 
-    /// A message came. With a filter it names the offset before it, up to which everything that
-    /// is wanted has been told.
-    pub(crate) fn accept(&mut self, at: Position, previous: Option<Offset>) -> Place {
-        let Some(stood) = self.position else {
-            self.position = Some(at);
-            return Place::Next;
-        };
+    /// Stands there, whatever was before.
+    pub const fn stand(&mut self, at: Position) {
+        self.position = Some(at);
+    }
+
+    /// What the place of a message means, without taking it. With a filter it names the offset before it,
+    /// up to which everything that is wanted has been told.
+    #[must_use]
+    pub fn look(&self, at: Position, previous: Option<Offset>) -> Place {
+        let Some(stood) = self.position else { return Place::Next };
+        let hole = self.hole_behind(stood.offset, at.offset, previous);
         if at.epoch != stood.epoch {
-            if at.offset > stood.offset
-                && self.hole_behind(stood.offset, at.offset, previous).is_none()
-            {
-                // The log goes on under another epoch: nothing lies between.
-                self.position = Some(at);
-                return Place::Next;
-            }
-            self.begin(at);
-            return Place::NewEpoch;
+            // A log that goes on under another epoch leaves nothing out.
+            let goes_on = at.offset > stood.offset && hole.is_none();
+            return if goes_on { Place::Next } else { Place::NewEpoch };
         }
         if self.own.contains(&at.offset) {
             // The position stays: what is missing before this place is found at the next message.
@@ -84,46 +79,57 @@ impl Track {
         if at.offset <= stood.offset {
             return Place::Duplicate;
         }
-        let hole = self.hole_behind(stood.offset, at.offset, previous);
-        self.position = Some(at);
         hole.map_or(Place::Next, |(from, to)| Place::BehindHole { from, to })
     }
 
-    /// The server says that the client has everything up to there.
-    pub(crate) fn reach(&mut self, at: Position) -> Reached {
+    /// Takes the place of a message.
+    pub fn accept(&mut self, at: Position, previous: Option<Offset>) -> Place {
+        let place = self.look(at, previous);
+        match place {
+            Place::Next | Place::BehindHole { .. } => self.position = Some(at),
+            Place::NewEpoch => self.begin(at),
+            Place::Own | Place::Duplicate => {}
+        }
+        place
+    }
+
+    /// The server says that the client has everything up to there. With a hole before that it stays where
+    /// it is.
+    pub fn reach(&mut self, at: Position) -> Place {
         let Some(stood) = self.position else {
             self.position = Some(at);
-            return Reached::Same;
+            return Place::Next;
         };
+        let end = at.offset.next().filter(|_| !self.filtered);
+        let hole = end.and_then(|end| self.hole_before(stood.offset, end));
         if at.epoch != stood.epoch {
-            let end = at.offset.next().filter(|_| !self.filtered);
-            let is_whole = end.is_none_or(|end| self.hole_before(stood.offset, end).is_none());
-            if at.offset >= stood.offset && is_whole {
+            if at.offset >= stood.offset && hole.is_none() {
                 self.position = Some(at);
-                return Reached::Same;
+                return Place::Next;
             }
             self.begin(at);
-            return Reached::NewEpoch;
+            return Place::NewEpoch;
         }
         if at.offset < stood.offset {
             // The acknowledged places of one's own messages may lie ahead of what was read.
             let own = self.own.range(after(at.offset)..=stood.offset).count() as u64;
             let all = own == stood.offset.get() - at.offset.get();
-            return if all { Reached::Same } else { Reached::WentBack };
+            return if all { Place::Next } else { Place::Duplicate };
         }
-        let end = at.offset.next().filter(|_| !self.filtered);
-        let missing = end.and_then(|end| self.hole_before(stood.offset, end));
+        if let Some((from, to)) = hole {
+            return Place::BehindHole { from, to };
+        }
         self.position = Some(at);
-        missing.map_or(Reached::Same, |(from, to)| Reached::BehindHole { from, to })
+        Place::Next
     }
 
     /// The server names messages that will not come. Answers what is missing before them.
-    pub(crate) fn skip(&mut self, gap: &Gap) -> Option<(Offset, Offset)> {
+    pub fn skip(&mut self, gap: &Gap) -> Place {
         let end = Position { epoch: gap.epoch, offset: gap.to };
         if gap.reason == GapReason::UnknownPosition.word() {
             // The client was ahead of the log: the only way back.
             self.begin(Position { epoch: gap.epoch, offset: gap.from.previous() });
-            return None;
+            return Place::Next;
         }
         match self.position {
             Some(stood) if stood.epoch == gap.epoch => {
@@ -131,17 +137,17 @@ impl Track {
                 // want.
                 let missing = self.hole_before(stood.offset, gap.from).filter(|_| !self.filtered);
                 self.position = Some(if gap.to > stood.offset { end } else { stood });
-                missing
+                missing.map_or(Place::Next, |(from, to)| Place::BehindHole { from, to })
             }
             _ => {
                 self.begin(end);
-                None
+                Place::Next
             }
         }
     }
 
     /// A message of the application's own has its place and will not come back.
-    pub(crate) fn pass(&mut self, at: Position) {
+    pub fn pass(&mut self, at: Position) {
         let Some(mut stood) = self.position else { return };
         // Also of another epoch: if the log goes on under that, so do its offsets, and if it began anew
         // all of this is forgotten with the gap.
@@ -196,8 +202,8 @@ fn after(offset: Offset) -> Offset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::id::Epoch;
-    use domain::room::RoomId;
+    use crate::id::Epoch;
+    use crate::room::RoomId;
 
     fn offset(n: u64) -> Offset {
         Offset::parse(n).unwrap()
@@ -223,7 +229,7 @@ mod tests {
         assert_eq!(track.accept(at(5), None), Place::Next);
         assert_eq!(track.accept(at(5), None), Place::Duplicate);
         assert_eq!(track.accept(at(1), None), Place::Duplicate);
-        assert_eq!(track.since(), Some(at(5)));
+        assert_eq!(track.position(), Some(at(5)));
     }
 
     #[test]
@@ -231,25 +237,26 @@ mod tests {
         let mut track = Track::new(Some(at(4)), false);
         let hole = Place::BehindHole { from: offset(5), to: offset(6) };
         assert_eq!(track.accept(at(7), None), hole);
-        assert_eq!(track.reach(at(9)), Reached::BehindHole { from: offset(8), to: offset(9) });
-        assert_eq!(track.reach(at(9)), Reached::Same);
-        assert_eq!(track.reach(at(3)), Reached::WentBack);
+        assert_eq!(track.reach(at(9)), Place::BehindHole { from: offset(8), to: offset(9) });
+        track.stand(at(9));
+        assert_eq!(track.reach(at(9)), Place::Next);
+        assert_eq!(track.reach(at(3)), Place::Duplicate);
     }
 
     #[test]
     fn a_gap_moves_the_position_and_only_one_ahead_of_the_log_moves_it_back() {
         let mut track = Track::new(Some(at(4)), false);
-        assert_eq!(track.skip(&gap(7, 5, 9, GapReason::Retention)), None);
+        assert_eq!(track.skip(&gap(7, 5, 9, GapReason::Retention)), Place::Next);
         assert_eq!(track.accept(at(10), None), Place::Next);
         assert_eq!(
             track.skip(&gap(7, 12, 13, GapReason::Overflow)),
-            Some((offset(11), offset(11)))
+            Place::BehindHole { from: offset(11), to: offset(11) }
         );
         track.skip(&gap(7, 4, 13, GapReason::UnknownPosition));
-        assert_eq!(track.since(), Some(at(3)));
+        assert_eq!(track.position(), Some(at(3)));
         track.skip(&gap(8, 1, 0, GapReason::EpochChanged));
-        assert_eq!(track.since().unwrap().epoch, Epoch::from_bits(8));
-        assert_eq!(track.since().unwrap().offset, Offset::ZERO);
+        assert_eq!(track.position().unwrap().epoch, Epoch::from_bits(8));
+        assert_eq!(track.position().unwrap().offset, Offset::ZERO);
     }
 
     #[test]
@@ -257,7 +264,7 @@ mod tests {
         let mut track = Track::new(Some(at(4)), false);
         let other = Position { epoch: Epoch::from_bits(8), offset: offset(1) };
         assert_eq!(track.accept(other, None), Place::NewEpoch);
-        assert_eq!(track.since(), Some(other));
+        assert_eq!(track.position(), Some(other));
     }
 
     #[test]
@@ -265,9 +272,9 @@ mod tests {
         let next = |n| Position { epoch: Epoch::from_bits(8), offset: offset(n) };
         let mut track = Track::new(Some(at(4)), false);
         assert_eq!(track.accept(next(5), None), Place::Next);
-        assert_eq!(track.since(), Some(next(5)));
+        assert_eq!(track.position(), Some(next(5)));
         let mut track = Track::new(Some(at(4)), false);
-        assert_eq!(track.reach(next(4)), Reached::Same);
+        assert_eq!(track.reach(next(4)), Place::Next);
         assert_eq!(track.accept(next(5), None), Place::Next);
         // One's own, acknowledged under the new epoch, lies between.
         let mut track = Track::new(Some(at(4)), false);
@@ -278,15 +285,15 @@ mod tests {
             let mut track = Track::new(Some(at(stood)), false);
             assert_eq!(track.accept(next(met), None), Place::NewEpoch, "{met} behind {stood}");
         }
-        assert_eq!(Track::new(Some(at(4)), false).reach(next(6)), Reached::NewEpoch);
-        assert_eq!(Track::new(Some(at(4)), false).reach(next(3)), Reached::NewEpoch);
+        assert_eq!(Track::new(Some(at(4)), false).reach(next(6)), Place::NewEpoch);
+        assert_eq!(Track::new(Some(at(4)), false).reach(next(3)), Place::NewEpoch);
     }
 
     #[test]
     fn an_acknowledged_message_of_ones_own_takes_its_place_whenever_it_comes() {
         let mut track = Track::new(Some(at(4)), false);
         track.pass(at(5));
-        assert_eq!(track.since(), Some(at(5)));
+        assert_eq!(track.position(), Some(at(5)));
         // Ahead of what is still on its way.
         track.pass(at(8));
         assert_eq!(track.accept(at(6), None), Place::Next);
@@ -310,11 +317,11 @@ mod tests {
         let hole = Place::BehindHole { from: offset(13), to: offset(15) };
         assert_eq!(track.accept(at(20), previous(15)), hole);
         assert_eq!(track.accept(at(20), previous(15)), Place::Duplicate);
-        assert_eq!(track.reach(at(30)), Reached::Same);
+        assert_eq!(track.reach(at(30)), Place::Next);
         // An own message is not sent back, and what is before it was told by its acknowledgement.
         track.pass(at(33));
         assert_eq!(track.accept(at(35), previous(33)), Place::Next);
-        assert_eq!(track.skip(&gap(7, 40, 45, GapReason::Retention)), None);
+        assert_eq!(track.skip(&gap(7, 40, 45, GapReason::Retention)), Place::Next);
         assert_eq!(track.accept(at(46), previous(45)), Place::Next);
     }
 }

@@ -1,0 +1,479 @@
+//! What the client decides: texts, commands and the passing of time go in; frames, events, answers and what
+//! to do with the socket come out.
+//!
+//! It must never read a socket or a clock, and never wait. Its queues are bounded by what one
+//! frame of the server's holds (`events`) and by [`Outbound::has_room`] (`out`); whoever drives it
+//! hands in the next text only when the events of the last are gone, and carries `effects` and `answers`
+//! out after each call.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::client::error::RequestError;
+use crate::client::failure::Failure;
+use crate::client::life::{self, ABNORMAL, Life, Lost, Moment, Phase, Socket, transition};
+use crate::client::outbound::Outbound;
+use crate::client::settings::{Settings, Token, TokenPlace};
+use crate::codes::CloseCode;
+use crate::position::Position;
+use crate::protocol::client_event::{Event, Hello, Violation};
+use crate::protocol::{ClientFrame, Resume, server_event as wire};
+use crate::room::RoomId;
+use crate::time::Monotonic;
+
+mod answers;
+mod commands;
+mod log;
+mod members;
+mod requests;
+mod resume;
+mod rooms;
+
+pub use commands::{Ask, PublishOptions, SubscribeOptions};
+pub use requests::Answer;
+pub use rooms::RoomPhase;
+
+use requests::{Kind, Pending, Requests};
+use rooms::Room;
+
+/// How long a server that said `disconnect` has to close.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What whoever drives a client has to do, in this order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Open a socket; there is none.
+    Dial,
+    /// Let go of the socket, or of the attempt at one.
+    HangUp {
+        /// What to say about it.
+        code: u16,
+    },
+    /// Know that a connection, or an attempt at one, is over.
+    Over {
+        /// How it ended.
+        failure: Failure,
+        /// When to come back, if the server said so.
+        after: Option<Duration>,
+    },
+    /// Close the client: it does not come back.
+    End {
+        /// The close code.
+        code: u16,
+        /// What was said with it.
+        reason: String,
+    },
+}
+
+/// What of the protocol is done on the connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    /// There is none.
+    Offline,
+    /// It is open, but the server has not said `hello`.
+    Greeting {
+        /// The id of our `connect`, if `hello` has to answer it.
+        connect: Option<u64>,
+        /// Whether that `connect` asked for more than to be known by the token.
+        resumes: bool,
+    },
+    /// It is up.
+    Online,
+}
+
+/// What the server said at the end of a line that is over.
+#[derive(Debug)]
+struct Farewell {
+    lost: Lost,
+    until: Monotonic,
+}
+
+/// The state of one client. `R` is whom to answer; it comes back with the answer.
+#[derive(Debug)]
+pub struct Machine<R> {
+    life: Life,
+    /// When the one timer of its life rings.
+    rings_at: Option<Monotonic>,
+    stage: Stage,
+    rooms: BTreeMap<RoomId, Room>,
+    /// Rooms to be asked about again, and when.
+    retries: BTreeSet<(Monotonic, RoomId)>,
+    /// The rooms that the server put this connection into without being asked.
+    own_rooms: BTreeSet<RoomId>,
+    requests: Requests<R>,
+    token: Option<Token>,
+    /// What the server gave to come back with.
+    session: Option<Token>,
+    /// Whether the last server that greeted us knows `resume`.
+    may_resume: bool,
+    /// The server's greeting, should it refuse our `connect`.
+    early_hello: Option<Hello>,
+    farewell: Option<Farewell>,
+    settings: Settings,
+    /// Set when the connection is to be given up at the end of this step.
+    verdict: Option<Lost>,
+    /// What to send.
+    pub out: Outbound,
+    /// What to tell.
+    pub events: VecDeque<Event>,
+    /// What to answer, and whom.
+    pub answers: VecDeque<(R, Result<Answer, RequestError>)>,
+    /// What to do.
+    pub effects: VecDeque<Effect>,
+}
+
+impl<R> Machine<R> {
+    /// A client that is not connected yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            life: Life::default(),
+            rings_at: None,
+            stage: Stage::Offline,
+            rooms: BTreeMap::new(),
+            retries: BTreeSet::new(),
+            own_rooms: BTreeSet::new(),
+            requests: Requests::default(),
+            token: settings.token.clone(),
+            session: None,
+            may_resume: false,
+            early_hello: None,
+            farewell: None,
+            settings,
+            verdict: None,
+            out: Outbound::default(),
+            events: VecDeque::new(),
+            answers: VecDeque::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// In which phase its connection is.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.life.phase
+    }
+
+    /// Whether the server has greeted it.
+    #[must_use]
+    pub const fn is_online(&self) -> bool {
+        matches!(self.stage, Stage::Online)
+    }
+
+    /// Up to where it has everything of a room.
+    #[must_use]
+    pub fn position(&self, room: &RoomId) -> Option<Position> {
+        self.rooms.get(room)?.track.position()
+    }
+
+    /// Where it is with a room; none if it does not want to be in.
+    #[must_use]
+    pub fn room_phase(&self, room: &RoomId) -> Option<RoomPhase> {
+        self.rooms.get(room).map(|entry| entry.phase)
+    }
+
+    /// The token for the next upgrade's header.
+    #[must_use]
+    pub fn header_token(&self) -> Option<&Token> {
+        self.token.as_ref().filter(|_| self.settings.token_in == TokenPlace::Header)
+    }
+
+    /// Takes a token that may be another user's: a ticket would come before it.
+    pub fn set_token(&mut self, token: Token) {
+        self.token = Some(token);
+        self.session = None;
+    }
+
+    /// A connection is wanted.
+    pub fn start(&mut self, now: Moment) {
+        self.live(life::Event::Connect, now);
+    }
+
+    /// The socket is open.
+    pub fn opened(&mut self, now: Moment) {
+        self.live(life::Event::Opened, now);
+        if self.life.socket != Socket::Open {
+            return;
+        }
+        self.early_hello = None;
+        let resume = if self.may_resume { self.resume() } else { Vec::new() };
+        let session = self.frame_token().and(self.session.clone());
+        let resumes = !resume.is_empty() || session.is_some();
+        let connect = self.send_connect(session.as_ref(), resume, now);
+        self.stage = Stage::Greeting { connect, resumes };
+    }
+
+    /// A text message came.
+    pub fn text(&mut self, text: &str, now: Moment) {
+        if self.life.socket != Socket::Open {
+            return;
+        }
+        self.heard(now);
+        self.read(text, now);
+        self.settle(now);
+    }
+
+    /// A binary message came, of which the protocol has none.
+    pub fn binary(&mut self, bytes: usize, now: Moment) {
+        self.heard(now);
+        self.violation(Violation::Binary { bytes });
+    }
+
+    /// Something else came, or the server could not be heard until now.
+    pub fn heard(&mut self, now: Moment) {
+        self.live(life::Event::Heard, now);
+    }
+
+    /// The socket is gone, or none came about.
+    pub fn lost(&mut self, lost: Lost, now: Moment) {
+        let mut lost = self.explain(lost);
+        if lost.code == CloseCode::MessageTooBig.number() && self.has_resumed() {
+            // Of a server that takes less than the usual: the next time without rooms.
+            self.forget_resume();
+            lost.again = Some(true);
+        }
+        self.live(life::Event::Closed(lost), now);
+    }
+
+    /// The client ends: nobody is left without an answer. What is in `out` may still be sent.
+    pub fn close(&mut self, now: Moment) {
+        self.live(life::Event::Disconnect, now);
+        self.effects.clear();
+        self.stage = Stage::Offline;
+        (self.farewell, self.rings_at) = (None, None);
+        self.retries.clear();
+        self.rooms.clear();
+        for pending in self.requests.take_all() {
+            let closed = pending.unpublished().unwrap_or(RequestError::Closed);
+            self.resolve(pending, Err(closed));
+        }
+    }
+
+    /// When to call [`Machine::tick`]. A server that is not being read can't be missed, and is not dialled.
+    #[must_use]
+    pub fn due(&self, is_reading: bool) -> Option<Monotonic> {
+        let farewell = self.farewell.as_ref().map(|farewell| farewell.until);
+        let retry = self.retries.first().map(|(at, _)| *at);
+        [self.rings(is_reading), farewell, retry, self.requests.due()].into_iter().flatten().min()
+    }
+
+    fn rings(&self, is_reading: bool) -> Option<Monotonic> {
+        let is_dialing = self.life.socket != Socket::None && self.life.opened_at.is_none();
+        self.rings_at.filter(|_| is_reading || is_dialing)
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, is_reading: bool, now: Moment) {
+        if self.rings(is_reading).is_some_and(|at| at <= now.at) {
+            self.rings_at = None;
+            self.live(life::Event::Timer, now);
+        }
+        if let Some(farewell) = &self.farewell
+            && farewell.until <= now.at
+        {
+            self.verdict = Some(farewell.lost.clone());
+        }
+        while let Some((id, pending)) = self.requests.take_expired(now.at) {
+            self.expired(id, pending, now);
+        }
+        while let Some(frame) = self.requests.next_unheld(now.at) {
+            self.out.push(frame);
+        }
+        self.ask_due(now);
+        self.settle(now);
+    }
+
+    /// Gives the connection up if this step found that it has to be.
+    fn settle(&mut self, now: Moment) {
+        if let Some(lost) = self.verdict.take() {
+            self.live(life::Event::Abandon(lost), now);
+        }
+    }
+
+    /// Lets an event happen in the connection's life.
+    fn live(&mut self, event: life::Event, now: Moment) {
+        let code = match &event {
+            life::Event::Closed(lost) | life::Event::Abandon(lost) => lost.code,
+            _ => ABNORMAL,
+        };
+        let attempt = self.life.attempts;
+        let life = std::mem::take(&mut self.life);
+        let (life, effects) = transition(life, event, now, &self.settings.life);
+        self.life = life;
+        for effect in effects {
+            match effect {
+                life::Effect::Open => self.effects.push_back(Effect::Dial),
+                life::Effect::Close => self.effects.push_back(Effect::HangUp { code }),
+                life::Effect::Ping => {
+                    let id = Some(self.requests.next_id());
+                    self.out.push_frame(&ClientFrame::Ping { id });
+                }
+                life::Effect::Timer(after) => {
+                    self.rings_at = after.map(|after| now.at.after(after));
+                }
+                life::Effect::Failed(failure, after) => self.failed(failure, after, attempt),
+            }
+        }
+    }
+
+    /// A connection, or an attempt at one, is over; the next comes after that.
+    fn failed(&mut self, failure: Failure, after: Option<Duration>, attempt: u32) {
+        let was_online = self.is_online();
+        self.leave_connection();
+        let (code, class) = (failure.code, failure.class());
+        let reason = if code == ABNORMAL { failure.words() } else { failure.reason.clone() };
+        let said = reason.clone();
+        self.events.push_back(if was_online {
+            let will_reconnect = after.is_some();
+            Event::Disconnected { code, class, reason, will_reconnect, after }
+        } else {
+            Event::AttemptFailed { attempt, class, reason, after }
+        });
+        self.effects
+            .push_back(Effect::Over { failure, after: after.filter(|_| self.life.ordered) });
+        if after.is_none() {
+            self.rings_at = None;
+            self.effects.push_back(Effect::End { code, reason: said });
+        }
+    }
+
+    /// Whether our `connect` asked for more than to be known by the token.
+    const fn has_resumed(&self) -> bool {
+        matches!(self.stage, Stage::Greeting { resumes: true, .. })
+    }
+
+    /// The next `connect` asks for nothing but to be known by the token.
+    fn forget_resume(&mut self) {
+        (self.session, self.may_resume) = (None, false);
+    }
+
+    /// The token for `connect`.
+    fn frame_token(&self) -> Option<&Token> {
+        self.token.as_ref().filter(|_| self.settings.token_in == TokenPlace::ConnectFrame)
+    }
+
+    /// Says who the client is and where it was, if there is anything to say.
+    fn send_connect(
+        &mut self,
+        session: Option<&Token>,
+        resume: Vec<Resume>,
+        now: Moment,
+    ) -> Option<u64> {
+        let token = self.frame_token().cloned();
+        if token.is_none() && resume.is_empty() {
+            return None;
+        }
+        let id = self.requests.next_id();
+        let (token, session) = (token.as_ref().map(Token::text), session.map(Token::text));
+        self.out.push_frame(&ClientFrame::Connect { id: Some(id), token, session, resume });
+        let deadline = now.at.after(self.settings.life.connect_timeout);
+        self.requests.insert(id, Kind::Connect, None, deadline);
+        Some(id)
+    }
+
+    /// The server refused a `connect` that asked for a ticket or rooms to count: without them, then,
+    /// and room by room.
+    fn connect_plainly(&mut self, now: Moment) {
+        self.forget_resume();
+        self.rooms_away();
+        let connect = self.send_connect(None, Vec::new(), now);
+        self.stage = Stage::Greeting { connect, resumes: false };
+        if connect.is_none()
+            && let Some(hello) = self.early_hello.take()
+        {
+            self.online(hello, Vec::new(), now);
+        }
+    }
+
+    /// `hello` came: everything that was wanted is asked for, in the order it was wanted.
+    fn greeted(
+        &mut self,
+        id: Option<u64>,
+        hello: Hello,
+        session: Option<&str>,
+        resumed: Vec<wire::EventResumed<'_>>,
+        now: Moment,
+    ) {
+        let Stage::Greeting { connect, .. } = self.stage else { return };
+        self.session = session.map(Token::new);
+        self.may_resume = hello.features.iter().any(|feature| feature == "resume");
+        if connect.is_some() && id != connect {
+            // The greeting before our `connect`; its answer is still on its way.
+            self.early_hello = Some(hello);
+            return;
+        }
+        if let Some(id) = connect {
+            self.requests.take(id);
+        }
+        self.online(hello, resumed, now);
+    }
+
+    fn online(&mut self, hello: Hello, resumed: Vec<wire::EventResumed<'_>>, now: Moment) {
+        self.stage = Stage::Online;
+        self.early_hello = None;
+        let interval = hello.heartbeat_interval.as_millis();
+        let heartbeat_ms = u64::try_from(interval).unwrap_or(u64::MAX);
+        self.live(life::Event::Greeted { heartbeat_ms }, now);
+        let own = hello.rooms.iter().filter_map(|room| RoomId::parse(room).ok());
+        self.own_rooms = own.collect();
+        self.events.push_back(Event::Connected(hello));
+        self.join_away(now);
+        for frame in self.requests.publish_frames() {
+            self.out.push(frame);
+        }
+        self.resumed(resumed, now);
+    }
+
+    /// The connection is gone, and all that made sense on it only.
+    fn leave_connection(&mut self) {
+        self.stage = Stage::Offline;
+        self.early_hello = None;
+        self.farewell = None;
+        self.verdict = None;
+        self.out.clear();
+        self.own_rooms.clear();
+        for pending in self.requests.take_lost() {
+            // Whoever is not connected is in no room.
+            let left = matches!(pending.kind, Kind::Unsubscribe(_));
+            let down = RequestError::Disconnected;
+            self.resolve(pending, if left { Ok(Answer::Done) } else { Err(down) });
+        }
+        self.leave_all();
+    }
+
+    /// What the server said about why the connection is over, where the socket says less.
+    fn explain(&mut self, lost: Lost) -> Lost {
+        let Some(Farewell { lost: said, .. }) = self.farewell.take() else { return lost };
+        match lost.code {
+            1005 | 1006 => said,
+            code => Lost { code, after: said.after, ..lost },
+        }
+    }
+
+    fn violation(&mut self, violation: Violation) {
+        self.events.push_back(Event::Violation(violation));
+    }
+
+    /// Answers whoever asked.
+    fn resolve(&mut self, pending: Pending<R>, result: Result<Answer, RequestError>) {
+        if let Some(reply) = pending.reply {
+            self.answers.push_back((reply, result));
+        }
+    }
+
+    /// How much of each kind it still holds, so that a test sees what leaks.
+    #[cfg(test)]
+    pub(in crate::client) fn held(&self) -> [usize; 9] {
+        [
+            self.rooms.len(),
+            self.retries.len(),
+            self.requests.held(),
+            self.requests.late(),
+            usize::from(!self.out.is_empty()),
+            self.events.len(),
+            self.answers.len(),
+            self.effects.len(),
+            usize::from(self.rings_at.is_some()) + usize::from(self.farewell.is_some()),
+        ]
+    }
+}

@@ -1,0 +1,142 @@
+//! Who is in the rooms that are followed: the list, and what changes.
+//!
+//! It must never leave a change out in silence: what was missed is asked for as a new list, of which one
+//! at a time is on its way.
+
+use std::time::Duration;
+
+use crate::client::life::Moment;
+use crate::client::machine::Machine;
+use crate::client::machine::requests::{Answer, Kind};
+use crate::client::machine::rooms::ASK_AGAIN_AFTER;
+use crate::protocol::client_event::{Event, PresenceChange, PresenceState};
+use crate::protocol::{ClientFrame, server_event as wire};
+use crate::room::RoomId;
+
+/// How far the application knows who is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Roster {
+    /// The number of the last change that it knows of.
+    seq: u64,
+    /// Whether it has a list to which the changes since then belong.
+    is_listed: bool,
+    /// Whether a list is on its way.
+    is_asked: bool,
+}
+
+/// What a change means for what is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum News {
+    /// The list holds it already.
+    Old,
+    /// It is news.
+    Next,
+    /// It is news, and something before it is missing.
+    Missed,
+}
+
+impl Roster {
+    /// A list came. Whether it is of use.
+    fn listed(&mut self, seq: u64) -> bool {
+        self.is_listed = seq >= self.seq;
+        self.seq = self.seq.max(seq);
+        self.is_listed
+    }
+
+    fn changed(&mut self, seq: u64) -> News {
+        if seq <= self.seq {
+            return News::Old;
+        }
+        let is_next = seq == self.seq + 1;
+        self.seq = seq;
+        if self.is_listed && !is_next {
+            self.is_listed = false;
+            return News::Missed;
+        }
+        // While a list is on its way it is enough to know how far it has to reach.
+        News::Next
+    }
+}
+
+impl<R> Machine<R> {
+    /// The client is in: who else is?
+    pub(super) fn follow_members(&mut self, room: &RoomId, now: Moment) {
+        if self.rooms.get(room).is_some_and(|entry| entry.presence) {
+            self.ask_members(room, now);
+        }
+    }
+
+    /// Asks for the list of a room that is followed.
+    pub(super) fn ask_members(&mut self, room: &RoomId, now: Moment) {
+        let Some(entry) = self.rooms.get_mut(room) else { return };
+        if !entry.is_in() || !entry.presence || entry.roster.is_asked {
+            return;
+        }
+        entry.roster.is_asked = true;
+        let id = self.requests.next_id();
+        self.out.push_frame(&ClientFrame::Presence { id: Some(id), room: room.clone() });
+        let deadline = now.at.after(self.settings.request_timeout);
+        self.requests.insert(id, Kind::Members(room.clone()), None, deadline);
+    }
+
+    /// The list that was asked for does not come.
+    pub(super) fn forget_asked(&mut self, room: &RoomId) {
+        if let Some(entry) = self.rooms.get_mut(room) {
+            entry.roster.is_asked = false;
+        }
+    }
+
+    /// No list came: later, then.
+    pub(super) fn members_unanswered(
+        &mut self,
+        room: &RoomId,
+        after: Option<Duration>,
+        now: Moment,
+    ) {
+        self.forget_asked(room);
+        self.retries.insert((now.at.after(after.unwrap_or(ASK_AGAIN_AFTER)), room.clone()));
+    }
+
+    /// A list came: asked for by the application, by the client, or by nobody.
+    pub(super) fn members(&mut self, from: wire::PresenceState<'_>, now: Moment) {
+        let pending = from.id.and_then(|id| self.requests.take(id));
+        let state = PresenceState::from_wire(from);
+        let room = state.room.clone();
+        if let Some(entry) = self.rooms.get_mut(&room)
+            && entry.is_in()
+            && entry.presence
+        {
+            if pending.as_ref().is_some_and(|asked| matches!(asked.kind, Kind::Members(_))) {
+                entry.roster.is_asked = false;
+            }
+            if entry.roster.listed(state.seq) {
+                self.events.push_back(Event::Members(state.clone()));
+            } else {
+                self.ask_members(&room, now);
+            }
+        }
+        let Some(pending) = pending else { return };
+        if matches!(pending.kind, Kind::Presence | Kind::Members(_)) {
+            self.resolve(pending, Ok(Answer::Presence(state)));
+        } else {
+            self.wrong_answer(pending);
+        }
+    }
+
+    /// Somebody came, went or changed.
+    pub(super) fn member_changed(&mut self, from: wire::PresenceEvent<'_>, now: Moment) {
+        let change = PresenceChange::from_wire(from);
+        let room = change.room.clone();
+        let Some(entry) = self.rooms.get_mut(&room) else { return };
+        if !entry.is_in() || !entry.presence {
+            return;
+        }
+        let news = entry.roster.changed(change.seq);
+        if news != News::Old {
+            self.events.push_back(Event::Presence(change));
+        }
+        if news == News::Missed {
+            self.ask_members(&room, now);
+        }
+    }
+}
