@@ -12,6 +12,7 @@ use domain::delivery::Class;
 use domain::id::{ConnectionId, Epoch, MessageId, MessageKey, UserId};
 use domain::message::{Publication, Sender, TombstoneReason};
 use domain::position::Offset;
+use domain::protocol::json;
 use domain::protocol::selective::{parse_tags, push_tags};
 use domain::room::RoomId;
 use domain::tags::Tags;
@@ -226,6 +227,8 @@ pub(crate) fn publication(room: &RoomId, row: &PgRow) -> Result<Publication, sql
     let expires_at: Option<i64> = row.try_get("expires_at_ms")?;
     let tombstone: Option<i16> = row.try_get("tombstone")?;
     let data: &[u8] = row.try_get("data")?;
+    // Of a message that is gone nothing is kept.
+    let data = if data.is_empty() && tombstone.is_some() { Bytes::new() } else { said(data)? };
     let tags: Option<&[u8]> = row.try_get("tags")?;
     Ok(Publication {
         room: room.clone(),
@@ -239,7 +242,7 @@ pub(crate) fn publication(room: &RoomId, row: &PgRow) -> Result<Publication, sql
             connection: connection.map(|bits| ConnectionId::from_bits(bits.cast_unsigned())),
             trace: None,
         },
-        data: Bytes::copy_from_slice(data),
+        data,
         tags: tags.map_or_else(|| Ok(Tags::default()), tags_from_sql)?,
         origin: None,
         at: Wall::from_millis(row.try_get("at_ms")?),
@@ -264,6 +267,17 @@ pub(crate) fn unreadable(room: &RoomId, row: &PgRow) -> Result<Publication, sqlx
         expires_at: None,
         tombstone: Some(TombstoneReason::Deleted),
     })
+}
+
+/// What somebody said: one JSON value, as it was when it was taken. What is anything else by now is damaged, and would
+/// damage the frame that it stands in.
+pub(crate) fn said(data: &[u8]) -> Result<Bytes, sqlx::Error> {
+    let text = std::str::from_utf8(data).map_err(decode_error)?;
+    let end = json::scan_value(text, 0, json::DEPTH_MAX);
+    if end.is_ok_and(|end| text.as_bytes()[end..].iter().all(u8::is_ascii_whitespace)) {
+        return Ok(Bytes::copy_from_slice(data));
+    }
+    Err(decode_error("what was said is not JSON"))
 }
 
 /// What a sender was called.
