@@ -184,7 +184,7 @@ async fn a_row_that_can_not_be_read_leaves_its_place_and_the_page_still_comes() 
     let settings = config(&postgres);
     let schema = settings.schema.clone();
     let store = build(settings).await;
-    let room = filled(&store, 10).await;
+    let room = filled(&store, 8).await;
     for (n, broken) in (2..).zip([
         "sender_name = '\\xff'",
         "tags = '{\"deep\": [[[[]]]]}'",
@@ -192,8 +192,6 @@ async fn a_row_that_can_not_be_read_leaves_its_place_and_the_page_still_comes() 
         "class = 9",
         "data = NULL",
         "sender_user = 'not a user'",
-        "data = '{\"n\":8'",
-        "data = '\"\\xff\"'",
     ]) {
         postgres.tell(&format!(
             "ALTER TABLE {schema}.messages ALTER COLUMN data DROP NOT NULL; \
@@ -203,15 +201,15 @@ async fn a_row_that_can_not_be_read_leaves_its_place_and_the_page_still_comes() 
     let page = store.read(&room, EPOCH, Offset::ZERO, 100, usize::MAX).await.unwrap();
     let lives = store.read_lives(&room, Offset::ZERO, 100, usize::MAX).await.unwrap().unwrap();
     assert_eq!((&lives.messages, lives.holes.len()), (&page.messages, 0));
-    for (n, message) in (1..=10).zip(&page.messages) {
+    for (n, message) in (1..=8).zip(&page.messages) {
         assert_eq!(message.offset, Some(offset(n)));
-        let gone = (2..=9).contains(&n).then_some(TombstoneReason::Deleted);
+        let gone = (2..=7).contains(&n).then_some(TombstoneReason::Deleted);
         assert_eq!(message.tombstone, gone, "{n}");
         if gone.is_none() {
             assert_eq!(*message, record(&room, EPOCH, n).publication);
         }
     }
-    assert_eq!(store.status().unreadable(), 2 * 8);
+    assert_eq!(store.status().unreadable(), 2 * 6);
 
     let inbox = PostgresInbox::load(Arc::clone(&store)).await.unwrap();
     let ann = UserId::parse("ann").unwrap();

@@ -227,8 +227,6 @@ pub(crate) fn publication(room: &RoomId, row: &PgRow) -> Result<Publication, sql
     let expires_at: Option<i64> = row.try_get("expires_at_ms")?;
     let tombstone: Option<i16> = row.try_get("tombstone")?;
     let data: &[u8] = row.try_get("data")?;
-    // Of a message that is gone nothing is kept.
-    let data = if data.is_empty() && tombstone.is_some() { Bytes::new() } else { said(data)? };
     let tags: Option<&[u8]> = row.try_get("tags")?;
     Ok(Publication {
         room: room.clone(),
@@ -242,7 +240,7 @@ pub(crate) fn publication(room: &RoomId, row: &PgRow) -> Result<Publication, sql
             connection: connection.map(|bits| ConnectionId::from_bits(bits.cast_unsigned())),
             trace: None,
         },
-        data,
+        data: Bytes::copy_from_slice(data),
         tags: tags.map_or_else(|| Ok(Tags::default()), tags_from_sql)?,
         origin: None,
         at: Wall::from_millis(row.try_get("at_ms")?),
@@ -269,7 +267,7 @@ pub(crate) fn unreadable(room: &RoomId, row: &PgRow) -> Result<Publication, sqlx
     })
 }
 
-/// What somebody said: one JSON value, as it was when it was taken. What is anything else by now is damaged, and would
+/// What a letter says: one JSON value, as it was when it was taken. What is anything else by now is damaged, and would
 /// damage the frame that it stands in.
 pub(crate) fn said(data: &[u8]) -> Result<Bytes, sqlx::Error> {
     let text = std::str::from_utf8(data).map_err(decode_error)?;
