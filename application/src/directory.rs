@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::id::UserId;
+use domain::moderation::{Act, Entry, LatestActs};
 use domain::rate_limit::{Rate, RateLimiter};
 use domain::room::RoomId;
-use domain::time::Monotonic;
+use domain::time::{Monotonic, Wall};
 use tokio::sync::Semaphore;
 
 use crate::seats::HeldSeat;
@@ -29,10 +30,31 @@ pub struct Directory {
     users: Mutex<BTreeMap<UserId, UserHere>>,
     rooms: Mutex<BTreeMap<RoomId, Arc<AtomicU32>>>,
     watches: AtomicUsize,
+    /// What moderators did lately, here or elsewhere.
+    pub acts: SharedActs,
     /// Addresses that keep coming with what does not count.
     pub suspects: Suspects,
     /// Whose turn it is to list what the shards have.
     pub(crate) listing: Listing,
+}
+
+/// The latest acts of moderators that this node knows of.
+#[derive(Debug, Default)]
+pub struct SharedActs(Mutex<LatestActs>);
+
+impl SharedActs {
+    /// This was done.
+    pub fn note(&self, entry: &Entry) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).note(entry);
+    }
+
+    /// When an act is done that is done now: later than all that is known about the same, whosever clock that was by.
+    #[must_use]
+    pub fn moment(&self, room: &RoomId, act: &Act, now: Wall) -> Wall {
+        let acts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = |latest: Wall| latest.after(Duration::from_millis(1));
+        acts.latest(room, act).map_or(now, |latest| now.max(behind(latest)))
+    }
 }
 
 /// The one turn of a node to list something: what is asked for there is found out by looking, and of that
@@ -294,6 +316,14 @@ impl Directory {
     #[must_use]
     pub fn is_heard(&self, user: &UserId) -> bool {
         self.lock().get(user).is_some_and(|here| here.listeners > 0)
+    }
+
+    /// The users whom any connection hears for.
+    #[must_use]
+    pub fn users_heard(&self) -> Vec<UserId> {
+        let users = self.lock();
+        let heard = users.iter().filter(|(_, here)| here.listeners > 0);
+        heard.map(|(user, _)| user.clone()).collect()
     }
 
     fn forget_if_gone(&self, user: &UserId) {

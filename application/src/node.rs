@@ -113,6 +113,7 @@ impl Node {
             directory: Arc::clone(&directory),
             mailboxes: mailboxes.clone(),
             moderation: ports.moderation.clone(),
+            clock: Arc::clone(&ports.clock),
         }));
         let metrics = Arc::new(NodeMetrics::new(n_shards));
         let admission = Arc::default();

@@ -40,7 +40,7 @@ pub use matches::{
 };
 pub use moderation::{EntryId, Moderation, ReadEntriesError, RecordError};
 pub use outbox::{Batch, Delivered, Outbox};
-pub use peers::{Heard, NoPeers, NodeName, Peer, PeerAnswer, PeerQuestion, Peers};
+pub use peers::{Heard, NoPeers, NodeName, Peer, PeerAnswer, PeerQuestion, Peers, Word};
 pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};
 pub use seats::{EndReplaced, SeatError, Seats, Spread, Standing, Taken};

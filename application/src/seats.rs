@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use domain::id::{ConnectionId, UserId};
 use domain::seats::{Fence, SeatRule};
 
-use crate::ports::{EndReplaced, SeatError, Seats, Standing, Taken};
+use crate::ports::{EndReplaced, SeatError, Seats, Spread, Standing, Taken};
 
 /// A seat that lasts as long as this value does.
 pub struct HeldSeat {
@@ -48,6 +48,12 @@ impl HeldSeat {
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
         self.taken.as_ref()?.fence
+    }
+
+    /// Over how many nodes its user is connected, for whoever looks at that again and again.
+    #[must_use]
+    pub fn spread(&self) -> Option<&Arc<Spread>> {
+        self.taken.as_ref().map(|taken| &taken.spread)
     }
 
     /// Over how many nodes its user is connected.

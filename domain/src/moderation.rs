@@ -146,6 +146,63 @@ impl Entry {
     }
 }
 
+/// Where an act stands among those about the same: by when, then what, then whose. Every node finds the same order,
+/// whichever it heard first.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Order {
+    at: Wall,
+    lifts: bool,
+    by: UserId,
+}
+
+impl Order {
+    fn of(entry: &Entry) -> Self {
+        Self { at: entry.at, lifts: entry.until().is_none(), by: entry.by.clone() }
+    }
+}
+
+/// The latest act about each user, room and sanction, of those that were done lately.
+#[derive(Debug, Default)]
+pub struct LatestActs {
+    latest: BTreeMap<Key, Order>,
+    by_order: BTreeSet<(Order, Key)>,
+}
+
+impl LatestActs {
+    /// The most that are known; the oldest go first. What crosses another act on its way is young.
+    pub const ACTS_MAX: usize = 10_000;
+
+    /// Whether a later one about the same is known.
+    #[must_use]
+    pub fn is_older(&self, entry: &Entry) -> bool {
+        let latest = key_of(&entry.room, &entry.act).and_then(|key| self.latest.get(&key));
+        latest.is_some_and(|latest| *latest > Order::of(entry))
+    }
+
+    /// When the latest one about the same was done, as far as it is known.
+    #[must_use]
+    pub fn latest(&self, room: &RoomId, act: &Act) -> Option<Wall> {
+        self.latest.get(&key_of(room, act)?).map(|order| order.at)
+    }
+
+    /// This was done.
+    pub fn note(&mut self, entry: &Entry) {
+        let Some(key) = key_of(&entry.room, &entry.act).filter(|_| !self.is_older(entry)) else {
+            return;
+        };
+        let order = Order::of(entry);
+        if let Some(before) = self.latest.insert(key.clone(), order.clone()) {
+            self.by_order.remove(&(before, key.clone()));
+        }
+        self.by_order.insert((order, key));
+        if self.by_order.len() > Self::ACTS_MAX
+            && let Some((_, oldest)) = self.by_order.pop_first()
+        {
+            self.latest.remove(&oldest);
+        }
+    }
+}
+
 /// There is no room for one more.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("as many users are muted or banned as may be")]
@@ -169,6 +226,11 @@ impl Held {
 
 type Key = (UserId, RoomId, Sanction);
 
+/// What an act is about; none where nothing lasts of it.
+fn key_of(room: &RoomId, act: &Act) -> Option<Key> {
+    Some((act.user()?.clone(), room.clone(), act.sanction()?))
+}
+
 /// How many sanctions there are in one room.
 #[derive(Clone, Copy, Debug, Default)]
 struct InRoom {
@@ -184,6 +246,8 @@ pub struct Sanctions {
     by_end: BTreeSet<(Until, Key)>,
     /// How many there are in each room that has any.
     in_rooms: BTreeMap<RoomId, InRoom>,
+    /// The latest acts, those that ended a sanction among them.
+    latest: LatestActs,
 }
 
 impl Sanctions {
@@ -197,22 +261,23 @@ impl Sanctions {
     /// The most that are forgotten at one time: the set is locked meanwhile.
     pub const FORGOTTEN_AT_ONCE: usize = 1_000;
 
-    /// Does what an act says. Where there is no room, those whose time is over go first.
+    /// Does what an act says, unless a later one about the same is known. Answers whether it did. Where there is no room,
+    /// those whose time is over go first.
     ///
     /// # Errors
     /// [`SanctionsFull`] when [`Self::SANCTIONS_MAX`] others last, or [`Self::SANCTIONS_PER_ROOM_MAX`] in this
     /// room.
-    pub fn apply(&mut self, entry: &Entry) -> Result<(), SanctionsFull> {
-        let (Some(user), Some(sanction)) = (entry.act.user(), entry.act.sanction()) else {
-            return Ok(());
-        };
-        match entry.until() {
-            Some(until) => self.put((user.clone(), entry.room.clone(), sanction), until, entry.at),
-            None => {
-                self.lift(&(user.clone(), entry.room.clone(), sanction));
-                Ok(())
-            }
+    pub fn apply(&mut self, entry: &Entry) -> Result<bool, SanctionsFull> {
+        let Some(key) = key_of(&entry.room, &entry.act) else { return Ok(true) };
+        if self.latest.is_older(entry) {
+            return Ok(false);
         }
+        match entry.until() {
+            Some(until) => self.put(key, until, entry.at)?,
+            None => self.lift(&key),
+        }
+        self.latest.note(entry);
+        Ok(true)
     }
 
     /// Begins one again that was remembered elsewhere.

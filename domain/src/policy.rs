@@ -63,7 +63,8 @@ pub struct NamespacePolicy {
     pub retention: Retention,
     /// The class of a publish that names none.
     pub default_class: Class,
-    /// Whether acknowledgement and delivery wait for the archive's commit.
+    /// Whether acknowledgement waits for the archive's commit. Delivery does, too, where one process gives out the
+    /// positions; where nodes share them it may come before.
     pub durable: bool,
     /// Whether the acknowledgement waits until a replica of the broker's has it too. Delivery does not.
     pub replicated: bool,

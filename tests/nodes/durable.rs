@@ -16,7 +16,7 @@ use application::testing::memory_archive::MemoryArchive;
 use async_trait::async_trait;
 use broker_redis::DurableLog;
 use domain::id::Epoch;
-use domain::message::{Publish, TombstoneReason};
+use domain::message::Publish;
 use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::{Offset, Position};
 use domain::recovery::{GapReason, decide_recovery};
@@ -230,7 +230,7 @@ async fn a_message_on_its_way_into_an_ended_life_is_refused_and_repeated_in_the_
 }
 
 #[tokio::test]
-async fn places_that_were_never_stored_are_tombstones_where_only_the_archive_is_left() {
+async fn a_page_begins_behind_places_that_were_never_stored_and_says_so() {
     if !Redis::is_here() {
         return;
     }
@@ -247,15 +247,42 @@ async fn places_that_were_never_stored_are_tombstones_where_only_the_archive_is_
     say(&node, "6").await.unwrap();
     for size in [1, 2, 10] {
         let all = read_all(&node, size).await;
-        let expected = [(2, "2"), (3, ""), (4, ""), (5, "5"), (6, "6")];
+        let expected = [(2, "2"), (5, "5"), (6, "6")];
         assert_eq!(all, expected.map(|(offset, text)| (offset, text.to_owned())));
     }
-    let page = read(&node, 2, 10).await.unwrap();
-    assert_eq!(page.bounds.first.get(), 2);
-    let reasons: Vec<_> = page.messages.iter().map(|one| one.publication.tombstone).collect();
-    let gone = Some(TombstoneReason::Deleted);
-    assert_eq!(reasons, [gone, gone, None]);
-    assert!(page.more);
+    for (after, first, is_last) in [(0, 2, false), (2, 5, false), (3, 5, false), (4, 2, false)] {
+        let page = read(&node, after, 10).await.unwrap();
+        assert_eq!((page.bounds.first.get(), page.more), (first, !is_last), "behind {after}");
+        assert!(page.messages.iter().all(|one| one.publication.tombstone.is_none()));
+    }
+}
+
+#[tokio::test]
+async fn what_was_given_out_and_never_stored_before_redis_s_log_is_passed_over_by_its_bounds() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let archive = Arc::new(MemoryArchive::new());
+    let [first, second] = [77, 78].map(Epoch::from_bits);
+    let name = room(ROOM);
+    let next = Successor { of: None, epoch: first, behind: Offset::ZERO };
+    archive.succeed(&name, next).await.unwrap();
+    archive.place(vec![record(first, 1, "1")]).await.unwrap();
+    // Redis had given out some more when it lost its memory.
+    let behind = Offset::parse(4).unwrap();
+    let next = Successor { of: Some(first), epoch: second, behind };
+    archive.succeed(&name, next).await.unwrap();
+    let node = node(&redis, &archive).await;
+    say(&node, "5").await.unwrap();
+    for size in [1, 10] {
+        let expected = [(1, "1".to_owned()), (5, "5".to_owned())];
+        assert_eq!(read_all(&node, size).await, expected);
+    }
+    for after in 1..=3 {
+        let page = read(&node, after, 10).await.unwrap();
+        assert_eq!((page.bounds.first.get(), texts(&page)), (5, vec!["5".to_owned()]));
+    }
 }
 
 fn record(epoch: Epoch, offset: u64, text: &str) -> ArchiveRecord {

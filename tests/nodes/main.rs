@@ -21,6 +21,7 @@ mod durable;
 mod durable_contract;
 mod durable_server;
 mod fleet;
+mod letters;
 mod links;
 mod passage;
 mod postgres_contract;

@@ -261,13 +261,13 @@ async fn a_full_disk_refuses_and_with_space_it_goes_on_without_a_restart() {
 }
 
 /// Something between a store and its server, which can hang up when a commit is under way.
-struct Cutter {
-    port: u16,
-    armed: Arc<AtomicBool>,
+pub(crate) struct Cutter {
+    pub(crate) port: u16,
+    pub(crate) armed: Arc<AtomicBool>,
 }
 
 impl Cutter {
-    async fn before(postgres: &Postgres) -> Self {
+    pub(crate) async fn before(postgres: &Postgres) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let armed = Arc::new(AtomicBool::new(false));

@@ -214,17 +214,18 @@ async fn a_row_that_can_not_be_read_leaves_its_place_and_the_page_still_comes() 
     let inbox = PostgresInbox::load(Arc::clone(&store)).await.unwrap();
     let ann = UserId::parse("ann").unwrap();
     let limits = LetterLimits { of_user: 9, of_pair: 9, of_sender: 9, of_all: 9 };
-    for n in 1..=3 {
+    for n in 1..=4 {
         let data = Bytes::from(n.to_string());
         let letter = Letter { sender: Sender::default(), data, at: Wall::from_millis(n) };
         inbox.put(&ann, letter, limits).await.unwrap();
     }
     postgres.tell(&format!(
         "UPDATE {schema}.letters SET sender = 'no user' WHERE at_ms < 2; \
-         UPDATE {schema}.letters SET data = '\\xff' WHERE at_ms = 2"
+         UPDATE {schema}.letters SET data = '\\xff' WHERE at_ms = 2; \
+         UPDATE {schema}.letters SET data = '{{]' WHERE at_ms = 3"
     ));
     let read = inbox.read(&ann, None, 2, usize::MAX).await.unwrap();
-    assert_eq!(read.iter().map(|(_, letter)| letter.at.as_millis()).collect::<Vec<_>>(), [3]);
+    assert_eq!(read.iter().map(|(_, letter)| letter.at.as_millis()).collect::<Vec<_>>(), [4]);
     store.close().await;
 }
 

@@ -12,6 +12,7 @@ use tests::server::{Server, exit_of_with};
 use tests::token::{SECRET, claims, hs256, with_claim};
 
 use crate::fleet::until_status;
+use crate::passage::Passage;
 use crate::postgres_stores::SOON;
 
 const KEY: &str = "a-key-of-the-tests-that-is-long-enough";
@@ -184,16 +185,53 @@ fn until_so(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Two nodes that share rooms over Redis and what lasts over Postgres.
 fn two_nodes(redis: &Redis, postgres: &Postgres) -> [Server; 2] {
-    let set = [
-        format!("redis.url={}", redis.url()),
-        format!("auth.hmac_secret={SECRET}"),
-        format!("auth.ticket_secret={}", "a-ticket-secret-of-the-tests".repeat(2)),
-    ];
-    let words: Vec<_> = set.iter().flat_map(|set| ["--set", set]).collect();
+    two_nodes_at([redis.url(), redis.url()], postgres)
+}
+
+/// The same, each with an address of its own for Redis.
+fn two_nodes_at(redis: [String; 2], postgres: &Postgres) -> [Server; 2] {
     let url = postgres.url();
-    let nodes = [0, 1].map(|_| Server::start_with(&words, &[("DATABASE_URL", url.as_str())]));
+    let nodes = redis.map(|redis| {
+        let set = [
+            format!("redis.url={redis}"),
+            "redis.answer_timeout_ms=1000".to_owned(),
+            format!("auth.hmac_secret={SECRET}"),
+            format!("auth.ticket_secret={}", "a-ticket-secret-of-the-tests".repeat(2)),
+        ];
+        let words: Vec<_> = set.iter().flat_map(|set| ["--set", set]).collect();
+        Server::start_with(&words, &[("DATABASE_URL", url.as_str())])
+    });
     nodes.iter().for_each(|node| until_status(node, 200));
     nodes
+}
+
+/// It hears of nothing over Redis, and asks the store when it is back.
+#[test]
+fn a_node_that_was_away_learns_what_moderators_did_meanwhile() {
+    if !Redis::is_here() || !Postgres::is_here() {
+        return;
+    }
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let way = Passage::start(runtime.handle(), redis.port());
+    let nodes = two_nodes_at([redis.url(), way.url()], &postgres);
+    let mut moderator = chat(&nodes[0], "mod", &json!(["moderator"]));
+    let mut ann = member(&nodes[1], "ann");
+    ann.expect_json("subscribed");
+    way.shut();
+    until_status(&nodes[1], 503);
+    moderate(&mut moderator, "ban");
+    way.open();
+    until_status(&nodes[1], 200);
+    let out = ann.expect_json("unsubscribed");
+    assert_eq!((&out["room"], out["code"].as_u64()), (&json!("chat:global"), Some(103)));
+    assert!(!is_let_in(&nodes[1], "ann"));
+    way.shut();
+    until_status(&nodes[1], 503);
+    moderate(&mut moderator, "unban");
+    way.open();
+    until_status(&nodes[1], 200);
+    until_so("it is known that the ban was lifted", || is_let_in(&nodes[1], "ann"));
 }
 
 /// Each line of the log takes the tables a second and a half, and both nodes bring it.

@@ -470,6 +470,34 @@ fn a_ban_over_one_node_puts_out_on_another_and_keeps_out_of_a_third_within_a_sec
     println!("who was banned was out on another node after {took:?}");
 }
 
+/// R02, by the minute and over several nodes.
+#[test]
+fn a_limit_by_the_minute_is_one_over_all_nodes_of_a_user() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let nodes =
+        nodes(&redis, 2, &["messages.rate_limit_enabled=true", "messages.requests_per_minute=20"]);
+    let mut both = [0, 1].map(|node: usize| greeted(&nodes[node], "ann").0);
+    in_deadline(|| {
+        let counted = get(&nodes[0], "/api/v1/connections?user_id=ann");
+        (counted["connections"].as_array().unwrap().len() == 2).then_some(())
+    });
+    let begin = Instant::now();
+    let mut taken = 0;
+    for id in 0..30 {
+        for socket in &mut both {
+            say(socket, id, "again");
+            let answer = socket.next_json();
+            assert!(answer["type"] == "ack" || answer["error"] == "rate_limited", "{answer}");
+            taken += u64::from(answer["type"] == "ack");
+        }
+    }
+    let most = 20 + 2 + begin.elapsed().as_secs() / 3;
+    assert!((15..=most).contains(&taken), "{taken} of {most}");
+}
+
 /// R02, over several nodes.
 #[test]
 fn a_user_s_rate_is_one_over_all_its_nodes() {

@@ -18,6 +18,7 @@ mod extensions;
 mod failing_ports;
 mod host;
 mod joining;
+mod letters;
 mod limits;
 mod listing;
 mod moderation;

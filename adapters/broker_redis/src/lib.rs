@@ -12,13 +12,14 @@
 //! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `topics`, `behind`, `rooms`,
 //! `table`, `subscriber`, `pushes`, `looks`, `broker`, `publish`, `gate`, `durable`, `reading`, `erase`, `present`,
 //! `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
-//! `seated`, `seats`, `peer_words`, `peers`.
+//! `seated`, `seats`, `peer_words`, `collected`, `missed`, `peers`.
 
 mod answers;
 mod batch;
 mod behind;
 mod broker;
 mod cluster;
+mod collected;
 mod config;
 mod durable;
 mod entry;
@@ -28,6 +29,7 @@ mod keeper;
 mod line;
 mod link;
 mod looks;
+mod missed;
 mod names;
 mod news;
 mod peer_words;

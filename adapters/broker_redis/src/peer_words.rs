@@ -38,6 +38,12 @@ enum Question {
     },
     EndConnection(String, u16),
     EndUser(String, u16),
+    Hears(String),
+}
+
+/// Whether a question is about one user and answered from memory.
+pub(crate) fn is_about_one_user(question: &str) -> bool {
+    question.starts_with(r#"{"Hears":"#)
 }
 
 #[derive(Deserialize, Serialize)]
@@ -52,6 +58,7 @@ enum Said {
     Rooms(Vec<Room>, bool),
     Connections(Vec<Connection>, Option<(u32, u32)>),
     Ended(usize),
+    Hears(bool),
 }
 
 /// Name, members, epoch and offset.
@@ -113,6 +120,7 @@ pub(crate) fn write_question(question: &PeerQuestion) -> String {
         PeerQuestion::End { whom: Whom::User(user), code } => {
             Question::EndUser(user.to_string(), code.number())
         }
+        PeerQuestion::Hears(user) => Question::Hears(user.to_string()),
     })
 }
 
@@ -142,6 +150,7 @@ pub(crate) fn read_question(text: &str) -> Option<PeerQuestion> {
         Question::EndUser(name, number) => {
             PeerQuestion::End { whom: Whom::User(user(&name)?), code: code(number)? }
         }
+        Question::Hears(name) => PeerQuestion::Hears(user(&name)?),
     })
 }
 
@@ -165,6 +174,7 @@ impl Answered {
                 Said::Connections(connections.into_iter().map(connection).collect(), next)
             }
             PeerAnswer::Ended(count) => Said::Ended(count),
+            PeerAnswer::Hears(hears) => Said::Hears(hears),
         };
         to_text(&Answer { node: self.node.to_string(), lease: self.lease, said })
     }
@@ -183,6 +193,7 @@ impl Answered {
                 PeerAnswer::Connections(ConnectionsPage { connections, next })
             }
             Said::Ended(count) => PeerAnswer::Ended(count),
+            Said::Hears(hears) => PeerAnswer::Hears(hears),
         };
         Some(Self { node: NodeName::parse(&node)?, lease, answer })
     }
@@ -262,8 +273,11 @@ mod tests {
             PeerQuestion::Connections { of, from, connections_max: 8 },
             PeerQuestion::End { whom: Whom::User(ann()), code },
             PeerQuestion::End { whom: Whom::Connection(ConnectionId::from_bits(5)), code },
+            PeerQuestion::Hears(ann()),
         ] {
             let text = write_question(&question);
+            let is_quick = matches!(question, PeerQuestion::Hears(_));
+            assert_eq!(is_about_one_user(&text), is_quick, "{text}");
             let read = read_question(&text).map(|read| format!("{read:?}"));
             assert_eq!(read, Some(format!("{question:?}")), "{text}");
         }
@@ -289,6 +303,7 @@ mod tests {
             PeerAnswer::Rooms(RoomsPage { rooms, more: true }),
             PeerAnswer::Connections(ConnectionsPage { connections, next }),
             PeerAnswer::Ended(7),
+            PeerAnswer::Hears(true),
         ] {
             let node = NodeName::parse("a1").unwrap();
             let written =

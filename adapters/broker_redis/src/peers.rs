@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use application::ports::{Heard, NodeName, Peer, PeerQuestion, Peers};
+use application::ports::{Heard, NodeName, Peer, PeerQuestion, Peers, Word};
 use async_trait::async_trait;
 use domain::id::{Epoch, UserId};
 use domain::moderation::Entry;
@@ -22,8 +22,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::Batch;
 use crate::broker::{RedisBroker, millis, parse};
+use crate::collected::Collected;
 use crate::link::{CallError, Link};
-use crate::peer_words::{Answered, read_entry, read_question, write_entry, write_question};
+use crate::missed::Missed;
+use crate::peer_words::{
+    Answered, is_about_one_user, read_entry, read_question, write_entry, write_question,
+};
 
 /// How long all the others may take together.
 const ASK_TIMEOUT: Duration = Duration::from_millis(1_200);
@@ -32,8 +36,15 @@ const ANSWER_KEPT: Duration = Duration::from_secs(10);
 /// The most questions that are answered at a time, and that wait for that; more are not answered.
 const ANSWERING_MAX: usize = 4;
 const WAITING_MAX: usize = 256;
+/// The same of questions about one user alone, which are asked for each private message to somebody on another node
+/// and answered from memory.
+const ANSWERING_OF_USERS_MAX: usize = 64;
+const WAITING_OF_USERS_MAX: usize = 4_096;
 /// The most acts of moderators that wait to be told, or to be obeyed.
 const ACTS_MAX: usize = 10_000;
+/// The most users of whom it waits to be told that something waits for them; who is left out is given it when it
+/// comes again, or with the next.
+const BELLS_MAX: usize = 10_000;
 /// The most acts that count already and are being stored; the next one waits for one of them.
 const STORING_MAX: usize = 256;
 /// The largest answer, in bytes: the largest page and its names fit.
@@ -46,6 +57,7 @@ const FETCHED_MAX: usize = 16;
 const ASK: &str = "ask";
 const ANSWERED: &str = "answered";
 const MODERATED: &str = "moderated";
+const LETTERS: &str = "letters";
 
 /// What was heard and is to be done.
 #[derive(Debug)]
@@ -62,15 +74,20 @@ pub struct RedisPeers {
     /// Those of this node that are asked now; held for a look only.
     asking: Mutex<(u64, BTreeMap<u64, Arc<Notify>>)>,
     questions: mpsc::Sender<ToDo>,
+    of_users: mpsc::Sender<ToDo>,
     acts: mpsc::Sender<ToDo>,
     said: mpsc::Sender<Entry>,
+    bells: mpsc::Sender<UserId>,
     inbox: Mutex<Option<Inbox>>,
+    missed: Missed,
 }
 
 struct Inbox {
     questions: mpsc::Receiver<ToDo>,
+    of_users: mpsc::Receiver<ToDo>,
     acts: mpsc::Receiver<ToDo>,
     said: mpsc::Receiver<Entry>,
+    bells: mpsc::Receiver<UserId>,
 }
 
 impl RedisPeers {
@@ -78,20 +95,31 @@ impl RedisPeers {
     #[must_use]
     pub fn build(broker: &Arc<RedisBroker>) -> Arc<Self> {
         let (questions, asked) = mpsc::channel(WAITING_MAX);
+        let (of_users, asked_of_users) = mpsc::channel(WAITING_OF_USERS_MAX);
         let (acts, to_obey) = mpsc::channel(ACTS_MAX);
         let (said, to_say) = mpsc::channel(ACTS_MAX);
+        let (bells, to_ring) = mpsc::channel(BELLS_MAX);
         let name = Epoch::from_bits(broker.bits()).to_string();
         let Some(name) = NodeName::parse(&name) else { unreachable!("sixteen digits") };
-        let inbox = Inbox { questions: asked, acts: to_obey, said: to_say };
+        let inbox = Inbox {
+            questions: asked,
+            of_users: asked_of_users,
+            acts: to_obey,
+            said: to_say,
+            bells: to_ring,
+        };
         let this = Arc::new(Self {
             broker: Arc::clone(broker),
             name,
             peer: OnceLock::new(),
             asking: Mutex::default(),
             questions,
+            of_users,
             acts,
             said,
+            bells,
             inbox: Mutex::new(Some(inbox)),
+            missed: Missed::default(),
         });
         let weak = Arc::downgrade(&this);
         broker.news().listen(move |said| {
@@ -105,12 +133,19 @@ impl RedisPeers {
     /// Answers, obeys and tells for as long as it is polled; once.
     pub async fn run(self: Arc<Self>) {
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Inbox { questions, acts, said }) = inbox else { return };
-        tokio::join!(self.answer_all(questions), self.obey_all(acts), self.say_all(said));
+        let Some(Inbox { questions, of_users, acts, said, bells }) = inbox else { return };
+        tokio::join!(
+            self.answer_all(questions, ANSWERING_MAX),
+            self.answer_all(of_users, ANSWERING_OF_USERS_MAX),
+            self.obey_all(acts),
+            self.say_all(said, |entry| (MODERATED, write_entry(&entry))),
+            self.say_all(bells, |user| (LETTERS, user.to_string())),
+            self.missed.run(&self.broker, &self.peer, |entry| self.obey(entry)),
+        );
     }
 
-    async fn answer_all(self: &Arc<Self>, mut questions: mpsc::Receiver<ToDo>) {
-        let places = Arc::new(Semaphore::new(ANSWERING_MAX));
+    async fn answer_all(self: &Arc<Self>, mut questions: mpsc::Receiver<ToDo>, most: usize) {
+        let places = Arc::new(Semaphore::new(most));
         let mut answering = JoinSet::new();
         while let Some(to_do) = questions.recv().await {
             let ToDo::Answer { asker, number, question } = to_do else { continue };
@@ -144,10 +179,15 @@ impl RedisPeers {
         }
     }
 
-    /// What a moderator did is said until Redis has taken it.
-    async fn say_all(&self, mut said: mpsc::Receiver<Entry>) {
-        while let Some(entry) = said.recv().await {
-            let word = format!("{MODERATED} {} {}", self.name, write_entry(&entry));
+    /// Each is said until Redis has taken it.
+    async fn say_all<T>(
+        &self,
+        mut said: mpsc::Receiver<T>,
+        write: impl Fn(T) -> (&'static str, String),
+    ) {
+        while let Some(one) = said.recv().await {
+            let (mark, text) = write(one);
+            let word = format!("{mark} {} {text}", self.name);
             while self.say(&word).await.is_err() {
                 self.broker.status().until_commands_up().await;
                 sleep(self.broker.config.lease / 100).await;
@@ -208,20 +248,34 @@ impl RedisPeers {
             ASK if !is_own => {
                 let Some((number, question)) = rest.split_once(' ') else { return };
                 let Ok(number) = number.parse() else { return };
+                let lane = match is_about_one_user(question) {
+                    true => &self.of_users,
+                    false => &self.questions,
+                };
                 let (asker, question) = (who.to_owned(), question.to_owned());
                 // Who gets no answer says so.
-                let _ = self.questions.try_send(ToDo::Answer { asker, number, question });
+                let _ = lane.try_send(ToDo::Answer { asker, number, question });
             }
             MODERATED if !is_own => {
                 let Some(entry) = read_entry(rest) else {
                     tracing::error!("what a moderator did over another node can't be read");
                     return;
                 };
-                if self.acts.try_send(ToDo::Obey(entry)).is_err() {
-                    tracing::error!("what a moderator did over another node is not obeyed here");
+                self.missed.note(&entry);
+                self.obey(entry);
+            }
+            LETTERS if !is_own => {
+                if let (Some(peer), Ok(user)) = (self.peer.get(), UserId::parse(rest)) {
+                    peer.letters_wait(&user);
                 }
             }
             _ => {}
+        }
+    }
+
+    fn obey(&self, entry: Entry) {
+        if self.acts.try_send(ToDo::Obey(entry)).is_err() {
+            tracing::error!("what a moderator did over another node is not obeyed here");
         }
     }
 
@@ -233,15 +287,24 @@ impl RedisPeers {
     async fn call(
         &self,
         (number, bell): (u64, &Notify),
-        question: &str,
+        question: &PeerQuestion,
         heard: &mut Collected,
     ) -> Result<(), CallError> {
         let link = self.broker.commands.link()?;
-        heard.waits_for = self.others(&link).await?;
+        heard.waits_for = match question {
+            PeerQuestion::Hears(user) => self.others_of(&link, user).await?,
+            PeerQuestion::Rooms(_)
+            | PeerQuestion::Connections { .. }
+            | PeerQuestion::End { .. } => self.others(&link).await?,
+        };
         heard.is_known = true;
+        if heard.waits_for.is_empty() && matches!(question, PeerQuestion::Hears(_)) {
+            return Ok(());
+        }
+        let question = write_question(question);
         self.say(&format!("{ASK} {} {number} {question}", self.name)).await?;
         let key = self.broker.names.answers(self.name.as_str(), number);
-        while !heard.waits_for.is_empty() {
+        while !heard.waits_for.is_empty() && !heard.is_enough {
             // A ring that was lost with the subscription is not waited for.
             let _ = timeout(ASK_TIMEOUT / 6, bell.notified()).await;
             loop {
@@ -266,6 +329,18 @@ impl RedisPeers {
         Ok(there.map(|(name, _)| name).collect())
     }
 
+    /// The same, of those over which a user is connected.
+    async fn others_of(
+        &self,
+        link: &Arc<Link>,
+        user: &UserId,
+    ) -> Result<BTreeSet<String>, CallError> {
+        let own = self.broker.present.name_over(link);
+        let seats = self.seats_of(link, user).await?.into_iter();
+        let others = seats.filter(|(name, count)| *count > 0 && Some(name) != own.as_ref());
+        Ok(others.map(|(name, _)| name).collect())
+    }
+
     /// What time it is there, and who is there until when.
     async fn live(&self, link: &Arc<Link>) -> Result<(f64, Vec<(String, f64)>), CallError> {
         let [nodes, _] = self.broker.names.nodes();
@@ -278,16 +353,27 @@ impl RedisPeers {
 
     async fn call_count(&self, user: &UserId) -> Result<u32, CallError> {
         let link = self.broker.commands.link()?;
-        let (now, live) = self.live(&link).await?;
+        Ok(self.seats_of(&link, user).await?.iter().map(|(_, count)| count).sum())
+    }
+
+    /// How many connections a user has over each node that is there.
+    async fn seats_of(
+        &self,
+        link: &Arc<Link>,
+        user: &UserId,
+    ) -> Result<Vec<(String, u32)>, CallError> {
+        let (now, live) = self.live(link).await?;
         let fill = |command: &mut Cmd| {
             command.arg("HGETALL").arg(self.broker.names.seats(user));
         };
-        let seats: BTreeMap<String, String> = self.broker.commands.ask_for(&link, fill).await?;
-        let counts = live.iter().filter(|(_, until)| *until > now).map(|(node, _)| {
-            let said = seats.get(&format!("n{node}"))?;
-            said.split_once(' ')?.0.parse::<u32>().ok()
+        let seats: BTreeMap<String, String> = self.broker.commands.ask_for(link, fill).await?;
+        let there = live.into_iter().filter(|(_, until)| *until > now);
+        let counted = there.map(|(node, _)| {
+            let said = seats.get(&format!("n{node}")).and_then(|said| said.split_once(' '));
+            let count = said.and_then(|(count, _)| count.parse().ok()).unwrap_or_default();
+            (node, count)
         });
-        Ok(counts.map(Option::unwrap_or_default).sum())
+        Ok(counted.collect())
     }
 }
 
@@ -312,33 +398,6 @@ impl Storing {
             if self.0.len() < before { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-}
-
-/// What has been heard so far.
-#[derive(Debug, Default)]
-struct Collected {
-    heard: Heard,
-    waits_for: BTreeSet<String>,
-    is_known: bool,
-}
-
-impl Collected {
-    fn take(&mut self, text: &str) {
-        let Some(Answered { node, lease, answer }) = Answered::read(text) else {
-            tracing::error!("the answer of another node can't be read");
-            return;
-        };
-        self.waits_for.remove(&lease);
-        self.heard.answers.push((node, answer));
-    }
-
-    fn end(mut self) -> Heard {
-        self.heard.answers.sort_by(|(one, _), (other, _)| one.cmp(other));
-        self.heard.missing =
-            self.waits_for.iter().filter_map(|name| NodeName::parse(name)).collect();
-        self.heard.unknown = !self.is_known;
-        self.heard
     }
 }
 
@@ -370,13 +429,21 @@ impl Peers for RedisPeers {
             number
         };
         let _asking = Asking { peers: self, number };
-        let question = write_question(&question);
         let mut heard = Collected::default();
         let begin = Instant::now();
         let asked = timeout(ASK_TIMEOUT, self.call((number, &bell), &question, &mut heard)).await;
         if !matches!(asked, Ok(Ok(()))) {
-            let took = begin.elapsed();
-            tracing::warn!(?took, missing = heard.waits_for.len(), "not all nodes have answered");
+            let (took, missing) = (begin.elapsed(), heard.waits_for.len());
+            if matches!(question, PeerQuestion::Hears(_)) {
+                // One for each private message to whoever is there.
+                tracing::debug!(
+                    ?took,
+                    missing,
+                    "nobody says whether a user hears what is said to it"
+                );
+            } else {
+                tracing::warn!(?took, missing, "not all nodes have answered");
+            }
         }
         heard.end()
     }
@@ -386,9 +453,19 @@ impl Peers for RedisPeers {
         counted.ok()?.ok()
     }
 
-    fn tell(&self, entry: &Entry) {
-        if self.said.try_send(entry.clone()).is_err() {
-            tracing::error!("what a moderator did is not told to other nodes");
+    fn tell(&self, word: &Word) {
+        match word {
+            Word::Moderated(entry) => {
+                self.missed.note(entry);
+                if self.said.try_send(entry.clone()).is_err() {
+                    tracing::error!("what a moderator did is not told to other nodes");
+                }
+            }
+            Word::LettersWait(user) => {
+                if self.bells.try_send(user.clone()).is_err() {
+                    tracing::debug!("other nodes are not told that something waits for a user");
+                }
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Reading a room's log: what Redis has of it, and before that what the archive of a durable room has.
 //!
-//! No place may be passed over in silence: what is nowhere is a tombstone.
+//! No place may be passed over in silence: an entry that nobody can read is a tombstone, and a page begins behind
+//! places that hold nothing, as its bounds say.
 
 use std::sync::Arc;
 
@@ -37,6 +38,13 @@ struct Reading {
     first: Offset,
 }
 
+/// What the archive has before Redis's log.
+enum Archived {
+    Page(LogPage),
+    /// Nothing at all up to there.
+    Nothing,
+}
+
 enum Answer {
     Read(Reading),
     /// The next life of a durable room has to begin first.
@@ -66,7 +74,13 @@ impl RedisBroker {
                         return Ok((here.page, here.latest));
                     }
                     match self.read_archived(durable, room, read, &here).await? {
-                        Some(page) => return Ok((page, here.latest)),
+                        Some(Archived::Page(page)) => return Ok((page, here.latest)),
+                        Some(Archived::Nothing) => {
+                            match self.read_behind_nothing(room, policy, read, &here).await? {
+                                Some(page) => return Ok((page, here.latest)),
+                                None => continue,
+                            }
+                        }
                         None => Unfit::known(here.page.bounds.epoch),
                     }
                 }
@@ -124,14 +138,35 @@ impl RedisBroker {
         Ok(Answer::Read(Reading { page, latest, first }))
     }
 
-    /// Reads what lies before Redis's log. None where another life goes on by now.
+    /// Reads Redis's log from its beginning, as the next that there is. None where it begins elsewhere by now.
+    async fn read_behind_nothing(
+        &self,
+        room: &RoomId,
+        policy: &NamespacePolicy,
+        read: &ReadLog,
+        here: &Reading,
+    ) -> Result<Option<LogPage>, CallError> {
+        let read = ReadLog { after: here.first.previous(), ..*read };
+        let Answer::Read(mut found) = self.read_here(room, policy, &read, false).await? else {
+            return Ok(None);
+        };
+        let bounds = &mut found.page.bounds;
+        if found.first != here.first || bounds.epoch != here.page.bounds.epoch {
+            return Ok(None);
+        }
+        bounds.first = bounds.first.max(here.first);
+        Ok(Some(found.page))
+    }
+
+    /// Reads what lies before Redis's log. A page ends before places that hold nothing, and the next one begins behind
+    /// them: whoever stands before them is told a gap. None where another life goes on by now.
     async fn read_archived(
         &self,
         durable: &Durable,
         room: &RoomId,
         read: &ReadLog,
         here: &Reading,
-    ) -> Result<Option<LogPage>, CallError> {
+    ) -> Result<Option<Archived>, CallError> {
         let mut bounds = here.page.bounds;
         let after = read.after.max(bounds.first.previous());
         let limit = read.messages_max.min(PAGE_MESSAGES_MAX);
@@ -142,26 +177,27 @@ impl RedisBroker {
         };
         bounds.first = bounds.first.max(found.first.min(here.first));
         let to = here.first.previous();
-        let is_whole = found.messages.is_empty() && found.holes.is_empty();
-        let reached = found.holes.last().map_or(after, |hole| hole.to);
-        let mut messages = Vec::new();
         let mut at = after.max(bounds.first.previous());
-        let mut stored = found.messages.into_iter().peekable();
-        while at < to && messages.len() < limit as usize {
-            let Some(offset) = at.next() else { break };
-            let position = Position { epoch: bounds.epoch, offset };
-            let publication = match stored.next_if(|next| next.offset == Some(offset)) {
-                Some(publication) => present(publication, bounds.epoch, read.now),
-                // Nothing was stored there, or nothing at all is any more.
-                None if is_whole || stored.peek().is_some() || offset <= reached => {
-                    lost(room, position, read.now)
-                }
-                None => break,
-            };
+        let mut stored = found.messages.into_iter().filter_map(|one| Some((one.offset?, one)));
+        let mut next = stored.find(|(offset, _)| *offset > at).filter(|(offset, _)| *offset <= to);
+        let Some(first) = next.as_ref().map(|(offset, _)| *offset) else {
+            return Ok(Some(Archived::Nothing));
+        };
+        if at.next() != Some(first) {
+            bounds.first = first;
+            at = first.previous();
+        }
+        let mut messages = Vec::new();
+        while let Some((offset, publication)) = next {
+            if at.next() != Some(offset) || offset > to || messages.len() == limit as usize {
+                break;
+            }
+            let publication = present(publication, bounds.epoch, read.now);
             messages.push(Arc::new(Published::new(publication)));
             at = offset;
+            next = stored.next();
         }
-        Ok(Some(LogPage { bounds, messages, more: at < bounds.last }))
+        Ok(Some(Archived::Page(LogPage { bounds, messages, more: at < bounds.last })))
     }
 
     /// What stands at a place of the log. What no node has written there is gone, and its place remains: nobody

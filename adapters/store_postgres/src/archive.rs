@@ -121,6 +121,11 @@ impl PostgresArchive {
         self.connector.place()
     }
 
+    /// Whether other nodes may have the tables, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.connector.is_shared()
+    }
+
     /// How long an answer is waited for.
     pub(crate) fn answer_timeout(&self) -> Duration {
         self.connector.patience()

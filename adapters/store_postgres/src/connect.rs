@@ -161,6 +161,11 @@ impl Connector {
         self.answer_timeout + self.answer_timeout / 4
     }
 
+    /// Whether other nodes may have the tables, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.sharing == Sharing::Shared
+    }
+
     /// Where it connects to, without a user or a password.
     pub(crate) fn place(&self) -> String {
         let (options, port) = (&self.options, self.options.get_port());

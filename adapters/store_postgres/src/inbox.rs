@@ -1,7 +1,7 @@
 //! Letters beside the log, a row each, written through its writers, so that many of them share a commit.
 //!
-//! It must never answer `Ok` to a letter that a restart would lose, and never give a letter a number below
-//! one that a reader may have seen.
+//! It must never answer `Ok` to a letter that a restart would lose, never give a letter a number below one that a
+//! reader may have seen, and never give two nodes the letters of one user at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,17 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use application::ports::archive::ArchiveError;
 use application::ports::inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
 use async_trait::async_trait;
-use bytes::Bytes;
 use domain::id::UserId;
 use domain::message::Sender;
 use domain::time::Wall;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
+use tokio::time::Instant;
 
 use crate::archive::PostgresArchive;
-use crate::error::{decode_error, within};
+use crate::error::{decode_error, random_bits, within};
+use crate::letter_turns::{Turning, Turns};
 use crate::queue::{Command, Job};
 use crate::rows;
+use crate::unsure::Unsure;
 
 /// The most letters that are forgotten in one transaction.
 const FORGOTTEN_AT_ONCE: i64 = 512;
@@ -36,6 +38,8 @@ pub(crate) enum Change {
         user: UserId,
         letter: Letter,
         limits: LetterLimits,
+        /// By which it is known when it is brought again.
+        name: i64,
     },
     Remove {
         user: UserId,
@@ -45,11 +49,13 @@ pub(crate) enum Change {
     Forget {
         before: Wall,
     },
+    /// Whose turn it is to give letters.
+    Turn(Turning),
 }
 
 /// How many letters came or went.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Changed(u64);
+pub(crate) struct Changed(pub(crate) u64);
 
 impl Change {
     /// What it weighs in the queue.
@@ -58,6 +64,7 @@ impl Change {
             Self::Put { letter, .. } => COMMAND_BYTES + letter.data.len(),
             Self::Remove { .. } => REMOVAL_BYTES,
             Self::Forget { .. } => COMMAND_BYTES,
+            Self::Turn(turning) => COMMAND_BYTES * turning.users().max(1),
         }
     }
 
@@ -67,7 +74,9 @@ impl Change {
         connection: &mut PgConnection,
     ) -> Result<Changed, sqlx::Error> {
         match self {
-            Self::Put { user, letter, limits } => put(connection, user, letter, limits).await,
+            Self::Put { user, letter, limits, name } => {
+                put(connection, user, letter, limits, *name).await
+            }
             Self::Remove { user, up_to } => {
                 let up_to = i64::try_from(up_to.0).unwrap_or(i64::MAX);
                 let remove = sqlx::query_scalar(REMOVE).bind(user.as_str()).bind(up_to);
@@ -79,6 +88,7 @@ impl Change {
                 let gone: i64 = forget.bind(FORGOTTEN_AT_ONCE).fetch_one(connection).await?;
                 Ok(Changed(gone.cast_unsigned()))
             }
+            Self::Turn(turning) => turning.carry_out(connection).await,
         }
     }
 }
@@ -93,8 +103,10 @@ const REMOVE: &str = "WITH gone AS (DELETE FROM letters WHERE recipient = $1 AND
          WHERE p.recipient = less.recipient AND p.sender = less.sender AND p.n <= less.n) \
      SELECT count(*) FROM gone";
 
-/// The same with what is old, whoever's it is.
-const FORGET: &str = "WITH gone AS (DELETE FROM letters WHERE id IN (SELECT id FROM letters \
+/// The same with what is old, whoever's it is; and turns go that are over, of nodes that are gone.
+const FORGET: &str = "WITH over AS (DELETE FROM letter_turns \
+         WHERE until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::bigint), \
+     gone AS (DELETE FROM letters WHERE id IN (SELECT id FROM letters \
          WHERE at_ms < $1 ORDER BY at_ms LIMIT $2) RETURNING recipient, sender), \
      less AS (SELECT recipient, sender, count(*) AS n FROM gone GROUP BY recipient, sender), \
      left_over AS (UPDATE letter_pairs p SET n = p.n - less.n FROM less \
@@ -103,24 +115,27 @@ const FORGET: &str = "WITH gone AS (DELETE FROM letters WHERE id IN (SELECT id F
          WHERE p.recipient = less.recipient AND p.sender = less.sender AND p.n <= less.n) \
      SELECT count(*) FROM gone";
 
-/// Puts a letter where fewer wait than may.
-const PUT: &str = "WITH free AS (SELECT 1 WHERE \
-         (SELECT coalesce(sum(n), 0) FROM letter_pairs WHERE recipient = $1) < $6 \
+/// Puts a letter where fewer wait than may, unless it is there. Answers whether it is there then.
+const PUT: &str = "WITH known AS (SELECT 1 FROM letters WHERE recipient = $1 AND put_id = $9), \
+     free AS (SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM known) \
+         AND (SELECT coalesce(sum(n), 0) FROM letter_pairs WHERE recipient = $1) < $6 \
          AND coalesce((SELECT n FROM letter_pairs WHERE recipient = $1 AND sender = $2), 0) < $7 \
          AND (SELECT coalesce(sum(n), 0) FROM letter_pairs WHERE sender = $2) < $8), \
      counted AS (INSERT INTO letter_pairs (recipient, sender, n) SELECT $1, $2, 1 FROM free \
-         ON CONFLICT (recipient, sender) DO UPDATE SET n = letter_pairs.n + 1) \
-     INSERT INTO letters (recipient, sender, at_ms, sender_name, data) \
-     SELECT $1, $2, $3, $4, $5 FROM free";
+         ON CONFLICT (recipient, sender) DO UPDATE SET n = letter_pairs.n + 1), \
+     put AS (INSERT INTO letters (recipient, sender, at_ms, sender_name, data, put_id) \
+         SELECT $1, $2, $3, $4, $5, $9 FROM free RETURNING 1) \
+     SELECT (SELECT count(*) FROM known) + (SELECT count(*) FROM put)";
 
 async fn put(
     connection: &mut PgConnection,
     user: &UserId,
     letter: &Letter,
     limits: &LetterLimits,
+    name: i64,
 ) -> Result<Changed, sqlx::Error> {
     let sender = &letter.sender;
-    let put = sqlx::query(PUT)
+    let put = sqlx::query_scalar(PUT)
         .bind(user.as_str())
         .bind(sender.user.as_ref().map_or("", UserId::as_str))
         .bind(letter.at.as_millis())
@@ -128,19 +143,20 @@ async fn put(
         .bind(&letter.data[..])
         .bind(i64::from(limits.of_user))
         .bind(i64::from(limits.of_pair))
-        .bind(i64::from(limits.of_sender));
-    Ok(Changed(put.execute(connection).await?.rows_affected()))
+        .bind(i64::from(limits.of_sender))
+        .bind(name);
+    let is_there: i64 = put.fetch_one(connection).await?;
+    Ok(Changed(is_there.cast_unsigned()))
 }
 
 fn letter(row: &PgRow) -> Result<Letter, sqlx::Error> {
     let sender: &str = row.try_get("sender")?;
     let user = (!sender.is_empty()).then(|| UserId::parse(sender)).transpose();
     let user = user.map_err(decode_error)?;
-    let data: &[u8] = row.try_get("data")?;
-    std::str::from_utf8(data).map_err(decode_error)?;
+    let data = rows::said(row.try_get("data")?)?;
     Ok(Letter {
         sender: Sender { user, name: rows::name(row)?, ..Sender::default() },
-        data: Bytes::copy_from_slice(data),
+        data,
         at: Wall::from_millis(row.try_get("at_ms")?),
     })
 }
@@ -158,6 +174,9 @@ pub struct PostgresInbox {
     /// How many letters there are, roughly: neither a change whose caller has gone is counted, nor what
     /// other nodes do, until all are counted again when old ones are forgotten.
     n: AtomicU64,
+    /// Where other nodes give letters, too.
+    turns: Option<Arc<Turns>>,
+    unsure: Unsure,
 }
 
 impl PostgresInbox {
@@ -166,7 +185,8 @@ impl PostgresInbox {
     /// # Errors
     /// What the database says.
     pub async fn load(archive: Arc<PostgresArchive>) -> Result<Self, ArchiveError> {
-        let this = Self { archive, n: AtomicU64::new(0) };
+        let turns = archive.is_shared().then(|| Turns::run(&archive));
+        let this = Self { archive, n: AtomicU64::new(0), turns, unsure: Unsure::default() };
         this.count_again().await?;
         Ok(this)
     }
@@ -205,41 +225,20 @@ impl PostgresInbox {
         lent.back(page)
     }
 
-    async fn change(&self, change: Change) -> Result<u64, InboxError> {
+    async fn change(&self, change: Change) -> Result<u64, ArchiveError> {
         let (job, answer) = Job::new();
         let changed = self.archive.ask(Command::Inbox { change, job }, answer).await;
-        changed.map(|changed| changed.0).map_err(|error| storage(&error))
-    }
-}
-
-fn storage(error: &ArchiveError) -> InboxError {
-    InboxError::Storage(error.to_string())
-}
-
-#[async_trait]
-impl Inbox for PostgresInbox {
-    async fn put(
-        &self,
-        user: &UserId,
-        letter: Letter,
-        limits: LetterLimits,
-    ) -> Result<(), InboxError> {
-        if self.n.load(Ordering::Relaxed) >= u64::from(limits.of_all) {
-            return Err(InboxError::Full);
-        }
-        let n = self.change(Change::Put { user: user.clone(), letter, limits }).await?;
-        self.n.fetch_add(n, Ordering::Relaxed);
-        if n > 0 { Ok(()) } else { Err(InboxError::Full) }
+        changed.map(|changed| changed.0)
     }
 
-    async fn read(
+    /// The next letters that can be read, and how far they reach.
+    async fn page(
         &self,
         user: &UserId,
-        after: Option<LetterId>,
+        mut after: i64,
         limit: u32,
         bytes_max: usize,
     ) -> Result<Vec<(LetterId, Letter)>, InboxError> {
-        let mut after = after.map_or(0, |id| i64::try_from(id.0).unwrap_or(i64::MAX));
         loop {
             let rows = self.rows(user, after, limit, bytes_max).await;
             let rows = rows.map_err(|error| storage(&error))?;
@@ -258,10 +257,72 @@ impl Inbox for PostgresInbox {
             }
         }
     }
+}
+
+fn storage(error: &ArchiveError) -> InboxError {
+    InboxError::Storage(error.to_string())
+}
+
+#[async_trait]
+impl Inbox for PostgresInbox {
+    async fn put(
+        &self,
+        user: &UserId,
+        letter: Letter,
+        limits: LetterLimits,
+    ) -> Result<(), InboxError> {
+        if self.n.load(Ordering::Relaxed) >= u64::from(limits.of_all) {
+            return Err(InboxError::Full);
+        }
+        let known = self.unsure.take(user, &letter, Instant::now());
+        let name = known.unwrap_or_else(|| random_bits().cast_signed());
+        let put = Change::Put { user: user.clone(), letter: letter.clone(), limits, name };
+        let mut changed = self.change(put.clone()).await;
+        if matches!(changed, Err(ArchiveError::Storage(_))) {
+            // It may be there: then it is found by its name.
+            changed = self.change(put).await;
+        }
+        if changed.is_err() {
+            self.unsure.note(user, &letter, name, Instant::now());
+        }
+        let n = changed.map_err(|error| storage(&error))?;
+        self.n.fetch_add(n, Ordering::Relaxed);
+        if n > 0 { Ok(()) } else { Err(InboxError::Full) }
+    }
+
+    async fn read(
+        &self,
+        user: &UserId,
+        after: Option<LetterId>,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<(LetterId, Letter)>, InboxError> {
+        let after = after.map_or(0, |id| i64::try_from(id.0).unwrap_or(i64::MAX));
+        let had_turn = self.turns.as_ref().is_none_or(|turns| turns.has(user));
+        let mut page = self.page(user, after, limit, bytes_max).await?;
+        let Some(turns) = &self.turns else { return Ok(page) };
+        if !had_turn && !page.is_empty() {
+            if !turns.claim(user).await.map_err(|error| storage(&error))? {
+                return Err(InboxError::Elsewhere);
+            }
+            // Whoever had the turn before may have removed what was just read.
+            page = self.page(user, after, limit, bytes_max).await?;
+        }
+        if page.is_empty() {
+            turns.release(user);
+        }
+        Ok(page)
+    }
+
+    fn release(&self, user: &UserId) {
+        if let Some(turns) = &self.turns {
+            turns.release(user);
+        }
+    }
 
     async fn remove(&self, user: &UserId, up_to: LetterId) -> Result<(), InboxError> {
         let removed = self.change(Change::Remove { user: user.clone(), up_to }).await;
-        removed.map(|n| self.went(n))
+        removed.map(|n| self.went(n)).map_err(|error| storage(&error))
     }
 
     async fn forget(&self, before: Wall) {

@@ -6,8 +6,8 @@
 //! wait for it without an end.
 //!
 //! Suggested reading order: [`Config`], [`PostgresArchive`], then `connect`, `status`, `queue`, `writer`,
-//! `batch`, `rows`, `readers`, `read`, `succession`, `revocations`, `spent_tokens`, `matches`, `inbox`,
-//! `moderation`.
+//! `batch`, `rows`, `readers`, `read`, `succession`, `revocations`, `spent_tokens`, `matches`, `letter_turns`,
+//! `unsure`, `inbox`, `moderation`.
 
 mod archive;
 mod batch;
@@ -15,6 +15,7 @@ mod config;
 mod connect;
 mod error;
 mod inbox;
+mod letter_turns;
 mod matches;
 mod migrations;
 mod moderation;
@@ -27,6 +28,7 @@ mod rows;
 mod spent_tokens;
 mod status;
 mod succession;
+mod unsure;
 mod writer;
 
 pub use archive::PostgresArchive;

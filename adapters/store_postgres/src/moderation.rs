@@ -97,7 +97,8 @@ async fn forget(now: Wall, connection: &mut PgConnection) -> Result<(), sqlx::Er
     forget.bind(now.as_millis()).execute(connection).await.map(drop)
 }
 
-/// Does what an act says of its user, unless a later one of its kind is known: nodes bring them in any order.
+/// Does what an act says of its user, unless a later one of its kind is known: nodes bring them in any order. Which is
+/// later is found out as in [`Sanctions::apply`].
 async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let (Some(user), Some(sanction)) = (entry.act.user(), entry.act.sanction()) else {
         return Ok(());
@@ -106,7 +107,7 @@ async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx:
         Some(until) => sqlx::query(
             "INSERT INTO sanctions (kind, room, who, until_ms) SELECT $1, $2, $3, $4 \
              WHERE NOT EXISTS (SELECT 1 FROM moderation_log WHERE room = $2 AND coalesce(who, '') = $3 \
-             AND at_ms > $5 AND act = ANY($6)) ON CONFLICT (kind, room, who) DO UPDATE SET until_ms = excluded.until_ms",
+             AND at_ms >= $5 AND (at_ms, act, by_user) > ($5, $7, $8) AND act = ANY($6)) ON CONFLICT (kind, room, who) DO UPDATE SET until_ms = excluded.until_ms",
         )
         .bind(sanction_to_sql(sanction))
         .bind(entry.room.as_str())
@@ -116,7 +117,7 @@ async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx:
             "DELETE FROM sanctions WHERE kind = $1 AND room = $2 AND who = $3 \
              AND $4::bigint IS NULL \
              AND NOT EXISTS (SELECT 1 FROM moderation_log WHERE room = $2 AND coalesce(who, '') = $3 \
-             AND at_ms > $5 AND act = ANY($6))",
+             AND at_ms >= $5 AND (at_ms, act, by_user) > ($5, $7, $8) AND act = ANY($6))",
         )
         .bind(sanction_to_sql(sanction))
         .bind(entry.room.as_str())
@@ -128,6 +129,7 @@ async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx:
         Sanction::Ban => &[3, 4],
     };
     let query = query.bind(entry.at.as_millis()).bind(acts);
+    let query = query.bind(act_to_sql(&entry.act)).bind(entry.by.as_str());
     query.execute(connection).await.map(drop)
 }
 
@@ -254,7 +256,7 @@ impl Moderation for PostgresModeration {
         let command = Command::Moderation { change: Change::Record(entry.clone()), job };
         // Queued while the set is held: of two acts at the same time, the table ends with the one that counts.
         let queued =
-            self.sanctions.change(|set| set.apply(entry).map(|()| self.archive.send(command)));
+            self.sanctions.change(|set| set.apply(entry).map(|_| self.archive.send(command)));
         let queued = queued.map_err(|_| RecordError::Full)?;
         let stored = match queued {
             Ok(()) => answer.await.unwrap_or(Err(ArchiveError::Closed)),

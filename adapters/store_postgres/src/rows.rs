@@ -12,6 +12,7 @@ use domain::delivery::Class;
 use domain::id::{ConnectionId, Epoch, MessageId, MessageKey, UserId};
 use domain::message::{Publication, Sender, TombstoneReason};
 use domain::position::Offset;
+use domain::protocol::json;
 use domain::protocol::selective::{parse_tags, push_tags};
 use domain::room::RoomId;
 use domain::tags::Tags;
@@ -264,6 +265,17 @@ pub(crate) fn unreadable(room: &RoomId, row: &PgRow) -> Result<Publication, sqlx
         expires_at: None,
         tombstone: Some(TombstoneReason::Deleted),
     })
+}
+
+/// What a letter says: one JSON value, as it was when it was taken. What is anything else by now is damaged, and would
+/// damage the frame that it stands in.
+pub(crate) fn said(data: &[u8]) -> Result<Bytes, sqlx::Error> {
+    let text = std::str::from_utf8(data).map_err(decode_error)?;
+    let end = json::scan_value(text, 0, json::DEPTH_MAX);
+    if end.is_ok_and(|end| text.as_bytes()[end..].iter().all(u8::is_ascii_whitespace)) {
+        return Ok(Bytes::copy_from_slice(data));
+    }
+    Err(decode_error("what was said is not JSON"))
 }
 
 /// What a sender was called.

@@ -11,7 +11,7 @@ use application::ports::{EntryId, Moderation, ReadEntriesError, RecordError};
 use application::sanctions::SharedSanctions;
 use async_trait::async_trait;
 use domain::id::UserId;
-use domain::moderation::{Act, Deed, Entry, Sanction, Sanctions, Until};
+use domain::moderation::{Act, Deed, Entry, Sanction, Sanctions, SanctionsFull, Until};
 use domain::position::Position;
 use domain::room::RoomId;
 use domain::time::Wall;
@@ -57,7 +57,11 @@ const fn act_to_sql(act: &Act) -> i64 {
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// Do what the entry says, and write it down.
-    Record(Entry),
+    Record {
+        entry: Entry,
+        /// Whether no later one about the same is known.
+        counts: bool,
+    },
     /// Delete the sanctions whose time is over.
     Forget(Wall),
 }
@@ -66,7 +70,7 @@ impl Change {
     /// What it holds in memory while it waits, roughly.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Record(entry) => 1_024 + entry.reason.as_ref().map_or(0, String::len),
+            Self::Record { entry, .. } => 1_024 + entry.reason.as_ref().map_or(0, String::len),
             Self::Forget(_) => 512,
         }
     }
@@ -77,10 +81,12 @@ impl Change {
         connection: &mut SqliteConnection,
     ) -> Result<(), sqlx::Error> {
         match self {
-            Self::Record(entry) => {
+            Self::Record { entry, counts } => {
                 // First: the set in memory may have made room by these.
                 forget(entry.at, connection).await?;
-                store(entry, connection).await?;
+                if *counts {
+                    store(entry, connection).await?;
+                }
                 write_down(entry, connection).await
             }
             Self::Forget(now) => forget(*now, connection).await,
@@ -214,10 +220,12 @@ impl Moderation for SqliteModeration {
 
     async fn record(&self, entry: &Entry) -> Result<(), RecordError> {
         let (job, answer) = Job::new();
-        let command = Command::Moderation { change: Change::Record(entry.clone()), job };
         // Queued while the set is held: of two acts at the same time, the file ends with the one that counts.
-        let queued =
-            self.sanctions.change(|set| set.apply(entry).map(|()| self.archive.send(command)));
+        let queued = self.sanctions.change(|set| {
+            let counts = set.apply(entry)?;
+            let change = Change::Record { entry: entry.clone(), counts };
+            Ok::<_, SanctionsFull>(self.archive.send(Command::Moderation { change, job }))
+        });
         let queued = queued.map_err(|_| RecordError::Full)?;
         let stored = match queued {
             Ok(()) => answer.await.unwrap_or(Err(ArchiveError::Closed)),

@@ -13,11 +13,14 @@ use domain::documents::place::Place;
 use domain::documents::said::message_id;
 use domain::documents::told;
 use domain::id::UserId;
+use domain::policy::NamespacePolicy;
 use domain::position::{Offset, Position};
+use domain::recovery::LogBounds;
 use domain::room::RoomId;
 
 use crate::extensions::handlers::{HandlerEffect, HandlerMessage, MessageHandler, Publishing};
 use crate::refusal::Refusal;
+use crate::services::Services;
 use crate::use_cases::read_history::{HistoryPage, ReadHistory, read_page};
 
 /// `chat_message`.
@@ -184,26 +187,68 @@ async fn read_before(
             return Err(Refusal::new(ErrorCode::InvalidPosition, message).field("before"));
         }
     };
+    read_up_to(services, &Log { room, policy, bounds }, end, limit).await
+}
+
+/// A room's log as it stood.
+struct Log<'a> {
+    room: &'a RoomId,
+    policy: Arc<NamespacePolicy>,
+    bounds: LogBounds,
+}
+
+/// How often older messages are looked for behind places that hold nothing, each time farther back.
+const EMPTY_READS_MAX: u32 = 8;
+
+/// The newest messages up to a place, and whether there are older ones.
+async fn read_up_to(
+    services: &Services,
+    log: &Log<'_>,
+    mut end: Offset,
+    limit: u64,
+) -> Result<(HistoryPage, bool), Refusal> {
+    let Log { room, policy, bounds } = log;
+    let epoch = bounds.epoch;
     let oldest = bounds.first.previous();
-    let mut wanted = limit;
+    let (mut wanted, mut empty_reads) = (limit, 0);
     loop {
         let from = end.get().saturating_sub(wanted).max(oldest.get());
         let after = Offset::parse(from).map_err(|_| Refusal::internal())?;
-        let since = Some(Position { epoch: bounds.epoch, offset: after });
         let n = u32::try_from(end.get().saturating_sub(from)).unwrap_or(u32::MAX);
-        if n == 0 {
-            return Ok((
-                HistoryPage { bounds, messages: Vec::new(), reached: end, more: false, gap: None },
-                false,
-            ));
+        if n == 0 || empty_reads > EMPTY_READS_MAX {
+            let (messages, bounds) = (Vec::new(), *bounds);
+            let page = HistoryPage { bounds, messages, reached: end, more: false, gap: None };
+            return Ok((page, false));
         }
-        let mut page = read_page(services, room, &policy, since, n).await?;
+        let since = Some(Position { epoch, offset: after });
+        let mut page = read_page(services, room, policy, since, n).await?;
         page.messages.retain(|m| m.publication.offset.is_some_and(|offset| offset <= end));
-        let newest = page.messages.last().and_then(|last| last.publication.offset);
+        let Some(newest) = page.messages.last().and_then(|last| last.publication.offset) else {
+            // These places hold nothing, or not any more: what is older may be far from here.
+            (end, empty_reads) = (after, empty_reads + 1);
+            let most = u64::from(services.rules.limits.history_messages_max);
+            wanted = wanted.saturating_mul(4).min(most);
+            continue;
+        };
         // A page has an end in bytes, too: fewer of the newest rather than more of the oldest.
-        if newest.is_none_or(|newest| newest >= end) || wanted <= 1 {
-            return Ok((page, after > oldest));
+        if newest >= end || wanted <= 1 || is_nothing_behind(services, log, newest, end).await? {
+            let too_old = page.messages.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
+            let is_cut = page.messages.drain(..too_old).count() > 0;
+            return Ok((page, is_cut || after > oldest));
         }
         wanted = wanted.div_ceil(2);
     }
+}
+
+/// Whether the log holds nothing between two places.
+async fn is_nothing_behind(
+    services: &Services,
+    log: &Log<'_>,
+    newest: Offset,
+    end: Offset,
+) -> Result<bool, Refusal> {
+    let since = Some(Position { epoch: log.bounds.epoch, offset: newest });
+    let page = read_page(services, log.room, &log.policy, since, 1).await?;
+    let next = page.messages.first().and_then(|first| first.publication.offset);
+    Ok(next.is_none_or(|next| next > end))
 }

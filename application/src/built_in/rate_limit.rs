@@ -1,8 +1,9 @@
 //! A middleware that limits how many messages a user sends in a minute, all together and by type.
 //!
-//! All connections of a user on this node count together, and who connects again goes on where it was. Who is
-//! nobody in particular is counted by connection. It must never remember a user for longer than that could change
-//! anything, nor more users than it can name.
+//! All connections of a user on this node count together, and who connects again goes on where it was. A user who is
+//! connected over several nodes has an even share of each limit on each of them. Who is nobody in particular is counted
+//! by connection. It must never remember a user for longer than that could change anything, nor more users than it can
+//! name.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +15,8 @@ use domain::id::UserId;
 use domain::rate_limit::{Rate, RateLimiter};
 use domain::time::Monotonic;
 
-use crate::extensions::middleware::{Context, Inbound, Middleware, Who};
-use crate::ports::Clock;
+use crate::extensions::middleware::{Context, Inbound, Middleware, SPREAD, Who};
+use crate::ports::{Clock, Spread};
 use crate::refusal::Refusal;
 
 /// What may be sent, per user, or per connection of nobody in particular.
@@ -124,14 +125,16 @@ impl Middleware for RateLimit {
         }
         let Some(counts) = context.get::<Shared>(COUNTS) else { return Ok(()) };
         let now = self.clock.now().monotonic;
+        let nodes = context.get::<Spread>(SPREAD).map_or(1, |spread| spread.nodes());
+        let share = |per_minute: u32| Rate::per_minute(per_minute).shared_by(nodes);
         let mut counts = counts.lock();
         let Counts { all, of_types, used_at } = &mut *counts;
         *used_at = now;
         let of_type = self.config.of_types.get(message.kind).map(|rate| {
             let limiter = of_types.entry(message.kind.to_owned()).or_default();
-            limiter.take(Rate::per_minute(*rate), now)
+            limiter.take(share(*rate), now)
         });
-        let mut of_all = || all.take(Rate::per_minute(self.config.requests_per_minute), now);
+        let mut of_all = || all.take(share(self.config.requests_per_minute), now);
         of_type.unwrap_or(Ok(())).and_then(|()| of_all()).map_err(|wait| {
             Refusal::new(ErrorCode::RateLimited, "messages come too fast").retry_after(wait)
         })
@@ -172,7 +175,7 @@ mod tests {
     }
 
     async fn n_taken_by(limit: &RateLimit, who: Who, kinds: &[&str]) -> usize {
-        let mut context = Context::default();
+        let mut context = who.context.clone();
         limit.process_connection(&who, &mut context).await.unwrap();
         let mut taken = 0;
         for kind in kinds {
@@ -213,6 +216,31 @@ mod tests {
         let mut users = limit.users.lock().unwrap();
         users.of(&UserId::parse("cat").unwrap(), later);
         assert_eq!(users.counts.keys().map(UserId::as_str).collect::<Vec<_>>(), ["cat"]);
+    }
+
+    /// R02, by the minute.
+    #[tokio::test]
+    async fn who_is_connected_over_several_nodes_has_an_even_share_on_each() {
+        let of_types = BTreeMap::from([("typing".to_owned(), 9)]);
+        let config = RateLimitConfig { enabled: true, requests_per_minute: 60, of_types };
+        let spread = Arc::new(Spread::default());
+        let user = || {
+            let mut context = Context::default();
+            context.share(SPREAD, Arc::clone(&spread));
+            let user = UserId::parse("ann").ok();
+            Who {
+                principal: Arc::new(Principal { user, ..Principal::default() }),
+                context,
+                ..who()
+            }
+        };
+        for (nodes, typing, all) in [(1, 9, 60), (2, 5, 30), (3, 3, 20)] {
+            spread.set(nodes);
+            let fresh = limit(config.clone());
+            assert_eq!(n_taken_by(&fresh, user(), &["typing"; 60]).await, typing, "{nodes}");
+            let fresh = limit(config.clone());
+            assert_eq!(n_taken_by(&fresh, user(), &["chat"; 60]).await, all, "{nodes}");
+        }
     }
 
     #[tokio::test]

@@ -18,6 +18,10 @@ use domain::seats::Fence;
 use crate::refusal::Refusal;
 use crate::view::View;
 
+/// Under which name a connection's context has the [`Spread`](crate::ports::Spread) of its user, once it is let in:
+/// who counts something by user on each node has an even share of it to give there.
+pub const SPREAD: &str = "spread";
+
 /// Who is on the other end.
 #[derive(Clone, Debug)]
 pub struct Who {
@@ -50,6 +54,11 @@ impl Context {
     /// Sets a value; a later one under the same name replaces it.
     pub fn set<T: Any + Send + Sync>(&mut self, name: &'static str, value: T) {
         self.values.insert(name, Arc::new(value));
+    }
+
+    /// The same with a value that somebody else goes on changing.
+    pub fn share<T: Any + Send + Sync>(&mut self, name: &'static str, value: Arc<T>) {
+        self.values.insert(name, value);
     }
 
     /// The value under a name, if it is there and of that type.

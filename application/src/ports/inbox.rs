@@ -44,6 +44,9 @@ pub enum InboxError {
     /// As many wait as may: for the user, from the sender, or for all.
     #[error("as many letters wait for this user, from this sender or for all as may")]
     Full,
+    /// Another node is giving the user what waits.
+    #[error("another node gives the user what waits")]
+    Elsewhere,
     /// The storage is full, read-only, closed or failing; it may be tried again. The text is for the log.
     #[error("the inbox could not be reached: {0}")]
     Storage(String),
@@ -63,7 +66,9 @@ pub trait Inbox: Send + Sync {
     ) -> Result<(), InboxError>;
 
     /// The oldest letters of a user behind `after`, at most `limit` and of `bytes_max` bytes of data, but
-    /// one at least.
+    /// one at least. Where nodes share what waits, one at a time MUST be answered any of one user's: it has the
+    /// turn until nothing is left, until it [releases](Self::release) it, or until it is gone. The others are
+    /// answered [`InboxError::Elsewhere`].
     async fn read(
         &self,
         user: &UserId,
@@ -75,6 +80,10 @@ pub trait Inbox: Send + Sync {
     /// Removes a user's letters up to this one. Once answered they MUST NOT be answered again, not over a
     /// restart either, if anything survives one. Idempotent.
     async fn remove(&self, user: &UserId, up_to: LetterId) -> Result<(), InboxError>;
+
+    /// Whoever was given a user's letters takes no more: another node may have them. MUST NOT wait; what can't be
+    /// said now MUST be so by itself within seconds.
+    fn release(&self, _user: &UserId) {}
 
     /// Forgets letters from before a moment; called now and then. May put it off.
     async fn forget(&self, before: Wall);

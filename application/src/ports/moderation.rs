@@ -48,7 +48,8 @@ pub trait Moderation: Send + Sync {
 
     /// Does what an act says of its user and writes it down, sanctions or not. `forbids` MUST see it
     /// before this waits for anything; before `Ok` both MUST be where a restart finds them, if anything
-    /// survives one. With as many sanctions as may be, it is refused and nothing is written.
+    /// survives one. With as many sanctions as may be, it is refused and nothing is written. Where several nodes bring
+    /// acts, one that is older than another about the same SHOULD be written down and change nothing else.
     async fn record(&self, entry: &Entry) -> Result<(), RecordError>;
 
     /// The newest entries before this one, newest first, at most `limit`. The oldest may be forgotten

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::codes::CloseCode;
@@ -66,6 +67,9 @@ pub enum PeerQuestion {
         /// With what.
         code: CloseCode,
     },
+    /// Whether somebody hears what is said to a user. Only nodes over which the user is connected answer, and
+    /// only those are missing that may be such.
+    Hears(UserId),
 }
 
 /// What one node answers.
@@ -77,6 +81,17 @@ pub enum PeerAnswer {
     Connections(ConnectionsPage),
     /// How many connections it has ended.
     Ended(usize),
+    /// Whether one of its connections hears the user.
+    Hears(bool),
+}
+
+/// What one node tells all others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Word {
+    /// What a moderator did.
+    Moderated(Entry),
+    /// Something waits for a user, for the first of its connections that can be given it.
+    LettersWait(UserId),
 }
 
 /// What came of a question.
@@ -99,6 +114,16 @@ pub trait Peer: Send + Sync {
     /// A moderator did something over another node: the same counts here as soon as this has been polled once,
     /// and is stored when it ends.
     async fn moderated(&self, entry: Entry);
+
+    /// What moderators did on any node in this time, as the store that all of them share has it, in its order; none
+    /// where that can't be read now.
+    async fn acts_of_the_last(&self, span: Duration) -> Option<Vec<Entry>>;
+
+    /// The users who hear what is said to them over this node.
+    fn users_heard(&self) -> Vec<UserId>;
+
+    /// Something waits for a user: if it is connected here, it is to be given it. MUST NOT wait.
+    fn letters_wait(&self, user: &UserId);
 }
 
 /// The other nodes.
@@ -109,16 +134,16 @@ pub trait Peers: Send + Sync {
     fn name(&self) -> Option<NodeName>;
 
     /// Asks all others and waits for them, but not for long. Every node that was there when this was
-    /// called MUST be in the answer, with what it said or as missing.
+    /// called, and is asked, MUST be in the answer, with what it said or as missing.
     async fn ask(&self, question: PeerQuestion) -> Heard;
 
     /// How many connections a user has over all nodes; none where that can't be found out, or there are
     /// no others.
     async fn connections_of(&self, user: &UserId) -> Option<u32>;
 
-    /// Tells all others what a moderator did. MUST NOT wait. A node that does not hear it does not
-    /// obey; one that hears it twice does nothing more.
-    fn tell(&self, entry: &Entry);
+    /// Tells all others. MUST NOT wait. A node that does not hear it does not obey; one that hears it twice
+    /// does nothing more.
+    fn tell(&self, word: &Word);
 
     /// Has what others ask and tell answered by this one. There is one at most.
     fn serve(&self, peer: Arc<dyn Peer>);
@@ -142,7 +167,7 @@ impl Peers for NoPeers {
         None
     }
 
-    fn tell(&self, _: &Entry) {}
+    fn tell(&self, _: &Word) {}
 
     fn serve(&self, _: Arc<dyn Peer>) {}
 }

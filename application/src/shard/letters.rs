@@ -1,9 +1,11 @@
 //! What was said to a user who was away, given to the first of its connections that comes back.
 //!
 //! Page by page, each once the client has taken the one before, and removed only then. It must never be
-//! given to two connections, nor be removed before the socket has taken it.
+//! given to two connections, nor be removed before the socket has taken it. On one node the directory says whose
+//! turn it is, over nodes the inbox.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::delivery::Class;
 use domain::documents::place::Place;
@@ -17,14 +19,17 @@ use smallvec::SmallVec;
 use super::calls::Outcome;
 use super::{Host, Shard, Slot};
 use crate::directory::InboxTurn;
-use crate::mailbox::Control;
+use crate::peer::ring;
 use crate::planted::{Mistake, is_planted};
-use crate::ports::{Inbox, InboxError, Letter, LetterId};
+use crate::ports::{Inbox, InboxError, Letter, LetterId, Word};
 use crate::published::Published;
 use crate::view::View;
 
 /// The most letters of one page.
 const PAGE_LETTERS_MAX: u32 = 100;
+
+/// Between two looks whether another node has ended with what waits for a user: it may have gone in the middle.
+const ELSEWHERE_LOOK: Duration = Duration::from_secs(1);
 
 /// A connection that is being given letters.
 #[derive(Debug)]
@@ -126,8 +131,12 @@ impl Shard {
             Ok(letters) => letters,
             Err(error) => {
                 // They wait on: for the next visit or the next letter.
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "letters can't be read or removed");
+                if error == InboxError::Elsewhere {
+                    self.visit_at(slot, host.now.monotonic.after(ELSEWHERE_LOOK));
+                } else {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "letters can't be read or removed");
+                }
                 if let Some(entry) = self.table.get_mut(slot) {
                     entry.letters_wait = Some(Box::new(Retry { turn, given }));
                 }
@@ -191,11 +200,14 @@ impl Shard {
         self.ring_everywhere(&user);
     }
 
-    /// Tells all shards that something waits for a user.
+    /// Another connection of a user may be given what waits, on this node or on another.
     pub(super) fn ring_everywhere(&self, user: &UserId) {
-        for mailbox in &self.services.mailboxes {
-            mailbox.order(Control::Ring(user.clone()));
+        let ports = &self.services.ports;
+        if let Some(inbox) = &ports.inbox {
+            inbox.release(user);
         }
+        ring(user, &self.services.mailboxes);
+        ports.peers.tell(&Word::LettersWait(user.clone()));
     }
 }
 

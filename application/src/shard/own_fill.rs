@@ -5,12 +5,14 @@
 //! was missed, nobody can know of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::policy::NamespacePolicy;
 use domain::position::{Offset, Position};
 use domain::protocol::ServerFrame;
 use domain::recovery::{Gap, GapReason};
 use domain::room::RoomId;
+use domain::time::Monotonic;
 use smallvec::SmallVec;
 
 use super::audiences::Wanted;
@@ -23,6 +25,10 @@ use crate::published::Published;
 use crate::services::Services;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
+/// How often each is read though nothing seems to be missing: a room that nobody uses runs out, at the earliest after
+/// twice as long, and something may have been lost without a word.
+const LOOK_INTERVAL: Duration = Duration::from_secs(300);
+
 /// A user's own room as far as this shard is concerned.
 #[derive(Debug, Default)]
 pub(super) struct Own {
@@ -30,6 +36,8 @@ pub(super) struct Own {
     /// What everybody in it has; none where that could not be found out.
     pub(super) seen: Option<Position>,
     fill: Option<Box<Fill>>,
+    /// When it is read next; none before it was thought of.
+    look_at: Option<Monotonic>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +45,8 @@ struct Fill {
     held: Held,
     /// Whether the read had no answer, and is to be made again.
     has_failed: bool,
+    /// Whether nothing seems to be missing.
+    is_look: bool,
 }
 
 /// What becomes of a message.
@@ -48,6 +58,20 @@ enum Meeting {
 }
 
 impl Own {
+    /// Whether it is to be read now though nothing seems to be missing. Of one whose beginning is not known nobody can
+    /// say what is.
+    fn is_due(&mut self, now: Monotonic) -> bool {
+        // Not all of those at once that came at once.
+        let share = self.slots.first().map_or(0, |slot| slot.index % 64);
+        let first = LOOK_INTERVAL / 2 + LOOK_INTERVAL / 128 * share;
+        let at = *self.look_at.get_or_insert(now.after(first));
+        if at > now || self.fill.is_some() || self.seen.is_none() {
+            return false;
+        }
+        self.look_at = Some(now.after(LOOK_INTERVAL));
+        true
+    }
+
     fn meet(&mut self, published: &Arc<Published>, held_max: usize) -> Meeting {
         if let Some(fill) = &mut self.fill {
             fill.held.push(published, Wanted::Whole, held_max);
@@ -125,7 +149,10 @@ impl Shard {
         let Some(own) = self.watches.own.get_mut(room) else { return };
         match &mut own.fill {
             // The read that is under way may have ended before what is missing.
-            Some(fill) => fill.held.overflow(),
+            Some(fill) => {
+                fill.held.overflow();
+                fill.is_look = false;
+            }
             None => {
                 own.fill = Some(Box::default());
                 self.read_own(room, host);
@@ -192,11 +219,13 @@ impl Shard {
             return self.read_own(room, host);
         }
         let Some(fill) = own.fill.take() else { return };
-        self.metrics.holes_filled.add(1);
+        if !fill.is_look || page.gap.is_some() || !page.messages.is_empty() {
+            self.metrics.holes_filled.add(1);
+        }
         if fill.held.overflowed {
             // What has a place is in the log.
-            let (held, has_failed) = (fill.held.forget_positioned(), false);
-            own.fill = Some(Box::new(Fill { held, has_failed }));
+            let held = fill.held.forget_positioned();
+            own.fill = Some(Box::new(Fill { held, ..Fill::default() }));
             return self.read_own(room, host);
         }
         for (at, (published, _)) in fill.held.publications.into_iter().enumerate() {
@@ -210,17 +239,21 @@ impl Shard {
         }
     }
 
-    /// Reads again what had no answer, and has the rooms of users come if they do not yet.
+    /// Reads again what had no answer and what is due, and has the rooms of users come if they do not yet.
     pub(super) fn look_at_own_rooms(&mut self, host: &mut Host<'_>) {
         self.watch_own_rooms();
-        let mut failed = Vec::new();
+        let fills = self.fills_own_rooms();
+        let mut to_read = Vec::new();
         for (room, own) in &mut self.watches.own {
             if let Some(fill) = own.fill.as_mut().filter(|fill| fill.has_failed) {
                 fill.has_failed = false;
-                failed.push(room.clone());
+                to_read.push(room.clone());
+            } else if fills && own.is_due(host.now.monotonic) {
+                own.fill = Some(Box::new(Fill { is_look: true, ..Fill::default() }));
+                to_read.push(room.clone());
             }
         }
-        for room in failed {
+        for room in to_read {
             self.read_own(&room, host);
         }
     }

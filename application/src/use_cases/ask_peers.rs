@@ -144,7 +144,7 @@ pub async fn end_on_all(
     let heard = peers.ask(PeerQuestion::End { whom, code }).await;
     let counts = heard.answers.iter().map(|(_, answer)| match answer {
         PeerAnswer::Ended(count) => *count,
-        PeerAnswer::Rooms(_) | PeerAnswer::Connections(_) => 0,
+        PeerAnswer::Rooms(_) | PeerAnswer::Connections(_) | PeerAnswer::Hears(_) => 0,
     });
     let ended = ended_here + counts.sum::<usize>();
     OfAll::of(ended, heard)

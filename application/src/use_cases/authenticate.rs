@@ -15,7 +15,7 @@ use domain::time::Wall;
 use thiserror::Error;
 
 use crate::directory::Admission;
-use crate::extensions::middleware::Who;
+use crate::extensions::middleware::{SPREAD, Who};
 use crate::metrics::{Row, TokenOutcome};
 use crate::ports::{ReadLog, SeatError, SpendError, Spending, TicketError, TokenError};
 use crate::seats::HeldSeat;
@@ -197,6 +197,9 @@ async fn admit(
     if let (Some(user), Some(admission)) = (&who.principal.user, &mut admission) {
         let seat = HeldSeat::take(&services.ports.seats, user, who.connection, rule).await?;
         who.fence = seat.fence();
+        if let Some(spread) = seat.spread() {
+            who.context.share(SPREAD, Arc::clone(spread));
+        }
         admission.sit(seat);
     }
     let own_room = own_room(services, &who.principal);

@@ -1,4 +1,4 @@
-//! Keeps what is said to a user whom nobody hears for, until the user comes back.
+//! Keeps what is said to a user whom nobody hears for on any node, until the user comes back.
 //!
 //! It must never keep and deliver the same: what is kept is not published.
 
@@ -10,8 +10,8 @@ use domain::id::{Epoch, UserId};
 use domain::message::{Publish, Sender};
 use domain::policy::AckLevel;
 
-use crate::mailbox::Control;
-use crate::ports::{InboxError, Letter, Receipt};
+use crate::peer::ring;
+use crate::ports::{InboxError, Letter, PeerAnswer, PeerQuestion, Receipt, Word};
 use crate::refusal::Refusal;
 use crate::services::Services;
 
@@ -30,7 +30,7 @@ pub(super) async fn keep_letter(
 ) -> Result<Option<Receipt>, Refusal> {
     let Some(inbox) = &services.ports.inbox else { return Ok(None) };
     let is_heard = || services.directory.is_heard(user);
-    if is_heard() {
+    if is_heard() || is_heard_elsewhere(services, user).await {
         return Ok(None);
     }
     let sender = Sender { connection: None, trace: None, ..publish.sender.clone() };
@@ -39,13 +39,20 @@ pub(super) async fn keep_letter(
     inbox.put(user, letter, limits).await.map_err(|error| refusal_of(&error))?;
     if is_heard() {
         // Came meanwhile, and may have looked before it was there.
-        for mailbox in &services.mailboxes {
-            mailbox.order(Control::Ring(user.clone()));
-        }
+        ring(user, &services.mailboxes);
     }
+    // The same on other nodes; and on one that hears the user and was too slow to say so.
+    services.ports.peers.tell(&Word::LettersWait(user.clone()));
     // It has no place in the room's log.
     let (epoch, level) = (Epoch::from_bits(0), AckLevel::Accepted);
     Ok(Some(Receipt { epoch, offset: None, duplicate: false, level }))
+}
+
+/// Whether a user hears what is said to it over another node. One that does not answer may be gone: what is said
+/// then waits, and it is told of it.
+async fn is_heard_elsewhere(services: &Services, user: &UserId) -> bool {
+    let heard = services.ports.peers.ask(PeerQuestion::Hears(user.clone())).await;
+    heard.answers.iter().any(|(_, answer)| *answer == PeerAnswer::Hears(true))
 }
 
 fn refusal_of(error: &InboxError) -> Refusal {
@@ -55,7 +62,7 @@ fn refusal_of(error: &InboxError) -> Refusal {
                            try again later";
             Refusal::new(ErrorCode::RoomFull, message).field("to_user_id")
         }
-        InboxError::Storage(_) => {
+        InboxError::Elsewhere | InboxError::Storage(_) => {
             tracing::warn!(error = error as &dyn std::error::Error, "a letter was not kept");
             Refusal::unavailable(COME_BACK)
         }

@@ -21,7 +21,7 @@ use crate::extensions::middleware::Who;
 use crate::metrics::Row;
 use crate::peer::put_out;
 use crate::planted::{Mistake, is_planted};
-use crate::ports::{BrokerError, EraseError, Moderation, ReadLog, RecordError};
+use crate::ports::{BrokerError, EraseError, Moderation, ReadLog, RecordError, Word};
 use crate::refusal::Refusal;
 use crate::security::{SecurityEvent, TARGET};
 use crate::services::Services;
@@ -135,6 +135,7 @@ impl Moderate {
         }
         let chat::Moderation { room, act, reason } = self.wanted.clone();
         let at = self.services.ports.clock.now().wall;
+        let at = self.services.directory.acts.moment(&room, &act, at);
         let entry = Entry { at, by, room, act, reason };
         let recorded = self.record(&*moderation, &entry).await;
         let erased = match (&recorded, &entry.act, &self.services.ports.erasure) {
@@ -185,13 +186,14 @@ impl Moderate {
 
     /// Writes it down. It counts before it is stored, and nobody stays because the disk is slow.
     async fn record(&self, moderation: &dyn Moderation, entry: &Entry) -> Result<(), RecordError> {
+        self.services.directory.acts.note(entry);
         let mut recording = moderation.record(entry);
         let at_once = poll_fn(|cx| Poll::Ready(recording.as_mut().poll(cx))).await;
         if at_once != Poll::Ready(Err(RecordError::Full)) {
             if !is_planted(Mistake::BannedStaysIn) {
                 put_out(entry, &self.services.mailboxes);
             }
-            self.services.ports.peers.tell(entry);
+            self.services.ports.peers.tell(&Word::Moderated(entry.clone()));
         }
         match at_once {
             Poll::Ready(recorded) => recorded,

@@ -48,7 +48,7 @@ fn a_sanction_ends_with_its_time_or_when_it_is_lifted() {
     };
     set.apply(&entry(0, Act::Mute(ann.clone(), minute()))).unwrap();
     assert!(!speaks(&set, 59) && speaks(&set, 60));
-    set.apply(&entry(5, Act::Unmute(ann.clone()))).unwrap();
+    set.apply(&entry(4, Act::Unmute(ann.clone()))).unwrap();
     assert!(speaks(&set, 5) && set.is_empty());
     // Lifting one lifts no other.
     set.apply(&entry(5, Act::Mute(ann.clone(), None))).unwrap();
@@ -94,9 +94,9 @@ fn a_full_set_refuses_another_forgets_what_is_over_first_and_goes_on_lifting() {
     assert_eq!(set.apply(&one_more(9)), Err(SanctionsFull));
     assert!(set.forbids(&name(0), &room("chat:a"), Deed::Speak, at(9)).is_some());
     // Who is muted may be muted for longer, and less.
-    assert_eq!(set.apply(&entry(9, Act::Mute(name(7), minute()))), Ok(()));
-    assert_eq!(set.apply(&one_more(10)), Ok(()));
-    assert_eq!(set.apply(&entry(10, Act::Unmute(name(8)))), Ok(()));
+    assert_eq!(set.apply(&entry(9, Act::Mute(name(7), minute()))), Ok(true));
+    assert_eq!(set.apply(&one_more(10)), Ok(true));
+    assert_eq!(set.apply(&entry(10, Act::Unmute(name(8)))), Ok(true));
     assert_eq!(set.len(), Sanctions::SANCTIONS_MAX - 1);
 }
 
@@ -109,9 +109,9 @@ fn a_room_that_is_full_of_them_leaves_room_for_others() {
     }
     assert_eq!(set.apply(&entry(0, Act::Ban(name(0), None))), Err(SanctionsFull));
     let elsewhere = Entry { room: room("chat:b"), ..entry(0, Act::Ban(name(0), None)) };
-    assert_eq!(set.apply(&elsewhere), Ok(()));
-    assert_eq!(set.apply(&entry(0, Act::Unmute(name(1)))), Ok(()));
-    assert_eq!(set.apply(&entry(0, Act::Ban(name(0), None))), Ok(()));
+    assert_eq!(set.apply(&elsewhere), Ok(true));
+    assert_eq!(set.apply(&entry(0, Act::Unmute(name(1)))), Ok(true));
+    assert_eq!(set.apply(&entry(0, Act::Ban(name(0), None))), Ok(true));
 }
 
 #[test]
@@ -191,4 +191,42 @@ proptest! {
         let in_rooms: usize = set.in_rooms.values().map(|counted| counted.all).sum();
         prop_assert_eq!(in_rooms, set.len());
     }
+}
+
+#[test]
+fn of_two_acts_that_cross_the_later_one_counts_on_every_node_whichever_came_first() {
+    let ann = user("ann");
+    let acts = [
+        entry(1, Act::Ban(ann.clone(), None)),
+        entry(2, Act::Unban(ann.clone())),
+        entry(2, Act::Ban(ann.clone(), minute())),
+        entry(1, Act::Mute(ann.clone(), None)),
+    ];
+    let forbidden = |order: [usize; 4]| {
+        let mut set = Sanctions::default();
+        for n in order {
+            set.apply(&acts[n]).unwrap();
+        }
+        [Deed::Speak, Deed::Enter].map(|deed| set.forbids(&ann, &acts[0].room, deed, at(3)))
+    };
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]] {
+        assert_eq!(forbidden(order), [Some(Until::Lifted), None], "{order:?}");
+    }
+    let mut set = Sanctions::default();
+    assert_eq!((set.apply(&acts[1]), set.apply(&acts[0])), (Ok(true), Ok(false)));
+}
+
+#[test]
+fn only_so_many_of_the_latest_acts_are_known() {
+    let mut acts = LatestActs::default();
+    let lift = |n: usize| entry(i64::try_from(n).unwrap(), Act::Unmute(user(&format!("u{n}"))));
+    for n in 0..=LatestActs::ACTS_MAX {
+        acts.note(&lift(n));
+        acts.note(&lift(n));
+    }
+    assert_eq!((acts.latest.len(), acts.by_order.len()), (10_000, 10_000));
+    let room = lift(0).room;
+    let latest = |name: &str| acts.latest(&room, &Act::Mute(user(name), None));
+    assert_eq!((latest("u0"), latest("u1")), (None, Some(at(1))));
+    assert!(acts.is_older(&entry(0, Act::Mute(user("u1"), None))));
 }

@@ -83,6 +83,17 @@ impl Bench {
         self.give(Input::Mail(&mut post));
     }
 
+    /// Some minutes in which nothing comes but what says that a connection is there, until something is asked for.
+    fn until_call(&mut self, slot: Slot) -> Option<CallTag> {
+        (0..40).find_map(|_| {
+            self.now.monotonic = self.now.monotonic.after(Duration::from_secs(10));
+            self.say(slot, r#"{"type":"pong"}"#);
+            self.give(Input::Tick);
+            assert!(self.heard(slot).iter().all(|frame| frame.starts_with("ping")));
+            self.call()
+        })
+    }
+
     fn second(&mut self) {
         self.now.monotonic = self.now.monotonic.after(Duration::from_millis(1_100));
         self.give(Input::Tick);
@@ -165,6 +176,28 @@ fn where_its_beginning_is_not_known_all_of_a_users_own_room_may_have_been_missed
     bench.end(call, Outcome::Filled(Ok(page)));
     bench.mail(&[own(OLD, 5)]);
     assert_eq!(bench.heard(ann), ["gap 1/4", "message 1/5"]);
+}
+
+#[test]
+fn a_users_own_room_is_read_now_and_then_so_that_it_neither_runs_out_nor_hides_what_was_lost() {
+    let mut bench = users();
+    let at_start = bench.call();
+    bench.end(at_start, Outcome::OwnRooms(true));
+    let ann = bench.ann(Some(at(OLD, 3)));
+    bench.heard(ann);
+    bench.second();
+    assert!(bench.call().is_none(), "not at once");
+    let look = bench.until_call(ann);
+    // What comes meanwhile waits for the answer, and is told once.
+    bench.mail(&[own(OLD, 4)]);
+    bench.end(look, filled(vec![own(OLD, 4)], at(OLD, 4)));
+    assert_eq!(bench.heard(ann), ["message 1/4"]);
+    bench.second();
+    assert!(bench.call().is_none());
+    // One that nobody has heard of.
+    let look = bench.until_call(ann);
+    bench.end(look, filled(vec![own(OLD, 5)], at(OLD, 5)));
+    assert_eq!(bench.heard(ann), ["message 1/5"]);
 }
 
 #[test]

@@ -185,3 +185,43 @@ fn a_type_has_one_handler_and_the_protocols_own_types_have_none() {
     assert!(handlers.register(Arc::new(Named("roll"))).is_err());
     assert!(handlers.register(Arc::new(Named("publish"))).is_err());
 }
+
+/// A page of a log in which some places hold nothing: it ends before them, and the next one begins behind them.
+fn page_with_holes(held: &[u64], last: u64, after: u64, most: usize) -> LogPage {
+    let behind: Vec<u64> = held.iter().copied().filter(|n| *n > after).collect();
+    let begin = behind.first().copied().unwrap_or(last + 1);
+    let whole = behind.iter().zip(begin..).take_while(|(n, expected)| *n == expected);
+    let messages: Vec<u64> = whole.map(|(n, _)| *n).take(most).collect();
+    let first = if begin == after + 1 { 1 } else { begin };
+    page(EPOCH, first, last, &messages, messages.last().is_some_and(|n| *n < last))
+}
+
+#[tokio::test]
+async fn the_history_of_a_chat_goes_on_before_places_that_hold_nothing() {
+    let mut mocks = Mocks::default();
+    mocks.rules.policies.set_namespace("chat", (*policy(Access::Anyone)).clone());
+    crate::built_in::BuiltIn::default().register(&mut mocks.rules.handlers).unwrap();
+    mocks.broker.expect_read().returning(|_, _, read| {
+        let held = [1, 2, 3, 50, 52, 53, 54];
+        let page = page_with_holes(&held, 60, read.after.get(), read.messages_max as usize);
+        Box::pin(async move { Ok(page) })
+    });
+    let services = mocks.services();
+    let view = crate::view::View::Document(domain::documents::told::Endpoint::Chat);
+    let handler = Arc::clone(services.rules.handlers.of(view, "history").unwrap());
+    let (mut pages, mut before) = (Vec::new(), String::new());
+    for _ in 0..9 {
+        let body = format!(r#"{{"type":"history","channel":"a","limit":2{before}}}"#);
+        let handling = handling(Arc::clone(&services), Arc::clone(&handler), body.into());
+        let effects = handling.execute().await.unwrap().effects;
+        let [HandlerEffect::Reply { data, .. }] = &effects[..] else { panic!("{effects:?}") };
+        let text = String::from_utf8(data.to_vec()).unwrap();
+        let ids = text.split(r#""message_id":""#).skip(1);
+        let offset = |id: &str| id.split('"').next()?.split('-').nth(1)?.parse::<u64>().ok();
+        pages.push(ids.filter_map(offset).collect::<Vec<_>>());
+        let Some((_, next)) = text.split_once(r#""before":""#) else { break };
+        before = format!(r#","before":"{}""#, next.split('"').next().unwrap());
+    }
+    let pages: Vec<_> = pages.iter().map(Vec::as_slice).collect();
+    assert_eq!(pages, [&[53, 54][..], &[52], &[50], &[2, 3], &[1]]);
+}

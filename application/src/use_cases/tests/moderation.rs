@@ -268,3 +268,21 @@ async fn a_deletion_that_failed_is_no_success() {
     let (moderate, _) = moderating(Mocks::default(), moderator(), Act::Kick(user("u")));
     assert_eq!(moderate.execute().await, Err(ModerateRefused::NotAvailable));
 }
+
+#[tokio::test]
+async fn an_act_is_later_than_what_is_known_about_the_same_whatever_the_clock_says() {
+    let later = Wall::from_millis(1_000_000);
+    let mut moderation = MockModeration::new();
+    moderation.expect_forbids().returning(|_, _, _, _| None);
+    let is_later = move |entry: &domain::moderation::Entry| entry.at > later;
+    let recorded = moderation.expect_record().withf(is_later).times(1);
+    recorded.returning(|_| Box::pin(async { Ok(()) }));
+    let mocks = Mocks { moderation: Some(moderation), ..Mocks::default() };
+    let (moderate, _) = moderating(mocks, moderator(), Act::Unban(user("u")));
+    // Of another node, whose clock is ahead.
+    let act = Act::Ban(user("u"), None);
+    let heard =
+        domain::moderation::Entry { at: later, by: user("m"), room: room(), act, reason: None };
+    moderate.services.directory.acts.note(&heard);
+    assert_eq!(moderate.execute().await, Ok(user("m")));
+}
