@@ -30,6 +30,7 @@ mod link;
 mod looks;
 mod names;
 mod news;
+mod parting;
 mod peer_words;
 mod peers;
 mod presence;
