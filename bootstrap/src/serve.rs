@@ -17,7 +17,7 @@ mod traces;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use application::node::Node;
 use application::ports::{Archive, Clock, Inbox, Matches, Moderation, Succession};
@@ -185,7 +185,7 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     let signals = tokio::spawn(signals.watch(stop, reload));
     announce(&screen, address);
     manager.ready("serving");
-    serve_and_linger(gateway, stopped, settings).await;
+    serve_and_part(gateway, stopped, settings, &rooms).await;
     // Some hold the gateway, which is over.
     helpers.iter().chain([&signals]).for_each(JoinHandle::abort);
     rooms.finish(running).await;
@@ -194,21 +194,25 @@ async fn run(loaded: &Loaded, given: &Given, log_filter: LogFilter) -> Result<()
     Ok(())
 }
 
-/// Serves until it is told to stop and nobody is left. Where clients go to other nodes it stays behind its
-/// last ones for as long as presence waits for those who left, at most as long as it drained.
-async fn serve_and_linger(gateway: Gateway, stopped: watch::Receiver<bool>, settings: &Settings) {
-    let mut told = stopped.clone();
-    let told = async {
+/// Serves until it is told to stop and nobody is left. Where clients go to other nodes presence knows it before the
+/// first of them does.
+async fn serve_and_part(
+    gateway: Gateway,
+    mut stopped: watch::Receiver<bool>,
+    settings: &Settings,
+    rooms: &Rooms,
+) {
+    let (go, going) = watch::channel(false);
+    let parting = async {
         // An error means that whoever could have asked to stop is gone.
-        let _ = told.wait_for(|stop| *stop).await;
-        Instant::now()
+        let _ = stopped.wait_for(|stop| *stop).await;
+        if build::drain_mode(settings) == DrainMode::Paced {
+            rooms.part();
+        }
+        let _ = go.send(true);
     };
     let window = Duration::from_millis(settings.server.drain_window_ms);
-    let (told_at, ()) = tokio::join!(told, gateway.serve(stopped, window));
-    if settings.redis.url.is_some() && build::drain_mode(settings) == DrainMode::Paced {
-        let grace = Duration::from_millis(settings.redis.leave_grace_ms);
-        tokio::time::sleep(grace.min(told_at.elapsed())).await;
-    }
+    tokio::join!(parting, gateway.serve(going, window));
 }
 
 /// As many descriptors as there may be, and a warning where that is too few.

@@ -1,7 +1,7 @@
 //! Who is where over several nodes, and what becomes of those whose node is gone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use application::mailbox::{Mail, Mailbox, Post};
 use application::ports::Presence;
@@ -322,6 +322,35 @@ async fn what_members_show_is_said_again_to_a_redis_that_has_lost_it() {
     node.until_up().await;
     until_listed(&node, &["ann"]).await;
     assert_eq!(node.broker.list(&room(ROOM), 10).await.unwrap().members[0].data, shown);
+}
+
+/// N02: who comes back over another node has never left, and the node that stops need not stay for that. Who does not
+/// come has left when a lease is over.
+#[tokio::test]
+async fn who_was_told_to_come_back_elsewhere_is_waited_for_beyond_the_end_of_the_node() {
+    if !Redis::is_here() {
+        return;
+    }
+    let (redis, lease) = (Redis::start(), 3 * LEASE);
+    let one = Node::with_lease(&redis, lease, NO_GRACE).await;
+    let two = Node::with_lease(&redis, lease, NO_GRACE).await;
+    let follower = two.mailbox(1).await;
+    enter(&one, "ann", 1).await;
+    enter(&one, "bob", 2).await;
+    enter(&two, "cid", 3).await;
+    one.broker.part();
+    let begin = Instant::now();
+    leave(&one, "ann", 1).await;
+    leave(&one, "bob", 2).await;
+    in_time("it says its last words", one.broker.finish()).await;
+    drop(one);
+    assert!(begin.elapsed() < lease / 2, "it has waited");
+    enter(&two, "ann", 4).await;
+    let joins = ["ann", "bob", "cid"].map(|name| told(PresenceChange::Join, name));
+    assert_eq!(hear(&follower, 3).await, joins);
+    assert_eq!(hear(&follower, 1).await, [told(PresenceChange::Leave, "bob")]);
+    assert!(begin.elapsed() >= lease, "{:?}", begin.elapsed());
+    until_listed(&two, &["ann", "cid"]).await;
 }
 
 /// A node that ends in order says so, whatever graces there are.

@@ -63,7 +63,8 @@ pub struct Config {
     /// How long a node that says nothing more counts as there, with all who are here over it. Others look for
     /// such nodes five times in this span.
     pub lease: Duration,
-    /// For how long who has left is still shown, and can come back without having left.
+    /// For how long who has left is still shown, and can come back without having left; while a node parts with its
+    /// connections for at least `lease`.
     pub leave_grace: Duration,
     /// For how long what is said of a room's members stays without being said again.
     pub presence_kept: Duration,

@@ -32,6 +32,7 @@ mod looks;
 mod missed;
 mod names;
 mod news;
+mod parting;
 mod peer_words;
 mod peers;
 mod presence;

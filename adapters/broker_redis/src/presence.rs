@@ -38,13 +38,15 @@ const LIST_MAX: usize = 10_000;
 /// Presence of this node.
 pub(crate) struct Present {
     local: Mutex<Local>,
-    changed: Notify,
+    pub(crate) changed: Notify,
     leased: Notify,
     /// Rung when this node has another name.
     pub(crate) renamed: Notify,
     /// Held while changes are told.
     telling: tokio::sync::Mutex<()>,
-    is_finishing: AtomicBool,
+    pub(crate) is_finishing: AtomicBool,
+    /// Whether who leaves was told to come back over another node.
+    pub(crate) is_parting: AtomicBool,
     /// Nodes whose leases had run out at the last look.
     pub(crate) over: Mutex<Vec<String>>,
     /// Names that this node had, and since when it has another.
@@ -57,9 +59,9 @@ pub(crate) struct Present {
 
 /// A name, and the connection over which it was taken.
 #[derive(Clone)]
-struct Lease {
-    node: String,
-    link: Arc<Link>,
+pub(crate) struct Lease {
+    pub(crate) node: String,
+    pub(crate) link: Arc<Link>,
 }
 
 impl Present {
@@ -71,6 +73,7 @@ impl Present {
             renamed: Notify::new(),
             telling: tokio::sync::Mutex::default(),
             is_finishing: AtomicBool::new(false),
+            is_parting: AtomicBool::new(false),
             over: Mutex::default(),
             former: Mutex::default(),
             said_again: Notify::new(),
@@ -78,12 +81,12 @@ impl Present {
         }
     }
 
-    fn local(&self) -> MutexGuard<'_, Local> {
+    pub(crate) fn local(&self) -> MutexGuard<'_, Local> {
         // A panic while it is held can only come from memory running out.
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lease(&self) -> Option<Lease> {
+    pub(crate) fn lease(&self) -> Option<Lease> {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -168,37 +171,6 @@ impl RedisBroker {
     /// Keeps the lease, tells what changes and cleans up behind others, for as long as it is polled.
     pub(crate) async fn run_presence(&self) {
         tokio::join!(self.keep_lease(), self.tell_changes(), self.clean_up());
-    }
-
-    /// Says what is left to be said, within the time for an answer, and lets the lease run out at once: what
-    /// could not be said others take back. For a node that ends, after its connections have.
-    pub async fn finish(&self) {
-        self.present.is_finishing.store(true, Ordering::Release);
-        self.present.changed.notify_one();
-        let last_words = async {
-            loop {
-                let now = Instant::now();
-                self.present.local().end_graces(now);
-                let is_due = self.present.local().next_due(now).is_some_and(|due| due <= now);
-                if !is_due || self.tell_some(now).await.is_err() {
-                    break;
-                }
-            }
-            let Some(lease) = self.present.lease() else { return };
-            self.run_out(&lease.link, &lease.node).await;
-        };
-        let _ = timeout(self.config.answer_timeout, last_words).await;
-    }
-
-    /// Lets the lease of a name run out that nobody speaks under any more, so that nobody counts it or waits for it.
-    pub(crate) async fn run_out(&self, link: &Arc<Link>, node: &str) {
-        let fill = |command: &mut Cmd| {
-            let [nodes, _] = self.names.nodes();
-            // One that was claimed does not come back.
-            command.arg("ZADD").arg(nodes).arg("XX").arg(1).arg(node);
-        };
-        // Where this fails it runs out a little later.
-        let _ = self.commands.ask_for::<i64>(link, fill).await;
     }
 
     async fn keep_lease(&self) {
@@ -288,7 +260,7 @@ impl RedisBroker {
         }
     }
 
-    async fn tell_some(&self, now: Instant) -> Result<(), CallError> {
+    pub(crate) async fn tell_some(&self, now: Instant) -> Result<(), CallError> {
         // One after another, whoever asks for it.
         let _turn = self.present.telling.lock().await;
         let telling = self.present.local().take(now, BATCH);
@@ -461,7 +433,7 @@ impl Presence for RedisBroker {
 
     async fn leave(&self, room: &RoomId, key: &PresenceKey, connection: ConnectionId) {
         let seat = (room.clone(), key.clone());
-        self.present.local().leave(&seat, connection, Instant::now(), self.config.leave_grace);
+        self.present.local().leave(&seat, connection, Instant::now(), self.grace());
         self.present.changed.notify_one();
     }
 

@@ -216,6 +216,11 @@ impl Local {
         }
     }
 
+    /// When the last of those is due that wait for their time.
+    pub(crate) fn last_due(&self) -> Option<Instant> {
+        self.later.last().map(|(due, _)| *due)
+    }
+
     /// Whether nothing is left to be told that was noted by then.
     pub(crate) fn is_told_since(&self, then: Instant) -> bool {
         self.changes.values().all(|change| change.since > then)

@@ -292,6 +292,15 @@ impl Rooms {
         }
     }
 
+    /// Notes that who goes from now on was told to come back over another node.
+    pub fn part(&self) {
+        match self {
+            Self::Memory(_) => {}
+            #[cfg(feature = "redis")]
+            Self::Redis(shared) => shared.broker.part(),
+        }
+    }
+
     /// Ends what [`run`](Self::run) spawned, once everything is done that was begun.
     pub async fn finish(&self, running: JoinHandle<()>) {
         match self {
