@@ -40,6 +40,32 @@ pub enum Mistake {
     ReturnNotAsked,
     /// A moderator is told that something is done before a restart would find it.
     ActAckedEarly,
+    /// What a node said of members is taken back although its lease was not claimed first.
+    ReapedUnclaimed,
+    /// Leases are claimed as soon as Redis is back, before all nodes had the time to renew theirs.
+    ClaimedAtOnce,
+    /// A node goes on under its name with a Redis that may have lost what it said under it.
+    NameKept,
+    /// What was said under a former name is taken back before all of it is said again.
+    FormerTakenEarly,
+    /// That somebody has left is told although the time to come back is not over.
+    GraceForgotten,
+    /// A change of presence that could not be told is dropped.
+    ChangeDropped,
+    /// Whoever has its user's largest fence is taken for replaced by it.
+    NewestReplaced,
+    /// A Redis that has lost a user's fence is not told it again.
+    FenceNotRetold,
+    /// A seat is given back twice: the second time it is that of another connection of the user.
+    SeatFreedTwice,
+    /// That a seat was given back is said under the version of what was said before.
+    LeaveUnversioned,
+    /// A token that counts once is looked up, answered, and marked as used up then.
+    SpentAfterAnswer,
+    /// A node that is drained in turn ends all connections at once.
+    DrainedAtOnce,
+    /// Whoever comes to a node that drains is let in and stays.
+    NewcomerForgotten,
 }
 
 #[cfg(feature = "testing")]

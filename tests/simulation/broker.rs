@@ -14,6 +14,7 @@ use application::ports::{
 };
 use application::published::Published;
 use async_trait::async_trait;
+use broker_redis::RedisBroker;
 use domain::delivery::Class;
 use domain::id::{Epoch, MessageId, MessageKey};
 use domain::message::{Publication, Publish, Publisher, TombstoneReason};
@@ -26,7 +27,7 @@ use domain::room::RoomId;
 use domain::time::Wall;
 
 use crate::checker::Violation;
-use crate::faults::Fault;
+use crate::faults::{Effect, Fault};
 use crate::ports::{Core, Shared, WALL_START_MS};
 
 const RETRY_AFTER: Duration = Duration::from_millis(300);
@@ -342,7 +343,35 @@ impl Core {
     }
 }
 
-pub(crate) struct SimBroker(pub(crate) Shared);
+/// The broker, as one node has it.
+pub(crate) struct SimBroker {
+    pub(crate) core: Shared,
+    pub(crate) node: usize,
+    /// In seeds over Redis: publishes under a fence are compared there.
+    pub(crate) over: Option<Arc<RedisBroker>>,
+}
+
+impl SimBroker {
+    /// Whether a publish may be taken now, as the script that publishes looks at it.
+    fn compare_fence(&self, core: &mut Core, publish: &Publish) -> Result<(), PublishError> {
+        let (Some(over), Some(one)) = (&self.over, &core.redis) else { return Ok(()) };
+        let (Some(user), Some(fence)) = (&publish.sender.user, publish.fence) else {
+            return Ok(());
+        };
+        let largest = one.redis.hget(&over.seats_key(user), "f");
+        if largest.is_none() {
+            over.miss_fence();
+            core.counts.effect(Effect::FenceUnknown);
+            return Err(PublishError::Unavailable { retry_after: RETRY_AFTER });
+        }
+        if largest != Some(fence.to_string()) {
+            core.counts.effect(Effect::PublishFenced);
+            return Err(PublishError::Fenced);
+        }
+        core.check_fence(user, fence);
+        Ok(())
+    }
+}
 
 #[async_trait]
 impl Broker for SimBroker {
@@ -352,18 +381,22 @@ impl Broker for SimBroker {
         policy: &Arc<NamespacePolicy>,
     ) -> Result<Receipt, PublishError> {
         let unavailable = || PublishError::Unavailable { retry_after: RETRY_AFTER };
-        self.0.travel().await;
+        self.core.travel().await;
         let receipt = {
-            let mut core = self.0.lock();
+            let mut core = self.core.lock();
             let weather = core.weather;
             if core.rng.percent(weather.refuse_publishes) {
                 core.counts.fault(Fault::PublishRefused);
                 return Err(unavailable());
             }
+            if core.is_cut_off(self.node) {
+                return Err(unavailable());
+            }
+            self.compare_fence(&mut core, &publish)?;
             core.append(publish, policy)
         };
-        self.0.travel().await;
-        let mut core = self.0.lock();
+        self.core.travel().await;
+        let mut core = self.core.lock();
         let weather = core.weather;
         if core.rng.percent(weather.lose_publish_replies) {
             core.counts.fault(Fault::PublishReplyLost);
@@ -379,12 +412,15 @@ impl Broker for SimBroker {
         mailbox: &Arc<Mailbox>,
         token: SubscriptionToken,
     ) -> Result<RoomTop, BrokerError> {
-        self.0.travel().await;
+        self.core.travel().await;
         let top = {
-            let mut core = self.0.lock();
+            let mut core = self.core.lock();
             let weather = core.weather;
             if core.rng.percent(weather.refuse_subscriptions) {
                 core.counts.fault(Fault::SubscribeRefused);
+                return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
+            }
+            if core.is_cut_off(self.node) {
                 return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
             }
             core.on_subscribed(room, mailbox, token);
@@ -392,13 +428,13 @@ impl Broker for SimBroker {
             let latest = room.latest.iter().map(|(_, published)| Arc::clone(published)).collect();
             RoomTop { bounds: room.bounds(), latest }
         };
-        self.0.travel().await;
+        self.core.travel().await;
         Ok(top)
     }
 
     async fn unsubscribe(&self, room: &RoomId, mailbox: &Arc<Mailbox>, token: SubscriptionToken) {
-        self.0.travel().await;
-        self.0.lock().on_unsubscribed(room, mailbox, token);
+        self.core.travel().await;
+        self.core.lock().on_unsubscribed(room, mailbox, token);
     }
 
     /// No client of a simulation follows a pattern.
@@ -418,12 +454,15 @@ impl Broker for SimBroker {
         policy: &Arc<NamespacePolicy>,
         read: ReadLog,
     ) -> Result<LogPage, BrokerError> {
-        self.0.travel().await;
+        self.core.travel().await;
         let (page, slow) = {
-            let mut core = self.0.lock();
+            let mut core = self.core.lock();
             let weather = core.weather;
             if core.rng.percent(weather.refuse_reads) {
                 core.counts.fault(Fault::ReadRefused);
+                return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
+            }
+            if core.is_cut_off(self.node) {
                 return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
             }
             let sim_room = core.rooms.get_mut(room).expect("all rooms are known");
@@ -434,9 +473,9 @@ impl Broker for SimBroker {
             }
             (page, slow)
         };
-        self.0.travel().await;
+        self.core.travel().await;
         if let Some(slow_ms) = slow {
-            self.0.wait(slow_ms).await;
+            self.core.wait(slow_ms).await;
         }
         Ok(page)
     }

@@ -108,13 +108,13 @@ fn surroundings() -> Surroundings {
 
 async fn broker() -> Arc<dyn Broker> {
     let Surroundings { core, mailboxes } = surroundings();
-    Arc::new(Hosted { broker: SimBroker(core), mailboxes })
+    Arc::new(Hosted { broker: SimBroker { core, node: 0, over: None }, mailboxes })
 }
 
 async fn presence() -> (Arc<dyn Broker>, Arc<dyn Presence>) {
     let Surroundings { core, mailboxes } = surroundings();
     let presence = Arc::new(SimPresence { core: core.clone(), node: 0 });
-    (Arc::new(Hosted { broker: SimBroker(core), mailboxes }), presence)
+    (Arc::new(Hosted { broker: SimBroker { core, node: 0, over: None }, mailboxes }), presence)
 }
 
 /// Polls in each millisecond, in which what is due arrives as in a world.

@@ -102,6 +102,11 @@ pub(crate) struct Client {
     pub(crate) refreshes: bool,
     /// It goes for good: nothing is wanted any more.
     pub(crate) leaving: bool,
+    /// Told not to come back; its user brings it back some time.
+    pub(crate) rests: bool,
+    /// Whether its tokens count once, and how many it had.
+    pub(crate) once: bool,
+    tokens: u64,
 }
 
 impl Client {
@@ -131,13 +136,20 @@ impl Client {
             token_life_ms,
             refreshes: rng.percent(70),
             leaving: false,
+            rests: false,
+            once: false,
+            tokens: 0,
         }
     }
 
-    pub(crate) fn token(&self, now_ms: u64) -> Option<String> {
+    /// A fresh one.
+    pub(crate) fn token(&mut self, now_ms: u64) -> Option<String> {
         let user = self.user.as_ref()?;
         let ends = WALL_START_MS.cast_unsigned() + now_ms + self.token_life_ms;
-        Some(format!("user:{user}:{ends}"))
+        self.tokens += 1;
+        let id =
+            if self.once { format!(":t{}-{}", self.index, self.tokens) } else { String::new() };
+        Some(format!("user:{user}:{ends}{id}"))
     }
 
     /// The connection is gone. What was not answered is asked again on the next one.
@@ -177,6 +189,11 @@ impl Client {
             let off = self.views[view].wanted && self.views[view].stage == Stage::Off;
             if off && self.retry_ms[view] <= scene.now_ms {
                 self.subscribe(view, scene);
+            }
+            let seen = &self.views[view];
+            let is_blind = seen.present.followed && seen.present.members.is_none();
+            if seen.stage == Stage::On && is_blind && self.retry_ms[view] <= scene.now_ms {
+                self.ask_presence(view, scene);
             }
         }
         for sent in 0..self.sent.len() {
@@ -256,6 +273,10 @@ impl Client {
         match asked {
             Asked::Subscribe(view) => {
                 self.views[view].stage = Stage::Off;
+                self.retry_ms[view] = at;
+            }
+            Asked::Presence(view) => {
+                self.views[view].present.asked = false;
                 self.retry_ms[view] = at;
             }
             Asked::Publish(sent) if self.sent[sent].msg_id.is_none() => self.sent[sent].done = true,

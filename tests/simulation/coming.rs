@@ -6,6 +6,8 @@ use application::shard::{Input, Opening};
 use application::view::View;
 use domain::id::ClientId;
 
+use crate::drains::ON_THE_WAY_MS;
+use crate::faults::Effect;
 use crate::links::{Link, Up};
 use crate::nodes::SimNode;
 use crate::world::{Event, World};
@@ -21,7 +23,7 @@ impl World {
         self.links[link].client_open = false;
         self.clients[client].disconnected();
         let told = self.clients[client].come_back_ms.take().unwrap_or(0);
-        if !self.clients[client].leaving {
+        if !self.clients[client].leaving && !self.clients[client].rests {
             let at = self.now_ms + told + self.rng.between(20, 1_200);
             self.queue.push(at, Event::Connect { client });
         }
@@ -31,7 +33,11 @@ impl World {
         if self.link_of(client).is_some() {
             return;
         }
-        let ready = |(_, node): &(usize, &SimNode)| node.alive && !node.draining;
+        self.clients.get_mut(client).into_iter().for_each(|client| client.rests = false);
+        // Where nodes drain in turn somebody may have passed the door just before.
+        let passes =
+            |node: &SimNode| self.is_over_redis() && self.now_ms - node.drained_ms < ON_THE_WAY_MS;
+        let ready = |(_, node): &(usize, &SimNode)| node.alive && (!node.draining || passes(node));
         let ready: Vec<usize> =
             self.nodes.iter().enumerate().filter(ready).map(|(number, _)| number).collect();
         if ready.is_empty() {
@@ -39,6 +45,7 @@ impl World {
             return self.queue.push(at, Event::Connect { client });
         }
         let node = *self.rng.pick(&ready);
+        let is_late = self.nodes[node].draining;
         let host = &mut self.nodes[node];
         let shard = self.rng.index(host.shards.len());
         let connection = host.node.connection_id().expect("a seed never runs dry");
@@ -66,10 +73,16 @@ impl World {
         let has_ticket = self.clients[client].session.is_some();
         let with_ticket = resumes && has_ticket && self.rng.percent(60);
         let token = self.clients[client].token(self.now_ms).filter(|_| !with_ticket);
-        let opening = Opening { token, ..opening };
+        let opening = Opening { token: token.clone(), ..opening };
         self.clients[client].link = Some(link);
         self.clients[client].heard_ms = self.now_ms;
         self.input(node, shard, Input::Opened(slot, opening));
+        if is_late {
+            self.core.lock().counts.effect(Effect::NewcomerSentOn);
+        }
+        if let Some(token) = token.filter(|_| self.clients[client].once) {
+            self.show(link, &token);
+        }
         if resumes {
             let said = self.scene(client, |client, scene| {
                 client.resume(with_ticket, scene);

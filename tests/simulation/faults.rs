@@ -63,6 +63,12 @@ table! {
         ModerationAnswerLost = "an act is recorded, and fails",
         RecordKilled = "a kill before an act is recorded",
         RecordAnswerKilled = "a kill after an act is recorded",
+        RedisCut = "a node is cut off from Redis",
+        RedisAway = "Redis is away from all nodes",
+        RedisRestarted = "Redis restarts with all it had",
+        RedisForgot = "Redis restarts without anything",
+        RedisSlow = "Redis is slow to be asked",
+        RedisAnswerLost = "an answer of Redis is lost",
     }
 }
 
@@ -115,6 +121,18 @@ table! {
         ReturnRefused = "who is banned does not come back with hello",
         SanctionKept = "a sanction is there after a restart",
         SanctionOver = "a sanction is over, and its user back",
+        LeaseClaimed = "the lease of a node is claimed",
+        NameChanged = "a node takes another name",
+        LateWord = "a word of a node comes behind its end",
+        SeatRefused = "a seat is refused for those on all nodes",
+        SeatDoubted = "a seat is in doubt, and waited for",
+        ConnectionLimit = "closed: connection_limit",
+        SessionReplaced = "closed: session_replaced",
+        PublishFenced = "a publish is refused by its user's fence",
+        FenceUnknown = "a publish is refused: Redis lost the fence",
+        TokenReplayed = "a token that counts once is shown again",
+        DrainedInTurn = "a connection is told its turn in a drain",
+        NewcomerSentOn = "one who comes to a drain is sent on",
     }
 }
 

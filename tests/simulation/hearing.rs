@@ -58,7 +58,8 @@ impl Client {
                 scene.wishes.push(Wish::Send(pong));
             }
             ServerEvent::Disconnect(disconnect) => {
-                self.come_back_ms = disconnect.reconnect_after_ms;
+                // One that is closed at the window's end is told again, without a time.
+                self.come_back_ms = disconnect.reconnect_after_ms.or(self.come_back_ms);
             }
             ServerEvent::TokenExpiring(_) => {
                 if self.refreshes {
@@ -361,6 +362,13 @@ impl Client {
         if error.code == ErrorCode::PermissionDenied.number() {
             return self.on_forbidden(asked, since_ms, error.retry_after_ms, scene);
         }
+        if matches!(asked, Asked::Update(_))
+            && scene.core.has_troubles()
+            && is_temporary(error.code)
+        {
+            // What it wanted shown it may want shown again.
+            return Ok(());
+        }
         if error.code == ErrorCode::NotSubscribed.number() {
             return self.on_not_member(asked, since_ms);
         }
@@ -447,7 +455,8 @@ impl Client {
     /// An event is missing: only mail that did not fit explains that.
     fn presence_hole(&mut self, view: usize, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceHole);
-        if !scene.overflowed {
+        // A Redis that has forgotten numbers its changes by its clock again.
+        if !scene.overflowed && !scene.core.has_troubles() {
             let room = &self.views[view].room;
             let text = format!("client {}: a presence event of {room} is missing", self.index);
             return Err(Violation::new("I9", text));
@@ -455,6 +464,11 @@ impl Client {
         self.ask_presence(view, scene);
         Ok(())
     }
+}
+
+/// Whether it is for want of what Redis has lost, or of Redis.
+const fn is_temporary(code: u16) -> bool {
+    code == ErrorCode::NotSubscribed.number() || code == ErrorCode::Unavailable.number()
 }
 
 /// The effect of a close code, where one is counted.
@@ -465,6 +479,8 @@ pub(crate) const fn effect_of(code: u16) -> Option<Effect> {
         3003 => Some(Effect::InsufficientState),
         3004 => Some(Effect::TokenExpired),
         1012 => Some(Effect::Restart),
+        3505 => Some(Effect::SessionReplaced),
+        3506 => Some(Effect::ConnectionLimit),
         _ => None,
     }
 }

@@ -50,12 +50,16 @@ pub(crate) struct Link {
     pub(crate) slot: Slot,
     pub(crate) id: ConnectionId,
     pub(crate) queue: OutboundQueue,
+    /// It is nobody's: what it shows it has from another one.
+    pub(crate) is_thief: bool,
     /// It is a writer's: private messages are looked at.
     pub(crate) takes_letters: bool,
     /// Those that the socket has not taken yet.
     letters: Vec<usize>,
     /// The client's side takes nothing at the moment.
     pub(crate) stalled: bool,
+    /// It took nothing for a while: what waited for it then may have given way to its end.
+    pub(crate) was_stalled: bool,
     /// What the stalled side has taken before it stopped.
     in_flight: Vec<u8>,
     /// The largest piece that was begun when the stall set in: it waits outside of the cap.
@@ -91,9 +95,11 @@ impl Link {
             slot,
             id,
             queue: OutboundQueue::default(),
+            is_thief: false,
             takes_letters: false,
             letters: Vec::new(),
             stalled: false,
+            was_stalled: false,
             in_flight: Vec::new(),
             begun_bytes: 0,
             silent: false,
@@ -193,7 +199,7 @@ pub(crate) struct SimOutbox<'a> {
     pub(crate) resumed: &'a mut Vec<usize>,
     pub(crate) paused: &'a mut u64,
     pub(crate) dropped: &'a mut u64,
-    pub(crate) closed: &'a mut Vec<u16>,
+    pub(crate) closed: &'a mut Vec<(usize, u16)>,
     pub(crate) passed: &'a mut Vec<Passed>,
     /// The frames that are given to anybody; only where somebody may be told nothing of a room.
     pub(crate) told: Option<&'a mut Vec<(usize, Bytes)>>,
@@ -258,7 +264,7 @@ impl Outbox for SimOutbox<'_> {
         let Some(index) = self.by_slot.remove(&to) else { return };
         let link = &mut self.links[index];
         link.server_open = false;
-        self.closed.push(code.number());
+        self.closed.push((index, code.number()));
         link.queue.drop_messages();
         link.letters.clear();
         if !last.is_empty() {

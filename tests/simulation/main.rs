@@ -7,12 +7,14 @@
 //!
 //! Suggested reading order: [`story`], [`checker`], [`hearing`], [`client`], [`world`], [`nodes`],
 //! [`coming`], [`links`], [`broker`], [`witness`], [`disk`], [`letters`], [`inbox`], [`moderators`],
-//! [`docket`], [`forbidden`], [`sanctions`], [`ports`], [`storm`], [`faults`].
+//! [`docket`], [`forbidden`], [`sanctions`], [`ports`], [`storm`], [`faults`]; of seeds over Redis [`ways`], [`truth`],
+//! [`taking`], [`drains`], [`redis`], [`redis_scripts`], [`mirror`].
 //!
 //! Two worlds: several nodes over a simulated broker that loses, doubles and delays; or one process
 //! at a time over the real in-memory broker, whose durable rooms, letters and sanctions are on a disk that
 //! outlives kills. Letters and sanctions are kept by each node for itself, so they have a part in the second
-//! world only.
+//! world only. In some seeds of the first world nodes share a Redis beside the broker: leases, presence, seats, tokens
+//! that count once and drains in turn are there what they are over a real one, down to the commands that are given.
 //! A simulated committer would only repeat what somebody believes of the real one; what can fail
 //! for real is behind the archive's port, so only that is simulated.
 
@@ -32,6 +34,7 @@ mod coming;
 mod contract;
 mod disk;
 mod docket;
+mod drains;
 mod faults;
 mod filtered;
 mod forbidden;
@@ -39,13 +42,19 @@ mod hearing;
 mod inbox;
 mod letters;
 mod links;
+mod mirror;
 mod moderators;
 mod nodes;
 mod ports;
+mod redis;
+mod redis_scripts;
 mod rng;
 mod sanctions;
 mod storm;
 mod story;
+mod taking;
+mod truth;
+mod ways;
 mod witness;
 mod world;
 
@@ -151,6 +160,20 @@ fn find(mistake: Mistake) -> (u64, &'static str) {
     found.unwrap_or_else(|| panic!("{mistake:?} is not found within {SEEDS_TO_FIND} seeds"))
 }
 
+/// The same of a mistake that only nodes over Redis can make.
+fn find_over_redis(mistake: Mistake) -> (u64, &'static str) {
+    planted::plant(Some(mistake));
+    let found = (0..SEEDS_TO_FIND).filter(|seed| story::is_over_redis(*seed)).find_map(|seed| {
+        let violation = story::run(seed, false).violation?;
+        Some((seed, violation.invariant))
+    });
+    planted::plant(None);
+    let (seed, invariant) =
+        found.unwrap_or_else(|| panic!("{mistake:?} is not found within {SEEDS_TO_FIND} seeds"));
+    eprintln!("{mistake:?}: {invariant} in seed {seed}");
+    (seed, invariant)
+}
+
 /// Makes one mistake until a seed notices it by this invariant; others may notice it before.
 fn find_as(mistake: Mistake, invariant: &str) -> u64 {
     planted::plant(Some(mistake));
@@ -249,8 +272,74 @@ fn an_act_of_a_moderator_that_is_acknowledged_before_it_is_stored_is_found() {
 }
 
 #[test]
+fn a_reaper_that_does_not_claim_first_is_found() {
+    find_over_redis(Mistake::ReapedUnclaimed);
+}
+
+#[test]
+fn leases_that_are_claimed_as_soon_as_redis_is_back_are_found() {
+    assert_eq!(find_over_redis(Mistake::ClaimedAtOnce).1, "I19");
+}
+
+#[test]
+fn a_node_that_keeps_its_name_over_another_life_of_redis_is_found() {
+    find_over_redis(Mistake::NameKept);
+}
+
+#[test]
+fn a_former_name_that_is_taken_back_before_all_is_said_again_is_found() {
+    assert_eq!(find_over_redis(Mistake::FormerTakenEarly).1, "I19");
+}
+
+#[test]
+fn a_leave_that_waits_for_nobody_to_come_back_is_found() {
+    assert_eq!(find_over_redis(Mistake::GraceForgotten).1, "I19");
+}
+
+#[test]
+fn a_change_of_presence_that_is_dropped_when_it_can_not_be_told_is_found() {
+    find_over_redis(Mistake::ChangeDropped);
+}
+
+#[test]
+fn a_fence_that_is_compared_as_less_or_equal_is_found() {
+    find_over_redis(Mistake::NewestReplaced);
+}
+
+#[test]
+fn a_fence_that_is_lost_with_redis_is_found() {
+    find_over_redis(Mistake::FenceNotRetold);
+}
+
+#[test]
+fn a_seat_that_is_freed_twice_is_found() {
+    assert_eq!(find_over_redis(Mistake::SeatFreedTwice).1, "I20 (seats)");
+}
+
+#[test]
+fn a_seat_that_is_given_back_under_an_old_version_is_found() {
+    find_over_redis(Mistake::LeaveUnversioned);
+}
+
+#[test]
+fn a_token_that_is_marked_as_used_behind_the_answer_is_found() {
+    assert_eq!(find_over_redis(Mistake::SpentAfterAnswer).1, "I21");
+}
+
+#[test]
+fn a_drain_that_ends_all_connections_at_once_is_found() {
+    assert_eq!(find_over_redis(Mistake::DrainedAtOnce).1, "I22");
+}
+
+#[test]
+fn a_drain_that_forgets_who_comes_meanwhile_is_found() {
+    assert_eq!(find_over_redis(Mistake::NewcomerForgotten).1, "I22");
+}
+
+#[test]
 fn the_same_seed_tells_the_same_story() {
-    for seed in 0..20 {
+    let over_redis = (20..).filter(|seed| story::is_over_redis(*seed)).take(5);
+    for seed in (0..20).chain(over_redis) {
         assert_eq!(story::run(seed, false).hash, story::run(seed, false).hash, "seed {seed}");
     }
     assert_ne!(story::run(1, false).hash, story::run(2, false).hash);

@@ -165,6 +165,9 @@ impl World {
             Control::PutOut(user, room) => Some((user.clone(), room.clone())),
             _ => None,
         };
+        if let Control::Drain { until } = &control {
+            self.begin_parting(node, shard, until.as_millis());
+        }
         self.input(node, shard, Input::Order(control));
         if let Some((user, room)) = put_out {
             self.core.lock().docket.on_put_out(&user, &room, self.now_ms);

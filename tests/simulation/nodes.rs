@@ -26,6 +26,7 @@ use domain::time::{Monotonic, Now};
 
 use crate::broker::{Outgoing, SimBroker};
 use crate::disk::Disk;
+use crate::drains::Parting;
 use crate::faults::Effect;
 use crate::hearing::effect_of;
 use crate::links::{SimOutbox, Wires};
@@ -34,6 +35,7 @@ use crate::ports::{
 };
 use crate::rng::Rng;
 use crate::sanctions::SimModeration;
+use crate::truth::OverRedis;
 use crate::witness::Witness;
 use crate::world::{Event, World};
 
@@ -51,6 +53,8 @@ pub(crate) struct SimShard {
     n_mail: usize,
     /// How often mail did not fit.
     pub(crate) overflowed: bool,
+    /// How those part that were there when a drain began.
+    pub(crate) parting: Option<Parting>,
 }
 
 /// Something that runs beside the shards.
@@ -66,8 +70,12 @@ pub(crate) struct SimNode {
     pub(crate) memory: Option<Arc<MemoryBroker>>,
     /// Its committer and its sweeps.
     pub(crate) tasks: BTreeMap<u64, Task>,
+    /// What it has in a seed over Redis.
+    pub(crate) over_redis: Option<OverRedis>,
     pub(crate) alive: bool,
     pub(crate) draining: bool,
+    /// When its drain was ordered.
+    pub(crate) drained_ms: u64,
 }
 
 /// One namespace.
@@ -177,15 +185,21 @@ impl SimNode {
         let memory = disk.map(|disk| {
             MemoryBroker::build(config, Arc::clone(&entropy) as _, Some(Arc::clone(disk) as _))
         });
-        let (broker, presence): (Arc<dyn Broker>, Arc<dyn Presence>) = match &memory {
+        let over_redis = OverRedis::build(core, &entropy);
+        let broker: Arc<dyn Broker> = match &memory {
             Some(memory) => {
                 let broker = Arc::clone(memory);
-                (Arc::new(Witness { broker, core: core.clone() }), Arc::clone(memory) as _)
+                Arc::new(Witness { broker, core: core.clone() })
             }
             None => {
-                let presence = SimPresence { core: core.clone(), node: number };
-                (Arc::new(SimBroker(core.clone())), Arc::new(presence))
+                let over = over_redis.as_ref().map(|over| Arc::clone(&over.broker));
+                Arc::new(SimBroker { core: core.clone(), node: number, over })
             }
+        };
+        let presence: Arc<dyn Presence> = match (&memory, &over_redis) {
+            (Some(memory), _) => Arc::clone(memory) as _,
+            (None, Some(over)) => Arc::new(over.presence(core, number)),
+            (None, None) => Arc::new(SimPresence { core: core.clone(), node: number }),
         };
         let token_verifier = Arc::new(SimVerifier(core.clone()));
         let clock = Arc::new(SimClock(core.clone()));
@@ -203,8 +217,14 @@ impl SimNode {
             erasure: None,
             authorizer: None,
             revocations: Arc::new(MemoryRevocations::new(Duration::from_secs(86_400))),
-            spent_tokens: Arc::new(NoSpentTokens),
-            seats: Arc::new(application::seats::NodeSeats::default()),
+            spent_tokens: match &over_redis {
+                Some(over) => Arc::clone(&over.spent_tokens),
+                None => Arc::new(NoSpentTokens),
+            },
+            seats: match &over_redis {
+                Some(over) => Arc::new(over.seats(core, number)),
+                None => Arc::new(application::seats::NodeSeats::default()),
+            },
             peers: Arc::new(application::ports::NoPeers),
             matches: Arc::new(application::ports::NoMatches),
             clock,
@@ -228,11 +248,13 @@ impl SimNode {
                 work_ms: None,
                 n_mail: 0,
                 overflowed: false,
+                parting: None,
             }
         });
         let shards = shards.collect();
         let tasks = BTreeMap::new();
-        Self { node, shards, memory, tasks, alive: true, draining: false }
+        let (alive, draining, drained_ms) = (true, false, 0);
+        Self { node, shards, memory, tasks, over_redis, alive, draining, drained_ms }
     }
 }
 
@@ -272,7 +294,10 @@ impl World {
                 self.core.lock().counts.effect(effect);
             }
         }
-        for effect in closed.into_iter().filter_map(effect_of) {
+        if let Some(parting) = &mut sim.parting {
+            parting.note(self.now_ms, &closed);
+        }
+        for effect in closed.into_iter().filter_map(|(_, code)| effect_of(code)) {
             self.core.lock().counts.effect(effect);
         }
         while let Some(call) = sim.shard.poll_call() {
@@ -449,7 +474,12 @@ impl World {
 
     /// The real broker puts mail straight into mailboxes, and wakes who waits for it.
     pub(crate) fn notice(&mut self) {
-        let woken = std::mem::take(&mut *self.alarms.lock().expect("nobody panics with it"));
+        let mut woken = std::mem::take(&mut *self.alarms.lock().expect("nobody panics with it"));
+        if self.is_over_redis() {
+            // In there it is chance who of several that wait for one thing is woken first.
+            woken.sort_unstable();
+            woken.dedup();
+        }
         for woken in woken {
             let at = self.now_ms + self.rng.below(2);
             self.queue.push(

@@ -18,9 +18,9 @@ use application::ports::{
 use application::refusal::Refusal;
 use async_trait::async_trait;
 use bytes::Bytes;
-use domain::id::{ConnectionId, UserId};
+use domain::id::{ConnectionId, TokenId, UserId};
 use domain::presence::{PresenceEvent, PresenceKey, PresenceList, RoomPresence};
-use domain::principal::Principal;
+use domain::principal::{Credential, Principal};
 use domain::room::RoomId;
 use domain::time::{Monotonic, Now, Wall};
 use secrecy::SecretString;
@@ -32,6 +32,7 @@ use crate::docket::Docket;
 use crate::faults::{Counts, Effect, Fault};
 use crate::inbox::Account;
 use crate::rng::Rng;
+use crate::ways::OneRedis;
 
 pub(crate) const WALL_START_MS: i64 = 1_763_717_880_000;
 
@@ -60,6 +61,8 @@ pub(crate) struct Weather {
     pub(crate) slow_moderation: u64,
     pub(crate) refuse_moderation: u64,
     pub(crate) lose_moderation_answers: u64,
+    pub(crate) slow_redis: u64,
+    pub(crate) lose_redis_answers: u64,
 }
 
 pub(crate) struct Core {
@@ -76,6 +79,8 @@ pub(crate) struct Core {
     pub(crate) rooms: BTreeMap<RoomId, SimRoom>,
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) presence: BTreeMap<RoomId, RoomPresence>,
+    /// What nodes share beside the broker, in seeds over Redis.
+    pub(crate) redis: Option<OneRedis>,
     /// Which node's lease holds an entry.
     pub(crate) leases: BTreeMap<(RoomId, PresenceKey, ConnectionId), usize>,
     /// What clients have sent.
@@ -104,6 +109,7 @@ impl Core {
             rooms: BTreeMap::new(),
             outgoing: Vec::new(),
             presence: BTreeMap::new(),
+            redis: None,
             leases: BTreeMap::new(),
             sent: HashSet::new(),
             letters: Account::default(),
@@ -138,7 +144,7 @@ impl Core {
 }
 
 /// Which future has been woken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Woken {
     Call { node: usize, shard: usize, call: u64 },
     Task { node: usize, task: u64 },
@@ -293,7 +299,7 @@ impl Presence for SimPresence {
     }
 }
 
-/// Takes `user:<name>:<milliseconds since 1970 when it ends>`.
+/// Takes `user:<name>:<milliseconds since 1970 when it ends>`, and what counts once with its own name behind that.
 pub(crate) struct SimVerifier(pub(crate) Shared);
 
 #[async_trait]
@@ -303,11 +309,14 @@ impl TokenVerifier for SimVerifier {
         let mut parts = token.split(':').skip(1);
         let user = parts.next().and_then(|name| UserId::parse(name).ok());
         let ends = parts.next().and_then(|ms| ms.parse().ok()).map(Wall::from_millis);
+        let id = parts.next().and_then(|id| TokenId::parse(id).ok());
         let (Some(user), Some(ends)) = (user, ends) else { return Err(TokenError::Malformed) };
         if ends <= now {
             return Err(TokenError::Expired);
         }
-        Ok(Principal { user: Some(user), expires_at: Some(ends), ..Principal::default() })
+        let credential = Credential { once: id.is_some(), id, ..Credential::default() };
+        let (user, expires_at) = (Some(user), Some(ends));
+        Ok(Principal { user, expires_at, credential, ..Principal::default() })
     }
 }
 

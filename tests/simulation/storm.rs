@@ -7,12 +7,16 @@ use std::time::Duration;
 use domain::codes::CloseCode;
 use domain::id::Epoch;
 
+use crate::checker::Checked;
 use crate::faults::{Effect, FAULTS_MIN, Fault};
 use crate::hearing::DROPS;
 use crate::links::Up;
 use crate::ports::Weather;
+use crate::ways::GRACE_MS;
 use crate::world::{Event, World};
 
+/// How many of a hundred faults are those of Redis, where it has some.
+const REDIS_TROUBLES: u64 = 40;
 /// How long after its death a node's leases run out.
 const LEASE_MS: u64 = 5_000;
 
@@ -35,6 +39,10 @@ impl World {
         let alone = self.disk.is_some();
         // One process at a time: the others are dead.
         let node = if alone { self.nodes.len() - 1 } else { self.rng.index(self.nodes.len()) };
+        let troubles = self.core.lock().has_troubles();
+        if troubles && self.rng.percent(REDIS_TROUBLES) && self.trouble_redis(node) {
+            return;
+        }
         let done = match self.rng.below(100) {
             0..35 => self.drop_client(client),
             35..50 => self.slow_reader(client),
@@ -132,6 +140,7 @@ impl World {
             return false;
         }
         self.links[link].stalled = true;
+        self.links[link].was_stalled = true;
         self.count(Fault::ReaderSlow);
         let at = self.now_ms + self.rng.between(200, 6_000);
         self.queue.push(at, Event::Unstall { link });
@@ -164,6 +173,7 @@ impl World {
     /// The node is gone with all it knew.
     fn bury(&mut self, node: usize) {
         self.nodes[node].alive = false;
+        self.close_way(node);
         let mut core = self.core.lock();
         core.docket.forget_waiting();
         for shard in &mut self.nodes[node].shards {
@@ -184,7 +194,9 @@ impl World {
             if self.links[link].node == node && self.links[link].client_open {
                 self.links[link].server_open = false;
                 let client = self.links[link].client;
-                if self.links[link].silent || self.rng.percent(20) {
+                if self.links[link].is_thief {
+                    self.links[link].client_open = false;
+                } else if self.links[link].silent || self.rng.percent(20) {
                     self.links[link].silent = true;
                 } else {
                     self.part(client);
@@ -199,9 +211,14 @@ impl World {
         }
         self.count(Fault::NodeDrained);
         self.nodes[node].draining = true;
+        self.nodes[node].drained_ms = self.now_ms;
         let window = self.rng.between(100, 2_000);
         self.nodes[node].node.drain(Duration::from_millis(window));
         self.ordered(node);
+        if self.is_over_redis() {
+            // As long as others may come back, and the host's own delays.
+            self.queue.push(self.now_ms + window + GRACE_MS + 2_000, Event::Finish { node });
+        }
         let at = self.now_ms + window + 6_000;
         self.queue.push(at, Event::Restart { kill: Some(node) });
         true
@@ -224,9 +241,9 @@ impl World {
         true
     }
 
-    pub(crate) fn restart(&mut self, kill: Option<usize>) {
+    pub(crate) fn restart(&mut self, kill: Option<usize>) -> Checked {
         if let Some(node) = kill.filter(|node| self.nodes[*node].alive) {
-            // It was drained: what is left of it must be nothing, but it is checked at the end.
+            self.check_drained(node)?;
             self.bury(node);
             self.queue.push(self.now_ms + LEASE_MS, Event::LeaseEnd { node });
         }
@@ -234,6 +251,7 @@ impl World {
         if self.disk.is_none() || self.nodes.iter().all(|node| !node.alive) {
             self.start_node();
         }
+        Ok(())
     }
 
     pub(crate) fn end_lease(&self, node: usize) {

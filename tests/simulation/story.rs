@@ -4,6 +4,7 @@
 //! Healing stops new faults only. What they broke has to be mended by the application.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use application::ports::Presence;
@@ -14,14 +15,21 @@ use domain::room::RoomId;
 use crate::checker::{Checked, Stage, Violation};
 use crate::faults::Counts;
 use crate::links::Up;
+use crate::mirror::Mirror;
 use crate::moderators::MODERATORS_ACT;
 use crate::ports::Weather;
-use crate::world::{Event, World};
+use crate::rng::Rng;
+use crate::taking::shared_rng;
+use crate::ways::{OneRedis, Time};
+use crate::world::{ALONE, Event, Over, World};
 
 /// The most time that the acts and faults of a seed take.
 const STORY_MS: u64 = 60_000;
 /// Longer than any heartbeat, lease, retry or look at positions.
 const HEAL_MS: u64 = 22_000;
+/// The same where leases are of the real kind, and those who were told not to come back come once they are over.
+const HEAL_OVER_REDIS_MS: u64 = 32_000;
+const REOPEN_MS: u64 = 16_000;
 /// Enough for a message to reach everyone when all is well.
 const CANARY_MS: u64 = 1_000;
 
@@ -32,6 +40,11 @@ const HELD_BYTES_ENOUGH: usize = 100_000;
 /// How many of a hundred acts are a writer's, where there are writers.
 const WRITERS_ACT: u64 = 40;
 
+/// How many of a hundred acts bring somebody back who was told not to come, where that happens.
+const REOPEN: u64 = 6;
+/// How many of a hundred seeds with several nodes are over a Redis that they share.
+const OVER_REDIS: u64 = 15;
+
 /// What came of one seed.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -40,12 +53,35 @@ pub(crate) struct Report {
     pub(crate) violation: Option<Violation>,
 }
 
+/// Whether nodes share a Redis in a seed, beside the broker that is simulated.
+pub(crate) fn is_over_redis(seed: u64) -> bool {
+    !Rng::new(seed).percent(ALONE) && shared_rng(seed).percent(OVER_REDIS)
+}
+
 /// Runs one seed to its end, or to the first violation.
 pub(crate) fn run(seed: u64, trace: bool) -> Report {
-    let mut world = World::new(seed, trace);
+    if is_over_redis(seed) { run_over(seed, trace, None).0 } else { tell(seed, trace, None).0 }
+}
+
+/// Runs one whose Redis is asked beside the model of it. Answers both as they are in the end.
+pub(crate) fn run_mirrored(seed: u64, mirror: Mirror) -> (Report, Option<OneRedis>) {
+    run_over(seed, false, Some(mirror))
+}
+
+fn run_over(seed: u64, trace: bool, mirror: Option<Mirror>) -> (Report, Option<OneRedis>) {
+    let runtime = Time::runtime();
+    // What waits by this clock finds it in here.
+    let _entered = runtime.enter();
+    tell(seed, trace, Some(Over { runtime: Rc::clone(&runtime), mirror }))
+}
+
+fn tell(seed: u64, trace: bool, over: Option<Over>) -> (Report, Option<OneRedis>) {
+    let mut world = World::new(seed, trace, over);
     let violation = world.tell().err();
-    let counts = world.core.lock().counts.clone();
-    Report { counts, hash: world.hash(), violation }
+    let mut core = world.core.lock();
+    let (counts, one) = (core.counts.clone(), core.redis.take());
+    drop(core);
+    (Report { counts, hash: world.hash(), violation }, one)
 }
 
 impl World {
@@ -56,7 +92,7 @@ impl World {
             self.run_until(end)?;
         }
         self.heal();
-        self.run_until(end + HEAL_MS)?;
+        self.run_until(end + self.heal_ms())?;
         self.check_connected()?;
         self.check_letters()?;
         let canaries = self.say_canaries(Class::Latest)?;
@@ -66,8 +102,9 @@ impl World {
         self.run_until(self.now_ms + CANARY_MS)?;
         self.check_histories()?;
         self.check_presence()?;
+        self.check_seated()?;
         self.leave()?;
-        self.run_until(self.now_ms + HEAL_MS)?;
+        self.run_until(self.now_ms + self.heal_ms())?;
         self.check_nothing_left()
     }
 
@@ -78,6 +115,10 @@ impl World {
         self.acts_left -= 1;
         let next = self.now_ms + self.rng.between(5, 180);
         self.queue.push(next, Event::Act);
+        if self.is_over_redis() && self.rng.percent(REOPEN) {
+            self.reopen_one();
+            return Ok(());
+        }
         if self.disk.is_some() && self.rng.percent(MODERATORS_ACT) {
             self.moderate();
             return Ok(());
@@ -123,10 +164,17 @@ impl World {
         }
         self.bring_writers_back();
         self.queue.push(self.now_ms, Event::Lift);
+        if self.is_over_redis() {
+            self.queue.push(self.now_ms + REOPEN_MS, Event::Reopen);
+        }
+    }
+
+    const fn heal_ms(&self) -> u64 {
+        if self.is_over_redis() { HEAL_OVER_REDIS_MS } else { HEAL_MS }
     }
 
     fn check_connected(&self) -> Checked {
-        for client in &self.clients {
+        for client in self.clients.iter().filter(|client| !client.rests) {
             let fail = |text: String| {
                 Err(Violation::new("I13", format!("client {}: {text}", client.index)))
             };
@@ -295,6 +343,9 @@ impl World {
         let memory = self.nodes.iter().filter(|node| node.alive).find_map(|n| n.memory.as_ref());
         let Some(memory) = memory else {
             let core = self.core.lock();
+            if core.redis.is_some() {
+                return self.listed_in_redis(&core, room);
+            }
             return core.presence.get(room).map(|p| p.list(1_000)).unwrap_or_default();
         };
         let mut list = pin!(Presence::list(memory.as_ref(), room, 1_000));
@@ -358,6 +409,9 @@ impl World {
             }
         }
         let leases = core.leases.len();
+        if let Some(text) = core.redis.as_ref().and_then(OneRedis::left) {
+            return fail(text);
+        }
         drop(core);
         let present: usize =
             self.clients[0].views.iter().map(|view| self.listed(&view.room).members.len()).sum();

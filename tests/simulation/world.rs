@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use application::mailbox::Mail;
@@ -12,6 +13,7 @@ use application::shard::{Completion, Input};
 use domain::codes::{CloseCode, should_reconnect};
 use domain::id::Epoch;
 use domain::room::RoomId;
+use tokio::runtime::Runtime;
 
 use crate::broker::{Outgoing, SimRoom};
 use crate::checker::{Checked, Violation};
@@ -19,16 +21,19 @@ use crate::client::{Client, Scene, Wish};
 use crate::disk::Disk;
 use crate::letters::{GLOBAL, Writer, draw_writers};
 use crate::links::{Down, Link, Up, Wires};
+use crate::mirror::Mirror;
 use crate::nodes::{KEPT_FROM, NAMESPACES, Namespace, SimNode, draw_rules};
 use crate::ports::{Alarms, Core, Shared, SimMiddleware, Weather};
 use crate::rng::Rng;
+use crate::taking::{draw_shared, is_hello};
+use crate::ways::{OneRedis, Reply, Request, Time};
 
 /// The most events of one seed: who needs more runs in circles.
 const EVENTS_MAX: u64 = 150_000;
 
 /// How many of a hundred seeds run one process over the real in-memory broker and a disk, instead
 /// of several over a simulated broker.
-const ALONE: u64 = 35;
+pub(crate) const ALONE: u64 = 35;
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -51,6 +56,16 @@ pub(crate) enum Event {
     Task { node: usize, task: u64 },
     Sweep { node: usize },
     Lift,
+    Tick,
+    Asked(Box<Request>),
+    Answered(Box<Reply>),
+    News { node: usize, text: String },
+    KeepWay { node: usize },
+    Sure { node: usize, connection: i64 },
+    Heal { node: usize },
+    RedisUp { forgets: bool },
+    Finish { node: usize },
+    Reopen,
 }
 
 impl Event {
@@ -123,8 +138,16 @@ fn draw_rooms(rng: &mut Rng, alone: bool) -> BTreeMap<RoomId, SimRoom> {
     rooms
 }
 
+/// What a seed over Redis has beside all others.
+pub(crate) struct Over {
+    pub(crate) runtime: Rc<Runtime>,
+    pub(crate) mirror: Option<Mirror>,
+}
+
 pub(crate) struct World {
     pub(crate) now_ms: u64,
+    /// Some where nodes share a Redis: the clock of their waits.
+    pub(crate) time: Option<Time>,
     pub(crate) rng: Rng,
     pub(crate) core: Shared,
     /// Some where one process runs the real broker: what outlives it.
@@ -154,11 +177,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, trace: bool) -> Self {
+    pub(crate) fn new(seed: u64, trace: bool, over: Option<Over>) -> Self {
         let mut rng = Rng::new(seed);
         let alone = rng.percent(ALONE);
         let lossy = !alone && rng.percent(70);
         let mut rules = draw_rules(&mut rng, lossy, alone);
+        let shared = over.as_ref().map(|_| draw_shared(seed, &mut rules));
         let rooms = draw_rooms(&mut rng, alone);
         let names: Vec<RoomId> = rooms.keys().cloned().collect();
         let mut core = Core::new(rng.fork());
@@ -168,6 +192,11 @@ impl World {
         core.censored = rng.percent(50);
         core.rooms = rooms;
         core.moderated = alone;
+        let time = over.map(|Over { runtime, mirror }| {
+            let has_troubles = shared.is_some_and(|shared| shared.has_troubles);
+            core.redis = Some(OneRedis::new(has_troubles, mirror));
+            Time::new(runtime)
+        });
         let writers = if alone { draw_writers(&mut rng) } else { Vec::new() };
         if alone {
             core.rooms.insert(RoomId::parse(GLOBAL).expect("a good name"), SimRoom::unborn(200));
@@ -181,11 +210,15 @@ impl World {
         let n_users = rng.between(1, n_clients as u64);
         let clients = (0..n_clients).map(|index| {
             let user = (!rng.percent(20)).then(|| format!("u{}", rng.below(n_users)));
-            Client::new(index, user, &names, &mut rng)
+            let once = shared.is_some_and(|shared| shared.once);
+            let mut client = Client::new(index, user, &names, &mut rng);
+            client.once = once;
+            client
         });
         let clients = clients.collect();
         let mut world = Self {
             now_ms: 0,
+            time,
             disk: alone.then(|| Arc::new(Disk::new(core.clone()))),
             core,
             alarms: Alarms::default(),
@@ -218,6 +251,9 @@ impl World {
             world.queue.push(at, Event::Connect { client });
             world.queue.push(at + 3_000, Event::Watch { client });
         }
+        if world.time.is_some() {
+            world.tick();
+        }
         world.queue.push(300, Event::Act);
         world.queue.push(500, Event::Fault);
         world
@@ -235,6 +271,7 @@ impl World {
         }
         self.nodes.push(node);
         self.start_committer(number);
+        self.open_way(number);
     }
 
     /// What tells this run from another one.
@@ -247,6 +284,9 @@ impl World {
         while let Some((at, event)) = self.queue.pop(end_ms) {
             self.now_ms = at;
             self.core.lock().now_ms = at;
+            if let Some(time) = &mut self.time {
+                time.pass(at);
+            }
             self.events += 1;
             self.note(&event);
             self.happen(event)?;
@@ -254,6 +294,9 @@ impl World {
             let mut core = self.core.lock();
             for outgoing in core.outgoing.drain(..) {
                 self.queue.push(outgoing.arrives_ms, Event::Mail(outgoing));
+            }
+            for (at, request) in core.redis.iter_mut().flat_map(|one| one.sent.drain(..)) {
+                self.queue.push(at, Event::Asked(Box::new(request)));
             }
             if let Some(violation) = core.violation.take().or(self.violation.take()) {
                 return Err(violation);
@@ -314,11 +357,21 @@ impl World {
             Event::Act => return self.act(),
             Event::Fault => self.fault(),
             Event::Calm => self.core.lock().weather = Weather::default(),
-            Event::Restart { kill } => self.restart(kill),
             Event::LeaseEnd { node } => self.end_lease(node),
             Event::Task { node, task } => self.run_task(node, task),
             Event::Sweep { node } => self.sweep(node),
             Event::Lift => self.lift_all(),
+            Event::Restart { kill } => return self.restart(kill),
+            Event::Reopen => self.reopen_all(),
+            Event::Finish { node } => self.finish(node),
+            Event::Tick => self.tick(),
+            Event::Asked(request) => self.asked(*request),
+            Event::Answered(reply) => self.answered(*reply),
+            Event::News { node, text } => self.news(node, &text),
+            Event::KeepWay { node } => self.keep_way(node),
+            Event::Sure { node, connection } => self.grow_sure(node, connection),
+            Event::Heal { node } => self.heal_way(node),
+            Event::RedisUp { forgets } => self.start_redis(forgets),
         }
         Ok(())
     }
@@ -422,6 +475,13 @@ impl World {
             return Ok(());
         }
         let client = side.client;
+        if matches!(&down, Down::Bytes(bytes) if is_hello(bytes)) {
+            self.on_let_in(link)?;
+        }
+        if self.links[link].is_thief {
+            self.thief_hears(link, &down);
+            return Ok(());
+        }
         match down {
             Down::Bytes(bytes) => match self.writer_of(client) {
                 Some(writer) => self.writer_hears(writer, &bytes),
@@ -429,8 +489,9 @@ impl World {
             },
             Down::Closed(code) => {
                 if !should_reconnect(code) {
-                    return Err(Violation::new("I13", format!("closed with {code}")));
+                    return self.on_final(link, code);
                 }
+                self.check_told(link, code)?;
                 self.part(client);
                 Ok(())
             }

@@ -68,8 +68,8 @@ impl Commands {
         let mut others: Vec<ConnectionAddr> = Vec::new();
         for Kept { server, .. } in kept.values() {
             if let Place::At(address) = &server.place {
-                match server.line() {
-                    Some(line) => known.push((line.connection.clone(), address.clone())),
+                match server.line().and_then(|line| line.connection.server()) {
+                    Some(connection) => known.push((connection, address.clone())),
                     None => others.push(address.clone()),
                 }
             }
@@ -213,7 +213,8 @@ impl Commands {
         tracing::debug!(within_ms = millis(self.config.answer_timeout), "redis is tried");
         let line = self.connect(&server).await?;
         // This connection is used for nothing else.
-        match line.connection.clone().subscribe(self.check_channel()).await {
+        let Some(mut connection) = line.connection.server() else { return Ok(()) };
+        match connection.subscribe(self.check_channel()).await {
             Err(error) if crate::answers::code(&error) == Some("NOPERM") => {
                 Err(ConnectError::Missing("SUBSCRIBE".to_owned()))
             }

@@ -9,7 +9,7 @@
 //! everything is answered with `Unavailable`.
 //!
 //! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`,
-//! `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `topics`, `behind`, `rooms`,
+//! `wire`, `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `topics`, `behind`, `rooms`,
 //! `table`, `subscriber`, `pushes`, `looks`, `broker`, `publish`, `gate`, `durable`, `reading`, `erase`, `present`,
 //! `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
 //! `seated`, `seats`, `peer_words`, `collected`, `missed`, `peers`.
@@ -55,7 +55,10 @@ mod spent_tokens;
 mod status;
 mod subscriber;
 mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topics;
+mod wire;
 
 pub use broker::{RedisBroker, StartError};
 pub use config::{Config, ConfigError};

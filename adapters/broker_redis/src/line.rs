@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use application::ports::Entropy;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Value};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,6 +16,7 @@ use crate::answers::{code, words};
 use crate::config::Config;
 use crate::link::Server;
 use crate::servers::{Layout, Place, Servers};
+use crate::wire::Wire;
 
 /// The shortest pause before the next attempt to connect.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -117,7 +118,7 @@ impl From<RedisError> for ConnectError {
 
 /// One connection, and the server it was made to.
 pub(crate) struct Line {
-    pub(crate) connection: MultiplexedConnection,
+    pub(crate) connection: Wire,
     pub(crate) server: Weak<Server>,
     /// As the sentinels or the Cluster write it.
     pub(crate) address: String,
@@ -153,7 +154,7 @@ pub(crate) async fn identify(
 /// Asks a connection whether it and its server are what they were. The answer to the first word shows that no
 /// answer was lost or added.
 pub(crate) async fn probe(
-    connection: &MultiplexedConnection,
+    connection: &(impl ConnectionLike + Clone),
     identity: &Identity,
     nonce: u64,
 ) -> Result<(), ConnectError> {
@@ -245,7 +246,7 @@ pub(crate) async fn open(
     let mut words = connection.clone();
     redis::cmd("CLIENT").arg("KILL").arg("ID").arg(old).exec_async(&mut words).await?;
     let id = redis::cmd("CLIENT").arg("ID").query_async(&mut words).await?;
-    let server = Arc::downgrade(server);
+    let (server, connection) = (Arc::downgrade(server), Wire::Server(connection));
     Ok(Line { connection, server, address, identity, id, since: Instant::now() })
 }
 

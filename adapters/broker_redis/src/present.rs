@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use application::planted::{Mistake, is_planted};
 use bytes::Bytes;
 use domain::id::ConnectionId;
 use domain::presence::PresenceKey;
@@ -91,6 +92,7 @@ impl Local {
             return;
         }
         if connections.is_empty() {
+            let grace = if is_planted(Mistake::GraceForgotten) { Duration::ZERO } else { grace };
             self.members.remove(seat);
             self.note(seat, now, grace, None);
         } else {
@@ -190,6 +192,9 @@ impl Local {
     /// tried.
     pub(crate) fn put_back(&mut self, telling: Vec<Telling>, due: Instant, was_tried: bool) {
         for mut one in telling {
+            if was_tried && is_planted(Mistake::ChangeDropped) {
+                continue;
+            }
             // What has changed since has a moment of its own, which may be the end of its grace.
             let change = match self.changes.get_mut(&one.seat) {
                 Some(change) => change,

@@ -6,6 +6,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use application::planted::{Mistake, is_planted};
 use domain::room::RoomId;
 use redis::{Cmd, Value};
 use tokio::time::timeout;
@@ -38,7 +39,8 @@ impl RedisBroker {
             for name in &over {
                 self.run_out(&link, name).await;
             }
-            let has_stood = link.since.elapsed() >= self.config.lease;
+            let has_stood =
+                link.since.elapsed() >= self.config.lease || is_planted(Mistake::ClaimedAtOnce);
             if over.is_empty() && !has_stood {
                 continue;
             }
@@ -58,6 +60,10 @@ impl RedisBroker {
         let [nodes, gone] = self.names.nodes();
         let mut failed = None;
         for node in over {
+            if is_planted(Mistake::ReapedUnclaimed) {
+                self.reap(link, &node).await?;
+                continue;
+            }
             // One that can't be claimed does not keep the others.
             failed = self.claim(link, [&nodes, &gone], &node).await.err().or(failed);
         }

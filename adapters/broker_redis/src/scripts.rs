@@ -57,6 +57,23 @@ impl Scripts {
         }
     }
 
+    /// Those about leases, presence and seats, by the names of their files.
+    #[cfg(feature = "testing")]
+    pub(crate) fn texts_of_leases(say: &str) -> Vec<(&'static str, String)> {
+        let script = |text: &str| format!("local SAY = '{say}'\n{text}");
+        let presence = |text: &str| script(&format!("{PRESENCE}\n{text}"));
+        vec![
+            ("presence_set", presence(include_str!("scripts/presence_set.lua"))),
+            ("presence_update", presence(include_str!("scripts/presence_update.lua"))),
+            ("presence_list", script(include_str!("scripts/presence_list.lua"))),
+            ("presence_reap", presence(include_str!("scripts/presence_reap.lua"))),
+            ("lease", script(include_str!("scripts/lease.lua"))),
+            ("claim", script(include_str!("scripts/claim.lua"))),
+            ("seat", script(include_str!("scripts/seat.lua"))),
+            ("live", script(include_str!("scripts/live.lua"))),
+        ]
+    }
+
     pub(crate) const fn all(&self) -> [&Script; 15] {
         [
             &self.publish,

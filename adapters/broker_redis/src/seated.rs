@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use application::planted::{Mistake, is_planted};
 use application::ports::{Spread, Standing};
 use domain::id::{ConnectionId, UserId};
 
@@ -80,14 +81,19 @@ impl Seated {
         if here.connections.remove(&connection).is_none() {
             return false;
         }
+        if is_planted(Mistake::SeatFreedTwice) {
+            here.connections.pop_first();
+        }
         if here.connections.is_empty() && !here.is_said {
             // Redis has nothing to forget.
             self.users.remove(user);
             self.untold.remove(user);
             return false;
         }
-        self.versions += 1;
-        here.version = self.versions;
+        if !is_planted(Mistake::LeaveUnversioned) {
+            self.versions += 1;
+            here.version = self.versions;
+        }
         self.untold.insert(user.clone());
         true
     }
@@ -115,7 +121,9 @@ impl Seated {
             return Vec::new();
         }
         let (fence, all) = (here.fence, here.connections.iter());
-        all.filter(|(_, own)| **own < fence).map(|(connection, _)| *connection).collect()
+        let is_older =
+            |own: u64| own < fence || (own == fence && is_planted(Mistake::NewestReplaced));
+        all.filter(|(_, own)| is_older(**own)).map(|(connection, _)| *connection).collect()
     }
 
     /// A user is here over this many nodes.
@@ -215,7 +223,7 @@ fn said(user: &UserId, here: &Here) -> Said {
         user: user.clone(),
         connections: here.connections.len(),
         version: here.version,
-        fence: here.fence,
+        fence: if is_planted(Mistake::FenceNotRetold) { NO_FENCE } else { here.fence },
     }
 }
 

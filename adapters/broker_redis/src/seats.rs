@@ -126,10 +126,12 @@ impl RedisSeats {
                 }
             };
             tokio::select! {
-                () = self.changed.notified() => {}
-                () = self.broker.present.renamed.notified() => {}
+                // What rings seldom comes first: whatever rings is told in the next turn.
+                biased;
                 () = self.broker.unfenced.notified() => self.lock().note_fenced(),
                 _ = times_on.changed() => self.lock().note_fenced(),
+                () = self.broker.present.renamed.notified() => {}
+                () = self.changed.notified() => {}
                 () = sleep(pause) => {}
             }
         }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use application::planted::{Mistake, is_planted};
 use application::ports::{SpendError, Spending, SpentTokens};
 use async_trait::async_trait;
 use domain::id::TokenId;
@@ -35,6 +36,23 @@ impl SpentTokens for RedisSpentTokens {
         let link = self.broker.commands.link().map_err(away)?;
         // A second longer: the clocks of nodes and of Redis don't agree to the millisecond.
         let ms = (until.as_millis() - now.as_millis()).max(0).saturating_add(1_000);
+        if is_planted(Mistake::SpentAfterAnswer) {
+            let look = |command: &mut Cmd| {
+                command.arg("EXISTS").arg(self.broker.names.spent_token(id));
+            };
+            let is_spent =
+                self.broker.commands.ask_for::<u8>(&link, look).await.map_err(away)? == 1;
+            let mark = |command: &mut Cmd| {
+                command
+                    .arg("SET")
+                    .arg(self.broker.names.spent_token(id))
+                    .arg("1")
+                    .arg("PX")
+                    .arg(ms);
+            };
+            self.broker.commands.ask_for::<()>(&link, mark).await.map_err(away)?;
+            return Ok(if is_spent { Spending::Again } else { Spending::First });
+        }
         let fill = |command: &mut Cmd| {
             let key = self.broker.names.spent_token(id);
             command.arg("SET").arg(key).arg("1").arg("NX").arg("PX").arg(ms);

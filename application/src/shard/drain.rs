@@ -12,6 +12,7 @@ use domain::protocol::ServerFrame;
 use domain::time::Monotonic;
 
 use super::{Host, Shard, Slot};
+use crate::planted::{Mistake, is_planted};
 
 /// A drain that has begun.
 #[derive(Debug)]
@@ -69,7 +70,10 @@ impl Shard {
             while draining.waiting.front().is_some_and(|slot| table.get(*slot).is_none()) {
                 draining.waiting.pop_front();
             }
-            if draining.waiting.is_empty() || !draining.pace.take(host.now.monotonic) {
+            let is_at_once = is_planted(Mistake::DrainedAtOnce);
+            if draining.waiting.is_empty()
+                || !(draining.pace.take(host.now.monotonic) || is_at_once)
+            {
                 return;
             }
             let until = draining.until;

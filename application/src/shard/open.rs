@@ -20,6 +20,7 @@ use super::table::{Door, Entry};
 use super::{Host, Opening, Shard, Slot};
 use crate::extensions::middleware::{Context, Who};
 use crate::metrics::EndpointKind;
+use crate::planted::{Mistake, is_planted};
 use crate::refusal::Refusal;
 use crate::security::SecurityEvent;
 use crate::traces::{self, traced};
@@ -93,7 +94,7 @@ impl Shard {
         self.metrics.endpoints.add(EndpointKind::of(opening.view), 1);
         self.table.sent_at[slot.index as usize] = host.now.monotonic;
         self.visit_at(slot, deadline);
-        if self.draining.is_some() {
+        if self.draining.is_some() && !is_planted(Mistake::NewcomerForgotten) {
             self.end(slot, CloseCode::ServiceRestart, None, host);
         } else if let View::Refused(ending) = opening.view {
             self.end(slot, ending.code, None, host);
