@@ -12,8 +12,9 @@ use bytes::Bytes;
 use domain::delivery::Class;
 use domain::id::{ConnectionId, MessageKey, UserId};
 use domain::message::{Publish, TombstoneReason};
-use domain::position::Offset;
+use domain::position::{Offset, Position};
 use domain::presence::PresenceKey;
+use domain::recovery::{GapReason, decide_recovery};
 use domain::retention::Retention;
 use domain::revocation::Revocation;
 use domain::time::Wall;
@@ -21,7 +22,7 @@ use futures_util::future::join_all;
 use tests::redis::Redis;
 use tokio::runtime::Handle;
 
-use crate::brokers::{Node, ROOM, in_time, receive, receive_hole};
+use crate::brokers::{Node, ROOM, in_time, receive, receive_hole, retry, texts as texts_of};
 use crate::passage::Passage;
 
 fn value(key: &str, text: &str) -> Publish {
@@ -331,4 +332,46 @@ async fn every_key_runs_out_and_nothing_is_left_of_rooms_that_nobody_uses() {
     })
     .await;
     known.abort();
+}
+
+/// RD18: a log on disk that was cut short, and a file of all that is older than what was acknowledged last.
+#[tokio::test]
+async fn a_redis_that_comes_back_with_less_than_it_had_is_a_gap_and_never_silence() {
+    const SAID: u64 = 20;
+    if !Redis::is_here() {
+        return;
+    }
+    for has_log in [true, false] {
+        let mut redis =
+            if has_log { Redis::start_on_disk() } else { Redis::start_with(&["--save", ""]) };
+        let node = Node::impatient(&redis).await;
+        let mailbox = node.mailbox(1).await;
+        let mut last = None;
+        for n in 1..=SAID {
+            if !has_log && n == SAID / 2 {
+                redis.tell(&["SAVE"]);
+            }
+            last = Some(node.say(&n.to_string()).await.unwrap());
+        }
+        let last = last.unwrap();
+        receive(&mailbox, SAID as usize).await;
+        redis.kill();
+        if has_log {
+            redis.cut_log(2_000);
+        }
+        redis.start_again();
+        let after = retry(&node, || named(publish(ROOM, "u1", "after"), "after")).await;
+        assert_ne!(after.epoch, last.epoch, "a place that was given out before is another one");
+        let page = node.read(0).await;
+        let kept = page.messages.len() as u64 - 1;
+        assert!((1..SAID).contains(&kept), "{kept}");
+        let expected = (1..=kept).map(|n| n.to_string()).chain(["after".to_owned()]);
+        assert_eq!(texts_of(&page), expected.collect::<Vec<_>>());
+        let stood = |offset| {
+            let since = Position { epoch: last.epoch, offset: Offset::parse(offset).unwrap() };
+            decide_recovery(since, page.bounds).gap.map(|gap| gap.reason)
+        };
+        assert_eq!((stood(kept), stood(SAID)), (None, Some(GapReason::EpochChanged)));
+        assert!(!receive_hole(&mailbox).await.holes.is_empty());
+    }
 }

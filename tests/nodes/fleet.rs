@@ -1,4 +1,5 @@
-//! Nodes of the built binary on one Redis, each over a way of its own that a test can cut, and a balancer in front.
+//! Nodes of the built binary on one Redis, each over a way of its own that a test can cut, with a Postgres where rooms
+//! are durable, and a balancer in front.
 //!
 //! It starts and ends them; what happens in between is a story's.
 
@@ -6,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tests::postgres::Postgres;
 use tests::raw::RawSocket;
 use tests::redis::Redis;
 use tests::server::Server;
@@ -25,6 +27,8 @@ const DRAIN_WINDOW: Duration = Duration::from_secs(2);
 /// Nodes on one Redis, and a balancer in front.
 pub(crate) struct Cluster {
     pub(crate) redis: Redis,
+    /// Where rooms are kept; without it none is durable.
+    pub(crate) postgres: Option<Postgres>,
     pub(crate) nodes: Vec<Server>,
     /// Between each node and Redis; none where they are connected to it themselves.
     pub(crate) proxies: Vec<Passage>,
@@ -44,36 +48,48 @@ impl Cluster {
     /// The same with nodes that take this long to let their clients go.
     pub(crate) fn start_with(redis: Redis, drain_window: Duration) -> Self {
         let url = redis.url();
-        Self::build(redis, Some(&url), drain_window)
+        Self::build(redis, None, &Setting { redis: Some(&url), drain_window, ..Setting::default() })
     }
 
     /// Nodes that find this server by another address.
     pub(crate) fn start_at(url: &str, redis: Redis) -> Self {
-        Self::build(redis, Some(url), DRAIN_WINDOW)
+        Self::build(redis, None, &Setting { redis: Some(url), ..Setting::default() })
     }
 
     /// Nodes that reach Redis each over a proxy.
     pub(crate) fn start_behind_proxies(redis: Redis) -> Self {
-        Self::build(redis, None, DRAIN_WINDOW)
+        Self::build(redis, None, &Setting::default())
     }
 
-    /// Without an address each reaches Redis over a proxy.
-    fn build(redis: Redis, url: Option<&str>, drain_window: Duration) -> Self {
+    /// Nodes all of whose rooms are durable.
+    pub(crate) fn start_durable(redis: Redis, postgres: Postgres) -> Self {
+        let url = postgres.url();
+        Self::start_durable_at(&url, redis, postgres)
+    }
+
+    /// The same with nodes that find this server by another address.
+    pub(crate) fn start_durable_at(url: &str, redis: Redis, postgres: Postgres) -> Self {
+        let at = redis.url();
+        let setting = Setting { redis: Some(&at), store: Some(url), ..Setting::default() };
+        Self::build(redis, Some(postgres), &setting)
+    }
+
+    fn build(redis: Redis, postgres: Option<Postgres>, setting: &Setting<'_>) -> Self {
         let runtime = Runtime::new().unwrap();
         let ways = tokio::runtime::Builder::new_multi_thread();
         let ways = { ways }.worker_threads(1).enable_all().build().unwrap();
-        let proxies: Vec<_> = (0..NODES * usize::from(url.is_none()))
+        let proxies: Vec<_> = (0..NODES * usize::from(setting.redis.is_none()))
             .map(|_| Passage::start(ways.handle(), redis.port()))
             .collect();
-        let url = |number: usize| url.map_or_else(|| proxies[number].url(), str::to_owned);
-        let nodes: Vec<_> =
-            (0..NODES).map(|number| start_node(&url(number), drain_window)).collect();
+        let url =
+            |number: usize| setting.redis.map_or_else(|| proxies[number].url(), str::to_owned);
+        let nodes: Vec<_> = (0..NODES).map(|number| start_node(&url(number), setting)).collect();
         nodes.iter().for_each(|node| until_status(node, 200));
         let addrs: Vec<_> = nodes.iter().map(Server::addr).collect();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let front = listener.local_addr().unwrap();
         runtime.spawn(balance(listener, addrs));
-        Self { redis, nodes, proxies, _ways: ways, runtime, front }
+        Self { redis, postgres, nodes, proxies, _ways: ways, runtime, front }
     }
 
     /// The most memory of a node, in MiB.
@@ -85,18 +101,44 @@ impl Cluster {
     }
 }
 
-fn start_node(url: &str, drain_window: Duration) -> Server {
+/// What nodes are told.
+struct Setting<'s> {
+    /// Where Redis is; without it each reaches it over a proxy.
+    redis: Option<&'s str>,
+    /// Where Postgres is; without it no room is durable.
+    store: Option<&'s str>,
+    drain_window: Duration,
+}
+
+impl Default for Setting<'_> {
+    fn default() -> Self {
+        Self { redis: None, store: None, drain_window: DRAIN_WINDOW }
+    }
+}
+
+fn start_node(redis: &str, setting: &Setting<'_>) -> Server {
     let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
     let ticket_secret = "a ticket secret of the tests".repeat(2).replace(' ', "-");
-    let words: Vec<String> = [
-        set("redis.url", url),
+    let mut words: Vec<String> = [
+        set("redis.url", redis),
         set("redis.answer_timeout_ms", "1000"),
         set("auth.hmac_secret", SECRET),
         set("auth.ticket_secret", &ticket_secret),
-        set("server.drain_window_ms", &drain_window.as_millis().to_string()),
+        set("server.drain_window_ms", &setting.drain_window.as_millis().to_string()),
     ]
     .concat();
-    Server::start(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    let store = setting.store.map(|url| ("DATABASE_URL", url));
+    if store.is_some() {
+        let kept = [
+            set("namespaces.public.durable", "true"),
+            // All that a story says is there at its end.
+            set("namespaces.public.history_messages_max", "100000"),
+            set("store.answer_timeout_ms", "1000"),
+        ];
+        words.extend(kept.concat());
+    }
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    Server::start_with(&words, store.as_slice())
 }
 
 /// What a node says of its readiness, as the first line of its answer.

@@ -1,16 +1,19 @@
 //! Between one node and Redis: passes bytes on, or does not.
 //!
-//! It knows nothing of what it passes on. A fault is its own; the servers on both sides stay whole.
+//! It knows nothing of what it passes on. A fault is its own; the servers on both sides stay whole. A slow one delays
+//! what it passes on, and loses nothing.
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 /// What becomes of bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,6 +24,14 @@ enum Way {
     Silent,
     /// Connections are reset.
     Shut,
+}
+
+/// How slow it is, in each direction of each connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Slowness {
+    pub(crate) delay: Duration,
+    /// None as many as come.
+    pub(crate) bytes_per_second: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +58,11 @@ impl Drop for Passage {
 impl Passage {
     /// An open one; its connections run on `runtime`.
     pub(crate) fn start(runtime: &Handle, port: u16) -> Self {
+        Self::start_slow(runtime, port, None)
+    }
+
+    /// The same, which takes its time.
+    pub(crate) fn start_slow(runtime: &Handle, port: u16, slowness: Option<Slowness>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -56,7 +72,7 @@ impl Passage {
         let listener = TcpListener::from_std(listener).unwrap();
         let running = runtime.spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(pass(near, states.clone()));
+                tokio::spawn(pass(near, states.clone(), slowness));
             }
         });
         Self { addr, state, running }
@@ -92,7 +108,7 @@ impl Passage {
     }
 }
 
-async fn pass(near: TcpStream, mut states: watch::Receiver<State>) {
+async fn pass(near: TcpStream, mut states: watch::Receiver<State>, slowness: Option<Slowness>) {
     let begun = *states.borrow();
     let _ = near.set_zero_linger();
     let is_open = states.wait_for(|state| state.way != Way::Silent);
@@ -106,6 +122,14 @@ async fn pass(near: TcpStream, mut states: watch::Receiver<State>) {
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
     let mut watching = states.clone();
     let is_over = |state: &State| state.way == Way::Shut || state.generation != generation;
+    if let Some(slowness) = slowness {
+        tokio::select! {
+            _ = watching.wait_for(is_over) => {}
+            _ = slowly(near_in, far_out, slowness) => {}
+            _ = slowly(far_in, near_out, slowness) => {}
+        }
+        return;
+    }
     tokio::select! {
         _ = watching.wait_for(is_over) => {}
         _ = one_way(near_in, far_out, states.clone()) => {}
@@ -128,5 +152,39 @@ async fn one_way(
             return Ok(());
         }
         to.write_all(&buffer[..length]).await?;
+    }
+}
+
+/// The most bytes that are passed on at once, and how many such pieces are on their way at most.
+const PIECE: usize = 1_500;
+const PIECES_MAX: usize = 4_096;
+
+async fn slowly(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, how: Slowness) -> io::Result<()> {
+    let (sender, mut on_its_way) = mpsc::channel(PIECES_MAX);
+    let reading = async {
+        loop {
+            let mut piece = vec![0; PIECE];
+            let length = from.read(&mut piece).await?;
+            piece.truncate(length);
+            if length == 0 || sender.send((Instant::now() + how.delay, piece)).await.is_err() {
+                return io::Result::Ok(());
+            }
+        }
+    };
+    let writing = async {
+        let mut free_at = Instant::now();
+        while let Some((due, piece)) = on_its_way.recv().await {
+            let at = due.max(free_at);
+            sleep_until(at).await;
+            let takes = |rate: u32| Duration::from_secs_f64(piece.len() as f64 / f64::from(rate));
+            free_at = at + how.bytes_per_second.map_or(Duration::ZERO, takes);
+            to.write_all(&piece).await?;
+        }
+        io::Result::Ok(())
+    };
+    // Whichever side ends first ends it.
+    tokio::select! {
+        read = reading => read,
+        written = writing => written,
     }
 }

@@ -2,10 +2,7 @@
 //! nothing that was acknowledged is lost or stored twice, all else goes on, and it heals by itself.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,13 +20,13 @@ use domain::position::{Offset, Position};
 use domain::retention::Retention;
 use domain::room::RoomId;
 use store_postgres::{Config, PostgresArchive};
-use tests::postgres::{Postgres, own};
-use tests::skips::for_this_machine;
+use tests::postgres::Postgres;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::postgres_stores::{SOON, build, config, impatient, in_time, until};
+use crate::tiny_disk::TinyDisk;
 
 const EPOCH: Epoch = Epoch::from_bits(7);
 
@@ -189,30 +186,6 @@ async fn a_frozen_postgres_is_given_up_in_time_and_what_wakes_is_used_again() {
     store.close().await;
 }
 
-/// A small file system that Postgres may write to, until its value ends.
-struct TinyDisk(tempfile::TempDir);
-
-impl TinyDisk {
-    fn mount(mebibytes: u32) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let size = format!("size={mebibytes}m");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path());
-        if !mount.output().is_ok_and(|output| output.status.success()) {
-            for_this_machine("only who may mount a file system can fill one up");
-            return None;
-        }
-        own(folder.path());
-        Some(Self(folder))
-    }
-}
-
-impl Drop for TinyDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).output());
-    }
-}
-
 /// PG04: the tables' disk, while that of the write-ahead log has room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_with_space_it_goes_on_without_a_restart() {
@@ -221,18 +194,12 @@ async fn a_full_disk_refuses_and_with_space_it_goes_on_without_a_restart() {
     }
     let Some(disk) = TinyDisk::mount(8) else { return };
     let postgres = Postgres::start();
-    postgres.tell(&format!("CREATE TABLESPACE tiny LOCATION '{}'", disk.0.path().display()));
-    let url = format!("{}&options[default_tablespace]=tiny", postgres.url());
-    let settings = Config { url: url.into(), ..config(&postgres) };
+    let settings = Config { url: disk.given_to(&postgres).into(), ..config(&postgres) };
     let schema = settings.schema.clone();
     let store = build(settings).await;
     let node = Node::on(&store);
     node.insist("before").await;
-    let ballast = disk.0.path().join("ballast");
-    let mut file = File::create(&ballast).unwrap();
-    for size in [65_536, 4_096, 1] {
-        while file.write(&vec![0; size]).is_ok_and(|written| written > 0) {}
-    }
+    disk.fill();
     let large = "x".repeat(60_000);
     let say_large = async |n: usize| {
         let mut said = named(publish("chat:kept", "ann", ""), &format!("large-{n}"));
@@ -250,8 +217,7 @@ async fn a_full_disk_refuses_and_with_space_it_goes_on_without_a_restart() {
     };
     assert!(matches!(refused, PublishError::Unavailable { .. }), "{refused:?}");
     assert!(node.whisper().await.is_ok());
-    fs::remove_file(&ballast).unwrap();
-    drop(file);
+    disk.make_room();
     let begun = Instant::now();
     while say_large(n).await.is_err() {
         assert!(begun.elapsed() < SOON, "it does not heal");

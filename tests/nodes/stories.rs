@@ -13,14 +13,15 @@ const PRESENCE_MAX: Duration = Duration::from_secs(10);
 /// What a node may have more of afterwards, which its allocator keeps: clients of another node, and some queues.
 const RSS_GROWTH_MIB: u64 = 48;
 /// How long what is not killed is away.
-const AWAY: Duration = Duration::from_secs(10);
+pub(crate) const AWAY: Duration = Duration::from_secs(10);
 
 /// Says what came of it, for whoever reads the output.
 #[allow(clippy::print_stdout, reason = "figures for whoever runs it")]
-fn report(fault: &str, told: &Told, gaps: usize) {
+pub(crate) fn report(fault: &str, told: &Told, gaps: usize) {
     println!(
-        "{{\"fault\":\"{fault}\",\"acknowledged\":{},\"losses\":{},\"refused\":{},\"gaps\":{gaps},\"visits\":{},\"rss_mib\":[{},{}],\"presence_true_after_s\":{:.1},\"seconds\":{:.1}}}",
-        told.acked(),
+        "{{\"fault\":\"{fault}\",\"per_second\":{:.0},\"acknowledged\":{},\"losses\":{},\"refused\":{},\"gaps\":{gaps},\"visits\":{},\"rss_mib\":[{},{}],\"presence_true_after_s\":{:.1},\"seconds\":{:.1}}}",
+        told.per_second,
+        told.acked.len(),
         told.losses,
         told.refused,
         told.visits,
@@ -49,7 +50,7 @@ fn a_node_that_is_killed_loses_nobody_a_message() {
 }
 
 /// N02, and N05 with one version: one after another, each back before the next goes. Nobody's connection ends
-/// without a word, few are seen to leave, and those who come back do so over the whole of each window.
+/// without a word, nobody is seen to leave, and those who come back do so over the whole of each window.
 #[test]
 fn a_rolling_restart_of_all_nodes_loses_nobody_a_message_and_is_no_storm() {
     if !Redis::is_here() {
@@ -69,14 +70,13 @@ fn a_rolling_restart_of_all_nodes_loses_nobody_a_message_and_is_no_storm() {
     });
     let gaps = told.check();
     report("rolling restart", &told, gaps);
-    let peaks = peaks(&told.back, &begun, window);
-    // Some are still seen to leave: few of 500, not yet nobody.
+    let peaks = peaks(&told, &begun, window);
     assert_eq!(gaps, 0, "{peaks:?}");
-    assert!(told.leaves < 50, "{} leaves, {peaks:?}", told.leaves);
+    assert!(told.leaves.is_empty(), "{:?}, {peaks:?}", told.seen_to_leave());
     assert_eq!(told.codes.keys().copied().collect::<Vec<_>>(), [1012], "{:?}", told.codes);
     for peak in &peaks {
         assert!(peak.n_back > 100, "{peaks:?}");
-        // The goal is 1.2, which 35, 54 and 82 of 167, 278 and 408 in six seconds miss twice.
+        // The goal is 1.2, which 33, 57 and 77 of 167, 278 and 408 in six seconds miss once.
         assert!(peak.of_a_second as f64 <= 1.5 * peak.even, "{peaks:?}");
     }
 }
@@ -92,30 +92,35 @@ struct Peak {
     of_a_second: usize,
     /// In the busiest tenth of a second.
     of_a_tenth: usize,
+    /// How many were told to go in the busiest second.
+    gone_of_a_second: usize,
 }
 
-/// By when nodes greeted those who came back, and when each node began to go.
+/// By when nodes greeted those who came back, when connections ended, and when each node began to go.
 #[allow(clippy::print_stdout, reason = "figures for whoever runs it")]
-fn peaks(back: &[String], begun: &[i64], window: Duration) -> Vec<Peak> {
-    let mut at: Vec<_> = back.iter().map(|text| millis(text)).collect();
-    at.sort_unstable();
+fn peaks(told: &Told, begun: &[i64], window: Duration) -> Vec<Peak> {
+    let at: Vec<_> = told.back.iter().map(|text| millis(text)).collect();
+    let gone: Vec<_> = told.gone.iter().map(|at| since_1970(*at)).collect();
     let ends = begun.iter().skip(1).copied().chain([i64::MAX]);
     let peaks: Vec<_> = begun
         .iter()
         .zip(ends)
         .map(|(from, to)| {
-            let of_it: Vec<_> = at.iter().filter(|at| (*from..to).contains(at)).collect();
-            let busiest = |span: i64| {
-                let within = |begin: i64| {
-                    of_it.iter().filter(|at| (begin..begin + span).contains(**at)).count()
-                };
-                of_it.iter().map(|at| within(**at)).max().unwrap_or(0)
+            let of_it = |all: &[i64]| -> Vec<i64> {
+                all.iter().copied().filter(|at| (*from..to).contains(at)).collect()
             };
+            let busiest = |all: &[i64], span: i64| {
+                let within =
+                    |begin: i64| all.iter().filter(|at| (begin..begin + span).contains(at)).count();
+                all.iter().map(|at| within(*at)).max().unwrap_or(0)
+            };
+            let (back, gone) = (of_it(&at), of_it(&gone));
             Peak {
-                n_back: of_it.len(),
-                even: of_it.len() as f64 / window.as_secs_f64(),
-                of_a_second: busiest(1_000),
-                of_a_tenth: busiest(100),
+                n_back: back.len(),
+                even: back.len() as f64 / window.as_secs_f64(),
+                of_a_second: busiest(&back, 1_000),
+                of_a_tenth: busiest(&back, 100),
+                gone_of_a_second: busiest(&gone, 1_000),
             }
         })
         .collect();
@@ -125,7 +130,11 @@ fn peaks(back: &[String], begun: &[i64], window: Duration) -> Vec<Peak> {
 
 /// Milliseconds since 1970.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    since_1970(SystemTime::now())
+}
+
+fn since_1970(at: SystemTime) -> i64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_millis()).unwrap()
 }
 

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use client_tungstenite::{
-    BackoffOptions, Client, ConnectError, Event, Events, Options, PublishOptions, RequestError,
-    SubscribeOptions, Token,
+    Ack, BackoffOptions, Client, ConnectError, Event, Events, Options, PublishOptions,
+    RequestError, SubscribeOptions, Token,
 };
 use domain::delivery::Class;
 use domain::id::{Epoch, MessageId, MessageKey};
@@ -55,15 +55,22 @@ struct Counts {
     codes: Mutex<BTreeMap<u16, usize>>,
     /// When nodes greeted those who had been here before, by their own clock.
     back: Mutex<Vec<String>>,
-    /// How often somebody was told that a member had left.
-    leaves: AtomicUsize,
+    /// When connections ended.
+    gone: Mutex<Vec<SystemTime>>,
+    /// Who was told to have left, and when.
+    leaves: Mutex<Vec<(Instant, String)>>,
+    /// Who was back in its room, when, and for how long it had been out of it.
+    away: Mutex<Vec<(Instant, String, Duration)>>,
+    /// Whether rooms are durable: then a place may have no message.
+    is_durable: bool,
 }
 
 impl Cluster {
     /// Has everybody publish, lets `happen` happen in the middle, and waits until all have everything.
     pub(crate) fn tell(&mut self, happen: impl FnOnce(&mut Self)) -> Told {
         let begin = Instant::now();
-        let counts = Arc::new(Counts::default());
+        let is_durable = self.postgres.is_some();
+        let counts = Arc::new(Counts { is_durable, ..Counts::default() });
         let (stop, stopped) = watch::channel(false);
         let ready = Arc::new(Barrier::new(CLIENTS + VISITORS + 1));
         let url = format!("ws://{}/ws/v2/connect", self.front);
@@ -76,7 +83,11 @@ impl Cluster {
             .collect();
         let visitors = self.visit(&counts, &ready, &stopped);
         self.runtime.block_on(async { timeout(DEADLINE, ready.wait()).await.expect("all are in") });
+        let (ready_at, at_once) = (Instant::now(), CLIENTS as u64);
         self.until_acked(&counts, 2_000);
+        // Everybody's first comes at once.
+        let said = counts.acked.load(Ordering::Relaxed).saturating_sub(at_once);
+        let per_second = said as f64 / ready_at.elapsed().as_secs_f64();
         let rss_before = self.rss_mib();
         happen(self);
         let happened = Instant::now();
@@ -110,11 +121,14 @@ impl Cluster {
         Told {
             heard,
             acked,
+            per_second,
             losses: counts.losses.load(Ordering::Relaxed),
             refused: counts.refused.load(Ordering::Relaxed),
             codes: counts.codes.lock().unwrap().clone(),
+            gone: counts.gone.lock().unwrap().clone(),
             back: counts.back.lock().unwrap().clone(),
-            leaves: counts.leaves.load(Ordering::Relaxed),
+            leaves: counts.leaves.lock().unwrap().clone(),
+            away: counts.away.lock().unwrap().clone(),
             took: begin.elapsed(),
             presence_true_after,
             visits: counts.visits.load(Ordering::Relaxed),
@@ -280,7 +294,7 @@ impl One {
             let has_end = heard.iter().rev().any(|one| match one {
                 Heard::Message { epoch, offset, .. } => *epoch == end.0 && *offset >= end.1,
                 Heard::Gap { epoch, to, .. } => *epoch == end.0 && *to >= end.1,
-                Heard::Value(_) => false,
+                Heard::Value(_) | Heard::Nothing { .. } => false,
             });
             let has_newest = |newest| {
                 heard.iter().rev().any(|one| matches!(one, Heard::Value(value) if *value >= newest))
@@ -342,13 +356,16 @@ async fn one(
             _ = stopped.wait_for(|stop| *stop) => break,
         }
         let data = format!("\"client {number} says {turn}\"");
-        let msg_id = MessageId::parse(&format!("{number}-{turn}")).unwrap();
-        if let Some(ack) = publish(&client, &room, said(&data), msg_id, &counts).await {
+        let msg_id = format!("{number}-{turn}");
+        if let Some(ack) = publish(&client, &room, said(&data), &msg_id, &counts).await {
             acked.push(Acked {
                 room: number % ROOMS,
+                number,
+                msg_id,
                 data,
-                epoch: ack.0,
-                offset: ack.1,
+                is_durable: ack.level == "durable",
+                epoch: ack.epoch,
+                offset: ack.offset.expect("a place").get(),
                 at: Instant::now(),
             });
             counts.acked.fetch_add(1, Ordering::Relaxed);
@@ -367,14 +384,15 @@ async fn publish(
     client: &Client,
     room: &RoomId,
     data: &str,
-    msg_id: MessageId,
+    msg_id: &str,
     counts: &Counts,
-) -> Option<(Epoch, u64)> {
+) -> Option<Ack> {
     let begin = Instant::now();
+    let msg_id = MessageId::parse(msg_id).unwrap();
     while begin.elapsed() < DEADLINE {
         let options = PublishOptions { msg_id: Some(msg_id.clone()), ..PublishOptions::default() };
         match client.publish(room, data, options).await {
-            Ok(ack) => return Some((ack.epoch, ack.offset.expect("a place").get())),
+            Ok(ack) => return Some(ack),
             Err(RequestError::Refused(refusal)) if refusal.is_temporary() => {
                 counts.refused.fetch_add(1, Ordering::Relaxed);
             }
@@ -409,6 +427,7 @@ async fn listen(
     more: Arc<Notify>,
     counts: Arc<Counts>,
 ) {
+    let mut lost_at = None;
     while let Some(event) = events.next().await {
         let one = match event {
             Event::Message(message) if message.offset.is_none() => {
@@ -429,6 +448,8 @@ async fn listen(
             },
             Event::Disconnected { will_reconnect, code, .. } => {
                 assert!(will_reconnect, "client {number} stays away");
+                lost_at = lost_at.or_else(|| Some(Instant::now()));
+                counts.gone.lock().unwrap().push(SystemTime::now());
                 *counts.codes.lock().unwrap().entry(code).or_default() += 1;
                 counts.losses.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -437,12 +458,24 @@ async fn listen(
                 counts.back.lock().unwrap().push(hello.timestamp);
                 continue;
             }
+            Event::Subscribed(_) => {
+                if let Some(lost_at) = lost_at.take() {
+                    let back = (Instant::now(), format!("u{number}"), lost_at.elapsed());
+                    counts.away.lock().unwrap().push(back);
+                }
+                continue;
+            }
             // Visitors come and go as they like.
             Event::Presence(change) if change.event == "leave" => {
                 if !change.user_id.as_str().starts_with("visitor") {
-                    counts.leaves.fetch_add(1, Ordering::Relaxed);
+                    let left = (Instant::now(), change.user_id.as_str().to_owned());
+                    counts.leaves.lock().unwrap().push(left);
                 }
                 continue;
+            }
+            // It was handed out, and neither stored nor acknowledged.
+            Event::Tombstone(place) if counts.is_durable => {
+                Heard::Nothing { offset: place.offset.expect("a place").get() }
             }
             event @ (Event::Violation(_) | Event::Unsubscribed { .. } | Event::Tombstone(_)) => {
                 panic!("client {number}: {event:?}")

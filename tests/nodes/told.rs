@@ -2,8 +2,8 @@
 //!
 //! It looks at what was heard and acknowledged alone, whatever happened in between.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
 
 use domain::id::Epoch;
 
@@ -25,13 +25,21 @@ pub(crate) enum Heard {
     },
     /// A newer value of the room's one key.
     Value(u64),
+    /// A place whose message was never stored.
+    Nothing {
+        offset: u64,
+    },
 }
 
 /// An acknowledged publish.
 #[derive(Clone, Debug)]
 pub(crate) struct Acked {
     pub(crate) room: usize,
+    /// Who said it.
+    pub(crate) number: usize,
+    pub(crate) msg_id: String,
     pub(crate) data: String,
+    pub(crate) is_durable: bool,
     pub(crate) epoch: Epoch,
     pub(crate) offset: u64,
     pub(crate) at: Instant,
@@ -41,14 +49,20 @@ pub(crate) struct Acked {
 pub(crate) struct Told {
     pub(crate) heard: Vec<Vec<Heard>>,
     pub(crate) acked: Vec<Acked>,
+    /// How many publishes a second were acknowledged before anything happened.
+    pub(crate) per_second: f64,
     pub(crate) losses: usize,
     pub(crate) refused: u64,
     /// How connections ended, with how many.
     pub(crate) codes: BTreeMap<u16, usize>,
+    /// When connections ended.
+    pub(crate) gone: Vec<SystemTime>,
     /// When nodes greeted those who had been here before, in ISO 8601.
     pub(crate) back: Vec<String>,
-    /// How often somebody was told that a member had left.
-    pub(crate) leaves: usize,
+    /// Who was told to have left, and when.
+    pub(crate) leaves: Vec<(Instant, String)>,
+    /// Who was back in its room, when, and for how long it had been out of it.
+    pub(crate) away: Vec<(Instant, String, Duration)>,
     pub(crate) took: Duration,
     /// From the end of what happened until every node listed just those who are there.
     pub(crate) presence_true_after: Duration,
@@ -62,6 +76,25 @@ impl Told {
     /// Nobody heard anything twice or out of order, and everything that was acknowledged was heard by everybody in
     /// its room, or lies in a gap that was told. Answers how many gaps were.
     pub(crate) fn check(&self) -> usize {
+        self.check_each(|told, acked| {
+            told.texts.contains_key(acked.data.as_str())
+                || told.gaps.iter().any(|gap| gap.covers(acked))
+        })
+    }
+
+    /// The same of what was acknowledged as durable, which no gap excuses: everybody heard it, and each publisher's in
+    /// the order in which it was said.
+    pub(crate) fn check_durable(&self) -> usize {
+        assert!(self.acked.iter().all(|acked| acked.is_durable), "an acknowledgement is less");
+        let mut last: BTreeMap<usize, u64> = BTreeMap::new();
+        for acked in &self.acked {
+            let before = last.insert(acked.number, acked.offset);
+            assert!(before < Some(acked.offset), "{acked:?} behind {before:?}");
+        }
+        self.check_each(|told, acked| told.texts.contains_key(acked.data.as_str()))
+    }
+
+    fn check_each(&self, is_told: impl Fn(&Ordered<'_>, &Acked) -> bool) -> usize {
         let mut gaps = 0;
         let mut by_room: BTreeMap<usize, Vec<&Acked>> = BTreeMap::new();
         for one in &self.acked {
@@ -71,17 +104,27 @@ impl Told {
             let told = order(number, heard);
             gaps += told.gaps.len();
             for acked in by_room.get(&(number % ROOMS)).into_iter().flatten() {
-                let is_told = told.texts.contains(acked.data.as_str())
-                    || told.gaps.iter().any(|gap| gap.covers(acked));
+                let is_told = is_told(&told, acked);
                 assert!(is_told, "client {number} never heard of {acked:?}, nor of a gap there");
             }
         }
         gaps
     }
 
-    /// How many publishes were acknowledged.
-    pub(crate) fn acked(&self) -> usize {
-        self.acked.len()
+    /// Those who were told to have left although they came back: how long ago each had been lost, and after how long
+    /// it was back.
+    pub(crate) fn seen_to_leave(&self) -> Vec<String> {
+        let of_one = |(at, user): &(Instant, String)| {
+            let back = self.away.iter().filter(|(back, who, _)| {
+                who == user && back.saturating_duration_since(*at) < Duration::from_secs(10)
+            });
+            let back = back.map(|(back, _, away)| match back.checked_duration_since(*at) {
+                Some(behind) => format!("away for {away:?}, back {behind:?} after that"),
+                None => format!("away for {away:?}, back {:?} before that", *at - *back),
+            });
+            format!("{user}: {:?}", back.collect::<Vec<_>>())
+        };
+        self.leaves.iter().map(of_one).collect()
     }
 }
 
@@ -101,24 +144,30 @@ impl TheGap<'_> {
 }
 
 struct Ordered<'h> {
-    texts: BTreeSet<&'h str>,
+    /// With their places.
+    texts: BTreeMap<&'h str, u64>,
     gaps: Vec<TheGap<'h>>,
 }
 
 fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
-    let (mut texts, mut gaps) = (BTreeSet::new(), Vec::new());
+    let (mut texts, mut gaps) = (BTreeMap::new(), Vec::new());
     let (mut last, mut value): (Option<u64>, Option<u64>) = (None, None);
+    let next = |last: Option<u64>, offset: u64, one: &Heard| {
+        let is_next = last.is_none_or(|last| last + 1 == offset);
+        assert!(is_next, "client {number}: {one:?} behind {last:?}");
+        Some(offset)
+    };
     for one in heard {
         match one {
             Heard::Message { offset, data, .. } => {
-                assert!(
-                    last.is_none_or(|last| last + 1 == *offset),
-                    "client {number}: {one:?} behind {last:?}"
-                );
-                assert!(texts.insert(data.as_str()), "client {number} heard twice: {one:?}");
-                last = Some(*offset);
+                last = next(last, *offset, one);
+                let before = texts.insert(data.as_str(), *offset);
+                assert!(before.is_none(), "client {number} heard twice: {one:?}");
             }
+            Heard::Nothing { offset } => last = next(last, *offset, one),
             Heard::Gap { epoch, from, to, reason } => {
+                // What lay behind its end was lost with its life, and may be said again in the next.
+                texts.retain(|_, at| *at <= *to);
                 last = Some(*to);
                 gaps.push(TheGap { epoch: *epoch, from: *from, to: *to, reason });
             }

@@ -23,6 +23,7 @@ mod limits;
 mod listing;
 mod moderation;
 mod resume;
+mod returns;
 mod rights;
 mod seats;
 mod secrecy;

@@ -104,6 +104,13 @@ impl Postgres {
         self.process.wait(STARTED);
     }
 
+    /// Stops it in order, without waiting for those who are connected, as `pg_ctl stop` does, and waits until it is
+    /// gone.
+    pub fn stop(&mut self) {
+        tell(self.id(), Signal::INT);
+        self.process.wait(STARTED);
+    }
+
     /// Starts it again, on the same port, with what it has on disk.
     pub fn start_again(&mut self) {
         self.process.kill();

@@ -2,6 +2,7 @@
 //!
 //! It is Debian's `redis-server`, or Valkey's; never a mock. It ends with its value.
 
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -128,6 +129,23 @@ impl Redis {
     pub fn start_again(&mut self) {
         self.process.kill();
         self.process = launch(self.port, &self.settings, self.folder.path());
+    }
+
+    /// Cuts so many bytes off the end of the log that one which was ended has on disk, as a machine may that lost
+    /// its power.
+    ///
+    /// # Panics
+    /// When it has no log, or a shorter one.
+    pub fn cut_log(&self, bytes: u64) {
+        let folder = self.folder.path().join("appendonlydir");
+        let files = fs::read_dir(folder).expect("it has a log").filter_map(Result::ok);
+        let newest = files.map(|file| file.path()).find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".incr.aof"))
+        });
+        let file = fs::File::options().write(true).open(newest.expect("it was written to"));
+        let file = file.expect("it can be opened");
+        let length = file.metadata().expect("it has a length").len();
+        file.set_len(length.checked_sub(bytes).expect("it is longer")).expect("it can be cut");
     }
 
     /// Stops it where it is (SIGSTOP).
