@@ -313,7 +313,7 @@ fn a_fence_that_is_lost_with_redis_is_found() {
 
 #[test]
 fn a_seat_that_is_freed_twice_is_found() {
-    assert_eq!(find_over_redis(Mistake::SeatFreedTwice).1, "I20 (seats)");
+    assert!(find_over_redis(Mistake::SeatFreedTwice).1.starts_with("I20"));
 }
 
 #[test]

@@ -145,10 +145,8 @@ impl Core {
             let way = &one.ways[&stay.node];
             !way.is_dead && !way.is_unsure && !way.is_finishing
         };
-        let is_here = |stay: &Stay| match stay.left_ms {
-            None => stay.has_entered,
-            Some(left_ms) => now_ms < left_ms + GRACE_MS,
-        };
+        let may_be_here = |left_ms: u64| now_ms < left_ms + GRACE_MS;
+        let is_here = |stay: &Stay| stay.has_entered && stay.left_ms.is_none_or(may_be_here);
         let here = stays.clone().find(|(_, stay)| is_sure(stay) && is_here(stay));
         if let Some((connection, stay)) = here {
             let text =
@@ -207,13 +205,16 @@ impl Presence for PresenceWitness {
     }
 
     async fn leave(&self, room: &RoomId, who: &PresenceKey, connection: ConnectionId) {
-        let left_ms = Some(self.core.lock().now_ms);
-        let mut has_entered = false;
-        if let Some(one) = &self.core.lock().redis {
-            let stays = one.truth.stays.get(&(room.clone(), who.clone()));
-            has_entered = stays.and_then(|s| s.get(&connection)).is_some_and(|s| s.has_entered);
+        {
+            let mut core = self.core.lock();
+            let now_ms = core.now_ms;
+            let stays = core.redis.as_mut().map(|one| &mut one.truth.stays);
+            let stays = stays.and_then(|stays| stays.get_mut(&(room.clone(), who.clone())));
+            // Leaving again is leaving once.
+            if let Some(stay) = stays.and_then(|stays| stays.get_mut(&connection)) {
+                stay.left_ms = stay.left_ms.or(Some(now_ms));
+            }
         }
-        self.note(room, who, connection, Stay { node: self.node, has_entered, left_ms });
         self.broker.leave(room, who, connection).await;
     }
 
