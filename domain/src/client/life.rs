@@ -256,8 +256,9 @@ fn dial(life: Life, config: &LifeConfig) -> Step {
 }
 
 /// Whoever asks for it starts afresh.
-fn start(life: Life, config: &LifeConfig) -> Step {
-    let (life, effects) = dial(Life { attempts: 0, reason: None, ..life }, config);
+fn start(mut life: Life, config: &LifeConfig) -> Step {
+    (life.attempts, life.reason) = (0, None);
+    let (life, effects) = dial(life, config);
     (Life { phase: Phase::Connecting, ..life }, effects)
 }
 
@@ -271,17 +272,14 @@ fn heard(life: Life, now: Moment) -> Step {
     (Life { phase, heard_at: Some(now.at), ..life }, Vec::new())
 }
 
-fn greeted(life: Life, heartbeat_ms: u64, now: Moment, config: &LifeConfig) -> Step {
-    let next = Life {
-        phase: Phase::Open,
-        opened_at: life.opened_at.or(Some(now.at)),
-        heard_at: Some(now.at),
-        heartbeat_ms,
-        reason: None,
-        ..life
-    };
+fn greeted(mut life: Life, heartbeat_ms: u64, now: Moment, config: &LifeConfig) -> Step {
+    life.phase = Phase::Open;
+    life.opened_at = life.opened_at.or(Some(now.at));
+    life.heard_at = Some(now.at);
+    life.heartbeat_ms = heartbeat_ms;
+    life.reason = None;
     let timer = config.heartbeat.then(|| suspicious_after(heartbeat_ms));
-    (next, vec![Effect::Timer(timer)])
+    (life, vec![Effect::Timer(timer)])
 }
 
 /// After one and a quarter heartbeat intervals silence is suspicious.
