@@ -275,6 +275,11 @@ impl Client {
                 self.views[view].stage = Stage::Off;
                 self.retry_ms[view] = at;
             }
+            Asked::Unsubscribe(view) => {
+                // It is still there, and stays.
+                self.views[view].stage = Stage::On;
+                self.views[view].wanted = true;
+            }
             Asked::Presence(view) => {
                 self.views[view].present.asked = false;
                 self.retry_ms[view] = at;
