@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tests::false_server::{FalseServer, Lie};
 use tests::process::{Exit, Process};
 use tests::raw::RawSocket;
+use tests::redis::Redis;
 use tests::server::{Server, command};
 use tests::token::{SECRET, claims, hs256};
 
@@ -213,6 +214,36 @@ fn durable_rooms_come_back_over_a_kill_and_rooms_in_memory_fail_the_run() {
     assert_eq!(exit.code, Some(1), "{exit:?}");
     assert_ne!(report(&exit)["results"]["gaps"], 0);
     assert!(exit.stderr.contains("holes were told"), "{}", exit.stderr);
+}
+
+#[test]
+fn whose_server_is_killed_comes_back_to_the_others_that_were_named() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let at = format!("redis.url={}", redis.url());
+    let ticket = "auth.ticket_secret=a-ticket-secret-of-the-tests-that-is-long-enough";
+    let start = || Server::start(&["--set", &at, "--set", &secret(), "--set", ticket]);
+    let (mut first, others) = (start(), [start(), start()]);
+    let ready = |server: &Server| crate::http::get(server.addr(), "/readyz").status == 200;
+    for server in [&first, &others[0], &others[1]] {
+        until("it is ready", || ready(server).then_some(()));
+    }
+    let urls = [&first, &others[0], &others[1]].map(url);
+    let words = ["storm", &urls[0], "--back", &urls[1], "--back", &urls[2], "--rooms", "10"];
+    let secret = secret();
+    let more = ["--connections", "40", "--mint", "--set", &secret];
+    let mut storm = begin(&with(&words, &more));
+    until("ready", || storm.stderr().lines().any(|line| line.starts_with("ready")).then_some(()));
+    first.kill();
+    let exit = storm.wait(DEADLINE);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    let report = report(&exit);
+    assert_eq!(
+        (&report["results"]["back"], &report["settings"]["cut_by"]),
+        (&json!(40), &json!("death"))
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::server::Server;
 use tokio::net::TcpStream;
@@ -163,7 +164,7 @@ fn random(state: &mut u64) -> u64 {
 }
 
 /// Publishes and reads while the server ends again and again, and looks at what is left.
-fn traffic_over_many_ends(end: impl Fn(&mut Server)) {
+fn traffic_over_many_ends(mut end: impl FnMut(&mut Server)) {
     let mut server = Server::start_durable(&[
         "--set",
         "namespaces.public.durable=true",
@@ -211,6 +212,20 @@ fn traffic_over_many_ends(end: impl Fn(&mut Server)) {
 #[test]
 fn a_durable_room_loses_nothing_acknowledged_and_uses_no_offset_twice_over_many_kills() {
     traffic_over_many_ends(Server::kill);
+}
+
+/// N11: an abort (which an exhausted stack ends in, too), an illegal instruction, a bad address. Each is an end that the
+/// unit in `deploy/` starts it again after.
+#[test]
+fn whatever_fault_ends_the_process_is_one_for_its_supervisor_and_loses_nothing_acknowledged() {
+    let unit = include_str!("../../deploy/roomkeeper.service");
+    assert!(unit.lines().any(|line| line == "Restart=on-failure"));
+    let faults = [Signal::ABORT, Signal::ILL, Signal::SEGV];
+    let mut next = faults.iter().cycle();
+    traffic_over_many_ends(|server| {
+        server.fault(*next.next().unwrap());
+        assert_eq!(server.wait().code, None, "a signal has ended it");
+    });
 }
 
 #[test]

@@ -75,6 +75,11 @@ const PARTLY: &[(&str, &str)] = &[
         "N10",
         "what a host adds; of readers, writers and timers nothing is known that makes them panic",
     ),
+    (
+        "N11",
+        "memory that runs out in a cgroup, whose end is SIGKILL (N01); and systemd itself, of which only the unit's \
+         word is looked at",
+    ),
     ("N13", "that a worker which hangs is reported; no search through interleavings"),
     (
         "N14",
@@ -152,7 +157,6 @@ const OPEN: &[(&str, &str)] = &[
         "H04",
         "who joins is told of at once to each who follows, one frame each: nothing gathers them for a while",
     ),
-    ("N11", UNSEEN),
     ("N12", UNSEEN),
     ("P10", "HTTP/2 is not built: its preface is refused (P07)"),
     ("P14", "the PROXY protocol is not built"),

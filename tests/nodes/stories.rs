@@ -76,8 +76,7 @@ fn a_rolling_restart_of_all_nodes_loses_nobody_a_message_and_is_no_storm() {
     assert_eq!(told.codes.keys().copied().collect::<Vec<_>>(), [1012], "{:?}", told.codes);
     for peak in &peaks {
         assert!(peak.n_back > 100, "{peaks:?}");
-        // The goal is 1.2, which 33, 57 and 77 of 167, 278 and 408 in six seconds miss once.
-        assert!(peak.of_a_second as f64 <= 1.5 * peak.even, "{peaks:?}");
+        assert!(peak.of_a_second as f64 <= 1.2 * peak.even, "{peaks:?}");
     }
 }
 

@@ -144,6 +144,14 @@ impl Process {
         self.tell(Signal::CONT);
     }
 
+    /// Ends it by this signal, as a fault of its own would, and waits until it is gone.
+    pub fn fault(&mut self, signal: Signal) {
+        if self.is_running() {
+            self.tell(signal);
+            self.status = Some(self.child.wait().expect("our child can be waited for"));
+        }
+    }
+
     fn tell(&mut self, signal: Signal) {
         if self.is_running() {
             let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);

@@ -165,6 +165,11 @@ impl Server {
         self.process.kill();
     }
 
+    /// Ends it by this signal, as a fault of its own would (SIGABRT, SIGSEGV), and waits until it is gone.
+    pub fn fault(&mut self, signal: rustix::process::Signal) {
+        self.process.fault(signal);
+    }
+
     /// Asks it to end (SIGTERM); [`Server::wait`] sees the end.
     pub fn terminate(&mut self) {
         self.check_metrics();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 
+use crate::address::Target;
 use crate::error::BenchError;
 use crate::frames::{self, CONNECT_ID, Message, Notice};
 use crate::line::{End, Heard, Lines};
@@ -87,6 +88,7 @@ impl Tally {
 
 pub(crate) struct Crowd<'p> {
     lines: Lines,
+    targets: &'p [Target],
     members: Members<'p>,
     /// Which of the plan's tokens the first member has.
     first_token: usize,
@@ -110,6 +112,16 @@ impl<'p> Crowd<'p> {
         entry: Entry<'p>,
         first_token: usize,
     ) -> Result<Self, BenchError> {
+        Self::at(&plan.targets, plan, entry, first_token)
+    }
+
+    /// One whose members go to these servers in turn.
+    pub(crate) fn at(
+        targets: &'p [Target],
+        plan: &'p Plan,
+        entry: Entry<'p>,
+        first_token: usize,
+    ) -> Result<Self, BenchError> {
         let members = Members {
             plan,
             entry,
@@ -119,7 +131,7 @@ impl<'p> Crowd<'p> {
             tally: Tally::default(),
             refusal: None,
         };
-        Ok(Self { lines: Lines::new(&plan.targets, plan.seed)?, members, first_token })
+        Ok(Self { lines: Lines::new(targets, plan.seed)?, targets, members, first_token })
     }
 
     /// How many are in.
@@ -142,7 +154,7 @@ impl<'p> Crowd<'p> {
 
     /// Opens members until there are `wanted`, as long as few enough are on their way.
     pub(crate) fn open_some(&mut self, wanted: usize) -> Result<(), BenchError> {
-        let Self { lines, members, first_token } = self;
+        let Self { lines, targets, members, first_token } = self;
         let plan = members.plan;
         while members.steps.len() < wanted && members.opening < plan.opening_max {
             let number = members.steps.len();
@@ -151,7 +163,7 @@ impl<'p> Crowd<'p> {
             let token =
                 with_token.then(|| &plan.tokens[(*first_token + number) % plan.tokens.len()]);
             if let Err(error) = lines.open(token.map(ExposeSecret::expose_secret)) {
-                let addr = plan.targets[number % plan.targets.len()].addr();
+                let addr = targets[number % targets.len()].addr();
                 return Err(BenchError::of_connect(addr, number, error));
             }
             members.steps.push(Step::Opening);

@@ -102,6 +102,15 @@ pub struct Storm {
     pub missed: u32,
     /// How they are cut off.
     pub cut: Cut,
+    /// Where they come back to; none means where they were.
+    pub back: Vec<Target>,
+}
+
+impl Storm {
+    /// The servers that all come back to, in turn.
+    pub(crate) fn returns_to<'s>(&'s self, plan: &'s Plan) -> &'s [Target] {
+        if self.back.is_empty() { &plan.targets } else { &self.back }
+    }
 }
 
 /// What happens to connections, for a storm.
@@ -111,6 +120,8 @@ pub enum Cut {
     Lines,
     /// The same, and somebody stops the server and starts it again before they come back.
     Restart,
+    /// Somebody ends the server while all are there, and they come back to others.
+    Death,
 }
 
 /// What about a plan is not possible.
@@ -152,7 +163,8 @@ impl Plan {
     /// Whether the servers only send back what they get.
     #[must_use]
     pub fn is_verbatim(&self) -> bool {
-        self.targets.iter().any(|target| !target.is_protocol())
+        let back = if let Work::Storm(storm) = &self.work { &storm.back[..] } else { &[] };
+        self.targets.iter().chain(back).any(|target| !target.is_protocol())
     }
 
     /// How many members room number `room` has when each connection is in one.

@@ -1,8 +1,8 @@
 //! Everybody comes back at once: connections with tickets, each in some rooms, are cut off; more is
 //! published; then all come back, and it is timed until each has all rooms and all messages.
 //!
-//! It must never start the clock later than the first connect, nor stop it for a connection that
-//! has something missing. Nothing may touch the rooms of a server that was started again before
+//! It must never start the clock later than the first connect, where the server dies not later than the first loss,
+//! nor stop it for a connection that has something missing. Nothing may touch the rooms of a server that was started again before
 //! they come back.
 
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::error::BenchError;
 use crate::fanout::opening;
 use crate::plan::{Cut, Plan, Storm};
 use crate::report::{Report, Reporter};
-use crate::storm_back::come_back;
+use crate::storm_back::{Left, come_back};
 use crate::storm_before::Before;
 use crate::usage::Process;
 
@@ -63,14 +63,21 @@ pub(crate) fn run(
     let mut scene = Before::new(plan, storm, members, stand, progress)?;
     scene.publish(0..storm.before, "publishing", progress)?;
     scene.settle()?;
-    scene.cut();
+    let lost_at = match storm.cut {
+        Cut::Lines | Cut::Restart => {
+            scene.cut();
+            None
+        }
+        Cut::Death => Some(scene.wait_for_death(progress)?),
+    };
     let missed = storm.before..storm.before + storm.missed;
     scene.publish(missed, "publishing what is missed", progress)?;
     if storm.cut == Cut::Restart {
         scene.wait_for_restart(progress)?;
     }
     let (stand, ledger) = scene.end();
-    come_back(plan, storm, &stand, ledger, opening, progress)
+    let begun = lost_at.unwrap_or_else(Instant::now);
+    come_back(plan, storm, Left { stand, ledger, opening, begun }, progress)
 }
 
 impl Stand {

@@ -32,14 +32,14 @@ struct Return<'p> {
 
 impl<'p> Return<'p> {
     /// `ledger` is that of before the cut, so that what comes again from then is seen.
-    fn new(plan: &'p Plan, storm: &'p Storm, mut ledger: Ledger) -> Self {
+    fn new(plan: &'p Plan, storm: &'p Storm, mut ledger: Ledger, begun: Instant) -> Self {
         let now = Instant::now();
         ledger.counts.delivered = 0;
         Self {
             plan,
             storm,
             ledger,
-            start: now,
+            start: begun,
             missing: vec![storm.missed * storm.rooms_each as u32; plan.connections],
             given_back: vec![false; plan.connections],
             took: Vec::with_capacity(plan.connections),
@@ -165,14 +165,22 @@ impl<'p> Return<'p> {
     }
 }
 
+/// What is there when everybody has been cut off.
+pub(crate) struct Left {
+    pub(crate) stand: Stand,
+    pub(crate) ledger: Ledger,
+    pub(crate) opening: Opening,
+    /// When the clock starts.
+    pub(crate) begun: Instant,
+}
+
 pub(crate) fn come_back(
     plan: &Plan,
     storm: &Storm,
-    stand: &Stand,
-    ledger: Ledger,
-    opening: Opening,
+    left: Left,
     progress: &mut Reporter<'_>,
 ) -> Result<Report, BenchError> {
+    let Left { stand, ledger, opening, begun } = left;
     let words = |member: usize| {
         let rooms = rooms_of(member, storm.rooms_each, plan.rooms).map(|room| {
             let epoch = stand.epochs[room].as_deref().unwrap_or_default().to_owned();
@@ -180,11 +188,11 @@ pub(crate) fn come_back(
         });
         frames::connect(stand.sessions[member].as_deref(), &rooms.collect::<Vec<_>>())
     };
-    let mut crowd = Crowd::new(plan, Entry::Resume(&words), 0)?;
+    let mut crowd = Crowd::at(storm.returns_to(plan), plan, Entry::Resume(&words), 0)?;
     let process = Process(plan.pid);
     // After a restart the process is another one, of which nothing is known.
     let before = process.usage().unwrap_or_default();
-    let mut back = Return::new(plan, storm, ledger);
+    let mut back = Return::new(plan, storm, ledger, begun);
     while back.took.len() < plan.connections && back.progressed.elapsed() < plan.patience {
         crowd.open_some(plan.connections)?;
         crowd.turn(Instant::now() + LOOK, &mut |arrival, said| back.take(arrival, &said))?;

@@ -23,6 +23,7 @@ const RESTART_DEADLINE: Duration = Duration::from_secs(120);
 const KNOCK: Duration = Duration::from_millis(5);
 /// What is told when the server may be stopped; whoever stops it by a script waits for this.
 const PHASE_READY: &str = "ready: stop the server and start it again";
+const PHASE_READY_TO_DIE: &str = "ready: end the server";
 const PHASE_AWAY: &str = "waiting until the server is ready again";
 /// Messages of one publisher that are not acknowledged yet.
 const WINDOW: usize = 32;
@@ -49,9 +50,10 @@ impl<'p> Before<'p> {
         stand: Stand,
         progress: &mut Reporter<'_>,
     ) -> Result<Self, BenchError> {
+        let targets = storm.returns_to(plan);
         // One for each server at least: its end is how a restart is seen.
-        let n_publishers = PUBLISHERS.min(plan.rooms.max(plan.targets.len()));
-        let mut publishers = Crowd::new(plan, Entry::Greeted, plan.connections)?;
+        let n_publishers = PUBLISHERS.min(plan.rooms.max(targets.len()));
+        let mut publishers = Crowd::at(targets, plan, Entry::Greeted, plan.connections)?;
         publishers.open_all(n_publishers, Duration::ZERO, progress, &mut |_, _| {})?;
         let ledger = Ledger::new(plan.connections, storm.rooms_each);
         let progressed = Instant::now();
@@ -205,6 +207,31 @@ impl<'p> Before<'p> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the members' server has ended, and answers when the first of them was cut off. The publishers are
+    /// at others.
+    pub(crate) fn wait_for_death(
+        &mut self,
+        progress: &mut Reporter<'_>,
+    ) -> Result<Instant, BenchError> {
+        let (begun, all) = (Instant::now(), self.plan.connections);
+        let mut first = None;
+        while self.members.inside() > 0 {
+            let gone = all - self.members.inside();
+            progress
+                .tell(PHASE_READY_TO_DIE, || self.members.progress("members cut off", gone, all));
+            self.hear_members(Instant::now() + LOOK)?;
+            self.hear_publishers(Instant::now(), &mut |_, _| {})?;
+            if first.is_none() && self.members.inside() < all {
+                first = Some(Instant::now());
+            }
+            if begun.elapsed() > RESTART_DEADLINE {
+                let what = "the server was to be ended";
+                return Err(self.silence(RESTART_DEADLINE, what, gone, all));
+            }
+        }
+        Ok(first.unwrap_or(begun))
     }
 
     /// What is not coming, and what else the server did.

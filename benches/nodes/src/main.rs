@@ -4,7 +4,8 @@
 //! - publishes a second at the adapter, from 256 publishers over 10,000 rooms, without a log, and with log and
 //!   `msg_id`;
 //! - the median time of one message from a publisher on one node to a mailbox on another, and on the same one,
-//!   beside one bare `PUBLISH` to a subscriber, all one by one.
+//!   beside one bare `PUBLISH` to a subscriber, all one by one;
+//! - how long a node takes until it hears 10,000 rooms again whose subscription was lost.
 //!
 //! It must never share a processor with Redis, or it measures both; `benches/redis` starts it so.
 
@@ -185,6 +186,29 @@ async fn bare(url: &str) -> f64 {
     median(times)
 }
 
+/// How long a node takes, from when it notices that its subscription is lost until it hears all of its rooms again,
+/// in milliseconds.
+async fn heard_again(url: &str) -> f64 {
+    let broker = node(url, "again").await;
+    let policy = policy(Retention::default());
+    let mailbox = Arc::new(Mailbox::new(1, 1_000));
+    for number in 0..ROOMS {
+        let room = RoomId::parse(&format!("public:r{number}")).unwrap();
+        broker.subscribe(&room, &policy, &mailbox, SubscriptionToken(1)).await.unwrap();
+    }
+    let client = Client::open(url).unwrap();
+    let mut saying = client.get_multiplexed_async_connection().await.unwrap();
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("TYPE").arg("pubsub");
+    let (killed, begin) = tokio::join!(kill.query_async::<i64>(&mut saying), async {
+        broker.status().until_down().await;
+        Instant::now()
+    });
+    assert!(killed.unwrap() > 0);
+    broker.status().until_up().await;
+    begin.elapsed().as_secs_f64() * 1e3
+}
+
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64() * 1e6
@@ -203,8 +227,9 @@ async fn main() {
     let bare_us = bare(url).await;
     let same_us = way(&one, &one, "public:same").await;
     let cross_us = way(&one, &two, "public:cross").await;
+    let again_ms = heard_again(url).await;
     println!(
         "{{\"publishes_per_s\":{plain:.0},\"kept_publishes_per_s\":{kept:.0},\"bare_us\":{bare_us:.1},\
-         \"same_node_us\":{same_us:.1},\"cross_node_us\":{cross_us:.1}}}"
+         \"same_node_us\":{same_us:.1},\"cross_node_us\":{cross_us:.1},\"heard_again_ms\":{again_ms:.1}}}"
     );
 }

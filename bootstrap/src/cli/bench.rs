@@ -60,7 +60,8 @@ pub enum BenchCommand {
     /// --restart the server is to be stopped now, and is waited for until its /readyz answers 200
     /// again. Then all come back, --opening at a time, and it is timed from the first connect until
     /// each has all its rooms and messages. After a restart only durable rooms still have what was
-    /// missed.
+    /// missed. With --back nobody is cut off by this side: the server is to be ended while all are
+    /// there, they come back to the servers that --back names, and it is timed from the first loss.
     Storm(Storm),
 }
 
@@ -184,6 +185,10 @@ pub struct Storm {
     /// begins with `ready` on standard error says when to stop it
     #[arg(long)]
     pub restart: bool,
+    /// Wait until the server has ended, and come back to this one instead; named more than once, to
+    /// each in turn. A line that begins with `ready` on standard error says when to end it
+    #[arg(long, value_name = "URL", conflicts_with = "restart")]
+    pub back: Vec<String>,
 }
 
 fn names(text: &str) -> Result<RoomNames, String> {

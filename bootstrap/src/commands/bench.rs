@@ -169,14 +169,15 @@ fn plan(
     let resolve = |url: &String| {
         Target::resolve(url).map_err(|source| BenchFailed::Address { url: url.clone(), source })
     };
-    let targets = target.urls.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
+    let all = |urls: &[String]| urls.iter().map(resolve).collect::<Result<Vec<_>, _>>();
+    let targets = all(&target.urls)?;
     let (rooms, work) = match command {
         BenchCommand::Fanout(args) => (args.rooms, Work::Fanout(load(&args.load))),
         BenchCommand::Echo(args) => (args.target.connections, Work::Echo(load(&args.load))),
         BenchCommand::Idle(args) => {
             (args.rooms, Work::Idle(Idle { settle: args.settle, duration: args.duration }))
         }
-        BenchCommand::Storm(args) => (args.rooms, Work::Storm(storm(args))),
+        BenchCommand::Storm(args) => (args.rooms, Work::Storm(storm(args, all(&args.back)?))),
     };
     let tokens = match (&target.token, settings.filter(|_| target.mint)) {
         (Some(token), _) => vec![token.clone()],
@@ -204,9 +205,13 @@ fn load(args: &words::Load) -> Load {
     Load { rate, size, duration, warm_up }
 }
 
-fn storm(args: &words::Storm) -> Storm {
-    let cut = if args.restart { Cut::Restart } else { Cut::Lines };
-    Storm { rooms_each: args.rooms_each, before: args.before, missed: args.missed, cut }
+fn storm(args: &words::Storm, back: Vec<Target>) -> Storm {
+    let cut = match (args.restart, back.is_empty()) {
+        (true, _) => Cut::Restart,
+        (false, true) => Cut::Lines,
+        (false, false) => Cut::Death,
+    };
+    Storm { rooms_each: args.rooms_each, before: args.before, missed: args.missed, cut, back }
 }
 
 /// A token for each connection and each publisher.
@@ -266,7 +271,11 @@ fn shown(command: &BenchCommand, plan: &Plan) -> Value {
             "rooms_each": storm.rooms_each,
             "before": storm.before,
             "missed": storm.missed,
-            "cut_by": if storm.cut == Cut::Restart { "restart" } else { "reset" },
+            "cut_by": match storm.cut {
+                Cut::Lines => "reset",
+                Cut::Restart => "restart",
+                Cut::Death => "death",
+            },
         }),
     };
     if let (Value::Object(shown), Value::Object(own)) = (&mut shown, own) {
