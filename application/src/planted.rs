@@ -44,8 +44,8 @@ pub enum Mistake {
     ReapedUnclaimed,
     /// Leases are claimed as soon as Redis is back, before all nodes had the time to renew theirs.
     ClaimedAtOnce,
-    /// A node goes on under its name with a Redis that may have lost what it said under it.
-    NameKept,
+    /// A Redis that may have lost who is here is not told it again.
+    NotSaidAgain,
     /// What was said under a former name is taken back before all of it is said again.
     FormerTakenEarly,
     /// That somebody has left is told although the time to come back is not over.

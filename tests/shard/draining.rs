@@ -107,7 +107,13 @@ fn a_drain_ends_with_its_window_also_for_those_whose_calls_never_end() {
     assert_eq!(host.shard.connections(), 4);
     host.pass(200);
     assert_eq!(host.shard.connections(), 0);
-    assert_eq!(host.line(slots[0]).closed, Some(CloseCode::ServiceRestart));
+    let line = host.line(slots[0]);
+    assert_eq!(
+        types(&line.frames),
+        ["disconnect"],
+        "with the time to come back, and not again without"
+    );
+    assert_eq!(line.closed, Some(CloseCode::ServiceRestart));
 }
 
 #[test]

@@ -58,8 +58,7 @@ impl Client {
                 scene.wishes.push(Wish::Send(pong));
             }
             ServerEvent::Disconnect(disconnect) => {
-                // One that is closed at the window's end is told again, without a time.
-                self.come_back_ms = disconnect.reconnect_after_ms.or(self.come_back_ms);
+                self.come_back_ms = disconnect.reconnect_after_ms;
             }
             ServerEvent::TokenExpiring(_) => {
                 if self.refreshes {

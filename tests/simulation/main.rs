@@ -282,8 +282,8 @@ fn leases_that_are_claimed_as_soon_as_redis_is_back_are_found() {
 }
 
 #[test]
-fn a_node_that_keeps_its_name_over_another_life_of_redis_is_found() {
-    find_over_redis(Mistake::NameKept);
+fn a_redis_that_is_not_told_again_who_is_here_is_found() {
+    find_over_redis(Mistake::NotSaidAgain);
 }
 
 #[test]

@@ -171,6 +171,29 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool, alone: bool) -> Rules {
     rules
 }
 
+fn start_shards(node: &Node, rng: &mut Rng) -> Vec<SimShard> {
+    let mailboxes = node.mailboxes();
+    let shards = mailboxes.iter().map(|mailbox| {
+        let mut shard = Node::shard(&node.services(), mailbox);
+        if rng.percent(50) {
+            shard.set_deliveries_per_step(2);
+        }
+        SimShard {
+            shard,
+            mailbox: Arc::clone(mailbox),
+            by_slot: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            stalled_until_ms: 0,
+            obeyed_ms: 0,
+            work_ms: None,
+            n_mail: 0,
+            overflowed: false,
+            parting: None,
+        }
+    });
+    shards.collect()
+}
+
 impl SimNode {
     pub(crate) fn start(
         core: &Shared,
@@ -232,26 +255,7 @@ impl SimNode {
         };
         let n_shards = 1 + rng.index(2);
         let node = Node::build(ports, rules.clone(), n_shards);
-        let mailboxes = node.mailboxes();
-        let shards = mailboxes.iter().map(|mailbox| {
-            let mut shard = Node::shard(&node.services(), mailbox);
-            if rng.percent(50) {
-                shard.set_deliveries_per_step(2);
-            }
-            SimShard {
-                shard,
-                mailbox: Arc::clone(mailbox),
-                by_slot: BTreeMap::new(),
-                calls: BTreeMap::new(),
-                stalled_until_ms: 0,
-                obeyed_ms: 0,
-                work_ms: None,
-                n_mail: 0,
-                overflowed: false,
-                parting: None,
-            }
-        });
-        let shards = shards.collect();
+        let shards = start_shards(&node, rng);
         let tasks = BTreeMap::new();
         let (alive, draining, drained_ms) = (true, false, 0);
         Self { node, shards, memory, tasks, over_redis, alive, draining, drained_ms }

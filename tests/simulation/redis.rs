@@ -170,6 +170,7 @@ impl Redis {
         self.hash(key)?.get(field).cloned()
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "numbers and texts alike, as a script's")]
     pub(crate) fn hset(&mut self, key: &str, field: &str, value: impl ToString) {
         let held = self.keys.entry(key.to_owned()).or_insert_with(|| Held::Hash(BTreeMap::new()));
         let Held::Hash(hash) = held else { panic!("{key} is {held:?}") };

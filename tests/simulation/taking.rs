@@ -139,7 +139,7 @@ impl World {
             drop(core);
             self.part(client);
             return Ok(());
-        } else if !(is_code(CloseCode::ConnectionLimit) && !single) {
+        } else if single || !is_code(CloseCode::ConnectionLimit) {
             return fail("there was no reason");
         }
         drop(core);

@@ -242,21 +242,26 @@ impl World {
             trace,
             rng,
         };
-        let n_nodes = if alone { 1 } else { world.rng.between(1, 3) };
-        for _ in 0..n_nodes {
-            world.start_node();
-        }
-        for client in 0..world.clients.len() + world.writers.len() {
-            let at = world.rng.below(400);
-            world.queue.push(at, Event::Connect { client });
-            world.queue.push(at + 3_000, Event::Watch { client });
-        }
-        if world.time.is_some() {
-            world.tick();
-        }
-        world.queue.push(300, Event::Act);
-        world.queue.push(500, Event::Fault);
+        world.begin(alone);
         world
+    }
+
+    /// Starts the nodes, and says when what happens by itself happens first.
+    fn begin(&mut self, alone: bool) {
+        let n_nodes = if alone { 1 } else { self.rng.between(1, 3) };
+        for _ in 0..n_nodes {
+            self.start_node();
+        }
+        for client in 0..self.clients.len() + self.writers.len() {
+            let at = self.rng.below(400);
+            self.queue.push(at, Event::Connect { client });
+            self.queue.push(at + 3_000, Event::Watch { client });
+        }
+        if self.time.is_some() {
+            self.tick();
+        }
+        self.queue.push(300, Event::Act);
+        self.queue.push(500, Event::Fault);
     }
 
     pub(crate) fn start_node(&mut self) {

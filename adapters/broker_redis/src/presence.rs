@@ -104,7 +104,9 @@ impl Present {
     fn rename(&self, before: Option<String>) {
         let now = Instant::now();
         let mut local = self.local();
-        local.note_all(now);
+        if !is_planted(Mistake::NotSaidAgain) {
+            local.note_all(now);
+        }
         let mut former = self.former();
         if let Some(name) = before.filter(|_| former.len() < FORMER_MAX) {
             former.push((name, now));
@@ -209,9 +211,7 @@ impl RedisBroker {
         let (link, fresh) = self.link_and_epoch()?;
         let held = self.present.lease();
         // What another life of Redis may have lost is said anew, under another name.
-        let kept = held
-            .as_ref()
-            .filter(|lease| lease.link.life == link.life || is_planted(Mistake::NameKept));
+        let kept = held.as_ref().filter(|lease| lease.link.life == link.life);
         let node = kept.map_or_else(|| fresh.to_string(), |lease| lease.node.clone());
         let fill = |command: &mut Cmd, _: &Link| {
             command.arg(2);

@@ -30,11 +30,14 @@ impl Shard {
     ) {
         let Some(entry) = self.table.get_mut(slot) else { return };
         let (view, ending) = (entry.view, entry.view.ending(code, entry.greeted));
+        // Who was told when to come back is not told again, and without that.
+        let is_told = entry.leaving && code == CloseCode::ServiceRestart;
         let code = ending.code;
         entry.life.close(code);
         let reconnect_after_ms =
             come_back.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let frame = match view {
+            View::V2 if is_told => bytes::Bytes::new(),
             View::V2 => self.encode(&ServerFrame::Disconnect { code, reconnect_after_ms }, host),
             // The close frame says it all.
             View::Client(_) | View::Document(_) | View::Refused(_) => bytes::Bytes::new(),
