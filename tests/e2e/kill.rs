@@ -214,13 +214,14 @@ fn a_durable_room_loses_nothing_acknowledged_and_uses_no_offset_twice_over_many_
     traffic_over_many_ends(Server::kill);
 }
 
-/// N11: an abort (which an exhausted stack ends in, too), an illegal instruction, a bad address. Each is an end that the
-/// unit in `deploy/` starts it again after.
+/// N11: an abort (which an exhausted stack ends in, too) and an illegal instruction. Each is an end that the unit in
+/// `deploy/` starts it again after. A bad address that another process signals would be survived once: Rust's handler
+/// gives it back to the instruction, and there is none.
 #[test]
 fn whatever_fault_ends_the_process_is_one_for_its_supervisor_and_loses_nothing_acknowledged() {
     let unit = include_str!("../../deploy/roomkeeper.service");
     assert!(unit.lines().any(|line| line == "Restart=on-failure"));
-    let faults = [Signal::ABORT, Signal::ILL, Signal::SEGV];
+    let faults = [Signal::ABORT, Signal::ILL];
     let mut next = faults.iter().cycle();
     traffic_over_many_ends(|server| {
         server.fault(*next.next().unwrap());

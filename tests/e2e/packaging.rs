@@ -106,9 +106,10 @@ fn the_image_runs_with_nothing_but_what_is_in_it() {
     assert_eq!(health().status.code(), Some(1));
 }
 
-/// What an image of the tested binary, which is not optimised, may add to its base, which is empty: it has 50 MiB.
-/// That of a release has half of it, see docs/operations.md.
-const IMAGE_BYTES_MAX: u64 = 56 << 20;
+/// What an image of the tested binary, which is optimised where messages go through, may add to its base, which is
+/// empty: it has 57 MiB.
+/// That of a release has a third of it, see docs/operations.md.
+const IMAGE_BYTES_MAX: u64 = 62 << 20;
 /// The libraries of the system and the authorities' certificates: they have 3.2 MiB.
 const BESIDE_BINARY_BYTES_MAX: u64 = 6 << 20;
 

@@ -152,8 +152,10 @@ impl Local {
         }
         while all.len() < max {
             let Some(seat) = self.order.pop_front() else { break };
-            // Told already, or put off meanwhile.
-            if self.changes.get(&seat).is_none_or(|change| change.due > now) {
+            // Told already.
+            let Some(due) = self.changes.get(&seat).map(|change| change.due) else { continue };
+            // Put off meanwhile. One that is not was noted behind the look at the clock, and comes up nowhere else.
+            if due > now && self.later.contains(&(due, seat.clone())) {
                 continue;
             }
             let Some(change) = self.changes.remove(&seat) else { continue };
@@ -274,6 +276,14 @@ mod tests {
         local.leave(&seat("b"), connection(1), now, GRACE);
         assert_eq!(told(&mut local, now), [("b".to_owned(), 1)], "others of it are here");
         assert_eq!(local.next_due(now), None);
+    }
+
+    #[test]
+    fn who_came_while_the_clock_was_looked_at_is_told_of_all_the_same() {
+        let (mut local, looked_at) = (Local::default(), Instant::now());
+        drop(local.enter(&seat("a"), connection(1), looked_at + Duration::from_micros(1)));
+        assert_eq!(told(&mut local, looked_at), [("a".to_owned(), 1)]);
+        assert!(local.changes.is_empty());
     }
 
     #[test]
