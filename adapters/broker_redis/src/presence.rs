@@ -232,9 +232,14 @@ impl RedisBroker {
         self.present.set_lease(Some(Lease { node, link: Arc::clone(&link) }));
         self.present.leased.notify_one();
         if is_new {
-            self.present.rename(held.map(|before| before.node));
+            let before = held.map(|before| before.node);
+            self.present.rename(before.clone());
             self.present.changed.notify_one();
             self.present.renamed.notify_one();
+            // No seat under it counts any more, whatever is to be said of members first.
+            if let Some(before) = before {
+                self.run_out(&link, &before).await;
+            }
         }
         Ok(over)
     }
