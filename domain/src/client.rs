@@ -1,5 +1,5 @@
-//! A client of protocol v2, and of `/ws/client`: the life of its connection, its requests, its rooms and
-//! where it stands in each.
+//! A client of protocol v2: the life of its connection, which that of `/ws/client` is, too, its requests, its rooms
+//! and where it stands in each.
 //!
 //! It must never hand the same message over twice, never hide that one is missing, and never grow with
 //! what a server sends. It reads no socket and no clock: whoever drives a [`Machine`] brings texts, `now` and

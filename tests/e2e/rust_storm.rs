@@ -8,7 +8,6 @@ use std::time::Duration;
 use client_tungstenite::{
     BackoffOptions, Client, Event, Options, PublishOptions, SubscribeOptions,
 };
-use domain::id::ClientId;
 use domain::room::RoomId;
 use tests::leaks::said;
 use tests::server::Server;
@@ -75,8 +74,7 @@ async fn one(number: usize, url: String, ready: std::sync::Arc<Barrier>) -> (Vec
         cap: Duration::from_millis(200),
         ..BackoffOptions::default()
     };
-    let client_id = Some(ClientId::parse(&format!("rust-{number}")).unwrap());
-    let options = Options { client_id, backoff, ..Options::new(url) };
+    let options = Options { backoff, ..Options::new(url) };
     let (client, mut events) = Client::connect(options).await.unwrap();
     let subscribed = client.subscribe(&room, SubscribeOptions::default()).await.unwrap();
     assert_eq!(subscribed.position.offset.get(), 0);

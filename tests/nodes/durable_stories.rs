@@ -108,7 +108,7 @@ fn a_postgres_that_is_stopped_and_started_again_has_what_was_acknowledged() {
     assert_eq!(told.losses, 0);
 }
 
-/// PG02, with 2,000 publishes a second: for ten seconds.
+/// PG02, while 500 clients publish: for ten seconds.
 #[test]
 fn a_postgres_that_is_frozen_for_ten_seconds_and_wakes_has_what_was_acknowledged() {
     if !is_possible() {

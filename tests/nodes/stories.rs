@@ -1,4 +1,5 @@
-//! What happens to nodes and to Redis, with 500 clients in 50 rooms and 2,000 publishes a second.
+//! What happens to nodes and to Redis, with 500 clients in 50 rooms that publish 2,000 messages a second: in
+//! `tests/faults`, that is; unoptimised servers and clients on two cores get to some 1,600.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +9,11 @@ use tests::redis_many::Sentinels;
 use crate::fleet::{Cluster, stays_unready, until_status};
 use crate::told::Told;
 
+/// `tests/faults` has servers and clients optimised.
+const IS_UNOPTIMISED: bool = cfg!(debug_assertions);
+/// How many times the even share may come back in one second of a rolling restart. The goal is 1.2, which an
+/// unoptimised server on a machine that is busy with something else misses.
+const PEAK_MAX: f64 = if IS_UNOPTIMISED { 1.5 } else { 1.2 };
 /// How long after a fault a list may still be wrong.
 const PRESENCE_MAX: Duration = Duration::from_secs(10);
 /// What a node may have more of afterwards, which its allocator keeps: clients of another node, and some queues.
@@ -30,6 +36,8 @@ pub(crate) fn report(fault: &str, told: &Told, gaps: usize) {
         told.presence_true_after.as_secs_f64(),
         told.took.as_secs_f64()
     );
+    // Unoptimised, the clients alone take more than one processor.
+    assert!(IS_UNOPTIMISED || told.per_second > 1_800.0, "{} a second", told.per_second);
     assert!(told.presence_true_after < PRESENCE_MAX, "{:?}", told.presence_true_after);
     let (before, after) = told.rss_mib;
     assert!(after < before + RSS_GROWTH_MIB, "memory did not go back: {before} MiB, {after} MiB");
@@ -76,8 +84,7 @@ fn a_rolling_restart_of_all_nodes_loses_nobody_a_message_and_is_no_storm() {
     assert_eq!(told.codes.keys().copied().collect::<Vec<_>>(), [1012], "{:?}", told.codes);
     for peak in &peaks {
         assert!(peak.n_back > 100, "{peaks:?}");
-        // The goal is 1.2, which a machine that is busy with something else misses.
-        assert!(peak.of_a_second as f64 <= 1.5 * peak.even, "{peaks:?}");
+        assert!(peak.of_a_second as f64 <= PEAK_MAX * peak.even, "{peaks:?}");
     }
 }
 
@@ -158,7 +165,7 @@ fn a_redis_that_is_killed_and_comes_back_with_its_data_loses_nobody_a_message() 
     let told = cluster.tell(|cluster| cluster.redis.start_again());
     let gaps = told.check();
     report("kill redis, with a disk", &told, gaps);
-    assert_eq!(gaps, 0);
+    assert_eq!((gaps, told.losses), (0, 0), "connections stay: {:?}", told.codes);
 }
 
 /// RD13: all of it is lost, and everybody is told so.
@@ -172,6 +179,7 @@ fn a_redis_that_comes_back_empty_is_a_gap_for_everybody_and_rooms_go_on() {
     let gaps = told.check();
     report("kill redis, without a disk", &told, gaps);
     assert!(gaps > 0);
+    assert_eq!(told.losses, 0, "connections stay: {:?}", told.codes);
 }
 
 /// RD11, RD12: sentinels promote its replica, and it never comes back.
@@ -188,7 +196,7 @@ fn a_redis_that_dies_is_followed_to_the_replica_that_sentinels_promote() {
     let told = cluster.tell(|cluster| cluster.redis.kill());
     // What was acknowledged and had not been copied is lost with it, and told.
     let gaps = told.check();
-    report("promote a replica", &told, gaps);
+    report("sentinels promote a replica", &told, gaps);
     assert!(replica.ask(&["ROLE"]).starts_with("master"));
 }
 
@@ -210,7 +218,7 @@ fn a_redis_that_is_frozen_for_ten_seconds_and_wakes_loses_nobody_a_message() {
     let gaps = told.check();
     report("freeze redis", &told, gaps);
     // How many were refused meanwhile is the clients' pace: what was under way is repeated by them unseen.
-    assert_eq!(gaps, 0);
+    assert_eq!((gaps, told.losses), (0, 0), "connections stay: {:?}", told.codes);
 }
 
 /// N07: nobody is left, and everything is in Redis.

@@ -166,8 +166,10 @@ fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
             }
             Heard::Nothing { offset } => last = next(last, *offset, one),
             Heard::Gap { epoch, from, to, reason } => {
-                // What lay behind its end was lost with its life, and may be said again in the next.
-                texts.retain(|_, at| *at <= *to);
+                if matches!(reason.as_str(), "epoch_changed" | "unknown_position") {
+                    // What lay behind its end was lost with its life, and may be said again in the next.
+                    texts.retain(|_, at| *at <= *to);
+                }
                 last = Some(*to);
                 gaps.push(TheGap { epoch: *epoch, from: *from, to: *to, reason });
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::client::{Answer, Ask, PublishOptions, RequestError, SubscribeOptions, Token};
-use domain::id::MessageId;
+use domain::id::{ClientId, MessageId};
 use domain::position::Position;
 use domain::protocol::client_event::{Ack, Event, HistoryPage, PresenceState, Status, Subscribed};
 use domain::protocol::client_frame::HISTORY_LIMIT_DEFAULT;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::dial::{Dial, Target, Tcp};
 use crate::error::ConnectError;
 use crate::options::{Options, RandomSource};
-use crate::task::{Command, Task};
+use crate::task::{Closing, Command, Task};
 
 /// Which earlier messages to ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +55,7 @@ impl Events {
 #[derive(Clone, Debug)]
 pub struct Client {
     commands: mpsc::Sender<Command>,
+    closing: mpsc::Sender<Closing>,
     message_ids: Arc<MessageIds>,
     request_timeout: Duration,
     publish_timeout: Duration,
@@ -73,17 +74,20 @@ impl Client {
         options: Options,
         dial: Arc<dyn Dial>,
     ) -> Result<(Self, Events), ConnectError> {
-        let target = Target::parse(&options.url, options.client_id.as_ref())?;
+        let label = options.client_id.clone().or_else(|| draw_label(&options));
+        let target = Target::parse(&options.url, label.as_ref())?;
         let (commands, taken) = mpsc::channel(options.command_queue_max.max(1));
+        let (closing, ends) = mpsc::channel(1);
         let (told, events) = mpsc::channel(options.event_queue_max.max(1));
         let client = Self {
             commands,
+            closing,
             message_ids: Arc::new(MessageIds::new(&options.random)),
             request_timeout: options.request_timeout,
             publish_timeout: options.publish_timeout,
         };
         let (first, connected) = oneshot::channel();
-        tokio::spawn(Task::new(options, target, dial, taken, told, first).run());
+        tokio::spawn(Task::new(options, target, dial, (taken, ends), told, first).run());
         match connected.await {
             Ok(result) => result.map(|()| (client, Events(events))),
             Err(_) => Err(ConnectError::TimedOut),
@@ -222,7 +226,7 @@ impl Client {
     /// Closes the connection for good and waits until it is closed.
     pub async fn close(&self) {
         let (reply, closed) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).await.is_ok() {
+        if self.closing.send(reply).await.is_ok() {
             closed.await.ok();
         }
     }
@@ -246,6 +250,17 @@ fn check_json(data: &str) -> Result<(), RequestError> {
     serde_json::from_str::<&RawValue>(data).map(drop).map_err(RequestError::InvalidJson)
 }
 
+/// 128 random bits, as hexadecimal digits.
+fn draw_name(random: &RandomSource) -> String {
+    format!("{:016x}{:016x}", random.draw(), random.draw())
+}
+
+/// What an anonymous client is called on every connection. A server that had to make a name up for each
+/// would take a publish that is repeated on the next one for another client's.
+fn draw_label(options: &Options) -> Option<ClientId> {
+    if options.token.is_some() { None } else { ClientId::parse(&draw_name(&options.random)).ok() }
+}
+
 /// Fresh message ids: 128 random bits that name the client, and a counter.
 #[derive(Debug)]
 struct MessageIds {
@@ -255,8 +270,7 @@ struct MessageIds {
 
 impl MessageIds {
     fn new(random: &RandomSource) -> Self {
-        let prefix = format!("{:016x}{:016x}", random.draw(), random.draw());
-        Self { prefix, last: AtomicU64::new(0) }
+        Self { prefix: draw_name(random), last: AtomicU64::new(0) }
     }
 
     fn next(&self) -> Result<MessageId, RequestError> {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use domain::client::Token;
 use domain::id::ClientId;
 use domain::protocol::client_event::span;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::header::{
@@ -47,11 +50,57 @@ impl Dial for Tcp {
     fn dial(&self, host: &str, port: u16) -> BoxFuture<io::Result<Box<dyn Wire>>> {
         let host = host.to_owned();
         Box::pin(async move {
-            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            let addresses = lookup_host((host.as_str(), port)).await?;
+            let stream = first_of(in_turns(addresses.collect())).await?;
             // A command is one write and must not wait for the next.
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Wire>)
         })
+    }
+}
+
+/// How long an address is waited for before the next is tried beside it (RFC 8305, 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// How many addresses of one name are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// Addresses of both families in turns, beginning with the first (RFC 8305, 4).
+fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let is_first = addresses.first().map(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| Some(address.is_ipv6()) == is_first);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let pairs = std::iter::from_fn(|| {
+        let pair = [first.next(), second.next()];
+        pair.iter().any(Option::is_some).then_some(pair)
+    });
+    pairs.flatten().flatten().take(ADDRESSES_MAX).collect()
+}
+
+/// A stream to whichever answers first. One that leads nowhere does not keep the next from being tried.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut left = addresses.into_iter();
+    // Dropped, they are all given up.
+    let mut attempts = JoinSet::new();
+    let mut why = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        let next = left.next();
+        let is_last = next.is_none();
+        if let Some(address) = next {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        let ended = if is_last {
+            attempts.join_next().await
+        } else {
+            timeout(ATTEMPT_DELAY, attempts.join_next()).await.unwrap_or_default()
+        };
+        match ended {
+            Some(Ok(Ok(stream))) => return Ok(stream),
+            Some(Ok(Err(error))) => why = error,
+            Some(Err(error)) => why = io::Error::other(error),
+            None if is_last => return Err(why),
+            None => {}
+        }
     }
 }
 
@@ -228,5 +277,51 @@ mod tests {
         let request = target.request(Some(&Token::new("abc"))).unwrap();
         assert_eq!(request.headers().get(AUTHORIZATION).unwrap(), "Bearer abc");
         assert!(!format!("{request:?}").contains("abc"));
+    }
+
+    #[test]
+    fn addresses_of_both_families_take_turns_beginning_with_the_first() {
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let given: Vec<SocketAddr> = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1"]);
+        let wanted: Vec<SocketAddr> = parse(&["[::1]:1", "10.0.0.1:1", "[::2]:1", "[::3]:1"]);
+        assert_eq!(in_turns(given), wanted);
+        let many = (0..40).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        assert_eq!(in_turns(many).len(), ADDRESSES_MAX);
+    }
+
+    /// A listener whose queue is full: what connects to it hears nothing, as in a network that swallows packets.
+    async fn swallows() -> (tokio::net::TcpListener, Vec<TcpStream>, SocketAddr) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) =
+            timeout(Duration::from_millis(100), TcpStream::connect(address)).await
+        {
+            waiting.push(stream.unwrap());
+        }
+        (listener, waiting, address)
+    }
+
+    /// K07.
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_does_not_keep_the_next_from_being_tried() {
+        let (_listener, _waiting, nowhere) = swallows().await;
+        let somewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = somewhere.local_addr().unwrap();
+        let connecting = first_of(vec![nowhere, address]);
+        let stream = timeout(Duration::from_secs(60), connecting).await.unwrap().unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_at_any_address_the_last_says_why() {
+        let refused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = refused.local_addr().unwrap();
+        drop(refused);
+        let error = first_of(vec![address, address]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(first_of(Vec::new()).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

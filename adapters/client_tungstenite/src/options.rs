@@ -30,7 +30,8 @@ pub struct Options {
     pub token_in: TokenPlace,
     /// Whose certificates are trusted for `wss://`.
     pub authorities: Authorities,
-    /// A label to be recognised by over reconnects; it grants nothing.
+    /// A label to be recognised by over reconnects; it grants nothing. A client without a token that is given
+    /// none draws one for its life: an anonymous publisher's message ids belong to its label.
     pub client_id: Option<ClientId>,
     /// From the first packet to `hello`.
     pub connect_timeout: Duration,

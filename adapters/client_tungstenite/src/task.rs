@@ -31,9 +31,10 @@ pub(crate) enum Command {
     Ask(Ask, Instant, Reply),
     /// A token for the next connection.
     SetToken(Token),
-    /// The end; answered when it is done.
-    Close(oneshot::Sender<()>),
 }
+
+/// Whom to tell that a client is closed.
+pub(crate) type Closing = oneshot::Sender<()>;
 
 /// Everything that the task owns but the socket.
 pub(crate) struct Task {
@@ -44,6 +45,8 @@ pub(crate) struct Task {
     /// Where the machine's time begins.
     start: Instant,
     commands: mpsc::Receiver<Command>,
+    /// The end, which is wanted also while no command is taken.
+    closing: mpsc::Receiver<Closing>,
     events: mpsc::Sender<Event>,
     /// Whoever waits for the first connection.
     first: Option<First>,
@@ -65,6 +68,8 @@ enum Turn {
     /// The application took an event.
     Told,
     Commanded(Option<Command>),
+    /// The application wants no more of it, or is gone.
+    Closing(Option<Closing>),
     Dialed(Result<Box<Link>, ConnectError>),
     Heard(Heard),
     Tick,
@@ -73,7 +78,7 @@ enum Turn {
 /// Why the task ends.
 enum Ending {
     /// The application wants it.
-    Asked(Option<oneshot::Sender<()>>),
+    Asked(Option<Closing>),
     /// The connection is gone for good.
     Lost { code: u16, reason: String },
     /// There never was one, and whoever waited for it knows.
@@ -85,7 +90,7 @@ impl Task {
         options: Options,
         target: Target,
         dial: Arc<dyn Dial>,
-        commands: mpsc::Receiver<Command>,
+        (commands, closing): (mpsc::Receiver<Command>, mpsc::Receiver<Closing>),
         events: mpsc::Sender<Event>,
         first: First,
     ) -> Self {
@@ -95,6 +100,7 @@ impl Task {
             target,
             dial,
             commands,
+            closing,
             events,
             first: Some(first),
             refused: None,
@@ -165,7 +171,7 @@ impl Task {
         let blocked = !self.machine.events.is_empty();
         if was_blocked && !blocked {
             // Nobody listened until now, so nobody can have been silent.
-            self.machine.heard(self.now());
+            self.machine.reads_again(self.now());
         }
         self.is_blocked = blocked;
         let due = self.machine.due(!blocked);
@@ -190,6 +196,9 @@ impl Task {
                 Turn::Told
             }
             command = self.commands.recv(), if has_room => Turn::Commanded(command),
+            // Behind the commands before it, if there is room for them; else a server that does not read would
+            // keep the application from leaving.
+            closing = self.closing.recv() => Turn::Closing(closing),
             // Before what comes: a server that never stops talking must not stop the time.
             () = tick => Turn::Tick,
             turn = socket.next(out, !blocked) => turn,
@@ -207,6 +216,7 @@ impl Task {
         match turn {
             Turn::Told => {}
             Turn::Commanded(command) => return self.command(command),
+            Turn::Closing(reply) => return Some(Ending::Asked(reply)),
             Turn::Dialed(Ok(link)) => {
                 *socket = Socket::Open(link);
                 self.machine.opened(self.now());
@@ -259,7 +269,6 @@ impl Task {
                 self.machine.ask(ask, self.at(deadline), reply, self.now());
             }
             Some(Command::SetToken(token)) => self.machine.set_token(token),
-            Some(Command::Close(reply)) => return Some(Ending::Asked(Some(reply))),
             None => return Some(Ending::Asked(None)),
         }
         None
@@ -267,6 +276,7 @@ impl Task {
 
     async fn end(mut self, ending: Ending, socket: Socket) {
         self.commands.close();
+        self.closing.close();
         if let Socket::Open(link) = socket {
             link.close(&mut self.machine.out, 1000).await;
         }

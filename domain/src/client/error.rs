@@ -41,12 +41,16 @@ pub enum RequestError {
         /// The id that it had.
         msg_id: MessageId,
     },
-    /// No acknowledgement came. The message may have been published or not; publishing it again
-    /// under the same id makes it one in any case.
+    /// No acknowledgement came. The message may have been published or not. Published again under the
+    /// same id it is one, as long as the server remembers ids: ten minutes, and in a durable room as long
+    /// as the message is kept.
     #[error("no acknowledgement came in time; publish again with message id {msg_id} to be sure")]
     Unanswered {
         /// The id to publish it again with.
         msg_id: MessageId,
+        /// Why the server refused the last try, if it did: what is refused now, because a right was lost
+        /// meanwhile, may have been taken the first time.
+        refusal: Option<Refusal>,
     },
     /// The answer was not one to this question.
     #[error("the server gave an answer to another question")]

@@ -34,10 +34,15 @@ pub use requests::Answer;
 pub use rooms::RoomPhase;
 
 use requests::{Kind, Pending, Requests};
-use rooms::Room;
+use rooms::{Retries, Room};
 
 /// How long a server that said `disconnect` has to close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What may wait to be sent beside the outbox. Whoever drives a client takes no commands long before that, so that only a
+/// server which makes the client ask again and again, and reads nothing of it, gets there.
+const OUT_FRAMES_SPARE: usize = 8192;
+const OUT_BYTES_SPARE: usize = 4 << 20;
 
 /// What whoever drives a client has to do, in this order.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -97,7 +102,7 @@ pub struct Machine<R> {
     stage: Stage,
     rooms: BTreeMap<RoomId, Room>,
     /// Rooms to be asked about again, and when.
-    retries: BTreeSet<(Monotonic, RoomId)>,
+    retries: Retries,
     /// The rooms that the server put this connection into without being asked.
     own_rooms: BTreeSet<RoomId>,
     requests: Requests<R>,
@@ -131,7 +136,7 @@ impl<R> Machine<R> {
             rings_at: None,
             stage: Stage::Offline,
             rooms: BTreeMap::new(),
-            retries: BTreeSet::new(),
+            retries: Retries::default(),
             own_rooms: BTreeSet::new(),
             requests: Requests::default(),
             token: settings.token.clone(),
@@ -219,9 +224,15 @@ impl<R> Machine<R> {
         self.violation(Violation::Binary { bytes });
     }
 
-    /// Something else came, or the server could not be heard until now.
+    /// Something else came.
     pub fn heard(&mut self, now: Moment) {
         self.live(life::Event::Heard, now);
+    }
+
+    /// The server could not be heard until now: it can't have been silent, and answers may lie in the socket.
+    pub fn reads_again(&mut self, now: Moment) {
+        self.heard(now);
+        self.requests.put_off_own(now.at.after(self.settings.request_timeout));
     }
 
     /// The socket is gone, or none came about.
@@ -253,8 +264,10 @@ impl<R> Machine<R> {
     #[must_use]
     pub fn due(&self, is_reading: bool) -> Option<Monotonic> {
         let farewell = self.farewell.as_ref().map(|farewell| farewell.until);
-        let retry = self.retries.first().map(|(at, _)| *at);
-        [self.rings(is_reading), farewell, retry, self.requests.due()].into_iter().flatten().min()
+        [self.rings(is_reading), farewell, self.retries.due(), self.requests.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn rings(&self, is_reading: bool) -> Option<Monotonic> {
@@ -274,7 +287,7 @@ impl<R> Machine<R> {
             self.verdict = Some(farewell.lost.clone());
         }
         while let Some((id, pending)) = self.requests.take_expired(now.at) {
-            self.expired(id, pending, now);
+            self.expired(id, pending, is_reading, now);
         }
         while let Some(frame) = self.requests.next_unheld(now.at) {
             self.out.push(frame);
@@ -285,6 +298,12 @@ impl<R> Machine<R> {
 
     /// Gives the connection up if this step found that it has to be.
     fn settle(&mut self, now: Moment) {
+        let (frames, bytes) = self.out.size();
+        let bytes_max = self.settings.outbox_bytes_max.saturating_mul(2) + OUT_BYTES_SPARE;
+        if frames > self.settings.outbox_max.saturating_add(OUT_FRAMES_SPARE) || bytes > bytes_max {
+            let reason = "the server makes the client speak and does not read";
+            self.verdict.get_or_insert_with(|| Lost::broken(reason));
+        }
         if let Some(lost) = self.verdict.take() {
             self.live(life::Event::Abandon(lost), now);
         }

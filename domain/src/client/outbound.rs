@@ -1,6 +1,7 @@
 //! Frames on their way out.
 //!
-//! It must never grow with what a server says: one `pong` at a time waits in it.
+//! It must never grow with what a server says: one `pong` at a time waits in it, and a connection over which
+//! far more waits than was asked for is given up ([`crate::client::Machine`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,6 +24,11 @@ impl Outbound {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.queue.len() < Self::FRAMES_MAX && self.bytes < Self::BYTES_MAX
+    }
+
+    /// How many frames wait, and how many bytes they have.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.queue.len(), self.bytes)
     }
 
     /// Whether everything is sent.

@@ -124,7 +124,9 @@ async fn a_publish_that_is_never_acknowledged_ends_as_unanswered_with_its_id() {
         }
         command
     });
-    let Err(RequestError::Unanswered { msg_id }) = unanswered else { panic!("{unanswered:?}") };
+    let Err(RequestError::Unanswered { msg_id, refusal: None }) = unanswered else {
+        panic!("{unanswered:?}")
+    };
     assert_eq!(msg_id.as_str(), command["msg_id"]);
 }
 

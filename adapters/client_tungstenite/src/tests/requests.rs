@@ -347,3 +347,35 @@ async fn a_message_in_a_room_that_was_left_is_not_told() {
     left.unwrap();
     assert_eq!(events.try_next(), None);
 }
+
+/// An anonymous publisher's message ids belong to its label: under another one a repeat would be another message.
+#[tokio::test(start_paused = true)]
+async fn an_anonymous_client_has_one_label_on_all_its_connections_and_another_than_others() {
+    let label = |peer: &Peer| peer.uri.split_once("client_id=").map(|(_, label)| label.to_owned());
+    let mut server = Server::new();
+    let (_first, _events, peer) = server.client(Options::new("ws://test:1")).await;
+    let before = label(&peer);
+    assert_eq!(before.as_ref().map(String::len), Some(32));
+    peer.cut().await;
+    assert_eq!(label(&server.greet().await), before);
+    let (_second, _events, peer) = server.client(Options::new("ws://test:1")).await;
+    assert_ne!(label(&peer), before);
+    let known = Options { token: Some(Token::new("t")), ..Options::new("ws://test:1") };
+    let (_third, _events, peer) = server.client(known).await;
+    assert_eq!(label(&peer), None, "whoever has a token is named by it");
+}
+
+/// A server that does not read must not keep the application from leaving.
+#[tokio::test(start_paused = true)]
+async fn a_client_closes_while_nothing_that_it_says_is_read() {
+    let mut server = Server::new();
+    let (client, _events, _peer) = server.client(options()).await;
+    for _ in 0..300 {
+        let client = client.clone();
+        tokio::spawn(async move { client.publish(&room(), "1", PublishOptions::default()).await });
+    }
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    soon(client.close()).await;
+    assert!(begun.elapsed() <= Duration::from_secs(10), "{:?}", begun.elapsed());
+}

@@ -21,8 +21,8 @@ export interface Loss {
 export interface Handlers {
   /** Where to connect to; asked before each attempt. What it throws may have `closed` to say how the attempt ended. */
   url(): string | Promise<string>;
-  attempting(): void;
-  opened(): void;
+  attempting?(): void;
+  opened?(): void;
   /** One message, whatever it is. */
   message(data: unknown): void;
   /** The server is suspiciously quiet: say something that it answers. */
@@ -117,7 +117,7 @@ export class Driver {
     this.#drop();
     this.#attempt += 1;
     this.#said = '';
-    this.handlers.attempting();
+    this.handlers.attempting?.();
     const attempt = this.#attempt;
     const fail = (error: unknown) => {
       if (attempt !== this.#attempt) return;
@@ -141,7 +141,7 @@ export class Driver {
     this.#socket = socket;
     socket.onopen = () => {
       this.dispatch({ type: 'opened' });
-      this.handlers.opened();
+      this.handlers.opened?.();
     };
     socket.onmessage = (event: { data: unknown }) => {
       this.dispatch({ type: 'heard' });

@@ -75,7 +75,6 @@ export class WebSocketManager {
     this.#driver = new Driver(this.#env, config, {
       url: () => this.#url,
       attempting: () => this.#attempting(),
-      opened: () => {},
       message: (data) => this.#message(data),
       ping: () => this.ping(),
       failed: (loss) => this.#failed(loss),

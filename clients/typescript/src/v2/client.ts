@@ -11,7 +11,7 @@ import type { RefreshedFrame, StatusFrame } from '../protocol.js';
 import { socketUrl } from '../wire.js';
 import type { Frame } from './requests.js';
 import type { Room } from './room.js';
-import { Session } from './session.js';
+import { freshName, Session } from './session.js';
 import type { ClientEvents, ClientState } from './types.js';
 
 /** After how many tokens in a row that could not be got the client stops. */
@@ -31,7 +31,7 @@ export interface ClientOptions {
   /** `wss://host/ws/v2/connect`; without a path the protocol's own path is taken. */
   url: string;
   token?: TokenSource;
-  /** A label to be recognised by over reconnects. An anonymous client that publishes needs one. */
+  /** A label to be recognised by over reconnects, to which an anonymous client's `msgId`s belong; made up if it is left out. */
   clientId?: string;
   /** From an attempt to `hello`, in ms; 10,000. */
   connectTimeoutMs?: number;
@@ -70,9 +70,11 @@ export class RoomkeeperClient {
 
   constructor(options: ClientOptions) {
     const { token = null, backoff = {} } = options;
+    // A server that made a name up for each connection would take a repeated publish for another client's.
+    const client_id = options.clientId ?? freshName();
     const env = options.environment ?? realEnvironment(options.WebSocket);
     this.#env = env;
-    this.#url = socketUrl(options.url, '/ws/v2/connect', { client_id: options.clientId });
+    this.#url = socketUrl(options.url, '/ws/v2/connect', { client_id });
     const config = {
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
       heartbeat: true,
@@ -82,7 +84,6 @@ export class RoomkeeperClient {
     };
     const driver = new Driver(env, config, {
       url: () => this.#prepare(),
-      attempting: () => {},
       opened: () => session.opened(),
       message: (data) => session.text(data),
       ping: () => void session.say({ type: 'ping' }),

@@ -7,7 +7,7 @@ import { type ErrorFrame, type HelloFrame, type Position, TEMPORARY_ERRORS } fro
 import { span } from '../wire.js';
 import type { Frame } from './requests.js';
 import type { Room } from './room.js';
-import type { Session } from './session.js';
+import { retryAfter, type Session } from './session.js';
 import type { Skip } from './track.js';
 import { type Gap, type Left, RequestError, type RoomEvents } from './types.js';
 
@@ -33,8 +33,9 @@ function stillIn(session: Session, room: Room, connection = session.connection):
 /** One place of a log, live or missed. Answers whether to go on with what follows it. */
 function entry(session: Session, frame: Frame, room: Room | undefined): boolean {
   // What comes of the room that every user is in has no position until it is joined. Anything else is of an
-  // earlier membership, or brought by the subscription on its way.
-  const isOwn = session.ownRooms.has(frame.room) && (room?.state === 'out' || room?.state === 'away');
+  // earlier membership, or brought by the subscription on its way, unless that begins with what comes next.
+  const isOut = room?.state === 'out' || (room?.leaveId === null && room.state !== 'joined' && !room.position);
+  const isOwn = isOut && session.ownRooms.has(frame.room);
   if (!room || (!isOwn && !stillIn(session, room))) return true;
   const at = isOwn || (frame.offset ?? null) === null ? null : positionOf(frame);
   if (at) {
@@ -103,7 +104,7 @@ function putOut(room: Room, code: unknown, reason: unknown, message: unknown): v
 const isTemporary = (code: unknown): boolean => TEMPORARY_ERRORS.includes(code as number);
 
 function joinRefused(session: Session, room: Room, frame: Frame): void {
-  if (isTemporary(frame.code)) session.rejoinLater(room, span(frame.retry_after_ms));
+  if (isTemporary(frame.code)) session.rejoinLater(room, retryAfter(frame));
   else putOut(room, frame.code, frame.error, frame.message);
 }
 
@@ -139,7 +140,7 @@ const unsubscribed: Handler = (session, frame, room) => {
   }
   session.ownRooms.delete(frame.room);
   if (room && room.state !== 'out' && room.leaveId === null) {
-    putOut(room, frame.code, frame.reason, 'the server ended it');
+    putOut(room, frame.code, frame.reason, '');
   }
 };
 
@@ -167,11 +168,10 @@ const presenceEvent: Handler = (session, frame, room) => {
 };
 
 const error: Handler = (session, frame) => {
-  const after = span(frame.retry_after_ms);
   const passes = isTemporary(frame.code);
   const pending = session.requests.pending.get(frame.id);
   if (session.connectId !== null && session.connectId === frame.id) {
-    return session.connectRefused(passes, text(frame.message), after);
+    return session.connectRefused(passes, text(frame.message), span(frame.retry_after_ms));
   }
   if (!pending) {
     const room = [...session.rooms.values()].find(({ joinId }) => joinId !== null && joinId === frame.id);
@@ -181,8 +181,10 @@ const error: Handler = (session, frame) => {
   }
   const { publish } = pending;
   // What may have been stored after all, and what is being repeated, is repeated under its name.
-  if (publish && passes && (frame.code === 114 || publish.sent > 1)) return session.hold(publish, after);
-  session.requests.take(pending).reject(new RequestError('refused', frame as unknown as ErrorFrame, publish?.msgId));
+  if (publish && passes && (frame.code === 114 || publish.sent > 1)) return session.hold(publish, retryAfter(frame));
+  // The server asks for rights before it looks whether it has the message already.
+  const code = publish && publish.sent > 1 ? 'unanswered' : 'refused';
+  session.requests.take(pending).reject(new RequestError(code, frame as unknown as ErrorFrame, publish?.msgId));
 };
 
 /** What to do with each type of frame; others are answers, or the host's. */

@@ -7,20 +7,26 @@
 import type { Closed } from '../connection/driver.js';
 import { Events } from '../emitter.js';
 import type { HelloFrame, Position } from '../protocol.js';
-import { heartbeat, list } from '../wire.js';
+import { heartbeat, list, span } from '../wire.js';
 import { HANDLERS, resumed } from './frames.js';
 import { type Cancel, type Frame, type Publish, Requests } from './requests.js';
 import { Room } from './room.js';
 import type { Place } from './track.js';
 import { type ClientEvents, type Published, type PublishOptions, RequestError } from './types.js';
 
-/** How many rooms one client may know. Servers take fewer. */
-const ROOMS_MAX = 4096;
+/** How many rooms one client may know by name, for as long as it lives. Servers let it into far fewer at once. */
+const ROOMS_MAX = 65_536;
 /** How many rooms `connect` names, and how many characters of them: the rest is asked for one by one. */
 const RESUME_MAX = 128;
 const RESUME_CHARACTERS_MAX = 32 * 1024;
 /** When to try again after a refusal for the moment that names no time, in ms. */
 const RETRY_MS = 2000;
+/** The soonest that something is tried again, whatever time a refusal names, in ms. */
+const RETRY_MIN_MS = 100;
+
+/** When to try again after a refusal for the moment. */
+export const retryAfter = (refusal: Frame): number => Math.max(span(refusal.retry_after_ms) ?? RETRY_MS, RETRY_MIN_MS);
+
 /** How long a server that said `disconnect` has to close, in ms. */
 const FAREWELL_MS = 5000;
 /** The largest message that is taken from a server, in characters. */
@@ -316,8 +322,8 @@ export class Session {
   }
 
   /** Keeps a publish back for a while. */
-  hold(publish: Publish, after: number | null): void {
-    const cancel = this.host.timer(after ?? RETRY_MS, () => this.#sendPublish(publish));
+  hold(publish: Publish, ms: number): void {
+    const cancel = this.host.timer(ms, () => this.#sendPublish(publish));
     publish.held = () => {
       cancel();
       publish.held = null;
@@ -331,7 +337,7 @@ export class Session {
     if (pending.answer === null || pending.answer === frame.type) {
       this.requests.take(pending).resolve({ ...frame, msg_id: pending.publish?.msgId });
     } else {
-      this.violation('an answer to another question');
+      this.violation('a wrong answer');
       this.requests.fail(pending, 'disconnected');
     }
     return true;
@@ -349,7 +355,7 @@ export class Session {
     const since = room.position;
     room.joinId = this.say({ type: 'subscribe', room: room.name, since, ...wanted(room) });
     // Asking again on this connection could only be refused as asking twice.
-    const silent = { code: 1006, reason: `no answer from ${room.name}` };
+    const silent = { code: 1006, reason: 'no answer' };
     room.cancel = this.host.timer(this.limits.requestTimeoutMs, () => this.host.abandon(silent));
   }
 
@@ -380,9 +386,9 @@ export class Session {
   }
 
   /** Joining failed for the moment. */
-  rejoinLater(room: Room, after: number | null): void {
+  rejoinLater(room: Room, ms: number): void {
     room.become('away');
-    room.cancel = this.host.timer(after ?? RETRY_MS, () => this.sendJoin(room));
+    room.cancel = this.host.timer(ms, () => this.sendJoin(room));
   }
 
   #all(): Room[] {
@@ -394,7 +400,7 @@ export class Session {
     const isAnew = place === 'new_epoch';
     if (!isAnew && typeof place === 'string') return true;
     const [from, to] = isAnew ? [offset, offset - 1] : place;
-    this.violation(`${room.name}: ${isAnew ? 'a new log' : `${from} to ${to} are missing`}`);
+    this.violation(`${room.name}: ${isAnew ? 'new log' : `${from} to ${to} are missing`}`);
     const stood = room.position?.offset;
     if (isAnew || room.holeAt === stood) {
       room.events.emit('gap', { epoch, from, to, reason: isAnew ? 'epoch_changed' : 'missing' });
@@ -407,7 +413,7 @@ export class Session {
 }
 
 /** A name that nobody else has. Pages that came without TLS have no `randomUUID`. */
-const freshName = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');
+export const freshName = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');
 
 /** What is wanted of a room, as commands say it. */
 const wanted = ({ options: { presence = false, filter = null } }: Room): object => ({ presence, filter });

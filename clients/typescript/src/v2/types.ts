@@ -137,7 +137,10 @@ export type RequestErrorCode =
   | 'timed_out'
   /** A publish was never sent: it has not happened. */
   | 'not_sent'
-  /** A publish was sent and not answered: it may have happened. Repeating it under `msgId` is harmless. */
+  /**
+   * A publish was sent and not answered: it may have happened. Repeating it under `msgId` is harmless within ten minutes.
+   * With a `refusal` the server refused to have it repeated, which it may have taken before.
+   */
   | 'unanswered'
   /** As many publishes wait as may. */
   | 'outbox_full'

@@ -8,7 +8,7 @@ use std::error::Error as _;
 use crate::client::error::RequestError;
 use crate::client::life::{Lost, Moment};
 use crate::client::machine::requests::{Answer, Kind, Pending};
-use crate::client::machine::rooms::RoomPhase;
+use crate::client::machine::rooms::{RoomPhase, again_at};
 use crate::client::machine::{FAREWELL_TIMEOUT, Farewell, Machine};
 use crate::client::settings::Token;
 use crate::codes::{CloseCode, ErrorCode};
@@ -19,9 +19,15 @@ use crate::protocol::client_event::{
 use crate::protocol::server_event as wire;
 use crate::protocol::{ServerEvent, decode_server};
 
+/// How many frames of one text may make no sense before the connection is given up.
+const MALFORMED_MAX: usize = 16;
+/// How much one text may have to tell. Servers put far less into one.
+const EVENTS_MAX: usize = 100_000;
+
 impl<R> Machine<R> {
     /// The frames of one text.
     pub(super) fn read(&mut self, text: &str, now: Moment) {
+        let mut malformed = 0;
         for event in decode_server(text) {
             let done = match event {
                 Ok(event) => {
@@ -34,6 +40,10 @@ impl<R> Machine<R> {
             };
             if let Err(why) = done {
                 self.violation(Violation::Malformed { why });
+                malformed += 1;
+            }
+            if malformed == MALFORMED_MAX || self.events.len() >= EVENTS_MAX {
+                self.verdict = Some(Lost::broken("a text that is no server's"));
             }
             if self.verdict.is_some() {
                 return;
@@ -125,7 +135,10 @@ impl<R> Machine<R> {
                     self.rooms.remove(room);
                 }
             }
-            Kind::Members(room) => self.forget_asked(room),
+            // Nobody else would ask for the list again.
+            Kind::Members(room) => {
+                self.verdict = Some(Lost::broken(format!("a wrong answer about who is in {room}")));
+            }
             _ => {}
         }
         let error = pending.unpublished().unwrap_or(RequestError::WrongAnswer);
@@ -182,8 +195,7 @@ impl<R> Machine<R> {
             && let Some(Pending { kind: Kind::Publish(publish), .. }) = self.requests.get_mut(id)
             && (publish.sent > 1 || refusal.code == ErrorCode::Unavailable.number())
         {
-            let until = now.at.after(after.unwrap_or(super::rooms::ASK_AGAIN_AFTER));
-            return self.requests.hold(id, until);
+            return self.requests.hold(id, again_at(after, now));
         }
         let Some(pending) = self.requests.take(id) else { return };
         match &pending.kind {
@@ -216,6 +228,12 @@ impl<R> Machine<R> {
             Kind::Members(room) if refusal.is_temporary() => {
                 return self.members_unanswered(room, after, now);
             }
+            // The server asks for rights before it looks whether it has the message already.
+            Kind::Publish(publish) if publish.sent > 1 => {
+                let msg_id = publish.msg_id.clone();
+                let refusal = Some(refusal);
+                return self.resolve(pending, Err(RequestError::Unanswered { msg_id, refusal }));
+            }
             _ => {}
         }
         self.resolve(pending, Err(RequestError::Refused(refusal)));
@@ -224,6 +242,9 @@ impl<R> Machine<R> {
     fn disconnect(&mut self, from: &wire::Disconnect<'_>, now: Moment) {
         let after = from.reconnect_after_ms.map(span);
         let lost = Lost { after, ..Lost::new(from.code, from.reason.as_ref()) };
-        self.farewell = Some(Farewell { lost, until: now.at.after(FAREWELL_TIMEOUT) });
+        // The first one counts: another does not put the end off.
+        let until = self.farewell.as_ref().map(|farewell| farewell.until);
+        let until = until.unwrap_or_else(|| now.at.after(FAREWELL_TIMEOUT));
+        self.farewell = Some(Farewell { lost, until });
     }
 }

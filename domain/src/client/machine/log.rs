@@ -73,10 +73,23 @@ impl<R> Machine<R> {
         }
     }
 
-    /// Whether the room is one that the server put the client into, and that it has not asked for.
+    /// Whether what comes of the room is told without a place: the server put the client into it, and no
+    /// subscription will bring it. One that begins with what comes next may begin behind it.
     fn is_only_own(&self, room: &RoomId) -> bool {
-        let phase = self.rooms.get(room).map(|entry| entry.phase);
-        self.own_rooms.contains(room) && matches!(phase, None | Some(RoomPhase::Away))
+        self.own_rooms.contains(room)
+            && self.rooms.get(room).is_none_or(|entry| {
+                let is_out = matches!(entry.phase, RoomPhase::Away | RoomPhase::Joining);
+                is_out && entry.track.position().is_none()
+            })
+    }
+
+    /// Whether a subscription from a position, on its way or to come, brings what comes of the room.
+    fn is_brought(&self, room: &RoomId) -> bool {
+        match self.room_phase(room) {
+            Some(RoomPhase::Joining) => true,
+            Some(RoomPhase::Away) => self.own_rooms.contains(room),
+            _ => false,
+        }
     }
 
     /// One place of a log, live or missed.
@@ -95,8 +108,7 @@ impl<R> Machine<R> {
         if self.is_only_own(&room) {
             return self.tell(entry);
         }
-        if self.room_phase(&room) == Some(RoomPhase::Joining) {
-            // The subscription on its way begins before this message, and brings it too.
+        if self.is_brought(&room) {
             return;
         }
         let Some(track) = self.track(&room) else { return };
@@ -153,14 +165,11 @@ impl<R> Machine<R> {
     }
 
     pub(super) fn gap(&mut self, gap: Gap) {
-        if self.own_rooms.contains(&gap.room) {
-            if self.is_only_own(&gap.room) {
-                return self.events.push_back(Event::Gap(gap));
-            }
-            if self.room_phase(&gap.room) == Some(RoomPhase::Joining) {
-                // The subscription on its way tells of it, too.
-                return;
-            }
+        if self.is_only_own(&gap.room) {
+            return self.events.push_back(Event::Gap(gap));
+        }
+        if self.own_rooms.contains(&gap.room) && self.is_brought(&gap.room) {
+            return;
         }
         let Some(track) = self.track(&gap.room) else { return };
         let mut gap = gap;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::client::life::Moment;
 use crate::client::machine::Machine;
 use crate::client::machine::requests::{Answer, Kind};
-use crate::client::machine::rooms::ASK_AGAIN_AFTER;
 use crate::protocol::client_event::{Event, PresenceChange, PresenceState};
 use crate::protocol::{ClientFrame, server_event as wire};
 use crate::room::RoomId;
@@ -69,7 +68,9 @@ impl<R> Machine<R> {
     /// Asks for the list of a room that is followed.
     pub(super) fn ask_members(&mut self, room: &RoomId, now: Moment) {
         let Some(entry) = self.rooms.get_mut(room) else { return };
-        if !entry.is_in() || !entry.presence || entry.roster.is_asked {
+        // A server that has refused it for the moment is asked when that is over, whatever it says meanwhile.
+        let is_put_off = self.retries.contains(room);
+        if !entry.is_in() || !entry.presence || entry.roster.is_asked || is_put_off {
             return;
         }
         entry.roster.is_asked = true;
@@ -94,7 +95,7 @@ impl<R> Machine<R> {
         now: Moment,
     ) {
         self.forget_asked(room);
-        self.retries.insert((now.at.after(after.unwrap_or(ASK_AGAIN_AFTER)), room.clone()));
+        self.ask_again(room, after, now);
     }
 
     /// A list came: asked for by the application, by the client, or by nobody.
@@ -106,17 +107,28 @@ impl<R> Machine<R> {
             && entry.is_in()
             && entry.presence
         {
-            if pending.as_ref().is_some_and(|asked| matches!(asked.kind, Kind::Members(_))) {
+            let is_answer = pending
+                .as_ref()
+                .is_some_and(|asked| matches!(&asked.kind, Kind::Members(asked) if *asked == room));
+            if is_answer {
                 entry.roster.is_asked = false;
             }
             if entry.roster.listed(state.seq) {
                 self.events.push_back(Event::Members(state.clone()));
+            } else if is_answer {
+                // Older than what is known: not at once, or a server that has no other is asked without end.
+                self.members_unanswered(&room, None, now);
             } else {
                 self.ask_members(&room, now);
             }
         }
         let Some(pending) = pending else { return };
-        if matches!(pending.kind, Kind::Presence | Kind::Members(_)) {
+        let fits = match &pending.kind {
+            Kind::Presence => true,
+            Kind::Members(asked) => *asked == room,
+            _ => false,
+        };
+        if fits {
             self.resolve(pending, Ok(Answer::Presence(state)));
         } else {
             self.wrong_answer(pending);

@@ -74,13 +74,18 @@ pub(super) struct Pending<R> {
 }
 
 impl<R> Pending<R> {
+    /// Whether the client asked by itself, and nobody waits for the answer but the client.
+    pub(super) fn is_own(&self) -> bool {
+        self.reply.is_none() && matches!(self.kind, Kind::Subscribe(_) | Kind::Members(_))
+    }
+
     /// What to say of a publish that nothing more is done for: whether it may have happened.
     pub(super) fn unpublished(&self) -> Option<RequestError> {
         let Kind::Publish(Publish { msg_id, sent, .. }) = &self.kind else { return None };
         let msg_id = msg_id.clone();
         Some(match sent {
             0 => RequestError::NotSent { msg_id },
-            _ => RequestError::Unanswered { msg_id },
+            _ => RequestError::Unanswered { msg_id, refusal: None },
         })
     }
 }
@@ -163,6 +168,15 @@ impl<R> Requests<R> {
     pub(super) fn take_expired(&mut self, now: Monotonic) -> Option<(u64, Pending<R>)> {
         let (deadline, id) = *self.deadlines.first()?;
         if deadline > now { None } else { self.take(id).map(|pending| (id, pending)) }
+    }
+
+    /// Gives the server until then for what the client asked by itself.
+    pub(super) fn put_off_own(&mut self, until: Monotonic) {
+        for (id, pending) in self.pending.iter_mut().filter(|(_, pending)| pending.is_own()) {
+            self.deadlines.remove(&(pending.deadline, *id));
+            self.deadlines.insert((until, *id));
+            pending.deadline = until;
+        }
     }
 
     /// Takes all that make no sense on another connection.

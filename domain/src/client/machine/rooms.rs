@@ -1,5 +1,6 @@
 //! Rooms the application wants to be in: joining them, on every connection anew, and leaving.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::client::error::RequestError;
@@ -19,7 +20,58 @@ use crate::time::Monotonic;
 /// How many rooms one client may be in. Servers take fewer.
 const ROOMS_MAX: usize = 4096;
 /// When to ask again after a refusal for the moment that names no time.
-pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// The soonest that something is asked for again, whatever time a refusal names.
+const ASK_AGAIN_MIN: Duration = Duration::from_millis(100);
+
+/// When to ask again after a refusal for the moment.
+pub(super) fn again_at(after: Option<Duration>, now: Moment) -> Monotonic {
+    now.at.after(after.unwrap_or(ASK_AGAIN_AFTER).max(ASK_AGAIN_MIN))
+}
+
+/// Rooms to be asked about again, and when: each once, whatever a server says how often.
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    at: BTreeMap<RoomId, Monotonic>,
+    order: BTreeSet<(Monotonic, RoomId)>,
+}
+
+impl Retries {
+    /// Puts a room where its latest refusal wants it.
+    fn insert(&mut self, room: RoomId, at: Monotonic) {
+        if let Some(before) = self.at.insert(room.clone(), at) {
+            self.order.remove(&(before, room.clone()));
+        }
+        self.order.insert((at, room));
+    }
+
+    /// When the first is due.
+    pub(super) fn due(&self) -> Option<Monotonic> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn contains(&self, room: &RoomId) -> bool {
+        self.at.contains_key(room)
+    }
+
+    fn take_due(&mut self, now: Monotonic) -> Option<RoomId> {
+        if self.due()? > now {
+            return None;
+        }
+        let (_, room) = self.order.pop_first()?;
+        self.at.remove(&room);
+        Some(room)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.at.len().max(self.order.len())
+    }
+}
 
 /// One room.
 #[derive(Debug)]
@@ -172,10 +224,7 @@ impl<R> Machine<R> {
 
     /// Asks about the rooms whose turn has come.
     pub(super) fn ask_due(&mut self, now: Moment) {
-        while let Some((at, _)) = self.retries.first()
-            && *at <= now.at
-            && let Some((_, room)) = self.retries.pop_first()
-        {
+        while let Some(room) = self.retries.take_due(now.at) {
             match self.rooms.get(&room).map(|entry| entry.phase) {
                 Some(RoomPhase::Away) if self.is_online() => self.join(&room, now),
                 Some(RoomPhase::Joined) => self.ask_members(&room, now),
@@ -222,12 +271,23 @@ impl<R> Machine<R> {
         if let Some(entry) = self.rooms.get_mut(&room) {
             entry.phase = RoomPhase::Away;
             entry.join = None;
-            self.retries.insert((now.at.after(after.unwrap_or(ASK_AGAIN_AFTER)), room));
+            self.retries.insert(room, again_at(after, now));
         }
     }
 
+    /// A room is asked about again, when a refusal for the moment says.
+    pub(super) fn ask_again(&mut self, room: &RoomId, after: Option<Duration>, now: Moment) {
+        self.retries.insert(room.clone(), again_at(after, now));
+    }
+
     /// A request's time is up.
-    pub(super) fn expired(&mut self, id: u64, pending: Pending<R>, now: Moment) {
+    pub(super) fn expired(&mut self, id: u64, pending: Pending<R>, is_reading: bool, now: Moment) {
+        if !is_reading && pending.is_own() {
+            // The answer may lie in the socket, which waits for the application and not for the server.
+            let Pending { kind, reply, .. } = pending;
+            let deadline = now.at.after(self.settings.request_timeout);
+            return self.requests.insert(id, kind, reply, deadline);
+        }
         match &pending.kind {
             Kind::Subscribe(room) => {
                 let phase = self.rooms.get(room).map(|entry| entry.phase);

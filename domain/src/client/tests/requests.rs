@@ -147,3 +147,38 @@ fn a_room_that_is_left_while_connect_names_it_stays_left() {
     assert_eq!(ends(&world), [("leave", "done")]);
     assert_eq!(world.machine.room_phase(&room("public:r")), None);
 }
+
+/// A server asks for rights before it looks whether it has the message: what is refused on the second try may be
+/// there since the first.
+#[test]
+fn a_repeat_that_is_refused_for_good_says_that_it_is_not_known_what_became_of_it() {
+    let mut world = World::greeted();
+    world.publish("m-1", true);
+    world.lose(1006, "");
+    world.advance(0);
+    world.open();
+    world.say(&hello(None));
+    world.say(&refusal(1, 103, None));
+    world.publish("m-2", true);
+    world.say(&refusal(2, 103, None));
+    assert_eq!(ends(&world), [("m-1", "unanswered"), ("m-2", "refused")]);
+}
+
+/// While the application does not read, answers lie in the socket.
+#[test]
+fn a_join_is_not_missed_while_nobody_reads_what_the_server_says() {
+    let mut world = World::joined(0);
+    world.lose(1006, "");
+    world.advance(0);
+    world.open();
+    // It names no room, so that the client asks for it by itself.
+    world.say(&hello(Some(2)));
+    world.has_hung_up = false;
+    world.advance_unread(60_000);
+    let now = world.now();
+    world.machine.reads_again(now);
+    world.advance(9_999);
+    assert_eq!((world.has_hung_up, world.machine.is_online()), (false, true));
+    world.advance(1);
+    assert!(world.has_hung_up, "what is read and has no answer is missed");
+}

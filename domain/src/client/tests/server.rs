@@ -23,6 +23,8 @@ pub(super) enum Whim {
     Refuses,
     /// It never answers.
     IsSilent,
+    /// It has it already, and refuses for good to have it repeated.
+    ForbidsRepeat,
 }
 
 #[derive(Debug)]
@@ -192,12 +194,21 @@ impl Server {
         if whim == Whim::Refuses {
             return self.out.push((link, refusal));
         }
+        if whim == Whim::ForbidsRepeat && before.is_some() {
+            let forbidden = refusal
+                .replace(
+                    r#""code":114,"error":"unavailable""#,
+                    r#""code":103,"error":"permission_denied""#,
+                )
+                .replace(r#""retry_after_ms":300"#, r#""retry_after_ms":null"#);
+            return self.out.push((link, forbidden));
+        }
         let offset = before.unwrap_or_else(|| self.append(room, data, (!echo).then_some(link)));
         self.taken.insert(name, offset);
         match whim {
             Whim::StoresAndRefuses => self.out.push((link, refusal)),
             Whim::IsSilent => {}
-            Whim::Right | Whim::Refuses => {
+            Whim::Right | Whim::Refuses | Whim::ForbidsRepeat => {
                 let duplicate = before.is_some();
                 let ack = format!(
                     r#"{{"type":"ack",{},"room":"{room}","epoch":"{EPOCH}","offset":{offset},"duplicate":{duplicate},"level":"accepted",{AT}}}"#,

@@ -320,6 +320,7 @@ impl World {
             0 => Whim::StoresAndRefuses,
             1 => Whim::Refuses,
             2 => Whim::IsSilent,
+            3..6 => Whim::ForbidsRepeat,
             _ => Whim::Right,
         }
     }

@@ -155,6 +155,18 @@ impl World {
         self.now_ms = until;
     }
 
+    /// Lets time pass in which nobody reads what the server says.
+    pub(super) fn advance_unread(&mut self, ms: u64) {
+        let until = self.now_ms + ms;
+        while let Some(due) = self.machine.due(false).filter(|due| due.as_millis() <= until) {
+            self.now_ms = self.now_ms.max(due.as_millis());
+            let now = self.now();
+            self.machine.tick(false, now);
+            self.collect();
+        }
+        self.now_ms = until;
+    }
+
     pub(super) fn ask(&mut self, name: &str, ask: Ask, within: Duration) {
         let now = self.now();
         self.machine.ask(ask, now.at.after(within), name.to_owned(), now);
