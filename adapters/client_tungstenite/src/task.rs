@@ -19,6 +19,7 @@ use crate::dial::{BoxFuture, Dial, Target, open};
 use crate::error::ConnectError;
 use crate::link::{Heard, Link};
 use crate::options::Options;
+use crate::tokens::Bringing;
 
 type First = oneshot::Sender<Result<(), ConnectError>>;
 /// Whom to answer. Who doesn't listen any more doesn't mind.
@@ -45,6 +46,8 @@ pub(crate) struct Task {
     start: Instant,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
+    /// The token that the machine has asked for.
+    bringing: Bringing,
     /// Whoever waits for the first connection.
     first: Option<First>,
     /// Why the last attempt came to nothing, should somebody wait for it.
@@ -65,6 +68,7 @@ enum Turn {
     /// The application took an event.
     Told,
     Commanded(Option<Command>),
+    Brought(Result<Option<Token>, String>),
     Dialed(Result<Box<Link>, ConnectError>),
     Heard(Heard),
     Tick,
@@ -96,6 +100,7 @@ impl Task {
             dial,
             commands,
             events,
+            bringing: Bringing::default(),
             first: Some(first),
             refused: None,
             is_blocked: false,
@@ -132,6 +137,11 @@ impl Task {
         self.reply();
         while let Some(effect) = self.machine.effects.pop_front() {
             match effect {
+                Effect::BringToken => {
+                    if let Some(source) = &self.options.tokens {
+                        self.bringing.ask(source, self.options.connect_timeout);
+                    }
+                }
                 Effect::Dial => *socket = self.start_dialing(),
                 Effect::HangUp { code } => {
                     if let Socket::Open(link) = mem::replace(socket, Socket::None) {
@@ -192,6 +202,7 @@ impl Task {
             command = self.commands.recv(), if has_room => Turn::Commanded(command),
             // Before what comes: a server that never stops talking must not stop the time.
             () = tick => Turn::Tick,
+            brought = self.bringing.next() => Turn::Brought(brought),
             turn = socket.next(out, !blocked) => turn,
         }
     }
@@ -207,6 +218,12 @@ impl Task {
         match turn {
             Turn::Told => {}
             Turn::Commanded(command) => return self.command(command),
+            Turn::Brought(brought) => {
+                if let Err(why) = &brought {
+                    self.refused = Some(ConnectError::NoToken { why: why.clone() });
+                }
+                self.machine.bring(brought, self.now());
+            }
             Turn::Dialed(Ok(link)) => {
                 *socket = Socket::Open(link);
                 self.machine.opened(self.now());
@@ -229,7 +246,7 @@ impl Task {
     async fn heard(&mut self, heard: Heard, socket: &mut Socket) -> Option<Ending> {
         match heard {
             Heard::Text(text) => self.machine.text(&text, self.now()),
-            Heard::Binary(bytes) => self.machine.binary(bytes, self.now()),
+            Heard::Binary(bytes) => self.machine.binary(bytes.len(), self.now()),
             Heard::Control => self.machine.heard(self.now()),
             Heard::Sent => {}
             Heard::Lost(lost) => {

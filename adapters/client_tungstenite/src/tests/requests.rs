@@ -347,3 +347,21 @@ async fn a_message_in_a_room_that_was_left_is_not_told() {
     left.unwrap();
     assert_eq!(events.try_next(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_are_a_stream_that_ends_with_the_client() {
+    use futures_util::StreamExt;
+    let mut server = Server::new();
+    let (client, events, mut peer) = server.client(options()).await;
+    peer.say(&json!({"type": "of_the_host", "timestamp": "t"})).await;
+    let others = events.filter_map(|event| async move {
+        match event {
+            Event::Other { kind, .. } => Some(kind),
+            _ => None,
+        }
+    });
+    let mut others = std::pin::pin!(others);
+    assert_eq!(others.next().await.as_deref(), Some("of_the_host"));
+    client.close().await;
+    assert_eq!(others.next().await, None);
+}

@@ -242,6 +242,17 @@ impl<R> Machine<R> {
                 }
             }
             Kind::Unsubscribe(room) => self.left(room, id),
+            Kind::SubscribePattern(pattern) => {
+                if self.is_asked_to_follow(pattern) {
+                    let silent = format!("no answer to subscribe to {pattern}");
+                    self.verdict = Some(Lost::broken(silent));
+                }
+                if pending.reply.is_some() {
+                    self.forget_pattern(pattern);
+                }
+            }
+            Kind::UnsubscribePattern(pattern) => self.unfollowed(pattern, id),
+            Kind::Refresh(_) if pending.reply.is_none() => self.refresh_later(now),
             Kind::Members(room) => self.members_unanswered(room, None, now),
             Kind::Publish(publish) if !publish.echo => self.requests.insert_late(id),
             _ => {}
