@@ -10,9 +10,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::filter::Filter;
 use domain::id::{Role, UserId};
 use domain::principal::{Action, RoomPattern};
+use domain::protocol::selective::parse_filter;
 use domain::room::RoomId;
+use domain::tags::Tags;
 use secrecy::SecretString;
 
 use crate::settings::{FlagValue, Given, Profile};
@@ -226,8 +229,17 @@ pub struct Connect {
 #[derive(Args, Clone, Debug)]
 pub struct Subscribe {
     /// The rooms, like public:lobby
-    #[arg(required = true, value_name = "ROOM")]
+    #[arg(required_unless_present = "patterns", value_name = "ROOM")]
     pub rooms: Vec<String>,
+    /// Follow all rooms of a pattern, like 'game:zone/*', from now on; may be repeated
+    ///
+    /// The namespace has to offer it (namespaces.*.patterns). What comes while there is no connection is
+    /// not printed later: a pattern has no log.
+    #[arg(long = "pattern", value_name = "PATTERN", value_parser = prefix)]
+    pub patterns: Vec<RoomPattern>,
+    /// Print only messages whose tags fit a condition, like '{"eq":{"lang":"de"}}'; in each ROOM
+    #[arg(long, value_name = "CONDITION", requires = "rooms", value_parser = filter)]
+    pub filter: Option<Filter>,
     /// Begin behind this position, as epoch:offset; only with one room
     #[arg(long, value_name = "EPOCH:OFFSET")]
     pub since: Option<String>,
@@ -253,6 +265,9 @@ pub struct Publish {
     /// The message's id, so that publishing it again does not repeat it
     #[arg(long)]
     pub msg_id: Option<String>,
+    /// A tag of the message, by which members with a filter choose, like lang=de; may be repeated
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = tag)]
+    pub tags: Vec<(String, String)>,
     /// How to connect.
     #[command(flatten)]
     pub connect: Connect,
@@ -357,6 +372,23 @@ fn json(text: &str) -> Result<String, String> {
     serde_json::from_str::<&serde_json::value::RawValue>(text)
         .map(|_| text.to_owned())
         .map_err(|error| format!("not JSON ({error}); a text has quotes of its own: '\"hello\"'"))
+}
+
+fn prefix(text: &str) -> Result<RoomPattern, String> {
+    let pattern = RoomPattern::parse(text).ok().filter(RoomPattern::is_prefix);
+    pattern.ok_or_else(|| "write it as NAMESPACE:BEGINNING*, like 'game:zone/*'".to_owned())
+}
+
+fn filter(text: &str) -> Result<Filter, String> {
+    parse_filter(text).map_err(|rejected| {
+        format!("{}; write it like '{{\"eq\":{{\"lang\":\"de\"}}}}'", rejected.message)
+    })
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Tags::build([(name, value)]).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn user(text: &str) -> Result<UserId, String> {

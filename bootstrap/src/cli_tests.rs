@@ -57,6 +57,41 @@ fn a_message_that_is_not_json_is_explained() {
 }
 
 #[test]
+fn what_is_subscribed_to_is_rooms_or_patterns_and_a_filter_is_of_rooms() {
+    let condition = r#"{"eq":{"lang":"de"}}"#;
+    let args = ["subscribe", "public:a", "--pattern", "game:*", "--filter", condition];
+    let Command::Subscribe(subscribe) = parse(&args).unwrap().into_command() else { panic!() };
+    assert_eq!(subscribe.rooms, ["public:a"]);
+    assert_eq!(subscribe.patterns[0].to_text(), "game:*");
+    assert!(subscribe.filter.is_some());
+    assert!(parse(&["subscribe", "--pattern", "game:zone/*", "--pattern", "chat:*"]).is_ok());
+    for (args, why) in [
+        (&["subscribe", "--pattern", "game:*", "--filter", condition][..], "ROOM"),
+        (&["subscribe", "--pattern", "game:zone"], "'game:zone/*'"),
+        (&["subscribe", "--pattern", "*"], "NAMESPACE"),
+        (&["subscribe", "public:a", "--filter", "lang=de"], "not JSON"),
+        (&["subscribe", "public:a", "--filter", r#"{"and":[]}"#], "at least one entry"),
+        (&["subscribe", "public:a", "--filter", r#"{"lang":"de"}"#], "write it like"),
+    ] {
+        let error = parse(args).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{args:?}");
+        assert!(error.to_string().contains(why), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_tag_has_a_name_and_a_value() {
+    let args = ["publish", "public:a", "1", "--tag", "lang=de", "--tag", "a=b=c"];
+    let Command::Publish(publish) = parse(&args).unwrap().into_command() else { panic!() };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(publish.tags, [pair("lang", "de"), pair("a", "b=c")]);
+    for wrong in ["lang", &format!("lang={}", "x".repeat(65))] {
+        let error = parse(&["publish", "public:a", "1", "--tag", wrong]).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{wrong}");
+    }
+}
+
+#[test]
 fn a_grant_has_a_pattern_and_actions() {
     let grant = room_grant("chat:guild/*=subscribe,publish").unwrap();
     assert_eq!(grant.pattern, "chat:guild/*");

@@ -68,6 +68,8 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
             let args = SubscribeArgs {
                 connection,
                 rooms: args.rooms.clone(),
+                patterns: args.patterns.clone(),
+                filter: args.filter.clone(),
                 since: args.since.clone(),
                 presence: args.presence,
                 count: args.count,
@@ -80,6 +82,7 @@ fn run(args: &SettingsArgs, command: &Command) -> Result<(), Exit> {
                 room: args.room.clone(),
                 data: args.data.clone(),
                 msg_id: args.msg_id.clone(),
+                tags: args.tags.clone(),
             };
             wait_for(commands::publish::run(args, out))
         }

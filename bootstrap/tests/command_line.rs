@@ -190,6 +190,32 @@ fn the_help_names_each_command_and_the_exit_codes() {
 }
 
 #[test]
+fn the_help_of_a_debugging_command_names_what_it_can_choose_by() {
+    for (command, words) in [
+        (
+            "subscribe",
+            &["--pattern", "'game:zone/*'", "--filter", "eq", "--since", "--presence"][..],
+        ),
+        ("publish", &["--tag", "NAME=VALUE", "lang=de", "--msg-id"]),
+    ] {
+        let output = run(&[command, "--help"], &[]);
+        let help = text(&output.stdout);
+        for word in words {
+            assert!(help.contains(word), "{word} is missing in {help}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        run(&["man", "--dir", dir.path().to_str().unwrap()], &[]);
+        let page = dir.path().join(format!("roomkeeper-{command}.1"));
+        let page = std::fs::read_to_string(page).unwrap().replace("\\-", "-");
+        let fish = run(&["completions", "fish"], &[]);
+        for word in words.iter().filter_map(|word| word.strip_prefix("--")) {
+            assert!(page.contains(word), "{word} is missing in the page of {command}");
+            assert!(text(&fish.stdout).contains(word), "{word} is missing in the completions");
+        }
+    }
+}
+
+#[test]
 fn a_token_is_made_without_any_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let args = ["token", "create", "--user", "ada", "--data-dir", dir.path().to_str().unwrap()];

@@ -6,6 +6,7 @@ import { closeCodes, delays, failures, fullJitter } from './tables/codes.mjs';
 import * as life from './tables/life.mjs';
 import { sessions } from './tables/session.mjs';
 import { tracks } from './tables/track.mjs';
+import { patterns, tokens } from './tables/ways.mjs';
 
 function lifeCases() {
   const cases = [];
@@ -30,7 +31,7 @@ const files = {
     cases: failures.map(([failure, errorClass, text]) => ({ name: text, failure, class: errorClass, text })),
   },
   'track.json': { cases: tracks },
-  'session.json': { cases: sessions },
+  'session.json': { cases: [...sessions, ...tokens, ...patterns] },
 };
 
 let total = 0;

@@ -5,7 +5,7 @@
 //! server all the while, and a test ends by asking how it was. The rows named in front of a test
 //! are those of the fault catalogue.
 //!
-//! Suggested reading order: `arena`, `handshake`, `frames`, `echo`, `json`, `states`, `origin`,
+//! Suggested reading order: `arena`, `handshake`, `frames`, `cases`, `echo`, `client`, `json`, `states`, `origin`,
 //! `auth`, `boundaries`, `limits`, `slow_consumers`, `many`, `pairs`.
 
 #![allow(
@@ -19,6 +19,8 @@
 mod arena;
 mod auth;
 mod boundaries;
+mod cases;
+mod client;
 mod echo;
 mod frames;
 mod handshake;

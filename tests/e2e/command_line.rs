@@ -52,6 +52,48 @@ fn what_one_terminal_publishes_another_that_subscribed_prints() {
 }
 
 #[test]
+fn a_terminal_prints_what_its_filter_or_its_pattern_chooses() {
+    let mut server = Server::start_durable(&["--set", "namespaces.public.patterns=true"]);
+    let filter = r#"{"eq":{"lang":"de"}}"#;
+    let mut choosing =
+        roomkeeper(&server, &["subscribe", "public:news", "--filter", filter, "--count", "2"]);
+    line_of(&mut choosing, "subscribed");
+    let mut following =
+        roomkeeper(&server, &["subscribe", "--pattern", "public:*", "--count", "3"]);
+    assert_eq!(line_of(&mut following, "following")["pattern"], "public:*");
+    let say = |server: &Server, room: &str, data: &str, tags: &[&str]| {
+        let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
+        let words: Vec<_> = ["publish", room, data].into_iter().chain(tags).collect();
+        let exit = roomkeeper(server, &words).wait(SOON);
+        assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    };
+    say(&server, "public:news", "\"eins\"", &["lang=de", "kind=a"]);
+    say(&server, "public:news", "\"one\"", &["lang=en"]);
+    assert_eq!(line_of(&mut choosing, "message")["data"], "eins");
+    for data in ["eins", "one"] {
+        let message = line_of(&mut following, "message");
+        assert_eq!((&message["data"], &message["pattern"]), (&json!(data), &json!("public:*")));
+    }
+    server.kill();
+    assert_eq!(line_of(&mut following, "pattern_ended")["code"], Value::Null);
+    server.restart();
+    assert_eq!(line_of(&mut following, "following")["pattern"], "public:*");
+    line_of(&mut choosing, "subscribed");
+    say(&server, "public:other", "\"zwei\"", &["lang=de"]);
+    say(&server, "public:news", "\"drei\"", &["lang=de"]);
+    let message = line_of(&mut following, "message");
+    assert_eq!((&message["data"], &message["room"]), (&json!("zwei"), &json!("public:other")));
+    assert_eq!(line_of(&mut choosing, "message")["data"], "drei");
+    for terminal in [&mut choosing, &mut following] {
+        assert_eq!(terminal.wait(SOON).code, Some(0));
+    }
+    let closed = Server::start(&[]);
+    let exit = roomkeeper(&closed, &["subscribe", "--pattern", "public:*"]).wait(SOON);
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.stderr.contains("can't follow public:*"), "{}", exit.stderr);
+}
+
+#[test]
 fn a_terminal_that_subscribed_gets_what_came_while_the_server_was_killed() {
     let mut server = Server::start_durable(&["--set", "namespaces.public.durable=true"]);
     let mut watching = roomkeeper(&server, &["subscribe", "public:lobby", "--count", "3"]);

@@ -89,21 +89,41 @@ pub struct Received {
     pub payload: Vec<u8>,
 }
 
-/// Takes the first frame out of `buffer`; none while it isn't all there.
+/// Takes the first frame of a server out of `buffer`; none while it isn't all there.
 ///
 /// # Panics
 ///
 /// When the frame is masked, which no server may do.
 pub fn take(buffer: &mut Vec<u8>) -> Option<Received> {
-    let [first, second, ..] = *buffer.as_slice() else { return None };
+    let second = *buffer.get(1)?;
     assert!(second & 0x80 == 0, "the server masked a frame (RFC 6455, 5.1)");
+    take_either(buffer)
+}
+
+/// Takes the first frame of a client out of `buffer`; none while it isn't all there.
+///
+/// # Panics
+///
+/// When the frame is not masked, which every client has to do.
+pub fn take_masked(buffer: &mut Vec<u8>) -> Option<Received> {
+    let second = *buffer.get(1)?;
+    assert!(second & 0x80 != 0, "the client did not mask a frame (RFC 6455, 5.1)");
+    take_either(buffer)
+}
+
+fn take_either(buffer: &mut Vec<u8>) -> Option<Received> {
+    let [first, second, ..] = *buffer.as_slice() else { return None };
     let (head, length) = match second & 0x7f {
         126 => (4, u64::from(u16::from_be_bytes(buffer.get(2..4)?.try_into().ok()?))),
         127 => (10, u64::from_be_bytes(buffer.get(2..10)?.try_into().ok()?)),
         short => (2, u64::from(short)),
     };
-    let end = head + usize::try_from(length).expect("a frame fits into memory");
-    let payload = buffer.get(head..end)?.to_vec();
+    let body = head + usize::from(second >> 7) * 4;
+    let end = body + usize::try_from(length).expect("a frame fits into memory");
+    let mut payload = buffer.get(body..end)?.to_vec();
+    if let Some(key) = buffer.get(head..body).filter(|key| !key.is_empty()) {
+        payload.iter_mut().zip(key.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+    }
     buffer.drain(..end);
     Some(Received { fin: first & 0x80 != 0, rsv: first >> 4 & 7, opcode: first & 15, payload })
 }
@@ -119,6 +139,16 @@ mod tests {
         assert_eq!(hello.bytes(), masked);
         let bare = Frame { mask: None, ..hello }.bytes();
         assert_eq!(bare, [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
+    }
+
+    #[test]
+    fn what_a_client_masked_is_taken_as_it_was() {
+        let mut buffer = [Frame::text("Hello").bytes(), vec![0x8a]].concat();
+        let received = take_masked(&mut buffer).unwrap();
+        assert_eq!((received.opcode, received.payload.as_slice()), (TEXT, &b"Hello"[..]));
+        assert_eq!(buffer, [0x8a]);
+        let mut cut = Frame::text("Hello").bytes()[..10].to_vec();
+        assert_eq!(take_masked(&mut cut), None);
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub const BARE_TCP_LEAVES_OUT: &[(&str, &str, &str)] = &[
     ("e2e", "three_nodes", "nodes of the binary behind nginx"),
     ("e2e", "tls", "this host speaks no TLS"),
     ("e2e", "tls_handshake", "this host speaks no TLS"),
+    ("conformance", "cases", "a table for what is left out, too"),
+    ("conformance", "client", "about a client, not about a host"),
     ("conformance", "echo", "the address that echoes is no part of protocol v2"),
 ];
 

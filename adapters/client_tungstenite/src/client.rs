@@ -1,16 +1,20 @@
 //! The two ends that an application holds: [`Client`] for what it asks, [`Events`] for what it is
 //! told.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use domain::client::{Answer, Ask, PublishOptions, RequestError, SubscribeOptions, Token};
 use domain::id::{ClientId, MessageId};
 use domain::position::Position;
+use domain::principal::RoomPattern;
 use domain::protocol::client_event::{Ack, Event, HistoryPage, PresenceState, Status, Subscribed};
 use domain::protocol::client_frame::HISTORY_LIMIT_DEFAULT;
 use domain::room::RoomId;
+use futures_util::stream::Stream;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -35,9 +39,18 @@ impl Default for HistoryOptions {
     }
 }
 
-/// What a client is told. When it is dropped, events are thrown away and the connection goes on.
+/// What a client is told, also as a [`Stream`]. When it is dropped, events are thrown away and the connection
+/// goes on.
 #[derive(Debug)]
 pub struct Events(mpsc::Receiver<Event>);
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.0.poll_recv(cx)
+    }
+}
 
 impl Events {
     /// The next event; none when the client has closed. Can be dropped and called again.
@@ -116,6 +129,25 @@ impl Client {
     /// [`RequestError`] when the server does not answer in time.
     pub async fn unsubscribe(&self, room: &RoomId) -> Result<(), RequestError> {
         self.ask(Ask::Unsubscribe(room.clone())).await.map(drop)
+    }
+
+    /// Follows all rooms of a pattern, such as `game:zone/*`, on this connection and on later ones. Their
+    /// messages come with `pattern`, and without what was missed: [`Event::PatternEnded`] tells that none
+    /// come, [`Event::Following`] that they do again.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the server refuses or does not answer in time, which ends the connection
+    /// for another try, or when the client follows that pattern already.
+    pub async fn subscribe_pattern(&self, pattern: &RoomPattern) -> Result<(), RequestError> {
+        self.ask(Ask::SubscribePattern(pattern.clone())).await.map(drop)
+    }
+
+    /// Follows a pattern no longer. No message of it is told from now on.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the server does not answer in time.
+    pub async fn unsubscribe_pattern(&self, pattern: &RoomPattern) -> Result<(), RequestError> {
+        self.ask(Ask::UnsubscribePattern(pattern.clone())).await.map(drop)
     }
 
     /// Publishes JSON. An unanswered publish is sent again on the next connection under the same

@@ -24,6 +24,12 @@ pub enum ConnectError {
     /// The token can't stand in a header.
     #[error("the token holds characters that no token has")]
     BadToken,
+    /// There is no token to connect with.
+    #[error("there is no token: {why}")]
+    NoToken {
+        /// What its source says.
+        why: String,
+    },
     /// Nothing answers there.
     #[error("no connection to {address}")]
     Unreachable {
@@ -82,6 +88,7 @@ impl ConnectError {
         match self {
             Self::BadUrl { .. } | Self::TokenInUrl | Self::BadToken | Self::NotTrusted(_) => false,
             Self::Unreachable { .. }
+            | Self::NoToken { .. }
             | Self::TimedOut
             | Self::Tls(_)
             | Self::Handshake(_)

@@ -38,6 +38,7 @@ mod dial;
 mod link;
 mod task;
 mod tls;
+mod tokens;
 
 pub use client::{Client, Events, HistoryOptions};
 pub use domain::client::{
@@ -50,6 +51,7 @@ pub use domain::protocol::client_event::{
 pub use error::ConnectError;
 pub use options::{BackoffOptions, DEFAULT_URL, Options, RandomSource};
 pub use tls::{Authorities, AuthoritiesError};
+pub use tokens::TokenSource;
 
 /// The snippets of the document for those who begin are compiled with the tests.
 #[cfg(doctest)]

@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use crate::dial::Wire;
 
@@ -28,7 +28,7 @@ const CLOSE_MESSAGES_MAX: usize = 10_000;
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Heard {
     Text(Utf8Bytes),
-    Binary(usize),
+    Binary(Bytes),
     /// A control frame of the WebSocket's own.
     Control,
     /// Everything that was to be sent is sent.
@@ -45,6 +45,12 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) const fn new(socket: WebSocketStream<Box<dyn Wire>>) -> Self {
         Self { socket, unflushed: false }
+    }
+
+    /// Sends a message that no client of ours would: back what came.
+    #[cfg(test)]
+    pub(crate) async fn echo(&mut self, message: Message) -> Result<(), Error> {
+        self.socket.send(message).await
     }
 
     /// Sends what is in `out` and, if it may, reads. Can be dropped and called again.
@@ -84,7 +90,7 @@ impl Link {
         let lost = |lost| Poll::Ready(Heard::Lost(lost));
         match ready!(self.socket.poll_next_unpin(cx)) {
             Some(Ok(Message::Text(text))) => Poll::Ready(Heard::Text(text)),
-            Some(Ok(Message::Binary(data))) => Poll::Ready(Heard::Binary(data.len())),
+            Some(Ok(Message::Binary(data))) => Poll::Ready(Heard::Binary(data)),
             Some(Ok(Message::Close(Some(frame)))) => {
                 lost(Lost::new(frame.code.into(), frame.reason.as_str()))
             }

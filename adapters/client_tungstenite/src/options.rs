@@ -12,6 +12,7 @@ use domain::client::{Settings, Token, TokenPlace};
 use domain::id::ClientId;
 
 use crate::tls::Authorities;
+use crate::tokens::TokenSource;
 
 /// How often a client that has made all its attempts would try again. It has ended by then.
 const PROBE: Duration = Duration::from_secs(60);
@@ -26,6 +27,9 @@ pub struct Options {
     pub url: String,
     /// Who the client is; none asks to stay anonymous.
     pub token: Option<Token>,
+    /// Where tokens come from when one is needed; none makes do with `token`. With both, `token` is shown
+    /// first. Each has four fifths of `connect_timeout` to come.
+    pub tokens: Option<TokenSource>,
     /// How the token is shown to the server. It never stands in the URL, which ends up in logs.
     pub token_in: TokenPlace,
     /// Whose certificates are trusted for `wss://`.
@@ -33,7 +37,7 @@ pub struct Options {
     /// A label to be recognised by over reconnects; it grants nothing. A client without a token that is given
     /// none draws one for its life: an anonymous publisher's message ids belong to its label.
     pub client_id: Option<ClientId>,
-    /// From the first packet to `hello`.
+    /// From the beginning of an attempt to `hello`.
     pub connect_timeout: Duration,
     /// How long a request other than a publish waits for its answer.
     pub request_timeout: Duration,
@@ -64,6 +68,7 @@ impl Options {
         Self {
             url: url.into(),
             token: None,
+            tokens: None,
             token_in: TokenPlace::Header,
             authorities: Authorities::default(),
             client_id: None,
@@ -86,6 +91,7 @@ impl Options {
         let BackoffOptions { base, cap, attempts_max, stable_after } = self.backoff;
         Settings {
             token: self.token.clone(),
+            brings_tokens: self.tokens.is_some(),
             token_in: self.token_in,
             request_timeout: self.request_timeout,
             outbox_max: self.outbox_max,

@@ -19,6 +19,7 @@ use crate::dial::{BoxFuture, Dial, Target, open};
 use crate::error::ConnectError;
 use crate::link::{Heard, Link};
 use crate::options::Options;
+use crate::tokens::Bringing;
 
 type First = oneshot::Sender<Result<(), ConnectError>>;
 /// Whom to answer. Who doesn't listen any more doesn't mind.
@@ -48,6 +49,8 @@ pub(crate) struct Task {
     /// The end, which is wanted also while no command is taken.
     closing: mpsc::Receiver<Closing>,
     events: mpsc::Sender<Event>,
+    /// The token that the machine has asked for.
+    bringing: Bringing,
     /// Whoever waits for the first connection.
     first: Option<First>,
     /// Why the last attempt came to nothing, should somebody wait for it.
@@ -70,6 +73,7 @@ enum Turn {
     Commanded(Option<Command>),
     /// The application wants no more of it, or is gone.
     Closing(Option<Closing>),
+    Brought(Result<Option<Token>, String>),
     Dialed(Result<Box<Link>, ConnectError>),
     Heard(Heard),
     Tick,
@@ -102,6 +106,7 @@ impl Task {
             commands,
             closing,
             events,
+            bringing: Bringing::default(),
             first: Some(first),
             refused: None,
             is_blocked: false,
@@ -138,6 +143,11 @@ impl Task {
         self.reply();
         while let Some(effect) = self.machine.effects.pop_front() {
             match effect {
+                Effect::BringToken => {
+                    if let Some(source) = &self.options.tokens {
+                        self.bringing.ask(source, self.options.connect_timeout);
+                    }
+                }
                 Effect::Dial => *socket = self.start_dialing(),
                 Effect::HangUp { code } => {
                     if let Socket::Open(link) = mem::replace(socket, Socket::None) {
@@ -201,6 +211,7 @@ impl Task {
             closing = self.closing.recv() => Turn::Closing(closing),
             // Before what comes: a server that never stops talking must not stop the time.
             () = tick => Turn::Tick,
+            brought = self.bringing.next() => Turn::Brought(brought),
             turn = socket.next(out, !blocked) => turn,
         }
     }
@@ -217,6 +228,12 @@ impl Task {
             Turn::Told => {}
             Turn::Commanded(command) => return self.command(command),
             Turn::Closing(reply) => return Some(Ending::Asked(reply)),
+            Turn::Brought(brought) => {
+                if let Err(why) = &brought {
+                    self.refused = Some(ConnectError::NoToken { why: why.clone() });
+                }
+                self.machine.bring(brought, self.now());
+            }
             Turn::Dialed(Ok(link)) => {
                 *socket = Socket::Open(link);
                 self.machine.opened(self.now());
@@ -239,7 +256,7 @@ impl Task {
     async fn heard(&mut self, heard: Heard, socket: &mut Socket) -> Option<Ending> {
         match heard {
             Heard::Text(text) => self.machine.text(&text, self.now()),
-            Heard::Binary(bytes) => self.machine.binary(bytes, self.now()),
+            Heard::Binary(bytes) => self.machine.binary(bytes.len(), self.now()),
             Heard::Control => self.machine.heard(self.now()),
             Heard::Sent => {}
             Heard::Lost(lost) => {

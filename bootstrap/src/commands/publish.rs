@@ -11,6 +11,7 @@ use client_tungstenite::{
 };
 use domain::id::{IdError, MessageId};
 use domain::room::{RoomId, RoomIdError};
+use domain::tags::{Tags, TagsError};
 use thiserror::Error;
 
 /// Which server to talk to, as whom.
@@ -35,6 +36,8 @@ pub struct PublishArgs {
     pub data: String,
     /// The message's id; none takes a fresh one.
     pub msg_id: Option<String>,
+    /// By what members may choose it: names with a value each.
+    pub tags: Vec<(String, String)>,
 }
 
 /// Why there is no connection, and what to do.
@@ -82,6 +85,9 @@ pub enum CommandError {
     /// The message's id is none.
     #[error("--msg-id can't be used: it {0}")]
     MessageId(IdError),
+    /// The tags are too many, or contradict each other.
+    #[error("--tag can't be used like this: {0}")]
+    Tags(&'static str),
     /// The data is not JSON.
     #[error(
         "DATA is not JSON ({reason}): put quotes of JSON into quotes of the shell, like \
@@ -112,18 +118,28 @@ pub async fn run(args: PublishArgs, out: &mut impl Write) -> Result<(), CommandE
     let room = parse_room(&args.room)?;
     let msg_id = args.msg_id.as_deref().map(MessageId::parse).transpose();
     let msg_id = msg_id.map_err(CommandError::MessageId)?;
+    let tags = args.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let tags = Tags::build(tags).map_err(|error| CommandError::Tags(tags_refused(error)))?;
     if let Err(reason) = serde_json::from_str::<&serde_json::value::RawValue>(&args.data) {
         let example = quoted_example(&room, &args.data);
         return Err(CommandError::Data { reason, example });
     }
     let (client, events) = connect(args.connection).await?;
     drop(events);
-    let options = PublishOptions { msg_id, ..PublishOptions::default() };
+    let options = PublishOptions { msg_id, tags, ..PublishOptions::default() };
     let acknowledged = client.publish(&room, &args.data, options).await;
     client.close().await;
     let ack = acknowledged.map_err(CommandError::Request)?;
     let line = serde_json::to_string(&ack).map_err(|error| CommandError::Output(error.into()))?;
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(CommandError::Output)
+}
+
+const fn tags_refused(error: TagsError) -> &'static str {
+    match error {
+        TagsError::TooMany => "a message has at most 8 tags",
+        TagsError::TooLong => "names and values have at most 64 bytes",
+        TagsError::Duplicate => "a name comes twice",
+    }
 }
 
 /// Connects as the command line says.
@@ -166,7 +182,8 @@ mod tests {
 
     fn args(room: &str, data: &str, url: Option<&str>) -> PublishArgs {
         let connection = Connection { url: url.map(str::to_owned), ..Connection::default() };
-        PublishArgs { connection, room: room.to_owned(), data: data.to_owned(), msg_id: None }
+        let (room, data) = (room.to_owned(), data.to_owned());
+        PublishArgs { connection, room, data, msg_id: None, tags: Vec::new() }
     }
 
     async fn refused(args: PublishArgs) -> CommandError {
@@ -183,6 +200,16 @@ mod tests {
         for data in ["", "it's", "{\"a\":", "a\nb"] {
             let said = refused(args("public:lobby", data, None)).await.to_string();
             assert!(said.ends_with(r#"'"hello"'"#), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tags_that_are_too_many_or_of_one_name_are_refused_before_anything_is_sent() {
+        let tag = |name: &dyn std::fmt::Display| (name.to_string(), "v".to_owned());
+        let many = (0..9).map(|n| tag(&n)).collect();
+        for (tags, why) in [(many, "at most 8 tags"), (vec![tag(&1), tag(&1)], "comes twice")] {
+            let said = refused(PublishArgs { tags, ..args("public:lobby", "1", None) }).await;
+            assert!(said.to_string().contains(why), "{said}");
         }
     }
 

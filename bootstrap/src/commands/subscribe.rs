@@ -1,4 +1,4 @@
-//! `roomkeeper subscribe ROOM…`: prints what happens in rooms, one line of JSON per event.
+//! `roomkeeper subscribe ROOM…`: prints what happens in rooms, and in those of patterns, one line of JSON per event.
 //!
 //! It must never print anything else on `out`, and never show a token.
 
@@ -6,8 +6,10 @@ use std::io::{self, Write};
 use std::pin::pin;
 
 use client_tungstenite::{Client, Event, RequestError, SubscribeOptions};
+use domain::filter::Filter;
 use domain::id::Epoch;
 use domain::position::{Offset, Position};
+use domain::principal::RoomPattern;
 use domain::room::RoomId;
 use thiserror::Error;
 
@@ -18,8 +20,12 @@ use super::publish::{ConnectFailed, Connection, NotARoom, connect, parse_room};
 pub struct SubscribeArgs {
     /// Which server.
     pub connection: Connection,
-    /// The rooms' names, at least one.
+    /// The rooms' names; at least one, or a pattern.
     pub rooms: Vec<String>,
+    /// Patterns of rooms to follow.
+    pub patterns: Vec<RoomPattern>,
+    /// Which messages of the rooms to print; none prints all.
+    pub filter: Option<Filter>,
     /// From where on, as `epoch:offset`; only with one room.
     pub since: Option<String>,
     /// Whether to follow who comes and goes.
@@ -31,8 +37,8 @@ pub struct SubscribeArgs {
 /// Why it ended, and what to do.
 #[derive(Debug, Error)]
 pub enum CommandError {
-    /// No room was named.
-    #[error("name at least one room, like public:lobby")]
+    /// No room was named, and no pattern.
+    #[error("name at least one room, like public:lobby, or a --pattern")]
     NoRoom,
     /// A room's name is none.
     #[error(transparent)]
@@ -56,6 +62,14 @@ pub enum CommandError {
         /// Why.
         reason: RequestError,
     },
+    /// A pattern can't be followed.
+    #[error("can't follow {pattern}: {reason}")]
+    Pattern {
+        /// Which pattern.
+        pattern: RoomPattern,
+        /// Why.
+        reason: RequestError,
+    },
     /// The server ended the connection for good.
     #[error("the server ended the connection for good: {code} ({reason})")]
     Ended {
@@ -76,10 +90,10 @@ pub enum CommandError {
 /// [`CommandError`] says what is wrong and what to do about it.
 pub async fn run(args: SubscribeArgs, out: &mut impl Write) -> Result<(), CommandError> {
     let rooms = args.rooms.iter().map(|room| parse_room(room)).collect::<Result<Vec<_>, _>>()?;
-    if rooms.is_empty() {
+    if rooms.is_empty() && args.patterns.is_empty() {
         return Err(CommandError::NoRoom);
     }
-    if args.since.is_some() && rooms.len() > 1 {
+    if args.since.is_some() && rooms.len() != 1 {
         return Err(CommandError::SinceOfMany);
     }
     let since = args.since.as_deref().map(parse_position).transpose()?;
@@ -87,9 +101,9 @@ pub async fn run(args: SubscribeArgs, out: &mut impl Write) -> Result<(), Comman
         return Ok(());
     }
     let (client, mut events) = connect(args.connection).await?;
-    let options = SubscribeOptions { since, presence: args.presence, filter: None };
+    let options = SubscribeOptions { since, presence: args.presence, filter: args.filter };
     // Events are read meanwhile: the answers stand behind them.
-    let mut joining = pin!(join(&client, &rooms, options));
+    let mut joining = pin!(join(&client, &rooms, &args.patterns, options));
     let mut is_joining = true;
     let mut left = args.count;
     while left != Some(0) {
@@ -120,11 +134,17 @@ pub async fn run(args: SubscribeArgs, out: &mut impl Write) -> Result<(), Comman
 async fn join(
     client: &Client,
     rooms: &[RoomId],
+    patterns: &[RoomPattern],
     options: SubscribeOptions,
 ) -> Result<(), CommandError> {
     for room in rooms {
         let joined = client.subscribe(room, options.clone()).await;
         joined.map_err(|reason| CommandError::Request { room: room.clone(), reason })?;
+    }
+    for pattern in patterns {
+        let followed = client.subscribe_pattern(pattern).await;
+        let pattern = pattern.clone();
+        followed.map_err(|reason| CommandError::Pattern { pattern, reason })?;
     }
     Ok(())
 }
@@ -176,6 +196,11 @@ mod tests {
     async fn one_position_for_several_rooms_makes_no_sense() {
         let many = args(&["public:a", "public:b"], Some("00c0ffee00c0ffee:41"));
         assert!(matches!(refused(many).await, CommandError::SinceOfMany));
+        let pattern = SubscribeArgs {
+            patterns: vec![RoomPattern::parse("public:*").unwrap()],
+            ..args(&[], Some("00c0ffee00c0ffee:41"))
+        };
+        assert!(matches!(refused(pattern).await, CommandError::SinceOfMany));
         assert!(matches!(refused(args(&[], None)).await, CommandError::NoRoom));
     }
 

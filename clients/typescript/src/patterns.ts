@@ -7,7 +7,7 @@ import { Events, type Unsubscribe } from './emitter.js';
 import type { RoomkeeperClient } from './v2/client.js';
 import type { Left, Message, RequestError } from './v2/types.js';
 
-/** When to follow again after the server lost something, in ms. */
+/** When to follow again after the server lost something, or refused for the moment without a time, in ms. */
 const AGAIN_MS = 1000;
 /** After these errors it may be followed later. */
 const TEMPORARY = [108, 114, 116, 117];
@@ -25,22 +25,24 @@ export interface PatternEvents<T = unknown> {
 export class Pattern<T = unknown> {
   readonly #events = new Events<PatternEvents<T>>();
   readonly #off: Unsubscribe[];
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timer: unknown;
+  /** `over`: stopped, or refused for good. */
+  #state: 'away' | 'asked' | 'following' | 'over' = 'away';
 
   constructor(
     readonly client: RoomkeeperClient,
     readonly pattern: string,
   ) {
     this.#off = [
-      client.on('hello', () => this.#follow()),
-      client.on('lost', () => this.#ended(null, null)),
+      client.on('hello', () => void this.#follow()),
+      client.on('lost', () => this.#lost()),
       client.on('frame', (frame) => {
-        if (frame.pattern !== pattern) return;
+        if (frame.pattern !== pattern || this.#state !== 'following') return;
         if (frame.type === 'message') this.#events.emit('message', frame as unknown as Message<T>);
         if (frame.type === 'unsubscribed') this.#ended(frame.code, frame.reason);
       }),
     ];
-    this.#follow();
+    void this.#follow();
   }
 
   on<K extends keyof PatternEvents>(name: K, listener: (value: PatternEvents<T>[K]) => unknown): Unsubscribe {
@@ -49,25 +51,60 @@ export class Pattern<T = unknown> {
 
   /** Follows it no longer. */
   stop(): void {
-    clearTimeout(this.#timer);
+    const isThere = this.#state === 'asked' || this.#state === 'following';
+    this.#over();
+    if (isThere) this.client.request({ type: 'unsubscribe', pattern: this.pattern }).catch(() => {});
+  }
+
+  #over(): void {
+    this.#state = 'over';
+    this.client.env.clearTimer(this.#timer);
     for (const off of this.#off) off();
-    this.client.request({ type: 'unsubscribe', pattern: this.pattern }).catch(() => {});
   }
 
-  #follow(): void {
-    clearTimeout(this.#timer);
-    this.client.request({ type: 'subscribe', pattern: this.pattern }).then(
-      () => this.#events.emit('following', undefined),
-      ({ refusal }: RequestError) => {
-        if (refusal) this.#ended(refusal.code, refusal.error);
-      },
-    );
+  async #follow(): Promise<void> {
+    const { client, pattern } = this;
+    client.env.clearTimer(this.#timer);
+    this.#state = 'asked';
+    try {
+      await client.request({ type: 'subscribe', pattern });
+      if (!this.#is('asked')) return;
+      this.#state = 'following';
+      this.#events.emit('following', undefined);
+    } catch (error) {
+      if (!this.#is('asked')) return;
+      this.#state = 'away';
+      const { code, refusal } = error as RequestError;
+      if (refusal) this.#ended(refusal.code, refusal.error, (refusal as { retry_after_ms?: unknown }).retry_after_ms);
+      // Nobody knows whether it is followed: ended first, asking again is not asking twice.
+      else if (code === 'timed_out') {
+        client.request({ type: 'unsubscribe', pattern }).catch(() => {});
+        this.#again(AGAIN_MS);
+      }
+    }
   }
 
-  #ended(code: unknown, reason: unknown): void {
+  #is(state: string): boolean {
+    return this.#state === state;
+  }
+
+  #lost(): void {
+    this.client.env.clearTimer(this.#timer);
+    const was = this.#state;
+    this.#state = 'away';
+    if (was === 'following') this.#events.emit('ended', { code: null, reason: null });
+  }
+
+  #again(ms: number): void {
+    this.#timer = this.client.env.setTimer(() => void this.#follow(), ms);
+  }
+
+  #ended(code: unknown, reason: unknown, after?: unknown): void {
     const left = { code: typeof code === 'number' ? code : null, reason: typeof reason === 'string' ? reason : null };
+    if (TEMPORARY.includes(left.code ?? 0)) {
+      this.#state = 'away';
+      this.#again(typeof after === 'number' ? after : AGAIN_MS);
+    } else this.#over();
     this.#events.emit('ended', left);
-    clearTimeout(this.#timer);
-    if (TEMPORARY.includes(left.code ?? 0)) this.#timer = setTimeout(() => this.#follow(), AGAIN_MS);
   }
 }

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { build } from 'vite';
 
-const home = fileURLToPath(new URL('..', import.meta.url));
+export const home = fileURLToPath(new URL('..', import.meta.url));
 /** Debian's, as tests/run installs it. */
 export const CHROMIUM = '/usr/bin/chromium';
 export const HAS_CHROMIUM = existsSync(CHROMIUM);
@@ -24,6 +24,19 @@ const ARGUMENTS = [
 ];
 const TYPES: Record<string, string> = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css' };
 const source = (path: string): string => join(home, 'src', path);
+const entry = (name: string, path: string) => ({
+  find: new RegExp(`^@roomkeeper/client${name}$`),
+  replacement: source(path),
+});
+/** The package's entries, for a bundler. */
+export const ALIAS = [
+  entry('', 'index.ts'),
+  entry('/react', 'react/index.ts'),
+  entry('/diagnostics', 'diagnostics/index.tsx'),
+];
+
+/** Starts a browser. */
+export const launch = (): Promise<Browser> => chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
 
 /** The built application, and a browser to open it in. */
 export class Application {
@@ -36,27 +49,17 @@ export class Application {
     const application = new Application();
     await application.#build();
     await application.#serve();
-    application.#browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
+    application.#browser = await launch();
     return application;
   }
 
   async #build(): Promise<void> {
-    const entry = (name: string, path: string) => ({
-      find: new RegExp(`^@roomkeeper/client${name}$`),
-      replacement: source(path),
-    });
     await build({
       root: join(home, 'e2e'),
       configFile: false,
       logLevel: 'warn',
       base: './',
-      resolve: {
-        alias: [
-          entry('', 'index.ts'),
-          entry('/react', 'react/index.ts'),
-          entry('/diagnostics', 'diagnostics/index.tsx'),
-        ],
-      },
+      resolve: { alias: ALIAS },
       build: { outDir: this.#folder, emptyOutDir: true },
     });
   }

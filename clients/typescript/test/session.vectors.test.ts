@@ -4,6 +4,7 @@
 import { expect, it } from 'vitest';
 import type { SocketLike } from '../src/connection/environment.js';
 import { type RequestError, RoomkeeperClient } from '../src/index.js';
+import { Pattern } from '../src/patterns.js';
 import { VirtualClock } from '../src/testing/index.js';
 import { vectors } from './vectors.js';
 
@@ -31,7 +32,7 @@ function bare(value: unknown): unknown {
   return JSON.parse(text);
 }
 
-function start(token: string | undefined) {
+function start(token: string | undefined, brings: boolean) {
   const clock = new VirtualClock();
   const sockets: Scripted[] = [];
   const environment = {
@@ -47,8 +48,10 @@ function start(token: string | undefined) {
     clearTimer: (timer: unknown) => clock.clearTimer(timer),
     onWake: () => () => {},
   };
-  const client = new RoomkeeperClient({ url: 'ws://h', token: token ?? null, environment });
-  return { clock, sockets, client };
+  const asked: { resolve: (token: string) => void; reject: (why: unknown) => void }[] = [];
+  const source = () => new Promise<string>((resolve, reject) => void asked.push({ resolve, reject }));
+  const client = new RoomkeeperClient({ url: 'ws://h', token: brings ? source : (token ?? null), environment });
+  return { clock, sockets, client, asked };
 }
 
 /** Plays one case. */
@@ -57,9 +60,12 @@ class Player {
   readonly settled: [string, string][] = [];
   readonly world: ReturnType<typeof start>;
   #sent = 0;
+  /** How many tokens were asked for until the last step that says so. */
+  #asked = 0;
+  #pattern: Pattern | null = null;
 
-  constructor(token: string | undefined) {
-    this.world = start(token);
+  constructor(token: string | undefined, brings: boolean) {
+    this.world = start(token, brings);
     const room = this.world.client.room('public:r');
     room.on('message', ({ offset, data }) => this.told.push(['message', offset, data]));
     room.on('tombstone', ({ offset }) => this.told.push(['tombstone', offset]));
@@ -82,7 +88,7 @@ class Player {
   }
 
   async act(step: Step): Promise<void> {
-    const { client, clock } = this.world;
+    const { client, clock, asked } = this.world;
     const { open, reopen, receive, receiveText, lose, advance, publish } = step;
     if (reopen) await clock.advance(0);
     if (open || reopen) {
@@ -94,6 +100,10 @@ class Player {
     if (lose) this.socket.onclose(lose);
     if (advance) await clock.advance(advance);
     if (step.join) this.watch('join', client.room(step.join).join(step.options), 'joined');
+    if (step.bring) asked.at(-1)?.resolve(step.bring);
+    if (step.bringNone) asked.at(-1)?.reject(step.bringNone);
+    if (step.follow) this.#follow(step.follow);
+    if (step.unfollow) this.#pattern?.stop();
     if (step.leave) void client.room(step.leave).leave();
     if (publish) {
       const { room, data, msg_id, ...more } = publish as { room: string; data: unknown; msg_id: string };
@@ -102,7 +112,21 @@ class Player {
     await clock.advance(0);
   }
 
+  #follow(name: string): void {
+    const pattern = new Pattern(this.world.client, name);
+    pattern.on('message', ({ offset, data }) => this.told.push(['of pattern', offset, data]));
+    pattern.on('following', () => this.told.push(['following']));
+    pattern.on('ended', ({ code }) => this.told.push(['ended', code]));
+    this.#pattern = pattern;
+  }
+
   check(step: Step): void {
+    const { asked, client } = this.world;
+    if (step.asked !== undefined) {
+      expect(asked.length - this.#asked).toBe(step.asked);
+      this.#asked = asked.length;
+    }
+    if (step.phase) expect(client.state.phase).toBe(step.phase);
     const room = this.world.client.room('public:r');
     if (step.sent) {
       const frames = this.socket.sent.slice(this.#sent).map((text) => bare(JSON.parse(text)));
@@ -128,8 +152,10 @@ function withoutEmpty(frame: unknown): unknown {
   return resume && resume.length > 0 ? frame : rest;
 }
 
-it.each(vectors<{ token?: string; steps: Step[] }>('session').cases)('$name', async ({ token, steps }) => {
-  const player = new Player(token);
+type Case = { token?: string; brings?: boolean; steps: Step[] };
+
+it.each(vectors<Case>('session').cases)('$name', async ({ token, brings = false, steps }) => {
+  const player = new Player(token, brings);
   for (const step of steps) {
     await player.act(step);
     player.check(step);

@@ -1,33 +1,33 @@
 // What a client of protocol v2 says and tells, step by step. It must never be made from a client's code.
 
-const room = 'public:r';
-const at = (offset, epoch = 'a1') => ({ epoch, offset });
+export const room = 'public:r';
+export const at = (offset, epoch = 'a1') => ({ epoch, offset });
 const sender = { user_id: null, connection_id: null };
 const message = (offset, data, epoch = 'a1') => ({ type: 'message', room, epoch, offset, sender, data });
-const hello = (more = {}) => ({
+export const hello = (more = {}) => ({
   type: 'hello', id: null, accepted_version: 2, features: ['resume'], request_id: 'r-1', client_id: 'c', connection_id: '01',
   user_id: null, rooms: [], session: null, resumed: [], heartbeat_interval_ms: 25000, ...more,
 });
-const subscribed = (id, offset, more = {}) => ({
+export const subscribed = (id, offset, more = {}) => ({
   type: 'subscribed', id, room, epoch: 'a1', offset, recovered: false, messages: [], more: false, ...more,
 });
 const ack = (id, offset, more = {}) => ({ type: 'ack', id, room, epoch: 'a1', offset, duplicate: false, level: 'accepted', ...more });
-const error = (id, code, word, more = {}) => ({ type: 'error', id, code, error: word, message: word, field: null, retry_after_ms: null, ...more });
+export const error = (id, code, word, more = {}) => ({ type: 'error', id, code, error: word, message: word, field: null, retry_after_ms: null, ...more });
 
-const open = { open: true };
-const receive = (frame) => ({ receive: frame });
-const sent = (...frames) => ({ sent: frames });
-const told = (...events) => ({ told: events });
+export const open = { open: true };
+export const receive = (frame) => ({ receive: frame });
+export const sent = (...frames) => ({ sent: frames });
+export const told = (...events) => ({ told: events });
 const settled = (...ends) => ({ settled: ends });
-const lose = (code = 1006, reason = '') => ({ lose: { code, reason } });
-const advance = (ms) => ({ advance: ms });
-const join = (options = {}) => ({ join: room, options });
-const publish = (data, msg_id, more = {}) => ({ publish: { room, data, msg_id, ...more } });
-const subscribe = (id, more = {}) => ({ type: 'subscribe', id, room, ...more });
+export const lose = (code = 1006, reason = '') => ({ lose: { code, reason } });
+export const advance = (ms) => ({ advance: ms });
+export const join = (options = {}) => ({ join: room, options });
+export const publish = (data, msg_id, more = {}) => ({ publish: { room, data, msg_id, ...more } });
+export const subscribe = (id, more = {}) => ({ type: 'subscribe', id, room, ...more });
 const resumes = (id, offset, more = {}) => ({ type: 'connect', id, resume: [{ room, ...at(offset) }], ...more });
 
 /** In the room, at an offset. */
-const inRoom = (offset = 0) => [open, receive(hello()), join(), sent(subscribe(1)), receive(subscribed(1, offset)), told(['joined', at(offset)], ['caughtUp', at(offset)]), settled(['join', 'joined'])];
+export const inRoom = (offset = 0) => [open, receive(hello()), join(), sent(subscribe(1)), receive(subscribed(1, offset)), told(['joined', at(offset)], ['caughtUp', at(offset)]), settled(['join', 'joined'])];
 
 export const sessions = [
   { name: 'who is anonymous says nothing first', steps: [open, sent(), receive(hello()), sent()] },

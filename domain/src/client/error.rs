@@ -14,8 +14,8 @@ pub enum RequestError {
     /// The server refused it.
     #[error("the server refused it: {} ({})", .0.message, .0.error)]
     Refused(Refusal),
-    /// The client is in that room already, or on its way in.
-    #[error("the client is in that room already")]
+    /// The client is in that room or follows that pattern already, or is on its way.
+    #[error("the client is in that room, or follows that pattern, already")]
     AlreadySubscribed,
     /// The application left the room before it was in.
     #[error("the room was left before it was joined")]

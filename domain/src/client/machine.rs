@@ -16,25 +16,30 @@ use crate::client::outbound::Outbound;
 use crate::client::settings::{Settings, Token, TokenPlace};
 use crate::codes::CloseCode;
 use crate::position::Position;
+use crate::protocol::ClientFrame;
 use crate::protocol::client_event::{Event, Hello, Violation};
-use crate::protocol::{ClientFrame, Resume, server_event as wire};
 use crate::room::RoomId;
 use crate::time::Monotonic;
 
 mod answers;
 mod commands;
+mod greeting;
 mod log;
 mod members;
+mod patterns;
 mod requests;
 mod resume;
 mod rooms;
+mod tokens;
 
 pub use commands::{Ask, PublishOptions, SubscribeOptions};
 pub use requests::Answer;
 pub use rooms::RoomPhase;
 
+use patterns::Patterns;
 use requests::{Kind, Pending, Requests};
 use rooms::{Retries, Room};
+use tokens::Tokens;
 
 /// How long a server that said `disconnect` has to close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +52,8 @@ const OUT_BYTES_SPARE: usize = 4 << 20;
 /// What whoever drives a client has to do, in this order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Effect {
+    /// Get a token and hand it in by [`Machine::bring`]; none is on its way.
+    BringToken,
     /// Open a socket; there is none.
     Dial,
     /// Let go of the socket, or of the attempt at one.
@@ -105,8 +112,10 @@ pub struct Machine<R> {
     retries: Retries,
     /// The rooms that the server put this connection into without being asked.
     own_rooms: BTreeSet<RoomId>,
+    patterns: Patterns,
     requests: Requests<R>,
     token: Option<Token>,
+    tokens: Tokens,
     /// What the server gave to come back with.
     session: Option<Token>,
     /// Whether the last server that greeted us knows `resume`.
@@ -138,8 +147,10 @@ impl<R> Machine<R> {
             rooms: BTreeMap::new(),
             retries: Retries::default(),
             own_rooms: BTreeSet::new(),
+            patterns: Patterns::default(),
             requests: Requests::default(),
             token: settings.token.clone(),
+            tokens: Tokens::new(settings.brings_tokens, settings.token.is_some()),
             session: None,
             may_resume: false,
             early_hello: None,
@@ -185,27 +196,12 @@ impl<R> Machine<R> {
 
     /// Takes a token that may be another user's: a ticket would come before it.
     pub fn set_token(&mut self, token: Token) {
-        self.token = Some(token);
-        self.session = None;
+        self.take_token(Some(token));
     }
 
     /// A connection is wanted.
     pub fn start(&mut self, now: Moment) {
         self.live(life::Event::Connect, now);
-    }
-
-    /// The socket is open.
-    pub fn opened(&mut self, now: Moment) {
-        self.live(life::Event::Opened, now);
-        if self.life.socket != Socket::Open {
-            return;
-        }
-        self.early_hello = None;
-        let resume = if self.may_resume { self.resume() } else { Vec::new() };
-        let session = self.frame_token().and(self.session.clone());
-        let resumes = !resume.is_empty() || session.is_some();
-        let connect = self.send_connect(session.as_ref(), resume, now);
-        self.stage = Stage::Greeting { connect, resumes };
     }
 
     /// A text message came.
@@ -243,6 +239,7 @@ impl<R> Machine<R> {
             self.forget_resume();
             lost.again = Some(true);
         }
+        let lost = self.with_another_token(lost);
         self.live(life::Event::Closed(lost), now);
     }
 
@@ -254,6 +251,8 @@ impl<R> Machine<R> {
         (self.farewell, self.rings_at) = (None, None);
         self.retries.clear();
         self.rooms.clear();
+        self.patterns = Patterns::default();
+        self.tokens.give_up();
         for pending in self.requests.take_all() {
             let closed = pending.unpublished().unwrap_or(RequestError::Closed);
             self.resolve(pending, Err(closed));
@@ -264,10 +263,10 @@ impl<R> Machine<R> {
     #[must_use]
     pub fn due(&self, is_reading: bool) -> Option<Monotonic> {
         let farewell = self.farewell.as_ref().map(|farewell| farewell.until);
-        [self.rings(is_reading), farewell, self.retries.due(), self.requests.due()]
-            .into_iter()
-            .flatten()
-            .min()
+        let retry = self.retries.due();
+        let (pattern, token) = (self.patterns.due(), self.tokens.due());
+        let due = [self.rings(is_reading), farewell, retry, pattern, token, self.requests.due()];
+        due.into_iter().flatten().min()
     }
 
     fn rings(&self, is_reading: bool) -> Option<Monotonic> {
@@ -293,6 +292,8 @@ impl<R> Machine<R> {
             self.out.push(frame);
         }
         self.ask_due(now);
+        self.patterns_due(now);
+        self.token_due(now);
         self.settle(now);
     }
 
@@ -305,6 +306,7 @@ impl<R> Machine<R> {
             self.verdict.get_or_insert_with(|| Lost::broken(reason));
         }
         if let Some(lost) = self.verdict.take() {
+            let lost = self.with_another_token(lost);
             self.live(life::Event::Abandon(lost), now);
         }
     }
@@ -319,9 +321,12 @@ impl<R> Machine<R> {
         let life = std::mem::take(&mut self.life);
         let (life, effects) = transition(life, event, now, &self.settings.life);
         self.life = life;
+        if self.life.socket == Socket::None {
+            self.tokens.attempt_over();
+        }
         for effect in effects {
             match effect {
-                life::Effect::Open => self.effects.push_back(Effect::Dial),
+                life::Effect::Open => self.dial(),
                 life::Effect::Close => self.effects.push_back(Effect::HangUp { code }),
                 life::Effect::Ping => {
                     let id = Some(self.requests.next_id());
@@ -348,99 +353,13 @@ impl<R> Machine<R> {
         } else {
             Event::AttemptFailed { attempt, class, reason, after }
         });
+        self.patterns_lost();
         self.effects
             .push_back(Effect::Over { failure, after: after.filter(|_| self.life.ordered) });
         if after.is_none() {
             self.rings_at = None;
             self.effects.push_back(Effect::End { code, reason: said });
         }
-    }
-
-    /// Whether our `connect` asked for more than to be known by the token.
-    const fn has_resumed(&self) -> bool {
-        matches!(self.stage, Stage::Greeting { resumes: true, .. })
-    }
-
-    /// The next `connect` asks for nothing but to be known by the token.
-    fn forget_resume(&mut self) {
-        (self.session, self.may_resume) = (None, false);
-    }
-
-    /// The token for `connect`.
-    fn frame_token(&self) -> Option<&Token> {
-        self.token.as_ref().filter(|_| self.settings.token_in == TokenPlace::ConnectFrame)
-    }
-
-    /// Says who the client is and where it was, if there is anything to say.
-    fn send_connect(
-        &mut self,
-        session: Option<&Token>,
-        resume: Vec<Resume>,
-        now: Moment,
-    ) -> Option<u64> {
-        let token = self.frame_token().cloned();
-        if token.is_none() && resume.is_empty() {
-            return None;
-        }
-        let id = self.requests.next_id();
-        let (token, session) = (token.as_ref().map(Token::text), session.map(Token::text));
-        self.out.push_frame(&ClientFrame::Connect { id: Some(id), token, session, resume });
-        let deadline = now.at.after(self.settings.life.connect_timeout);
-        self.requests.insert(id, Kind::Connect, None, deadline);
-        Some(id)
-    }
-
-    /// The server refused a `connect` that asked for a ticket or rooms to count: without them, then,
-    /// and room by room.
-    fn connect_plainly(&mut self, now: Moment) {
-        self.forget_resume();
-        self.rooms_away();
-        let connect = self.send_connect(None, Vec::new(), now);
-        self.stage = Stage::Greeting { connect, resumes: false };
-        if connect.is_none()
-            && let Some(hello) = self.early_hello.take()
-        {
-            self.online(hello, Vec::new(), now);
-        }
-    }
-
-    /// `hello` came: everything that was wanted is asked for, in the order it was wanted.
-    fn greeted(
-        &mut self,
-        id: Option<u64>,
-        hello: Hello,
-        session: Option<&str>,
-        resumed: Vec<wire::EventResumed<'_>>,
-        now: Moment,
-    ) {
-        let Stage::Greeting { connect, .. } = self.stage else { return };
-        self.session = session.map(Token::new);
-        self.may_resume = hello.features.iter().any(|feature| feature == "resume");
-        if connect.is_some() && id != connect {
-            // The greeting before our `connect`; its answer is still on its way.
-            self.early_hello = Some(hello);
-            return;
-        }
-        if let Some(id) = connect {
-            self.requests.take(id);
-        }
-        self.online(hello, resumed, now);
-    }
-
-    fn online(&mut self, hello: Hello, resumed: Vec<wire::EventResumed<'_>>, now: Moment) {
-        self.stage = Stage::Online;
-        self.early_hello = None;
-        let interval = hello.heartbeat_interval.as_millis();
-        let heartbeat_ms = u64::try_from(interval).unwrap_or(u64::MAX);
-        self.live(life::Event::Greeted { heartbeat_ms }, now);
-        let own = hello.rooms.iter().filter_map(|room| RoomId::parse(room).ok());
-        self.own_rooms = own.collect();
-        self.events.push_back(Event::Connected(hello));
-        self.join_away(now);
-        for frame in self.requests.publish_frames() {
-            self.out.push(frame);
-        }
-        self.resumed(resumed, now);
     }
 
     /// The connection is gone, and all that made sense on it only.
@@ -451,9 +370,10 @@ impl<R> Machine<R> {
         self.verdict = None;
         self.out.clear();
         self.own_rooms.clear();
+        self.tokens.again_at = None;
         for pending in self.requests.take_lost() {
             // Whoever is not connected is in no room.
-            let left = matches!(pending.kind, Kind::Unsubscribe(_));
+            let left = matches!(pending.kind, Kind::Unsubscribe(_) | Kind::UnsubscribePattern(_));
             let down = RequestError::Disconnected;
             self.resolve(pending, if left { Ok(Answer::Done) } else { Err(down) });
         }
@@ -484,15 +404,17 @@ impl<R> Machine<R> {
     #[cfg(test)]
     pub(in crate::client) fn held(&self) -> [usize; 9] {
         [
-            self.rooms.len(),
-            self.retries.len(),
+            self.rooms.len() + self.patterns.len(),
+            self.retries.len() + self.patterns.retries(),
             self.requests.held(),
             self.requests.late(),
             usize::from(!self.out.is_empty()),
             self.events.len(),
             self.answers.len(),
             self.effects.len(),
-            usize::from(self.rings_at.is_some()) + usize::from(self.farewell.is_some()),
+            usize::from(self.rings_at.is_some())
+                + usize::from(self.farewell.is_some())
+                + self.tokens.held(),
         ]
     }
 }

@@ -12,6 +12,8 @@ use crate::protocol::TokenText;
 pub struct Settings {
     /// Who the client is; none asks to stay anonymous.
     pub token: Option<Token>,
+    /// Whether whoever drives the client can bring tokens when they are asked for.
+    pub brings_tokens: bool,
     /// How the token is shown to the server.
     pub token_in: TokenPlace,
     /// How long a join that the client makes by itself waits for its answer.

@@ -14,6 +14,7 @@ use crate::client::ErrorClass;
 use crate::codes::ErrorCode;
 use crate::id::{ConnectionId, Epoch, MessageId};
 use crate::position::{Offset, Position};
+use crate::principal::RoomPattern;
 use crate::room::RoomId;
 
 mod as_json;
@@ -78,6 +79,24 @@ pub enum Event {
         /// The word for it.
         reason: Option<String>,
     },
+    /// All rooms of a pattern are followed from now on, for the first time or again. What came before is not
+    /// told.
+    Following {
+        /// Which rooms.
+        #[serde(serialize_with = "as_json::pattern")]
+        pattern: RoomPattern,
+    },
+    /// A pattern is not followed any more, and what comes in its rooms is missed. Without a code, and with
+    /// one that is for the moment, the client follows it again by itself.
+    PatternEnded {
+        /// Which rooms.
+        #[serde(serialize_with = "as_json::pattern")]
+        pattern: RoomPattern,
+        /// The number of why; none where the connection is gone.
+        code: Option<u16>,
+        /// The word for it.
+        reason: Option<String>,
+    },
     /// A message.
     Message(Message),
     /// The place of a message that is gone.
@@ -88,7 +107,7 @@ pub enum Event {
     Members(PresenceState),
     /// Somebody came, went or changed.
     Presence(PresenceChange),
-    /// The token runs out soon: call `refresh`.
+    /// The token runs out soon: call `refresh`, unless the client brings tokens by itself.
     TokenExpiring {
         /// When, in ISO 8601.
         expires_at: String,

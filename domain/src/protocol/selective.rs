@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::filter::{Condition, Filter, FilterError};
@@ -44,6 +45,16 @@ pub fn decode_tags(raw: &str) -> Result<Tags, Rejected> {
         TagsError::TooMany | TagsError::TooLong => Rejected::too_large("tags", error.to_string()),
         TagsError::Duplicate => invalid(),
     })
+}
+
+/// Reads a filter that stands in no frame, as a person writes it.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse_filter(text: &str) -> Result<Filter, Rejected> {
+    let raw = serde_json::from_str::<&RawValue>(text)
+        .map_err(|error| Rejected::invalid("filter", format!("is not JSON ({error})")))?;
+    decode_filter(raw.get())
 }
 
 /// Reads `filter`; `raw` is a scanned value.

@@ -330,7 +330,7 @@ async fn a_silent_server_is_left_after_one_and_a_half_intervals_and_its_pings_ar
     connected(&mut events).await;
 }
 
-/// K08: a token that ran out is replaced between two connections; there is no callback that brings one.
+/// K08: a token that ran out is replaced between two connections, by the application.
 #[tokio::test(start_paused = true)]
 async fn a_token_set_in_between_is_used_on_the_next_connection() {
     let mut server = Server::new();

@@ -379,3 +379,21 @@ async fn a_client_closes_while_nothing_that_it_says_is_read() {
     soon(client.close()).await;
     assert!(begun.elapsed() <= Duration::from_secs(10), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_are_a_stream_that_ends_with_the_client() {
+    use futures_util::StreamExt;
+    let mut server = Server::new();
+    let (client, events, mut peer) = server.client(options()).await;
+    peer.say(&json!({"type": "of_the_host", "timestamp": "t"})).await;
+    let others = events.filter_map(|event| async move {
+        match event {
+            Event::Other { kind, .. } => Some(kind),
+            _ => None,
+        }
+    });
+    let mut others = std::pin::pin!(others);
+    assert_eq!(others.next().await.as_deref(), Some("of_the_host"));
+    client.close().await;
+    assert_eq!(others.next().await, None);
+}

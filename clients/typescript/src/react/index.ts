@@ -14,3 +14,4 @@ export {
   useRoom,
   useRoomkeeper,
 } from './rooms.js';
+export { sharedClient } from './shared.js';

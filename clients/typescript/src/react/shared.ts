@@ -1,4 +1,4 @@
-// What several components share: one manager per address, and how many components are in a room.
+// What several components share: one manager and one client per address, and how many components are in a room.
 //
 // It must never end a connection because a component was mounted twice, as StrictMode does, or because its
 // module was loaded anew: the counts live beside the modules, and ends wait for the end of the turn.
@@ -6,9 +6,11 @@
 import { WebSocketManager } from '../manager/manager.js';
 import { clientId, configuredUrl, isEnabled } from '../manager/settings.js';
 import type { WebSocketManagerOptions } from '../manager/types.js';
+import { type ClientOptions, RoomkeeperClient } from '../v2/client.js';
 
 interface Shared {
   managers: Map<string, WebSocketManager>;
+  clients: Map<string, RoomkeeperClient>;
   users: WeakMap<object, number>;
 }
 
@@ -16,7 +18,7 @@ const KEY = Symbol.for('@roomkeeper/client');
 const home = globalThis as { [KEY]?: Shared };
 
 function shared(): Shared {
-  home[KEY] ??= { managers: new Map(), users: new WeakMap() };
+  home[KEY] ??= { managers: new Map(), clients: new Map(), users: new WeakMap() };
   return home[KEY];
 }
 
@@ -38,6 +40,21 @@ export function sharedManager(options: ManagerOptions = {}): WebSocketManager {
     managers.set(name, manager);
   }
   return manager;
+}
+
+/**
+ * The client of a name, which is the address unless another is given; made when it is first asked for. A module that
+ * hot reload runs again gets the one that it had, with its connection and its rooms; only a reload of the page takes
+ * other options.
+ */
+export function sharedClient(options: ClientOptions, name: string = options.url): RoomkeeperClient {
+  const { clients } = shared();
+  let client = clients.get(name);
+  if (!client) {
+    client = new RoomkeeperClient(options);
+    clients.set(name, client);
+  }
+  return client;
 }
 
 /** Counts one more user of something; `first` is called with the first. Answers how to be no user any more. */

@@ -53,7 +53,8 @@ export interface ClientOptions {
 
 /** A client of protocol v2. It connects when told to, and comes back by itself until it is closed. */
 export class RoomkeeperClient {
-  readonly #env: Environment;
+  /** The world around it. */
+  readonly env: Environment;
   readonly #driver: Driver;
   readonly #session: Session;
   readonly #source: Exclude<TokenSource, string | null> | null = null;
@@ -73,7 +74,7 @@ export class RoomkeeperClient {
     // A server that made a name up for each connection would take a repeated publish for another client's.
     const client_id = options.clientId ?? freshName();
     const env = options.environment ?? realEnvironment(options.WebSocket);
-    this.#env = env;
+    this.env = env;
     this.#url = socketUrl(options.url, '/ws/v2/connect', { client_id });
     const config = {
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
@@ -103,6 +104,7 @@ export class RoomkeeperClient {
       abandon: (closed: Closed) => driver.dispatch({ type: 'abandon', ...closed, ...this.#mayRetry(closed.code) }),
       greeted: (heartbeatMs: number) => {
         this.#failures = 0;
+        this.#isFresh = false;
         driver.dispatch({ type: 'greeted', heartbeatMs });
       },
       timer: (ms: number, action: () => void) => {
@@ -142,7 +144,7 @@ export class RoomkeeperClient {
     this.#isClosed = true;
     this.#driver.dispatch({ type: 'disconnect' });
     this.#session.close();
-    this.#env.clearTimer(this.#refreshTimer);
+    this.env.clearTimer(this.#refreshTimer);
   }
 
   /** How the connection stands; the same object until that changes. */
@@ -220,7 +222,7 @@ export class RoomkeeperClient {
 
   /** The token ends soon. */
   async #refresh(): Promise<void> {
-    if (!this.#source) return;
+    if (!this.#source || this.#fetching) return;
     const { connection } = this.#session;
     try {
       const token = await this.#fetch();
@@ -228,8 +230,8 @@ export class RoomkeeperClient {
     } catch {
       // Until the server ends the connection with 3004 there is time for another try.
       const again = () => void (this.#session.connection === connection && this.#refresh());
-      this.#env.clearTimer(this.#refreshTimer);
-      if (!this.#isClosed) this.#refreshTimer = this.#env.setTimer(again, REFRESH_AGAIN_MS);
+      this.env.clearTimer(this.#refreshTimer);
+      if (!this.#isClosed) this.#refreshTimer = this.env.setTimer(again, REFRESH_AGAIN_MS);
     }
   }
 

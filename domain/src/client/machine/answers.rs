@@ -70,8 +70,8 @@ impl<R> Machine<R> {
             ServerEvent::Gap(gap) => self.gap(Gap::from_wire(gap)?),
             ServerEvent::Ack(ack) => self.ack(ack)?,
             ServerEvent::Unsubscribed(unsubscribed) => self.unsubscribed(unsubscribed),
-            // An answer about a pattern, which this client asks for none of.
-            ServerEvent::PatternSubscribed(_) | ServerEvent::PatternUnsubscribed(_) => {}
+            ServerEvent::PatternSubscribed(subscribed) => self.following(&subscribed),
+            ServerEvent::PatternUnsubscribed(ended) => self.pattern_unsubscribed(ended, now),
             ServerEvent::PresenceState(state) => self.members(state, now),
             ServerEvent::PresenceEvent(change) => self.member_changed(change, now),
             ServerEvent::PresenceUpdated(updated) => {
@@ -87,6 +87,7 @@ impl<R> Machine<R> {
             ServerEvent::TokenExpiring(expiring) => {
                 let expires_at = expiring.expires_at.into_owned();
                 self.events.push_back(Event::TokenExpiring { expires_at });
+                self.token_expires();
             }
             ServerEvent::Ping(_) => self.out.push_pong(),
             ServerEvent::Pong(pong) => {
@@ -110,7 +111,7 @@ impl<R> Machine<R> {
     }
 
     /// Answers the request with that id. One that is not there any more was given up.
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         id: Option<u64>,
         fits: impl FnOnce(&Kind) -> bool,
@@ -133,6 +134,13 @@ impl<R> Machine<R> {
                 self.verdict = Some(Lost::broken(reason));
                 if pending.reply.is_some() {
                     self.rooms.remove(room);
+                }
+            }
+            Kind::SubscribePattern(pattern) | Kind::UnsubscribePattern(pattern) => {
+                let reason = format!("a wrong answer about {pattern}");
+                self.verdict = Some(Lost::broken(reason));
+                if pending.reply.is_some() {
+                    self.forget_pattern(pattern);
                 }
             }
             // Nobody else would ask for the list again.
@@ -225,6 +233,17 @@ impl<R> Machine<R> {
                 self.left(room, id);
                 return self.resolve(pending, Ok(Answer::Done));
             }
+            Kind::SubscribePattern(pattern) if pending.reply.is_some() => {
+                self.forget_pattern(pattern);
+            }
+            Kind::SubscribePattern(pattern) => {
+                return self.not_followed(pattern.clone(), refusal, now);
+            }
+            Kind::UnsubscribePattern(pattern) => {
+                self.unfollowed(pattern, id);
+                return self.resolve(pending, Ok(Answer::Done));
+            }
+            Kind::Refresh(_) if pending.reply.is_none() => return self.refresh_later(now),
             Kind::Members(room) if refusal.is_temporary() => {
                 return self.members_unanswered(room, after, now);
             }

@@ -12,6 +12,7 @@ use crate::delivery::Class;
 use crate::filter::Filter;
 use crate::id::{MessageId, MessageKey};
 use crate::position::Position;
+use crate::principal::RoomPattern;
 use crate::protocol::{ClientFrame, encode_client};
 use crate::room::RoomId;
 use crate::tags::Tags;
@@ -58,6 +59,10 @@ pub enum Ask {
     Subscribe(RoomId, SubscribeOptions),
     /// To be in it no longer.
     Unsubscribe(RoomId),
+    /// To follow all rooms of a pattern.
+    SubscribePattern(RoomPattern),
+    /// To follow them no longer.
+    UnsubscribePattern(RoomPattern),
     /// To publish.
     Publish {
         /// Where.
@@ -105,6 +110,8 @@ impl<R> Machine<R> {
         match ask {
             Ask::Subscribe(room, options) => self.subscribe(&room, options, reply, deadline),
             Ask::Unsubscribe(room) => self.unsubscribe(&room, reply, deadline),
+            Ask::SubscribePattern(pattern) => self.follow(&pattern, reply, deadline),
+            Ask::UnsubscribePattern(pattern) => self.unfollow(&pattern, reply, deadline),
             Ask::Publish { room, data, msg_id, options } => {
                 self.publish(room, &data, msg_id, options, reply, deadline);
             }

@@ -95,8 +95,10 @@ impl<R> Machine<R> {
     /// One place of a log, live or missed.
     pub(super) fn entry(&mut self, entry: LogEntry) {
         let (room, epoch, offset, previous) = match &entry {
-            // A pattern has no position: what it brings is told as it comes.
-            LogEntry::Message(message) if message.pattern.is_some() => return self.tell(entry),
+            LogEntry::Message(message) if message.pattern.is_some() => {
+                let pattern = message.pattern.clone().unwrap_or_default();
+                return self.pattern_message(&pattern, entry);
+            }
             LogEntry::Message(message) => {
                 (&message.room, message.epoch, message.offset, message.previous)
             }
@@ -130,7 +132,7 @@ impl<R> Machine<R> {
         self.tell(entry);
     }
 
-    fn tell(&mut self, entry: LogEntry) {
+    pub(super) fn tell(&mut self, entry: LogEntry) {
         self.events.push_back(match entry {
             LogEntry::Message(message) => Event::Message(message),
             LogEntry::Tombstone(tombstone) => Event::Tombstone(tombstone),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::client::error::RequestError;
 use crate::client::settings::Token;
 use crate::id::MessageId;
+use crate::principal::RoomPattern;
 use crate::protocol::client_event::{Ack, HistoryPage, PresenceState, Status, Subscribed};
 use crate::room::RoomId;
 use crate::time::Monotonic;
@@ -42,7 +43,11 @@ pub(super) enum Kind {
     /// Without a reply it is the client's own doing, after a reconnect.
     Subscribe(RoomId),
     Unsubscribe(RoomId),
+    /// Without a reply it is the client's own doing, as with [`Kind::Subscribe`].
+    SubscribePattern(RoomPattern),
+    UnsubscribePattern(RoomPattern),
     Publish(Publish),
+    /// Without a reply the client shows a token that it has asked for.
     Refresh(Token),
     History,
     Presence,
@@ -185,7 +190,7 @@ impl<R> Requests<R> {
         self.late.clear();
         let lost = |pending: &Pending<R>| match &pending.kind {
             Kind::Publish(_) => false,
-            Kind::Subscribe(_) => pending.reply.is_none(),
+            Kind::Subscribe(_) | Kind::SubscribePattern(_) => pending.reply.is_none(),
             _ => true,
         };
         let ids = self.pending.iter().filter(|(_, p)| lost(p)).map(|(id, _)| *id);

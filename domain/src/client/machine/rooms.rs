@@ -22,7 +22,7 @@ const ROOMS_MAX: usize = 4096;
 /// When to ask again after a refusal for the moment that names no time.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// The soonest that something is asked for again, whatever time a refusal names.
-const ASK_AGAIN_MIN: Duration = Duration::from_millis(100);
+pub(super) const ASK_AGAIN_MIN: Duration = Duration::from_millis(100);
 
 /// When to ask again after a refusal for the moment.
 pub(super) fn again_at(after: Option<Duration>, now: Moment) -> Monotonic {
@@ -302,6 +302,17 @@ impl<R> Machine<R> {
                 }
             }
             Kind::Unsubscribe(room) => self.left(room, id),
+            Kind::SubscribePattern(pattern) => {
+                if self.is_asked_to_follow(pattern) {
+                    let silent = format!("no answer to subscribe to {pattern}");
+                    self.verdict = Some(Lost::broken(silent));
+                }
+                if pending.reply.is_some() {
+                    self.forget_pattern(pattern);
+                }
+            }
+            Kind::UnsubscribePattern(pattern) => self.unfollowed(pattern, id),
+            Kind::Refresh(_) if pending.reply.is_none() => self.refresh_later(now),
             Kind::Members(room) => self.members_unanswered(room, None, now),
             Kind::Publish(publish) if !publish.echo => self.requests.insert_late(id),
             _ => {}

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::support::{PUBLISH_TIMEOUT, REQUEST_TIMEOUT, World, room};
-use super::vectors::{cases, file};
+use super::vectors::{cases, file, word};
 use crate::client::{Ask, PublishOptions, RoomPhase, SubscribeOptions};
 use crate::position::Position;
+use crate::principal::RoomPattern;
 use crate::protocol::client_event::Event;
 use crate::protocol::{ClientFrame, decode};
 
@@ -51,8 +52,11 @@ fn told(event: &Event) -> Option<Value> {
         Event::Subscribed(joined) => json!(["joined", position(joined.position)]),
         Event::Message(message) => {
             let data: Value = serde_json::from_str(&message.data).unwrap();
-            json!(["message", message.offset.map(|offset| offset.get()), data])
+            let word = if message.pattern.is_some() { "of pattern" } else { "message" };
+            json!([word, message.offset.map(|offset| offset.get()), data])
         }
+        Event::Following { .. } => json!(["following"]),
+        Event::PatternEnded { code, .. } => json!(["ended", code]),
         Event::Tombstone(gone) => json!(["tombstone", gone.offset.map(|offset| offset.get())]),
         Event::Gap(gap) => json!(["gap", gap.from.get(), gap.to.get(), gap.reason]),
         Event::CaughtUp { position: at, .. } => json!(["caughtUp", position(*at)]),
@@ -69,8 +73,9 @@ struct Player {
 }
 
 impl Player {
-    fn new(token: Option<&str>) -> Self {
-        Self { world: World::with_token(token), members: BTreeSet::new() }
+    fn new(token: Option<&str>, brings_tokens: bool) -> Self {
+        let world = if brings_tokens { World::with_tokens() } else { World::with_token(token) };
+        Self { world, members: BTreeSet::new() }
     }
 
     fn act(&mut self, step: &Value) {
@@ -107,6 +112,20 @@ impl Player {
                 panic!("{text}")
             };
             world.join(name, SubscribeOptions { since, presence, filter });
+        }
+        if let Some(token) = step["bring"].as_str() {
+            world.bring(Ok(token));
+        }
+        if let Some(why) = step["bringNone"].as_str() {
+            world.bring(Err(why));
+        }
+        if let Some(name) = step["follow"].as_str() {
+            let pattern = RoomPattern::parse(name).unwrap();
+            world.ask("follow", Ask::SubscribePattern(pattern), REQUEST_TIMEOUT);
+        }
+        if let Some(name) = step["unfollow"].as_str() {
+            let pattern = RoomPattern::parse(name).unwrap();
+            world.ask("unfollow", Ask::UnsubscribePattern(pattern), REQUEST_TIMEOUT);
         }
         if let Some(name) = step["leave"].as_str() {
             world.ask("leave", Ask::Unsubscribe(room(name)), REQUEST_TIMEOUT);
@@ -181,6 +200,13 @@ impl Player {
             let members: Vec<_> = self.members.iter().map(String::as_str).collect();
             assert_eq!(json!(members), json!(names), "{name}: {step}");
         }
+        if let Some(asked) = step["asked"].as_u64() {
+            let found = std::mem::take(&mut world.asked);
+            assert_eq!(found as u64, asked, "{name}: {step}");
+        }
+        if let Some(phase) = step["phase"].as_str() {
+            assert_eq!(word(machine.phase()), phase, "{name}: {step}");
+        }
         if step["closed"] == true {
             assert!(world.has_hung_up, "{name}: {step}");
         }
@@ -194,7 +220,7 @@ impl Player {
 fn sessions() {
     let file = file(include_str!("../../../../clients/vectors/session.json"));
     for (name, case) in cases(&file) {
-        let mut player = Player::new(case["token"].as_str());
+        let mut player = Player::new(case["token"].as_str(), case["brings"] == true);
         for step in case["steps"].as_array().unwrap() {
             player.act(step);
             player.check(name, step);

@@ -163,6 +163,7 @@ impl World {
         act(&mut self.actors[number].machine, now);
         while let Some(effect) = self.actors[number].machine.effects.pop_front() {
             match effect {
+                Effect::BringToken => unreachable!("its clients have no tokens"),
                 Effect::Dial => self.dial(number),
                 Effect::HangUp { .. } => {
                     if let Some(link) = self.actors[number].link.take() {

@@ -22,6 +22,7 @@ pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) fn settings() -> Settings {
     Settings {
         token: None,
+        brings_tokens: false,
         token_in: TokenPlace::ConnectFrame,
         request_timeout: REQUEST_TIMEOUT,
         outbox_max: 1024,
@@ -67,6 +68,8 @@ pub(super) struct World {
     pub(super) is_dialing: bool,
     pub(super) has_hung_up: bool,
     pub(super) has_ended: bool,
+    /// How many tokens it has asked for.
+    pub(super) asked: usize,
     pub(super) sent: Vec<String>,
     pub(super) told: Vec<Event>,
     pub(super) settled: Vec<(String, &'static str)>,
@@ -80,6 +83,7 @@ impl World {
             is_dialing: false,
             has_hung_up: false,
             has_ended: false,
+            asked: 0,
             sent: Vec::new(),
             told: Vec::new(),
             settled: Vec::new(),
@@ -92,6 +96,11 @@ impl World {
 
     pub(super) fn with_token(token: Option<&str>) -> Self {
         Self::new(Settings { token: token.map(Token::new), ..settings() })
+    }
+
+    /// Tokens are brought when they are asked for.
+    pub(super) fn with_tokens() -> Self {
+        Self::new(Settings { brings_tokens: true, ..settings() })
     }
 
     /// Connected and greeted.
@@ -133,6 +142,14 @@ impl World {
     pub(super) fn say_text(&mut self, text: &str) {
         let now = self.now();
         self.machine.text(text, now);
+        self.collect();
+    }
+
+    /// Brings the token that it asked for, or says why there is none.
+    pub(super) fn bring(&mut self, brought: Result<&str, &str>) {
+        let now = self.now();
+        let brought = brought.map(|token| Some(Token::new(token))).map_err(str::to_owned);
+        self.machine.bring(brought, now);
         self.collect();
     }
 
@@ -196,6 +213,7 @@ impl World {
     fn collect(&mut self) {
         while let Some(effect) = self.machine.effects.pop_front() {
             match effect {
+                Effect::BringToken => self.asked += 1,
                 Effect::Dial => {
                     self.is_dialing = true;
                     self.sent.clear();

@@ -122,18 +122,25 @@ fn time(value: &Value) -> Option<Monotonic> {
     Some(Monotonic::from_millis((START_MS + ms).cast_unsigned()))
 }
 
+/// The phases, each with its word.
+const PHASES: [(Phase, &str); 7] = [
+    (Phase::Idle, "idle"),
+    (Phase::Connecting, "connecting"),
+    (Phase::Open, "open"),
+    (Phase::Degraded, "degraded"),
+    (Phase::Reconnecting, "reconnecting"),
+    (Phase::Failed, "failed"),
+    (Phase::Fallback, "fallback"),
+];
+
+/// The word for a phase.
+pub(super) fn word(phase: Phase) -> &'static str {
+    PHASES.iter().find(|(one, _)| *one == phase).unwrap().1
+}
+
 fn life(from: &Value) -> Life {
     Life {
-        phase: match from["phase"].as_str().unwrap() {
-            "idle" => Phase::Idle,
-            "connecting" => Phase::Connecting,
-            "open" => Phase::Open,
-            "degraded" => Phase::Degraded,
-            "reconnecting" => Phase::Reconnecting,
-            "failed" => Phase::Failed,
-            "fallback" => Phase::Fallback,
-            other => panic!("{other}"),
-        },
+        phase: PHASES.iter().find(|(_, word)| from["phase"] == *word).unwrap().0,
         socket: match from["socket"].as_str().unwrap() {
             "none" => Socket::None,
             "opening" => Socket::Opening,

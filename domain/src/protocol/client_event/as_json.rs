@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::client::ErrorClass;
 use crate::id::{ConnectionId, Epoch, MessageId};
 use crate::position::{Offset, Position};
+use crate::principal::RoomPattern;
 use crate::room::RoomId;
 
 pub(super) fn class<S: Serializer>(class: &ErrorClass, to: S) -> Result<S::Ok, S::Error> {
@@ -17,6 +18,10 @@ pub(super) fn class<S: Serializer>(class: &ErrorClass, to: S) -> Result<S::Ok, S
 
 pub(super) fn room<S: Serializer>(room: &RoomId, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(room.as_str())
+}
+
+pub(super) fn pattern<S: Serializer>(pattern: &RoomPattern, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(pattern)
 }
 
 pub(super) fn epoch<S: Serializer>(epoch: &Epoch, to: S) -> Result<S::Ok, S::Error> {
