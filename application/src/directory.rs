@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::seats::HeldSeat;
 use crate::suspects::Suspects;
+use crate::unsure::Unsure;
 
 /// The user has as many connections as allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Directory {
     watches: AtomicUsize,
     /// What moderators did lately, here or elsewhere.
     pub acts: SharedActs,
+    /// Letters that may be kept, of which nobody could say so.
+    pub unsure: Unsure<()>,
     /// Addresses that keep coming with what does not count.
     pub suspects: Suspects,
     /// Whose turn it is to list what the shards have.
