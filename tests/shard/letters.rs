@@ -157,7 +157,11 @@ fn a_node_that_is_told_that_something_waits_gives_it_to_whoever_is_there() {
     let (told, inbox) = (Told::default(), Arc::new(MemoryInbox::default()));
     let mut host = host(&told, Heard::default(), inbox.clone());
     let hears = || ready(told.peer().answer(PeerQuestion::Hears(ann())));
-    assert_eq!(hears(), None, "she is not here");
+    assert_eq!(
+        hears(),
+        Some(PeerAnswer::Hears(false)),
+        "whoever asks does not wait for somebody who has gone"
+    );
     let phone = host.connect_by(CHAT, Some("ann"));
     host.settle();
     assert_eq!(hears(), Some(PeerAnswer::Hears(true)));

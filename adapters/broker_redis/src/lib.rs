@@ -12,7 +12,7 @@
 //! `wire`, `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `topics`, `behind`, `rooms`,
 //! `table`, `subscriber`, `pushes`, `looks`, `broker`, `publish`, `gate`, `durable`, `reading`, `erase`, `present`,
 //! `presence`, `former`, `parting`, `reaper`, `news`, `revocations`, `spent_tokens`,
-//! `seated`, `seats`, `peer_words`, `collected`, `missed`, `peers`.
+//! `seated`, `seats`, `spread`, `peer_words`, `collected`, `missed`, `peers`.
 
 mod answers;
 mod batch;
@@ -53,6 +53,7 @@ mod servers;
 mod slots;
 mod sparing;
 mod spent_tokens;
+mod spread;
 mod status;
 mod subscriber;
 mod table;
