@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::seats::HeldSeat;
 use crate::suspects::Suspects;
+use crate::unsure::Unsure;
 
 /// The user has as many connections as allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Directory {
     watches: AtomicUsize,
     /// What moderators did lately, here or elsewhere.
     pub acts: SharedActs,
+    /// Letters that may be kept, of which nobody could say so.
+    pub unsure: Unsure<()>,
     /// Addresses that keep coming with what does not count.
     pub suspects: Suspects,
     /// Whose turn it is to list what the shards have.
@@ -48,9 +51,9 @@ impl SharedActs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).note(entry);
     }
 
-    /// When an act is done that is done now: later than all that is known about the same, whosever clock that was by.
+    /// Where an act stands that is done now: behind all that is known about the same, whosever clock that was by.
     #[must_use]
-    pub fn moment(&self, room: &RoomId, act: &Act, now: Wall) -> Wall {
+    pub fn order(&self, room: &RoomId, act: &Act, now: Wall) -> Wall {
         let acts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let behind = |latest: Wall| latest.after(Duration::from_millis(1));
         acts.latest(room, act).map_or(now, |latest| now.max(behind(latest)))
@@ -318,12 +321,26 @@ impl Directory {
         self.lock().get(user).is_some_and(|here| here.listeners > 0)
     }
 
-    /// The users whom any connection hears for.
+    /// The first users behind one whom any connection hears for, in the order of their names. So many are looked at, and
+    /// where there may be more the last of those is answered, too.
     #[must_use]
-    pub fn users_heard(&self) -> Vec<UserId> {
+    pub fn users_heard(
+        &self,
+        behind: Option<&UserId>,
+        looked_at: usize,
+    ) -> (Vec<UserId>, Option<UserId>) {
         let users = self.lock();
-        let heard = users.iter().filter(|(_, here)| here.listeners > 0);
-        heard.map(|(user, _)| user.clone()).collect()
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut heard = Vec::new();
+        for (at, (user, here)) in (1..).zip(users.range::<UserId, _>((from, Bound::Unbounded))) {
+            if here.listeners > 0 {
+                heard.push(user.clone());
+            }
+            if at >= looked_at {
+                return (heard, Some(user.clone()));
+            }
+        }
+        (heard, None)
     }
 
     fn forget_if_gone(&self, user: &UserId) {
@@ -412,6 +429,26 @@ mod tests {
         let first: Vec<_> = first.iter().map(|(room, n)| (room.as_str(), *n)).collect();
         assert_eq!((first, total), (vec![("match:a", 0), ("match:b", 2)], 3));
         assert_eq!(directory.rooms_of("public:", 2), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn users_who_hear_are_found_page_by_page_and_none_of_them_twice() {
+        let directory = Arc::new(Directory::default());
+        let users: Vec<_> = (0..10).map(|n| UserId::parse(&format!("u{n}")).unwrap()).collect();
+        let _here: Vec<_> =
+            users.iter().map(|user| directory.admit(user, None, 1).unwrap()).collect();
+        let hear: Vec<_> = users.iter().step_by(3).cloned().collect();
+        hear.iter().for_each(|user| directory.listens(user));
+        let (mut found, mut behind, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let (page, last) = directory.users_heard(behind.as_ref(), 4);
+            (behind, pages) = (last, pages + 1);
+            found.extend(page);
+            if behind.is_none() {
+                break;
+            }
+        }
+        assert_eq!((found, pages), (hear, 3));
     }
 
     #[test]

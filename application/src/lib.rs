@@ -34,6 +34,7 @@ pub mod suspects;
 pub mod testing;
 pub mod timer_wheel;
 pub mod traces;
+pub mod unsure;
 pub mod upgrade;
 pub mod use_cases;
 pub mod view;

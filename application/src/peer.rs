@@ -5,16 +5,14 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::id::UserId;
 use domain::moderation::{Act, Deed, Entry};
-use domain::time::Wall;
 
 use crate::directory::Directory;
 use crate::mailbox::{Control, Mailbox};
-use crate::ports::{Clock, Moderation, NodeName, Peer, PeerAnswer, PeerQuestion};
+use crate::ports::{Clock, KICK_COUNTS, Moderation, NodeName, Peer, PeerAnswer, PeerQuestion};
 use crate::use_cases::end_connections::EndConnections;
 use crate::use_cases::list_connections::{ConnectionCursor, ConnectionsPage, ListConnections};
 
@@ -26,10 +24,6 @@ pub(crate) struct ThisNode {
     pub(crate) moderation: Option<Arc<dyn Moderation>>,
     pub(crate) clock: Arc<dyn Clock>,
 }
-
-/// The acts of one page, and the most that are read of what moderators did while this node was away.
-const PAGE_ACTS: u32 = 256;
-const ACTS_MAX: usize = 4_096;
 
 /// Where a node of this name begins in a list of all; none where the list is behind it.
 pub(crate) fn begins(
@@ -83,14 +77,11 @@ impl Peer for ThisNode {
                 ended.ok().map(PeerAnswer::Ended)
             }
             // A look into memory.
-            PeerQuestion::Hears(user) => {
-                let is_here = self.directory.connections_of(&user) > 0;
-                is_here.then(|| PeerAnswer::Hears(self.directory.is_heard(&user)))
-            }
+            PeerQuestion::Hears(user) => Some(PeerAnswer::Hears(self.directory.is_heard(&user))),
         }
     }
 
-    async fn moderated(&self, entry: Entry) {
+    async fn moderated(&self, entry: Entry, is_late: bool) {
         let Some(moderation) = &self.moderation else { return };
         self.directory.acts.note(&entry);
         // Remembered first: whoever is put out finds that it may not come back. But nobody stays because the
@@ -98,12 +89,15 @@ impl Peer for ThisNode {
         let mut recording = moderation.record(&entry);
         let at_once = poll_fn(|cx| Poll::Ready(recording.as_mut().poll(cx))).await;
         // One that is over by now, or crossed a later one that took it back, puts nobody out.
+        let now = self.clock.now().wall;
         let counts = match &entry.act {
-            Act::Ban(user, _) => {
-                let now = self.clock.now().wall;
-                moderation.forbids(user, &entry.room, Deed::Enter, now).is_some()
+            Act::Ban(user, _) => moderation.forbids(user, &entry.room, Deed::Enter, now).is_some(),
+            // Whoever was kicked long ago may have come back since.
+            Act::Kick(_) => {
+                let ago = now.since(entry.at).max(entry.at.since(now));
+                !is_late || ago <= KICK_COUNTS
             }
-            Act::Mute(..) | Act::Unmute(_) | Act::Kick(_) | Act::Unban(_) | Act::Delete(_) => true,
+            Act::Mute(..) | Act::Unmute(_) | Act::Unban(_) | Act::Delete(_) => true,
         };
         if counts {
             put_out(&entry, &self.mailboxes);
@@ -118,34 +112,66 @@ impl Peer for ThisNode {
         }
     }
 
-    async fn acts_of_the_last(&self, span: Duration) -> Option<Vec<Entry>> {
-        let Some(moderation) = &self.moderation else { return Some(Vec::new()) };
-        let span_ms = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-        let now_ms = self.clock.now().wall.as_millis();
-        let begin = Wall::from_millis(now_ms.saturating_sub(span_ms));
-        let (mut acts, mut before) = (Vec::new(), None);
-        loop {
-            let page = moderation.read(before, PAGE_ACTS).await.ok()?;
-            let is_last = page.len() < PAGE_ACTS as usize;
-            before = page.last().map(|(id, _)| *id);
-            let known = acts.len();
-            let young = page.into_iter().map(|(_, act)| act).take_while(|act| act.at >= begin);
-            acts.extend(young);
-            if is_last || acts.len() < known + PAGE_ACTS as usize || acts.len() >= ACTS_MAX {
-                break;
-            }
-        }
-        acts.reverse();
-        Some(acts)
-    }
-
-    fn users_heard(&self) -> Vec<UserId> {
-        self.directory.users_heard()
+    fn users_heard(
+        &self,
+        behind: Option<&UserId>,
+        looked_at: usize,
+    ) -> (Vec<UserId>, Option<UserId>) {
+        self.directory.users_heard(behind, looked_at)
     }
 
     fn letters_wait(&self, user: &UserId) {
         if self.directory.is_heard(user) {
             ring(user, &self.mailboxes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use domain::room::RoomId;
+    use domain::time::{Now, Wall};
+
+    use super::*;
+    use crate::ports::clock::MockClock;
+    use crate::ports::moderation::MockModeration;
+
+    #[tokio::test]
+    async fn a_kick_that_comes_late_puts_out_nobody_who_may_be_back_and_is_written_down() {
+        let now = Wall::from_millis(1_000_000_000);
+        let past = |ago: Duration| {
+            Wall::from_millis(now.as_millis() - i64::try_from(ago.as_millis()).unwrap())
+        };
+        let old = past(KICK_COUNTS + Duration::from_millis(1));
+        for (at, is_late, is_put_out) in [
+            (now, false, true),
+            // By another clock: what was told at once is done at once.
+            (old, false, true),
+            (past(KICK_COUNTS), true, true),
+            (old, true, false),
+            (now.after(2 * KICK_COUNTS), true, false),
+        ] {
+            let (mut moderation, mut clock) = (MockModeration::new(), MockClock::new());
+            moderation.expect_record().times(1).returning(|_| Box::pin(async { Ok(()) }));
+            clock.expect_now().returning(move || Now { wall: now, ..Now::default() });
+            let mailbox = Arc::new(Mailbox::new(1, 10));
+            let node = ThisNode {
+                name: None,
+                directory: Arc::default(),
+                mailboxes: vec![Arc::clone(&mailbox)],
+                moderation: Some(Arc::new(moderation)),
+                clock: Arc::new(clock),
+            };
+            let (ann, room) =
+                (UserId::parse("ann").unwrap(), RoomId::parse("chat:global").unwrap());
+            let (by, act) = (UserId::parse("mod").unwrap(), Act::Kick(ann.clone()));
+            let entry = Entry { at, order: at, by, room: room.clone(), act, reason: None };
+            node.moderated(entry, is_late).await;
+            let out: Vec<_> =
+                is_put_out.then_some(Control::PutOut(ann, room)).into_iter().collect();
+            assert_eq!(mailbox.take_orders(), out, "{at} {is_late}");
         }
     }
 }

@@ -38,9 +38,11 @@ pub use matches::{
     CreateMatchError, Created, Matches, MatchesAfter, MatchesKept, MatchesPage, NoMatches,
     ReadMatchesError, UpdateMatchError,
 };
-pub use moderation::{EntryId, Moderation, ReadEntriesError, RecordError};
+pub use moderation::{ActsOfAll, ActsPage, EntryId, Moderation, ReadEntriesError, RecordError};
 pub use outbox::{Batch, Delivered, Outbox};
-pub use peers::{Heard, NoPeers, NodeName, Peer, PeerAnswer, PeerQuestion, Peers, Word};
+pub use peers::{
+    Heard, KICK_COUNTS, NoPeers, NodeName, Peer, PeerAnswer, PeerQuestion, Peers, Word,
+};
 pub use presence::{Presence, PresenceError};
 pub use revocations::{Revocations, RevokeError};
 pub use seats::{EndReplaced, SeatError, Seats, Spread, Standing, Taken};

@@ -121,8 +121,11 @@ impl Until {
 /// One act as it is written down.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// When.
+    /// When, by the clock of the node over which it was done: what it begins ends so long after that.
     pub at: Wall,
+    /// Where it stands among those about the same, as a moment: that at which it was done, or behind what was known by
+    /// then to be later, whosever clock that was by.
+    pub order: Wall,
     /// Who did it.
     pub by: UserId,
     /// Where.
@@ -146,7 +149,7 @@ impl Entry {
     }
 }
 
-/// Where an act stands among those about the same: by when, then what, then whose. Every node finds the same order,
+/// Where an act stands among those about the same: by its order, then what, then whose. Every node finds the same,
 /// whichever it heard first.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Order {
@@ -157,7 +160,7 @@ struct Order {
 
 impl Order {
     fn of(entry: &Entry) -> Self {
-        Self { at: entry.at, lifts: entry.until().is_none(), by: entry.by.clone() }
+        Self { at: entry.order, lifts: entry.until().is_none(), by: entry.by.clone() }
     }
 }
 
@@ -179,7 +182,7 @@ impl LatestActs {
         latest.is_some_and(|latest| *latest > Order::of(entry))
     }
 
-    /// When the latest one about the same was done, as far as it is known.
+    /// The order of the latest one about the same, as far as it is known.
     #[must_use]
     pub fn latest(&self, room: &RoomId, act: &Act) -> Option<Wall> {
         self.latest.get(&key_of(room, act)?).map(|order| order.at)

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
-use application::mailbox::Mailbox;
+use application::mailbox::{Mail, Mailbox, Post};
 use application::ports::{Broker, Presence};
 use application::testing::broker_contract::{MAIL_MAX, named, publish, room};
 use application::testing::erasure_contract::ErasureContract;
 use domain::id::{ConnectionId, UserId};
 use domain::position::Offset;
-use domain::presence::PresenceKey;
+use domain::presence::{PresenceChange, PresenceKey};
 use tests::redis::Redis;
 use tests::redis_many::Shards;
 
@@ -220,4 +220,86 @@ async fn members_of_a_node_that_dies_leave_rooms_on_all_masters() {
     assert_eq!(present().await, rooms.len());
     drop(one);
     in_time("they have left", async { while present().await > 0 {} }).await;
+}
+
+/// RD11, planned: one node finds a master replaced and says everything anew under another name, while the other knows of
+/// nothing yet and would take the former name for a node that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_failover_of_one_master_is_seen_by_nobody_as_a_leave() {
+    const ROOMS: usize = 200;
+    const MEMBERS: usize = 8_000;
+    if !Redis::is_here() {
+        return;
+    }
+    let shards = Shards::start_with(2);
+    // What all nodes look at stays where it is: it is how each would learn of it.
+    let of_all = shards.owner(slot_of(&shards, "all"));
+    let replaced = usize::from(of_all == 0);
+    let lease = std::time::Duration::from_secs(2);
+    let config = broker_redis::Config {
+        lease,
+        leave_grace: std::time::Duration::ZERO,
+        ..impatient(shards.url())
+    };
+    let one = Node::start_with(config.clone()).await;
+    let nodes = || shards.servers[of_all].ask(&["ZRANGE", "roomkeeper:{all}:nodes", "0", "-1"]);
+    let until = async |what: &str, is_so: &dyn Fn() -> bool| {
+        in_time(what, async {
+            while !is_so() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    until("it has a lease", &|| !nodes().trim().is_empty()).await;
+    let former = nodes().trim().to_owned();
+    let slow = std::time::Duration::from_secs(3_600);
+    let two = Node::start_with(broker_redis::Config { probe_interval: slow, ..config }).await;
+    let rooms: Vec<_> = (0..ROOMS).map(|n| room(&format!("public:r{n}"))).collect();
+    for chunk in (0..MEMBERS).collect::<Vec<_>>().chunks(500) {
+        let enter = |n: &usize| {
+            let user = PresenceKey::User(UserId::parse(&format!("u{n}")).unwrap());
+            let connection = ConnectionId::from_bits(*n as u64);
+            let (broker, room) = (Arc::clone(&one.broker), rooms[n % ROOMS].clone());
+            async move { broker.enter(&room, &user, connection).await }
+        };
+        let entered = futures_util::future::join_all(chunk.iter().map(enter));
+        assert!(in_time("they enter", entered).await.iter().all(Result::is_ok));
+    }
+    let mailbox = Arc::new(Mailbox::new(1, MAIL_MAX));
+    let elsewhere =
+        |name: &&domain::room::RoomId| shards.owner(slot_of(&shards, name.as_str())) != replaced;
+    for name in rooms.iter().filter(elsewhere).take(50) {
+        two.subscribe(&mailbox, name.as_str(), 1).await.unwrap();
+    }
+    // Only behind a link that has stood for a lease anybody is taken back.
+    let stood = std::time::Instant::now();
+    until("its link has stood", &|| stood.elapsed() > 2 * lease).await;
+    shards.servers[3 + replaced].tell(&["CLUSTER", "FAILOVER"]);
+    until("it has another name", &|| !nodes().contains(&former)).await;
+    let said = format!("roomkeeper:node:{former}:rooms");
+    let is_taken_back = || {
+        shards.servers.iter().take(3).enumerate().all(|(n, server)| {
+            let server = if n == replaced { &shards.servers[3 + replaced] } else { server };
+            let all = server.ask(&["SCAN", "0", "MATCH", &said, "COUNT", "100000"]);
+            !all.contains(&said)
+        })
+    };
+    until("what was said under it is taken back", &is_taken_back).await;
+    let mut post = Post::default();
+    mailbox.take(&mut post);
+    let left = post.mail.iter().filter(
+        |mail| matches!(mail, Mail::Presence(_, event) if event.change == PresenceChange::Leave),
+    );
+    assert_eq!(left.count(), 0);
+    for name in [&rooms[0], &rooms[ROOMS - 1]] {
+        let list = in_time("it is listed", async {
+            loop {
+                if let Ok(list) = one.broker.list(name, 100).await {
+                    return list;
+                }
+            }
+        });
+        assert_eq!(list.await.total, MEMBERS / ROOMS);
+    }
 }

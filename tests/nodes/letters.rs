@@ -34,7 +34,8 @@ fn ann() -> UserId {
 
 fn letter(n: usize) -> Letter {
     let data = Bytes::from(format!(r#"{{"type":"chat_message","content":"m{n}"}}"#));
-    Letter { sender: Sender::default(), data, at: Wall::from_millis(1) }
+    let sender = Sender { user: UserId::parse("bob").ok(), ..Sender::default() };
+    Letter { sender, data, at: Wall::from_millis(1) }
 }
 
 fn texts(letters: &[(LetterId, Letter)]) -> Vec<String> {
@@ -130,7 +131,8 @@ async fn the_turn_of_a_node_that_is_gone_is_over_within_seconds_and_that_of_one_
     }
 }
 
-/// PG05, of letters: the answer to a commit is lost, again and again, and whoever was told so says it again.
+/// PG05, of letters: the answer to a commit is lost, again and again, and whoever was told so says it again, also when it
+/// was given and removed meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_whose_commit_had_no_answer_is_there_once() {
     const RUNS: usize = 50;
@@ -145,8 +147,30 @@ async fn a_letter_whose_commit_had_no_answer_is_there_once() {
     let schema = settings.schema.clone();
     let store = build(settings).await;
     let inbox = inbox(&store).await;
+    let mut given = 0;
     for n in 0..RUNS {
-        cutter.armed.store(true, Ordering::SeqCst);
+        // The store's own second try has no answer either.
+        cutter.armed.store(usize::MAX, Ordering::SeqCst);
+        let put = in_time("it has an answer", inbox.put(&ann(), letter(n), LIMITS)).await;
+        assert!(matches!(put, Err(InboxError::Unsure(_))), "{put:?}");
+        cutter.armed.store(0, Ordering::SeqCst);
+        // Whoever it is for comes meanwhile, and is given it.
+        if n % 2 == 0 {
+            let page = in_time("it is read", async {
+                loop {
+                    match read(&inbox).await {
+                        Ok(page) if !page.is_empty() => return page,
+                        _ => tokio::task::yield_now().await,
+                    }
+                }
+            })
+            .await;
+            let last = page[page.len() - 1].0;
+            while inbox.remove(&ann(), last).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            given = n + 1;
+        }
         let put = async {
             while inbox.put(&ann(), letter(n), LIMITS).await.is_err() {
                 tokio::task::yield_now().await;
@@ -154,17 +178,52 @@ async fn a_letter_whose_commit_had_no_answer_is_there_once() {
         };
         in_time("it is taken", put).await;
     }
-    cutter.armed.store(false, Ordering::SeqCst);
+    let left = RUNS - given;
     let all = postgres.ask(&format!("SELECT count(*) FROM {schema}.letters"));
-    let counted = postgres.ask(&format!("SELECT sum(n) FROM {schema}.letter_pairs"));
-    assert_eq!((all, counted), (RUNS.to_string(), RUNS.to_string()));
+    let counted = postgres.ask(&format!("SELECT coalesce(sum(n), 0) FROM {schema}.letter_pairs"));
+    assert_eq!((all, counted), (left.to_string(), left.to_string()));
     // Said twice it is there twice.
     for _ in 0..2 {
         inbox.put(&ann(), letter(RUNS), LIMITS).await.unwrap();
     }
     let all = postgres.ask(&format!("SELECT count(*) FROM {schema}.letters"));
-    assert_eq!(all, (RUNS + 2).to_string());
+    assert_eq!(all, (left + 2).to_string());
     store.close().await;
+}
+
+/// Whose turn it is while a page is on its way is known however many others are given back meanwhile.
+#[tokio::test]
+async fn a_turn_that_is_given_back_is_free_at_once_also_when_others_were_given_back_before() {
+    if !Postgres::is_here() {
+        return;
+    }
+    let postgres = Postgres::start();
+    let settings = Config { sharing: Sharing::Shared, ..config(&postgres) };
+    let table = format!("{}.letter_turns", settings.schema);
+    let stores = [build(settings.clone()).await, build(settings).await];
+    let (one, other) = (inbox(&stores[0]).await, inbox(&stores[1]).await);
+    let bob = UserId::parse("bob").unwrap();
+    for user in [&ann(), &bob] {
+        one.put(user, letter(0), LIMITS).await.unwrap();
+        assert_eq!(one.read(user, None, 9, usize::MAX).await.unwrap().len(), 1);
+    }
+    // As if it had been given back between what is to be put off and that.
+    postgres.tell(&format!("DELETE FROM {table} WHERE recipient = 'bob'"));
+    let end = "SELECT until_ms FROM ";
+    let before = postgres.ask(&format!("{end}{table}"));
+    in_time("it is put off", async {
+        while postgres.ask(&format!("{end}{table}")) == before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    one.release(&ann());
+    let begun = Instant::now();
+    assert_eq!(in_turn(&other).await, ["m0"]);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for store in stores {
+        store.close().await;
+    }
 }
 
 /// Nodes on one Redis, with a Postgres if there is one.
@@ -267,6 +326,39 @@ fn who_is_on_another_node_alone_hears_at_once_what_is_said_to_it_with_and_withou
         let mut ann = by(&nodes[0], "/ws/chat", "ann");
         assert!(heard(&mut ann).is_empty());
     }
+}
+
+/// One question, one answer that is fetched: no call to find that there is no other.
+#[test]
+#[allow(clippy::print_stdout, reason = "a figure for whoever runs it")]
+fn what_is_said_to_somebody_on_another_node_costs_one_answer_to_fetch() {
+    const SAID: usize = 20;
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let nodes = nodes(&redis, None, 3);
+    let mut ann = by(&nodes[1], "/ws/chat", "ann");
+    let mut bob = by(&nodes[0], "/ws/chat", "bob");
+    whisper(&mut bob, "ann", "first");
+    hears(&mut ann, "first");
+    let fetched = || {
+        let all = redis.ask(&["INFO", "commandstats"]);
+        let calls = all.split("cmdstat_lpop:calls=").nth(1).and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<usize>().unwrap())
+    };
+    let (before, mut took) = (fetched(), Vec::new());
+    for n in 0..SAID {
+        let begun = Instant::now();
+        whisper(&mut bob, "ann", &format!("m{n}"));
+        took.push(begun.elapsed());
+        hears(&mut ann, &format!("m{n}"));
+    }
+    took.sort();
+    println!("acknowledged after {:?}, at most {:?}", took[SAID / 2], took[SAID - 1]);
+    // Where the machine stands still for a while it is looked without a ring.
+    let fetches = fetched() - before;
+    assert!((SAID..SAID * 3 / 2).contains(&fetches), "{fetches}");
 }
 
 fn post(node: &Server, path: &str, body: &Value) -> Value {

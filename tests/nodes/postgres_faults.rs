@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use application::ports::{
@@ -226,17 +226,17 @@ async fn a_full_disk_refuses_and_with_space_it_goes_on_without_a_restart() {
     store.close().await;
 }
 
-/// Something between a store and its server, which can hang up when a commit is under way.
+/// Something between a store and its server, which can hang up when a commit is under way, so many times.
 pub(crate) struct Cutter {
     pub(crate) port: u16,
-    pub(crate) armed: Arc<AtomicBool>,
+    pub(crate) armed: Arc<AtomicUsize>,
 }
 
 impl Cutter {
     pub(crate) async fn before(postgres: &Postgres) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let armed = Arc::new(AtomicBool::new(false));
+        let armed = Arc::new(AtomicUsize::new(0));
         let (cut, far) = (Arc::clone(&armed), SocketAddr::from(([127, 0, 0, 1], postgres.port())));
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -249,7 +249,7 @@ impl Cutter {
 
 /// Passes all on, until a commit has been passed on while it is armed: then the server's answer is waited
 /// for, and kept.
-async fn pass(mut near: TcpStream, far: SocketAddr, armed: Arc<AtomicBool>) {
+async fn pass(mut near: TcpStream, far: SocketAddr, armed: Arc<AtomicUsize>) {
     let Ok(mut far) = TcpStream::connect(far).await else { return };
     drop(near.set_nodelay(true).and_then(|()| far.set_nodelay(true)));
     let (mut said, mut answer) = (vec![0; 65_536], vec![0; 65_536]);
@@ -261,7 +261,10 @@ async fn pass(mut near: TcpStream, far: SocketAddr, armed: Arc<AtomicBool>) {
                 if far.write_all(&said[..n]).await.is_err() {
                     return;
                 }
-                if is_commit && armed.swap(false, Ordering::SeqCst) {
+                let one_less = |left: usize| left.checked_sub(1);
+                let is_cut = is_commit
+                    && armed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
+                if is_cut {
                     drop(far.read(&mut answer).await);
                     return;
                 }
@@ -294,13 +297,13 @@ async fn a_commit_whose_answer_is_lost_is_one_message_after_the_retry() {
     let (mut refused, mut known) = (0, 0);
     for n in 0..RUNS {
         let text = format!("m{n}");
-        cutter.armed.store(true, Ordering::SeqCst);
+        cutter.armed.store(1, Ordering::SeqCst);
         refused += usize::from(node.say(&text).await.is_err());
         let receipt = node.insist(&text).await;
         known += usize::from(receipt.duplicate);
         assert_eq!(receipt.offset, Some(offset(n as u64 + 2)));
     }
-    cutter.armed.store(false, Ordering::SeqCst);
+    cutter.armed.store(0, Ordering::SeqCst);
     let stored = stored(&postgres, &schema);
     assert_eq!(stored.len(), RUNS + 1);
     assert!(refused > RUNS / 2 && known > RUNS / 2, "{refused} were cut, {known} were there");

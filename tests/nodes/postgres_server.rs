@@ -234,6 +234,27 @@ fn a_node_that_was_away_learns_what_moderators_did_meanwhile() {
     until_so("it is known that the ban was lifted", || is_let_in(&nodes[1], "ann"));
 }
 
+/// As of a node that was killed before it could tell anybody, and whose clock was years behind.
+#[test]
+fn what_stands_in_the_log_of_all_counts_on_a_node_that_was_told_nothing_whatever_its_time() {
+    if !Redis::is_here() || !Postgres::is_here() {
+        return;
+    }
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let nodes = two_nodes(&redis, &postgres);
+    let mut members = [member(&nodes[0], "ann"), member(&nodes[1], "ann")];
+    members.iter_mut().for_each(|member| drop(member.expect_json("subscribed")));
+    postgres.tell(
+        "INSERT INTO roomkeeper.moderation_log (at_ms, by_user, room, act, who) \
+         VALUES (1000, 'mod', 'chat:global', 3, 'ann')",
+    );
+    for (member, node) in members.iter_mut().zip(&nodes) {
+        let out = member.expect_json("unsubscribed");
+        assert_eq!((&out["room"], out["code"].as_u64()), (&json!("chat:global"), Some(103)));
+        assert!(!is_let_in(node, "ann"));
+    }
+}
+
 /// Each line of the log takes the tables a second and a half, and both nodes bring it.
 #[test]
 fn whoever_is_banned_over_one_node_is_out_on_the_other_however_slow_their_tables_are() {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use application::ports::{
-    Archive as _, ArchiveError, CreateMatchError, Created, Inbox as _, InboxError, Letter,
-    LetterId, LetterLimits, Matches as _, MatchesAfter, MatchesKept, Moderation as _,
+    ActsOfAll as _, Archive as _, ArchiveError, CreateMatchError, Created, Inbox as _, InboxError,
+    Letter, LetterId, LetterLimits, Matches as _, MatchesAfter, MatchesKept, Moderation as _,
     Revocations as _, SpentTokens as _, Succession as _,
 };
 use application::testing::archive_contract::{offset, record, room};
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use domain::id::{ConnectionId, Epoch, TokenId, UserId};
 use domain::matches::{GameType, Match, Phase};
 use domain::message::Sender;
-use domain::moderation::{Act, Deed, Until};
+use domain::moderation::{Act, Deed, Entry, Until};
 use domain::position::Offset;
 use domain::principal::{Credential, Principal};
 use domain::revocation::Revocation;
@@ -192,6 +192,81 @@ async fn an_act_is_one_line_whoever_brings_it_and_one_that_comes_late_undoes_not
     }
 }
 
+/// Behind what a node did whose clock is ahead, an act lasts as long as it is meant to.
+#[tokio::test]
+async fn an_act_stands_behind_another_and_lasts_from_when_it_was_done() {
+    if !Postgres::is_here() {
+        return;
+    }
+    let postgres = Postgres::start();
+    let stores = two(&shared(&postgres)).await;
+    let node = PostgresModeration::load(Arc::clone(&stores[0])).await.unwrap();
+    let minute = Some(Duration::from_secs(60));
+    let acts = [
+        entry(100_000, Act::Unmute(user("ann"))),
+        Entry { order: at(100_001), ..entry(0, Act::Mute(user("ann"), minute)) },
+        // At one moment by its clock.
+        Entry { order: at(100_002), ..entry(0, Act::Unmute(user("ann"))) },
+        Entry { order: at(100_003), ..entry(0, Act::Mute(user("ann"), minute)) },
+    ];
+    for act in &acts {
+        node.record(act).await.unwrap();
+    }
+    // One that comes late.
+    let late = Entry { order: at(50_000), ..entry(1, Act::Unmute(user("ann"))) };
+    node.record(&late).await.unwrap();
+    let other = PostgresModeration::load(Arc::clone(&stores[1])).await.unwrap();
+    for node in [&node, &other] {
+        let until = node.forbids(&user("ann"), &room("chat:a"), Deed::Speak, at(1));
+        assert_eq!(until, Some(Until::At(at(60))));
+    }
+    let read = node.read(None, 9).await.unwrap();
+    let read: Vec<_> = read.into_iter().rev().map(|(_, act)| act).collect();
+    assert_eq!((&read[..4], &read[4..]), (&acts[..], &[late][..]));
+    for store in stores {
+        store.close().await;
+    }
+}
+
+/// What a node knows at its start is not brought to it again, nor what can't be read for ever.
+#[tokio::test]
+async fn the_log_of_acts_is_read_on_by_its_numbers_from_what_a_node_knew_at_its_start() {
+    if !Postgres::is_here() {
+        return;
+    }
+    let postgres = Postgres::start();
+    let settings = shared(&postgres);
+    let schema = settings.schema.clone();
+    let stores = two(&settings).await;
+    let one = PostgresModeration::load(Arc::clone(&stores[0])).await.unwrap();
+    let kick = |n: i64| entry(n, Act::Kick(user("ann")));
+    one.record(&kick(0)).await.unwrap();
+    let other = PostgresModeration::load(Arc::clone(&stores[1])).await.unwrap();
+    let nothing = other.read_on(other.begin(), 2).await.unwrap();
+    assert_eq!((nothing.acts.len(), nothing.reached, nothing.is_end), (0, other.begin(), true));
+    // By clocks that go back, and brought twice.
+    for n in [9, 8, 8, 7, 6] {
+        one.record(&kick(n)).await.unwrap();
+    }
+    postgres.tell(&format!(
+        "SET search_path = {schema}; UPDATE moderation_log SET by_user = 'no user' WHERE at_ms = {}",
+        at(7).as_millis()
+    ));
+    let (mut found, mut from) = (Vec::new(), other.begin());
+    let before = stores[1].status().unreadable();
+    for n in 0..3 {
+        let page = other.read_on(from, 2).await.unwrap();
+        assert_eq!(page.is_end, n == 2);
+        (from, found) = (page.reached, [found, page.acts].concat());
+    }
+    assert_eq!(found, [kick(9), kick(8), kick(6)]);
+    let _ = other.read_on(other.begin(), 9).await.unwrap();
+    assert_eq!(stores[1].status().unreadable() - before, 1, "said once");
+    for store in stores {
+        store.close().await;
+    }
+}
+
 /// A node whose clock is a day ahead has them over for itself alone.
 #[tokio::test]
 async fn a_clock_that_is_ahead_ends_no_sanction_for_others() {
@@ -203,15 +278,15 @@ async fn a_clock_that_is_ahead_ends_no_sanction_for_others() {
     let stores = two(&settings).await;
     let ahead = PostgresModeration::load(Arc::clone(&stores[0])).await.unwrap();
     let mut ban = entry(0, Act::Ban(user("bob"), Some(Duration::from_secs(3_600))));
-    ban.at = now();
+    (ban.at, ban.order) = (now(), now());
     let mut gone = entry(0, Act::Ban(user("carl"), Some(Duration::from_secs(1))));
-    gone.at = at(0);
+    (gone.at, gone.order) = (at(0), at(0));
     ahead.record(&ban).await.unwrap();
     ahead.record(&gone).await.unwrap();
     let tomorrow = now().after(Duration::from_secs(86_400));
     ahead.forget(tomorrow).await;
     ahead
-        .record(&domain::moderation::Entry { at: tomorrow, ..entry(0, Act::Kick(user("dora"))) })
+        .record(&Entry { at: tomorrow, order: tomorrow, ..entry(0, Act::Kick(user("dora"))) })
         .await
         .unwrap();
     let other = PostgresModeration::load(Arc::clone(&stores[1])).await.unwrap();

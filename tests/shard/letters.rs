@@ -110,12 +110,58 @@ fn what_nobody_says_to_hear_waits_and_all_nodes_are_told_of_it() {
     }
 }
 
+/// It was kept, nobody could say so, and now somebody hears it: published it would be there twice.
+#[test]
+fn what_may_be_kept_is_the_same_letter_when_it_is_said_again_whoever_hears_the_user_then() {
+    let (told, mut inbox) = (Told::default(), MockInbox::new());
+    let (puts, mut n_put) = (Arc::new(Mutex::new(Vec::new())), 0);
+    let noted = Arc::clone(&puts);
+    inbox.expect_put().returning(move |_, letter, _| {
+        noted.lock().unwrap().push(letter.data);
+        n_put += 1;
+        let put = if n_put <= 2 { Err(InboxError::Unsure("gone".to_owned())) } else { Ok(()) };
+        Box::pin(async { put })
+    });
+    inbox.expect_read().returning(|_, _, _, _| Box::pin(async { Ok(Vec::new()) }));
+    inbox.expect_release().return_const(());
+    let mut host = host(&told, Heard::default(), Arc::new(inbox));
+    let bob = host.connect_by(CHAT, Some("bob"));
+    host.settle();
+    host.frames(bob);
+    let say = |host: &mut Host| {
+        host.say(bob, PRIVATE);
+        host.settle();
+        types(&host.frames(bob)).join(" ")
+    };
+    assert!(say(&mut host).contains("error"));
+    // It may be there: whoever hears the user looks.
+    assert_eq!(*told.words.lock().unwrap(), [Word::LettersWait(ann())]);
+    let phone = host.connect_by(CHAT, Some("ann"));
+    host.settle();
+    assert_eq!(types(&host.frames(phone)), ["connected"]);
+    assert!(say(&mut host).contains("error"));
+    assert!(say(&mut host).contains("ack"));
+    {
+        let puts = puts.lock().unwrap();
+        assert!(puts.len() == 3 && puts.iter().all(|data| *data == puts[0]), "{puts:?}");
+    }
+    assert!(host.frames(phone).is_empty());
+    // The same words once more are something new.
+    assert!(say(&mut host).contains("ack"));
+    assert_eq!(types(&host.frames(phone)), ["chat_message"]);
+    assert_eq!(puts.lock().unwrap().len(), 3);
+}
+
 #[test]
 fn a_node_that_is_told_that_something_waits_gives_it_to_whoever_is_there() {
     let (told, inbox) = (Told::default(), Arc::new(MemoryInbox::default()));
     let mut host = host(&told, Heard::default(), inbox.clone());
     let hears = || ready(told.peer().answer(PeerQuestion::Hears(ann())));
-    assert_eq!(hears(), None, "she is not here");
+    assert_eq!(
+        hears(),
+        Some(PeerAnswer::Hears(false)),
+        "whoever asks does not wait for somebody who has gone"
+    );
     let phone = host.connect_by(CHAT, Some("ann"));
     host.settle();
     assert_eq!(hears(), Some(PeerAnswer::Hears(true)));

@@ -43,7 +43,7 @@ fn moderate(host: &mut Host, room: &str, act: Act) {
     let is_put_out = matches!(act, Act::Kick(_) | Act::Ban(..));
     let user = act.user().cloned().unwrap();
     let at = host.clock.now().wall;
-    let entry = Entry { at, by, room: room.clone(), act, reason: None };
+    let entry = Entry { at, order: at, by, room: room.clone(), act, reason: None };
     ready(host.moderation.record(&entry)).unwrap();
     if is_put_out {
         host.shard.mailbox().order(Control::PutOut(user, room));

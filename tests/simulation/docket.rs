@@ -182,7 +182,8 @@ mod tests {
 
     fn entry(at_ms: i64, act: Act) -> Entry {
         let (by, room) = (UserId::parse("mod").unwrap(), RoomId::parse("chat:a").unwrap());
-        Entry { at: Wall::from_millis(WALL_START_MS + at_ms), by, room, act, reason: None }
+        let at = Wall::from_millis(WALL_START_MS + at_ms);
+        Entry { at, order: at, by, room, act, reason: None }
     }
 
     /// An act at a moment, and its answer ten milliseconds later.

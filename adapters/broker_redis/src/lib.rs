@@ -11,8 +11,8 @@
 //! Suggested reading order: `config`, `servers`, `names`, `entry`, `scripts` with the Lua beside it, `answers`,
 //! `wire`, `line`, `sentinel`, `slots`, `cluster`, `batch`, `link`, `keeper`, `replicate`, `topics`, `behind`, `rooms`,
 //! `table`, `subscriber`, `pushes`, `looks`, `broker`, `publish`, `gate`, `durable`, `reading`, `erase`, `present`,
-//! `presence`, `reaper`, `news`, `revocations`, `spent_tokens`,
-//! `seated`, `seats`, `peer_words`, `collected`, `missed`, `peers`.
+//! `presence`, `former`, `parting`, `reaper`, `news`, `revocations`, `spent_tokens`,
+//! `seated`, `seats`, `spread`, `peer_words`, `collected`, `missed`, `peers`.
 
 mod answers;
 mod batch;
@@ -24,6 +24,7 @@ mod config;
 mod durable;
 mod entry;
 mod erase;
+mod former;
 mod gate;
 mod keeper;
 mod line;
@@ -52,6 +53,7 @@ mod servers;
 mod slots;
 mod sparing;
 mod spent_tokens;
+mod spread;
 mod status;
 mod subscriber;
 mod table;

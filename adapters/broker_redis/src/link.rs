@@ -123,7 +123,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn of(masters: &[Arc<Server>], slots: &SlotMap) -> Self {
+    pub(crate) fn of(masters: &[Arc<Server>], slots: &SlotMap) -> Self {
         let lines: Vec<_> = masters.iter().map(|server| server.line()).collect();
         let mut lives: Vec<_> = masters.iter().map(|server| server.known().life).collect();
         lives.sort();

@@ -67,12 +67,21 @@ impl RedisBroker {
     }
 
     /// Has nobody take back for a while what this node said: as if somebody did already.
-    async fn put_off_reaping(&self, link: &Arc<Link>, node: &str, wait: Duration) {
+    pub(crate) async fn put_off_reaping(&self, link: &Arc<Link>, node: &str, wait: Duration) {
         let lock = |command: &mut Cmd| {
             let ms = millis(wait).max(1);
             command.arg("SET").arg(self.names.reaper_of(node)).arg("1").arg("PX").arg(ms);
         };
         // Where this fails it is taken back a little earlier.
         let _ = self.commands.ask_for::<String>(link, lock).await;
+    }
+
+    /// Takes that back: whoever looks next may take back what was said.
+    pub(crate) async fn allow_reaping(&self, link: &Arc<Link>, node: &str) {
+        let unlock = |command: &mut Cmd| {
+            command.arg("DEL").arg(self.names.reaper_of(node));
+        };
+        // Where this fails it is taken back in a lease.
+        let _ = self.commands.ask_for::<i64>(link, unlock).await;
     }
 }

@@ -69,10 +69,16 @@ type Connection = (String, String, Option<String>, i64, usize, usize);
 #[derive(Deserialize, Serialize)]
 struct Deed {
     at: i64,
+    /// None where it stands where it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    order: Option<i64>,
     by: String,
     room: String,
     act: Kind,
     reason: Option<String>,
+    /// Nodes of versions before know nothing of it, and say nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    late: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -218,7 +224,8 @@ fn read_connection((id, client, of, since, rooms, patterns): Connection) -> Opti
     })
 }
 
-pub(crate) fn write_entry(entry: &Entry) -> String {
+/// What a moderator did, and whether it may be too long ago for a kick.
+pub(crate) fn write_entry(entry: &Entry, late: bool) -> String {
     let ms = |span: &Option<Duration>| span.map(crate::broker::millis);
     let act = match &entry.act {
         Act::Mute(user, span) => Kind::Mute(user.to_string(), ms(span)),
@@ -229,11 +236,13 @@ pub(crate) fn write_entry(entry: &Entry) -> String {
         Act::Delete(at) => Kind::Delete(at.epoch.to_string(), at.offset.get()),
     };
     let (by, room) = (entry.by.to_string(), entry.room.to_string());
-    to_text(&Deed { at: entry.at.as_millis(), by, room, act, reason: entry.reason.clone() })
+    let order = (entry.order != entry.at).then(|| entry.order.as_millis());
+    let (at, reason) = (entry.at.as_millis(), entry.reason.clone());
+    to_text(&Deed { at, order, by, room, act, reason, late })
 }
 
-pub(crate) fn read_entry(text: &str) -> Option<Entry> {
-    let Deed { at, by, room: place, act, reason } = serde_json::from_str(text).ok()?;
+pub(crate) fn read_entry(text: &str) -> Option<(Entry, bool)> {
+    let Deed { at, order, by, room: place, act, reason, late } = serde_json::from_str(text).ok()?;
     let span = |ms: Option<u64>| ms.map(Duration::from_millis);
     let act = match act {
         Kind::Mute(who, ms) => Act::Mute(user(&who)?, span(ms)),
@@ -246,7 +255,8 @@ pub(crate) fn read_entry(text: &str) -> Option<Entry> {
             offset: Offset::parse(offset).ok()?,
         }),
     };
-    Some(Entry { at: Wall::from_millis(at), by: user(&by)?, room: room(&place)?, act, reason })
+    let (by, room, order) = (user(&by)?, room(&place)?, Wall::from_millis(order.unwrap_or(at)));
+    Some((Entry { at: Wall::from_millis(at), order, by, room, act, reason }, late))
 }
 
 #[cfg(test)]
@@ -327,8 +337,14 @@ mod tests {
         ] {
             let (at, by) = (Wall::from_millis(5), UserId::parse("mod").unwrap());
             let reason = Some("says \"no\"\n".to_owned());
-            let entry = Entry { at, by, room: room.clone(), act, reason };
-            assert_eq!(read_entry(&write_entry(&entry)), Some(entry));
+            let entry = Entry { at, order: at, by, room: room.clone(), act, reason };
+            let behind = Entry { order: Wall::from_millis(9), ..entry.clone() };
+            assert_eq!(read_entry(&write_entry(&behind, false)), Some((behind, false)));
+            for late in [false, true] {
+                let text = write_entry(&entry, late);
+                assert_eq!(text.contains("late"), late);
+                assert_eq!(read_entry(&text), Some((entry.clone(), late)));
+            }
         }
         assert_eq!(read_entry("{}"), None);
     }

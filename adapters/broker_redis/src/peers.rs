@@ -1,17 +1,20 @@
 //! The port of the other nodes on Redis: asked over the channel of all nodes, answered through lists.
 //!
-//! A question goes to everybody; each puts its answer into a list of the asker's that runs out by itself, and rings.
+//! A question names whom it is for, or everybody; each puts its answer into a list of the asker's that runs out by
+//! itself, and rings.
 //! Who has to answer is what the leases say. It must never answer from what is in its own memory of another
 //! node, never keep more questions than it can name, and never let one of them wait for ever.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use application::ports::{Heard, NodeName, Peer, PeerQuestion, Peers, Word};
+use application::ports::{
+    ActsOfAll, Heard, KICK_COUNTS, NodeName, Peer, PeerQuestion, Peers, Word,
+};
 use async_trait::async_trait;
 use domain::id::{Epoch, UserId};
 use domain::moderation::Entry;
@@ -21,9 +24,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::Batch;
-use crate::broker::{RedisBroker, millis, parse};
+use crate::broker::{RedisBroker, millis};
 use crate::collected::Collected;
-use crate::link::{CallError, Link};
+use crate::link::CallError;
 use crate::missed::Missed;
 use crate::peer_words::{
     Answered, is_about_one_user, read_entry, read_question, write_entry, write_question,
@@ -49,8 +52,7 @@ const BELLS_MAX: usize = 10_000;
 const STORING_MAX: usize = 256;
 /// The largest answer, in bytes: the largest page and its names fit.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// The most nodes that are asked, and answers that are fetched at once.
-const NODES_MAX: usize = 1_000;
+/// The most answers that are fetched at once.
 const FETCHED_MAX: usize = 16;
 
 /// What is said to all nodes begins with one of these.
@@ -58,12 +60,14 @@ const ASK: &str = "ask";
 const ANSWERED: &str = "answered";
 const MODERATED: &str = "moderated";
 const LETTERS: &str = "letters";
+/// Who is asked where everybody is.
+const ALL: &str = "*";
 
 /// What was heard and is to be done.
 #[derive(Debug)]
 enum ToDo {
     Answer { asker: String, number: u64, question: String },
-    Obey(Entry),
+    Obey(Entry, bool),
 }
 
 /// See the module's text.
@@ -76,7 +80,7 @@ pub struct RedisPeers {
     questions: mpsc::Sender<ToDo>,
     of_users: mpsc::Sender<ToDo>,
     acts: mpsc::Sender<ToDo>,
-    said: mpsc::Sender<Entry>,
+    said: mpsc::Sender<(Entry, Instant)>,
     bells: mpsc::Sender<UserId>,
     inbox: Mutex<Option<Inbox>>,
     missed: Missed,
@@ -86,7 +90,7 @@ struct Inbox {
     questions: mpsc::Receiver<ToDo>,
     of_users: mpsc::Receiver<ToDo>,
     acts: mpsc::Receiver<ToDo>,
-    said: mpsc::Receiver<Entry>,
+    said: mpsc::Receiver<(Entry, Instant)>,
     bells: mpsc::Receiver<UserId>,
 }
 
@@ -130,6 +134,11 @@ impl RedisPeers {
         this
     }
 
+    /// Follows the log of what moderators did that all nodes write; where each has its own nobody learns from it.
+    pub fn follow(&self, acts: Arc<dyn ActsOfAll>) {
+        self.missed.follow(acts);
+    }
+
     /// Answers, obeys and tells for as long as it is polled; once.
     pub async fn run(self: Arc<Self>) {
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -138,9 +147,11 @@ impl RedisPeers {
             self.answer_all(questions, ANSWERING_MAX),
             self.answer_all(of_users, ANSWERING_OF_USERS_MAX),
             self.obey_all(acts),
-            self.say_all(said, |entry| (MODERATED, write_entry(&entry))),
+            self.say_all(said, |(entry, done)| {
+                (MODERATED, write_entry(entry, done.elapsed() > KICK_COUNTS))
+            }),
             self.say_all(bells, |user| (LETTERS, user.to_string())),
-            self.missed.run(&self.broker, &self.peer, |entry| self.obey(entry)),
+            self.missed.run(&self.broker, &self.peer, |entry, is_late| self.obey(entry, is_late)),
         );
     }
 
@@ -169,9 +180,9 @@ impl RedisPeers {
                 () = storing.next() => continue,
             };
             let Some(to_do) = act else { break };
-            if let (ToDo::Obey(entry), Some(peer)) = (to_do, self.peer.get()) {
+            if let (ToDo::Obey(entry, is_late), Some(peer)) = (to_do, self.peer.get()) {
                 let peer = Arc::clone(peer);
-                storing.begin(Box::pin(async move { peer.moderated(entry).await })).await;
+                storing.begin(Box::pin(async move { peer.moderated(entry, is_late).await })).await;
             }
         }
         while !storing.0.is_empty() {
@@ -183,12 +194,14 @@ impl RedisPeers {
     async fn say_all<T>(
         &self,
         mut said: mpsc::Receiver<T>,
-        write: impl Fn(T) -> (&'static str, String),
+        write: impl Fn(&T) -> (&'static str, String),
     ) {
         while let Some(one) = said.recv().await {
-            let (mark, text) = write(one);
-            let word = format!("{mark} {} {text}", self.name);
-            while self.say(&word).await.is_err() {
+            let word = || {
+                let (mark, text) = write(&one);
+                format!("{mark} {} {text}", self.name)
+            };
+            while self.say(&word()).await.is_err() {
                 self.broker.status().until_commands_up().await;
                 sleep(self.broker.config.lease / 100).await;
             }
@@ -246,7 +259,17 @@ impl RedisPeers {
                 }
             }
             ASK if !is_own => {
-                let Some((number, question)) = rest.split_once(' ') else { return };
+                let mut words = rest.splitn(3, ' ');
+                let (Some(number), Some(asked), Some(question)) =
+                    (words.next(), words.next(), words.next())
+                else {
+                    return;
+                };
+                // Most of what is asked is for one or two of many nodes.
+                let is_asked = |name: &str| self.broker.present.is_called(name);
+                if asked != ALL && !asked.split(',').any(is_asked) {
+                    return;
+                }
                 let Ok(number) = number.parse() else { return };
                 let lane = match is_about_one_user(question) {
                     true => &self.of_users,
@@ -257,12 +280,17 @@ impl RedisPeers {
                 let _ = lane.try_send(ToDo::Answer { asker, number, question });
             }
             MODERATED if !is_own => {
-                let Some(entry) = read_entry(rest) else {
+                let Some((entry, is_late)) = read_entry(rest) else {
                     tracing::error!("what a moderator did over another node can't be read");
                     return;
                 };
-                self.missed.note(&entry);
-                self.obey(entry);
+                // Before this node is put together nobody obeys: then it is read in the log of all.
+                if self.peer.get().is_some() && self.missed.note(&entry) {
+                    let is_obeyed = self.obey(entry.clone(), is_late);
+                    if !is_obeyed {
+                        self.missed.forget(&entry);
+                    }
+                }
             }
             LETTERS if !is_own => {
                 if let (Some(peer), Ok(user)) = (self.peer.get(), UserId::parse(rest)) {
@@ -273,10 +301,13 @@ impl RedisPeers {
         }
     }
 
-    fn obey(&self, entry: Entry) {
-        if self.acts.try_send(ToDo::Obey(entry)).is_err() {
+    /// Says whether it is to be.
+    fn obey(&self, entry: Entry, is_late: bool) -> bool {
+        let is_taken = self.acts.try_send(ToDo::Obey(entry, is_late)).is_ok();
+        if !is_taken {
             tracing::error!("what a moderator did over another node is not obeyed here");
         }
+        is_taken
     }
 
     fn asking(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Arc<Notify>>)> {
@@ -292,17 +323,25 @@ impl RedisPeers {
     ) -> Result<(), CallError> {
         let link = self.broker.commands.link()?;
         heard.waits_for = match question {
-            PeerQuestion::Hears(user) => self.others_of(&link, user).await?,
+            PeerQuestion::Hears(user) => self.broker.others_of(&link, user).await?,
             PeerQuestion::Rooms(_)
             | PeerQuestion::Connections { .. }
-            | PeerQuestion::End { .. } => self.others(&link).await?,
+            | PeerQuestion::End { .. } => self.broker.others(&link).await?,
         };
         heard.is_known = true;
         if heard.waits_for.is_empty() && matches!(question, PeerQuestion::Hears(_)) {
             return Ok(());
         }
+        let asked = match question {
+            PeerQuestion::Hears(_) => {
+                heard.waits_for.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+            }
+            PeerQuestion::Rooms(_)
+            | PeerQuestion::Connections { .. }
+            | PeerQuestion::End { .. } => ALL.to_owned(),
+        };
         let question = write_question(question);
-        self.say(&format!("{ASK} {} {number} {question}", self.name)).await?;
+        self.say(&format!("{ASK} {} {number} {asked} {question}", self.name)).await?;
         let key = self.broker.names.answers(self.name.as_str(), number);
         while !heard.waits_for.is_empty() && !heard.is_enough {
             // A ring that was lost with the subscription is not waited for.
@@ -313,67 +352,20 @@ impl RedisPeers {
                 };
                 let fetched: Option<Vec<String>> =
                     self.broker.commands.ask_for(&link, fill).await?;
-                let Some(fetched) = fetched.filter(|all| !all.is_empty()) else { break };
+                let fetched = fetched.unwrap_or_default();
                 fetched.iter().for_each(|text| heard.take(text));
+                // Whoever answers later rings.
+                if heard.is_enough || fetched.len() < FETCHED_MAX {
+                    break;
+                }
             }
         }
         Ok(())
     }
 
-    /// The names under which the others speak whose leases last.
-    async fn others(&self, link: &Arc<Link>) -> Result<BTreeSet<String>, CallError> {
-        let own = self.broker.present.name_over(link);
-        let (now, live) = self.live(link).await?;
-        let there =
-            live.into_iter().filter(|(name, until)| *until > now && Some(name) != own.as_ref());
-        Ok(there.map(|(name, _)| name).collect())
-    }
-
-    /// The same, of those over which a user is connected.
-    async fn others_of(
-        &self,
-        link: &Arc<Link>,
-        user: &UserId,
-    ) -> Result<BTreeSet<String>, CallError> {
-        let own = self.broker.present.name_over(link);
-        let seats = self.seats_of(link, user).await?.into_iter();
-        let others = seats.filter(|(name, count)| *count > 0 && Some(name) != own.as_ref());
-        Ok(others.map(|(name, _)| name).collect())
-    }
-
-    /// What time it is there, and who is there until when.
-    async fn live(&self, link: &Arc<Link>) -> Result<(f64, Vec<(String, f64)>), CallError> {
-        let [nodes, _] = self.broker.names.nodes();
-        let fill = |command: &mut Cmd, _: &Link| {
-            command.arg(1).arg(&nodes).arg(NODES_MAX);
-        };
-        let script = &self.broker.commands.scripts().live;
-        parse(self.broker.commands.run_script(link, script, fill).await?)
-    }
-
     async fn call_count(&self, user: &UserId) -> Result<u32, CallError> {
         let link = self.broker.commands.link()?;
-        Ok(self.seats_of(&link, user).await?.iter().map(|(_, count)| count).sum())
-    }
-
-    /// How many connections a user has over each node that is there.
-    async fn seats_of(
-        &self,
-        link: &Arc<Link>,
-        user: &UserId,
-    ) -> Result<Vec<(String, u32)>, CallError> {
-        let (now, live) = self.live(link).await?;
-        let fill = |command: &mut Cmd| {
-            command.arg("HGETALL").arg(self.broker.names.seats(user));
-        };
-        let seats: BTreeMap<String, String> = self.broker.commands.ask_for(link, fill).await?;
-        let there = live.into_iter().filter(|(_, until)| *until > now);
-        let counted = there.map(|(node, _)| {
-            let said = seats.get(&format!("n{node}")).and_then(|said| said.split_once(' '));
-            let count = said.and_then(|(count, _)| count.parse().ok()).unwrap_or_default();
-            (node, count)
-        });
-        Ok(counted.collect())
+        Ok(self.broker.seats_of(&link, user).await?.iter().map(|(_, count)| count).sum())
     }
 }
 
@@ -457,7 +449,7 @@ impl Peers for RedisPeers {
         match word {
             Word::Moderated(entry) => {
                 self.missed.note(entry);
-                if self.said.try_send(entry.clone()).is_err() {
+                if self.said.try_send((entry.clone(), Instant::now())).is_err() {
                     tracing::error!("what a moderator did is not told to other nodes");
                 }
             }
@@ -478,7 +470,40 @@ impl Peers for RedisPeers {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use application::ports::{Entropy, NoEntropy};
+
     use super::*;
+    use crate::link::Link;
+    use crate::presence::Lease;
+    use crate::slots::SlotMap;
+
+    struct One;
+
+    impl Entropy for One {
+        fn bits(&self) -> Result<u64, NoEntropy> {
+            Ok(1)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_others_are_asked_costs_nobody_else_a_place() {
+        let config = crate::Config::new("redis://127.0.0.1:1".into());
+        let broker = RedisBroker::build(config, Arc::new(One)).unwrap();
+        let peers = RedisPeers::build(&broker);
+        let mut inbox = peers.inbox.lock().unwrap().take().unwrap();
+        for (asked, takes) in [("*", true), ("a1,b2", false), ("", false), ("a1", false)] {
+            peers.hear(&format!(r#"ask ff 7 {asked} {{"Hears":"ann"}}"#));
+            assert_eq!(inbox.of_users.try_recv().is_ok(), takes, "{asked}");
+        }
+        broker.present.set_lease(Some(Lease {
+            node: "b2".to_owned(),
+            link: Arc::new(Link::of(&[], &SlotMap::One)),
+        }));
+        peers.hear(r#"ask ff 7 a1,b2 {"Hears":"ann"}"#);
+        let to_do = inbox.of_users.try_recv();
+        let Ok(ToDo::Answer { asker, number, question }) = to_do else { panic!("{to_do:?}") };
+        assert_eq!((&*asker, number, &*question), ("ff", 7, r#"{"Hears":"ann"}"#));
+    }
 
     #[tokio::test]
     async fn an_act_counts_although_the_one_before_it_is_still_being_stored() {

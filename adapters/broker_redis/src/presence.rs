@@ -5,7 +5,8 @@
 //! A node holds a lease; what it said is taken back by others once that has run out and one of them has
 //! claimed it. A node whose lease was claimed, or whose Redis may have lost something, begins again under
 //! another name and says everything anew: what it said before is taken back, by itself once everything was said and by
-//! others where it can't, so nothing is counted twice for long and nothing stays. One task tells one change after another, so that no older word can overtake a newer.
+//! others where it can't, so nothing is counted twice for long and nothing stays; until then it keeps others from it.
+//! One task tells one change after another, so that no older word can overtake a newer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,8 +32,6 @@ use crate::slots::SlotMap;
 const BATCH: usize = 256;
 /// The most nodes that one look finds gone.
 pub(crate) const GONE_MAX: usize = 16;
-/// The most former names that a node remembers; those of more run out by themselves.
-const FORMER_MAX: usize = 16;
 /// The most names of one list: Redis does nothing else meanwhile.
 const LIST_MAX: usize = 10_000;
 
@@ -44,14 +43,14 @@ pub(crate) struct Present {
     /// Rung when this node has another name.
     pub(crate) renamed: Notify,
     /// Held while changes are told.
-    telling: tokio::sync::Mutex<()>,
+    pub(crate) telling: tokio::sync::Mutex<()>,
     pub(crate) is_finishing: AtomicBool,
     /// Whether who leaves was told to come back over another node.
     pub(crate) is_parting: AtomicBool,
     /// Nodes whose leases had run out at the last look.
     pub(crate) over: Mutex<Vec<String>>,
     /// Names that this node had, and since when it has another.
-    former: Mutex<Vec<(String, Instant)>>,
+    pub(crate) former: Mutex<Vec<(String, Instant)>>,
     /// Rung when everything was said again that one of those had said.
     pub(crate) said_again: Notify,
     /// The name under which this node speaks; none until it has a lease.
@@ -96,8 +95,10 @@ impl Present {
         self.lease().filter(|lease| lease.link.life == link.life).map(|lease| lease.node)
     }
 
-    fn former(&self) -> MutexGuard<'_, Vec<(String, Instant)>> {
-        self.former.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether this node speaks under that name.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.as_ref().is_some_and(|lease| lease.node == name)
     }
 
     /// Whoever was said to be here under this name is said to be here under the new one.
@@ -107,25 +108,12 @@ impl Present {
         if !is_planted(Mistake::NotSaidAgain) {
             local.note_all(now);
         }
-        let mut former = self.former();
-        if let Some(name) = before.filter(|_| former.len() < FORMER_MAX) {
-            former.push((name, now));
+        if let Some(name) = before {
+            self.note_former(name, now);
         }
     }
 
-    /// Former names under which nothing stands any more that is not said again. Not while something is on its way.
-    pub(crate) async fn take_said_again(&self) -> Vec<String> {
-        let _turn = self.telling.lock().await;
-        let (local, mut former) = (self.local(), self.former());
-        former
-            .extract_if(.., |(_, since)| {
-                local.is_told_since(*since) || is_planted(Mistake::FormerTakenEarly)
-            })
-            .map(|(name, _)| name)
-            .collect()
-    }
-
-    fn set_lease(&self, lease: Option<Lease>) {
+    pub(crate) fn set_lease(&self, lease: Option<Lease>) {
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
     }
 }
@@ -236,10 +224,13 @@ impl RedisBroker {
             self.present.rename(before.clone());
             self.present.changed.notify_one();
             self.present.renamed.notify_one();
+            self.keep_former(&link).await;
             // No seat under it counts any more, whatever is to be said of members first.
             if let Some(before) = before {
                 self.run_out(&link, &before).await;
             }
+        } else {
+            self.keep_former(&link).await;
         }
         Ok(over)
     }
@@ -308,7 +299,7 @@ impl RedisBroker {
         self.present.local().put_back(failed, later, true);
         // Where that fails others look there in vain.
         let _ = self.forget_rooms(&lease, &unused).await;
-        if !self.present.former().is_empty() {
+        if self.present.has_said_again() {
             self.present.said_again.notify_one();
         }
         if has_failed && n_told == 0 { Err(CallError::Away) } else { Ok(()) }

@@ -33,15 +33,17 @@ impl RedisBroker {
     /// former name, and has said again, waits for nothing.
     pub(crate) async fn clean_up(&self) {
         loop {
-            let _ = timeout(self.config.lease / 5, self.present.said_again.notified()).await;
+            let rung = timeout(self.config.lease / 5, self.present.said_again.notified()).await;
             let Ok(link) = self.commands.link() else { continue };
             let mut over = self.present.take_said_again().await;
             for name in &over {
                 self.run_out(&link, name).await;
+                self.allow_reaping(&link, name).await;
             }
             let has_stood =
                 link.since.elapsed() >= self.config.lease || is_planted(Mistake::ClaimedAtOnce);
-            if over.is_empty() && !has_stood {
+            // A ring is for a name of its own: others have their turn with the next look.
+            if over.is_empty() && (rung.is_ok() || !has_stood) {
                 continue;
             }
             if has_stood {
@@ -131,10 +133,8 @@ impl RedisBroker {
             command.arg("SREM").arg(&gone).arg(node);
         };
         self.commands.ask_for::<i64>(link, forget).await?;
-        let unlock = |command: &mut Cmd| {
-            command.arg("DEL").arg(self.names.reaper_of(node));
-        };
-        self.commands.ask_for::<i64>(link, unlock).await.map(drop)
+        self.allow_reaping(link, node).await;
+        Ok(())
     }
 
     /// Takes it back in some rooms; an error where it could be in none of them. Those that lie elsewhere now have their

@@ -13,6 +13,7 @@ use domain::time::Wall;
 use redis::Cmd;
 
 use crate::broker::RedisBroker;
+use crate::link::{CallError, Link};
 
 /// See the module's text.
 pub struct RedisSpentTokens {
@@ -27,31 +28,36 @@ impl RedisSpentTokens {
     pub fn new(broker: &Arc<RedisBroker>) -> Self {
         Self { broker: Arc::clone(broker), spent: AtomicUsize::new(0) }
     }
+
+    /// In two steps, between which another node may look: a [mistake](application::planted).
+    async fn look_and_mark(
+        &self,
+        link: &Arc<Link>,
+        id: &TokenId,
+        ms: i64,
+    ) -> Result<Spending, CallError> {
+        let key = self.broker.names.spent_token(id);
+        let look = |command: &mut Cmd| {
+            command.arg("EXISTS").arg(&key);
+        };
+        let is_spent = self.broker.commands.ask_for::<u8>(link, look).await? == 1;
+        let mark = |command: &mut Cmd| {
+            command.arg("SET").arg(&key).arg("1").arg("PX").arg(ms);
+        };
+        self.broker.commands.ask_for::<()>(link, mark).await?;
+        Ok(if is_spent { Spending::Again } else { Spending::First })
+    }
 }
 
 #[async_trait]
 impl SpentTokens for RedisSpentTokens {
     async fn spend(&self, id: &TokenId, until: Wall, now: Wall) -> Result<Spending, SpendError> {
-        let away = |error: crate::link::CallError| SpendError::Storage(error.to_string());
+        let away = |error: CallError| SpendError::Storage(error.to_string());
         let link = self.broker.commands.link().map_err(away)?;
         // A second longer: the clocks of nodes and of Redis don't agree to the millisecond.
         let ms = (until.as_millis() - now.as_millis()).max(0).saturating_add(1_000);
         if is_planted(Mistake::SpentAfterAnswer) {
-            let look = |command: &mut Cmd| {
-                command.arg("EXISTS").arg(self.broker.names.spent_token(id));
-            };
-            let is_spent =
-                self.broker.commands.ask_for::<u8>(&link, look).await.map_err(away)? == 1;
-            let mark = |command: &mut Cmd| {
-                command
-                    .arg("SET")
-                    .arg(self.broker.names.spent_token(id))
-                    .arg("1")
-                    .arg("PX")
-                    .arg(ms);
-            };
-            self.broker.commands.ask_for::<()>(&link, mark).await.map_err(away)?;
-            return Ok(if is_spent { Spending::Again } else { Spending::First });
+            return self.look_and_mark(&link, id, ms).await.map_err(away);
         }
         let fill = |command: &mut Cmd| {
             let key = self.broker.names.spent_token(id);

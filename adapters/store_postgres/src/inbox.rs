@@ -3,11 +3,14 @@
 //! It must never answer `Ok` to a letter that a restart would lose, never give a letter a number below one that a
 //! reader may have seen, and never give two nodes the letters of one user at the same time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use application::ports::archive::ArchiveError;
 use application::ports::inbox::{Inbox, InboxError, Letter, LetterId, LetterLimits};
+use application::unsure::Unsure;
 use async_trait::async_trait;
 use domain::id::UserId;
 use domain::message::Sender;
@@ -21,10 +24,12 @@ use crate::error::{decode_error, random_bits, within};
 use crate::letter_turns::{Turning, Turns};
 use crate::queue::{Command, Job};
 use crate::rows;
-use crate::unsure::Unsure;
 
 /// The most letters that are forgotten in one transaction.
 const FORGOTTEN_AT_ONCE: i64 = 512;
+
+/// For how long the name of a letter is known after it was put: longer than it is brought again.
+const GIVEN: Duration = Duration::from_secs(120);
 
 /// What a command holds in memory while it waits, roughly; and a removal besides so much that a transaction
 /// takes a thousand of them and not more.
@@ -40,6 +45,8 @@ pub(crate) enum Change {
         limits: LetterLimits,
         /// By which it is known when it is brought again.
         name: i64,
+        /// Set once it stands in a transaction, which may be committed from then on.
+        has_stood: Arc<AtomicBool>,
     },
     Remove {
         user: UserId,
@@ -53,9 +60,18 @@ pub(crate) enum Change {
     Turn(Turning),
 }
 
-/// How many letters came or went.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Changed(pub(crate) u64);
+/// How many letters came or went, or turns, and whose those are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changed {
+    pub(crate) n: u64,
+    pub(crate) whose: BTreeSet<String>,
+}
+
+impl From<u64> for Changed {
+    fn from(n: u64) -> Self {
+        Self { n, ..Self::default() }
+    }
+}
 
 impl Change {
     /// What it weighs in the queue.
@@ -74,28 +90,40 @@ impl Change {
         connection: &mut PgConnection,
     ) -> Result<Changed, sqlx::Error> {
         match self {
-            Self::Put { user, letter, limits, name } => {
-                put(connection, user, letter, limits, *name).await
+            Self::Put { user, letter, limits, name, has_stood } => {
+                let put = put(connection, user, letter, limits, *name).await;
+                has_stood.fetch_or(put.is_ok(), Ordering::Release);
+                put
             }
             Self::Remove { user, up_to } => {
                 let up_to = i64::try_from(up_to.0).unwrap_or(i64::MAX);
                 let remove = sqlx::query_scalar(REMOVE).bind(user.as_str()).bind(up_to);
+                let remove = remove.bind(i64::try_from(GIVEN.as_millis()).unwrap_or(i64::MAX));
                 let gone: i64 = remove.fetch_one(connection).await?;
-                Ok(Changed(gone.cast_unsigned()))
+                Ok(gone.cast_unsigned().into())
             }
             Self::Forget { before } => {
                 let forget = sqlx::query_scalar(FORGET).bind(before.as_millis());
                 let gone: i64 = forget.bind(FORGOTTEN_AT_ONCE).fetch_one(connection).await?;
-                Ok(Changed(gone.cast_unsigned()))
+                Ok(gone.cast_unsigned().into())
             }
             Self::Turn(turning) => turning.carry_out(connection).await,
         }
     }
 }
 
-/// Takes letters out, and out of the counts.
+/// Takes letters out, and out of the counts. The names of young ones stay, and some go whose time is over: as many as
+/// two pages, so that there are never many.
 const REMOVE: &str = "WITH gone AS (DELETE FROM letters WHERE recipient = $1 AND id <= $2 \
-         RETURNING recipient, sender), \
+         RETURNING recipient, sender, put_id, put_ms), \
+     given AS (INSERT INTO letters_given (recipient, put_id, until_ms) \
+         SELECT recipient, put_id, put_ms + $3 FROM gone WHERE put_id IS NOT NULL \
+         AND put_ms + $3 > (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+         ON CONFLICT DO NOTHING), \
+     over AS (DELETE FROM letters_given WHERE (recipient, put_id) IN ( \
+         SELECT recipient, put_id FROM letters_given \
+         WHERE until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+         ORDER BY until_ms LIMIT 256)), \
      less AS (SELECT recipient, sender, count(*) AS n FROM gone GROUP BY recipient, sender), \
      left_over AS (UPDATE letter_pairs p SET n = p.n - less.n FROM less \
          WHERE p.recipient = less.recipient AND p.sender = less.sender AND p.n > less.n), \
@@ -103,8 +131,10 @@ const REMOVE: &str = "WITH gone AS (DELETE FROM letters WHERE recipient = $1 AND
          WHERE p.recipient = less.recipient AND p.sender = less.sender AND p.n <= less.n) \
      SELECT count(*) FROM gone";
 
-/// The same with what is old, whoever's it is; and turns go that are over, of nodes that are gone.
+/// The same with what is old, whoever's it is; and turns and names go that are over.
 const FORGET: &str = "WITH over AS (DELETE FROM letter_turns \
+         WHERE until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::bigint), \
+     given AS (DELETE FROM letters_given \
          WHERE until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::bigint), \
      gone AS (DELETE FROM letters WHERE id IN (SELECT id FROM letters \
          WHERE at_ms < $1 ORDER BY at_ms LIMIT $2) RETURNING recipient, sender), \
@@ -115,16 +145,18 @@ const FORGET: &str = "WITH over AS (DELETE FROM letter_turns \
          WHERE p.recipient = less.recipient AND p.sender = less.sender AND p.n <= less.n) \
      SELECT count(*) FROM gone";
 
-/// Puts a letter where fewer wait than may, unless it is there. Answers whether it is there then.
-const PUT: &str = "WITH known AS (SELECT 1 FROM letters WHERE recipient = $1 AND put_id = $9), \
+/// Puts a letter where fewer wait than may, unless it is there, or was given. Answers whether it is known then.
+const PUT: &str = "WITH known AS (SELECT 1 FROM letters WHERE recipient = $1 AND put_id = $9 \
+         UNION ALL SELECT 1 FROM letters_given WHERE recipient = $1 AND put_id = $9), \
      free AS (SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM known) \
          AND (SELECT coalesce(sum(n), 0) FROM letter_pairs WHERE recipient = $1) < $6 \
          AND coalesce((SELECT n FROM letter_pairs WHERE recipient = $1 AND sender = $2), 0) < $7 \
          AND (SELECT coalesce(sum(n), 0) FROM letter_pairs WHERE sender = $2) < $8), \
      counted AS (INSERT INTO letter_pairs (recipient, sender, n) SELECT $1, $2, 1 FROM free \
          ON CONFLICT (recipient, sender) DO UPDATE SET n = letter_pairs.n + 1), \
-     put AS (INSERT INTO letters (recipient, sender, at_ms, sender_name, data, put_id) \
-         SELECT $1, $2, $3, $4, $5, $9 FROM free RETURNING 1) \
+     put AS (INSERT INTO letters (recipient, sender, at_ms, sender_name, data, put_id, put_ms) \
+         SELECT $1, $2, $3, $4, $5, $9, (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+         FROM free RETURNING 1) \
      SELECT (SELECT count(*) FROM known) + (SELECT count(*) FROM put)";
 
 async fn put(
@@ -146,7 +178,7 @@ async fn put(
         .bind(i64::from(limits.of_sender))
         .bind(name);
     let is_there: i64 = put.fetch_one(connection).await?;
-    Ok(Changed(is_there.cast_unsigned()))
+    Ok(is_there.cast_unsigned().into())
 }
 
 fn letter(row: &PgRow) -> Result<Letter, sqlx::Error> {
@@ -176,7 +208,9 @@ pub struct PostgresInbox {
     n: AtomicU64,
     /// Where other nodes give letters, too.
     turns: Option<Arc<Turns>>,
-    unsure: Unsure,
+    /// The names of those that may be there, and since when times are counted.
+    unsure: Unsure<i64>,
+    begun: Instant,
 }
 
 impl PostgresInbox {
@@ -186,7 +220,8 @@ impl PostgresInbox {
     /// What the database says.
     pub async fn load(archive: Arc<PostgresArchive>) -> Result<Self, ArchiveError> {
         let turns = archive.is_shared().then(|| Turns::run(&archive));
-        let this = Self { archive, n: AtomicU64::new(0), turns, unsure: Unsure::default() };
+        let (unsure, begun) = (Unsure::default(), Instant::now());
+        let this = Self { archive, n: AtomicU64::new(0), turns, unsure, begun };
         this.count_again().await?;
         Ok(this)
     }
@@ -228,7 +263,7 @@ impl PostgresInbox {
     async fn change(&self, change: Change) -> Result<u64, ArchiveError> {
         let (job, answer) = Job::new();
         let changed = self.archive.ask(Command::Inbox { change, job }, answer).await;
-        changed.map(|changed| changed.0)
+        changed.map(|changed| changed.n)
     }
 
     /// The next letters that can be read, and how far they reach.
@@ -274,16 +309,23 @@ impl Inbox for PostgresInbox {
         if self.n.load(Ordering::Relaxed) >= u64::from(limits.of_all) {
             return Err(InboxError::Full);
         }
-        let known = self.unsure.take(user, &letter, Instant::now());
+        let known = self.unsure.take(user, &letter, self.begun.elapsed());
         let name = known.unwrap_or_else(|| random_bits().cast_signed());
-        let put = Change::Put { user: user.clone(), letter: letter.clone(), limits, name };
-        let mut changed = self.change(put.clone()).await;
-        if matches!(changed, Err(ArchiveError::Storage(_))) {
+        let has_stood = Arc::new(AtomicBool::new(false));
+        let put = || {
+            let (user, letter, has_stood) = (user.clone(), letter.clone(), Arc::clone(&has_stood));
+            self.change(Change::Put { user, letter, limits, name, has_stood })
+        };
+        let mut changed = put().await;
+        if changed.is_err() && has_stood.load(Ordering::Acquire) {
             // It may be there: then it is found by its name.
-            changed = self.change(put).await;
+            changed = put().await;
         }
-        if changed.is_err() {
-            self.unsure.note(user, &letter, name, Instant::now());
+        if let Err(error) = &changed
+            && (known.is_some() || has_stood.load(Ordering::Acquire))
+        {
+            self.unsure.note(user, &letter, name, self.begun.elapsed());
+            return Err(InboxError::Unsure(error.to_string()));
         }
         let n = changed.map_err(|error| storage(&error))?;
         self.n.fetch_add(n, Ordering::Relaxed);

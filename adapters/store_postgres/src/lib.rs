@@ -7,7 +7,7 @@
 //!
 //! Suggested reading order: [`Config`], [`PostgresArchive`], then `connect`, `status`, `queue`, `writer`,
 //! `batch`, `rows`, `readers`, `read`, `succession`, `revocations`, `spent_tokens`, `matches`, `letter_turns`,
-//! `unsure`, `inbox`, `moderation`.
+//! `inbox`, `moderation`.
 
 mod archive;
 mod batch;
@@ -28,7 +28,6 @@ mod rows;
 mod spent_tokens;
 mod status;
 mod succession;
-mod unsure;
 mod writer;
 
 pub use archive::PostgresArchive;

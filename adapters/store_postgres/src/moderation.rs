@@ -5,9 +5,10 @@
 //! line in the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use application::ports::archive::ArchiveError;
-use application::ports::{EntryId, Moderation, ReadEntriesError, RecordError};
+use application::ports::{ActsOfAll, ActsPage, EntryId, Moderation, ReadEntriesError, RecordError};
 use application::sanctions::SharedSanctions;
 use async_trait::async_trait;
 use domain::id::UserId;
@@ -107,7 +108,7 @@ async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx:
         Some(until) => sqlx::query(
             "INSERT INTO sanctions (kind, room, who, until_ms) SELECT $1, $2, $3, $4 \
              WHERE NOT EXISTS (SELECT 1 FROM moderation_log WHERE room = $2 AND coalesce(who, '') = $3 \
-             AND at_ms >= $5 AND (at_ms, act, by_user) > ($5, $7, $8) AND act = ANY($6)) ON CONFLICT (kind, room, who) DO UPDATE SET until_ms = excluded.until_ms",
+             AND coalesce(order_ms, at_ms) >= $5 AND (coalesce(order_ms, at_ms), act, by_user) > ($5, $7, $8) AND act = ANY($6)) ON CONFLICT (kind, room, who) DO UPDATE SET until_ms = excluded.until_ms",
         )
         .bind(sanction_to_sql(sanction))
         .bind(entry.room.as_str())
@@ -117,7 +118,7 @@ async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx:
             "DELETE FROM sanctions WHERE kind = $1 AND room = $2 AND who = $3 \
              AND $4::bigint IS NULL \
              AND NOT EXISTS (SELECT 1 FROM moderation_log WHERE room = $2 AND coalesce(who, '') = $3 \
-             AND at_ms >= $5 AND (at_ms, act, by_user) > ($5, $7, $8) AND act = ANY($6))",
+             AND coalesce(order_ms, at_ms) >= $5 AND (coalesce(order_ms, at_ms), act, by_user) > ($5, $7, $8) AND act = ANY($6))",
         )
         .bind(sanction_to_sql(sanction))
         .bind(entry.room.as_str())
@@ -128,7 +129,7 @@ async fn store(entry: &Entry, connection: &mut PgConnection) -> Result<(), sqlx:
         Sanction::Mute => &[0, 1],
         Sanction::Ban => &[3, 4],
     };
-    let query = query.bind(entry.at.as_millis()).bind(acts);
+    let query = query.bind(entry.order.as_millis()).bind(acts);
     let query = query.bind(act_to_sql(&entry.act)).bind(entry.by.as_str());
     query.execute(connection).await.map(drop)
 }
@@ -141,8 +142,8 @@ async fn write_down(entry: &Entry, connection: &mut PgConnection) -> Result<bool
     };
     let id: Option<i64> = sqlx::query_scalar(
         "INSERT INTO moderation_log \
-         (at_ms, by_user, room, act, who, epoch, msg_offset, until_ms, reason) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING id",
+         (at_ms, by_user, room, act, who, epoch, msg_offset, until_ms, reason, order_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(entry.at.as_millis())
     .bind(entry.by.as_str())
@@ -153,6 +154,7 @@ async fn write_down(entry: &Entry, connection: &mut PgConnection) -> Result<bool
     .bind(position.map(|position| rows::offset_to_sql(position.offset)))
     .bind(entry.until().and_then(Until::moment).map(Wall::as_millis))
     .bind(entry.reason.as_deref().map(str::as_bytes))
+    .bind(entry.order.as_millis())
     .fetch_optional(&mut *connection)
     .await?;
     let Some(id) = id else { return Ok(false) };
@@ -187,7 +189,8 @@ fn read_entry(row: &PgRow) -> Result<(EntryId, Entry), sqlx::Error> {
     let room = RoomId::parse(row.try_get("room")?).map_err(decode_error)?;
     let reason: Option<Vec<u8>> = row.try_get("reason")?;
     let reason = reason.map(String::from_utf8).transpose().map_err(decode_error)?;
-    Ok((EntryId(id.cast_unsigned()), Entry { at, by, room, act, reason }))
+    let order = Wall::from_millis(row.try_get("order_ms")?);
+    Ok((EntryId(id.cast_unsigned()), Entry { at, order, by, room, act, reason }))
 }
 
 fn read_sanction(row: &PgRow) -> Result<((UserId, RoomId, Sanction), Until), sqlx::Error> {
@@ -198,10 +201,20 @@ fn read_sanction(row: &PgRow) -> Result<((UserId, RoomId, Sanction), Until), sql
     Ok(((user, room, sanction(row.try_get("kind")?)?), until))
 }
 
+/// The newest lines in front of one, and the oldest behind it.
+const IN_FRONT: &str = "SELECT id, at_ms, by_user, room, act, who, epoch, msg_offset, until_ms, reason, \
+     coalesce(order_ms, at_ms) AS order_ms FROM moderation_log WHERE id < $1 ORDER BY id DESC LIMIT $2";
+const BEHIND: &str = "SELECT id, at_ms, by_user, room, act, who, epoch, msg_offset, until_ms, reason, \
+     coalesce(order_ms, at_ms) AS order_ms FROM moderation_log WHERE id > $1 ORDER BY id LIMIT $2";
+
 /// Sanctions and their log in the archive's schema.
 pub struct PostgresModeration {
     archive: Arc<PostgresArchive>,
     sanctions: SharedSanctions,
+    /// The last line of the log before the sanctions were read.
+    begin: EntryId,
+    /// The last line behind that which can't be read.
+    unreadable: AtomicI64,
 }
 
 impl PostgresModeration {
@@ -210,6 +223,12 @@ impl PostgresModeration {
     /// # Errors
     /// What the database says; a node that does not know who is banned must not start.
     pub async fn load(archive: Arc<PostgresArchive>) -> Result<Self, ArchiveError> {
+        let mut lent = archive.readers.lend().await?;
+        // Before: of what is stored in between some is known already, and nothing is passed over.
+        let begin = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM moderation_log")
+            .fetch_one(&mut lent.connection);
+        let begin = within(archive.answer_timeout(), begin).await;
+        let begin: i64 = lent.back(begin)?;
         let mut lent = archive.readers.lend().await?;
         let rows = sqlx::query("SELECT kind, room, who, until_ms FROM sanctions")
             .fetch_all(&mut lent.connection);
@@ -224,18 +243,20 @@ impl PostgresModeration {
                 tracing::error!("a user is muted or banned whom there is no room to remember");
             }
         }
-        Ok(Self { archive, sanctions: set.into() })
+        let begin = EntryId(begin.cast_unsigned());
+        Ok(Self { archive, sanctions: set.into(), begin, unreadable: AtomicI64::new(0) })
     }
 
-    /// The newest lines of the log in front of one.
-    async fn rows(&self, before: i64, wanted: usize) -> Result<Vec<PgRow>, ArchiveError> {
-        let query = sqlx::query(
-            "SELECT id, at_ms, by_user, room, act, who, epoch, msg_offset, until_ms, reason \
-             FROM moderation_log WHERE id < $1 ORDER BY id DESC LIMIT $2",
-        );
+    /// Lines of the log on one side of one, the nearest first.
+    async fn rows(
+        &self,
+        side: &'static str,
+        of: i64,
+        wanted: usize,
+    ) -> Result<Vec<PgRow>, ArchiveError> {
         let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
         let mut lent = self.archive.readers.lend().await?;
-        let rows = query.bind(before).bind(wanted).fetch_all(&mut lent.connection);
+        let rows = sqlx::query(side).bind(of).bind(wanted).fetch_all(&mut lent.connection);
         let rows = within(self.archive.answer_timeout(), rows).await;
         lent.back(rows)
     }
@@ -276,7 +297,7 @@ impl Moderation for PostgresModeration {
         // A page that is short says that nothing is behind it: what can't be read is no reason for that.
         loop {
             let wanted = limit.saturating_sub(entries.len());
-            let rows = self.rows(before, wanted).await;
+            let rows = self.rows(IN_FRONT, before, wanted).await;
             let rows = rows.map_err(|error| ReadEntriesError(error.to_string()))?;
             for row in &rows {
                 before = row.try_get("id").unwrap_or(before);
@@ -301,5 +322,34 @@ impl Moderation for PostgresModeration {
             // They are over all the same, and go with the next ones.
             tracing::warn!(error = &error as &dyn std::error::Error, "sanctions were not deleted");
         }
+    }
+}
+
+/// Lines are written in turns, so their numbers rise as they are committed.
+#[async_trait]
+impl ActsOfAll for PostgresModeration {
+    fn begin(&self) -> EntryId {
+        self.begin
+    }
+
+    async fn read_on(&self, behind: EntryId, limit: u32) -> Result<ActsPage, ReadEntriesError> {
+        let mut reached = i64::try_from(behind.0).unwrap_or(i64::MAX);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let rows = self.rows(BEHIND, reached, limit).await;
+        let rows = rows.map_err(|error| ReadEntriesError(error.to_string()))?;
+        let mut acts = Vec::with_capacity(rows.len());
+        for row in &rows {
+            reached = row.try_get("id").unwrap_or(reached);
+            match read_entry(row) {
+                Ok((_, act)) => acts.push(act),
+                // Said once, however often it is looked at.
+                Err(error) if self.unreadable.fetch_max(reached, Ordering::Relaxed) < reached => {
+                    self.archive.status().passed_over("moderation_log", &error);
+                }
+                Err(_) => {}
+            }
+        }
+        let is_end = rows.len() < limit;
+        Ok(ActsPage { acts, reached: EntryId(reached.cast_unsigned()), is_end })
     }
 }

@@ -171,7 +171,9 @@ fn read_entry(row: &SqliteRow) -> Result<(EntryId, Entry), sqlx::Error> {
     };
     let by = UserId::parse(row.try_get("by_user")?).map_err(decode_error)?;
     let room = RoomId::parse(row.try_get("room")?).map_err(decode_error)?;
-    Ok((EntryId(id.cast_unsigned()), Entry { at, by, room, act, reason: row.try_get("reason")? }))
+    let reason = row.try_get("reason")?;
+    // The file has one writer: what counts was found out before it was written.
+    Ok((EntryId(id.cast_unsigned()), Entry { at, order: at, by, room, act, reason }))
 }
 
 fn read_sanction(row: &SqliteRow) -> Result<((UserId, RoomId, Sanction), Until), sqlx::Error> {

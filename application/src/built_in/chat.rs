@@ -94,7 +94,9 @@ impl MessageHandler for ChatHistory {
         let (page, more) = read_before(&message, &asked).await?;
         let listed = told::listed(page.messages.iter().map(|published| &published.publication));
         let first = page.messages.first().and_then(|first| first.publication.offset);
+        // Where nothing was found so far, whoever asks goes on from there.
         let next = first
+            .or_else(|| page.reached.next())
             .filter(|_| more)
             .map(|offset| message_id(Position { epoch: page.bounds.epoch, offset }));
         let more = more && next.is_some();
@@ -197,7 +199,8 @@ struct Log<'a> {
     bounds: LogBounds,
 }
 
-/// How often older messages are looked for behind places that hold nothing, each time farther back.
+/// How often older messages are looked for behind places that hold nothing, each time farther back; then whoever asks
+/// is told where to go on.
 const EMPTY_READS_MAX: u32 = 8;
 
 /// The newest messages up to a place, and whether there are older ones.
@@ -218,7 +221,7 @@ async fn read_up_to(
         if n == 0 || empty_reads > EMPTY_READS_MAX {
             let (messages, bounds) = (Vec::new(), *bounds);
             let page = HistoryPage { bounds, messages, reached: end, more: false, gap: None };
-            return Ok((page, false));
+            return Ok((page, n > 0));
         }
         let since = Some(Position { epoch, offset: after });
         let mut page = read_page(services, room, policy, since, n).await?;

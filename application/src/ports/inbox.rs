@@ -47,6 +47,9 @@ pub enum InboxError {
     /// Another node is giving the user what waits.
     #[error("another node gives the user what waits")]
     Elsewhere,
+    /// Nobody knows whether it is kept: the commit had no answer. The text is for the log.
+    #[error("nobody knows whether the letter is kept: {0}")]
+    Unsure(String),
     /// The storage is full, read-only, closed or failing; it may be tried again. The text is for the log.
     #[error("the inbox could not be reached: {0}")]
     Storage(String),
@@ -57,7 +60,8 @@ pub enum InboxError {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 pub trait Inbox: Send + Sync {
     /// Keeps a letter. Before `Ok` it MUST be where a restart finds it, if anything survives one. Where as
-    /// many wait as may, it MUST be refused; that of all may be kept roughly.
+    /// many wait as may, it MUST be refused; that of all may be kept roughly. A letter that is brought again behind
+    /// [`InboxError::Unsure`] within a minute SHOULD be the same, also where it was given and removed meanwhile.
     async fn put(
         &self,
         user: &UserId,

@@ -26,6 +26,17 @@ pub enum RecordError {
     Storage(String),
 }
 
+/// A piece of the log, oldest first.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ActsPage {
+    /// What is in it that can be read.
+    pub acts: Vec<Entry>,
+    /// The last entry that was looked at.
+    pub reached: EntryId,
+    /// Whether nothing was behind that.
+    pub is_end: bool,
+}
+
 /// Why the log could not be read; the text is for the log of the server.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("what moderators did could not be read: {0}")]
@@ -62,4 +73,15 @@ pub trait Moderation: Send + Sync {
 
     /// Forgets sanctions whose time is over; called now and then. May put it off.
     async fn forget(&self, now: Wall);
+}
+
+/// The log of what moderators did where several nodes write it, as one of them follows it.
+#[async_trait]
+pub trait ActsOfAll: Send + Sync {
+    /// An entry that this node knew at its start, with all in front of it.
+    fn begin(&self) -> EntryId;
+
+    /// The entries behind one, of which `limit` are looked at. None may come later in front of what was answered: a
+    /// node that has read so far never looks there again.
+    async fn read_on(&self, behind: EntryId, limit: u32) -> Result<ActsPage, ReadEntriesError>;
 }

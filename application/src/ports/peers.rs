@@ -67,8 +67,8 @@ pub enum PeerQuestion {
         /// With what.
         code: CloseCode,
     },
-    /// Whether somebody hears what is said to a user. Only nodes over which the user is connected answer, and
-    /// only those are missing that may be such.
+    /// Whether somebody hears what is said to a user. Only nodes are asked over which the user is or was just now
+    /// connected, and only those may be missing.
     Hears(UserId),
 }
 
@@ -105,6 +105,9 @@ pub struct Heard {
     pub unknown: bool,
 }
 
+/// For how long a kick puts out whoever is in the room: who is kicked may come back, and whoever did since stays.
+pub const KICK_COUNTS: Duration = Duration::from_secs(30);
+
 /// One node, as its peers know it.
 #[async_trait]
 pub trait Peer: Send + Sync {
@@ -112,15 +115,16 @@ pub trait Peer: Send + Sync {
     async fn answer(&self, question: PeerQuestion) -> Option<PeerAnswer>;
 
     /// A moderator did something over another node: the same counts here as soon as this has been polled once,
-    /// and is stored when it ends.
-    async fn moderated(&self, entry: Entry);
+    /// and is stored when it ends. One that is late may have been done [too long](KICK_COUNTS) ago for a kick.
+    async fn moderated(&self, entry: Entry, is_late: bool);
 
-    /// What moderators did on any node in this time, as the store that all of them share has it, in its order; none
-    /// where that can't be read now.
-    async fn acts_of_the_last(&self, span: Duration) -> Option<Vec<Entry>>;
-
-    /// The users who hear what is said to them over this node.
-    fn users_heard(&self) -> Vec<UserId>;
+    /// The first users behind one who hear what is said to them over this node, in the order of their names: so many
+    /// users are looked at, and where there may be more the last of those is answered, too. MUST NOT wait.
+    fn users_heard(
+        &self,
+        behind: Option<&UserId>,
+        looked_at: usize,
+    ) -> (Vec<UserId>, Option<UserId>);
 
     /// Something waits for a user: if it is connected here, it is to be given it. MUST NOT wait.
     fn letters_wait(&self, user: &UserId);
@@ -141,8 +145,8 @@ pub trait Peers: Send + Sync {
     /// no others.
     async fn connections_of(&self, user: &UserId) -> Option<u32>;
 
-    /// Tells all others. MUST NOT wait. A node that does not hear it does not obey; one that hears it twice
-    /// does nothing more.
+    /// Tells all others. MUST NOT wait. A node that does not hear it does not obey, unless it finds it in a log
+    /// that all of them write; one that hears it twice, or late, does nothing more.
     fn tell(&self, word: &Word);
 
     /// Has what others ask and tell answered by this one. There is one at most.

@@ -1,8 +1,8 @@
 //! Holes in the rooms of users, where the broker is on another machine: what a user missed is read from the log of
 //! its room, as in any room, and what can't be read is a `gap`.
 //!
-//! Nothing may come out of order: while a hole is read, what comes waits behind it. What is of no place in a log, and
-//! was missed, nobody can know of.
+//! Nothing may come out of order: while a hole is read, what comes waits behind it. It does not wait for a look, of which
+//! nobody knows that anything is missing. What is of no place in a log, and was missed, nobody can know of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,8 +72,13 @@ impl Own {
         true
     }
 
+    /// Whether everybody in it has what is at this place.
+    fn has(&self, at: Position) -> bool {
+        self.seen.is_some_and(|seen| seen.epoch == at.epoch && at.offset <= seen.offset)
+    }
+
     fn meet(&mut self, published: &Arc<Published>, held_max: usize) -> Meeting {
-        if let Some(fill) = &mut self.fill {
+        if let Some(fill) = self.fill.as_mut().filter(|fill| !fill.is_look) {
             fill.held.push(published, Wanted::Whole, held_max);
             return Meeting::Waits;
         }
@@ -197,29 +202,42 @@ impl Shard {
         let Some(fill) = &mut own.fill else { return };
         match outcome {
             Outcome::Filled(Ok(page)) => self.fill_own_with(room, &page, host),
+            // It is made again when it is due.
+            Outcome::Filled(Err(_)) if fill.is_look => own.fill = None,
             Outcome::Filled(Err(_)) => fill.has_failed = true,
             _ => self.end_own(room, host),
         }
     }
 
     fn fill_own_with(&mut self, room: &RoomId, page: &RecoveredPage, host: &mut Host<'_>) {
-        if let Some(gap) = page.gap {
+        // During a look some of it came by itself.
+        let Some(own) = self.watches.own.get(room) else { return };
+        let is_new = |epoch, offset| !own.has(Position { epoch, offset });
+        let gap = page.gap.filter(|gap| is_new(gap.epoch, gap.to));
+        let of_place = |published: &Published| {
+            let publication = &published.publication;
+            publication.offset.is_none_or(|offset| is_new(publication.epoch, offset))
+        };
+        let messages: Vec<_> = page.messages.iter().filter(|one| of_place(one)).cloned().collect();
+        if let Some(gap) = gap {
             self.metrics.gaps.add(gap.reason, 1);
             let slots = self.watches.own.get(room).map(|own| own.slots.clone());
             for slot in slots.unwrap_or_default() {
                 self.tell(slot, &ServerFrame::Gap { room, gap }, host);
             }
         }
-        for published in &page.messages {
+        for published in &messages {
             self.give_own(published, host);
         }
         let Some(own) = self.watches.own.get_mut(room) else { return };
-        own.seen = Some(page.reached);
+        if !own.has(page.reached) {
+            own.seen = Some(page.reached);
+        }
         if page.more {
             return self.read_own(room, host);
         }
         let Some(fill) = own.fill.take() else { return };
-        if !fill.is_look || page.gap.is_some() || !page.messages.is_empty() {
+        if !fill.is_look || gap.is_some() || !messages.is_empty() {
             self.metrics.holes_filled.add(1);
         }
         if fill.held.overflowed {

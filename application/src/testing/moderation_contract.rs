@@ -34,7 +34,7 @@ pub fn at(seconds: i64) -> Wall {
 #[must_use]
 pub fn entry(seconds: i64, act: Act) -> Entry {
     let (by, reason) = (user("mod"), Some("said \"so\" ü\n".to_owned()));
-    Entry { at: at(seconds), by, room: room("chat:a"), act, reason }
+    Entry { at: at(seconds), order: at(seconds), by, room: room("chat:a"), act, reason }
 }
 
 fn user(name: &str) -> UserId {

@@ -9,6 +9,7 @@ use domain::codes::ErrorCode;
 use domain::id::{Epoch, UserId};
 use domain::message::{Publish, Sender};
 use domain::policy::AckLevel;
+use domain::time::Monotonic;
 
 use crate::peer::ring;
 use crate::ports::{InboxError, Letter, PeerAnswer, PeerQuestion, Receipt, Word};
@@ -30,22 +31,35 @@ pub(super) async fn keep_letter(
 ) -> Result<Option<Receipt>, Refusal> {
     let Some(inbox) = &services.ports.inbox else { return Ok(None) };
     let is_heard = || services.directory.is_heard(user);
-    if is_heard() || is_heard_elsewhere(services, user).await {
-        return Ok(None);
-    }
     let sender = Sender { connection: None, trace: None, ..publish.sender.clone() };
     let letter = Letter { sender, data: publish.data.clone(), at: publish.at };
-    let limits = services.rules.limits.letters;
-    inbox.put(user, letter, limits).await.map_err(|error| refusal_of(&error))?;
-    if is_heard() {
-        // Came meanwhile, and may have looked before it was there.
-        ring(user, &services.mailboxes);
+    // One that may be kept already is the same letter again, whoever hears the user meanwhile.
+    let may_be_kept = services.directory.unsure.take(user, &letter, now(services)).is_some();
+    if !may_be_kept && (is_heard() || is_heard_elsewhere(services, user).await) {
+        return Ok(None);
     }
-    // The same on other nodes; and on one that hears the user and was too slow to say so.
-    services.ports.peers.tell(&Word::LettersWait(user.clone()));
+    let kept = inbox.put(user, letter.clone(), services.rules.limits.letters).await;
+    let is_unsure = matches!(kept, Err(InboxError::Unsure(_)));
+    if is_unsure || may_be_kept && kept.is_err() {
+        services.directory.unsure.note(user, &letter, (), now(services));
+    }
+    if kept.is_ok() || is_unsure {
+        if is_heard() {
+            // Came meanwhile, and may have looked before it was there.
+            ring(user, &services.mailboxes);
+        }
+        // The same on other nodes; and on one that hears the user and was too slow to say so.
+        services.ports.peers.tell(&Word::LettersWait(user.clone()));
+    }
+    kept.map_err(|error| refusal_of(&error))?;
     // It has no place in the room's log.
     let (epoch, level) = (Epoch::from_bits(0), AckLevel::Accepted);
     Ok(Some(Receipt { epoch, offset: None, duplicate: false, level }))
+}
+
+/// As letters that may be kept are remembered by it.
+fn now(services: &Services) -> Duration {
+    services.ports.clock.now().monotonic.since(Monotonic::START)
 }
 
 /// Whether a user hears what is said to it over another node. One that does not answer may be gone: what is said
@@ -62,7 +76,7 @@ fn refusal_of(error: &InboxError) -> Refusal {
                            try again later";
             Refusal::new(ErrorCode::RoomFull, message).field("to_user_id")
         }
-        InboxError::Elsewhere | InboxError::Storage(_) => {
+        InboxError::Elsewhere | InboxError::Unsure(_) | InboxError::Storage(_) => {
             tracing::warn!(error = error as &dyn std::error::Error, "a letter was not kept");
             Refusal::unavailable(COME_BACK)
         }

@@ -135,8 +135,8 @@ impl Moderate {
         }
         let chat::Moderation { room, act, reason } = self.wanted.clone();
         let at = self.services.ports.clock.now().wall;
-        let at = self.services.directory.acts.moment(&room, &act, at);
-        let entry = Entry { at, by, room, act, reason };
+        let order = self.services.directory.acts.order(&room, &act, at);
+        let entry = Entry { at, order, by, room, act, reason };
         let recorded = self.record(&*moderation, &entry).await;
         let erased = match (&recorded, &entry.act, &self.services.ports.erasure) {
             (Ok(()), Act::Delete(position), Some(erasure)) => {

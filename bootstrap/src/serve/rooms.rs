@@ -219,11 +219,16 @@ impl Rooms {
         match self {
             Self::Memory(_) => remembered,
             #[cfg(feature = "redis")]
-            Self::Redis(shared) => Remembered {
-                revocations: Arc::clone(&shared.revocations) as _,
-                spent_tokens: Arc::new(RedisSpentTokens::new(&shared.broker)),
-                ..remembered
-            },
+            Self::Redis(shared) => {
+                if let Some(acts) = &remembered.acts_of_all {
+                    shared.peers.follow(Arc::clone(acts));
+                }
+                Remembered {
+                    revocations: Arc::clone(&shared.revocations) as _,
+                    spent_tokens: Arc::new(RedisSpentTokens::new(&shared.broker)),
+                    ..remembered
+                }
+            }
         }
     }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use application::ports::spent_tokens::SPENT_TOKENS_MAX;
-use application::ports::{Inbox, Matches, MatchesKept, Moderation, Revocations, SpentTokens};
+use application::ports::{
+    ActsOfAll, Inbox, Matches, MatchesKept, Moderation, Revocations, SpentTokens,
+};
 use broker_memory::{
     MemoryInbox, MemoryMatches, MemoryModeration, MemoryRevocations, MemorySpentTokens,
 };
@@ -192,6 +194,8 @@ pub struct Remembered {
     pub inbox: Arc<dyn Inbox>,
     /// Who is muted or banned.
     pub moderation: Arc<dyn Moderation>,
+    /// The log of what moderators did; none where other nodes have others.
+    pub acts_of_all: Option<Arc<dyn ActsOfAll>>,
     /// The matches.
     pub matches: Arc<dyn Matches>,
 }
@@ -205,6 +209,7 @@ impl Remembered {
             spent_tokens: Arc::new(MemorySpentTokens::new(SPENT_TOKENS_MAX)),
             inbox: Arc::new(MemoryInbox::default()),
             moderation: Arc::new(MemoryModeration::default()),
+            acts_of_all: None,
             matches: Arc::new(MemoryMatches::new(matches_kept(settings))),
         }
     }
@@ -228,6 +233,7 @@ impl Remembered {
             spent_tokens: Arc::new(spent_tokens.map_err(|e| part(&e, Exit::Io))?),
             inbox: Arc::new(inbox.map_err(|e| part(&e, Exit::Io))?),
             moderation: Arc::new(moderation.map_err(|e| part(&e, Exit::Io))?),
+            acts_of_all: None,
             matches: Arc::new(matches.map_err(|e| part(&e, Exit::Io))?),
         })
     }
@@ -246,11 +252,13 @@ impl Remembered {
         let spent_tokens = PostgresSpentTokens::load(Arc::clone(archive), SPENT_TOKENS_MAX).await;
         let moderation = PostgresModeration::load(Arc::clone(archive)).await;
         let inbox = PostgresInbox::load(Arc::clone(archive)).await;
+        let moderation = Arc::new(moderation.map_err(|e| part(&e, Exit::Io))?);
         Ok(Self {
             revocations: Arc::new(revocations.map_err(|e| part(&e, Exit::Io))?),
             spent_tokens: Arc::new(spent_tokens.map_err(|e| part(&e, Exit::Io))?),
             inbox: Arc::new(inbox.map_err(|e| part(&e, Exit::Io))?),
-            moderation: Arc::new(moderation.map_err(|e| part(&e, Exit::Io))?),
+            acts_of_all: Some(Arc::clone(&moderation) as _),
+            moderation,
             matches: Arc::new(PostgresMatches::new(Arc::clone(archive), matches_kept(settings))),
         })
     }

@@ -18,7 +18,7 @@ fn at(seconds: i64) -> Wall {
 
 fn entry(seconds: i64, act: Act) -> Entry {
     let (by, room) = (user("mod"), room("chat:a"));
-    Entry { at: at(seconds), by, room, act, reason: None }
+    Entry { at: at(seconds), order: at(seconds), by, room, act, reason: None }
 }
 
 fn minute() -> Option<Duration> {
@@ -214,6 +214,17 @@ fn of_two_acts_that_cross_the_later_one_counts_on_every_node_whichever_came_firs
     }
     let mut set = Sanctions::default();
     assert_eq!((set.apply(&acts[1]), set.apply(&acts[0])), (Ok(true), Ok(false)));
+}
+
+/// Behind what a node did whose clock is far ahead.
+#[test]
+fn a_sanction_lasts_as_long_as_it_is_meant_to_wherever_it_stands_among_others() {
+    let (mut set, ann) = (Sanctions::default(), user("ann"));
+    set.apply(&entry(10_000, Act::Unmute(ann.clone()))).unwrap();
+    let mute = Entry { order: at(10_001), ..entry(0, Act::Mute(ann.clone(), minute())) };
+    assert_eq!(set.apply(&mute), Ok(true));
+    let speaks = |second| set.forbids(&ann, &mute.room, Deed::Speak, at(second)).is_none();
+    assert!(!speaks(59) && speaks(60));
 }
 
 #[test]

@@ -188,16 +188,47 @@ fn a_users_own_room_is_read_now_and_then_so_that_it_neither_runs_out_nor_hides_w
     bench.second();
     assert!(bench.call().is_none(), "not at once");
     let look = bench.until_call(ann);
-    // What comes meanwhile waits for the answer, and is told once.
+    // What comes meanwhile waits for nothing, and is told once.
     bench.mail(&[own(OLD, 4)]);
-    bench.end(look, filled(vec![own(OLD, 4)], at(OLD, 4)));
     assert_eq!(bench.heard(ann), ["message 1/4"]);
+    bench.end(look, filled(vec![own(OLD, 4)], at(OLD, 4)));
+    assert!(bench.heard(ann).is_empty());
     bench.second();
     assert!(bench.call().is_none());
     // One that nobody has heard of.
     let look = bench.until_call(ann);
     bench.end(look, filled(vec![own(OLD, 5)], at(OLD, 5)));
     assert_eq!(bench.heard(ann), ["message 1/5"]);
+}
+
+#[test]
+fn a_look_at_a_users_own_room_holds_nothing_up_also_where_it_fails_or_comes_late() {
+    let mut bench = users();
+    let at_start = bench.call();
+    bench.end(at_start, Outcome::OwnRooms(true));
+    let ann = bench.ann(Some(at(OLD, 3)));
+    bench.heard(ann);
+    let look = bench.until_call(ann);
+    bench.mail(&[own(OLD, 4)]);
+    bench.end(look, away());
+    bench.second();
+    assert!(bench.call().is_none(), "it waits for its turn");
+    bench.mail(&[own(OLD, 5)]);
+    assert_eq!(bench.heard(ann), ["message 1/4", "message 1/5"]);
+    // The answer is older than what came.
+    let look = bench.until_call(ann);
+    bench.mail(&[own(OLD, 6), own(OLD, 7)]);
+    bench.end(look, filled(vec![own(OLD, 6)], at(OLD, 6)));
+    bench.mail(&[own(OLD, 8)]);
+    assert_eq!(bench.heard(ann), ["message 1/6", "message 1/7", "message 1/8"]);
+    // A hole that is noticed meanwhile is filled, and nothing is told twice.
+    let look = bench.until_call(ann);
+    bench.mail(&[own(OLD, 9), own(OLD, 11)]);
+    bench.end(look, filled(vec![own(OLD, 9), own(OLD, 10)], at(OLD, 10)));
+    let fill = bench.call();
+    bench.end(fill, filled(vec![own(OLD, 11)], at(OLD, 11)));
+    assert_eq!(bench.heard(ann), ["message 1/9", "message 1/10", "message 1/11"]);
+    assert!(bench.call().is_none());
 }
 
 #[test]

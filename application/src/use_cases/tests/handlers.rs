@@ -196,21 +196,20 @@ fn page_with_holes(held: &[u64], last: u64, after: u64, most: usize) -> LogPage 
     page(EPOCH, first, last, &messages, messages.last().is_some_and(|n| *n < last))
 }
 
-#[tokio::test]
-async fn the_history_of_a_chat_goes_on_before_places_that_hold_nothing() {
+/// The pages of a chat's history backwards, by their offsets, of a log that holds so much.
+async fn history(held: &'static [u64], last: u64) -> Vec<Vec<u64>> {
     let mut mocks = Mocks::default();
     mocks.rules.policies.set_namespace("chat", (*policy(Access::Anyone)).clone());
     crate::built_in::BuiltIn::default().register(&mut mocks.rules.handlers).unwrap();
-    mocks.broker.expect_read().returning(|_, _, read| {
-        let held = [1, 2, 3, 50, 52, 53, 54];
-        let page = page_with_holes(&held, 60, read.after.get(), read.messages_max as usize);
+    mocks.broker.expect_read().returning(move |_, _, read| {
+        let page = page_with_holes(held, last, read.after.get(), read.messages_max as usize);
         Box::pin(async move { Ok(page) })
     });
     let services = mocks.services();
     let view = crate::view::View::Document(domain::documents::told::Endpoint::Chat);
     let handler = Arc::clone(services.rules.handlers.of(view, "history").unwrap());
     let (mut pages, mut before) = (Vec::new(), String::new());
-    for _ in 0..9 {
+    for _ in 0..99 {
         let body = format!(r#"{{"type":"history","channel":"a","limit":2{before}}}"#);
         let handling = handling(Arc::clone(&services), Arc::clone(&handler), body.into());
         let effects = handling.execute().await.unwrap().effects;
@@ -219,9 +218,24 @@ async fn the_history_of_a_chat_goes_on_before_places_that_hold_nothing() {
         let ids = text.split(r#""message_id":""#).skip(1);
         let offset = |id: &str| id.split('"').next()?.split('-').nth(1)?.parse::<u64>().ok();
         pages.push(ids.filter_map(offset).collect::<Vec<_>>());
-        let Some((_, next)) = text.split_once(r#""before":""#) else { break };
+        let Some((_, next)) = text.split_once(r#""before":""#) else { return pages };
+        assert!(text.contains(r#""more":true"#), "{text}");
         before = format!(r#","before":"{}""#, next.split('"').next().unwrap());
     }
-    let pages: Vec<_> = pages.iter().map(Vec::as_slice).collect();
+    panic!("it has no end: {pages:?}");
+}
+
+#[tokio::test]
+async fn the_history_of_a_chat_goes_on_before_places_that_hold_nothing() {
+    let pages = history(&[1, 2, 3, 50, 52, 53, 54], 60).await;
     assert_eq!(pages, [&[53, 54][..], &[52], &[50], &[2, 3], &[1]]);
+}
+
+/// So many that one answer does not find what is in front of them.
+#[tokio::test]
+async fn the_history_of_a_chat_does_not_end_with_a_long_stretch_of_nothing() {
+    let pages = history(&[1, 2, 3, 100_000], 100_000).await;
+    let found: Vec<_> = pages.iter().filter(|page| !page.is_empty()).cloned().collect();
+    assert_eq!(found, [&[100_000][..], &[2, 3], &[1]]);
+    assert!(pages.len() > found.len(), "some answers found nothing yet");
 }

@@ -181,6 +181,7 @@ async fn what_is_recorded_names_who_where_what_why_and_when() {
     let act = Act::Mute(user("u"), Some(Duration::from_secs(60)));
     let entry = domain::moderation::Entry {
         at: Wall::default(),
+        order: Wall::default(),
         by: user("m"),
         room: room(),
         act: act.clone(),
@@ -270,19 +271,21 @@ async fn a_deletion_that_failed_is_no_success() {
 }
 
 #[tokio::test]
-async fn an_act_is_later_than_what_is_known_about_the_same_whatever_the_clock_says() {
+async fn an_act_stands_behind_what_is_known_about_the_same_whatever_the_clock_says_and_is_done_now()
+{
     let later = Wall::from_millis(1_000_000);
     let mut moderation = MockModeration::new();
     moderation.expect_forbids().returning(|_, _, _, _| None);
-    let is_later = move |entry: &domain::moderation::Entry| entry.at > later;
+    let now = Wall::default();
+    let is_later = move |entry: &domain::moderation::Entry| entry.order > later && entry.at == now;
     let recorded = moderation.expect_record().withf(is_later).times(1);
     recorded.returning(|_| Box::pin(async { Ok(()) }));
     let mocks = Mocks { moderation: Some(moderation), ..Mocks::default() };
     let (moderate, _) = moderating(mocks, moderator(), Act::Unban(user("u")));
     // Of another node, whose clock is ahead.
     let act = Act::Ban(user("u"), None);
-    let heard =
-        domain::moderation::Entry { at: later, by: user("m"), room: room(), act, reason: None };
+    let (by, room, reason) = (user("m"), room(), None);
+    let heard = domain::moderation::Entry { at: later, order: later, by, room, act, reason };
     moderate.services.directory.acts.note(&heard);
     assert_eq!(moderate.execute().await, Ok(user("m")));
 }
