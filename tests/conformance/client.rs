@@ -135,7 +135,7 @@ impl Arena {
         (client, events, wire)
     }
 
-    async fn run(&mut self, case: Case) {
+    async fn run(&mut self, case: &Case) {
         let name = case.name.as_str();
         let (client, mut events, mut wire) = self.greeted(name).await;
         let (frames, code) = match &case.back {
@@ -148,7 +148,7 @@ impl Arena {
             }
         };
         let answered = async {
-            wire.send(&sent(&case), case.piece).await;
+            wire.send(&sent(case), case.piece).await;
             for (_, payload) in frames.iter().filter(|(opcode, _)| *opcode == PONG) {
                 let pong = wire.read().await.unwrap_or_else(|| panic!("{name}: no pong"));
                 assert_eq!((pong.opcode, &pong.payload), (PONG, payload), "{name}");
@@ -162,7 +162,7 @@ impl Arena {
                 RESTART
             }
         };
-        self.ends(client, events, wire, code, &case).await;
+        self.ends(client, events, wire, code, case).await;
     }
 
     /// The connection ends with this code, and the client goes on as the code says.
@@ -270,7 +270,7 @@ fn run(cases: Vec<Case>) {
     runtime.block_on(async {
         let mut arena = Arena::new().await;
         for case in cases {
-            arena.run(case).await;
+            arena.run(&case).await;
         }
         // Still of use.
         let (client, _events, mut wire) = arena.greeted("the end").await;
