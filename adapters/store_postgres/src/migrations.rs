@@ -7,9 +7,10 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// What each step is about, and what it says. Versions count from 1, like the names of the files.
-const STEPS: [(&str, &str); 2] = [
+const STEPS: [(&str, &str); 3] = [
     ("store", include_str!("../migrations/0001_store.sql")),
     ("letters once", include_str!("../migrations/0002_letters_once.sql")),
+    ("lives", include_str!("../migrations/0003_lives.sql")),
 ];
 
 /// All steps, to be run in their order.

@@ -19,7 +19,7 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::archive::PostgresArchive;
-use crate::error::{Failure, decode_error, within};
+use crate::error::{Failure, decode_error, whole_rows, within};
 use crate::queue::{Command, Job};
 use crate::rows;
 
@@ -211,8 +211,8 @@ impl PostgresModeration {
     /// What the database says; a node that does not know who is banned must not start.
     pub async fn load(archive: Arc<PostgresArchive>) -> Result<Self, ArchiveError> {
         let mut lent = archive.readers.lend().await?;
-        let rows = sqlx::query("SELECT kind, room, who, until_ms FROM sanctions")
-            .fetch_all(&mut lent.connection);
+        let query = sqlx::query("SELECT kind, room, who, until_ms FROM sanctions");
+        let rows = whole_rows(query, &mut lent.connection);
         let rows = within(archive.answer_timeout(), rows).await;
         let rows = lent.back(rows)?;
         let mut set = Sanctions::default();
@@ -235,7 +235,7 @@ impl PostgresModeration {
         );
         let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
         let mut lent = self.archive.readers.lend().await?;
-        let rows = query.bind(before).bind(wanted).fetch_all(&mut lent.connection);
+        let rows = whole_rows(query.bind(before).bind(wanted), &mut lent.connection);
         let rows = within(self.archive.answer_timeout(), rows).await;
         lent.back(rows)
     }
