@@ -83,7 +83,7 @@ const PARTLY: &[(&str, &str)] = &[
         "memory that runs out in a cgroup, whose end is SIGKILL (N01); and systemd itself, of which only the unit's \
          word is looked at",
     ),
-    ("N12", "a million: the test has 20,000 unless `ROOMKEEPER_CHURN` says more"),
+    ("N12", "a million: the test has 5,000 unless `ROOMKEEPER_CHURN` says more"),
     ("N13", "that a worker which hangs is reported; no search through interleavings"),
     (
         "N14",

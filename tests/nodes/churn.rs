@@ -1,6 +1,6 @@
 //! Very many connections come and go, in every way that one can go: nothing of them is left at the nodes or in Redis.
 //!
-//! `ROOMKEEPER_CHURN=1000000` has as many; it takes half an hour or so.
+//! `ROOMKEEPER_CHURN=1000000` has as many; it takes an hour or more.
 
 use std::fs;
 use std::net::TcpStream;
@@ -17,9 +17,9 @@ use crate::fleet::until_status;
 use crate::postgres_stores::SOON;
 use crate::stopped::ASKED_ALL_THE_TIME;
 
-const CYCLES: usize = 20_000;
+const CYCLES: usize = 5_000;
 /// Those before anything is looked at: what is made once is made then.
-const WARM_UP: usize = 3_000;
+const WARM_UP: usize = 1_000;
 const THREADS: usize = 8;
 const ROOMS: usize = 100;
 const USERS: usize = 50;

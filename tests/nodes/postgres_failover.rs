@@ -294,6 +294,7 @@ fn over_redis_a_promoted_postgres_loses_nobody_a_place_in_silence() {
             assert_eq!(heard, [11, 12]);
             assert!(loses_redis || !has_gap);
         }
+        nodes.iter().for_each(|node| until_status(node, 200));
         let ((young_epoch, at), _) = places.publish(&nodes[1], young, 101);
         assert!(young_epoch != lost && at > 1, "{young_epoch} {at}");
         let mut one = member(&nodes[0], young, Some(&(lost, 1)));
@@ -305,6 +306,7 @@ fn over_redis_a_promoted_postgres_loses_nobody_a_place_in_silence() {
         redis.start_again();
         let ((last, _), _) = places.publish(&nodes[0], ROOM, 13);
         assert_ne!(last, after);
+        nodes.iter().for_each(|node| until_status(node, 200));
         let (all, n_gaps) = history(&nodes[1], ROOM);
         assert_eq!(all, [(1..=8).collect::<Vec<_>>(), vec![11, 12, 13]].concat());
         assert_eq!(n_gaps, 1);
