@@ -63,6 +63,12 @@ impl Refusal {
         Self::new(ErrorCode::PermissionDenied, message)
     }
 
+    /// The room has given out all offsets that there are, and takes nothing more with one.
+    #[must_use]
+    pub fn log_full() -> Self {
+        Self::new(ErrorCode::NotAvailable, "the room has given out its last offset")
+    }
+
     /// A fault of ours.
     #[must_use]
     pub fn internal() -> Self {

@@ -36,6 +36,10 @@ pub const FIELD_BYTES_MAX: usize = 256;
 /// what they quote can be long.
 pub const MESSAGE_BYTES_MAX: usize = 1_024;
 
+/// What a Postgres remarks beside its answers, as the driver says it: nobody here can do anything about it, and one that
+/// remarks without an end would fill the log.
+const POSTGRES_NOTICES: &str = "sqlx::postgres::notice";
+
 /// Takes the spans of commands, if traces are taken.
 pub type TraceLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// What lies below the filter of the lines.
@@ -59,7 +63,7 @@ pub fn init(settings: &Log, colour: bool, traces: Option<TraceLayer>) -> Result<
     // What has a file of its own is not written twice, and is written whatever the filter says.
     let layer = EventLog { format: settings.format, colour, writer: main.clone() };
     // Without these hints every event of every part would be asked about, whatever its level.
-    let rest = filter_fn(move |meta| !(is_split && meta.target() == TARGET))
+    let rest = filter_fn(move |meta| is_for_main(meta.target(), is_split))
         .with_max_level_hint(LevelFilter::TRACE);
     let guards = own_file.clone().map(|writer| {
         let layer = EventLog { format: LogFormat::Json, colour: false, writer };
@@ -76,6 +80,16 @@ pub fn init(settings: &Log, colour: bool, traces: Option<TraceLayer>) -> Result<
     let sinks = std::iter::once(main).chain(own_file).collect();
     SINKS.set(sinks).map_err(|_| "a log was started before".to_owned())?;
     Ok(LogFilter(handle))
+}
+
+/// Whether lines of this target belong into the main log, as far as the filter wants them. The security log may have a
+/// file of its own.
+fn is_for_main(target: &str, is_split: bool) -> bool {
+    match target {
+        TARGET => !is_split,
+        POSTGRES_NOTICES => false,
+        _ => true,
+    }
 }
 
 /// The filter of a log that runs.

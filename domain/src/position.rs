@@ -63,11 +63,17 @@ pub struct Position {
 mod tests {
     use super::*;
 
+    /// D11.
     #[test]
     fn offsets_stop_where_javascript_loses_precision() {
-        assert!(Offset::parse((1 << 53) - 1).is_ok());
-        assert_eq!(Offset::parse(1 << 53), Err(OffsetError));
+        for last in [(1 << 53) - 2, (1 << 53) - 1] {
+            assert_eq!(Offset::parse(last).map(Offset::get), Ok(last));
+        }
+        for beyond in [1 << 53, (1 << 53) + 1, (1 << 63) - 1, 1 << 63, (1 << 63) + 1, u64::MAX] {
+            assert_eq!(Offset::parse(beyond), Err(OffsetError), "{beyond}");
+        }
         assert_eq!(Offset::MAX.next(), None);
+        assert_eq!(Offset::MAX.previous().next(), Some(Offset::MAX));
         assert_eq!(Offset::ZERO.next(), Offset::parse(1).ok());
         assert_eq!(Offset::ZERO.previous(), Offset::ZERO);
     }

@@ -334,14 +334,26 @@ async fn every_key_runs_out_and_nothing_is_left_of_rooms_that_nobody_uses() {
     known.abort();
 }
 
-/// RD18: a log on disk that was cut short, and a file of all that is older than what was acknowledged last.
+/// What became of what a Redis had on disk.
+#[derive(Clone, Copy, PartialEq)]
+enum Disk {
+    /// Its log was cut short.
+    Cut,
+    /// Its log is damaged in the middle: it does not start until somebody has cut that off with Redis's own tool.
+    Damaged,
+    /// There is only a file of all that is older than what was acknowledged last.
+    Old,
+}
+
+/// RD18: whatever is left of what it had.
 #[tokio::test]
 async fn a_redis_that_comes_back_with_less_than_it_had_is_a_gap_and_never_silence() {
     const SAID: u64 = 20;
     if !Redis::is_here() {
         return;
     }
-    for has_log in [true, false] {
+    for disk in [Disk::Cut, Disk::Damaged, Disk::Old] {
+        let has_log = disk != Disk::Old;
         let mut redis =
             if has_log { Redis::start_on_disk() } else { Redis::start_with(&["--save", ""]) };
         let node = Node::impatient(&redis).await;
@@ -356,8 +368,16 @@ async fn a_redis_that_comes_back_with_less_than_it_had_is_a_gap_and_never_silenc
         let last = last.unwrap();
         receive(&mailbox, SAID as usize).await;
         redis.kill();
-        if has_log {
-            redis.cut_log(2_000);
+        match disk {
+            Disk::Cut => redis.cut_log(2_000),
+            Disk::Damaged => {
+                redis.damage_log();
+                let said = redis.fails_to_start();
+                assert!(said.contains("Bad file format reading the append only file"), "{said}");
+                assert!(node.say("meanwhile").await.is_err());
+                redis.repair_log();
+            }
+            Disk::Old => {}
         }
         redis.start_again();
         let after = retry(&node, || named(publish(ROOM, "u1", "after"), "after")).await;

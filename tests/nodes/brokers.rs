@@ -87,7 +87,16 @@ impl Node {
 
     /// One whose rooms may be durable.
     pub(crate) async fn start_over(config: Config, log: Option<DurableLog>) -> Self {
-        let broker = RedisBroker::build_over(config, Arc::new(Counter), log).unwrap();
+        Self::drawing(config, log, Arc::new(Counter)).await
+    }
+
+    /// The same, which draws its numbers here.
+    pub(crate) async fn drawing(
+        config: Config,
+        log: Option<DurableLog>,
+        numbers: Arc<dyn Entropy>,
+    ) -> Self {
+        let broker = RedisBroker::build_over(config, numbers, log).unwrap();
         let running = tokio::spawn(Arc::clone(&broker).run());
         let node = Self { broker, running };
         node.until_up().await;

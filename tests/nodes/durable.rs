@@ -35,24 +35,27 @@ fn durable_with(retention: Retention) -> Arc<NamespacePolicy> {
     Arc::new(NamespacePolicy { durable: true, ..NamespacePolicy::clone(&policy) })
 }
 
-fn durable() -> Arc<NamespacePolicy> {
+pub(crate) fn durable() -> Arc<NamespacePolicy> {
     durable_with(Retention::default())
 }
 
-fn log_of(archive: &Arc<impl Archive + Succession + 'static>) -> DurableLog {
+pub(crate) fn log_of(archive: &Arc<impl Archive + Succession + 'static>) -> DurableLog {
     DurableLog { lives: Arc::clone(archive) as _, archive: Arc::clone(archive) as _ }
 }
 
-async fn node(redis: &Redis, archive: &Arc<impl Archive + Succession + 'static>) -> Node {
+pub(crate) async fn node(
+    redis: &Redis,
+    archive: &Arc<impl Archive + Succession + 'static>,
+) -> Node {
     Node::start_over(impatient(redis.url()), Some(log_of(archive))).await
 }
 
-async fn postgres_archive(postgres: &Postgres) -> Arc<PostgresArchive> {
+pub(crate) async fn postgres_archive(postgres: &Postgres) -> Arc<PostgresArchive> {
     let config = postgres_stores::impatient(postgres);
     postgres_stores::build(store_postgres::Config { sharing: Sharing::Shared, ..config }).await
 }
 
-async fn put(node: &Node, publish: Publish) -> Result<Receipt, PublishError> {
+pub(crate) async fn put(node: &Node, publish: Publish) -> Result<Receipt, PublishError> {
     let broker: &dyn Broker = &*node.broker;
     in_time("it is answered", broker.publish(publish, &durable())).await
 }

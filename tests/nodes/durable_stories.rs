@@ -11,7 +11,7 @@ use tests::redis::Redis;
 use tests::server::Server;
 
 use crate::fleet::{Cluster, DEADLINE, stays_unready, until_status};
-use crate::stories::{AWAY, report};
+use crate::stories::{away, report};
 use crate::tiny_disk::TinyDisk;
 use crate::told::Told;
 
@@ -73,7 +73,7 @@ fn a_redis_that_is_frozen_for_ten_seconds_costs_durable_rooms_nothing() {
     let told = cluster.tell(|cluster| {
         cluster.redis.suspend();
         cluster.nodes.iter().for_each(|node| until_status(node, 503));
-        stays_unready(&cluster.nodes[0], AWAY);
+        stays_unready(&cluster.nodes[0], away());
         cluster.redis.go_on();
     });
     check("durable: freeze redis", &cluster, &told);
@@ -119,7 +119,7 @@ fn a_postgres_that_is_frozen_for_ten_seconds_and_wakes_has_what_was_acknowledged
         let postgres = cluster.postgres.as_mut().unwrap();
         postgres.suspend();
         until_store_is_missed(&cluster.nodes);
-        stays_unready(&cluster.nodes[0], AWAY);
+        stays_unready(&cluster.nodes[0], away());
         postgres.go_on();
         cluster.nodes.iter().for_each(|node| until_status(node, 200));
     });

@@ -1,4 +1,4 @@
-//! Between one node and Redis: passes bytes on, or does not.
+//! Between one node and Redis or Postgres: passes bytes on, or does not.
 //!
 //! It knows nothing of what it passes on. A fault is its own; the servers on both sides stay whole. A slow one delays
 //! what it passes on, and loses nothing.
@@ -42,7 +42,7 @@ struct State {
     generation: u64,
 }
 
-/// One way to a Redis.
+/// One way to a server.
 pub(crate) struct Passage {
     addr: SocketAddr,
     state: watch::Sender<State>,
@@ -81,6 +81,11 @@ impl Passage {
     /// Where it is, as clients of Redis are told.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.addr)
+    }
+
+    /// Its port, for what has other addresses.
+    pub(crate) fn port(&self) -> u16 {
+        self.addr.port()
     }
 
     /// Resets all connections, and each new one.

@@ -15,7 +15,7 @@ use crate::fleet::until_status;
 use crate::passage::Passage;
 use crate::postgres_stores::SOON;
 
-const KEY: &str = "a-key-of-the-tests-that-is-long-enough";
+pub(crate) const KEY: &str = "a-key-of-the-tests-that-is-long-enough";
 
 pub(crate) fn arguments() -> Vec<String> {
     let set = [
@@ -134,7 +134,7 @@ fn a_node_on_postgres_has_the_metrics_that_are_documented_for_it() {
 }
 
 /// A chat connection, greeted; moderators have the role.
-fn chat(node: &Server, user: &str, roles: &Value) -> RawSocket {
+pub(crate) fn chat(node: &Server, user: &str, roles: &Value) -> RawSocket {
     let token = hs256(SECRET, &with_claim(claims(user, "chat:*"), "roles", roles.clone()));
     let mut socket = RawSocket::open(node.addr(), &format!("/ws/chat?token={token}"));
     socket.expect_json("connected");
@@ -154,7 +154,7 @@ fn heard(socket: &mut RawSocket) -> Vec<Value> {
     }
 }
 
-fn moderate(moderator: &mut RawSocket, action: &str) {
+pub(crate) fn moderate(moderator: &mut RawSocket, action: &str) {
     moderator.send_json(&json!({
         "type": "moderation", "id": 1, "action": action, "user_id": "ann", "channel": "global",
     }));
@@ -170,7 +170,7 @@ fn member(node: &Server, user: &str) -> RawSocket {
     socket
 }
 
-fn is_let_in(node: &Server, user: &str) -> bool {
+pub(crate) fn is_let_in(node: &Server, user: &str) -> bool {
     let answer = member(node, user).next_json();
     assert!(answer["type"] == "subscribed" || answer["error"] == "permission_denied", "{answer}");
     answer["type"] == "subscribed"

@@ -88,7 +88,7 @@ async fn a_server_that_may_lose_what_it_commits_is_refused_or_made_to_keep_it() 
     postgres.start_again();
     let store = build(settings).await;
     let head = store.open_room(&room, Epoch::from_bits(1)).await;
-    assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: offset(20) }));
+    assert_eq!(head, Ok(RoomHead::new(EPOCH, offset(20))));
     store.close().await;
 }
 
@@ -117,7 +117,7 @@ async fn the_tables_are_made_once_and_unknown_ones_are_left_alone() {
         store.close().await;
     }
     let versions = format!("{}._sqlx_migrations", settings.schema);
-    assert_eq!(postgres.ask(&format!("SELECT count(*) FROM {versions}")), "2");
+    assert_eq!(postgres.ask(&format!("SELECT count(*) FROM {versions}")), "3");
 
     postgres.tell(&format!(
         "INSERT INTO {versions} (version, description, success, checksum, execution_time) \

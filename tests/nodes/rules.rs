@@ -94,7 +94,7 @@ fn subscribe(socket: &mut RawSocket) {
     socket.expect_json("subscribed");
 }
 
-/// D01: the old node is frozen while its user takes over on another, with commands of the old connection in
+/// D01, T05: the old node is frozen while its user takes over on another, with commands of the old connection in
 /// its socket. When it goes on it knows of nothing yet; what it then reads is refused all the same.
 #[test]
 fn what_waited_in_a_frozen_node_is_refused_when_its_user_has_taken_over_on_another() {

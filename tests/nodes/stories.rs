@@ -18,8 +18,11 @@ const PEAK_MAX: f64 = if IS_UNOPTIMISED { 1.5 } else { 1.2 };
 const PRESENCE_MAX: Duration = Duration::from_secs(10);
 /// What a node may have more of afterwards, which its allocator keeps: clients of another node, and some queues.
 const RSS_GROWTH_MIB: u64 = 48;
-/// How long what is not killed is away.
-pub(crate) const AWAY: Duration = Duration::from_secs(10);
+/// How long what is not killed is away; `ROOMKEEPER_AWAY_SECONDS=60` has it away for so long.
+pub(crate) fn away() -> Duration {
+    let seconds = std::env::var("ROOMKEEPER_AWAY_SECONDS");
+    Duration::from_secs(seconds.map_or(10, |seconds| seconds.parse().unwrap()))
+}
 
 /// Says what came of it, for whoever reads the output.
 #[allow(clippy::print_stdout, reason = "figures for whoever runs it")]
@@ -212,7 +215,7 @@ fn a_redis_that_is_frozen_for_ten_seconds_and_wakes_loses_nobody_a_message() {
         for node in &cluster.nodes {
             until_status(node, 503);
         }
-        stays_unready(&cluster.nodes[0], AWAY);
+        stays_unready(&cluster.nodes[0], away());
         cluster.redis.go_on();
     });
     let gaps = told.check();
@@ -247,7 +250,7 @@ fn cut_off(name: &str, cut: impl FnOnce(&crate::passage::Passage)) {
     let told = cluster.tell(|cluster| {
         cut(&cluster.proxies[0]);
         until_status(&cluster.nodes[0], 503);
-        stays_unready(&cluster.nodes[0], AWAY);
+        stays_unready(&cluster.nodes[0], away());
         cluster.proxies[0].open();
         until_status(&cluster.nodes[0], 200);
     });
@@ -283,7 +286,7 @@ fn a_replica_that_is_promoted_without_the_last_writes_is_a_gap_and_never_silence
         |replica: &Redis| replica.ask(&["INFO", "replication"]).contains("master_link_status:up");
     let begin = std::time::Instant::now();
     while !is_linked(&replica) {
-        assert!(begin.elapsed() < AWAY, "it does not follow");
+        assert!(begin.elapsed() < away(), "it does not follow");
     }
     let told = cluster.tell(|cluster| {
         // From here on it hears of nothing, and the first one goes on taking messages.

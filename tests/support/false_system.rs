@@ -61,6 +61,13 @@ impl FalseSystem {
         [("LD_PRELOAD", self.path("shim.so")), ("FALSE_SYSTEM", self.path("numbers"))]
     }
 
+    /// What a server under another user must be able to read and write.
+    #[must_use]
+    pub fn paths(&self) -> [PathBuf; 3] {
+        let folder = self.folder.path();
+        [folder.to_owned(), folder.join("shim.so"), folder.join("numbers")]
+    }
+
     fn tell(&self, place: u64, number: i64) {
         let written = self.numbers.write_all_at(&number.to_ne_bytes(), place * 8);
         written.expect("a file of ours can be written");

@@ -4,7 +4,6 @@
 //! does not run as root: there it runs as the user that its package made.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::false_system::FalseSystem;
 use crate::process::Process;
+use crate::redis::free_port;
 use crate::skips::for_want_of_a_tool;
 
 /// How long a start may take, with the recovery after a crash.
@@ -30,6 +31,7 @@ pub struct Postgres {
     process: Process,
     port: u16,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: tempfile::TempDir,
     suspended: Vec<Pid>,
 }
@@ -57,6 +59,18 @@ impl Postgres {
     /// When it does not start.
     #[must_use]
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::make(settings, Vec::new())
+    }
+
+    /// A server to which the system lies. The value must outlive it.
+    #[must_use]
+    pub fn start_under(system: &FalseSystem) -> Self {
+        system.paths().iter().for_each(|path| own(path));
+        let environment = system.environment().into_iter();
+        Self::make(&[], environment.map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    fn make(settings: &[&str], environment: Vec<(String, String)>) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         own(folder.path());
         let mut make = as_user("initdb");
@@ -65,13 +79,63 @@ impl Postgres {
         let made = make.arg(folder.path().join("data")).stdin(Stdio::null()).output();
         let made = made.expect("initdb runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        // Given back at once; nobody else on this machine asks for this one meanwhile.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = listener.local_addr().expect("it is bound").port();
-        drop(listener);
         let settings: Vec<_> = settings.iter().map(ToString::to_string).collect();
-        let process = launch(port, &settings, folder.path());
-        Self { process, port, settings, folder, suspended: Vec::new() }
+        Self::run(settings, environment, folder)
+    }
+
+    fn run(
+        settings: Vec<String>,
+        environment: Vec<(String, String)>,
+        folder: tempfile::TempDir,
+    ) -> Self {
+        let port = free_port();
+        let process = launch(port, &settings, &environment, folder.path());
+        Self { process, port, settings, environment, folder, suspended: Vec::new() }
+    }
+
+    /// A copy of this one, which follows it and takes no writes.
+    ///
+    /// # Panics
+    /// When it can't be made, or does not start.
+    #[must_use]
+    pub fn start_replica(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        own(folder.path());
+        let mut copy = as_user("pg_basebackup");
+        copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER, "--no-sync"]);
+        copy.args(["--checkpoint=fast", "--write-recovery-conf", "-D"]);
+        let made = copy.arg(folder.path().join("data")).stdin(Stdio::null()).output();
+        let made = made.expect("pg_basebackup runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self::run(Vec::new(), Vec::new(), folder)
+    }
+
+    /// Has a replica follow nobody any more: what is committed from here on it does not get.
+    pub fn stop_following(&self) {
+        self.tell("ALTER SYSTEM SET primary_conninfo = ''");
+        self.tell("SELECT pg_reload_conf()");
+        self.until("SELECT count(*) FROM pg_stat_wal_receiver", "0");
+    }
+
+    /// Makes a replica the primary.
+    pub fn promote(&self) {
+        self.tell("SELECT pg_promote(true, 60)");
+        self.until("SELECT pg_is_in_recovery()", "f");
+    }
+
+    /// Asks until this is the answer.
+    ///
+    /// # Panics
+    /// When it does not come within a minute.
+    pub fn until(&self, statement: &str, wanted: &str) {
+        let begin = Instant::now();
+        loop {
+            let answer = self.ask(statement);
+            if answer == wanted {
+                return;
+            }
+            assert!(begin.elapsed() < STARTED, "{statement}: {answer} and not {wanted}");
+        }
     }
 
     /// Where it is, as clients are told.
@@ -114,7 +178,7 @@ impl Postgres {
     /// Starts it again, on the same port, with what it has on disk.
     pub fn start_again(&mut self) {
         self.process.kill();
-        self.process = launch(self.port, &self.settings, self.folder.path());
+        self.process = launch(self.port, &self.settings, &self.environment, self.folder.path());
     }
 
     /// The same, with other settings.
@@ -238,7 +302,12 @@ pub fn own(folder: &Path) {
     }
 }
 
-fn launch(port: u16, settings: &[String], folder: &Path) -> Process {
+fn launch(
+    port: u16,
+    settings: &[String],
+    environment: &[(String, String)],
+    folder: &Path,
+) -> Process {
     let begin = Instant::now();
     loop {
         let mut server = as_user("postgres");
@@ -260,11 +329,12 @@ fn launch(port: u16, settings: &[String], folder: &Path) -> Process {
         shell
             .args(["-c", "exec \"$@\" 2>&1", "sh"])
             .arg(server.get_program())
-            .args(server.get_args());
+            .args(server.get_args())
+            .envs(environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::start(shell);
         loop {
             match process.next_line(STARTED) {
-                Some(line) if line.contains("ready to accept connections") => return process,
+                Some(line) if line.contains("ready to accept") => return process,
                 Some(_) => {}
                 // Children of one that was killed hold its memory for a moment.
                 None => break,

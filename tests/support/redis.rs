@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -137,15 +137,61 @@ impl Redis {
     /// # Panics
     /// When it has no log, or a shorter one.
     pub fn cut_log(&self, bytes: u64) {
-        let folder = self.folder.path().join("appendonlydir");
-        let files = fs::read_dir(folder).expect("it has a log").filter_map(Result::ok);
-        let newest = files.map(|file| file.path()).find(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".incr.aof"))
-        });
-        let file = fs::File::options().write(true).open(newest.expect("it was written to"));
+        let file = fs::File::options().write(true).open(self.log_file(".incr.aof"));
         let file = file.expect("it can be opened");
         let length = file.metadata().expect("it has a length").len();
         file.set_len(length.checked_sub(bytes).expect("it is longer")).expect("it can be cut");
+    }
+
+    /// Writes over a piece in the middle of that log, as a disk may that fails.
+    ///
+    /// # Panics
+    /// When it has no log.
+    pub fn damage_log(&self) {
+        const PIECE: usize = 200;
+        let path = self.log_file(".incr.aof");
+        let mut log = fs::read(&path).expect("it can be read");
+        let middle = log.len() / 2;
+        log[middle..middle + PIECE].fill(b'?');
+        fs::write(path, log).expect("it can be written");
+    }
+
+    /// Has Redis's own tool cut off what can't be read of that log, and all behind it.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn repair_log(&self) {
+        let mut tool = Command::new("sh");
+        tool.args(["-c", "yes | redis-check-aof --fix \"$0\""]).arg(self.log_file(".manifest"));
+        let output = tool.stdin(Stdio::null()).output().expect("the tool runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The file of the log whose name ends so.
+    fn log_file(&self, end: &str) -> PathBuf {
+        let folder = self.folder.path().join("appendonlydir");
+        let files = fs::read_dir(folder).expect("it has a log").filter_map(Result::ok);
+        let ends = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(end))
+        };
+        files.map(|file| file.path()).find(ends).expect("it was written to")
+    }
+
+    /// Tries to start it again, in vain, and gives what it said.
+    ///
+    /// # Panics
+    /// When it starts.
+    pub fn fails_to_start(&mut self) -> String {
+        self.process.kill();
+        let mut process = Process::start(command(self.port, &self.settings, self.folder.path()));
+        let mut said = String::new();
+        while let Some(line) = process.next_line(STARTED) {
+            assert!(!line.contains("Ready to accept connections"), "it starts");
+            said.push_str(&line);
+            said.push('\n');
+        }
+        said
     }
 
     /// Stops it where it is (SIGSTOP).
@@ -185,11 +231,15 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-fn launch(port: u16, settings: &[String], folder: &std::path::Path) -> Process {
+fn command(port: u16, settings: &[String], folder: &Path) -> Command {
     let mut command = Command::new("redis-server");
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"]);
     command.arg("--dir").arg(folder).args(settings);
-    let mut process = Process::start(command);
+    command
+}
+
+fn launch(port: u16, settings: &[String], folder: &Path) -> Process {
+    let mut process = Process::start(command(port, settings, folder));
     loop {
         let line = process.next_line(STARTED);
         let line = line.unwrap_or_else(|| panic!("it ended: {}", process.report()));

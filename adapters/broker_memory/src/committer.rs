@@ -16,7 +16,7 @@ use application::ports::{
 };
 use domain::message::{Publication, Publish, Publisher};
 use domain::policy::{AckLevel, NamespacePolicy};
-use domain::position::Offset;
+use domain::position::{Offset, Position};
 use domain::room::RoomId;
 use domain::time::Wall;
 
@@ -195,7 +195,7 @@ impl MemoryBroker {
         for Waiting { publish, answer: waiting, .. } in batch {
             let key = dedup_key(&publish);
             if let Some(key) = &key {
-                let known = self.stripe(&key.room).dedup.get(key, publish.at);
+                let known = self.remembered(key, publish.at);
                 if let Some(place) = known {
                     answer(waiting, Ok(receipt(place, true, level(place))));
                     continue;
@@ -209,6 +209,19 @@ impl MemoryBroker {
             entries.push(Entry { publish, key, answers: vec![waiting] });
         }
         entries
+    }
+
+    /// Where a publish is, as far as it is remembered and was not lost since: the archive may have gone on from before
+    /// it.
+    fn remembered(&self, key: &DedupKey, now: Wall) -> Option<Place> {
+        let stripe = self.stripe(&key.room);
+        let place = stripe.dedup.get(key, now)?;
+        let head = stripe.rooms.get(&key.room).and_then(|room| room.head.known());
+        let is_in = |head: RoomHead, offset: Offset| {
+            head.epoch == place.epoch || head.earlier.reach(Position { epoch: place.epoch, offset })
+        };
+        let is_lost = head.zip(place.offset).is_some_and(|(head, offset)| !is_in(head, offset));
+        (!is_lost).then_some(place)
     }
 
     /// Answers what the archive knows already, which one question for the whole batch tells.
@@ -334,7 +347,7 @@ impl MemoryBroker {
             let known = self.stripe(id).rooms.get(id).and_then(|room| room.head.known());
             let Some(known) = known else { break };
             if known.epoch != stored.epoch {
-                tracing::error!(room = %id, "the archive has lost the room's log");
+                tracing::warn!(room = %id, "the archive goes on under another epoch: it may have lost the newest");
                 if let Some(room) = self.stripe(id).rooms.get_mut(id) {
                     room.restart(stored, &self.budget);
                 }

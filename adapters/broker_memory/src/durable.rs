@@ -14,7 +14,7 @@ use application::published::Published;
 use domain::message::Publish;
 use domain::policy::NamespacePolicy;
 use domain::position::Offset;
-use domain::recovery::{EarlierLives, LogBounds};
+use domain::recovery::LogBounds;
 use domain::room::RoomId;
 
 use crate::broker::{MemoryBroker, RETRY_AFTER};
@@ -131,7 +131,7 @@ impl MemoryBroker {
     ) -> Result<(), ArchiveError> {
         let mut head = archive.open_room(id, self.epoch_for_archive()?).await?;
         if planted::is_planted(Mistake::EpochRedrawn) {
-            head = RoomHead { epoch: self.epoch_for_archive()?, last: Offset::ZERO };
+            head = RoomHead::new(self.epoch_for_archive()?, Offset::ZERO);
         }
         self.with_generation(id, known, |room| {
             if room.head.known().is_none() {
@@ -308,8 +308,7 @@ async fn read_archive(
         Some(end) => end < head.last,
         None => read.after < head.last && first <= head.last,
     };
-    let bounds =
-        LogBounds { epoch: head.epoch, first, last: head.last, earlier: EarlierLives::NONE };
+    let bounds = LogBounds { epoch: head.epoch, first, last: head.last, earlier: head.earlier };
     Ok(LogPage { bounds, messages: page.messages, more })
 }
 

@@ -28,7 +28,7 @@ impl Erasure for MemoryBroker {
         match self.archive().filter(|_| policy.durable) {
             None => self.erase_here(room, position),
             Some(archive) => {
-                self.find_stored(archive, room, policy, position).await?;
+                let position = self.find_stored(archive, room, policy, position).await?;
                 let erased = archive.forget(room, Forget::Message(position)).await;
                 // Also after a failure: only its answer may have been lost.
                 if let Some(room) = self.stripe(room).rooms.get_mut(room) {
@@ -51,14 +51,15 @@ impl MemoryBroker {
         Err(EraseError::Unknown)
     }
 
-    /// Whether a durable room's log has the message, as far as is known here.
+    /// Where a durable room's log has the message, as far as is known here: of an earlier epoch that the log goes on
+    /// from, under the present one.
     async fn find_stored(
         &self,
         archive: &Arc<dyn Archive>,
         id: &RoomId,
         policy: &NamespacePolicy,
         position: Position,
-    ) -> Result<(), EraseError> {
+    ) -> Result<Position, EraseError> {
         let bounds = |stripe: &mut Stripe| {
             let room = stripe.rooms.get(id)?;
             room.head.known().map(|head| room.bounds(head))
@@ -66,8 +67,9 @@ impl MemoryBroker {
         let opened = self.with_open(archive, id, policy, Open::Recent, bounds).await;
         let bounds = opened.map_err(|_| AWAY)?.ok_or(AWAY)?;
         let is_in = |offset: Offset| offset >= bounds.first && offset <= bounds.last;
-        if bounds.epoch == position.epoch && is_in(position.offset) {
-            return Ok(());
+        let is_of_it = bounds.epoch == position.epoch || bounds.earlier.reach(position);
+        if is_of_it && is_in(position.offset) {
+            return Ok(Position { epoch: bounds.epoch, offset: position.offset });
         }
         Err(EraseError::Unknown)
     }

@@ -13,7 +13,7 @@ use domain::delivery::Class;
 use domain::id::{Epoch, MessageKey};
 use domain::message::{Publication, Publish};
 use domain::position::Offset;
-use domain::recovery::{EarlierLives, LogBounds};
+use domain::recovery::LogBounds;
 use domain::retention::Retention;
 use domain::time::Wall;
 
@@ -191,7 +191,7 @@ impl Room {
         if let Some(head) = self.head.known() {
             return Ok(head);
         }
-        let head = RoomHead { epoch: fresh()?, last: Offset::ZERO };
+        let head = RoomHead::new(fresh()?, Offset::ZERO);
         self.head = Head::Sure(head);
         Ok(head)
     }
@@ -253,7 +253,7 @@ impl Room {
             epoch: head.epoch,
             first: stored.min(here),
             last: head.last,
-            earlier: EarlierLives::NONE,
+            earlier: head.earlier,
         }
     }
 

@@ -82,7 +82,7 @@ impl PostgresArchive {
         open::migrate(&connector, connection).await?;
         let first = writers.first_mut().and_then(|writer| writer.connection.as_mut());
         if let Some(first) = first.filter(|_| config.sharing == Sharing::Alone) {
-            open::forget_empty_rooms(&connector, first).await;
+            open::forget_empty_rooms(&connector, &mut first.connection).await;
         }
         for writer in writers {
             connector.status.writer_is_up(writer.place, true);

@@ -14,11 +14,11 @@ use domain::time::Wall;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use crate::connect::Turn;
+use crate::connect::{Turn, WriterConnection};
 use crate::error::{Failure, Remedy, decode_error};
 use crate::queue::Command;
 use crate::rows::{self, Piece};
-use crate::{revocations, succession};
+use crate::{life, read, revocations, succession};
 
 /// The most messages that one step of a trim looks at, so that writes never wait long behind it.
 pub(crate) const TRIM_ROWS_MAX: i64 = 512;
@@ -30,7 +30,7 @@ pub(crate) fn may_be_there_already(commands: &[Command]) -> bool {
 
 /// Does all commands in one transaction. `looks_first` asks of what is placed whether it is there.
 pub(crate) async fn commit(
-    connection: &mut PgConnection,
+    connection: &mut WriterConnection,
     commands: &mut [Command],
     looks_first: bool,
 ) -> Result<(), Failure> {
@@ -38,19 +38,20 @@ pub(crate) async fn commit(
     if let Err(failure) = &result
         && failure.remedy() != Remedy::Reconnect
     {
-        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+        sqlx::raw_sql("ROLLBACK").execute(&mut connection.connection).await?;
     }
     result
 }
 
 async fn attempt(
-    connection: &mut PgConnection,
+    connection: &mut WriterConnection,
     commands: &mut [Command],
     looks_first: bool,
 ) -> Result<(), Failure> {
+    let WriterConnection { connection, life } = connection;
     sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
-    let (rooms, pieces) = (HashMap::new(), Vec::new());
-    let mut batch = Batch { connection: &mut *connection, rooms, pieces, looks_first };
+    let (rooms, pieces, life) = (HashMap::new(), Vec::new(), life.as_deref());
+    let mut batch = Batch { connection: &mut *connection, life, rooms, pieces, looks_first };
     batch.apply_all(commands).await?;
     sqlx::raw_sql("COMMIT").execute(connection).await?;
     Ok(())
@@ -64,22 +65,25 @@ pub(crate) struct StoredRoom {
     pub(crate) behind: Offset,
     /// Whether `head.last` is ahead of the table.
     pub(crate) moved: bool,
+    /// Whether its epoch is of this life of the server; none where that is not known.
+    pub(crate) is_of_this_life: Option<bool>,
 }
 
 impl StoredRoom {
     fn read(row: &PgRow) -> Result<(RoomId, Self), sqlx::Error> {
         let room = RoomId::parse(row.try_get("room")?).map_err(decode_error)?;
-        let head = RoomHead {
-            epoch: rows::epoch(row.try_get("epoch")?),
-            last: rows::offset(row.try_get("last_offset")?)?,
-        };
+        let last = rows::offset(row.try_get("last_offset")?)?;
+        let head = RoomHead::new(rows::epoch(row.try_get("epoch")?), last);
         let behind = rows::offset(row.try_get("behind")?)?;
-        Ok((room, Self { id: row.try_get("id")?, head, behind, moved: false }))
+        let is_of_this_life = row.try_get("is_of_this_life")?;
+        Ok((room, Self { id: row.try_get("id")?, head, behind, moved: false, is_of_this_life }))
     }
 }
 
 pub(crate) struct Batch<'b> {
     pub(crate) connection: &'b mut PgConnection,
+    /// Which life of the server it is to.
+    pub(crate) life: Option<&'b str>,
     /// Every room that the commands name and that exists.
     pub(crate) rooms: HashMap<RoomId, StoredRoom>,
     /// Checked, not yet inserted.
@@ -140,10 +144,8 @@ impl Batch<'_> {
         self.take_turns(commands).await?;
         for command in commands {
             match command {
-                Command::OpenRoom { room, job, .. } => {
-                    let stored = self.rooms.get(room).map(|stored| stored.head);
-                    let missing = || ArchiveError::Storage("the room was not made".to_owned());
-                    job.outcome = stored.ok_or_else(missing);
+                Command::OpenRoom { room, fresh, job } => {
+                    job.outcome = life::go_on(self, room, *fresh).await?;
                 }
                 Command::Append { records, job } => {
                     // A call that breaks the order is the caller's fault: it alone is refused.
@@ -152,7 +154,7 @@ impl Batch<'_> {
                 Command::Place { records, job } => job.outcome = self.place(records).await?,
                 Command::Succeed { room, next, job } => {
                     self.insert_pieces().await?;
-                    job.outcome = Ok(succession::succeed(self, room, *next).await?);
+                    job.outcome = succession::succeed(self, room, *next).await?;
                 }
                 Command::Forget { room, what, job } => {
                     self.insert_pieces().await?;
@@ -198,14 +200,14 @@ impl Batch<'_> {
         let Named { changed, shared, opened, tops } = named;
         // In the order of their names, so that two nodes don't wait for each other.
         self.lock_rooms(
-            "SELECT id, room, epoch, behind, last_offset FROM rooms WHERE room = ANY($1) \
-             ORDER BY room FOR UPDATE",
+            "SELECT id, room, epoch, behind, last_offset, life = $2 AS is_of_this_life FROM rooms \
+             WHERE room = ANY($1) ORDER BY room FOR UPDATE",
             &changed,
         )
         .await?;
         self.lock_rooms(
-            "SELECT id, room, epoch, behind, last_offset FROM rooms WHERE room = ANY($1) \
-             ORDER BY room FOR SHARE",
+            "SELECT id, room, epoch, behind, last_offset, life = $2 AS is_of_this_life FROM rooms \
+             WHERE room = ANY($1) ORDER BY room FOR SHARE",
             &shared,
         )
         .await?;
@@ -225,7 +227,8 @@ impl Batch<'_> {
             return Ok(());
         }
         let names: Vec<&str> = rooms.iter().map(RoomId::as_str).collect();
-        let found = sqlx::query(statement).bind(&names).fetch_all(&mut *self.connection).await?;
+        let found = sqlx::query(statement).bind(&names).bind(self.life);
+        let found = found.fetch_all(&mut *self.connection).await?;
         for row in &found {
             let (room, stored) = StoredRoom::read(row)?;
             self.rooms.insert(room, stored);
@@ -246,42 +249,47 @@ impl Batch<'_> {
             rooms.iter().map(|(_, epoch, _)| rows::epoch_to_sql(*epoch)).collect();
         let behinds: Vec<i64> = rooms.iter().map(|(.., at)| rows::offset_to_sql(*at)).collect();
         sqlx::query(
-            "INSERT INTO rooms (room, epoch, behind, last_offset) \
-             SELECT room, epoch, behind, behind FROM unnest($1::text[], $2::bigint[], $3::bigint[]) \
+            "INSERT INTO rooms (room, epoch, behind, last_offset, life) \
+             SELECT room, epoch, behind, behind, $4 FROM unnest($1::text[], $2::bigint[], $3::bigint[]) \
              AS made (room, epoch, behind) ORDER BY room ON CONFLICT (room) DO NOTHING",
         )
         .bind(&names)
         .bind(&epochs)
         .bind(&behinds)
+        .bind(self.life)
         .execute(&mut *self.connection)
         .await?;
         self.lock_rooms(
-            "SELECT id, room, epoch, behind, last_offset FROM rooms WHERE room = ANY($1) \
-             ORDER BY room FOR UPDATE",
+            "SELECT id, room, epoch, behind, last_offset, life = $2 AS is_of_this_life FROM rooms \
+             WHERE room = ANY($1) ORDER BY room FOR UPDATE",
             &rooms.iter().map(|(room, ..)| room.clone()).collect(),
         )
         .await
     }
 
-    /// What was placed by several nodes has not moved the head of its room.
+    /// What was placed by several nodes has not moved the head of its room, which does not know where earlier epochs
+    /// ended.
     async fn look_at_tops(&mut self, rooms: &BTreeSet<RoomId>) -> Result<(), sqlx::Error> {
         let ids: Vec<i64> =
             rooms.iter().filter_map(|room| self.rooms.get(room)).map(|r| r.id).collect();
         if ids.is_empty() {
             return Ok(());
         }
-        let tops: Vec<(i64, Option<i64>)> = sqlx::query_as(
-            "SELECT id, (SELECT max(msg_offset) FROM messages WHERE room_id = id) \
+        type Top = (i64, Option<i64>, Vec<i64>, Vec<i64>);
+        let tops: Vec<Top> = sqlx::query_as(
+            "SELECT id, (SELECT max(msg_offset) FROM messages WHERE room_id = id), \
+             ARRAY(SELECT e.epoch FROM ended_epochs e WHERE e.room_id = id ORDER BY e.n DESC LIMIT 4), \
+             ARRAY(SELECT e.ends FROM ended_epochs e WHERE e.room_id = id ORDER BY e.n DESC LIMIT 4) \
              FROM unnest($1::bigint[]) AS id",
         )
         .bind(&ids)
         .fetch_all(&mut *self.connection)
         .await?;
-        let tops: HashMap<i64, i64> =
-            tops.into_iter().filter_map(|(id, top)| Some((id, top?))).collect();
+        let tops: HashMap<i64, Top> = tops.into_iter().map(|top| (top.0, top)).collect();
         for stored in self.rooms.values_mut() {
-            let Some(top) = tops.get(&stored.id) else { continue };
-            let top = rows::offset(*top)?;
+            let Some((_, top, epochs, ends)) = tops.get(&stored.id) else { continue };
+            stored.head.earlier = read::earlier(epochs, ends)?;
+            let top = top.map_or(Ok(Offset::ZERO), rows::offset)?;
             if top > stored.head.last {
                 stored.head.last = top;
                 stored.moved = true;
@@ -429,12 +437,14 @@ impl Batch<'_> {
         Ok(i64::try_from(gone) == Ok(TRIM_ROWS_MAX))
     }
 
-    /// Takes what one message said out of its row. There is never more to do.
+    /// Takes what one message said out of its row. There is never more to do. Under the present epoch those of earlier
+    /// ones are named, too, which it goes on from.
     async fn erase(&mut self, room: &RoomId, position: Position) -> Result<bool, sqlx::Error> {
         let Some(stored) = self.rooms.get(room) else { return Ok(false) };
         let erase = sqlx::query(
             "UPDATE messages SET tombstone = $1, data = '', tags = NULL, expires_at_ms = NULL \
-             WHERE room_id = $2 AND msg_offset = $3 AND epoch = $4 AND tombstone IS NULL",
+             WHERE room_id = $2 AND msg_offset = $3 AND tombstone IS NULL \
+             AND (epoch = $4 OR (SELECT r.epoch FROM rooms r WHERE r.id = $2) = $4)",
         );
         erase
             .bind(rows::tombstone_to_sql(TombstoneReason::Deleted))

@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use crate::config::{Config, ConfigError, Sharing};
 use crate::error::{Failure, random_bits, within};
+use crate::life;
 use crate::status::Status;
 
 /// Prepared statements kept per connection; there are fewer different ones.
@@ -43,6 +44,15 @@ pub(crate) struct Greeting {
     pub(crate) full_page_writes: bool,
     pub(crate) synchronous_commit: String,
     pub(crate) encoding: String,
+    /// Which life of the server it is, where it takes writes and says so.
+    pub(crate) life: Option<String>,
+}
+
+/// A connection of a writer.
+pub(crate) struct WriterConnection {
+    pub(crate) connection: PgConnection,
+    /// Which life of the server it is to.
+    pub(crate) life: Option<String>,
 }
 
 impl Greeting {
@@ -177,7 +187,7 @@ impl Connector {
     }
 
     /// A connection that writes may be committed on.
-    pub(crate) async fn connect(&self) -> Result<PgConnection, Failure> {
+    pub(crate) async fn connect(&self) -> Result<WriterConnection, Failure> {
         let (connection, greeting) = self.greet().await?;
         if greeting.is_read_only {
             return Err(Failure::Unfit("the server takes no writes".to_owned()));
@@ -188,7 +198,7 @@ impl Connector {
             let why = format!("the server runs with {setting}=off and may lose what it commits");
             return Err(Failure::Unfit(why));
         }
-        Ok(connection)
+        Ok(WriterConnection { connection, life: greeting.life })
     }
 
     /// A connection, and what the server says of itself.
@@ -209,14 +219,18 @@ impl Connector {
         )
         .fetch_one(&mut connection)
         .await?;
-        let greeting = Greeting {
+        let mut greeting = Greeting {
             version: row.try_get("version")?,
             is_read_only: row.try_get("read_only")?,
             fsync: row.try_get("fsync")?,
             full_page_writes: row.try_get("full_pages")?,
             synchronous_commit: row.try_get("synchronous")?,
             encoding: row.try_get("encoding")?,
+            life: None,
         };
+        if !greeting.is_read_only {
+            greeting.life = life::of_server(&mut connection).await?;
+        }
         if greeting.synchronous_commit == "off" {
             // Ours are for what is acknowledged as durable; every session may ask for that.
             sqlx::query("SET synchronous_commit = on").execute(&mut connection).await?;
@@ -239,8 +253,8 @@ impl Connector {
 
     /// A connection for one of the writers, which holds that writer's lock for as long as it lives: with
     /// it, no other server has the tables, or none that does not share them.
-    pub(crate) async fn connect_writer(&self, writer: usize) -> Result<PgConnection, Failure> {
-        let mut connection = self.connect().await?;
+    pub(crate) async fn connect_writer(&self, writer: usize) -> Result<WriterConnection, Failure> {
+        let WriterConnection { mut connection, life } = self.connect().await?;
         let place = i32::try_from(writer).unwrap_or(i32::MAX);
         let (begun, mut pause) = (tokio::time::Instant::now(), LOCK_LOOK_MIN);
         while !within(self.patience(), self.try_lock(&mut connection, place)).await? {
@@ -252,7 +266,7 @@ impl Connector {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOCK_LOOK_MAX);
         }
-        Ok(connection)
+        Ok(WriterConnection { connection, life })
     }
 
     async fn try_lock(

@@ -2,10 +2,14 @@
 //!
 //! Nothing here decides by the words of a message.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use application::ports::archive::ArchiveError;
-use sqlx::postgres::PgDatabaseError;
+use futures_util::{FutureExt as _, TryStreamExt as _};
+use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row as _};
 use thiserror::Error;
 
 /// Why Postgres did not do something.
@@ -91,15 +95,41 @@ pub(crate) fn decode_error(
     sqlx::Error::Decode(source.into())
 }
 
-/// Waits for an answer no longer than this.
+/// Waits for an answer no longer than this. A panic is a failure of the connection: the driver panics over some of what
+/// no Postgres says, as a row with fewer fields than were described.
 pub(crate) async fn within<T, E: Into<Failure>>(
     timeout: Duration,
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Failure> {
-    match tokio::time::timeout(timeout, answer).await {
-        Ok(answer) => answer.map_err(Into::into),
+    let caught = AssertUnwindSafe(answer).catch_unwind();
+    match tokio::time::timeout(timeout, caught).await {
+        Ok(Ok(answer)) => answer.map_err(Into::into),
+        Ok(Err(_)) => Err(Failure::Unfit("what came could not be read: a panic".to_owned())),
         Err(_) => Err(Failure::Silence(timeout)),
     }
+}
+
+/// How many rows are taken in at once, before it is looked whether there is still time for more.
+const ROWS_AT_ONCE: usize = 64;
+
+/// All rows of an answer, each with all of its columns. To be awaited [`within`] a time: of a server that sends fewer
+/// the panic is here, and not where they are read; and rows without an end are an end of the time, since the driver alone
+/// would go on for as long as some are there.
+pub(crate) async fn whole_rows(
+    query: Query<'_, Postgres, PgArguments>,
+    connection: &mut PgConnection,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    let (mut answer, mut rows) = (query.fetch(connection), Vec::new());
+    while let Some(row) = answer.try_next().await? {
+        for column in 0..row.len() {
+            row.try_get_raw(column)?;
+        }
+        rows.push(row);
+        if rows.len().is_multiple_of(ROWS_AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(rows)
 }
 
 /// Bits that differ from call to call and from process to process. Not for secrets.
@@ -112,4 +142,22 @@ pub(crate) fn random_bits() -> u64 {
 /// Half of `most` or more, so that those who failed together do not come back together.
 pub(crate) fn jitter(most: Duration) -> Duration {
     most.mul_f64(0.5 + f64::from((random_bits() & 0xffff) as u16) / f64::from(u16::MAX) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn what_panics_has_failed_with_its_connection_and_what_is_silent_is_given_up() {
+        #[allow(clippy::panic, reason = "what is under test is what becomes of one")]
+        let panics = async { panic!("a mistake") };
+        let failure = within::<(), sqlx::Error>(SOON, panics).await.unwrap_err();
+        assert_eq!(failure.remedy(), Remedy::Reconnect);
+        assert!(within::<_, sqlx::Error>(SOON, async { Ok(()) }).await.is_ok());
+        let silence = within::<(), sqlx::Error>(Duration::ZERO, std::future::pending());
+        assert_eq!(silence.await.unwrap_err().remedy(), Remedy::Reconnect);
+    }
 }

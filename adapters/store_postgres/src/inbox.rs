@@ -20,7 +20,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use tokio::time::Instant;
 
 use crate::archive::PostgresArchive;
-use crate::error::{decode_error, random_bits, within};
+use crate::error::{decode_error, random_bits, whole_rows, within};
 use crate::letter_turns::{Turning, Turns};
 use crate::queue::{Command, Job};
 use crate::rows;
@@ -254,8 +254,8 @@ impl PostgresInbox {
             .bind(user.as_str())
             .bind(after)
             .bind(i64::from(limit))
-            .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
-            .fetch_all(&mut lent.connection);
+            .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX));
+        let page = whole_rows(page, &mut lent.connection);
         let page = within(self.archive.answer_timeout(), page).await;
         lent.back(page)
     }

@@ -6,7 +6,7 @@
 //! wait for it without an end.
 //!
 //! Suggested reading order: [`Config`], [`PostgresArchive`], then `connect`, `status`, `queue`, `writer`,
-//! `batch`, `rows`, `readers`, `read`, `succession`, `revocations`, `spent_tokens`, `matches`, `letter_turns`,
+//! `batch`, `life`, `rows`, `readers`, `read`, `succession`, `revocations`, `spent_tokens`, `matches`, `letter_turns`,
 //! `inbox`, `moderation`.
 
 mod archive;
@@ -16,6 +16,7 @@ mod connect;
 mod error;
 mod inbox;
 mod letter_turns;
+mod life;
 mod matches;
 mod migrations;
 mod moderation;

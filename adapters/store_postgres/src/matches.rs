@@ -19,7 +19,7 @@ use sqlx::{Connection as _, Postgres, Row as _, Transaction};
 use crate::archive::PostgresArchive;
 use crate::batch::take_turn;
 use crate::connect::Turn;
-use crate::error::{Failure, Remedy, within};
+use crate::error::{Failure, Remedy, whole_rows, within};
 
 /// The most matches that one call forgets; the rest waits for the next.
 const FORGOTTEN_MAX: i64 = 256;
@@ -53,7 +53,7 @@ impl PostgresMatches {
     ) -> Result<Vec<PgRow>, ReadMatchesError> {
         let away = |error| ReadMatchesError(format!("{error}"));
         let mut lent = self.archive.readers.lend().await.map_err(&away)?;
-        let rows = query.fetch_all(&mut lent.connection);
+        let rows = whole_rows(query, &mut lent.connection);
         let rows = within(self.archive.answer_timeout(), rows).await;
         lent.back(rows).map_err(away)
     }

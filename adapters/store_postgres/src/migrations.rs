@@ -7,13 +7,14 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// What each step is about, and what it says. Versions count from 1, like the names of the files.
-const STEPS: [(&str, &str); 3] = [
+const STEPS: [(&str, &str); 4] = [
     ("store", include_str!("../migrations/0001_store.sql")),
     ("letters once", include_str!("../migrations/0002_letters_once.sql")),
     (
         "letters given and order of acts",
         include_str!("../migrations/0003_letters_given_and_order_of_acts.sql"),
     ),
+    ("lives", include_str!("../migrations/0004_lives.sql")),
 ];
 
 /// All steps, to be run in their order.

@@ -20,7 +20,7 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::archive::PostgresArchive;
-use crate::error::{Failure, decode_error, within};
+use crate::error::{Failure, decode_error, whole_rows, within};
 use crate::queue::{Command, Job};
 use crate::rows;
 
@@ -230,8 +230,8 @@ impl PostgresModeration {
         let begin = within(archive.answer_timeout(), begin).await;
         let begin: i64 = lent.back(begin)?;
         let mut lent = archive.readers.lend().await?;
-        let rows = sqlx::query("SELECT kind, room, who, until_ms FROM sanctions")
-            .fetch_all(&mut lent.connection);
+        let query = sqlx::query("SELECT kind, room, who, until_ms FROM sanctions");
+        let rows = whole_rows(query, &mut lent.connection);
         let rows = within(archive.answer_timeout(), rows).await;
         let rows = lent.back(rows)?;
         let mut set = Sanctions::default();
@@ -256,7 +256,8 @@ impl PostgresModeration {
     ) -> Result<Vec<PgRow>, ArchiveError> {
         let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
         let mut lent = self.archive.readers.lend().await?;
-        let rows = sqlx::query(side).bind(of).bind(wanted).fetch_all(&mut lent.connection);
+        let query = sqlx::query(side).bind(of).bind(wanted);
+        let rows = whole_rows(query, &mut lent.connection);
         let rows = within(self.archive.answer_timeout(), rows).await;
         lent.back(rows)
     }

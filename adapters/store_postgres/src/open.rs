@@ -172,6 +172,12 @@ fn check(connector: &Connector, config: &Config, greeting: &Greeting) -> Result<
             "Postgres runs with {setting}=off: what is acknowledged as durable may be lost with its machine"
         );
     }
+    if greeting.life.is_none() {
+        tracing::warn!(
+            "Postgres does not say which life of it this is: where it is replaced by a replica, or restored from a \
+             backup, the offsets of what it lost are given out again"
+        );
+    }
     if greeting.synchronous_commit == "off" {
         tracing::warn!(
             "Postgres runs with synchronous_commit=off; this server's own connections commit with it on"
@@ -196,8 +202,10 @@ pub(crate) async fn migrate(
     within(patience, prepare(connector, &mut connection)).await.map_err(silent)?;
     let begun = Instant::now();
     loop {
-        let run = tokio::time::timeout(MIGRATION_MAX, migrations().run(&mut connection)).await;
-        let run = run.map_err(|_| silent(Failure::Silence(MIGRATION_MAX)))?;
+        // What comes of it is looked at below.
+        let steps = migrations();
+        let run = async { Ok::<_, Failure>(steps.run(&mut connection).await) };
+        let run = within(MIGRATION_MAX, run).await.map_err(silent)?;
         let Err(error) = run else { break };
         // lock_not_available: whoever uses the tables comes first, and nobody queues behind this one for long.
         if begun.elapsed() < MIGRATION_PATIENCE && is_locked_out(&error) {

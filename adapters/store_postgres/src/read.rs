@@ -14,18 +14,20 @@ use domain::room::RoomId;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
+use crate::error::whole_rows;
 use crate::rows;
 use crate::status::Status;
 
-/// A page of one epoch: room, epoch, the offset that it begins behind, the most messages, the most bytes.
+/// A page of one epoch, with what lies before the present one and has no holes: room, epoch, the offset that it begins
+/// behind, the most messages, the most bytes.
 /// Public for whoever looks at its plan.
 pub const READ_EPOCH: &str = concat!(
     "SELECT greatest(r.last_offset, \
          (SELECT max(msg_offset) FROM messages WHERE room_id = r.id)) AS last_offset, \
-     (SELECT f.msg_offset FROM messages f WHERE f.room_id = r.id AND f.epoch = $2 \
+     (SELECT f.msg_offset FROM messages f WHERE f.room_id = r.id AND $2 IN (f.epoch, r.epoch) \
          AND f.msg_offset > span.low AND f.msg_offset <= span.high ORDER BY f.msg_offset LIMIT 1) AS first, \
      page.* FROM rooms r \
-     CROSS JOIN LATERAL (SELECT CASE WHEN r.epoch = $2 THEN r.behind ELSE coalesce((SELECT max(b.ends) \
+     CROSS JOIN LATERAL (SELECT CASE WHEN r.epoch = $2 THEN coalesce(r.whole_behind, r.behind) ELSE coalesce((SELECT max(b.ends) \
          FROM ended_epochs e JOIN ended_epochs b ON b.room_id = e.room_id AND b.n < e.n \
          WHERE e.room_id = r.id AND e.epoch = $2), 0) END AS low, \
          CASE WHEN r.epoch = $2 THEN 9007199254740991 ELSE coalesce((SELECT e.ends FROM ended_epochs e \
@@ -34,7 +36,7 @@ pub const READ_EPOCH: &str = concat!(
          row_number() OVER place AS n, sum(coalesce(octet_length(s.data), 0)) OVER place AS bytes FROM ( \
              SELECT ",
     rows::columns!(),
-    " FROM messages m WHERE m.room_id = r.id AND m.epoch = $2 \
+    " FROM messages m WHERE m.room_id = r.id AND $2 IN (m.epoch, r.epoch) \
              AND m.msg_offset > greatest($3, span.low) AND m.msg_offset <= span.high \
              ORDER BY m.msg_offset LIMIT $4) AS s \
          WINDOW place AS (ORDER BY s.msg_offset ROWS UNBOUNDED PRECEDING)) AS sized \
@@ -79,7 +81,7 @@ pub(crate) async fn find(
     let names: Vec<&str> = keys.iter().map(|key| key.msg_id.as_str()).collect();
     let query = sqlx::query(FIND_MESSAGES).bind(rooms).bind(publishers).bind(names);
     let mut found = vec![None; keys.len()];
-    for row in query.fetch_all(connection).await? {
+    for row in whole_rows(query, connection).await? {
         let place = usize::try_from(row.try_get::<i64, _>("n")?).unwrap_or(0);
         let position = Position {
             epoch: rows::epoch(row.try_get("epoch")?),
@@ -130,21 +132,23 @@ pub(crate) async fn epoch(
     epoch: Epoch,
     status: &Status,
 ) -> Result<ArchivePage, sqlx::Error> {
-    let found = sqlx::query(READ_EPOCH)
+    let query = sqlx::query(READ_EPOCH)
         .bind(wanted.room.as_str())
         .bind(rows::epoch_to_sql(epoch))
         .bind(rows::offset_to_sql(wanted.after))
         .bind(i64::from(wanted.limit))
-        .bind(wanted.bytes_max())
-        .fetch_all(connection)
-        .await?;
+        .bind(wanted.bytes_max());
+    let found = whole_rows(query, connection).await?;
     let Some(bounds) = found.first() else {
         return Ok(ArchivePage { first: after_last(Offset::ZERO), messages: Vec::new() });
     };
     let first: Option<i64> = bounds.try_get("first")?;
     let last = rows::offset(bounds.try_get("last_offset")?)?;
     let first = first.map_or(Ok(after_last(last)), rows::offset)?;
-    Ok(ArchivePage { first, messages: wanted.messages(&found, status)? })
+    let mut messages = wanted.messages(&found, status)?;
+    // Of earlier epochs that it goes on from, too.
+    messages.iter_mut().for_each(|message| message.epoch = epoch);
+    Ok(ArchivePage { first, messages })
 }
 
 pub(crate) async fn lives(
@@ -152,13 +156,12 @@ pub(crate) async fn lives(
     wanted: &Wanted<'_>,
     status: &Status,
 ) -> Result<Option<LivesPage>, sqlx::Error> {
-    let found = sqlx::query(READ_LIVES)
+    let query = sqlx::query(READ_LIVES)
         .bind(wanted.room.as_str())
         .bind(rows::offset_to_sql(wanted.after))
         .bind(i64::from(wanted.limit))
-        .bind(wanted.bytes_max())
-        .fetch_all(connection)
-        .await?;
+        .bind(wanted.bytes_max());
+    let found = whole_rows(query, connection).await?;
     let Some(bounds) = found.first() else { return Ok(None) };
     let newest: Option<i64> = bounds.try_get("newest")?;
     let newest = newest.map(rows::offset).transpose()?;

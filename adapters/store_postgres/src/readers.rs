@@ -72,7 +72,10 @@ impl Readers {
         let idle = self.newest();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.connector.connect().await.map_err(|failure| self.failed(&failure))?,
+            None => {
+                let made = self.connector.connect().await;
+                made.map_err(|failure| self.failed(&failure))?.connection
+            }
         };
         Ok(Lent { connection, readers: self, _permit: permit })
     }

@@ -17,7 +17,7 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::archive::PostgresArchive;
-use crate::error::{Failure, decode_error, within};
+use crate::error::{Failure, decode_error, whole_rows, within};
 use crate::queue::{Command, Job};
 
 // The numbers are part of the tables' format: never reuse one.
@@ -99,11 +99,11 @@ impl PostgresRevocations {
     /// What the database says; a node that does not know what is revoked must not start.
     pub async fn load(archive: Arc<PostgresArchive>, span: Duration) -> Result<Self, ArchiveError> {
         let mut lent = archive.readers.lend().await?;
-        let rows = sqlx::query(
+        let query = sqlx::query(
             "SELECT kind, subject, issued_until_ms, forget_at_ms FROM revocations \
              ORDER BY forget_at_ms DESC",
-        )
-        .fetch_all(&mut lent.connection);
+        );
+        let rows = whole_rows(query, &mut lent.connection);
         let rows = within(archive.answer_timeout(), rows).await;
         let rows = lent.back(rows)?;
         let mut set = RevokedSet::default();

@@ -3,7 +3,7 @@
 //! It must never look at where an epoch ends without holding the room: what is placed meanwhile would be
 //! behind its end.
 
-use application::ports::archive::{ArchiveError, ArchiveRecord};
+use application::ports::archive::{ArchiveError, ArchiveRecord, RoomHead};
 use application::ports::succession::{Lives, LivesPage, Succession, Successor};
 use async_trait::async_trait;
 use domain::id::Epoch;
@@ -38,7 +38,7 @@ pub(crate) async fn succeed(
     batch: &mut Batch<'_>,
     room: &RoomId,
     next: Successor,
-) -> Result<Lives, sqlx::Error> {
+) -> Result<Result<Lives, ArchiveError>, sqlx::Error> {
     if !batch.rooms.contains_key(room) {
         batch.make_rooms(&[(room.clone(), next.epoch, next.behind)]).await?;
     }
@@ -46,23 +46,37 @@ pub(crate) async fn succeed(
     let stored = batch.rooms.get_mut(room).ok_or_else(not_made)?;
     let present = stored.head.epoch;
     if Some(present) == next.of && present != next.epoch {
+        if has_ended(batch.connection, stored.id, next.epoch).await? {
+            return Ok(Err(used(room, next.epoch)));
+        }
         end(batch.connection, stored.id, present, stored.head.last).await?;
         stored.behind = stored.head.last.max(next.behind);
         stored.head.epoch = next.epoch;
         stored.head.last = stored.behind;
         stored.moved = false;
-        sqlx::query("UPDATE rooms SET epoch = $2, behind = $3, last_offset = $3 WHERE id = $1")
+        // Places in front of it may be empty: whoever reads without holes reads from here on.
+        let go_on = "UPDATE rooms SET epoch = $2, behind = $3, last_offset = $3, whole_behind = NULL, \
+                     life = coalesce($4, life) WHERE id = $1";
+        sqlx::query(go_on)
             .bind(stored.id)
             .bind(rows::epoch_to_sql(next.epoch))
             .bind(rows::offset_to_sql(stored.behind))
+            .bind(batch.life)
             .execute(&mut *batch.connection)
             .await?;
     }
     let earlier = earlier_of(batch.connection, stored.id).await?;
-    Ok(Lives { epoch: stored.head.epoch, behind: stored.behind, last: stored.head.last, earlier })
+    let RoomHead { epoch, last, .. } = stored.head;
+    Ok(Ok(Lives { epoch, behind: stored.behind, last, earlier }))
 }
 
-async fn end(
+/// Whoever drew it draws another one.
+pub(crate) fn used(room: &RoomId, epoch: Epoch) -> ArchiveError {
+    ArchiveError::Storage(format!("{room} has had the epoch {epoch}"))
+}
+
+/// Ends an epoch of a room.
+pub(crate) async fn end(
     connection: &mut PgConnection,
     room_id: i64,
     epoch: Epoch,

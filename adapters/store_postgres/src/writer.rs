@@ -3,18 +3,15 @@
 //! It must never answer before the commit, never delay an idle server to gather more (what arrives during
 //! one commit is the next group), and never keep anybody waiting for a server that is away.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use application::ports::archive::ArchiveError;
-use futures_util::FutureExt as _;
 use sqlx::Connection as _;
-use sqlx::postgres::PgConnection;
 use tokio::sync::watch;
 
 use crate::batch;
-use crate::connect::Connector;
+use crate::connect::{Connector, WriterConnection};
 use crate::error::{Failure, Remedy, jitter, within};
 use crate::queue::{Command, Queue};
 use crate::status::Status;
@@ -39,7 +36,7 @@ pub(crate) struct Writer {
     /// Dropped at the end, however it comes; that is what `close` waits for.
     pub(crate) alive: Arc<watch::Sender<()>>,
     /// Set while a connection stands.
-    pub(crate) connection: Option<PgConnection>,
+    pub(crate) connection: Option<WriterConnection>,
 }
 
 /// Whatever ends a writer, a panic too, nobody waits for it in vain, nor takes it for alive.
@@ -54,13 +51,6 @@ impl Drop for AbandonOnDrop {
         self.status.writer_is_up(self.place, false);
         self.queue.abandon();
     }
-}
-
-/// What comes of a transaction. One that panics has failed, with its connection: the writer goes on with
-/// another.
-async fn caught(transaction: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let caught = AssertUnwindSafe(transaction).catch_unwind().await;
-    caught.unwrap_or_else(|_| Err(Failure::Unfit("the transaction panicked".to_owned())))
 }
 
 impl Writer {
@@ -79,16 +69,16 @@ impl Writer {
         }
         if let Some(connection) = self.connection.take() {
             self.connector.status.writer_is_up(self.place, false);
-            drop(within(self.connector.patience(), connection.close()).await);
+            drop(within(self.connector.patience(), connection.connection.close()).await);
         }
         drop(guard);
         drop(self.alive);
     }
 
     /// One batch, or a look at an idle connection. Says whether there may be more.
-    async fn work(&mut self, mut connection: PgConnection) -> bool {
+    async fn work(&mut self, mut connection: WriterConnection) -> bool {
         let Ok(taken) = tokio::time::timeout(IDLE_LOOK, self.queue.take()).await else {
-            match within(self.connector.patience(), connection.ping()).await {
+            match within(self.connector.patience(), connection.connection.ping()).await {
                 Ok(()) => self.connection = Some(connection),
                 Err(failure) => self.lost(&failure),
             }
@@ -117,7 +107,7 @@ impl Writer {
     /// everybody, and says what made the connection useless.
     async fn commit_all(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut WriterConnection,
         commands: Vec<Command>,
     ) -> Option<Failure> {
         let mut groups = vec![commands];
@@ -161,7 +151,7 @@ impl Writer {
 
     async fn commit(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut WriterConnection,
         group: &mut [Command],
     ) -> Result<(), Failure> {
         // A few statements and a commit, each with its own time-out at the server: whoever is not done
@@ -170,8 +160,7 @@ impl Writer {
         let is_alone = group.len() == 1;
         let mut tries = 0;
         loop {
-            let committed = caught(batch::commit(connection, group, tries > 0));
-            let done = within(timeout, committed).await;
+            let done = within(timeout, batch::commit(connection, group, tries > 0)).await;
             let Err(failure) = done else { return Ok(()) };
             let again = match failure.remedy() {
                 Remedy::Again => true,
@@ -252,14 +241,6 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::config::Limits;
-
-    #[tokio::test]
-    async fn a_transaction_that_panics_has_failed_with_its_connection_and_its_writer_goes_on() {
-        #[allow(clippy::panic, reason = "what is under test is what becomes of one")]
-        let failure = caught(async { panic!("a mistake") }).await.unwrap_err();
-        assert_eq!(failure.remedy(), Remedy::Reconnect);
-        assert!(caught(async { Ok(()) }).await.is_ok());
-    }
 
     #[tokio::test]
     async fn a_writer_that_ends_by_a_panic_is_not_taken_for_alive() {

@@ -94,7 +94,7 @@ async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
     }
     let reopened = build(&copy).await;
     let head = reopened.open_room(&room, Epoch::from_bits(1)).await;
-    assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: offset(50) }));
+    assert_eq!(head, Ok(RoomHead::new(EPOCH, offset(50))));
     let page = reopened.read(&room, EPOCH, Offset::ZERO, 100, usize::MAX).await.unwrap();
     assert_eq!(page.messages.len(), 50);
 }
@@ -198,7 +198,7 @@ async fn only_rooms_that_never_had_a_message_are_forgotten_with_a_restart() {
     let fresh = Epoch::from_bits(1);
     for (room, epoch, last) in [(empty, fresh, 0), (used, EPOCH, 1), (trimmed, EPOCH, 1)] {
         let head = archive.open_room(&room, fresh).await.unwrap();
-        assert_eq!(head, RoomHead { epoch, last: offset(last) });
+        assert_eq!(head, RoomHead::new(epoch, offset(last)));
     }
 }
 

@@ -179,10 +179,8 @@ impl Batch<'_> {
             for row in found {
                 let name: &str = row.try_get("room")?;
                 let room = RoomId::parse(name).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-                let head = RoomHead {
-                    epoch: rows::epoch(row.try_get("epoch")?),
-                    last: rows::offset(row.try_get("last_offset")?)?,
-                };
+                let last = rows::offset(row.try_get("last_offset")?)?;
+                let head = RoomHead::new(rows::epoch(row.try_get("epoch")?), last);
                 self.rooms.insert(room, StoredRoom { id: row.try_get("id")?, head, moved: false });
             }
         }
@@ -198,7 +196,7 @@ impl Batch<'_> {
             .bind(fresh.bits().cast_signed())
             .execute(&mut *self.connection)
             .await?;
-        let head = RoomHead { epoch: fresh, last: Offset::ZERO };
+        let head = RoomHead::new(fresh, Offset::ZERO);
         let stored = StoredRoom { id: done.last_insert_rowid(), head, moved: false };
         self.rooms.insert(room.clone(), stored);
         Ok(head)

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use domain::id::{Epoch, MessageId};
 use domain::message::{Publication, Publisher};
 use domain::position::{Offset, Position};
+use domain::recovery::EarlierLives;
 use domain::room::RoomId;
 use domain::time::Wall;
 use thiserror::Error;
@@ -19,6 +20,16 @@ pub struct RoomHead {
     pub epoch: Epoch,
     /// The last offset given out; [`Offset::ZERO`] for a new room.
     pub last: Offset,
+    /// Where the epochs ended that this one goes on from.
+    pub earlier: EarlierLives,
+}
+
+impl RoomHead {
+    /// That of a room that has had one epoch only.
+    #[must_use]
+    pub const fn new(epoch: Epoch, last: Offset) -> Self {
+        Self { epoch, last, earlier: EarlierLives::NONE }
+    }
 }
 
 /// One message to be stored. Its position is given by the broker; `publication.offset` is set.
@@ -94,7 +105,8 @@ pub trait Archive: Send + Sync {
     /// is closed, and only then: anybody can name rooms, so what they leave must not grow for ever.
     /// A room not known yet begins with `fresh` as its epoch, and that
     /// MUST be durable before the answer. A wrong answer reuses offsets: clients would take new
-    /// messages for old ones.
+    /// messages for old ones. So an archive that can tell that it may have lost the newest, as a replica that
+    /// was promoted, MUST end the epoch where it stands and go on with `fresh` behind it.
     async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError>;
 
     /// Stores all records or none, durably, before it answers. Within a room, records MUST come in
@@ -107,7 +119,8 @@ pub trait Archive: Send + Sync {
     async fn find(&self, keys: Vec<DedupKey>) -> Result<Vec<Option<Position>>, ArchiveError>;
 
     /// The messages of `epoch` behind `after`, oldest first: at most `limit`, and no more than fit
-    /// in `bytes_max` bytes of data, but the first one always. Never skips one, and MUST not load
+    /// in `bytes_max` bytes of data, but the first one always. Those of epochs that `open_room` ended are of the one
+    /// that goes on from them, and come under its name. Never skips one, and MUST not load
     /// much beyond either limit: readers rely on it for their memory.
     async fn read(
         &self,

@@ -99,7 +99,8 @@ pub trait Succession: Send + Sync {
     ///
     /// Answers the lives as they are afterwards. Nothing changes where the present epoch is `next.epoch`
     /// already, so it may be asked again; nor where it is not `next.of`, since another node was first:
-    /// then the answer names another epoch than `next.epoch`, and that is the one to go on with. A wrong
+    /// then the answer names another epoch than `next.epoch`, and that is the one to go on with. An epoch that the room
+    /// has had MUST be refused with [`ArchiveError::Storage`]: the caller draws another one. A wrong
     /// answer gives one offset to two messages.
     async fn succeed(&self, room: &RoomId, next: Successor) -> Result<Lives, ArchiveError>;
 

@@ -143,14 +143,14 @@ fn assert_refused(answer: &Result<(), ArchiveError>) {
 /// A room not known yet begins with the epoch that was offered.
 pub async fn a_new_room_begins_with_the_fresh_epoch_and_offset_zero(archive: &dyn Archive) {
     let head = archive.open_room(&room("chat:a"), EPOCH).await;
-    assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: Offset::ZERO }));
+    assert_eq!(head, Ok(RoomHead::new(EPOCH, Offset::ZERO)));
 }
 
 /// A known room keeps what it has, whatever is offered.
 pub async fn opening_again_keeps_the_epoch_and_the_last_offset(archive: &dyn Archive) {
     let room = filled(archive, "chat:a", 3).await;
     let head = archive.open_room(&room, Epoch::from_bits(9)).await;
-    assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: offset(3) }));
+    assert_eq!(head, Ok(RoomHead::new(EPOCH, offset(3))));
 }
 
 /// Everything of a message is kept but where its command came from.
@@ -338,7 +338,7 @@ pub async fn trimming_forgets_the_oldest_and_keeps_the_head(archive: &dyn Archiv
         archive.read(&room, EPOCH, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert_eq!((page.first, page.messages.len()), (offset(6), 0));
     let head = archive.open_room(&room, Epoch::from_bits(1)).await;
-    assert_eq!(head, Ok(RoomHead { epoch: EPOCH, last: offset(5) }));
+    assert_eq!(head, Ok(RoomHead::new(EPOCH, offset(5))));
     assert_eq!(archive.append(vec![record(&room, EPOCH, 6)]).await, Ok(()));
 }
 

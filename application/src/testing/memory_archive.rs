@@ -130,9 +130,13 @@ impl Succession for MemoryArchive {
         let new = || Room::new(next.epoch, next.behind);
         let room = state.rooms.entry(room.clone()).or_insert_with(new);
         if Some(room.head.epoch) == next.of && next.of != Some(next.epoch) {
+            if room.has_ended(next.epoch) {
+                return Err(ArchiveError::Storage("the room has had that epoch".to_owned()));
+            }
             room.ended.insert(0, Position { epoch: room.head.epoch, offset: room.head.last });
             room.behind = room.head.last.max(next.behind);
-            room.head = RoomHead { epoch: next.epoch, last: room.behind };
+            let earlier = EarlierLives::new(room.ended.iter().copied());
+            room.head = RoomHead { epoch: next.epoch, last: room.behind, earlier };
         }
         Ok(room.lives())
     }
@@ -187,13 +191,13 @@ impl MemoryArchive {
 
 impl Room {
     fn new(epoch: Epoch, behind: Offset) -> Self {
-        let head = RoomHead { epoch, last: behind };
+        let head = RoomHead::new(epoch, behind);
         Self { head, behind, ended: Vec::new(), messages: BTreeMap::new() }
     }
 
     fn lives(&self) -> Lives {
-        let earlier = EarlierLives::new(self.ended.iter().copied());
-        Lives { epoch: self.head.epoch, behind: self.behind, last: self.head.last, earlier }
+        let RoomHead { epoch, last, earlier } = self.head;
+        Lives { epoch, behind: self.behind, last, earlier }
     }
 
     fn has_ended(&self, epoch: Epoch) -> bool {

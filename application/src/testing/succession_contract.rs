@@ -29,6 +29,8 @@ pub async fn all(factory: impl AsyncFn() -> Arc<dyn Both>) {
     an_epoch_ends_where_the_archive_does_and_the_next_begins_behind(&*factory().await).await;
     asking_twice_for_one_successor_is_asking_once(&*factory().await).await;
     of_two_successors_of_one_epoch_the_first_counts(&*factory().await).await;
+    an_epoch_that_has_been_does_not_come_again(&*factory().await).await;
+    offsets_are_kept_exactly_up_to_the_last(&*factory().await).await;
     a_successor_begins_behind_what_the_broker_knows(&*factory().await).await;
     an_ended_epoch_grows_no_more(&*factory().await).await;
     the_ends_of_the_latest_lives_are_remembered(&*factory().await).await;
@@ -151,6 +153,38 @@ pub async fn of_two_successors_of_one_epoch_the_first_counts(archive: &dyn Both)
     assert_eq!(archive.succeed(&room, two).await, Ok(first));
     assert_eq!((first.epoch, first.earlier), (E[1], EarlierLives::new([at(E[0], 0)])));
     assert_refused(&place(archive, &room, E[2], &[1]).await);
+}
+
+/// Whoever draws epochs may draw one twice, however seldom.
+pub async fn an_epoch_that_has_been_does_not_come_again(archive: &dyn Both) {
+    let room = room("chat:a");
+    begin(archive, &room).await;
+    assert_eq!(place(archive, &room, E[0], &[1]).await, Ok(()));
+    let second = succeed(archive, &room, E[1]).await;
+    let again = Successor { of: Some(E[1]), epoch: E[0], behind: Offset::ZERO };
+    let answer = archive.succeed(&room, again).await;
+    assert!(matches!(answer, Err(ArchiveError::Storage(_))), "{answer:?}");
+    assert_eq!(archive.lives(&room).await, Ok(Some(second)));
+    assert_eq!(place(archive, &room, E[1], &[2]).await, Ok(()));
+    assert_eq!(succeed(archive, &room, E[2]).await.last, offset(2));
+}
+
+/// Behind the last one a room takes nothing more.
+pub async fn offsets_are_kept_exactly_up_to_the_last(archive: &dyn Both) {
+    let room = room("chat:a");
+    let last = Offset::MAX.get();
+    let next = Successor { of: None, epoch: E[0], behind: offset(last - 3) };
+    archive.succeed(&room, next).await.expect("it begins");
+    assert_eq!(place(archive, &room, E[0], &[last, last - 2, last - 1]).await, Ok(()));
+    let read = page(archive, &room, 0, 9).await;
+    assert_eq!(offsets(&read), [last - 2, last - 1, last]);
+    assert_eq!((read.lives.last, read.first), (Offset::MAX, offset(last - 2)));
+    assert_eq!(offsets(&page(archive, &room, last - 1, 9).await), [last]);
+    let full = succeed(archive, &room, E[1]).await;
+    assert_eq!((full.behind, full.last), (Offset::MAX, Offset::MAX));
+    assert_eq!(full.earlier, EarlierLives::new([at(E[0], last)]));
+    assert_refused(&place(archive, &room, E[1], &[last]).await);
+    assert!(page(archive, &room, last, 9).await.messages.is_empty());
 }
 
 /// The broker may have given out more than was stored.
@@ -323,7 +357,7 @@ pub async fn what_is_forgotten_is_no_hole(archive: &dyn Both) {
 pub async fn the_other_port_sees_the_same_room(archive: &dyn Both) {
     let room = room("chat:a");
     let head = archive.open_room(&room, E[0]).await;
-    assert_eq!(head, Ok(RoomHead { epoch: E[0], last: Offset::ZERO }));
+    assert_eq!(head, Ok(RoomHead::new(E[0], Offset::ZERO)));
     let records = vec![record(&room, E[0], 1), record(&room, E[0], 2)];
     assert_eq!(archive.append(records).await, Ok(()));
     assert_eq!(place(archive, &room, E[0], &[4]).await, Ok(()));
@@ -342,7 +376,8 @@ pub async fn the_other_port_sees_the_same_room(archive: &dyn Both) {
     // What was erased is stored still.
     assert_eq!(place(archive, &room, E[1], &[5]).await, Ok(()));
     let head = archive.open_room(&room, E[6]).await;
-    assert_eq!(head, Ok(RoomHead { epoch: E[1], last: offset(5) }));
+    let earlier = EarlierLives::new([at(E[0], 4)]);
+    assert_eq!(head, Ok(RoomHead { epoch: E[1], last: offset(5), earlier }));
     let old = archive.read(&room, E[0], Offset::ZERO, 9, usize::MAX).await.expect("it is read");
     let numbers: Vec<_> = old.messages.iter().filter_map(|message| message.offset).collect();
     assert_eq!(numbers, [1, 2, 4].map(offset));

@@ -56,7 +56,7 @@ impl From<PublishRefused> for Refusal {
             PublishRefused::Broker(PublishError::Unavailable { retry_after }) => {
                 Self::unavailable(retry_after)
             }
-            PublishRefused::Broker(PublishError::LogFull) => Self::internal(),
+            PublishRefused::Broker(PublishError::LogFull) => Self::log_full(),
             PublishRefused::Broker(PublishError::Fenced) => Self::replaced(),
         }
     }

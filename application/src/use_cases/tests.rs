@@ -272,6 +272,13 @@ async fn a_publish_that_is_not_allowed_never_reaches_the_broker() {
     assert_eq!(Refusal::from(refused).code, ErrorCode::NotAvailable);
 }
 
+/// D11: coming again is in vain.
+#[test]
+fn a_room_that_has_given_out_its_last_offset_is_not_a_fault_of_the_server() {
+    let refusal = Refusal::from(PublishRefused::Broker(PublishError::LogFull));
+    assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::NotAvailable, None));
+}
+
 fn authorizer(answer: Result<Verdict, AuthorizerError>) -> Option<MockAuthorizer> {
     let mut authorizer = MockAuthorizer::new();
     authorizer.expect_authorize().times(1).returning(move |_| {

@@ -89,3 +89,10 @@ fn an_error_is_logged_with_all_its_causes() {
     let lines = lines_of(LogFormat::Text, || tracing::error!(error, "failed"));
     assert!(lines[0].ends_with("error=\"input or output failed: the disk is full\""), "{lines:?}");
 }
+
+#[test]
+fn what_a_postgres_remarks_is_no_line_and_the_security_log_is_written_once() {
+    assert!(!is_for_main(POSTGRES_NOTICES, false) && !is_for_main(POSTGRES_NOTICES, true));
+    assert!(is_for_main(TARGET, false) && !is_for_main(TARGET, true));
+    assert!(is_for_main("store_postgres::writer", true));
+}

@@ -67,6 +67,10 @@ const NONSENSE = [
   '{"type":"status","id":1}',
   '{"type":"pong","id":1}',
   '{"type":"history","id":1,"messages":7}',
+  '{"type":"message","room":"public:r","epoch":"00000000000000a1","offset":9007199254740992,"data":1,"timestamp":"t"}',
+  '{"type":"message","room":"public:r","epoch":"00000000000000a1","offset":9007199254740993,"data":1,"timestamp":"t"}',
+  '{"type":"message","room":"public:r","epoch":"00000000000000a1","offset":9223372036854775808,"data":1,"timestamp":"t"}',
+  '{"type":"message","room":"public:r","epoch":"00000000000000a1","offset":18446744073709551616,"data":1,"timestamp":"t"}',
   '{"type":"unheard_of","id":5,"data":[]}',
 ];
 
@@ -77,7 +81,7 @@ afterEach(() => {
 });
 
 describe('v2: nonsense', () => {
-  // K10.
+  // K10. D11: a place beyond the last that a number keeps exact is no place.
   it.each(NONSENSE)('%j leaves the client where it can go on', async (text) => {
     const { server, client, clock } = serverAndClient();
     const room = client.room('public:r');

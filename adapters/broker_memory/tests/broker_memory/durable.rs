@@ -398,7 +398,7 @@ fn ready<T: Send + 'static>(answer: T) -> Pin<Box<dyn Future<Output = T> + Send>
 /// A mock that opens a room at `last` and knows no `msg_id`.
 fn archive_at(last: Offset) -> MockArchive {
     let mut archive = MockArchive::new();
-    let head = RoomHead { epoch: Epoch::from_bits(9), last };
+    let head = RoomHead::new(Epoch::from_bits(9), last);
     archive.expect_open_room().returning(move |_, _| ready(Ok(head)));
     archive
 }
@@ -444,7 +444,7 @@ async fn a_log_that_the_archive_lost_goes_on_under_the_new_epoch() {
     let opened = std::sync::atomic::AtomicU64::new(0);
     archive.expect_open_room().returning(move |_, _| {
         let epoch = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        ready(Ok(RoomHead { epoch: Epoch::from_bits(epoch), last: Offset::ZERO }))
+        ready(Ok(RoomHead::new(Epoch::from_bits(epoch), Offset::ZERO)))
     });
     archive.expect_find().returning(|keys| ready(Ok(vec![None; keys.len()])));
     let appended = std::sync::atomic::AtomicU64::new(0);

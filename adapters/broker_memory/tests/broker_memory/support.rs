@@ -156,7 +156,7 @@ impl Archive for MemoArchive {
         if stored.opens_fail {
             return Err(ArchiveError::Overloaded);
         }
-        let fresh = RoomHead { epoch: fresh, last: Offset::ZERO };
+        let fresh = RoomHead::new(fresh, Offset::ZERO);
         let first = Offset::ZERO.next().unwrap();
         Ok(stored.rooms.entry(room.clone()).or_insert((fresh, first, Vec::new())).0)
     }

@@ -39,6 +39,8 @@ end
 
 local class, size = ARGV[8], tonumber(ARGV[11])
 local offset = '0'
+-- Beyond it a number of Lua stands for several.
+if n >= tonumber(ARGV[17]) then return redis.error_reply('ROOMFULL the room has numbered its last publish') end
 n = n + 1
 if class == 'r' then
     if o >= tonumber(ARGV[17]) then return redis.error_reply('ROOMFULL the log has given out its last offset') end

@@ -10,8 +10,9 @@
 local h = redis.call('HMGET', KEYS[1], 'l', 'b', 'k', 'e', 'o', 'n')
 if h[1] ~= ARGV[1] or h[2] ~= '-' then return false end
 local kept_at, o = tonumber(h[3]), tonumber(h[5]) + 1
-if kept_at < tonumber(ARGV[2]) or kept_at > tonumber(ARGV[3]) or o > tonumber(ARGV[4]) then return false end
-local offset, number = string.format('%.0f', o), string.format('%.0f', tonumber(h[6]) + 1)
+local n = tonumber(h[6]) + 1
+if kept_at < tonumber(ARGV[2]) or kept_at > tonumber(ARGV[3]) or math.max(o, n) > tonumber(ARGV[4]) then return false end
+local offset, number = string.format('%.0f', o), string.format('%.0f', n)
 redis.call('HSET', KEYS[1], 'o', offset, 'n', number)
 local entry = h[4] .. ' ' .. number .. ' ' .. offset .. ' ' .. ARGV[5]
 redis.call(SAY, ARGV[6], entry)

@@ -42,6 +42,9 @@ local function load_head()
     elseif life ~= ARGV[2] then
         -- Another server, or the same one after a restart: it may have lost the newest. Offsets go on, under
         -- another epoch, and the end of the old one is kept: who has read up to it has missed nothing.
+        if string.find(e .. ': ' .. earlier, ARGV[1] .. ':', 1, true) then
+            return redis.error_reply('EPOCHUSED this room has had that epoch: draw another one')
+        end
         earlier = e .. ':' .. whole(o) .. ' ' .. earlier
         local ends = {}
         for one in string.gmatch(earlier, '%S+') do

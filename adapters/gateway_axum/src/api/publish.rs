@@ -270,7 +270,8 @@ fn refusal(error: &BroadcastError) -> Refusal {
             tracing::warn!(error = error as &dyn std::error::Error, "publish not taken");
             Refusal::unavailable(*retry_after)
         }
-        BroadcastError::Broker(PublishError::LogFull | PublishError::Fenced) => {
+        BroadcastError::Broker(PublishError::LogFull) => Refusal::log_full(),
+        BroadcastError::Broker(PublishError::Fenced) => {
             // What the API publishes is nobody's connection's.
             Refusal::internal()
         }

@@ -39,6 +39,9 @@ const NONSENSE: &[&str] = &[
     r#"{"type":"message","room":"public:a","epoch":"x","offset":-1}"#,
     r#"{"type":"message","room":"public:a","epoch":"x","offset":1.5}"#,
     r#"{"type":"message","room":"public:a","epoch":"x","offset":1e300}"#,
+    r#"{"type":"message","room":"public:a","epoch":"00000000000000a1","offset":9007199254740992,"data":1,"timestamp":"t"}"#,
+    r#"{"type":"message","room":"public:a","epoch":"00000000000000a1","offset":9223372036854775808,"data":1,"timestamp":"t"}"#,
+    r#"{"type":"message","room":"public:a","epoch":"00000000000000a1","offset":18446744073709551616,"data":1,"timestamp":"t"}"#,
     r#"{"type":"message","room":{"a":1},"offset":1}"#,
     r#"{"type":"tombstone","room":"public:a","offset":"x"}"#,
     r#"{"type":"subscribed","id":1,"room":"public:a"}"#,
@@ -68,7 +71,7 @@ const NONSENSE: &[&str] = &[
     r#"{"type":"unheard_of","id":5,"data":[]}"#,
 ];
 
-/// K10: nonsense on an open connection.
+/// K10: nonsense on an open connection. D11: a place beyond those that there are is such.
 #[test]
 fn nonsense_leaves_the_client_where_it_can_go_on() {
     let deep = "[".repeat(100_000);

@@ -351,6 +351,7 @@ fn every_size_is_taken_at_its_limit_and_refused_one_byte_above() {
     }
 }
 
+/// D11: and one beyond the last is none.
 #[test]
 fn a_position_of_another_kind_of_epoch_is_one_that_no_log_has() {
     let since = |kind: &str, since: &str| -> Vec<Result<_, _>> {
@@ -385,6 +386,12 @@ fn a_position_of_another_kind_of_epoch_is_one_that_no_log_has() {
             r#"{"epoch":"x","offset":"1"}"#,
             r#"{"epoch":"x","offset":-1}"#,
             r#"{"epoch":"x","offset":9007199254740992}"#,
+            r#"{"epoch":"x","offset":9007199254740993}"#,
+            r#"{"epoch":"x","offset":9223372036854775807}"#,
+            r#"{"epoch":"x","offset":9223372036854775808}"#,
+            r#"{"epoch":"x","offset":18446744073709551615}"#,
+            r#"{"epoch":"x","offset":18446744073709551616}"#,
+            r#"{"epoch":"x","offset":1e16}"#,
             r#"{"epoch":"x","offset":1,"more":1}"#,
             r#"{"epoch":"x","offset":1,"offset":1}"#,
         ] {
