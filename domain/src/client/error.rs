@@ -50,7 +50,7 @@ pub enum RequestError {
         msg_id: MessageId,
         /// Why the server refused the last try, if it did: what is refused now, because a right was lost
         /// meanwhile, may have been taken the first time.
-        refusal: Option<Refusal>,
+        refusal: Option<Box<Refusal>>,
     },
     /// The answer was not one to this question.
     #[error("the server gave an answer to another question")]

@@ -250,7 +250,7 @@ impl<R> Machine<R> {
             // The server asks for rights before it looks whether it has the message already.
             Kind::Publish(publish) if publish.sent > 1 => {
                 let msg_id = publish.msg_id.clone();
-                let refusal = Some(refusal);
+                let refusal = Some(Box::new(refusal));
                 return self.resolve(pending, Err(RequestError::Unanswered { msg_id, refusal }));
             }
             _ => {}
