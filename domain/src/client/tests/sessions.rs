@@ -66,11 +66,13 @@ struct Player {
     world: World,
     /// Who is in the room, as an application keeps it.
     members: BTreeSet<String>,
+    /// How many it was told of.
+    total: u64,
 }
 
 impl Player {
     fn new(token: Option<&str>) -> Self {
-        Self { world: World::with_token(token), members: BTreeSet::new() }
+        Self { world: World::with_token(token), members: BTreeSet::new(), total: 0 }
     }
 
     fn act(&mut self, step: &Value) {
@@ -141,18 +143,27 @@ impl Player {
             match event {
                 Event::Members(list) => {
                     self.members = list.members.iter().map(|one| one.user_id.clone()).collect();
-                }
-                Event::Presence(change) if change.event == "leave" => {
-                    self.members.remove(&change.user_id);
+                    self.total = list.total;
                 }
                 Event::Presence(change) => {
-                    self.members.insert(change.user_id.clone());
+                    if change.event == "leave" {
+                        self.members.remove(&change.user_id);
+                    } else {
+                        self.members.insert(change.user_id.clone());
+                    }
+                    self.total = change.total;
+                }
+                Event::PresenceCount(count) => {
+                    self.members.clear();
+                    self.total = count.total;
                 }
                 _ => {}
             }
         }
         // What was looked at for members is kept for the next step that says what was told.
-        let is_presence = |event: &Event| matches!(event, Event::Members(_) | Event::Presence(_));
+        let is_presence = |event: &Event| {
+            matches!(event, Event::Members(_) | Event::Presence(_) | Event::PresenceCount(_))
+        };
         world.told.retain(|event| !is_presence(event));
         if step["told"].is_array() {
             let events: Vec<_> = world.told.drain(..).collect();
@@ -180,6 +191,9 @@ impl Player {
         if let Some(names) = step["members"].as_array() {
             let members: Vec<_> = self.members.iter().map(String::as_str).collect();
             assert_eq!(json!(members), json!(names), "{name}: {step}");
+        }
+        if let Some(total) = step["total"].as_u64() {
+            assert_eq!(self.total, total, "{name}: {step}");
         }
         if step["closed"] == true {
             assert!(world.has_hung_up, "{name}: {step}");
