@@ -144,6 +144,16 @@ export interface Member {
   connections: number;
 }
 
+/** What became of one member over some changes. */
+export interface ChangedMember {
+  /** What happened last; a `leave` may be of somebody who was not listed. */
+  event: "join" | "leave" | "update";
+  /** To whom. */
+  user_id: UserId;
+  /** What others see of the user. */
+  data: unknown;
+}
+
 /** Tags of a message, by name. */
 export type Tags = { [name: string]: string };
 
@@ -648,12 +658,44 @@ export interface PresenceEventFrame {
   room: RoomName;
   /** Grows by one with each event of the room. */
   seq: number;
+  /** How many members there are after it. */
+  total: number;
   /** What happened. */
   event: "join" | "leave" | "update";
   /** To whom. */
   user_id: UserId;
   /** What others see of the user. */
   data: unknown;
+  /** When the server said it; of a message, when it was published. */
+  timestamp: Timestamp;
+}
+
+/** What became of those who came, went or changed meanwhile: takes the place of the events of those numbers. */
+export interface PresenceEventsFrame {
+  type: "presence_events";
+  /** Which room. */
+  room: RoomName;
+  /** The number of the first change that it tells of. */
+  from: number;
+  /** The number of the last. */
+  seq: number;
+  /** How many members there are after it. */
+  total: number;
+  /** Each member who changed, once, in the order of their names. */
+  changes: ChangedMember[];
+  /** When the server said it; of a message, when it was published. */
+  timestamp: Timestamp;
+}
+
+/** How many there are, where names would be too many; a list comes when names are told again. */
+export interface PresenceCountFrame {
+  type: "presence_count";
+  /** Which room. */
+  room: RoomName;
+  /** The number of the last change. */
+  seq: number;
+  /** How many members there are after it. */
+  total: number;
   /** When the server said it; of a message, when it was published. */
   timestamp: Timestamp;
 }
@@ -825,6 +867,8 @@ export type ServerFrame =
   | PatternUnsubscribedFrame
   | PresenceFrame
   | PresenceEventFrame
+  | PresenceEventsFrame
+  | PresenceCountFrame
   | PresenceUpdatedFrame
   | HistoryFrame
   | RefreshedFrame

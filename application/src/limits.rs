@@ -53,6 +53,9 @@ pub struct Limits {
     pub bad_tokens_of_address: Rate,
     /// How fast all connections of one user together may send commands; above it `rate_limited`.
     pub commands_of_user: Rate,
+    /// How fast one connection may change its presence data; above it the newest of a room waits, and takes the place of
+    /// what waited.
+    pub presence_updates: Rate,
     /// How many refusals for speed a connection may collect; above it 3005.
     pub refused_commands: Rate,
     /// How many frames that can't be parsed a connection may send; above it 3503.
@@ -128,6 +131,7 @@ impl Default for Limits {
             commands: Rate::new(200, 400),
             bad_tokens_of_address: Rate::per_minute(30),
             commands_of_user: Rate::new(400, 800),
+            presence_updates: Rate::new(10, 20),
             refused_commands: Rate::new(5, 100),
             unparsable: Rate::per_minute(20),
             mailbox_publications_max: 65_536,

@@ -344,6 +344,7 @@ mod tests {
             change: PresenceChange::Update,
             who: PresenceKey::Anonymous(ConnectionId::from_bits(1)),
             data: Bytes::from(vec![b'1'; 744]),
+            total: 1,
         };
         mailbox.put(Mail::Presence(RoomId::parse("public:b").unwrap(), Arc::new(event)));
         mailbox.put(sized("public:c", 1, 1));

@@ -229,7 +229,8 @@ impl Node {
     pub async fn members(&self, room: &RoomId) -> Result<PresenceList, Refusal> {
         let services = self.services();
         let policy = services.rules.policies.of(room).ok_or_else(unknown_room)?;
-        Ok(list_members(&services, room, policy).await?)
+        let members_max = services.rules.limits.presence_list_max;
+        Ok(list_members(&services, room, policy, members_max).await?)
     }
 
     /// A page of a room's log behind a position, for the server's own API; at most

@@ -10,6 +10,7 @@ mod drain;
 mod end;
 mod fan_out;
 mod fill;
+mod followers;
 mod held;
 mod inquire;
 mod join;
@@ -27,6 +28,7 @@ mod revalidate;
 mod rooms;
 mod seated;
 mod security;
+mod showing;
 mod sparing;
 mod table;
 mod tell;
@@ -35,7 +37,7 @@ mod walk;
 mod watches;
 
 use core::net::IpAddr;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,6 +148,8 @@ pub struct Shard {
     /// Encoding happens here, so that a frame costs one allocation: its own.
     scratch: Vec<u8>,
     position_check_at: Monotonic,
+    /// Rooms whose followers are told something that was gathered, and when.
+    gatherings: BTreeSet<(Monotonic, RoomKey)>,
     /// Connections whose pages wait until they have read more, and when to look at them again.
     parked: Vec<Slot>,
     parked_until: Monotonic,
@@ -180,6 +184,7 @@ impl Shard {
             refused: Vec::new(),
             scratch: Vec::new(),
             position_check_at: now.monotonic.after(check),
+            gatherings: BTreeSet::new(),
             parked: Vec::new(),
             parked_until: now.monotonic,
             draining: None,
@@ -261,6 +266,9 @@ impl Shard {
         if !self.parked.is_empty() {
             timers = Some(timers.map_or(self.parked_until, |at| at.min(self.parked_until)));
         }
+        if let Some(gathered) = self.gathered_due() {
+            timers = Some(timers.map_or(gathered, |at| at.min(gathered)));
+        }
         if let Some(parting) = self.draining.as_ref().and_then(Draining::next_at) {
             timers = Some(timers.map_or(parting, |at| at.min(parting)));
         }
@@ -308,6 +316,7 @@ impl Shard {
                 };
                 entry.calls = entry.calls.saturating_sub(1);
                 self.finish_command(slot, command, room, completion.outcome, host);
+                self.show_waiting(slot, host);
                 self.read_inbox(slot, host);
                 self.leave_if_idle(slot, host);
             }
@@ -360,8 +369,8 @@ impl Shard {
             Outcome::Presence { result, room } => {
                 self.finish_presence(slot, command, &room, result, host);
             }
-            Outcome::PresenceUpdated { result, room } => {
-                self.finish_presence_update(slot, command, &room, result, host);
+            Outcome::PresenceUpdated { result, room, beside } => {
+                self.finish_presence_update(slot, (command, beside), &room, result, host);
             }
             Outcome::Letters(page) => self.finish_letters(slot, page, host),
             Outcome::Handled(result) => self.finish_handler(slot, command, result, host),

@@ -15,6 +15,7 @@ pub mod effective;
 pub mod error;
 pub mod kind;
 pub mod layer;
+pub mod namespaces;
 pub mod policies;
 pub mod redis;
 pub mod reload;
@@ -35,12 +36,13 @@ pub use documents::{Channels, Chat, Game, Lobby, Messages};
 pub use effective::Effective;
 pub use error::{Problem, SettingsError};
 pub use layer::FlagValue;
+pub use namespaces::{AccessWord, ClassWord, Namespace};
 pub use policies::to_policies;
 pub use redis::Redis;
 pub use store::Store;
 pub use tree::{
-    AccessWord, Api, ApiKey, Auth, ClassWord, Heartbeat, History, Limits, Log, LogFormat, Matches,
-    Namespace, Profile, Server, Settings, Tls, Traces,
+    Api, ApiKey, Auth, Heartbeat, History, Limits, Log, LogFormat, Matches, Profile, Server,
+    Settings, Tls, Traces,
 };
 
 use layer::{Entry, Origin};

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::delivery::Class;
+use crate::presence::gathering;
 use crate::principal::RoomPattern;
 use crate::retention::Retention;
 use crate::room::RoomId;
@@ -59,6 +60,8 @@ pub struct NamespacePolicy {
     pub history: Access,
     /// Whether members are listed at all.
     pub presence_listed: bool,
+    /// With how many members followers are told who comes and goes; with more only how many there are.
+    pub presence_named_max: u32,
     /// What the log keeps.
     pub retention: Retention,
     /// The class of a publish that names none.
@@ -83,6 +86,7 @@ impl Default for NamespacePolicy {
             presence: Access::Granted,
             history: Access::Granted,
             presence_listed: true,
+            presence_named_max: gathering::NAMED_MAX,
             retention: Retention::default(),
             default_class: Class::Reliable,
             durable: false,
@@ -152,6 +156,7 @@ mod tests {
             presence: Access::Granted,
             history: Access::Granted,
             presence_listed: true,
+            presence_named_max: 1_000,
             retention: Retention::default(),
             default_class: Class::Reliable,
             durable: false,

@@ -3,6 +3,8 @@
 //! Every change that others can see takes the next sequence number of its room, so a follower
 //! notices a lost event. It never decides who may look.
 
+pub mod gathering;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +71,8 @@ pub struct PresenceEvent {
     pub who: PresenceKey,
     /// The member's data (JSON) after the change; empty stands for `null`.
     pub data: Bytes,
+    /// How many members there are after the change.
+    pub total: usize,
 }
 
 /// One listed member.
@@ -178,7 +182,8 @@ impl RoomPresence {
 
     fn event(&mut self, change: PresenceChange, who: &PresenceKey, data: Bytes) -> PresenceEvent {
         self.seq += 1;
-        PresenceEvent { seq: self.seq, change, who: who.clone(), data }
+        let total = self.members.len();
+        PresenceEvent { seq: self.seq, change, who: who.clone(), data, total }
     }
 }
 

@@ -247,6 +247,7 @@ mod tests {
             presence: access,
             history: access,
             presence_listed: true,
+            presence_named_max: 1_000,
             retention: Retention::default(),
             default_class: Class::Reliable,
             durable: false,

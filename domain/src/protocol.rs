@@ -33,7 +33,7 @@ pub const VERSION: u64 = 2;
 
 /// The `type`s that the protocol itself uses, in either direction; a host's own handlers can't
 /// take them over.
-pub const TYPES: [&str; 25] = [
+pub const TYPES: [&str; 27] = [
     "connect",
     "subscribe",
     "unsubscribe",
@@ -54,7 +54,9 @@ pub const TYPES: [&str; 25] = [
     "tombstone",
     "unsubscribed",
     "presence_updated",
+    "presence_count",
     "presence_event",
+    "presence_events",
     "refreshed",
     "token_expiring",
     "error",

@@ -46,9 +46,12 @@ impl Publisher {
     fn next_but_leaves(&mut self) -> Value {
         let value = self.socket.next_json();
         assert_ne!(value["type"], "error", "{value}");
-        if value["type"] == "presence_event" && value["event"] == "leave" {
-            self.left += 1;
-        }
+        let changes = match value["type"].as_str() {
+            Some("presence_event") => std::slice::from_ref(&value),
+            Some("presence_events") => value["changes"].as_array().unwrap(),
+            _ => &[],
+        };
+        self.left += changes.iter().filter(|change| change["event"] == "leave").count();
         value
     }
 

@@ -136,7 +136,7 @@ fn next(socket: &mut RawSocket) -> Answer {
         let kind = value["type"].as_str().unwrap_or_default();
         let number = |value: &Value| value["code"].as_u64().and_then(|n| u16::try_from(n).ok());
         return match kind {
-            "message" | "presence_event" => continue,
+            "message" | "presence_event" | "presence_events" => continue,
             "error" => Answer::Error(number(&value).unwrap_or_default()),
             "disconnect" => {
                 let code = socket.read_close_code();

@@ -1,6 +1,7 @@
 //! Presence: users over several tabs, their data, and what a killed connection leaves behind.
 
 use serde_json::{Value, json};
+use tests::follower::Follower;
 use tests::server::Server;
 
 use crate::client::{Client, secret};
@@ -134,4 +135,57 @@ fn only_a_member_may_set_presence_data() {
     let command = json!({"type": "presence_update", "room": ROOM, "data": 1});
     let refused = Client::open(&server).call(command);
     assert_eq!(refused["error"], "not_subscribed");
+}
+
+/// Connections that follow the room, and what each knows.
+struct Crowd(Vec<(Client, Follower)>);
+
+impl Crowd {
+    /// All of them join at once and ask who is there.
+    fn join(server: &Server, n_clients: usize) -> Self {
+        let mut clients: Vec<_> = (0..n_clients).map(|_| Client::open(server)).collect();
+        for client in &mut clients {
+            client.send(&json!({"type": "subscribe", "room": ROOM, "presence": true}));
+            client.send(&json!({"type": "presence", "id": 1_000, "room": ROOM}));
+        }
+        Self(clients.into_iter().map(|client| (client, Follower::default())).collect())
+    }
+
+    /// Until all know that so many are there, by name or not.
+    fn until(&mut self, is_so: impl Fn(&Follower) -> bool) {
+        for (client, follower) in &mut self.0 {
+            while !is_so(follower) {
+                if follower.hear(&client.next()) {
+                    client.send(&json!({"type": "presence", "id": 1_000, "room": ROOM}));
+                }
+            }
+        }
+    }
+}
+
+/// H04: with names.
+#[test]
+fn everybody_joins_one_room_and_each_knows_who_is_there() {
+    const CROWD: usize = 60;
+    let server = Server::start(&[]);
+    let mut crowd = Crowd::join(&server, CROWD);
+    crowd.until(|follower| follower.members.as_ref().is_some_and(|there| there.len() == CROWD));
+    let there = members(&list(&mut crowd.0[0].0)).into_iter().map(|(user, ..)| user);
+    let there: Vec<_> = there.collect();
+    for (_, follower) in &crowd.0 {
+        let known = follower.members.as_ref().unwrap().keys().cloned();
+        assert_eq!((known.collect::<Vec<_>>(), follower.total), (there.clone(), CROWD as u64));
+    }
+}
+
+/// H04: without.
+#[test]
+fn a_crowd_is_counted_until_it_is_gone() {
+    let server = Server::start(&["--set", "namespaces.public.presence_named_max=20"]);
+    let mut crowd = Crowd::join(&server, 50);
+    crowd.until(|follower| follower.is_counted && follower.total == 50);
+    let listed = list(&mut crowd.0[0].0);
+    assert_eq!(listed["total"], 50);
+    crowd.0.truncate(10);
+    crowd.until(|follower| follower.members.as_ref().is_some_and(|there| there.len() == 10));
 }

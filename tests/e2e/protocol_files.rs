@@ -142,6 +142,13 @@ fn every_frame_between_node_and_a_running_server_fits_the_schema() {
         "limits.history_page=2",
         "--set",
         "namespaces.public.patterns=true",
+        // Whoever comes there is counted only.
+        "--set",
+        "namespaces.crowd.subscribe=anyone",
+        "--set",
+        "namespaces.crowd.presence=anyone",
+        "--set",
+        "namespaces.crowd.presence_named_max=0",
     ]);
     let ends_in = |seconds: u64| {
         hs256(SECRET, &with_claim(claims("ann", "public:*"), "exp", json!(now() + seconds)))

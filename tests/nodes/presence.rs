@@ -10,10 +10,15 @@ use broker_redis::Config;
 use bytes::Bytes;
 use domain::id::{ConnectionId, UserId};
 use domain::presence::{PresenceChange, PresenceKey};
+use serde_json::json;
+use tests::follower::Follower;
+use tests::raw::RawSocket;
 use tests::redis::Redis;
+use tests::server::Server;
 use tokio::runtime::Handle;
 
 use crate::brokers::{Node, ROOM, in_time};
+use crate::fleet::until_status;
 use crate::passage::Passage;
 
 /// Short, so that nobody has to wait; long beside the 200 ms in which it is renewed.
@@ -369,4 +374,41 @@ async fn a_node_that_ends_leaves_nobody_behind() {
     in_time("it says its last words", one.broker.finish()).await;
     drop(one);
     until_listed(&two, &[]).await;
+}
+
+/// H04: over several nodes, each of which gathers for its own.
+#[test]
+fn everybody_joins_a_room_over_two_nodes_and_each_knows_who_is_there() {
+    const CROWD: usize = 40;
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let url = format!("redis.url={}", redis.url());
+    let nodes = [0; 2].map(|_| Server::start(&["--set", &url]));
+    nodes.iter().for_each(|node| until_status(node, 200));
+    let ask = json!({"type": "presence", "id": 1, "room": ROOM});
+    let mut crowd: Vec<_> = (0..CROWD)
+        .map(|n| {
+            let mut socket = RawSocket::open(nodes[n % 2].addr(), "/ws/v2/connect");
+            socket.expect_json("hello");
+            (socket, Follower::default())
+        })
+        .collect();
+    for (socket, _) in &mut crowd {
+        socket.send_json(&json!({"type": "subscribe", "room": ROOM, "presence": true}));
+        socket.send_json(&ask);
+    }
+    let mut gathered = 0;
+    for (socket, follower) in &mut crowd {
+        while follower.members.as_ref().is_none_or(|there| there.len() < CROWD) {
+            let frame = socket.next_json();
+            gathered += usize::from(frame["type"] == "presence_events");
+            if follower.hear(&frame) {
+                socket.send_json(&ask);
+            }
+        }
+        assert_eq!(follower.total, CROWD as u64);
+    }
+    assert!(gathered > 0, "forty come within a few windows");
 }

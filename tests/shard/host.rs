@@ -265,6 +265,7 @@ pub(crate) fn open_policy() -> NamespacePolicy {
         presence: Access::Anyone,
         history: Access::Anyone,
         presence_listed: true,
+        presence_named_max: 1_000,
         retention: Retention::default(),
         default_class: Class::Reliable,
         durable: false,

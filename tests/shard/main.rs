@@ -22,6 +22,7 @@ mod letters;
 mod limits;
 mod listing;
 mod moderation;
+mod presence;
 mod resume;
 mod returns;
 mod rights;

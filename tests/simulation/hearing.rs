@@ -9,12 +9,12 @@ use domain::codes::ErrorCode;
 use domain::policy::AckLevel;
 use domain::protocol::server_event::{
     Ack, ErrorEvent, EventResumed, Gap, Hello, HistoryPage, LogEntry, Message, PresenceEvent,
-    PresenceState, ServerEvent, Subscribed, Unsubscribed,
+    PresenceEvents, PresenceState, ServerEvent, Subscribed, Unsubscribed,
 };
 use domain::protocol::{ClientFrame, decode_server};
 use domain::room::RoomId;
 
-use crate::checker::{Checked, Seen, Stage, Violation};
+use crate::checker::{Checked, Seen, SeenChange, Stage, Violation};
 use crate::client::{Asked, Client, Scene, Wish};
 use crate::faults::{Effect, Fault};
 
@@ -80,7 +80,15 @@ impl Client {
             ServerEvent::Ack(ack) => self.on_ack(ack, scene)?,
             ServerEvent::HistoryPage(page) => self.on_history(page, scene)?,
             ServerEvent::PresenceState(list) => self.on_list(list, scene)?,
-            ServerEvent::PresenceEvent(event) => self.on_presence(event, scene)?,
+            ServerEvent::PresenceEvent(PresenceEvent {
+                room, seq, event, user_id, data, ..
+            }) => {
+                self.on_presence(room, (*seq, *seq), vec![change(event, user_id, data)], scene)?;
+            }
+            ServerEvent::PresenceEvents(PresenceEvents { room, from, seq, changes, .. }) => {
+                let changes = changes.iter().map(|c| change(&c.event, &c.user_id, c.data));
+                self.on_presence(room, (*from, *seq), changes.collect(), scene)?;
+            }
             ServerEvent::Other { kind, .. } => return Err(unexpected(format!("a {kind}"))),
             _ => self.on_room_event(event, scene)?,
         }
@@ -431,21 +439,21 @@ impl Client {
         Ok(())
     }
 
-    fn on_presence(&mut self, event: &PresenceEvent<'_>, scene: &mut Scene<'_>) -> Checked {
+    fn on_presence(
+        &mut self,
+        room: &RoomId,
+        (from, seq): (u64, u64),
+        changes: Vec<SeenChange>,
+        scene: &mut Scene<'_>,
+    ) -> Checked {
         scene.core.counts.effect(Effect::PresenceChanged);
-        let index = self.view(&event.room)?;
+        let index = self.view(room)?;
         let view = &mut self.views[index];
         if view.stage == Stage::Off || !view.present.followed {
             let text = format!("presence of {}, which is not followed", view.room);
             return Err(Violation::new("I11", text));
         }
-        let seen = Seen {
-            seq: event.seq,
-            event: event.event.clone().into_owned(),
-            user: event.user_id.clone().into_owned(),
-            data: event.data.to_owned(),
-        };
-        if !view.present.on_event(seen, &event.room)? {
+        if !view.present.on_event(Seen { from, seq, changes }, room)? {
             self.presence_hole(index, scene)?;
         }
         Ok(())
@@ -463,6 +471,11 @@ impl Client {
         self.ask_presence(view, scene);
         Ok(())
     }
+}
+
+fn change(event: &str, user: &str, data: &str) -> SeenChange {
+    let [event, user, data] = [event, user, data].map(str::to_owned);
+    SeenChange { event, user, data }
 }
 
 /// Whether it is for want of what Redis has lost, or of Redis.

@@ -117,7 +117,11 @@ fn in_order(mut all: Vec<String>) -> Vec<String> {
     // Which of several members is taken back first is chance; so are the numbers that tell of it.
     for text in &mut all {
         if let Some(rest) = text.strip_prefix("presence ") {
-            *text = rest.split_once(' ').map_or_else(String::new, |(_, rest)| rest.to_owned());
+            let words = rest.split_once('\n').and_then(|(head, data)| {
+                let (_, head) = head.split_once(' ')?;
+                Some(format!("{}\n{data}", head.rsplit_once(' ')?.0))
+            });
+            *text = words.unwrap_or_default();
         }
     }
     all.sort();

@@ -34,8 +34,16 @@ const SPAN_MS: (u64, u64) = (300, 5_000);
 const LIFT_MS: u64 = 400;
 
 /// The frames that only a member of a room gets.
-const OF_MEMBERS: [&str; 6] =
-    ["message", "tombstone", "subscribed", "page", "gap", "presence_event"];
+const OF_MEMBERS: [&str; 8] = [
+    "message",
+    "tombstone",
+    "subscribed",
+    "page",
+    "gap",
+    "presence_event",
+    "presence_events",
+    "presence_count",
+];
 
 fn accuse(text: String) -> Violation {
     Violation::new("I18", text)

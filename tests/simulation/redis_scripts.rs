@@ -88,7 +88,8 @@ fn tell(redis: &mut Redis, keys: &[String], to: (&str, &str), change: &str, memb
     }
     let number = redis.hincrby(&keys[0], "s", 1);
     let ((channel, room), (member, data)) = (to, member);
-    redis.publish(channel, format!("presence {number} {change} {member} {room}\n{data}"));
+    let total = redis.sorted(&keys[1], i64::MAX - 1).len();
+    redis.publish(channel, format!("presence {number} {change} {member} {room} {total}\n{data}"));
 }
 
 fn set(redis: &mut Redis, keys: &[String], member: &str, after: i64, to: (&str, &str)) {

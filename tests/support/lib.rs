@@ -6,7 +6,7 @@
 //! Everything panics with what a person needs to see; nothing sleeps.
 //!
 //! Suggested reading order: [`server`], [`raw`], [`frame`], [`token`], [`foreign`], [`process`],
-//! [`hosts`], [`leaks`], [`cgroup`],
+//! [`hosts`], [`follower`], [`leaks`], [`cgroup`],
 //! [`false_system`], [`tls`], [`redis`], [`redis_many`], [`postgres`], [`false_server`], [`skips`].
 
 #![allow(
@@ -19,6 +19,7 @@
 pub mod cgroup;
 pub mod false_server;
 pub mod false_system;
+pub mod follower;
 pub mod foreign;
 pub mod frame;
 pub mod hosts;

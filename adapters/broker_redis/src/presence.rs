@@ -157,7 +157,8 @@ fn read_event(bytes: &Bytes) -> Option<(RoomId, PresenceEvent)> {
     };
     let who = who(words.next()?)?;
     let room = RoomId::parse(words.next()?).ok()?;
-    Some((room, PresenceEvent { seq, change, who, data: bytes.slice(end + 1..) }))
+    let total = words.next()?.parse().ok()?;
+    Some((room, PresenceEvent { seq, change, who, data: bytes.slice(end + 1..), total }))
 }
 
 impl RedisBroker {
@@ -482,19 +483,21 @@ mod tests {
     #[test]
     fn a_change_is_read_and_what_is_none_of_ours_is_an_error() {
         let read = |text: &'static str| decode_event(&Bytes::from_static(text.as_bytes()));
-        let (room, event) = read("presence 9 update uann public:a\n{\"a\":1}").unwrap().unwrap();
+        let (room, event) = read("presence 9 update uann public:a 3\n{\"a\":1}").unwrap().unwrap();
         assert_eq!(
-            (room.as_str(), event.seq, event.change),
-            ("public:a", 9, PresenceChange::Update)
+            (room.as_str(), event.seq, event.change, event.total),
+            ("public:a", 9, PresenceChange::Update, 3)
         );
         assert_eq!((event.who.to_string(), &event.data[..]), ("ann".to_owned(), &b"{\"a\":1}"[..]));
         assert!(read("00000000000000ff 1 1 1 0\n{}\n1").is_none());
         for wrong in [
             "presence ",
-            "presence 1 x ua public:a\n",
-            "presence x join ua public:a\n",
+            "presence 1 x ua public:a 1\n",
+            "presence x join ua public:a 1\n",
             "presence 1 join ua\n",
-            "presence 1 join ua public:a",
+            "presence 1 join ua public:a\n",
+            "presence 1 join ua public:a some\n",
+            "presence 1 join ua public:a 1",
         ] {
             assert!(read(wrong).unwrap().is_err(), "{wrong}");
         }

@@ -11,6 +11,7 @@ use domain::presence::{PresenceKey, PresenceList};
 use domain::principal::RoomPattern;
 use domain::protocol::Resume;
 use domain::room::RoomId;
+use smallvec::SmallVec;
 
 use super::Slot;
 use super::letters::LettersPage;
@@ -189,6 +190,8 @@ pub enum Outcome {
         result: Result<(), PresenceRefused>,
         /// The room.
         room: RoomId,
+        /// The commands whose place it took.
+        beside: SmallVec<[Option<u64>; 1]>,
     },
     /// Of reading what waited for a user.
     Letters(LettersPage),

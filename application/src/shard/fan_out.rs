@@ -5,20 +5,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use domain::delivery::Class;
-use domain::documents::place::Place;
 use domain::message::Publication;
 use domain::policy::AckLevel;
 use domain::position::Position;
-use domain::presence::{PresenceEvent, PresenceKey};
-use domain::protocol::ServerFrame;
 use domain::protocol::selective::mark_previous;
 use domain::room::RoomId;
-use smallvec::SmallVec;
 
 use super::audiences::{AudienceKey, Choice, Wanted, wanted};
-use super::rooms::{Item, Member, RoomKey, RoomSlice, Silent, VACATED, Walk};
+use super::rooms::{Follows, Item, Member, RoomKey, RoomSlice, Silent, VACATED, Walk};
 use super::table::Echo;
 use super::walk::begin_walk;
 use super::{Host, Shard, Slot};
@@ -112,7 +106,7 @@ impl Shard {
         let frame_key = publication.key.as_ref().map(|name| (key.index, name.clone()));
         let frame = Frame { bytes, class: publication.class, key: frame_key };
         let chosen = Choice::Only(chosen);
-        self.enqueue(key, Item { frame, for_followers: false, chosen, silent });
+        self.enqueue(key, Item { frame, to: Follows::Nothing, chosen, silent });
         if has_joiners {
             self.promote(key, host);
         }
@@ -132,64 +126,6 @@ impl Shard {
         let mut echoes = self.table.get(slot)?.echoes.iter();
         let echo = echoes.find(|e| e.room == key && Some(e.position) == position)?;
         Some(Silent { slot, position, command: echo.command, behind: false })
-    }
-
-    fn accept_presence(&mut self, room: &RoomId, event: &PresenceEvent, host: &mut Host<'_>) {
-        let Some(key) = self.rooms.find(room) else { return };
-        if self.rooms.get(key).is_none_or(|slice| slice.n_followers == 0) {
-            return;
-        }
-        let told = ServerFrame::PresenceEvent { room, event };
-        let document = self.encode_document(key, &told, host);
-        let bytes = self.encode(&told, host);
-        let own = self.not_told_of(&event.who);
-        self.tell_followers(key, bytes, document, own, host);
-    }
-
-    /// Tells those who follow who is in the room, but `own`, in the words of their endpoints; nothing where
-    /// those have none.
-    pub(super) fn tell_followers(
-        &mut self,
-        key: RoomKey,
-        bytes: Bytes,
-        document: Bytes,
-        own: SmallVec<[Slot; 2]>,
-        host: &mut Host<'_>,
-    ) {
-        let waiting: SmallVec<[Slot; 4]> = self.rooms.get(key).map_or_else(SmallVec::new, |s| {
-            s.joiners.iter().filter(|j| j.presence && j.told).map(|j| j.slot).collect()
-        });
-        for slot in waiting.into_iter().filter(|slot| !own.contains(slot)) {
-            let bytes = match self.format_of(slot) {
-                WireFormat::V2 => &bytes,
-                WireFormat::Document => &document,
-            };
-            if !bytes.is_empty() {
-                self.give(slot, bytes.clone(), host);
-            }
-        }
-        let frame = Frame { bytes, class: Class::Reliable, key: None };
-        let chosen = Choice::Everyone(document);
-        let silent = |slot| Silent { slot, position: None, command: None, behind: false };
-        let silent = own.into_iter().map(silent).collect();
-        self.enqueue(key, Item { frame, for_followers: true, chosen, silent });
-    }
-
-    /// A member's own connections by the documents' endpoints: there others are told who comes and goes,
-    /// and not the member.
-    fn not_told_of(&self, who: &PresenceKey) -> SmallVec<[Slot; 2]> {
-        let own: SmallVec<[Slot; 2]> = match who {
-            PresenceKey::User(user) => {
-                let own = Place::of_user(user)
-                    .and_then(|room| self.watches.own.get(&room))
-                    .map(|own| &own.slots);
-                own.into_iter().flatten().copied().collect()
-            }
-            PresenceKey::Anonymous(connection) => {
-                self.table.slot_of(*connection).into_iter().collect()
-            }
-        };
-        own.into_iter().filter(|slot| self.format_of(*slot) == WireFormat::Document).collect()
     }
 
     /// Puts an item behind those that wait for a room.

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use super::audiences::Choice;
 use super::held::Held;
-use super::rooms::{Item, RoomKey, Silent, VACATED};
+use super::rooms::{Follows, Item, RoomKey, Silent, VACATED};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::metrics::HoleCause;
@@ -162,7 +162,7 @@ impl Shard {
         self.metrics.gaps.add(gap.reason, 1);
         let silent = self.lost_echoes(key, gap);
         let chosen = Choice::Everyone(document);
-        self.enqueue(key, Item { frame, for_followers: false, chosen, silent });
+        self.enqueue(key, Item { frame, to: Follows::Nothing, chosen, silent });
         if let Some(slice) = self.rooms.get_mut(key) {
             for joiner in &mut slice.joiners {
                 joiner.held.overflow();

@@ -21,7 +21,7 @@ use super::calls::{JoinTag, Outcome};
 use super::held::Held;
 use super::own_room::owner_of;
 use super::pages::Page;
-use super::rooms::{Joiner, Member, RoomKey, RoomSlice};
+use super::rooms::{Follows, Joiner, Member, RoomKey, RoomSlice};
 use super::seated::{not_joined, refused};
 use super::table::{Door, Echo};
 use super::{Host, Shard, Slot};
@@ -133,7 +133,7 @@ impl Shard {
         slice.n_followers += u32::from(presence);
         slice.joiners.push(Joiner {
             slot,
-            presence,
+            follows: Follows::of(presence, format),
             audience,
             held: Held::default(),
             from_own_room,
@@ -352,8 +352,8 @@ impl Shard {
             }
             is_behind |= self.answer_passed(joiner.slot, key, &slice, host);
             let place = slice.members.len() as u32;
-            let Joiner { slot, presence, audience, .. } = joiner;
-            slice.members.push(Member::new(slot, slice.accepted, presence, audience));
+            let Joiner { slot, follows, audience, .. } = joiner;
+            slice.members.push(Member::new(slot, slice.accepted, follows, audience));
             if let Some(entry) = self.table.get_mut(slot) {
                 entry.rooms.place(key, place);
             }

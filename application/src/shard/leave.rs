@@ -112,17 +112,17 @@ impl Shard {
         match state {
             None => {}
             Some(MemberState::Joining) => {
-                let joiner = slice.joiner(slot).map(|joiner| (joiner.presence, joiner.audience));
-                if let Some((followed, audience)) = joiner {
-                    slice.n_followers -= u32::from(followed);
+                let joiner = slice.joiner(slot).map(|joiner| (joiner.follows, joiner.audience));
+                if let Some((follows, audience)) = joiner {
+                    slice.n_followers -= u32::from(follows.is_any());
                     slice.audiences.leave(audience);
                 }
                 slice.joiners.retain(|joiner| joiner.slot != slot);
             }
             Some(MemberState::Live(place)) => {
                 let place = place as usize;
-                let Member { presence, audience, .. } = slice.members[place];
-                slice.n_followers -= u32::from(presence);
+                let Member { follows, audience, .. } = slice.members[place];
+                slice.n_followers -= u32::from(follows.is_any());
                 slice.audiences.leave(audience);
                 if let Some(walk) = &mut slice.walk {
                     walk.vacated = true;

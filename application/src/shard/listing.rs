@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use domain::presence::PresenceList;
+use domain::presence::gathering::{Listed, PresenceCount};
 use domain::protocol::ServerFrame;
 use smallvec::SmallVec;
 
 use super::calls::{CallTag, ColdCall, Outcome};
 use super::rooms::RoomKey;
 use super::{Host, Shard};
-use crate::use_cases::list_presence::{PresenceRefused, list_members};
+use crate::use_cases::list_presence::{PresenceRefused, fit, list_members};
 
 /// What a slice knows of the list that its followers have.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -64,8 +65,11 @@ impl Shard {
         slice.listing = Listing::Asked;
         let (services, room) = (Arc::clone(&self.services), slice.id.clone());
         let policy = Arc::clone(&slice.policy);
-        let future =
-            Box::pin(async move { Outcome::Listed(list_members(&services, &room, &policy).await) });
+        let future = Box::pin(async move {
+            let limits = &services.rules.limits;
+            let list = list_members(&services, &room, &policy, limits.presence_list_max).await;
+            Outcome::Listed(list.map(|list| fit(list, limits.page_bytes_of_one())))
+        });
         self.calls.push_back(ColdCall { tag: CallTag::Room(key), future });
     }
 
@@ -86,12 +90,17 @@ impl Shard {
                 return;
             }
         };
-        if slice.n_followers > 0 {
-            let room = slice.id.clone();
-            let told = ServerFrame::PresenceState { id: None, room: &room, list: &list };
-            let document = self.encode_document(key, &told, host);
-            let bytes = self.encode(&told, host);
-            self.tell_followers(key, bytes, document, SmallVec::new(), host);
+        let (room, now) = (slice.id.clone(), host.now.monotonic);
+        let count = PresenceCount { seq: list.seq, total: list.total };
+        match self.gathering(key, |gathering| gathering.listed(count, now)) {
+            Some(Listed::Whole) => {
+                let told = ServerFrame::PresenceState { id: None, room: &room, list: &list };
+                let document = self.encode_document(key, &told, host);
+                let bytes = self.encode(&told, host);
+                self.tell_followers(key, bytes, document, SmallVec::new(), host);
+            }
+            Some(Listed::Counted) => self.tell_count(key, &room, count, host),
+            None => {}
         }
         if was == (Listing::Stale { asked: true }) {
             self.ask_for_list(key);

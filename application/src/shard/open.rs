@@ -71,6 +71,8 @@ impl Shard {
             commands: RateLimiter::default(),
             refused_commands: RateLimiter::default(),
             unparsable: RateLimiter::default(),
+            presence_updates: RateLimiter::default(),
+            showing: None,
             opened_at: host.now.wall,
             visit_at: None,
             admission: None,

@@ -21,6 +21,7 @@ use domain::tags::Tags;
 use domain::trace::TraceParent;
 
 use super::calls::Outcome;
+use super::followers::COUNTED_LIST_MAX;
 use super::seated::refused;
 use super::table::Echo;
 use super::{Host, Shard, Slot};
@@ -33,7 +34,6 @@ use crate::use_cases::handle_message::{publisher, sender};
 use crate::use_cases::list_presence::{ListPresence, PresenceRefused};
 use crate::use_cases::publish_message::{PublishMessage, PublishRefused};
 use crate::use_cases::read_history::{HistoryPage, HistoryRefused, ReadHistory};
-use crate::use_cases::update_presence::UpdatePresence;
 
 /// The most publishes of one connection whose place in the order may still be to come.
 const ECHOES_MAX: usize = 1_024;
@@ -291,7 +291,9 @@ impl Shard {
         let Some(policy) = self.policy(slot, command, &room, host) else { return };
         let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
-        let call = ListPresence { services, who, room: room.clone(), policy };
+        let most = services.rules.limits.presence_list_max;
+        let members_max = if self.is_counted(&room) { most.min(COUNTED_LIST_MAX) } else { most };
+        let call = ListPresence { services, who, room: room.clone(), policy, members_max };
         let future =
             Box::pin(async move { Outcome::Presence { result: call.execute().await, room } });
         self.call_seated(slot, command, None, future, refused);
@@ -310,52 +312,6 @@ impl Shard {
                 let frame = ServerFrame::PresenceState { id: command, room, list: &list };
                 self.tell(slot, &frame, host);
             }
-            Err(error) => self.refuse_in(slot, command, ("presence", room), &error.into(), host),
-        }
-    }
-
-    pub(super) fn presence_update(
-        &mut self,
-        slot: Slot,
-        command: Option<u64>,
-        room: RoomId,
-        data: &str,
-        host: &mut Host<'_>,
-    ) {
-        let Some(policy) = self.policy(slot, command, &room, host) else { return };
-        if data.len() > self.services.rules.limits.metadata_bytes_max {
-            let message = "presence data is larger than this server takes";
-            let refusal = Refusal::new(ErrorCode::TooLarge, message).field("data");
-            return self.refuse(slot, command, &refusal, host);
-        }
-        let member = self.rooms.find(&room).and_then(|key| self.table.get(slot)?.rooms.state(key));
-        if member.is_none() {
-            return self.refuse_non_member(slot, command, host);
-        }
-        let Some(who) = self.who(slot) else { return };
-        let services = Arc::clone(&self.services);
-        let data = Bytes::copy_from_slice(compact_lines(data).as_bytes());
-        let call = UpdatePresence { services, who, room: room.clone(), policy, data };
-        let future =
-            Box::pin(
-                async move { Outcome::PresenceUpdated { result: call.execute().await, room } },
-            );
-        self.call_seated(slot, command, None, future, refused);
-    }
-
-    pub(super) fn finish_presence_update(
-        &mut self,
-        slot: Slot,
-        command: Option<u64>,
-        room: &RoomId,
-        result: Result<(), PresenceRefused>,
-        host: &mut Host<'_>,
-    ) {
-        match result {
-            Ok(()) if command.is_some() => {
-                self.tell(slot, &ServerFrame::PresenceUpdated { id: command, room }, host);
-            }
-            Ok(()) => {}
             Err(error) => self.refuse_in(slot, command, ("presence", room), &error.into(), host),
         }
     }

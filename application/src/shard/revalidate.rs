@@ -14,6 +14,7 @@ use domain::room::RoomId;
 use domain::time::Monotonic;
 
 use super::calls::{CallTag, ColdCall, Outcome};
+use super::rooms::{Follows, RoomKey};
 use super::{Host, Shard, Slot};
 use crate::use_cases::revalidate::{Held, Lost, Revalidate};
 
@@ -44,8 +45,10 @@ impl Shard {
         let held = entry.rooms.rooms().filter_map(|key| {
             let slice = self.rooms.get(key)?;
             let follows = match entry.rooms.state(key)? {
-                MemberState::Live(place) => slice.members.get(place as usize)?.presence,
-                MemberState::Joining => slice.joiners.iter().any(|j| j.slot == slot && j.presence),
+                MemberState::Live(place) => slice.members.get(place as usize)?.follows.is_any(),
+                MemberState::Joining => {
+                    slice.joiners.iter().any(|j| j.slot == slot && j.follows.is_any())
+                }
             };
             let (room, policy) = (slice.id.clone(), Arc::clone(&slice.policy));
             Some(Held { key, room, policy, follows })
@@ -173,19 +176,18 @@ impl Shard {
         }
     }
 
-    fn unfollow(&mut self, slot: Slot, key: super::rooms::RoomKey) {
+    fn unfollow(&mut self, slot: Slot, key: RoomKey) {
         let Some(entry) = self.table.get(slot) else { return };
         let Some(slice) = self.rooms.get_mut(key) else { return };
-        let follows = match entry.rooms.state(key) {
-            Some(MemberState::Live(place)) => slice
-                .members
-                .get_mut(place as usize)
-                .is_some_and(|member| std::mem::take(&mut member.presence)),
-            Some(MemberState::Joining) => {
-                slice.joiner(slot).is_some_and(|joiner| std::mem::take(&mut joiner.presence))
+        let followed = match entry.rooms.state(key) {
+            Some(MemberState::Live(place)) => {
+                slice.members.get_mut(place as usize).map(|member| &mut member.follows)
             }
-            None => false,
+            Some(MemberState::Joining) => slice.joiner(slot).map(|joiner| &mut joiner.follows),
+            None => None,
         };
-        slice.n_followers -= u32::from(follows);
+        let Some(followed) = followed else { return };
+        let was = std::mem::replace(followed, Follows::Nothing);
+        slice.n_followers -= u32::from(was.is_any());
     }
 }

@@ -15,6 +15,7 @@ use domain::id::Epoch;
 use domain::message::Publication;
 use domain::policy::NamespacePolicy;
 use domain::position::Position;
+use domain::presence::gathering::Gathering;
 use domain::room::RoomId;
 use smallvec::SmallVec;
 
@@ -30,7 +31,7 @@ use crate::published::{Published, WireFormat};
 use crate::refusal::Refusal;
 
 /// A slice's place in its shard; with a generation, like a slot.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct RoomKey {
     pub(super) index: u32,
     pub(super) generation: u32,
@@ -38,6 +39,32 @@ pub struct RoomKey {
 
 /// The most ended epochs that a slice remembers; a late answer from an older one is unheard of.
 const ENDED_MAX: usize = 4;
+
+/// What one follows of who is in a room, and in whose words; in this order, so that one comparison tells whether
+/// an item is for a member.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Follows {
+    /// Nothing. An item is for everyone.
+    Nothing,
+    /// By protocol v2. An item is for all who follow.
+    All,
+    /// By an endpoint of the documents. An item is for those who do.
+    Documents,
+}
+
+impl Follows {
+    pub(super) const fn of(presence: bool, format: WireFormat) -> Self {
+        match (presence, format) {
+            (false, _) => Self::Nothing,
+            (true, WireFormat::V2) => Self::All,
+            (true, WireFormat::Document) => Self::Documents,
+        }
+    }
+
+    pub(super) const fn is_any(self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+}
 
 /// One live member.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +76,7 @@ pub(super) struct Member {
     /// closer look.
     passed: u64,
     /// Whether it follows presence.
-    pub(super) presence: bool,
+    pub(super) follows: Follows,
     /// Which messages it wants.
     pub(super) audience: AudienceKey,
 }
@@ -58,9 +85,9 @@ impl Member {
     const CHOOSY: u64 = 1 << 63;
 
     /// A member that has got `accepted` items of the slice already.
-    pub(super) fn new(slot: Slot, accepted: u64, presence: bool, audience: AudienceKey) -> Self {
+    pub(super) fn new(slot: Slot, accepted: u64, follows: Follows, audience: AudienceKey) -> Self {
         let passed = if audience == AudienceKey::NONE { accepted } else { accepted | Self::CHOOSY };
-        Self { slot, passed, presence, audience }
+        Self { slot, passed, follows, audience }
     }
 
     /// How many items the slice had accepted when it became live.
@@ -76,7 +103,7 @@ pub(super) const VACATED: Slot = Slot { index: u32::MAX, generation: u32::MAX };
 #[derive(Debug)]
 pub(super) struct Joiner {
     pub(super) slot: Slot,
-    pub(super) presence: bool,
+    pub(super) follows: Follows,
     /// Which messages it wants.
     pub(super) audience: AudienceKey,
     pub(super) held: Held,
@@ -117,8 +144,8 @@ impl Joiner {
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) frame: Frame,
-    /// Only for members who follow presence.
-    pub(super) for_followers: bool,
+    /// What a member has to follow that it is for.
+    pub(super) to: Follows,
     /// What the audiences get of it.
     pub(super) chosen: Choice,
     /// Members of this shard who get an `ack` here.
@@ -142,7 +169,7 @@ pub(super) struct Silent {
 pub(super) struct Walk {
     pub(super) frames: Vec<Frame>,
     pub(super) joined: Bytes,
-    pub(super) for_followers: bool,
+    pub(super) to: Follows,
     /// By the places of the room's audiences; empty when everyone gets the batch as it is.
     pub(super) parts: Vec<Part>,
     /// How many items the slice had accepted before the first of the batch.
@@ -161,7 +188,7 @@ impl Walk {
     /// Whether any of the batch may be for this member.
     #[inline]
     pub(super) const fn is_for(&self, member: &Member) -> bool {
-        member.slot.index != VACATED.index && (member.presence || !self.for_followers)
+        member.slot.index != VACATED.index && member.follows as u8 >= self.to as u8
     }
 
     /// Whether the member gets the batch as it is: it is in no audience of its own, had nothing of it while
@@ -227,6 +254,8 @@ pub(super) struct RoomSlice {
     pub(super) suspect: Option<Position>,
     /// Whether its followers know who is there.
     pub(super) listing: Listing,
+    /// What they have still to be told; nothing in a quiet room.
+    pub(super) gathering: Option<Box<Gathering>>,
 }
 
 impl RoomSlice {
@@ -319,7 +348,7 @@ impl RoomSlice {
         let n_new = usize::try_from(self.accepted - member.accepted()).unwrap_or(usize::MAX);
         let n_skipped = self.pending.len().saturating_sub(n_new);
         let mut new = self.pending.iter_mut().skip(n_skipped);
-        let last = new.rfind(|item| !item.for_followers || member.presence);
+        let last = new.rfind(|item| member.follows >= item.to);
         if let Some(item) = last {
             item.silent.push(silent);
             return true;
@@ -327,7 +356,7 @@ impl RoomSlice {
         let Some(walk) = &mut self.walk else { return false };
         let n_frames = walk.frames.len();
         let misses = walk.next > place as usize
-            || (walk.for_followers && !member.presence)
+            || member.follows < walk.to
             || member.accepted() >= walk.first + n_frames as u64;
         if !misses {
             walk.add_silent(silent);
@@ -393,6 +422,7 @@ impl Rooms {
             looking: false,
             suspect: None,
             listing: Listing::Whole,
+            gathering: None,
         }));
         self.index.insert(room.clone(), key);
         key

@@ -10,7 +10,7 @@ use domain::codes::CloseCode;
 
 use super::calls::{CallFuture, JoinTag, Outcome};
 use super::{Host, Shard, Slot};
-use crate::ports::{BrokerError, Standing};
+use crate::ports::{BrokerError, PresenceError, Standing};
 use crate::refusal::Refusal;
 use crate::use_cases::join_room::JoinRefused;
 
@@ -20,6 +20,11 @@ const COME_BACK: Duration = Duration::from_secs(1);
 /// What most commands come to where nobody can know.
 pub(super) fn refused() -> Outcome {
     Outcome::Handled(Err(Refusal::unavailable(COME_BACK)))
+}
+
+/// The same of presence.
+pub(super) const fn unanswered() -> PresenceError {
+    PresenceError::Unavailable { retry_after: COME_BACK }
 }
 
 /// The same of joins.

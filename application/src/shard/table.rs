@@ -19,6 +19,7 @@ use super::own_room::OwnRoom;
 use super::pages::Pages;
 use super::revalidate::Rights;
 use super::rooms::RoomKey;
+use super::showing::Showing;
 use super::watches::Followed;
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
@@ -45,6 +46,9 @@ pub(super) struct Entry {
     pub(super) commands: RateLimiter,
     pub(super) refused_commands: RateLimiter,
     pub(super) unparsable: RateLimiter,
+    pub(super) presence_updates: RateLimiter,
+    /// What it shows of itself and came too fast; only while something waits.
+    pub(super) showing: Option<Box<Showing>>,
     pub(super) opened_at: Wall,
     /// The one entry of the timer wheel that counts; others are stale.
     pub(super) visit_at: Option<Monotonic>,

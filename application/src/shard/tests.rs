@@ -133,6 +133,7 @@ impl Bench {
             presence: Access::Anyone,
             history: Access::Anyone,
             presence_listed: true,
+            presence_named_max: 1_000,
             retention: Retention::default(),
             default_class: Class::Reliable,
             durable: false,

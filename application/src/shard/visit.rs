@@ -23,6 +23,7 @@ impl Shard {
         for (slot, at) in due {
             self.visit(slot, at, host);
         }
+        self.tell_gathered(host);
         self.part_in_turn(host);
         if !self.parked.is_empty() && host.now.monotonic >= self.parked_until {
             self.look_at_parked(host);
@@ -66,6 +67,7 @@ impl Shard {
             Some(Effect::Close(code)) => return self.end(slot, code, None, host),
         }
         self.retry_letters(slot);
+        self.show_waiting(slot, host);
         let rights = self.look_at_rights(slot, host);
         self.visit_at(slot, rights.map_or(next, |at| at.min(next)));
     }

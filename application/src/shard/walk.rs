@@ -29,14 +29,14 @@ impl Walk {
 
 /// Takes the next batch of a room: what waits, of one kind, up to a size.
 pub(super) fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Option<Box<Walk>> {
-    let for_followers = slice.pending.front()?.for_followers;
+    let to = slice.pending.front()?.to;
     let first = slice.accepted - slice.pending.len() as u64;
     let mut parts = slice.audiences.parts();
     let (mut frames, mut silent, mut bytes) = (Vec::new(), SmallVec::new(), 0);
     while let Some(item) = slice.pending.front() {
         bytes += item.frame.bytes.len();
         let fits = frames.is_empty() || bytes <= joined_bytes_max;
-        if item.for_followers != for_followers || !fits {
+        if item.to != to || !fits {
             break;
         }
         let Some(item) = slice.pending.pop_front() else { break };
@@ -57,7 +57,7 @@ pub(super) fn begin_walk(slice: &mut RoomSlice, joined_bytes_max: usize) -> Opti
     Some(Box::new(Walk {
         frames,
         joined,
-        for_followers,
+        to,
         parts,
         first,
         next: 0,

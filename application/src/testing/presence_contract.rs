@@ -30,6 +30,7 @@ macro_rules! presence_contract_tests {
             an_update_reaches_followers_only_if_it_changes_something
             an_update_of_somebody_absent_is_refused
             events_come_in_order_and_the_list_names_the_last
+            every_event_says_how_many_are_there_after_it
             a_list_is_cut_and_its_total_is_not
             anonymous_members_are_listed_by_connection
             rooms_have_their_own_members
@@ -118,6 +119,22 @@ impl Scene {
         let events = self.events().await;
         events.into_iter().map(|event| (event.change, event.who.to_string())).collect()
     }
+}
+
+/// So that followers can be told how many, where who would be too much.
+pub async fn every_event_says_how_many_are_there_after_it<F>(factory: impl Factory<F>)
+where
+    F: Future<Output = Subject>,
+{
+    let scene = Scene::new(factory().await).await;
+    scene.enter("u1", 1).await;
+    scene.enter("u2", 2).await;
+    scene.enter("u2", 3).await;
+    scene.update("u1", "1").await.unwrap();
+    scene.leave("u1", 1).await;
+    scene.enter("u3", 4).await;
+    let totals = scene.events().await.into_iter().map(|event| event.total);
+    assert_eq!(totals.collect::<Vec<_>>(), [1, 2, 2, 1, 2]);
 }
 
 fn change(change: PresenceChange, who: &str) -> (PresenceChange, String) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use domain::codes::ErrorCode;
 use domain::policy::NamespacePolicy;
-use domain::presence::PresenceList;
+use domain::presence::{PresenceList, PresentMember};
 use domain::principal::Action;
 use domain::room::RoomId;
 use thiserror::Error;
@@ -18,6 +18,9 @@ use crate::services::Services;
 use crate::use_cases::authorize::{NotAllowed, authorize};
 use crate::view::View;
 
+/// What a listed member takes beside its data, at most about: its name and what is around it.
+const MEMBER_BYTES: usize = 192;
+
 /// A question for the members of a room.
 pub struct ListPresence {
     /// The node's services.
@@ -28,6 +31,8 @@ pub struct ListPresence {
     pub room: RoomId,
     /// Its policy.
     pub policy: Arc<NamespacePolicy>,
+    /// The most members that are named.
+    pub members_max: usize,
 }
 
 /// Why there is no list, or why presence data was not changed.
@@ -95,7 +100,8 @@ impl ListPresence {
             let asked = rules.middleware.process_message(&self.who, inbound).await;
             asked.map_err(PresenceRefused::Middleware)?;
         }
-        list_members(services, room, policy).await
+        let list = list_members(services, room, policy, self.members_max).await;
+        list.map(|list| fit(list, rules.limits.page_bytes_of_one()))
     }
 }
 
@@ -107,10 +113,22 @@ pub(crate) async fn list_members(
     services: &Services,
     room: &RoomId,
     policy: &NamespacePolicy,
+    members_max: usize,
 ) -> Result<PresenceList, PresenceRefused> {
     if !policy.presence_listed {
         return Err(PresenceRefused::NotListed);
     }
-    let list = services.ports.presence.list(room, services.rules.limits.presence_list_max).await;
-    list.map_err(PresenceRefused::Presence)
+    services.ports.presence.list(room, members_max).await.map_err(PresenceRefused::Presence)
+}
+
+/// Names only so many that a connection can be given the list: its queue has to hold it.
+pub(crate) fn fit(mut list: PresenceList, bytes_max: usize) -> PresenceList {
+    let mut bytes = 0;
+    let fits = |member: &&PresentMember| {
+        bytes += member.data.len() + MEMBER_BYTES;
+        bytes <= bytes_max
+    };
+    let n_members = list.members.iter().take_while(fits).count();
+    list.members.truncate(n_members);
+    list
 }

@@ -143,6 +143,7 @@ fn policy(access: Access) -> Arc<NamespacePolicy> {
         presence: access,
         history: access,
         presence_listed: true,
+        presence_named_max: 1_000,
         retention: Retention::default(),
         default_class: Class::Reliable,
         durable: false,
@@ -452,6 +453,7 @@ async fn presence_that_is_away_is_not_an_empty_room() {
     });
     let services = mocks.services();
     let policy = policy(Access::Anyone);
-    let call = ListPresence { services, who: who(None), room: room(), policy };
+    let (room, members_max) = (room(), 10);
+    let call = ListPresence { services, who: who(None), room, policy, members_max };
     assert!(matches!(call.execute().await, Err(PresenceRefused::Presence(_))));
 }

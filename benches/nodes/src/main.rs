@@ -69,6 +69,7 @@ fn policy(retention: Retention) -> Arc<NamespacePolicy> {
         presence: Access::Anyone,
         history: Access::Anyone,
         presence_listed: true,
+        presence_named_max: 1_000,
         retention,
         default_class: Class::Reliable,
         durable: false,

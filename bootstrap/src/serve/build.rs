@@ -164,6 +164,10 @@ pub fn rules(settings: &Settings, clock: &Arc<dyn Clock>) -> Rules {
             of_all: settings.chat.letters_max,
         },
         commands: Rate::new(limits.commands_per_second, limits.commands_burst),
+        presence_updates: Rate::new(
+            limits.presence_updates_per_second,
+            limits.presence_updates_burst,
+        ),
         bad_tokens_of_address: of_addresses(settings, limits.bad_tokens_per_address_per_minute),
         commands_of_user: Rate::new(
             limits.commands_of_user_per_second,

@@ -7,7 +7,8 @@ use secrecy::ExposeSecret;
 
 use super::effective::Effective;
 use super::error::Problem;
-use super::tree::{AccessWord, Profile, Settings};
+use super::namespaces::AccessWord;
+use super::tree::{Profile, Settings};
 use super::{secrets, store, tickets, tokens};
 
 /// The shortest key of the HTTP interface, in characters.

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use domain::delivery::Class;
 use domain::policy::{Access, NamespacePolicy, Policies};
+use domain::presence::gathering;
 use domain::retention::Retention;
 use domain::room::RoomId;
 
-use super::tree::{AccessWord, ClassWord, Namespace, Settings};
+use super::namespaces::{AccessWord, ClassWord, Namespace};
+use super::tree::Settings;
 
 /// Builds the policies of all namespaces and rooms.
 #[must_use]
@@ -50,6 +52,7 @@ fn base_policy(settings: &Settings) -> NamespacePolicy {
         presence: Access::Granted,
         history: Access::Granted,
         presence_listed: true,
+        presence_named_max: gathering::NAMED_MAX,
         retention: Retention {
             messages_max: settings.history.messages_max,
             bytes_max: settings.history.bytes_max,
@@ -71,6 +74,7 @@ fn over(base: &NamespacePolicy, set: &Namespace) -> NamespacePolicy {
         presence: set.presence.map_or(base.presence, access),
         history: set.history.map_or(base.history, access),
         presence_listed: set.presence_listed.unwrap_or(base.presence_listed),
+        presence_named_max: set.presence_named_max.unwrap_or(base.presence_named_max),
         retention: Retention {
             messages_max: set.history_messages_max.unwrap_or(kept.messages_max),
             bytes_max: set.history_bytes_max.unwrap_or(kept.bytes_max),

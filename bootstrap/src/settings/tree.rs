@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 use super::documents::{Channels, Chat, Game, Lobby, Messages};
+use super::namespaces::Namespace;
 use super::redis::Redis;
 use super::store::Store;
 
@@ -216,6 +217,10 @@ pub struct Limits {
     pub commands_per_second: u32,
     /// Commands of one connection at once.
     pub commands_burst: u32,
+    /// Changes of presence data of one connection per second; 0 means no limit.
+    pub presence_updates_per_second: u32,
+    /// Changes of presence data of one connection at once.
+    pub presence_updates_burst: u32,
     /// Tokens and tickets of one address that are none, in a minute; 0 means no limit.
     pub bad_tokens_per_address_per_minute: u32,
     /// Commands of all connections of one user in a second; 0 means no limit.
@@ -386,64 +391,6 @@ pub struct History {
     pub age_max_ms: u64,
     /// The most bytes of data.
     pub bytes_max: u64,
-}
-
-/// Who may do a thing, as a word.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum AccessWord {
-    /// Everyone.
-    Anyone,
-    /// Everyone with a valid token.
-    Authenticated,
-    /// Whom a token grants it.
-    Granted,
-    /// The user whom the room is named after.
-    Owner,
-}
-
-/// The class of a publish, as a word.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum ClassWord {
-    /// Every one, in order.
-    Reliable,
-    /// The newest by key.
-    Latest,
-    /// Of use only at once.
-    Droppable,
-}
-
-/// What a namespace, or a room of its own, sets; the rest is as in what it stands in.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Namespace {
-    /// Who may subscribe.
-    pub subscribe: Option<AccessWord>,
-    /// Who may publish.
-    pub publish: Option<AccessWord>,
-    /// Who may list and follow the members.
-    pub presence: Option<AccessWord>,
-    /// Who may read the log.
-    pub history: Option<AccessWord>,
-    /// Whether members are listed at all.
-    pub presence_listed: Option<bool>,
-    /// The most messages kept.
-    pub history_messages_max: Option<u32>,
-    /// The oldest age kept.
-    pub history_age_max_ms: Option<u64>,
-    /// The most bytes of data kept.
-    pub history_bytes_max: Option<u64>,
-    /// Whether acknowledgement waits for the disk.
-    pub durable: Option<bool>,
-    /// Whether acknowledgement waits for a replica of Redis.
-    pub replicated: Option<bool>,
-    /// The class of a publish that names none.
-    pub class: Option<ClassWord>,
-    /// The most members in one room.
-    pub members_max: Option<u32>,
-    /// Whether one may subscribe to many of these rooms by a pattern.
-    pub patterns: Option<bool>,
 }
 
 /// How the log is written.

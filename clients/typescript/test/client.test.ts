@@ -412,7 +412,8 @@ describe('presence', () => {
       total: 1,
       members: [{ user_id: 'ann', data: null }],
     };
-    const event = { type: 'presence_event', room: 'public:r', seq: 9, event: 'join', user_id: 'bob', data: null };
+    const join = { event: 'join', user_id: 'bob', data: null };
+    const event = { type: 'presence_event', room: 'public:r', seq: 9, total: 2, ...join };
     for (const connection of server.connections) {
       connection.raw(JSON.stringify(event));
       connection.raw(JSON.stringify(old));

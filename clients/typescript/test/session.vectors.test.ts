@@ -138,6 +138,7 @@ class Player {
     if (step.position) expect(room.position).toEqual(step.position);
     if (step.state) expect(room.state).toBe(step.state);
     if (step.members) expect([...(room.presence?.members.keys() ?? [])]).toEqual(step.members);
+    if (step.total !== undefined) expect(room.presence?.total).toBe(step.total);
     if (step.closed) expect(this.world.sockets.some(({ isClosed }) => isClosed)).toBe(true);
     if (step.opening !== undefined) {
       const isOpening = ['connecting', 'reconnecting'].includes(this.world.client.state.phase) && !this.socket.isClosed;

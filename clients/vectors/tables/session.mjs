@@ -29,6 +29,21 @@ const resumes = (id, offset, more = {}) => ({ type: 'connect', id, resume: [{ ro
 /** In the room, at an offset. */
 export const inRoom = (offset = 0) => [open, receive(hello()), join(), sent(subscribe(1)), receive(subscribed(1, offset)), told(['joined', at(offset)], ['caughtUp', at(offset)]), settled(['join', 'joined'])];
 
+const present = (user_id) => ({ user_id, data: null, connections: 1 });
+
+/** In the room, and it is known who is there. */
+const following = (seq, ...users) => [
+  open,
+  receive(hello()),
+  join({ presence: true }),
+  receive(subscribed(1, 0)),
+  sent(subscribe(1, { presence: true }), { type: 'presence', id: 2, room }),
+  receive({ type: 'presence', id: 2, room, seq, total: users.length, members: users.map(present) }),
+];
+const changes = (from, seq, total, ...all) => ({
+  type: 'presence_events', room, from, seq, total, changes: all.map(([event, user_id]) => ({ event, user_id, data: null })),
+});
+
 export const sessions = [
   { name: 'who is anonymous says nothing first', steps: [open, sent(), receive(hello()), sent()] },
   { name: 'a token stands in connect', token: 't', steps: [open, sent({ type: 'connect', id: 1, token: 't' })] },
@@ -76,5 +91,43 @@ export const sessions = [
   { name: 'a server that says disconnect and does not close', steps: [open, receive(hello()), receive({ type: 'disconnect', code: 1012, reason: 'restart', reconnect: true, reconnect_after_ms: 900 }), advance(5000), { closed: true }, advance(899), { opening: false }, advance(1), { opening: true }] },
   { name: 'a stop is a stop', steps: [open, receive(hello()), lose(3505, 'session_replaced'), advance(3600000), { opening: false }] },
   { name: 'with a filter what was not wanted is no hole', steps: [open, receive(hello()), join({ filter: { eq: { lang: 'de' } } }), sent(subscribe(1, { filter: { eq: { lang: 'de' } } })), receive(subscribed(1, 3)), receive({ ...message(6, 'hallo'), previous: 3 }), receive({ ...message(9, 'tag'), previous: 6 }), told(['joined', at(3)], ['caughtUp', at(3)], ['message', 6, 'hallo'], ['message', 9, 'tag'])] },
-  { name: 'presence is followed and a missed event asks for the list', steps: [open, receive(hello()), join({ presence: true }), sent(subscribe(1, { presence: true })), receive(subscribed(1, 0)), sent({ type: 'presence', id: 2, room }), receive({ type: 'presence', id: 2, room, seq: 5, total: 1, members: [{ user_id: 'ann', data: null, connections: 1 }] }), receive({ type: 'presence_event', room, seq: 5, event: 'join', user_id: 'ann', data: null }), receive({ type: 'presence_event', room, seq: 6, event: 'join', user_id: 'bob', data: 1 }), { members: ['ann', 'bob'] }, receive({ type: 'presence_event', room, seq: 8, event: 'leave', user_id: 'ann', data: null }), sent({ type: 'presence', id: 3, room })] },
+  { name: 'presence is followed and a missed event asks for the list', steps: [open, receive(hello()), join({ presence: true }), sent(subscribe(1, { presence: true })), receive(subscribed(1, 0)), sent({ type: 'presence', id: 2, room }), receive({ type: 'presence', id: 2, room, seq: 5, total: 1, members: [{ user_id: 'ann', data: null, connections: 1 }] }), receive({ type: 'presence_event', room, seq: 5, total: 1, event: 'join', user_id: 'ann', data: null }), receive({ type: 'presence_event', room, seq: 6, total: 2, event: 'join', user_id: 'bob', data: 1 }), { members: ['ann', 'bob'] }, receive({ type: 'presence_event', room, seq: 8, total: 2, event: 'leave', user_id: 'ann', data: null }), sent({ type: 'presence', id: 3, room })] },
+  {
+    name: 'changes that come together are one step, and a list from their middle fits',
+    steps: [
+      ...following(5, 'ann'),
+      receive(changes(6, 9, 3, ['join', 'bob'], ['update', 'ann'], ['join', 'cyd'])),
+      { members: ['ann', 'bob', 'cyd'] },
+      { total: 3 },
+      receive(changes(6, 9, 3, ['join', 'bob'])),
+      receive({ type: 'presence', id: null, room, seq: 12, total: 2, members: [present('ann'), present('dan')] }),
+      receive(changes(10, 14, 2, ['leave', 'cyd'], ['leave', 'dan'], ['join', 'eve'], ['leave', 'flo'])),
+      { members: ['ann', 'eve'] },
+      { total: 2 },
+      sent(),
+    ],
+  },
+  {
+    name: 'changes that begin behind a hole ask for the list',
+    steps: [...following(5, 'ann'), receive(changes(7, 9, 2, ['join', 'bob'])), sent({ type: 'presence', id: 3, room })],
+  },
+  {
+    name: 'a crowd is counted until a list comes by itself',
+    steps: [
+      ...following(5, 'ann'),
+      receive({ type: 'presence_count', room, seq: 1007, total: 1003 }),
+      { members: [] },
+      { total: 1003 },
+      receive({ type: 'presence', id: null, room, seq: 1000, total: 996, members: [present('ann')] }),
+      { total: 1003 },
+      receive({ type: 'presence_count', room, seq: 2000, total: 10 }),
+      { total: 10 },
+      sent(),
+      receive({ type: 'presence', id: null, room, seq: 2000, total: 2, members: [present('ann'), present('bob')] }),
+      receive({ type: 'presence_event', room, seq: 2001, total: 1, event: 'leave', user_id: 'ann', data: null }),
+      { members: ['bob'] },
+      { total: 1 },
+      sent(),
+    ],
+  },
 ];

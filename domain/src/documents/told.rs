@@ -124,6 +124,8 @@ pub fn encode(frame: &ServerFrame<'_>, to: Listener<'_>, now: Wall, out: &mut Ve
         }),
         ServerFrame::Ack { .. }
         | ServerFrame::PresenceEvent { .. }
+        | ServerFrame::PresenceEvents { .. }
+        | ServerFrame::PresenceCount { .. }
         | ServerFrame::Gap { .. }
         | ServerFrame::TokenExpiring { .. }
         | ServerFrame::Subscribed { .. }
@@ -167,8 +169,10 @@ fn encode_event(frame: &ServerFrame<'_>, names: Names<'_>, now: Wall, out: &mut 
             });
         }
         // Positions, patterns, tickets and what answers only them; why a connection ends stands in
-        // the close frame.
+        // the close frame. Who comes and goes is said one by one.
         ServerFrame::Ack { .. }
+        | ServerFrame::PresenceEvents { .. }
+        | ServerFrame::PresenceCount { .. }
         | ServerFrame::Subscribed { .. }
         | ServerFrame::Page { .. }
         | ServerFrame::HistoryPage { .. }
@@ -400,7 +404,8 @@ mod tests {
         let user = UserId::parse("u1").unwrap();
         let room = RoomId::parse("chat:lobby").unwrap();
         let who = PresenceKey::User(user);
-        let event = |change| PresenceEvent { seq: 1, change, who: who.clone(), data: "".into() };
+        let event =
+            |change| PresenceEvent { seq: 1, change, who: who.clone(), data: "".into(), total: 1 };
         let join = event(PresenceChange::Join);
         let text = told(Endpoint::Lobby, &ServerFrame::PresenceEvent { room: &room, event: &join });
         assert_eq!(

@@ -19,9 +19,11 @@ use crate::room::RoomId;
 
 mod as_json;
 mod from_wire;
+mod presence;
 
 pub use from_wire::span;
 pub(crate) use from_wire::{Malformed, position};
+pub use presence::{Member, PresenceChange, PresenceCount, PresenceState};
 
 /// One thing that happened. In JSON its `type` is the variant in snake case.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -105,8 +107,11 @@ pub enum Event {
     Gap(Gap),
     /// Who is in a room that is followed: the list takes the place of any before, and changes follow.
     Members(PresenceState),
-    /// Somebody came, went or changed.
+    /// Somebody came, went or changed. A `leave` may be of somebody who was in no list.
     Presence(PresenceChange),
+    /// How many there are, where names would be too many: no list counts any more, and one comes when names
+    /// are told again.
+    PresenceCount(PresenceCount),
     /// The token runs out soon: call `refresh`, unless the client brings tokens by itself.
     TokenExpiring {
         /// When, in ISO 8601.
@@ -254,25 +259,6 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// Somebody came, went or changed.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct PresenceChange {
-    /// Which room.
-    #[serde(serialize_with = "as_json::room")]
-    pub room: RoomId,
-    /// Counts the changes of the room.
-    pub seq: u64,
-    /// `join`, `leave` or `update`.
-    pub event: String,
-    /// Who.
-    pub user_id: String,
-    /// What others see of that member, JSON.
-    #[serde(serialize_with = "as_json::raw")]
-    pub data: String,
-    /// When, in ISO 8601.
-    pub timestamp: String,
-}
-
 /// A publish was taken.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Ack {
@@ -317,32 +303,6 @@ pub enum LogEntry {
     Message(Message),
     /// The place of one that is gone.
     Tombstone(Tombstone),
-}
-
-/// Who is in a room.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct PresenceState {
-    /// Which room.
-    #[serde(serialize_with = "as_json::room")]
-    pub room: RoomId,
-    /// The change that the list includes last.
-    pub seq: u64,
-    /// How many there are, listed or not.
-    pub total: u64,
-    /// The members.
-    pub members: Vec<Member>,
-}
-
-/// One listed member.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Member {
-    /// Who.
-    pub user_id: String,
-    /// What others see of that member, JSON.
-    #[serde(serialize_with = "as_json::raw")]
-    pub data: String,
-    /// Over how many connections.
-    pub connections: u64,
 }
 
 /// How the connection stands, as the server sees it.

@@ -3,6 +3,8 @@
 //! It must never fail on what a later server adds: unknown fields are skipped, unknown types come
 //! out as [`ServerEvent::Other`].
 
+mod resumed;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::iter::FusedIterator;
@@ -13,6 +15,7 @@ use serde_json::de::StrRead;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+pub use self::resumed::{EventBack, EventGap, EventNotBack, EventResumeError, EventResumed};
 use crate::id::{ConnectionId, Epoch};
 use crate::protocol::client_frame::UNKNOWN_EPOCH;
 use crate::room::RoomId;
@@ -243,12 +246,31 @@ events! {
         #[serde(deserialize_with = "room")]
         room: RoomId,
         seq: u64,
+        total: u64,
         #[serde(borrow)]
         event: Cow<'a, str>,
         #[serde(borrow)]
         user_id: Cow<'a, str>,
         #[serde(borrow, deserialize_with = "raw")]
         data: &'a str,
+    }
+    /// What became of those who came, went or changed meanwhile.
+    "presence_events" => PresenceEvents {
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        /// The first change that it tells of; `seq` is the last.
+        from: u64,
+        seq: u64,
+        total: u64,
+        #[serde(borrow)]
+        changes: Vec<EventChanged<'a>>,
+    }
+    /// How many there are, where names would be too many.
+    "presence_count" => PresenceCount {
+        #[serde(deserialize_with = "room")]
+        room: RoomId,
+        seq: u64,
+        total: u64,
     }
     /// The client's own presence data was taken.
     "presence_updated" => PresenceUpdated {
@@ -346,64 +368,6 @@ pub struct EventSender<'a> {
     pub connection_id: Option<Cow<'a, str>>,
 }
 
-/// What became of one room that `connect` named in `resume`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum EventResumed<'a> {
-    /// The client is a member again.
-    Back(EventBack<'a>),
-    /// It is not.
-    Refused(EventNotBack<'a>),
-}
-
-/// A room that the client is in again.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[allow(missing_docs, reason = "docs/protocol.md has the fields")]
-pub struct EventBack<'a> {
-    #[serde(deserialize_with = "room")]
-    pub room: RoomId,
-    #[serde(deserialize_with = "epoch")]
-    pub epoch: Epoch,
-    pub offset: u64,
-    pub recovered: bool,
-    #[serde(borrow)]
-    pub gap: Option<EventGap<'a>>,
-    #[serde(borrow, deserialize_with = "entries")]
-    pub messages: Vec<LogEntry<'a>>,
-    pub more: bool,
-}
-
-/// The gap before the messages of a room that the client is in again; of the room's epoch.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[allow(missing_docs, reason = "docs/protocol.md has the fields")]
-pub struct EventGap<'a> {
-    pub from: u64,
-    pub to: u64,
-    #[serde(borrow)]
-    pub reason: Cow<'a, str>,
-}
-
-/// A room that the client is not in again.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[allow(missing_docs, reason = "docs/protocol.md has the fields")]
-pub struct EventNotBack<'a> {
-    #[serde(deserialize_with = "room")]
-    pub room: RoomId,
-    #[serde(borrow)]
-    pub error: EventResumeError<'a>,
-}
-
-/// Why not.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[allow(missing_docs, reason = "docs/protocol.md has the fields")]
-pub struct EventResumeError<'a> {
-    pub code: u16,
-    #[serde(borrow)]
-    pub error: Cow<'a, str>,
-    #[serde(borrow)]
-    pub message: Cow<'a, str>,
-    pub retry_after_ms: Option<u64>,
-}
-
 /// One listed member of a room.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct EventMember<'a> {
@@ -415,6 +379,20 @@ pub struct EventMember<'a> {
     pub data: &'a str,
     /// Over how many connections.
     pub connections: u64,
+}
+
+/// What became of one member.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct EventChanged<'a> {
+    /// `join`, `leave` or `update`.
+    #[serde(borrow)]
+    pub event: Cow<'a, str>,
+    /// The user, or `anonymous:<connection id>`.
+    #[serde(borrow)]
+    pub user_id: Cow<'a, str>,
+    /// The member's data (JSON).
+    #[serde(borrow, deserialize_with = "raw")]
+    pub data: &'a str,
 }
 
 fn decode_kind(body: &str) -> Result<Cow<'_, str>, serde_json::Error> {

@@ -3,13 +3,14 @@
 //! It must never decide whether to say it. Fields always come in the same order, absent values as
 //! `null`, and `timestamp` last.
 
-use std::borrow::Cow;
+mod presence;
 
 use crate::codes::{CloseCode, ErrorCode};
 use crate::id::{ClientId, ConnectionId, Epoch, UserId};
 use crate::policy::AckLevel;
 use crate::position::{Offset, Position};
-use crate::presence::{PresenceEvent, PresenceKey, PresenceList, PresentMember};
+use crate::presence::gathering::{PresenceChanges, PresenceCount};
+use crate::presence::{PresenceEvent, PresenceList};
 use crate::principal::RoomPattern;
 use crate::protocol::VERSION;
 use crate::protocol::encode::{Line, push_json_string};
@@ -172,6 +173,20 @@ pub enum ServerFrame<'a> {
         /// What happened to whom.
         event: &'a PresenceEvent,
     },
+    /// What became of those who came, went or changed meanwhile.
+    PresenceEvents {
+        /// Which room.
+        room: &'a RoomId,
+        /// What happened to whom.
+        changes: &'a PresenceChanges,
+    },
+    /// How many there are, where names would be too many.
+    PresenceCount {
+        /// Which room.
+        room: &'a RoomId,
+        /// How many.
+        count: PresenceCount,
+    },
     /// The client's own presence data was taken.
     PresenceUpdated {
         /// The command's id.
@@ -274,6 +289,8 @@ impl ServerFrame<'_> {
             Self::Unsubscribed { .. } | Self::PatternUnsubscribed { .. } => "unsubscribed",
             Self::PresenceState { .. } => "presence",
             Self::PresenceEvent { .. } => "presence_event",
+            Self::PresenceEvents { .. } => "presence_events",
+            Self::PresenceCount { .. } => "presence_count",
             Self::PresenceUpdated { .. } => "presence_updated",
             Self::HistoryPage { .. } => "history",
             Self::Refreshed { .. } => "refreshed",
@@ -323,6 +340,8 @@ impl ServerFrame<'_> {
             }
             Self::PresenceState { .. }
             | Self::PresenceEvent { .. }
+            | Self::PresenceEvents { .. }
+            | Self::PresenceCount { .. }
             | Self::PresenceUpdated { .. } => self.encode_presence(&mut line),
             Self::Refreshed { id, expires_at, session } => {
                 line.number_or_null("id", *id);
@@ -428,27 +447,6 @@ impl ServerFrame<'_> {
             }
         }
     }
-
-    fn encode_presence(&self, line: &mut Line<'_>) {
-        if let Self::PresenceState { id, room, list } = self {
-            line.number_or_null("id", *id);
-            line.text("room", room.as_str());
-            line.number("seq", list.seq);
-            line.number("total", u64::try_from(list.total).unwrap_or(u64::MAX));
-            line.list("members", &list.members, encode_member);
-        }
-        if let Self::PresenceEvent { room, event } = self {
-            line.text("room", room.as_str());
-            line.number("seq", event.seq);
-            line.text("event", event.change.word());
-            line.text("user_id", &name_of(&event.who));
-            line.raw("data", &event.data);
-        }
-        if let Self::PresenceUpdated { id, room } = self {
-            line.number_or_null("id", *id);
-            line.text("room", room.as_str());
-        }
-    }
 }
 
 fn encode_resumed(out: &mut Vec<u8>, resumed: &Resumed<'_>) {
@@ -479,18 +477,4 @@ fn encode_resumed(out: &mut Vec<u8>, resumed: &Resumed<'_>) {
         }
     }
     item.close();
-}
-
-fn encode_member(out: &mut Vec<u8>, member: &PresentMember) {
-    let mut item = Line::item(out, "user_id", &name_of(&member.who));
-    item.raw("data", &member.data);
-    item.number("connections", u64::try_from(member.connections).unwrap_or(u64::MAX));
-    item.close();
-}
-
-fn name_of(who: &PresenceKey) -> Cow<'_, str> {
-    match who {
-        PresenceKey::User(user) => Cow::Borrowed(user.as_str()),
-        PresenceKey::Anonymous(_) => Cow::Owned(who.to_string()),
-    }
 }

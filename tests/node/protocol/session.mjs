@@ -121,6 +121,14 @@ await bob.next("message", ({ class: word }) => word === "droppable");
 
 await ann.ask({ type: "presence_update", room, data: { mood: "fine" } }, "presence_updated");
 await bob.next("presence_event", ({ event }) => event === "update");
+// More changes within a moment than are told by themselves, as often as it takes to have them within one.
+for (let n = 0, type = ""; type !== "presence_events"; n += 1) {
+  for (let of = 0; of < 19; of += 1) ann.say({ type: "presence_update", room, data: [n, of] });
+  const last = ({ data, changes }) => JSON.stringify(changes ?? data).includes(`[${n},18]`);
+  ({ type } = await Promise.race(["presence_event", "presence_events"].map((kind) => bob.next(kind, last))));
+}
+await bob.ask({ type: "subscribe", room: "crowd:session", presence: true }, "subscribed");
+await bob.next("presence_count");
 await ann.ask({ type: "presence", room });
 await ann.ask({ type: "status" });
 const { messages } = await ann.ask({ type: "history", room, limit: 5 });

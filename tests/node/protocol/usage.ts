@@ -97,6 +97,10 @@ export function told(frame: ServerFrame): string {
       return frame.members.map((member) => member.user_id).join();
     case "presence_event":
       return `${frame.seq} ${frame.event}`;
+    case "presence_events":
+      return `${frame.from} ${frame.seq} ${frame.total} ${frame.changes.map(({ event, user_id }) => event + user_id).join()}`;
+    case "presence_count":
+      return `${frame.seq} ${frame.total}`;
     case "presence_updated":
       return frame.room;
     case "refreshed":

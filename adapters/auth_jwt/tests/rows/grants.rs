@@ -60,6 +60,7 @@ fn rooms_allow_exactly_what_they_say() {
         presence: Access::Granted,
         history: Access::Granted,
         presence_listed: true,
+        presence_named_max: 1_000,
         retention: Retention::default(),
         default_class: Class::Reliable,
         durable: false,

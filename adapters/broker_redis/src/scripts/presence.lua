@@ -5,14 +5,15 @@
 
 local function whole(x) return string.format('%.0f', x) end
 
--- Tells everybody of a change. The numbers begin with the time, so that they go on growing when Redis has lost them.
+-- Tells everybody of a change, and how many are there after it. The numbers begin with the time, so that they go on growing when Redis has lost them.
 local function tell(channel, room, change, member, data)
     if redis.call('HEXISTS', KEYS[1], 's') == 0 then
         local time = redis.call('TIME')
         redis.call('HSET', KEYS[1], 's', whole(tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))
     end
     local number = redis.call('HINCRBY', KEYS[1], 's', 1)
-    redis.call(SAY, channel, 'presence ' .. whole(number) .. ' ' .. change .. ' ' .. member .. ' ' .. room .. '\n' .. data)
+    local total = whole(redis.call('ZCARD', KEYS[2]))
+    redis.call(SAY, channel, 'presence ' .. whole(number) .. ' ' .. change .. ' ' .. member .. ' ' .. room .. ' ' .. total .. '\n' .. data)
 end
 
 -- Sets over how many connections of the node a member is here.

@@ -197,8 +197,8 @@ async fn who_is_in_a_followed_room_is_told_and_asked_for_again_when_a_change_is_
             "members": [{"user_id": "ann", "data": null, "connections": 1}], "timestamp": "t"})
     };
     let change = |seq: u64| {
-        json!({"type": "presence_event", "room": "public:r0", "seq": seq, "event": "join",
-            "user_id": "bob", "data": null, "timestamp": "t"})
+        json!({"type": "presence_event", "room": "public:r0", "seq": seq, "total": 2,
+            "event": "join", "user_id": "bob", "data": null, "timestamp": "t"})
     };
     let asked = peer.hear().await;
     peer.say(&list(&asked, 5)).await;

@@ -50,7 +50,8 @@ fn a_follower_misses_no_event_between_its_pages() {
     let first = RecoveredPage { more: true, ..page(vec![message(OLD, 1, None)], at(OLD, 1)) };
     bench.end(call, Bench::joined(at(OLD, 2), first));
     let who = PresenceKey::Anonymous(ConnectionId::from_bits(9));
-    let event = PresenceEvent { seq: 4, change: PresenceChange::Join, who, data: Bytes::new() };
+    let (change, data) = (PresenceChange::Join, Bytes::new());
+    let event = PresenceEvent { seq: 4, change, who, data, total: 2 };
     let mail = VecDeque::from([Mail::Presence(RoomId::parse(ROOM).unwrap(), Arc::new(event))]);
     bench.give(Input::Mail(&mut Post { mail, ..Post::default() }));
     let call = bench.call();

@@ -89,7 +89,8 @@ async fn a_banned_user_joins_and_reads_nothing_whatever_its_rights_and_the_autho
     assert_eq!(read.execute().await.unwrap_err(), HistoryRefused::NotAllowed(refused.clone()));
     let mocks = Mocks { moderation: forbidding(BANNED), ..Mocks::default() };
     let (services, policy) = (mocks.services(), policy(Access::Anyone));
-    let list = ListPresence { services, who: who(Some("u")), room: room(), policy };
+    let (who, room, members_max) = (who(Some("u")), room(), 10);
+    let list = ListPresence { services, who, room, policy, members_max };
     assert_eq!(list.execute().await.unwrap_err(), PresenceRefused::NotAllowed(refused));
 }
 

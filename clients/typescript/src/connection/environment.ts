@@ -53,7 +53,7 @@ export function realEnvironment(WebSocket?: SocketConstructor): Environment {
   return {
     socket: (url) => {
       const Constructor = WebSocket ?? (globalThis.WebSocket as unknown as SocketConstructor | undefined);
-      if (!Constructor) throw new Error('no WebSocket here: pass the option WebSocket');
+      if (!Constructor) throw new Error('no WebSocket: pass the option WebSocket');
       return new Constructor(url);
     },
     now: () => performance.now(),

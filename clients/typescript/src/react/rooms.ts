@@ -137,6 +137,8 @@ export interface UsedPresence {
   members: readonly { user_id: string; data: unknown }[];
   /** How many there are, listed or not; 0 while it is not known. */
   total: number;
+  /** Whether members are told by their names; where they are too many there is only `total`. */
+  isNamed: boolean;
   /** Whether it is known. */
   isKnown: boolean;
   /** Sets what others see of this user. */
@@ -171,5 +173,6 @@ export function usePresence(name: string): UsedPresence {
     return list.sort((a, b) => (a.user_id < b.user_id ? -1 : a.user_id > b.user_id ? 1 : 0));
   }, [presence]);
   const update = useCallback((data: unknown) => room.updatePresence(data), [room]);
-  return { members, total: presence?.total ?? 0, isKnown: presence !== null, update };
+  const { total = 0, isNamed = false } = presence ?? {};
+  return { members, total, isNamed, isKnown: presence !== null, update };
 }

@@ -197,7 +197,8 @@ export class FakeServer {
     if (member && event === 'update') member.data = data;
     for (const connection of this.connections) {
       if (connection.rooms.get(room.name)) {
-        connection.say({ type: 'presence_event', room: room.name, seq: room.seq, event, user_id, data });
+        const total = room.members.size;
+        connection.say({ type: 'presence_event', room: room.name, seq: room.seq, total, event, user_id, data });
       }
     }
   }

@@ -9,7 +9,7 @@ import type { Frame } from './requests.js';
 import type { Room } from './room.js';
 import { retryAfter, type Session } from './session.js';
 import type { Skip } from './track.js';
-import { type Gap, type Left, RequestError, type RoomEvents } from './types.js';
+import { type Gap, type Left, RequestError } from './types.js';
 
 /** The room is that which the frame names, if the application knows it. */
 type Handler = (session: Session, frame: Frame, room: Room | undefined) => void;
@@ -17,7 +17,7 @@ type Handler = (session: Session, frame: Frame, room: Room | undefined) => void;
 /** A value of a frame, if it is what it has to be; else the frame makes no sense. */
 function need<T>(value: unknown, isRight: boolean): T {
   if (isRight) return value as T;
-  throw new TypeError('a field is wrong');
+  throw new TypeError('wrong field');
 }
 const whole = (value: unknown): number => need(value, Number.isSafeInteger(value) && (value as number) >= 0);
 const text = (value: unknown): string => need(value, typeof value === 'string');
@@ -34,7 +34,7 @@ function stillIn(session: Session, room: Room, connection = session.connection):
 function entry(session: Session, frame: Frame, room: Room | undefined): boolean {
   // What comes of the room that every user is in has no position until it is joined. Anything else is of an
   // earlier membership, or brought by the subscription on its way, unless that begins with what comes next.
-  const isOut = room?.state === 'out' || (room?.leaveId === null && room.state !== 'joined' && !room.position);
+  const isOut = room?.state === 'out' || (room?.state !== 'joined' && !room?.position);
   const isOwn = isOut && session.ownRooms.has(frame.room);
   if (!room || (!isOwn && !stillIn(session, room))) return true;
   const at = isOwn || (frame.offset ?? null) === null ? null : positionOf(frame);
@@ -153,17 +153,20 @@ const ack: Handler = (session, frame, room) => {
   session.answer(frame);
 };
 
+// Who is here, or how many where names would be too many.
 const presence: Handler = (session, frame, room) => {
   session.answer(frame);
   if (!room?.options.presence || !stillIn(session, room)) return;
-  const members = array(frame.members) as unknown as { user_id: string; data: unknown }[];
-  if (room.listed(whole(frame.seq), whole(frame.total), members)) askPresence(session, room);
+  const { seq, total, members } = frame;
+  if (room.listed(whole(seq), whole(total), members && array(members))) askPresence(session, room);
 };
 
+// Who came, went or changed: one, or several together.
 const presenceEvent: Handler = (session, frame, room) => {
   if (!room || !stillIn(session, room)) return;
-  const isMissed = room.happened(whole(frame.seq), text(frame.event), text(frame.user_id), frame.data);
-  room.events.emit('presenceChange', frame as unknown as RoomEvents['presenceChange']);
+  const { seq, total, from = seq, changes = [frame] } = frame;
+  const isMissed = room.changed(whole(seq), whole(total), whole(from), array(changes));
+  room.events.emit('presenceChange', frame as never);
   if (isMissed) askPresence(session, room);
 };
 
@@ -199,6 +202,8 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   unsubscribed,
   presence,
   presence_event: presenceEvent,
+  presence_events: presenceEvent,
+  presence_count: presence,
   token_expiring: (session, frame) => session.events.emit('tokenExpiring', { expires_at: text(frame.expires_at) }),
   ping: (session) => session.pong(),
   error,

@@ -4,7 +4,7 @@
 // session's, too, and nobody else's.
 
 import { Events, type Unsubscribe } from '../emitter.js';
-import type { HistoryFrame, Position, PresenceFrame } from '../protocol.js';
+import type { HistoryFrame, Member, Position, PresenceFrame } from '../protocol.js';
 import type { Cancel } from './requests.js';
 import type { Session } from './session.js';
 import { Track } from './track.js';
@@ -21,6 +21,9 @@ import {
 
 /** How many members are kept by name. */
 const MEMBERS_MAX = 10_000;
+
+/** A listed member, or what became of one. */
+type Change = Pick<Member, 'user_id' | 'data'> & { event?: string };
 
 /** A room. The same name gives the same object. */
 export class Room<T = unknown> {
@@ -145,34 +148,36 @@ export class Room<T = unknown> {
     this.#settle?.reject(error);
   }
 
-  /** @internal The whole list. Answers whether another one has to be asked for. */
-  listed(seq: number, total: number, members: Iterable<{ user_id: string; data: unknown }>): boolean {
-    if (seq < this.#seq) return true;
-    this.#seq = seq;
-    this.#tell(new Map([...members].slice(0, MEMBERS_MAX).map((member) => [member.user_id, member])), total);
+  /** @internal The whole list, or only how many. Answers whether another one has to be asked for. */
+  listed(seq: number, total: number, members: unknown): boolean {
+    // Where members are counted a list comes by itself.
+    if (members && seq < this.#seq) return this.#presence?.isNamed !== false;
+    this.#seq = Math.max(seq, this.#seq);
+    this.#tell(new Map(), total, members as Change[] | undefined);
     return false;
   }
 
-  /** @internal Somebody came, went or changed. Answers whether the list has to be asked for. */
-  happened(seq: number, event: string, user_id: string, data: unknown): boolean {
+  /** @internal Who came, went or changed since a number. Answers whether the list has to be asked for. */
+  changed(seq: number, total: number, from: number, changes: unknown): boolean {
     const known = this.#presence;
     if (seq <= this.#seq) return false;
-    const isNext = seq === this.#seq + 1;
+    const isNext = from <= this.#seq + 1;
     this.#seq = seq;
-    if (!known || !isNext) {
-      // While a list is on its way it is enough to know how far it has to reach.
-      this.#presence = null;
-      return known !== null;
+    if (known?.isNamed && isNext) {
+      this.#tell(new Map(known.members), total, changes as Change[]);
+      return false;
     }
-    const members = new Map(known.members);
-    if (event === 'leave') members.delete(user_id);
-    else if (members.has(user_id) || members.size < MEMBERS_MAX) members.set(user_id, { user_id, data });
-    this.#tell(members, known.total + (event === 'join' ? 1 : event === 'leave' ? -1 : 0));
-    return false;
+    // While a list is on its way it is enough to know how far it has to reach.
+    this.#presence = null;
+    return !!known;
   }
 
-  #tell(members: Presence['members'], total: number): void {
-    this.#presence = { members, total };
+  #tell(members: Map<string, Pick<Member, 'user_id' | 'data'>>, total: number, changes?: Change[]): void {
+    for (const { event, user_id, data } of changes ?? []) {
+      if (event === 'leave') members.delete(user_id);
+      else if (members.has(user_id) || members.size < MEMBERS_MAX) members.set(user_id, { user_id, data });
+    }
+    this.#presence = { members, total, isNamed: !!changes };
     this.events.emit('presence', this.#presence);
   }
 }

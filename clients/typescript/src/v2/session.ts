@@ -337,7 +337,7 @@ export class Session {
     if (pending.answer === null || pending.answer === frame.type) {
       this.requests.take(pending).resolve({ ...frame, msg_id: pending.publish?.msgId });
     } else {
-      this.violation('a wrong answer');
+      this.violation('wrong answer');
       this.requests.fail(pending, 'disconnected');
     }
     return true;
@@ -400,7 +400,7 @@ export class Session {
     const isAnew = place === 'new_epoch';
     if (!isAnew && typeof place === 'string') return true;
     const [from, to] = isAnew ? [offset, offset - 1] : place;
-    this.violation(`${room.name}: ${isAnew ? 'new log' : `${from} to ${to} are missing`}`);
+    this.violation(`${room.name}: ${isAnew ? 'anew' : `${from} to ${to} missing`}`);
     const stood = room.position?.offset;
     if (isAnew || room.holeAt === stood) {
       room.events.emit('gap', { epoch, from, to, reason: isAnew ? 'epoch_changed' : 'missing' });

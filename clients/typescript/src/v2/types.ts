@@ -15,6 +15,7 @@ import type {
   MessageFrame,
   Position,
   PresenceEventFrame,
+  PresenceEventsFrame,
   Tags,
   TombstoneFrame,
 } from '../protocol.js';
@@ -53,6 +54,8 @@ export interface Presence {
   members: ReadonlyMap<string, Pick<Member, 'user_id' | 'data'>>;
   /** How many there are, listed or not. */
   total: number;
+  /** Whether members are told by their names; where they are too many there is only `total`. */
+  isNamed: boolean;
 }
 
 /** The server ended a membership, or did not grant it. */
@@ -74,8 +77,8 @@ export interface RoomEvents<T = unknown> {
   left: Left;
   /** The whole list, after each change. */
   presence: Presence;
-  /** Somebody came, went or changed. */
-  presenceChange: PresenceEventFrame;
+  /** Somebody came, went or changed; or several together, each with what became of it last. */
+  presenceChange: PresenceEventFrame | PresenceEventsFrame;
   state: RoomState;
 }
 

@@ -74,6 +74,8 @@ impl<R> Machine<R> {
             ServerEvent::PatternUnsubscribed(ended) => self.pattern_unsubscribed(ended, now),
             ServerEvent::PresenceState(state) => self.members(state, now),
             ServerEvent::PresenceEvent(change) => self.member_changed(change, now),
+            ServerEvent::PresenceEvents(changes) => self.members_changed(changes, now),
+            ServerEvent::PresenceCount(count) => self.members_counted(count),
             ServerEvent::PresenceUpdated(updated) => {
                 let fits = |kind: &Kind| matches!(kind, Kind::PresenceUpdate);
                 self.answer(updated.id, fits, || Answer::Done);

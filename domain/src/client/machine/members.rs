@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::client::life::Moment;
 use crate::client::machine::Machine;
 use crate::client::machine::requests::{Answer, Kind};
-use crate::protocol::client_event::{Event, PresenceChange, PresenceState};
+use crate::protocol::client_event::{Event, PresenceChange, PresenceCount, PresenceState};
 use crate::protocol::{ClientFrame, server_event as wire};
 use crate::room::RoomId;
 
@@ -21,6 +21,8 @@ pub(super) struct Roster {
     is_listed: bool,
     /// Whether a list is on its way.
     is_asked: bool,
+    /// Whether only numbers are told: then a list that is too old is not asked for again, one comes.
+    is_counted: bool,
 }
 
 /// What a change means for what is known.
@@ -38,15 +40,23 @@ impl Roster {
     /// A list came. Whether it is of use.
     fn listed(&mut self, seq: u64) -> bool {
         self.is_listed = seq >= self.seq;
+        self.is_counted &= !self.is_listed;
         self.seq = self.seq.max(seq);
         self.is_listed
     }
 
-    fn changed(&mut self, seq: u64) -> News {
+    /// Only their number is told: there is no list until the server sends one.
+    fn counted(&mut self, seq: u64) {
+        (self.is_listed, self.is_counted) = (false, true);
+        self.seq = self.seq.max(seq);
+    }
+
+    /// The changes from one number to another came.
+    fn changed(&mut self, from: u64, seq: u64) -> News {
         if seq <= self.seq {
             return News::Old;
         }
-        let is_next = seq == self.seq + 1;
+        let is_next = from <= self.seq.saturating_add(1);
         self.seq = seq;
         if self.is_listed && !is_next {
             self.is_listed = false;
@@ -115,6 +125,8 @@ impl<R> Machine<R> {
             }
             if entry.roster.listed(state.seq) {
                 self.events.push_back(Event::Members(state.clone()));
+            } else if entry.roster.is_counted {
+                // A list comes by itself.
             } else if is_answer {
                 // Older than what is known: not at once, or a server that has no other is asked without end.
                 self.members_unanswered(&room, None, now);
@@ -138,17 +150,42 @@ impl<R> Machine<R> {
     /// Somebody came, went or changed.
     pub(super) fn member_changed(&mut self, from: wire::PresenceEvent<'_>, now: Moment) {
         let change = PresenceChange::from_wire(from);
-        let room = change.room.clone();
-        let Some(entry) = self.rooms.get_mut(&room) else { return };
+        let (room, seq) = (change.room.clone(), change.seq);
+        self.changed(&room, (seq, seq), vec![change], now);
+    }
+
+    /// What became of those who came, went or changed meanwhile.
+    pub(super) fn members_changed(&mut self, from: wire::PresenceEvents<'_>, now: Moment) {
+        let (room, span) = (from.room.clone(), (from.from, from.seq));
+        self.changed(&room, span, PresenceChange::all_from_wire(from), now);
+    }
+
+    fn changed(
+        &mut self,
+        room: &RoomId,
+        (from, seq): (u64, u64),
+        changes: Vec<PresenceChange>,
+        now: Moment,
+    ) {
+        let Some(entry) = self.rooms.get_mut(room) else { return };
         if !entry.is_in() || !entry.presence {
             return;
         }
-        let news = entry.roster.changed(change.seq);
+        let news = entry.roster.changed(from, seq);
         if news != News::Old {
-            self.events.push_back(Event::Presence(change));
+            self.events.extend(changes.into_iter().map(Event::Presence));
         }
         if news == News::Missed {
-            self.ask_members(&room, now);
+            self.ask_members(room, now);
+        }
+    }
+
+    /// How many there are, where names would be too many.
+    pub(super) fn members_counted(&mut self, from: wire::PresenceCount<'_>) {
+        let Some(entry) = self.rooms.get_mut(&from.room) else { return };
+        if entry.is_in() && entry.presence {
+            entry.roster.counted(from.seq);
+            self.events.push_back(Event::PresenceCount(PresenceCount::from_wire(from)));
         }
     }
 }

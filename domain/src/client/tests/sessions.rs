@@ -70,12 +70,14 @@ struct Player {
     world: World,
     /// Who is in the room, as an application keeps it.
     members: BTreeSet<String>,
+    /// How many it was told of.
+    total: u64,
 }
 
 impl Player {
     fn new(token: Option<&str>, brings_tokens: bool) -> Self {
         let world = if brings_tokens { World::with_tokens() } else { World::with_token(token) };
-        Self { world, members: BTreeSet::new() }
+        Self { world, members: BTreeSet::new(), total: 0 }
     }
 
     fn act(&mut self, step: &Value) {
@@ -160,18 +162,27 @@ impl Player {
             match event {
                 Event::Members(list) => {
                     self.members = list.members.iter().map(|one| one.user_id.clone()).collect();
-                }
-                Event::Presence(change) if change.event == "leave" => {
-                    self.members.remove(&change.user_id);
+                    self.total = list.total;
                 }
                 Event::Presence(change) => {
-                    self.members.insert(change.user_id.clone());
+                    if change.event == "leave" {
+                        self.members.remove(&change.user_id);
+                    } else {
+                        self.members.insert(change.user_id.clone());
+                    }
+                    self.total = change.total;
+                }
+                Event::PresenceCount(count) => {
+                    self.members.clear();
+                    self.total = count.total;
                 }
                 _ => {}
             }
         }
         // What was looked at for members is kept for the next step that says what was told.
-        let is_presence = |event: &Event| matches!(event, Event::Members(_) | Event::Presence(_));
+        let is_presence = |event: &Event| {
+            matches!(event, Event::Members(_) | Event::Presence(_) | Event::PresenceCount(_))
+        };
         world.told.retain(|event| !is_presence(event));
         if step["told"].is_array() {
             let events: Vec<_> = world.told.drain(..).collect();
@@ -206,6 +217,9 @@ impl Player {
         }
         if let Some(phase) = step["phase"].as_str() {
             assert_eq!(word(machine.phase()), phase, "{name}: {step}");
+        }
+        if let Some(total) = step["total"].as_u64() {
+            assert_eq!(self.total, total, "{name}: {step}");
         }
         if step["closed"] == true {
             assert!(world.has_hung_up, "{name}: {step}");

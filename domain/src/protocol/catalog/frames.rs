@@ -3,9 +3,9 @@
 //! They say what this version writes; a later one may add fields and frames, which clients ignore.
 
 use crate::protocol::catalog::shapes::{
-    CLASS_DROPPABLE, CLASS_LATEST, CLIENT, CONNECTION, ENTRIES, EPOCH, GAP_FROM, GAP_TO, GAP_WHY,
-    KEY, LEVEL, MEMBER, MESSAGE_TAGS, MESSAGE_TRACE, PATTERN, PRESENCE_CHANGE, RESUME_OUTCOME,
-    ROOM, SENDER, TICKET, TIME, TOMBSTONE_REASON, USER,
+    CHANGED, CLASS_DROPPABLE, CLASS_LATEST, CLIENT, CONNECTION, ENTRIES, EPOCH, GAP_FROM, GAP_TO,
+    GAP_WHY, KEY, LEVEL, MEMBER, MESSAGE_TAGS, MESSAGE_TRACE, PATTERN, PRESENCE_CHANGE,
+    RESUME_OUTCOME, ROOM, SENDER, TICKET, TIME, TOMBSTONE_REASON, USER,
 };
 use crate::protocol::catalog::{COUNT, Field, Frame, Kind, Record, nullable, omitted, required};
 
@@ -227,9 +227,36 @@ pub const PRESENCE_EVENT: Record = Record {
     fields: &[
         ROOM_FIELD,
         required("seq", COUNT, "Grows by one with each event of the room."),
+        required("total", COUNT, "How many members there are after it."),
         required("event", PRESENCE_CHANGE, "What happened."),
         required("user_id", Kind::Text(&USER), "To whom."),
         required("data", Kind::Json { bytes_max: None }, "What others see of the user."),
+    ],
+};
+/// `presence_events`.
+pub const PRESENCE_EVENTS: Record = Record {
+    name: "PresenceEventsFrame",
+    doc: "What became of those who came, went or changed meanwhile: takes the place of the events of those numbers.",
+    fields: &[
+        ROOM_FIELD,
+        required("from", COUNT, "The number of the first change that it tells of."),
+        required("seq", COUNT, "The number of the last."),
+        required("total", COUNT, "How many members there are after it."),
+        required(
+            "changes",
+            Kind::List { of: &Kind::Record(&CHANGED), max: None },
+            "Each member who changed, once, in the order of their names.",
+        ),
+    ],
+};
+/// `presence_count`.
+pub const PRESENCE_COUNT: Record = Record {
+    name: "PresenceCountFrame",
+    doc: "How many there are, where names would be too many; a list comes when names are told again.",
+    fields: &[
+        ROOM_FIELD,
+        required("seq", COUNT, "The number of the last change."),
+        required("total", COUNT, "How many members there are after it."),
     ],
 };
 /// `presence_updated`.
@@ -341,6 +368,8 @@ pub const FRAMES: &[Frame] = &[
     row("unsubscribed", &PATTERN_UNSUBSCRIBED),
     row("presence", &PRESENCE),
     row("presence_event", &PRESENCE_EVENT),
+    row("presence_events", &PRESENCE_EVENTS),
+    row("presence_count", &PRESENCE_COUNT),
     row("presence_updated", &PRESENCE_UPDATED),
     row("history", &HISTORY),
     row("refreshed", &REFRESHED),

@@ -195,6 +195,20 @@ pub const MEMBER: Record = Record {
         required("connections", COUNT, "Over how many connections."),
     ],
 };
+/// A member who changed.
+pub const CHANGED: Record = Record {
+    name: "ChangedMember",
+    doc: "What became of one member over some changes.",
+    fields: &[
+        required(
+            "event",
+            PRESENCE_CHANGE,
+            "What happened last; a `leave` may be of somebody who was not listed.",
+        ),
+        required("user_id", Kind::Text(&USER), "To whom."),
+        required("data", Kind::Json { bytes_max: None }, "What others see of the user."),
+    ],
+};
 /// The gap of an entry of `hello.resumed`.
 pub const RESUMED_GAP: Record = Record {
     name: "ResumedGap",

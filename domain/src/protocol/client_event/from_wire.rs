@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::id::{Epoch, MessageId};
 use crate::position::{Offset, Position};
 use crate::protocol::client_event::{
-    Ack, Gap, Hello, HistoryPage, LogEntry, Member, Message, PresenceChange, PresenceState,
-    Refusal, Sender, Status, Subscribed, Tombstone,
+    Ack, Gap, Hello, HistoryPage, LogEntry, Member, Message, PresenceChange, PresenceCount,
+    PresenceState, Refusal, Sender, Status, Subscribed, Tombstone,
 };
 use crate::protocol::server_event as wire;
 
@@ -134,8 +134,32 @@ impl PresenceChange {
             event: from.event.into_owned(),
             user_id: from.user_id.into_owned(),
             data: from.data.to_owned(),
+            total: from.total,
             timestamp: from.timestamp.into_owned(),
         }
+    }
+}
+
+impl PresenceChange {
+    /// Each of several that came together.
+    pub(crate) fn all_from_wire(from: wire::PresenceEvents<'_>) -> Vec<Self> {
+        let wire::PresenceEvents { room, seq, total, changes, timestamp, .. } = from;
+        let change = |change: wire::EventChanged<'_>| Self {
+            room: room.clone(),
+            seq,
+            event: change.event.into_owned(),
+            user_id: change.user_id.into_owned(),
+            data: change.data.to_owned(),
+            total,
+            timestamp: timestamp.clone().into_owned(),
+        };
+        changes.into_iter().map(change).collect()
+    }
+}
+
+impl PresenceCount {
+    pub(crate) fn from_wire(from: wire::PresenceCount<'_>) -> Self {
+        Self { room: from.room, seq: from.seq, total: from.total }
     }
 }
 

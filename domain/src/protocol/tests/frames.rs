@@ -11,6 +11,7 @@ use crate::id::{ClientId, ConnectionId, Epoch, MessageKey, UserId};
 use crate::message::{Publication, Sender, TombstoneReason};
 use crate::policy::AckLevel;
 use crate::position::{Offset, Position};
+use crate::presence::gathering::{ChangedMember, PresenceChanges, PresenceCount};
 use crate::presence::{PresenceChange, PresenceEvent, PresenceKey, PresenceList, PresentMember};
 use crate::protocol::server_event::{self as event, LogEntry};
 use crate::protocol::{ServerEvent, ServerFrame, compact_lines, decode_server, encode_message};
@@ -231,16 +232,41 @@ fn presence_is_told_whole_and_in_changes() {
     );
     let ServerEvent::PresenceState(read) = event(&state) else { panic!() };
     assert_eq!((read.members[0].data, &*read.members[1].user_id), ("null", "u\""));
-    let change =
-        PresenceEvent { seq: 9, change: PresenceChange::Join, who: anonymous, data: Bytes::new() };
+    let change = PresenceEvent {
+        seq: 9,
+        change: PresenceChange::Join,
+        who: anonymous.clone(),
+        data: Bytes::new(),
+        total: 3,
+    };
     let text = line(&ServerFrame::PresenceEvent { room: &room, event: &change });
     assert_eq!(
         text,
         format!(
-            r#"{{"type":"presence_event","room":"public:r0","seq":9,"event":"join","user_id":"anonymous:0000000000000001","data":null,"timestamp":"{TIME}"}}"#
+            r#"{{"type":"presence_event","room":"public:r0","seq":9,"total":3,"event":"join","user_id":"anonymous:0000000000000001","data":null,"timestamp":"{TIME}"}}"#
         )
     );
     assert!(matches!(event(&text), ServerEvent::PresenceEvent(read) if read.data == "null"));
+    let left = ChangedMember { who: anonymous, change: PresenceChange::Leave, data: Bytes::new() };
+    let changes = PresenceChanges { from: 5, seq: 9, total: 3, members: vec![left] };
+    let text = line(&ServerFrame::PresenceEvents { room: &room, changes: &changes });
+    assert_eq!(
+        text,
+        format!(
+            r#"{{"type":"presence_events","room":"public:r0","from":5,"seq":9,"total":3,"changes":[{{"event":"leave","user_id":"anonymous:0000000000000001","data":null}}],"timestamp":"{TIME}"}}"#
+        )
+    );
+    let ServerEvent::PresenceEvents(read) = event(&text) else { panic!() };
+    assert_eq!((read.from, &*read.changes[0].event), (5, "leave"));
+    let count = PresenceCount { seq: 9, total: 5_000 };
+    let text = line(&ServerFrame::PresenceCount { room: &room, count });
+    assert_eq!(
+        text,
+        format!(
+            r#"{{"type":"presence_count","room":"public:r0","seq":9,"total":5000,"timestamp":"{TIME}"}}"#
+        )
+    );
+    assert!(matches!(event(&text), ServerEvent::PresenceCount(read) if read.total == 5_000));
     let updated = line(&ServerFrame::PresenceUpdated { id: Some(6), room: &room });
     assert!(matches!(event(&updated), ServerEvent::PresenceUpdated(read) if read.id == Some(6)));
 }

@@ -15,6 +15,7 @@ use crate::id::{ClientId, ConnectionId, MessageKey, UserId};
 use crate::message::{Publication, Sender, TombstoneReason};
 use crate::policy::AckLevel;
 use crate::position::Offset;
+use crate::presence::gathering::{ChangedMember, PresenceChanges, PresenceCount};
 use crate::presence::{PresenceChange, PresenceEvent, PresenceKey, PresenceList, PresentMember};
 use crate::principal::RoomPattern;
 use crate::protocol::selective::{mark_pattern, mark_previous};
@@ -272,12 +273,25 @@ fn presence() -> impl Strategy<Value = Said> {
     let members = prop::collection::vec(member, 0..3);
     let changes = vec![PresenceChange::Join, PresenceChange::Leave, PresenceChange::Update];
     let event = (who(), data(), prop::sample::select(changes));
-    (any::<bool>(), id(), room(), number(), members, event).prop_map(
-        |(is_list, id, room, seq, members, (who, data, change))| {
-            if !is_list {
-                let event = &PresenceEvent { seq, change, who, data };
+    (0..4, id(), room(), number(), members, event).prop_map(
+        |(form, id, room, seq, members, (who, data, change))| {
+            let total = members.len();
+            if form == 1 {
+                let event = &PresenceEvent { seq, change, who, data, total };
                 let frame = ServerFrame::PresenceEvent { room: &room, event };
                 return ("PresenceEventFrame", line(&frame));
+            }
+            if form == 2 {
+                let changed = |(who, data, _)| ChangedMember { who, change, data };
+                let members = members.into_iter().map(changed).collect();
+                let changes = &PresenceChanges { from: seq / 2, seq, total, members };
+                let frame = ServerFrame::PresenceEvents { room: &room, changes };
+                return ("PresenceEventsFrame", line(&frame));
+            }
+            if form == 3 {
+                let count = PresenceCount { seq, total };
+                let frame = ServerFrame::PresenceCount { room: &room, count };
+                return ("PresenceCountFrame", line(&frame));
             }
             let member = |(who, data, connections)| PresentMember { who, data, connections };
             let members: Vec<_> = members.into_iter().map(member).collect();
