@@ -288,11 +288,10 @@ fn over_redis_a_promoted_postgres_loses_nobody_a_place_in_silence() {
         assert_eq!((after == before, before == first), (!loses_redis, !loses_redis));
         places.publish(&nodes[0], ROOM, 12);
         for member in &mut members {
-            let (mut heard, has_gap) = places.hear(member, 12);
-            // What was handed out in a life that nobody knows is said again in the next one.
-            heard.dedup();
-            assert_eq!(heard, [11, 12]);
-            assert!(loses_redis || !has_gap);
+            let (heard, has_gap) = places.hear(member, 12);
+            // Who has heard of a life that nobody knows is told so, and then all that the next one has.
+            assert!(heard.ends_with(&[11, 12]) && has_gap == loses_redis, "{heard:?} {has_gap}");
+            assert!(loses_redis || heard.len() == 2, "{heard:?}");
         }
         nodes.iter().for_each(|node| until_status(node, 200));
         let ((young_epoch, at), _) = places.publish(&nodes[1], young, 101);
