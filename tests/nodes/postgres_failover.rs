@@ -106,15 +106,25 @@ impl Places {
         since: Option<&(String, u64)>,
         last: u64,
     ) -> (Vec<u64>, bool) {
-        let mut socket = member(node, ROOM, since);
-        self.hear(&mut socket, last)
+        let (mut socket, frames) = member(node, ROOM, since);
+        self.hear_behind(frames, &mut socket, last)
     }
 
     /// The same of one who is there.
     fn hear(&mut self, socket: &mut RawSocket, last: u64) -> (Vec<u64>, bool) {
-        let (mut heard, mut has_gap) = (Vec::new(), false);
+        self.hear_behind(Vec::new(), socket, last)
+    }
+
+    /// The same behind frames that were read already.
+    fn hear_behind(
+        &mut self,
+        frames: Vec<Value>,
+        socket: &mut RawSocket,
+        last: u64,
+    ) -> (Vec<u64>, bool) {
+        let (mut heard, mut has_gap, mut frames) = (Vec::new(), false, frames.into_iter());
         while !heard.contains(&last) {
-            let frame = socket.next_json();
+            let frame = frames.next().unwrap_or_else(|| socket.next_json());
             let messages = match frame["type"].as_str().unwrap() {
                 "gap" => {
                     has_gap = true;
@@ -134,21 +144,32 @@ impl Places {
     }
 }
 
-fn member(node: &Server, room: &str, since: Option<&(String, u64)>) -> RawSocket {
+/// One who asks to be let in, and is not refused for the moment: right behind a loss that comes first.
+fn member(node: &Server, room: &str, since: Option<&(String, u64)>) -> (RawSocket, Vec<Value>) {
     let mut socket = RawSocket::open(node.addr(), "/ws/v2/connect").with_deadline(SOON);
     socket.expect_json("hello");
     let mut subscribe = json!({"type": "subscribe", "id": 1, "room": room});
     if let Some((epoch, offset)) = since {
         subscribe["since"] = json!({"epoch": epoch, "offset": offset});
     }
-    socket.send_json(&subscribe);
-    socket
+    let begin = Instant::now();
+    loop {
+        socket.send_json(&subscribe);
+        let mut frames = vec![socket.next_json()];
+        if frames[0]["type"] == "gap" {
+            frames.push(socket.next_json());
+        }
+        if frames[0]["code"] != json!(114) {
+            return (socket, frames);
+        }
+        assert!(begin.elapsed() < SOON, "{frames:?}");
+    }
 }
 
 /// One who is in the room by the time that this returns, and has been told nothing yet.
 fn listener(node: &Server, room: &str) -> RawSocket {
-    let mut socket = member(node, room, None);
-    socket.expect_json("subscribed");
+    let (socket, frames) = member(node, room, None);
+    assert_eq!(frames[0]["type"], "subscribed");
     socket
 }
 
@@ -288,17 +309,16 @@ fn over_redis_a_promoted_postgres_loses_nobody_a_place_in_silence() {
         assert_eq!((after == before, before == first), (!loses_redis, !loses_redis));
         places.publish(&nodes[0], ROOM, 12);
         for member in &mut members {
-            let (mut heard, has_gap) = places.hear(member, 12);
-            // What was handed out in a life that nobody knows is said again in the next one.
-            heard.dedup();
-            assert_eq!(heard, [11, 12]);
-            assert!(loses_redis || !has_gap);
+            let (heard, has_gap) = places.hear(member, 12);
+            // Who has heard of a life that nobody knows is told so, and then all that the next one has.
+            assert!(heard.ends_with(&[11, 12]) && has_gap == loses_redis, "{heard:?} {has_gap}");
+            assert!(loses_redis || heard.len() == 2, "{heard:?}");
         }
         nodes.iter().for_each(|node| until_status(node, 200));
         let ((young_epoch, at), _) = places.publish(&nodes[1], young, 101);
         assert!(young_epoch != lost && at > 1, "{young_epoch} {at}");
-        let mut one = member(&nodes[0], young, Some(&(lost, 1)));
-        assert_eq!(places.hear(&mut one, 101), (vec![101], true));
+        let (mut one, frames) = member(&nodes[0], young, Some(&(lost, 1)));
+        assert_eq!(places.hear_behind(frames, &mut one, 101), (vec![101], true));
         let (_, has_gap) = places.come(&nodes[0], Some(&(before.clone(), 10)), 12);
         assert_eq!(has_gap, loses_redis);
 
