@@ -116,6 +116,7 @@ pub(crate) fn draw_rules(rng: &mut Rng, lossy: bool, alone: bool) -> Rules {
         NAMESPACES.into_iter().chain(own_rooms)
     {
         let policy = NamespacePolicy {
+            presence_named_max: 1_000,
             replicated: false,
             subscribe: Access::Anyone,
             publish: Access::Anyone,

@@ -10,6 +10,7 @@ use domain::id::ConnectionId;
 use domain::membership::Membership;
 use domain::protocol::{Resume, Resumed, ServerFrame};
 use domain::rate_limit::RateLimiter;
+use domain::time::Wall;
 use smallvec::SmallVec;
 
 use super::calls::Outcome;
@@ -43,6 +44,38 @@ const FEATURES: [&str; 11] = [
     "patterns",
 ];
 
+/// What is known of a connection that has just come.
+fn fresh(slot: Slot, who: Who, (life, door): (Connection, Door), opened_at: Wall) -> Entry {
+    Entry {
+        generation: slot.generation,
+        view: who.view,
+        who: Arc::new(who),
+        life,
+        rooms: Membership::default(),
+        greeted: false,
+        door,
+        calls: 0,
+        inbox: None,
+        pages: None,
+        commands: RateLimiter::default(),
+        refused_commands: RateLimiter::default(),
+        unparsable: RateLimiter::default(),
+        presence_updates: RateLimiter::default(),
+        showing: None,
+        opened_at,
+        visit_at: None,
+        admission: None,
+        echoes: Vec::new(),
+        publishing: None,
+        patterns: Vec::new(),
+        own_room: OwnRoom::None,
+        giving: None,
+        letters_wait: None,
+        leaving: false,
+        rights: None,
+    }
+}
+
 impl Shard {
     pub(super) fn open(&mut self, slot: Slot, opening: Opening, host: &mut Host<'_>) {
         let rules = &self.services.rules;
@@ -57,34 +90,9 @@ impl Shard {
             context: Context::default(),
             fence: None,
         };
-        let entry = Entry {
-            generation: slot.generation,
-            who: Arc::new(who),
-            view: opening.view,
-            life: Connection::opening(host.now, &timing).with_draw(draw_of(opening.connection)),
-            rooms: Membership::default(),
-            greeted: false,
-            door: if opening.token.is_some() { Door::Named } else { Door::Open },
-            calls: 0,
-            inbox: None,
-            pages: None,
-            commands: RateLimiter::default(),
-            refused_commands: RateLimiter::default(),
-            unparsable: RateLimiter::default(),
-            presence_updates: RateLimiter::default(),
-            showing: None,
-            opened_at: host.now.wall,
-            visit_at: None,
-            admission: None,
-            echoes: Vec::new(),
-            publishing: None,
-            patterns: Vec::new(),
-            own_room: OwnRoom::None,
-            giving: None,
-            letters_wait: None,
-            leaving: false,
-            rights: None,
-        };
+        let life = Connection::opening(host.now, &timing).with_draw(draw_of(opening.connection));
+        let door = if opening.token.is_some() { Door::Named } else { Door::Open };
+        let entry = fresh(slot, who, (life, door), host.now.wall);
         let deadline = host.now.monotonic.after(timing.authentication_timeout);
         let is_open = (rules.allow_anonymous || opening.view.is_for_everyone())
             && !opening.view.needs_a_user();

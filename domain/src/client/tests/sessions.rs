@@ -148,16 +148,9 @@ impl Player {
         }
     }
 
-    fn check(&mut self, name: &str, step: &Value) {
+    /// Looks at what was told of members, and keeps the rest for the next step that says what was told.
+    fn follow_members(&mut self) {
         let world = &mut self.world;
-        let machine = &world.machine;
-        let room = room(ROOM);
-        if let Some(frames) = step["sent"].as_array() {
-            let expected: Vec<_> = frames.iter().cloned().map(as_said).collect();
-            let expected: Vec<_> = expected.iter().map(Value::to_string).collect();
-            let sent = std::mem::take(&mut world.sent);
-            assert_eq!(understood(&sent), understood(&expected), "{name}: {step}");
-        }
         for event in &world.told {
             match event {
                 Event::Members(list) => {
@@ -179,11 +172,23 @@ impl Player {
                 _ => {}
             }
         }
-        // What was looked at for members is kept for the next step that says what was told.
         let is_presence = |event: &Event| {
             matches!(event, Event::Members(_) | Event::Presence(_) | Event::PresenceCount(_))
         };
         world.told.retain(|event| !is_presence(event));
+    }
+
+    fn check(&mut self, name: &str, step: &Value) {
+        self.follow_members();
+        let world = &mut self.world;
+        let machine = &world.machine;
+        let room = room(ROOM);
+        if let Some(frames) = step["sent"].as_array() {
+            let expected: Vec<_> = frames.iter().cloned().map(as_said).collect();
+            let expected: Vec<_> = expected.iter().map(Value::to_string).collect();
+            let sent = std::mem::take(&mut world.sent);
+            assert_eq!(understood(&sent), understood(&expected), "{name}: {step}");
+        }
         if step["told"].is_array() {
             let events: Vec<_> = world.told.drain(..).collect();
             let events: Vec<_> = events.iter().filter_map(told).collect();
