@@ -148,6 +148,7 @@ const PARTLY: &[(&str, &str)] = &[
          before 1970 hyper panics over each new connection",
     ),
 ];
+const COMPRESSION: &str = "compression is not built yet";
 
 /// No test shows any of it; why.
 const OPEN: &[(&str, &str)] = &[

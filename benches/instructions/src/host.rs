@@ -108,6 +108,7 @@ fn rules() -> Rules {
         durable: false,
         replicated: false,
         members_max: 1_000,
+        presence_named_max: 1_000,
         patterns: false,
     };
     let mut policies = Policies::default();
