@@ -128,10 +128,10 @@ impl Link {
             if matches!(code, 1002 | 1007 | 1009) {
                 let code = CloseCode::from(code);
                 let frame = CloseFrame { code, reason: Utf8Bytes::default() };
-                self.socket.close(Some(frame)).await
-            } else {
-                self.socket.flush().await
+                // Refused where the other side has closed with that code itself: then its answer is still to go.
+                self.socket.close(Some(frame)).await.ok();
             }
+            self.socket.flush().await
         };
         timeout(CLOSE_TIMEOUT, closing).await.ok();
     }

@@ -81,6 +81,7 @@ async fn a_pattern_that_is_refused_is_followed_neither_now_nor_later() {
     peer.cut().await;
     assert!(matches!(next(&mut events).await, Event::Disconnected { .. }));
     let mut peer = server.greet().await;
+    assert!(matches!(next(&mut events).await, Event::Connected(_)));
     let (pinged, ()) = tokio::join!(client.ping(), async {
         let command = peer.hear().await;
         assert_eq!(command["type"], "ping");

@@ -302,7 +302,7 @@ fn a_server_that_makes_the_client_ask_and_never_reads_is_given_up() {
             "members": [], "timestamp": "t"})
     };
     let missed = |seq: u64| {
-        json!({"type": "presence_event", "room": "public:r", "seq": seq, "event": "join",
+        json!({"type": "presence_event", "room": "public:r", "seq": seq, "total": 1, "event": "join",
             "user_id": "ann", "data": null, "timestamp": "t"})
     };
     for round in 0..20_000_u64 {
