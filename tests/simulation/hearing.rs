@@ -433,7 +433,7 @@ impl Client {
             members.insert(member.user_id.clone().into_owned(), member.data.to_owned());
         }
         let room = &list.room;
-        if !self.views[index].present.on_list(list.seq, members, room)? {
+        if !self.views[index].present.on_list(list.seq, members, list.total, room)? {
             self.presence_hole(index, scene)?;
         }
         Ok(())

@@ -139,6 +139,8 @@ impl World {
             drop(core);
             self.part(client);
             return Ok(());
+        } else if is_code(CloseCode::AuthenticationTimeout) {
+            // A seat in doubt may be waited for until the time to say who one is has passed.
         } else if single || !is_code(CloseCode::ConnectionLimit) {
             return fail("there was no reason");
         }
