@@ -7,6 +7,7 @@ use crate::client::life::Lost;
 use crate::client::machine::Machine;
 use crate::client::machine::requests::{Answer, Kind};
 use crate::client::machine::rooms::RoomPhase;
+use crate::client::planted::Mistake;
 use crate::client::track::{Place, Track};
 use crate::codes::CloseCode;
 use crate::position::Position;
@@ -186,6 +187,7 @@ impl<R> Machine<R> {
         // In its publisher's own order the acknowledgement stands for the message.
         if is_silent
             && !ack.duplicate
+            && !self.soil.has(Mistake::PlaceNotPassed)
             && let Some(offset) = ack.offset
             && let Some(entry) = self.rooms.get_mut(&ack.room)
             && let Ok(at) = position(ack.epoch, offset)

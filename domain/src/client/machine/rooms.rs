@@ -8,6 +8,7 @@ use crate::client::machine::Machine;
 use crate::client::machine::commands::SubscribeOptions;
 use crate::client::machine::members::Roster;
 use crate::client::machine::requests::{Kind, Pending};
+use crate::client::planted::Mistake;
 use crate::client::track::Track;
 use crate::filter::Filter;
 use crate::position::Offset;
@@ -214,6 +215,9 @@ impl<R> Machine<R> {
             entry.phase = RoomPhase::Away;
             (entry.join, entry.leave) = (None, None);
             entry.roster = Roster::default();
+            if self.soil.has(Mistake::PositionForgotten) {
+                entry.track = Track::new(None, entry.filter.is_some());
+            }
         }
     }
 
