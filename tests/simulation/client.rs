@@ -105,6 +105,8 @@ enum Want {
     Join(usize),
     Leave,
     Publish(usize),
+    /// A token that ends then.
+    Refresh(u64),
     Other,
 }
 
@@ -120,9 +122,10 @@ pub(crate) struct Sent {
     key: Option<MessageKey>,
     ttl: Option<Duration>,
     pub(crate) data: String,
-    /// How often it was sent, and over which link first.
+    /// How often it was sent; over which link first, and behind how many others.
     pub(crate) tries: u32,
     pub(crate) link: usize,
+    pub(crate) place: u64,
     /// Acknowledged, or refused for good.
     pub(crate) done: bool,
     pub(crate) at: Option<(Epoch, u64)>,
@@ -198,6 +201,8 @@ pub(crate) struct Client {
     /// What the line has shown of each room.
     pub(crate) views: Vec<View>,
     pub(crate) sent: Vec<Sent>,
+    /// How many messages it has sent at least once.
+    pub(crate) n_said: u64,
     /// What was published on this connection, by the commands' ids.
     pub(crate) published: BTreeMap<u64, Said>,
     /// Commands of this connection that are not answered yet.
@@ -251,6 +256,7 @@ impl Client {
             buffer: Vec::new(),
             views,
             sent: Vec::new(),
+            n_said: 0,
             published: BTreeMap::new(),
             asked: BTreeMap::new(),
             asked_ms: BTreeMap::new(),
@@ -265,15 +271,23 @@ impl Client {
         }
     }
 
-    /// A fresh one.
-    fn token(&mut self, now_ms: u64) -> Option<Token> {
+    /// A fresh one, and when it ends.
+    fn token(&mut self, now_ms: u64) -> Option<(Token, u64)> {
         let user = self.user.as_ref()?;
-        let ends = WALL_START_MS.cast_unsigned() + now_ms + self.token_life_ms;
+        let ends_ms = now_ms + self.token_life_ms;
+        let ends = WALL_START_MS.cast_unsigned() + ends_ms;
         self.tokens += 1;
-        self.token_ends_ms = now_ms + self.token_life_ms;
         let id =
             if self.once { format!(":t{}-{}", self.index, self.tokens) } else { String::new() };
-        Some(Token::new(&format!("user:{user}:{ends}{id}")))
+        Some((Token::new(&format!("user:{user}:{ends}{id}")), ends_ms))
+    }
+
+    /// From now on its client shows another token, and no ticket of before.
+    fn change_token(&mut self, now_ms: u64) {
+        if let Some((token, ends_ms)) = self.token(now_ms) {
+            self.machine.set_token(token);
+            self.token_ends_ms = ends_ms;
+        }
     }
 
     /// Its user opens it.
@@ -404,10 +418,8 @@ impl Client {
 
     fn dial(&mut self, scene: &mut Scene<'_>) {
         self.is_dialing = true;
-        if (self.once || self.token_ends_ms < scene.now_ms + TOKEN_LEFT_MS)
-            && let Some(token) = self.token(scene.now_ms)
-        {
-            self.machine.set_token(token);
+        if self.once || self.token_ends_ms < scene.now_ms + TOKEN_LEFT_MS {
+            self.change_token(scene.now_ms);
         }
         scene.wishes.push(Wish::Dial);
     }
@@ -444,14 +456,17 @@ impl Client {
                 scene.core.counts.effect(Effect::PublishedAgain);
                 self.unsaid.insert((scene.now_ms + scene.rng.below(400), sent));
             }
+            (Want::Refresh(ends_ms), Ok(Answer::Refreshed(_))) => self.token_ends_ms = ends_ms,
             (Want::Join(view), Err(RequestError::Refused(refusal))) => {
                 let wait_ms = refusal.retry_after_ms.unwrap_or(ASK_AGAIN_MS);
                 self.again_ms[view] = scene.now_ms + wait_ms + scene.rng.below(200);
             }
             (Want::Join(_), Ok(Answer::Subscribed(_)) | Err(RequestError::Unsubscribed))
             | (Want::Leave, Ok(Answer::Done))
-            | (Want::Other, Ok(_) | Err(RequestError::Refused(_) | RequestError::Disconnected))
-            | (Want::Join(_) | Want::Leave | Want::Other, Err(RequestError::Closed)) => {}
+            | (Want::Other, Ok(_))
+            | (Want::Other | Want::Refresh(_), Err(RequestError::Refused(_)))
+            | (Want::Other | Want::Refresh(_), Err(RequestError::Disconnected))
+            | (_, Err(RequestError::Closed)) => {}
             (want, answer) => {
                 let text = format!("client {}: {want:?} was answered {answer:?}", self.index);
                 return Err(Violation::new("I23", text));
@@ -526,8 +541,8 @@ impl Client {
     }
 
     pub(crate) fn refresh(&mut self, scene: &mut Scene<'_>) {
-        if let Some(token) = self.token(scene.now_ms) {
-            self.ask(Want::Other, Ask::Refresh(token), ANSWER_MS, scene);
+        if let Some((token, ends_ms)) = self.token(scene.now_ms) {
+            self.ask(Want::Refresh(ends_ms), Ask::Refresh(token), ANSWER_MS, scene);
         }
     }
 
@@ -536,10 +551,7 @@ impl Client {
         self.token_life_ms = 3_600_000;
         // One may be on its way in with a token of the short kind.
         self.refreshes = true;
-        if let Some(token) = self.token(scene.now_ms) {
-            // A ticket of before would win over it.
-            self.machine.set_token(token);
-        }
+        self.change_token(scene.now_ms);
         if self.greeted {
             self.refresh(scene);
         }
@@ -657,6 +669,7 @@ impl Client {
             data: data.clone(),
             tries: 0,
             link: 0,
+            place: 0,
             done: false,
             at: None,
         });

@@ -377,8 +377,7 @@ impl Client {
         let refused = error.code == ErrorCode::Unavailable.number();
         let lost =
             matches!(asked, Asked::History(_)) && error.code == ErrorCode::InvalidPosition.number();
-        // Who wants to leave a room is out of it, whatever else happens.
-        if (!refused && !lost) || matches!(asked, Asked::Unsubscribe(_)) {
+        if !refused && !lost {
             return Err(unexpected(format!("{asked:?} was answered {error:?}")));
         }
         match asked {

@@ -254,7 +254,7 @@ fn a_ghost_in_presence_is_found() {
 
 #[test]
 fn a_filtered_joiner_that_misses_what_was_held_is_found() {
-    assert_eq!(find(Mistake::HeldForFilterLost).1, "I16");
+    find_as(Mistake::HeldForFilterLost, "I16");
 }
 
 #[test]

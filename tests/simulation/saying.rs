@@ -96,7 +96,9 @@ impl Client {
         let sent = &mut self.sent[index];
         sent.tries += 1;
         if sent.tries == 1 {
+            self.n_said += 1;
             sent.link = scene.at.map_or(0, |place| place.link);
+            sent.place = self.n_said;
         } else {
             scene.core.counts.effect(Effect::SaidAgain);
         }

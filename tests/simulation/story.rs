@@ -297,7 +297,9 @@ impl World {
             }
             // What one connection published first stands first, unless it had to be sent again.
             let mut last = std::collections::BTreeMap::new();
-            for sent in client.sent.iter().filter(|sent| sent.tries == 1) {
+            let mut once: Vec<_> = client.sent.iter().filter(|sent| sent.tries == 1).collect();
+            once.sort_unstable_by_key(|sent| sent.place);
+            for sent in once {
                 let Some((epoch, offset)) = sent.at else { continue };
                 let before = last.insert((sent.link, sent.view, epoch), offset);
                 if before.is_some_and(|before| before >= offset) {
