@@ -36,6 +36,11 @@ export class Track {
    * may come before the messages between; and what is read from the log while joining may hold them.
    */
   readonly #own = new Set<number>();
+  /**
+   * The same under another epoch than the position's: the log goes on under it, or has ended. Which of both shows
+   * when that epoch is entered, or never.
+   */
+  #foreign: Position[] = [];
 
   constructor(
     since: Position | null = null,
@@ -59,10 +64,11 @@ export class Track {
   look(at: Position, previous: number | null = null): Place {
     const stood = this.#at;
     if (!stood) return 'next';
-    const hole = this.#holeBehind(stood.offset, at.offset, previous);
+    const hole = this.#holeBehind(stood.offset, at, previous);
     if (at.epoch !== stood.epoch) {
       // A log that goes on under another epoch leaves nothing out.
-      return at.offset > stood.offset && !hole ? 'next' : 'new_epoch';
+      if (at.offset <= stood.offset || hole) return 'new_epoch';
+      return this.#isForeign(at.offset, at.epoch) ? 'own' : 'next';
     }
     if (this.#own.has(at.offset)) return 'own';
     if (at.offset <= stood.offset) return 'duplicate';
@@ -73,7 +79,7 @@ export class Track {
   accept(at: Position, previous: number | null = null): Place {
     const place = this.look(at, previous);
     if (place === 'new_epoch') this.#begin(at);
-    else if (place === 'next' || typeof place !== 'string') this.#at = at;
+    else if (place === 'next' || typeof place !== 'string') this.#goOn(at);
     return place;
   }
 
@@ -84,10 +90,10 @@ export class Track {
       this.#at = at;
       return 'next';
     }
-    const hole = this.filtered ? null : this.#holeBefore(stood.offset, at.offset + 1);
+    const hole = this.filtered ? null : this.#holeBefore(stood.offset, at.offset + 1, at.epoch);
     if (at.epoch !== stood.epoch) {
       if (at.offset >= stood.offset && !hole) {
-        this.#at = at;
+        this.#goOn(at);
         return 'next';
       }
       this.#begin(at);
@@ -116,7 +122,7 @@ export class Track {
       this.#begin({ epoch: gap.epoch, offset: gap.to });
       return 'next';
     }
-    const hole = this.filtered ? null : this.#holeBefore(stood.offset, gap.from);
+    const hole = this.filtered ? null : this.#holeBefore(stood.offset, gap.from, gap.epoch);
     if (gap.to > stood.offset) this.#at = { epoch: gap.epoch, offset: gap.to };
     return hole ?? 'next';
   }
@@ -125,8 +131,11 @@ export class Track {
   pass(at: Position): void {
     const stood = this.#at;
     if (!stood) return;
-    // Also of another epoch: if the log goes on under that, so do its offsets, and if it began anew all of
-    // this is forgotten with the gap.
+    if (at.epoch !== stood.epoch) {
+      this.#foreign.push(at);
+      if (this.#foreign.length > OWN_MAX) this.#foreign.shift();
+      return;
+    }
     this.#own.add(at.offset);
     if (this.#own.size > OWN_MAX) this.#own.delete(Math.min(...this.#own));
     let offset = stood.offset;
@@ -135,23 +144,42 @@ export class Track {
   }
 
   /** What is missing before a message, which may name what it follows. */
-  #holeBehind(stood: number, at: number, previous: number | null): Place | null {
-    if (previous === null) return this.#holeBefore(stood, at);
+  #holeBehind(stood: number, at: Position, previous: number | null): Place | null {
+    if (previous === null) return this.#holeBefore(stood, at.offset, at.epoch);
     // What lies before a message of one's own is known to whom it was not sent back.
-    return this.#own.has(previous) ? null : this.#holeBefore(stood, previous + 1);
+    return this.#isOwn(previous, at.epoch) ? null : this.#holeBefore(stood, previous + 1, at.epoch);
   }
 
+  #isForeign(place: number, epoch: string): boolean {
+    return this.#foreign.some((at) => at.epoch === epoch && at.offset === place);
+  }
+
+  /** Whether a place is one's own, in the log that goes on under an epoch. */
+  #isOwn(place: number, epoch: string): boolean {
+    return this.#own.has(place) || this.#isForeign(place, epoch);
+  }
+
+  /** The log begins anew: nothing that is known of the places of the one before counts. */
   #begin(at: Position): void {
     this.#own.clear();
+    this.#goOn(at);
+  }
+
+  /** Stands there, in the log that goes on, if under another epoch. */
+  #goOn(at: Position): void {
+    if (this.#at?.epoch !== at.epoch) {
+      for (const { epoch, offset } of this.#foreign) if (epoch === at.epoch) this.#own.add(offset);
+      this.#foreign = this.#foreign.filter(({ epoch }) => epoch !== at.epoch);
+    }
     this.#at = at;
   }
 
   /** What is missing between `stood` and `next`, both exclusive. Places of one's own at its ends are not. */
-  #holeBefore(stood: number, next: number): Place | null {
+  #holeBefore(stood: number, next: number, epoch: string): Place | null {
     let from = stood + 1;
     let to = next - 1;
-    while (from <= to && this.#own.has(from)) from += 1;
-    while (from <= to && this.#own.has(to)) to -= 1;
+    while (from <= to && this.#isOwn(from, epoch)) from += 1;
+    while (from <= to && this.#isOwn(to, epoch)) to -= 1;
     return from <= to ? [from, to] : null;
   }
 }

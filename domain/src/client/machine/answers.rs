@@ -185,6 +185,9 @@ impl<R> Machine<R> {
             let until = now.at.after(after.unwrap_or(super::rooms::ASK_AGAIN_AFTER));
             return self.requests.hold(id, until);
         }
+        if refusal.is_temporary() && self.leave_later(id, after, now) {
+            return;
+        }
         let Some(pending) = self.requests.take(id) else { return };
         match &pending.kind {
             Kind::Connect if !refusal.is_temporary() && self.has_resumed() => {
