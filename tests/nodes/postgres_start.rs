@@ -117,7 +117,7 @@ async fn the_tables_are_made_once_and_unknown_ones_are_left_alone() {
         store.close().await;
     }
     let versions = format!("{}._sqlx_migrations", settings.schema);
-    assert_eq!(postgres.ask(&format!("SELECT count(*) FROM {versions}")), "3");
+    assert_eq!(postgres.ask(&format!("SELECT count(*) FROM {versions}")), "4");
 
     postgres.tell(&format!(
         "INSERT INTO {versions} (version, description, success, checksum, execution_time) \
