@@ -71,7 +71,7 @@ function joined(session: Session, room: Room, frame: Frame, gap: Skip | null): v
   if (!stillIn(session, room, connection)) return;
   if (gap) skip(room, gap);
   room.succeeded({ position: reached, recovered: !!frame.recovered });
-  if (room.options.presence && stillIn(session, room, connection)) askPresence(session, room);
+  if (isFollowed(session, room)) void askPresence(session, room);
   if (stillIn(session, room, connection)) batch(session, room, frame, reached);
 }
 
@@ -89,9 +89,23 @@ const gapOf = (epoch: unknown, gap: Frame): Skip => ({
   reason: text(gap.reason),
 });
 
-/** Asks for the list of members that this room follows. */
-const askPresence = (session: Session, room: Room): void =>
-  void session.ask('presence', { type: 'presence', room: room.name });
+/** Asks for the list of members that this room follows, unless it is on its way, and again where none came of use. */
+async function askPresence(session: Session, room: Room): Promise<void> {
+  if (room.presence || room.asked) return;
+  const asked = room.members();
+  room.asked = asked;
+  const refusal = await asked.then(
+    () => null,
+    (error: RequestError) => error.refusal,
+  );
+  if (room.asked !== asked || (refusal && !isTemporary(refusal.code))) return;
+  const again = () => {
+    room.asked = null;
+    void askPresence(session, room);
+  };
+  if (room.presence) room.asked = null;
+  else room.cancel = session.host.timer(retryAfter(refusal), again);
+}
 
 /** The server ended a membership, or does not grant it again. */
 function putOut(room: Room, code: unknown, reason: unknown, message: unknown): void {
@@ -153,21 +167,26 @@ const ack: Handler = (session, frame, room) => {
   session.answer(frame);
 };
 
+/** Whether the room's members are followed, on this connection. */
+const isFollowed = (session: Session, room: Room | undefined): room is Room =>
+  !!room?.options.presence && stillIn(session, room);
+
 // Who is here, or how many where names would be too many.
 const presence: Handler = (session, frame, room) => {
   session.answer(frame);
-  if (!room?.options.presence || !stillIn(session, room)) return;
+  if (!isFollowed(session, room)) return;
   const { seq, total, members } = frame;
-  if (room.listed(whole(seq), whole(total), members && array(members))) askPresence(session, room);
+  room.listed(whole(seq), whole(total), members && array(members));
+  if (isFollowed(session, room)) void askPresence(session, room);
 };
 
 // Who came, went or changed: one, or several together.
 const presenceEvent: Handler = (session, frame, room) => {
-  if (!room || !stillIn(session, room)) return;
+  if (!isFollowed(session, room)) return;
   const { seq, total, from = seq, changes = [frame] } = frame;
-  const isMissed = room.changed(whole(seq), whole(total), whole(from), array(changes));
+  if (!room.changed(whole(seq), whole(total), whole(from), array(changes)) || !isFollowed(session, room)) return;
   room.events.emit('presenceChange', frame as never);
-  if (isMissed) askPresence(session, room);
+  if (isFollowed(session, room)) void askPresence(session, room);
 };
 
 const error: Handler = (session, frame) => {

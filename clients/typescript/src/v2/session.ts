@@ -25,7 +25,8 @@ const RETRY_MS = 2000;
 const RETRY_MIN_MS = 100;
 
 /** When to try again after a refusal for the moment. */
-export const retryAfter = (refusal: Frame): number => Math.max(span(refusal.retry_after_ms) ?? RETRY_MS, RETRY_MIN_MS);
+export const retryAfter = (refusal: object | null): number =>
+  Math.max(span((refusal as Frame | null)?.retry_after_ms) ?? RETRY_MS, RETRY_MIN_MS);
 
 /** How long a server that said `disconnect` has to close, in ms. */
 const FAREWELL_MS = 5000;
