@@ -82,8 +82,8 @@ export class Room<T = unknown> {
       const joined = new Promise<Joined>((resolve, reject) => {
         this.#settle = { resolve, reject };
       });
-      joined.catch(() => {});
       this.#joined = joined;
+      joined.catch(() => {});
       session.join(this);
       return joined;
     }
