@@ -56,6 +56,16 @@ describe('the phases', () => {
     expect(recent_attempts[1]).toMatchObject({ attempt_number: 2, success: true, error_class: null });
   });
 
+  it('reconnect after a loss that the runtime has no code for, as Deno', async () => {
+    const { server, manager, clock } = serverAndManager();
+    manager.connect();
+    await clock.advance(10);
+    server.close(0);
+    await clock.advance(5);
+    expect(manager.getState().phase).toBe('reconnecting');
+    expect(manager.getState().recent_attempts[0]).toMatchObject({ close_code: 1006, error_class: 'abnormal' });
+  });
+
   it('end in fallback after the last attempt, and say why', async () => {
     const { server, manager, clock, lines } = serverAndManager({}, { backoffStrategy: quick() });
     server.crash();

@@ -148,9 +148,11 @@ export class Driver {
       this.#said = `${event.message ?? ''}`;
     };
     socket.onclose = (event: { code: number; reason: string }) => {
-      const reason = event.reason || (event.code === 1006 ? this.#said : '');
+      // Deno says 0 where there was no close frame.
+      const code = event.code || 1006;
+      const reason = event.reason || (code === 1006 ? this.#said : '');
       this.#drop();
-      this.#ended('closed', { code: event.code, reason });
+      this.#ended('closed', { code, reason });
     };
   }
 
