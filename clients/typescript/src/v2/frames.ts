@@ -7,7 +7,7 @@ import { type ErrorFrame, type HelloFrame, type Position, TEMPORARY_ERRORS } fro
 import { span } from '../wire.js';
 import type { Frame } from './requests.js';
 import type { Room } from './room.js';
-import { retryAfter, type Session } from './session.js';
+import { isIn, retryAfter, type Session } from './session.js';
 import type { Place, Skip } from './track.js';
 import { type Gap, type Left, RequestError } from './types.js';
 
@@ -164,9 +164,7 @@ const page: Handler = (session, frame, room) => {
 };
 
 const gap: Handler = (_, frame, room) => {
-  if (room && room.leaveId === null && (room.state === 'joined' || room.state === 'joining')) {
-    skip(room, gapOf(frame.epoch, frame));
-  }
+  if (room && room.leaveId === null && isIn(room)) skip(room, gapOf(frame.epoch, frame));
 };
 
 const unsubscribed: Handler = (session, frame, room) => {

@@ -61,7 +61,7 @@ export class Session {
   /** The last id that was given out; none is used twice. */
   lastId = 0;
   stage: 'offline' | 'greeting' | 'online' | 'closed' = 'offline';
-  /** Changes with every connection and loss. Whoever calls out compares it afterwards. */
+  /** Changes with every loss. Whoever calls out compares it afterwards. */
   connection = 0;
   /** The rooms that the server put this connection into without being asked. */
   ownRooms = new Set<unknown>();
@@ -97,7 +97,6 @@ export class Session {
 
   /** The socket is open. */
   opened(): void {
-    this.connection += 1;
     this.stage = 'greeting';
     this.#connect(this.#mayResume ? this.#resumable() : []);
   }
@@ -229,7 +228,6 @@ export class Session {
     this.#farewell?.cancel();
     this.#farewell = this.connectId = this.#earlyHello = null;
     this.ownRooms.clear();
-    for (const publish of this.requests.outbox()) publish.held();
     this.requests.rejectAll('disconnected');
     for (const room of this.#all()) {
       room.isNamed = false;
@@ -256,9 +254,9 @@ export class Session {
     return code === 1005 || code === 1006 ? said : { after: said.after };
   }
 
+  /** The server says that it closes. The first time counts: another does not put the end off. */
   farewell(closed: Closed): void {
-    this.#farewell?.cancel();
-    this.#farewell = { ...closed, cancel: this.timer(FAREWELL_MS, () => this.host.abandon(closed)) };
+    this.#farewell ??= { ...closed, cancel: this.timer(FAREWELL_MS, () => this.host.abandon(closed)) };
   }
 
   /** Calls back once; answers how to stop that. */
@@ -328,7 +326,7 @@ export class Session {
   /** Keeps a publish back for a while. */
   hold(publish: Publish, ms: number): void {
     publish.held();
-    publish.held = this.timer(ms, () => this.#sendPublish(publish));
+    publish.held = this.timer(ms, () => this.stage === 'online' && this.#sendPublish(publish));
   }
 
   /** Hands an answer to whoever asked; false when nobody did. */
@@ -360,11 +358,10 @@ export class Session {
   }
 
   async leave(room: Room): Promise<void> {
-    const { state } = room;
-    if (this.stage === 'online' && (state === 'joined' || state === 'joining')) {
+    if (this.stage === 'online' && isIn(room)) {
       room.become('leaving');
       await this.sendLeave(room);
-    } else if (state !== 'leaving') room.become('out');
+    } else if (room.state !== 'leaving') room.become('out');
   }
 
   async sendLeave(room: Room): Promise<void> {
@@ -387,6 +384,9 @@ export class Session {
     return [...this.rooms.values()];
   }
 }
+
+/** Whether the room is in, or on the way. */
+export const isIn = ({ state }: Room): boolean => state === 'joined' || state === 'joining';
 
 /** A name that nobody else has. Pages that came without TLS have no `randomUUID`. */
 export const freshName = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');
