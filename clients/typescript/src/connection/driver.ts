@@ -118,8 +118,8 @@ export class Driver {
     const attempt = this.#attempt;
     const fail = (error: unknown) => {
       if (attempt !== this.#attempt) return;
-      const { closed, message } = Object(error) as { closed?: Closed; message?: string };
-      this.dispatch({ type: 'closed', ...(closed ?? { code: 1006, reason: message ?? String(error) }) });
+      const { closed, message = `${error}` } = Object(error) as { closed?: Closed; message?: string };
+      this.dispatch({ type: 'closed', code: 1006, reason: message, ...closed });
     };
     const go = (url: string) => {
       if (attempt !== this.#attempt) return;

@@ -94,7 +94,7 @@ export class WebSocketManager {
     const text = JSON.stringify({ timestamp: now.toISOString(), ...message });
     if (this.#driver.life.openedAt === null || !this.#driver.send(text)) return false;
     this.#stats.last_activity = now;
-    this.#stats[isHeartbeat(message) ? 'heartbeats_sent' : 'messages_sent'] += 1;
+    this.#stats[`${kind(message)}_sent`] += 1;
     this.#state = null;
     return true;
   }
@@ -218,12 +218,17 @@ export class WebSocketManager {
   #message(data: unknown): void {
     this.#stats.last_activity = this.#now();
     this.#state = null;
-    const message = parse(data);
-    if (!message) return this.#log('Ignored a message without a type');
+    let message: WSMessage | undefined;
+    try {
+      message = JSON.parse(data as string);
+    } catch {
+      // It has no type, either.
+    }
+    if (typeof message?.type !== 'string') return this.#log('Ignored a message without a type');
     const { type } = message;
     const name = this.#counts.has(type) || this.#counts.size < TYPES_MAX ? type : 'other';
     this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
-    this.#stats[isHeartbeat(message) ? 'heartbeats_received' : 'messages_received'] += 1;
+    this.#stats[`${kind(message)}_received`] += 1;
     if (type === 'ping') this.send({ type: 'pong' });
     if (type === 'hello') this.#greeted(message);
     this.#events.emit(SYSTEM.includes(type) ? 'system' : 'message', message);
@@ -241,13 +246,5 @@ export class WebSocketManager {
 
 /** What is for the manager and not for the application. */
 const SYSTEM = ['hello', 'ping', 'pong', 'status', 'error'];
-const isHeartbeat = ({ type }: WSMessage): boolean => type === 'ping' || type === 'pong';
-
-function parse(data: unknown): WSMessage | null {
-  try {
-    const message = JSON.parse(data as string);
-    return typeof message?.type === 'string' ? message : null;
-  } catch {
-    return null;
-  }
-}
+/** What it counts as. */
+const kind = ({ type }: WSMessage) => (type === 'ping' || type === 'pong' ? 'heartbeats' : 'messages');

@@ -105,9 +105,9 @@ export class Session {
   #connect(resume: object[]): void {
     const { token, ticket: session } = this;
     this.#resumes = session !== null || resume.length > 0;
-    this.connectId = null;
     // Null is the same as leaving it out.
-    if (token !== null || this.#resumes) this.connectId = this.say({ type: 'connect', token, session, resume });
+    const isSaid = token !== null || this.#resumes;
+    this.connectId = isSaid ? this.say({ type: 'connect', token, session, resume }) : null;
   }
 
   /** The rooms to name in `connect`; they are on the way in from then on. */
@@ -177,13 +177,13 @@ export class Session {
     for (const publish of this.requests.outbox()) this.#sendPublish(publish);
     this.host.dispatch({ type: 'greeted', heartbeatMs: heartbeat(hello.heartbeat_interval_ms) });
     this.events.emit('hello', hello);
+    const isSame = () => this.connection === connection;
     for (const outcome of list(hello.resumed) as Frame[]) {
-      if (this.connection !== connection) return;
-      this.#guarded(() => resumed(this, outcome, this.rooms.get(outcome.room as string)));
+      if (isSame()) this.#guarded(() => resumed(this, outcome, this.rooms.get(outcome.room as string)));
     }
     for (const room of this.#all()) {
       // Named, and left out of the answer.
-      if (this.connection === connection && room.state === 'joining' && room.joinId === null) this.sendJoin(room);
+      if (isSame() && room.state === 'joining' && room.joinId === null) this.sendJoin(room);
     }
   }
 
