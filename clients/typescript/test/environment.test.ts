@@ -49,10 +49,10 @@ it('a connection that slept through its end is given up as soon as the page is b
   sockets[0]?.onopen();
   sockets[0]?.onmessage({ data: '{"type":"hello","id":null,"features":[],"rooms":[],"heartbeat_interval_ms":25000}' });
   expect(client.state.phase).toBe('open');
-  dispatchEvent(new Event('online'));
+  document.dispatchEvent(new Event('visibilitychange'));
   expect(client.state.phase).toBe('open');
   wall += 3_600_000;
-  dispatchEvent(new Event('online'));
+  document.dispatchEvent(new Event('visibilitychange'));
   expect(client.state.phase).toBe('reconnecting');
   client.close();
 });

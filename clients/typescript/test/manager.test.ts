@@ -109,6 +109,23 @@ describe('the phases', () => {
     expect(lines).toContain('[WS] Connection failed: heartbeat timeout');
   });
 
+  it('doubt a connection when the network was away, and give it up at once if it is gone', async () => {
+    const { server, manager, clock } = serverAndManager();
+    manager.connect();
+    await clock.advance(10);
+    server.network.wake('online');
+    expect(manager.getState().phase).toBe('degraded');
+    await clock.advance(10);
+    expect(manager.getState().phase).toBe('open');
+    server.partition();
+    server.network.wake('online');
+    await clock.advance(6240);
+    expect(manager.getState().phase).toBe('degraded');
+    await clock.advance(20);
+    expect(manager.getState().phase).toBe('reconnecting');
+    expect(manager.getState().recent_attempts[0]).toMatchObject({ error_class: 'timeout' });
+  });
+
   it('do not watch the server without enableHeartbeat', async () => {
     const { server, manager, clock } = serverAndManager({}, { enableHeartbeat: false });
     manager.connect();

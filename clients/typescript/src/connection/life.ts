@@ -142,6 +142,12 @@ const listen: Handler = (life, event, config) => {
   return [{ ...life, phase: 'degraded' }, [['ping'], ['timer', left(DEAD)]]];
 };
 
+/** The network was away and is back. Whether the connection is, too, a ping shows, before it would be due. */
+const doubt: Handler = (life, event, config) => {
+  const heardAt = Math.min(life.heardAt, event.at - life.heartbeatMs * SUSPICIOUS);
+  return listen(event.type === 'wake' && event.by === 'online' ? { ...life, heardAt } : life, event, config);
+};
+
 const timedOut = (timeout: 'connect' | 'heartbeat'): Ending => ({ code: 1006, reason: '', timeout });
 
 const closed: Handler = (life, event, config) => {
@@ -193,7 +199,7 @@ type Row = { readonly [E in LifeEvent['type']]?: Handler };
 const ENDING: Row = { disconnect: stop, closed, abandon: closed };
 const DIALING: Row = { ...ENDING, opened, heard, greeted, timer: tooLong };
 const WAITING: Row = { disconnect: stop, connect: afresh, timer: again, wake };
-const UP: Row = { ...ENDING, heard, greeted, timer: listen, wake: listen };
+const UP: Row = { ...ENDING, heard, greeted, timer: listen, wake: doubt };
 const TABLE: { readonly [P in WSConnectionPhase]: Row } = {
   idle: { connect: start },
   connecting: DIALING,
