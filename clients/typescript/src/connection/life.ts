@@ -143,10 +143,8 @@ const listen: Handler = (life, event, config) => {
 };
 
 /** The network was away and is back. Whether the connection is, too, a ping shows, before it would be due. */
-const doubt: Handler = (life, event, config) => {
-  const heardAt = Math.min(life.heardAt, event.at - life.heartbeatMs * SUSPICIOUS);
-  return listen(event.type === 'wake' && event.by === 'online' ? { ...life, heardAt } : life, event, config);
-};
+const doubt: Handler = (life, event, config) =>
+  listen({ ...life, heardAt: Math.min(life.heardAt, event.at - life.heartbeatMs * SUSPICIOUS) }, event, config);
 
 const timedOut = (timeout: 'connect' | 'heartbeat'): Ending => ({ code: 1006, reason: '', timeout });
 
@@ -187,19 +185,14 @@ const again: Handler = (life, _, config) => dial(life, config, {});
 const afresh: Handler = (life, _, config) => dial(life, config, { attempts: 0 });
 
 const wake: Handler = (life, event, config) => (life.ordered ? null : again(life, event, config));
-/** Out of fallback, if the server has not said to stay there: each minute, and when the network is back. */
-const probe: Handler = (life, event, config) => {
-  if (life.final) return null;
-  if (event.type !== 'wake') return again(life, event, config);
-  return event.by === 'online' ? afresh(life, event, config) : null;
-};
-
 /** By phase what an event means; what is not there changes nothing. */
-type Row = { readonly [E in LifeEvent['type']]?: Handler };
+type Row = { readonly [E in Exclude<LifeEvent['type'], 'wake'> | 'online' | 'visible']?: Handler };
 const ENDING: Row = { disconnect: stop, closed, abandon: closed };
 const DIALING: Row = { ...ENDING, opened, heard, greeted, timer: tooLong };
-const WAITING: Row = { disconnect: stop, connect: afresh, timer: again, wake };
-const UP: Row = { ...ENDING, heard, greeted, timer: listen, wake: doubt };
+/** Where the server has said to stay. */
+const STOPPED: Row = { disconnect: stop, connect: start };
+const WAITING: Row = { disconnect: stop, connect: afresh, timer: again, online: wake, visible: wake };
+const UP: Row = { ...ENDING, heard, greeted, timer: listen, online: doubt, visible: listen };
 const TABLE: { readonly [P in WSConnectionPhase]: Row } = {
   idle: { connect: start },
   connecting: DIALING,
@@ -207,11 +200,13 @@ const TABLE: { readonly [P in WSConnectionPhase]: Row } = {
   degraded: UP,
   reconnecting: DIALING,
   failed: WAITING,
-  fallback: { disconnect: stop, connect: start, timer: probe, wake: probe },
+  // By a probe each minute, and when the network is back.
+  fallback: { ...STOPPED, timer: again, online: afresh },
 };
 
 /** The next state and the effects of an event. An event that means nothing in a phase changes nothing. */
 export function transition(life: Life, event: LifeEvent, config: LifeConfig): Step {
-  const row = life.phase === 'reconnecting' && life.socket === 'none' ? WAITING : TABLE[life.phase];
-  return row[event.type]?.(life, event, config) ?? [life, []];
+  const isWaiting = life.phase === 'reconnecting' && life.socket === 'none';
+  const row = life.final ? STOPPED : isWaiting ? WAITING : TABLE[life.phase];
+  return row[event.type === 'wake' ? event.by : event.type]?.(life, event, config) ?? [life, []];
 }
