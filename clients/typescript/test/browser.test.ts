@@ -203,4 +203,15 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
     await page.click('text=Connect now');
     await shows(page, '#status', /^Connected$/);
   });
+
+  it('in fallback it is brought back by the network, too', async () => {
+    const page = await open({ immediate: '1' });
+    await shows(page, '#status', /^Connected$/);
+    await server.kill();
+    await shows(page, '#status', 'Fallback');
+    await server.restart();
+    await page.context().setOffline(true);
+    await page.context().setOffline(false);
+    await shows(page, '#status', /^Connected$/);
+  });
 });
