@@ -82,6 +82,13 @@ impl Client {
             kept: None,
         }
     }
+
+    /// Gives back what its emptied queues hold: most clients are silent most of the time.
+    pub(crate) fn let_go(&mut self) {
+        self.machine.effects.shrink_to_fit();
+        self.machine.answers.shrink_to_fit();
+        self.machine.events.shrink_to_fit();
+    }
 }
 
 fn settings(manner: Manner, token: Option<Token>) -> Settings {

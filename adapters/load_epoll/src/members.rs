@@ -284,6 +284,7 @@ impl<'p> Members<'p> {
             self.tally.pings += u64::from(*frame == *self.pong);
             lines.say(member, &frame);
         }
+        self.clients[member].let_go();
         self.set_alarm(member);
     }
 
