@@ -1,4 +1,4 @@
-//! What must hold for what a client sees of a room, checked frame by frame against the truth.
+//! What must hold for what the line shows of a room, checked frame by frame against the truth.
 //!
 //! A view believes only what it was told; whatever a view cannot explain is a violation with the
 //! name of its invariant. It never forgives because a fault has fired.
@@ -58,10 +58,8 @@ pub(crate) struct View {
     /// Which messages it asks for; none means all.
     pub(crate) filter: Option<Filter>,
     pub(crate) stage: Stage,
-    /// Up to where the client has everything or was told what is missing.
+    /// Up to where the server has told everything behind what the client named, or said what is missing.
     pub(crate) at: Option<(Epoch, u64)>,
-    /// The newest message of class `latest` by key.
-    pub(crate) newest: BTreeMap<String, String>,
     pub(crate) present: Presence,
     /// When the client asked to be a member last.
     pub(crate) asked_ms: u64,
@@ -91,7 +89,6 @@ pub(crate) struct SeenChange {
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     pub(crate) followed: bool,
-    pub(crate) asked: bool,
     pub(crate) seq: u64,
     pub(crate) members: Option<BTreeMap<String, String>>,
     /// Whether the list named fewer than there were: a connection is given as many as its queue holds.
@@ -109,7 +106,6 @@ impl View {
             filter: None,
             stage: Stage::Off,
             at: None,
-            newest: BTreeMap::new(),
             present: Presence::default(),
             asked_ms: 0,
             put_out_ms: None,
@@ -222,9 +218,6 @@ impl View {
             if self.stage == Stage::Off {
                 return fail("I11", format!("a message of {}, which is left", self.room));
             }
-            if let Some(key) = &message.key {
-                self.newest.insert(key.clone().into_owned(), message.data.to_owned());
-            }
             return Ok(());
         };
         if self.filter.is_some() && self.stage != Stage::Off {
@@ -309,7 +302,6 @@ impl Presence {
         total: u64,
         room: &RoomId,
     ) -> Result<bool, Violation> {
-        self.asked = false;
         // A list may be older than the events that came while it was on its way.
         if self.members.is_some() && seq < self.seq {
             return Ok(true);

@@ -133,6 +133,11 @@ table! {
         TokenReplayed = "a token that counts once is shown again",
         DrainedInTurn = "a connection is told its turn in a drain",
         NewcomerSentOn = "one who comes to a drain is sent on",
+        ClientRenewed = "an application begins with another client",
+        HungUp = "a client gives up a silent connection",
+        SaidOffline = "a publish waits for a connection",
+        SaidAgain = "a client publishes again by itself",
+        PublishedAgain = "a publish is given up, and asked again",
     }
 }
 

@@ -8,6 +8,7 @@ use application::shard::{Input, Opening};
 use application::view::View;
 use broker_redis::testing::read_member;
 use bytes::Bytes;
+use domain::client::life::Lost;
 use domain::codes::CloseCode;
 use domain::drain::DrainMode;
 use domain::id::{ClientId, UserId};
@@ -136,18 +137,18 @@ impl World {
                 return Err(Violation::new("I20", text));
             }
         } else if is_code(CloseCode::Unauthenticated) && truth.is_shown_again(link) {
-            drop(core);
-            self.part(client);
-            return Ok(());
-        } else if is_code(CloseCode::AuthenticationTimeout) {
-            // A seat in doubt may be waited for until the time to say who one is has passed.
+            // Its user has another token.
+            let soon = self.now_ms + self.rng.between(20, 1_200);
+            self.queue.push(soon, Event::Connect { client });
         } else if single || !is_code(CloseCode::ConnectionLimit) {
             return fail("there was no reason");
         }
         drop(core);
-        self.clients[client].rests = true;
-        self.part(client);
-        Ok(())
+        self.part(client, Lost::new(code, ""));
+        if self.clients[client].rests {
+            return Ok(());
+        }
+        fail("it comes back all the same")
     }
 
     /// Somebody brings back a client that was told not to come.

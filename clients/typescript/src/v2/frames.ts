@@ -149,7 +149,7 @@ const ack: Handler = (session, frame, room) => {
   const publish = pending.get(frame.id)?.publish;
   // In its publisher's own order the acknowledgement stands for the message.
   const isSilent = publish ? !publish.echo : late.has(frame.id);
-  if (isSilent && !frame.duplicate && typeof frame.offset === 'number') room?.track.pass(positionOf(frame));
+  if (isSilent && typeof frame.offset === 'number') room?.track.pass(positionOf(frame));
   session.answer(frame);
 };
 

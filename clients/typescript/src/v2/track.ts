@@ -32,10 +32,11 @@ export interface Skip {
 export class Track {
   #at: Position | null;
   /**
-   * Places of messages that the application published without wanting them back. Their acknowledgements
-   * may come before the messages between; and what is read from the log while joining may hold them.
+   * Places of messages that the application published without wanting them back, under their epochs. Their
+   * acknowledgements may come before the messages between; what is read from the log while joining may hold them; and
+   * under another epoch than the position's the log may go on, or have ended.
    */
-  readonly #own = new Set<number>();
+  readonly #own = new Set<string>();
 
   constructor(
     since: Position | null = null,
@@ -59,14 +60,12 @@ export class Track {
   look(at: Position, previous: number | null = null): Place {
     const stood = this.#at;
     if (!stood) return 'next';
-    const hole = this.#holeBehind(stood.offset, at.offset, previous);
-    if (at.epoch !== stood.epoch) {
-      // A log that goes on under another epoch leaves nothing out.
-      return at.offset > stood.offset && !hole ? 'next' : 'new_epoch';
-    }
-    if (this.#own.has(at.offset)) return 'own';
-    if (at.offset <= stood.offset) return 'duplicate';
-    return hole ?? 'next';
+    const hole = this.#hole(stood, previous === null ? at.offset : previous + 1, at.epoch, previous);
+    const isNew = at.offset > stood.offset;
+    // A log that goes on under another epoch leaves nothing out.
+    if (at.epoch !== stood.epoch && (!isNew || hole)) return 'new_epoch';
+    if (this.#own.has(key(at.epoch, at.offset))) return 'own';
+    return isNew ? (hole ?? 'next') : 'duplicate';
   }
 
   /** Takes the place of a message. */
@@ -84,7 +83,7 @@ export class Track {
       this.#at = at;
       return 'next';
     }
-    const hole = this.filtered ? null : this.#holeBefore(stood.offset, at.offset + 1);
+    const hole = this.filtered ? null : this.#hole(stood, at.offset + 1, at.epoch);
     if (at.epoch !== stood.epoch) {
       if (at.offset >= stood.offset && !hole) {
         this.#at = at;
@@ -96,7 +95,7 @@ export class Track {
     if (at.offset < stood.offset) {
       // The acknowledged places of one's own messages may lie ahead of what was read.
       for (let place = at.offset + 1; place <= stood.offset; place++) {
-        if (!this.#own.has(place)) return 'duplicate';
+        if (!this.#own.has(key(at.epoch, place))) return 'duplicate';
       }
       return 'next';
     }
@@ -116,7 +115,7 @@ export class Track {
       this.#begin({ epoch: gap.epoch, offset: gap.to });
       return 'next';
     }
-    const hole = this.filtered ? null : this.#holeBefore(stood.offset, gap.from);
+    const hole = this.filtered ? null : this.#hole(stood, gap.from, gap.epoch);
     if (gap.to > stood.offset) this.#at = { epoch: gap.epoch, offset: gap.to };
     return hole ?? 'next';
   }
@@ -125,33 +124,33 @@ export class Track {
   pass(at: Position): void {
     const stood = this.#at;
     if (!stood) return;
-    // Also of another epoch: if the log goes on under that, so do its offsets, and if it began anew all of
-    // this is forgotten with the gap.
-    this.#own.add(at.offset);
-    if (this.#own.size > OWN_MAX) this.#own.delete(Math.min(...this.#own));
-    let offset = stood.offset;
-    while (this.#own.has(offset + 1)) offset += 1;
-    this.#at = { epoch: stood.epoch, offset };
+    const { epoch } = stood;
+    this.#own.add(key(at.epoch, at.offset));
+    if (this.#own.size > OWN_MAX) this.#own.delete([...this.#own][0] as string);
+    let { offset } = stood;
+    while (this.#own.has(key(epoch, offset + 1))) offset += 1;
+    this.#at = { epoch, offset };
   }
 
-  /** What is missing before a message, which may name what it follows. */
-  #holeBehind(stood: number, at: number, previous: number | null): Place | null {
-    if (previous === null) return this.#holeBefore(stood, at);
-    // What lies before a message of one's own is known to whom it was not sent back.
-    return this.#own.has(previous) ? null : this.#holeBefore(stood, previous + 1);
-  }
-
+  /** The log begins anew: what is known of the places of the one before does not count. */
   #begin(at: Position): void {
-    this.#own.clear();
+    for (const place of this.#own) if (this.#at && place.startsWith(this.#at.epoch)) this.#own.delete(place);
     this.#at = at;
   }
 
-  /** What is missing between `stood` and `next`, both exclusive. Places of one's own at its ends are not. */
-  #holeBefore(stood: number, next: number): Place | null {
-    let from = stood + 1;
+  /**
+   * What is missing between `stood` and `next`, both exclusive, in the log that goes on to an epoch. Places of one's own
+   * at its ends are not; and what lies before one of them is known to whom it was not sent back.
+   */
+  #hole(stood: Position, next: number, epoch: string, previous: number | null = null): Place | null {
+    const isOwn = (place: number) => [stood.epoch, epoch].some((known) => this.#own.has(key(known, place)));
+    if (previous !== null && isOwn(previous)) return null;
+    let from = stood.offset + 1;
     let to = next - 1;
-    while (from <= to && this.#own.has(from)) from += 1;
-    while (from <= to && this.#own.has(to)) to -= 1;
+    while (from <= to && isOwn(from)) from += 1;
+    while (from <= to && isOwn(to)) to -= 1;
     return from <= to ? [from, to] : null;
   }
 }
+
+const key = (epoch: string, offset: number): string => `${epoch} ${offset}`;

@@ -9,6 +9,7 @@ use crate::client::machine::Machine;
 use crate::client::machine::commands::SubscribeOptions;
 use crate::client::machine::members::Roster;
 use crate::client::machine::requests::{Kind, Pending};
+use crate::client::planted::Mistake;
 use crate::client::track::Track;
 use crate::filter::Filter;
 use crate::position::Offset;
@@ -198,6 +199,27 @@ impl<R> Machine<R> {
         }
     }
 
+    /// Whether a leave is refused for the moment. The client is still in, then, and says it again later.
+    pub(super) fn leave_later(&mut self, id: u64, after: Option<Duration>, now: Moment) -> bool {
+        let Some(Pending { kind: Kind::Unsubscribe(room), .. }) = self.requests.get_mut(id) else {
+            return false;
+        };
+        let room = room.clone();
+        if self.room_phase(&room) != Some(RoomPhase::Leaving) {
+            // It has joined anew behind it, which no server takes from who is still in.
+            self.verdict = Some(Lost::broken(format!("{room} could not be left")));
+            return false;
+        }
+        self.retries.insert((now.at.after(after.unwrap_or(ASK_AGAIN_AFTER)), room));
+        true
+    }
+
+    fn leave_again(&mut self, room: RoomId) {
+        if let Some(id) = self.rooms.get(&room).and_then(|entry| entry.leave) {
+            self.out.push_frame(&ClientFrame::Unsubscribe { id: Some(id), room });
+        }
+    }
+
     /// The server ended a membership, or does not grant it again.
     pub(super) fn put_out(&mut self, room: RoomId, code: Option<u16>, reason: Option<String>) {
         let was_own = self.own_rooms.remove(&room);
@@ -228,6 +250,7 @@ impl<R> Machine<R> {
             match self.rooms.get(&room).map(|entry| entry.phase) {
                 Some(RoomPhase::Away) if self.is_online() => self.join(&room, now),
                 Some(RoomPhase::Joined) => self.ask_members(&room, now),
+                Some(RoomPhase::Leaving) => self.leave_again(room),
                 _ => {}
             }
         }
@@ -263,6 +286,9 @@ impl<R> Machine<R> {
             entry.phase = RoomPhase::Away;
             (entry.join, entry.leave) = (None, None);
             entry.roster = Roster::default();
+            if self.soil.has(Mistake::PositionForgotten) {
+                entry.track = Track::new(None, entry.filter.is_some());
+            }
         }
     }
 
