@@ -161,6 +161,7 @@ fn settings(token_in: TokenPlace) -> Settings {
     let (base, cap) = (span(200), span(2_000));
     Settings {
         token: None,
+        brings_tokens: false,
         token_in,
         request_timeout: span(ANSWER_MS),
         outbox_max: 1_024,
@@ -407,6 +408,10 @@ impl Client {
                     self.disconnected();
                 }
                 Done::Over { .. } => {}
+                Done::BringToken => {
+                    let text = format!("client {} asks for a token, as nobody told it", self.index);
+                    return Err(Violation::new("I23", text));
+                }
                 Done::End { .. } => {
                     self.renew(scene)?;
                     self.rests = true;

@@ -5,18 +5,19 @@
 //! What the server may say is checked on the line ([`crate::hearing`]). Here it must never be taken into account: the
 //! client's events stand against the truth alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::filter::Filter;
 use domain::id::Epoch;
 use domain::position::{Offset, Position};
 use domain::protocol::client_event::{
-    Event, Gap, Member, Message, PresenceChange, PresenceState, Tombstone,
+    Event, Gap, Message, PresenceChange, PresenceState, Tombstone,
 };
 
 use crate::broker::SimRoom;
 use crate::checker::{Checked, Violation};
 use crate::client::{Client, Scene};
+use crate::crowd::{Change, Crowd, Known};
 use crate::filtered::tags_of;
 
 fn accuse(text: String) -> Violation {
@@ -32,16 +33,29 @@ pub(crate) struct Handed {
     pub(crate) at: Option<(Epoch, u64)>,
     /// The newest message of class `latest` by key.
     pub(crate) newest: BTreeMap<String, String>,
-    /// Who is there, for whom it follows and as long as no change is missing.
-    pub(crate) members: Option<BTreeMap<String, String>>,
+    /// Who is there, where it follows that.
+    known: Known,
     /// The number of the last change, of a list or by itself.
     seq: u64,
+    /// What came under that number, by itself or together.
+    changes: Changes,
+}
+
+/// Changes that came under one number, which is that of the last of them.
+#[derive(Debug, Default)]
+struct Changes {
+    users: BTreeSet<String>,
+    /// How many are there behind them.
+    total: u64,
+    /// Whether none before them can be missing.
+    is_next: bool,
 }
 
 impl Handed {
     /// The client is in no room any more, or in this one no more.
     pub(crate) fn on_disconnected(&mut self) {
-        (self.is_in, self.members, self.seq) = (false, None, 0);
+        (self.is_in, self.known, self.seq) = (false, Known::Nothing, 0);
+        self.changes = Changes::default();
     }
 
     /// Where to go on.
@@ -50,42 +64,59 @@ impl Handed {
         Some(Position { epoch, offset: Offset::parse(offset).ok()? })
     }
 
-    fn on_members(&mut self, state: &PresenceState) -> Checked {
+    fn on_members(&mut self, state: &PresenceState, bytes_max: usize) -> Checked {
+        self.counted()?;
         if state.seq < self.seq {
             return Err(accuse(format!("{state:?} is older than change {}", self.seq)));
         }
-        self.seq = state.seq;
-        let member = |member: &Member| (member.user_id.clone(), member.data.clone());
-        self.members = Some(state.members.iter().map(member).collect());
+        let members = state.members.iter().map(|m| (m.user_id.as_str(), m.data.as_str()));
+        let crowd = Crowd::listed(members, state.total, bytes_max).map_err(accuse)?;
+        (self.seq, self.known) = (state.seq, Known::Named(crowd));
         Ok(())
     }
 
     fn on_change(&mut self, change: &PresenceChange) -> Checked {
-        if change.seq <= self.seq {
-            return Err(accuse(format!("{change:?} comes behind change {}", self.seq)));
+        let is_one_more = change.seq == self.seq && !self.changes.users.is_empty();
+        if !is_one_more {
+            self.counted()?;
+            if change.seq <= self.seq {
+                return Err(accuse(format!("{change:?} comes behind change {}", self.seq)));
+            }
+            self.changes.is_next = change.seq == self.seq + 1;
+            self.seq = change.seq;
         }
-        let is_next = change.seq == self.seq + 1;
-        self.seq = change.seq;
-        let Some(members) = self.members.as_mut().filter(|_| is_next) else {
-            // A list follows.
-            self.members = None;
-            return Ok(());
-        };
-        let is_there = members.contains_key(&change.user_id);
-        let fits = match change.event.as_str() {
-            "join" => !is_there,
-            "leave" | "update" => is_there,
-            _ => false,
-        };
-        if !fits {
-            return Err(accuse(format!("{change:?}, present: {is_there}")));
+        self.changes.total = change.total;
+        if !self.changes.users.insert(change.user_id.clone()) {
+            return Err(accuse(format!("{change:?} comes twice")));
         }
-        if change.event == "leave" {
-            members.remove(&change.user_id);
-        } else {
-            members.insert(change.user_id.clone(), change.data.clone());
+        // Without a list one follows.
+        if let Known::Named(crowd) = &mut self.known {
+            let (event, user) = (change.event.clone(), change.user_id.clone());
+            crowd.apply(&Change { event, user, data: change.data.clone() });
         }
         Ok(())
+    }
+
+    /// No more comes under the last number: so many are there as was said, unless something before may be missing. A list
+    /// follows then, or what was told stays wrong and is found in the end.
+    fn counted(&mut self) -> Checked {
+        let Changes { users, total, is_next } = std::mem::take(&mut self.changes);
+        match &mut self.known {
+            Known::Named(crowd) if !users.is_empty() => {
+                crowd.count(total, is_next).map_err(accuse)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares who is there with what it was told, when all has been told.
+    pub(crate) fn check_crowd(
+        &mut self,
+        expected: &BTreeMap<String, String>,
+        named_max: u64,
+    ) -> Result<(), String> {
+        self.counted().map_err(|violation| violation.text)?;
+        self.known.check(expected, named_max)
     }
 }
 
@@ -116,11 +147,17 @@ impl Client {
             }
             Event::Members(state) => {
                 let view = self.view(&state.room)?;
-                self.handed[view].on_members(&state)
+                self.handed[view].on_members(&state, scene.core.list_bytes_max)
             }
             Event::Presence(change) => {
                 let view = self.view(&change.room)?;
                 self.handed[view].on_change(&change)
+            }
+            Event::PresenceCount(count) => {
+                let handed = &mut self.handed[self.view(&count.room)?];
+                handed.counted()?;
+                (handed.seq, handed.known) = (handed.seq.max(count.seq), Known::Counted(count.total));
+                Ok(())
             }
             Event::Disconnected { .. } => {
                 self.handed.iter_mut().for_each(Handed::on_disconnected);

@@ -3,19 +3,18 @@
 //! A client passes over much of what no server should say, so it must never be asked here: nothing may pass that no
 //! command and no membership explains.
 
-use std::collections::BTreeMap;
-
 use domain::codes::ErrorCode;
 use domain::policy::AckLevel;
 use domain::protocol::decode_server;
 use domain::protocol::server_event::{
-    Ack, ErrorEvent, EventResumed, Gap, Hello, HistoryPage, LogEntry, Message, PresenceEvent,
-    PresenceEvents, PresenceState, ServerEvent, Subscribed, Unsubscribed,
+    Ack, ErrorEvent, EventResumed, Gap, Hello, HistoryPage, LogEntry, Message, PresenceCount,
+    PresenceEvent, PresenceEvents, PresenceState, ServerEvent, Subscribed, Unsubscribed,
 };
 use domain::room::RoomId;
 
-use crate::checker::{Checked, Seen, SeenChange, Stage, Violation};
+use crate::checker::{Checked, Seen, Stage, Violation};
 use crate::client::{Asked, Client, Said, Scene};
+use crate::crowd::{Change, Crowd};
 use crate::faults::{Effect, Fault};
 
 fn unexpected(text: impl Into<String>) -> Violation {
@@ -86,14 +85,27 @@ impl Client {
             ServerEvent::HistoryPage(page) => self.on_history(page, scene)?,
             ServerEvent::PresenceState(list) => self.on_list(list, scene)?,
             ServerEvent::PresenceEvent(PresenceEvent {
-                room, seq, event, user_id, data, ..
+                room,
+                seq,
+                total,
+                event,
+                user_id,
+                data,
+                ..
             }) => {
-                self.on_presence(room, (*seq, *seq), vec![change(event, user_id, data)], scene)?;
+                let changes = vec![change(event, user_id, data)];
+                let seen = Seen { from: *seq, seq: *seq, total: *total, changes };
+                self.on_presence(room, seen, scene)?;
             }
-            ServerEvent::PresenceEvents(PresenceEvents { room, from, seq, changes, .. }) => {
+            ServerEvent::PresenceEvents(PresenceEvents {
+                room, from, seq, total, changes, ..
+            }) => {
                 let changes = changes.iter().map(|c| change(&c.event, &c.user_id, c.data));
-                self.on_presence(room, (*from, *seq), changes.collect(), scene)?;
+                let changes = changes.collect();
+                let seen = Seen { from: *from, seq: *seq, total: *total, changes };
+                self.on_presence(room, seen, scene)?;
             }
+            ServerEvent::PresenceCount(count) => self.on_count(count, scene)?,
             ServerEvent::Other { kind, .. } => return Err(unexpected(format!("a {kind}"))),
             _ => self.on_room_event(event, scene)?,
         }
@@ -431,35 +443,47 @@ impl Client {
             // Asked as a member: what came between is not known.
             return Ok(());
         }
-        let mut members = BTreeMap::new();
-        for member in &list.members {
-            members.insert(member.user_id.clone().into_owned(), member.data.to_owned());
-        }
         let room = &list.room;
-        if !self.views[index].present.on_list(list.seq, members, list.total, room)? {
+        let members = list.members.iter().map(|member| (member.user_id.as_ref(), member.data));
+        let crowd = Crowd::listed(members, list.total, scene.core.list_bytes_max);
+        let crowd = crowd.map_err(|text| Violation::new("I9", format!("{room}: {text}")))?;
+        if crowd.is_cut() {
+            scene.core.counts.effect(Effect::PresenceCut);
+        }
+        if !self.views[index].present.on_list(list.seq, crowd, room)? {
             self.presence_hole(index, scene)?;
         }
         Ok(())
     }
 
-    fn on_presence(
-        &mut self,
-        room: &RoomId,
-        (from, seq): (u64, u64),
-        changes: Vec<SeenChange>,
-        scene: &mut Scene<'_>,
-    ) -> Checked {
+    fn on_presence(&mut self, room: &RoomId, seen: Seen, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceChanged);
+        if seen.from < seen.seq {
+            scene.core.counts.effect(Effect::PresenceGathered);
+        }
+        let index = self.followed(room)?;
+        if !self.views[index].present.on_event(seen, room)? {
+            self.presence_hole(index, scene)?;
+        }
+        Ok(())
+    }
+
+    fn on_count(&mut self, count: &PresenceCount, scene: &mut Scene<'_>) -> Checked {
+        scene.core.counts.effect(Effect::PresenceCounted);
+        let index = self.followed(&count.room)?;
+        self.views[index].present.on_count(count.seq, count.total);
+        Ok(())
+    }
+
+    /// A room of which only who follows it is told who is there.
+    fn followed(&self, room: &RoomId) -> Result<usize, Violation> {
         let index = self.view(room)?;
-        let view = &mut self.views[index];
+        let view = &self.views[index];
         if view.stage == Stage::Off || !view.present.followed {
             let text = format!("presence of {}, which is not followed", view.room);
             return Err(Violation::new("I11", text));
         }
-        if !view.present.on_event(Seen { from, seq, changes }, room)? {
-            self.presence_hole(index, scene)?;
-        }
-        Ok(())
+        Ok(index)
     }
 
     /// An event is missing: only mail that did not fit explains that.
@@ -476,9 +500,9 @@ impl Client {
     }
 }
 
-fn change(event: &str, user: &str, data: &str) -> SeenChange {
+fn change(event: &str, user: &str, data: &str) -> Change {
     let [event, user, data] = [event, user, data].map(str::to_owned);
-    SeenChange { event, user, data }
+    Change { event, user, data }
 }
 
 /// Whether it is for want of what Redis has lost, or of Redis.

@@ -5,7 +5,7 @@
 //! and gets, and all that it hands over to its application. A seed that fails prints the command that tells its story again.
 //! Nothing here may depend on a clock, a thread or anything else that a seed does not decide.
 //!
-//! Suggested reading order: [`story`], [`client`], [`handed`], [`checker`], [`saying`], [`hearing`], [`world`], [`nodes`],
+//! Suggested reading order: [`story`], [`client`], [`handed`], [`checker`], [`crowd`], [`saying`], [`hearing`], [`world`], [`nodes`],
 //! [`coming`], [`links`], [`broker`], [`witness`], [`disk`], [`letters`], [`inbox`], [`moderators`],
 //! [`docket`], [`forbidden`], [`sanctions`], [`ports`], [`storm`], [`faults`]; of seeds over Redis [`ways`], [`truth`],
 //! [`taking`], [`drains`], [`redis`], [`redis_scripts`], [`mirror`].
@@ -36,6 +36,7 @@ mod checker;
 mod client;
 mod coming;
 mod contract;
+mod crowd;
 mod disk;
 mod docket;
 mod drains;

@@ -3,6 +3,7 @@
 //!
 //! Healing stops new faults only. What they broke has to be mended by the application.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -296,7 +297,7 @@ impl World {
                 }
             }
             // What one connection published first stands first, unless it had to be sent again.
-            let mut last = std::collections::BTreeMap::new();
+            let mut last = BTreeMap::new();
             let mut once: Vec<_> = client.sent.iter().filter(|sent| sent.tries == 1).collect();
             once.sort_unstable_by_key(|sent| sent.place);
             for sent in once {
@@ -312,12 +313,12 @@ impl World {
     }
 
     /// Who is listed is who is there, and every follower knows it.
-    fn check_presence(&self) -> Checked {
-        for (number, view) in self.clients[0].views.iter().enumerate() {
+    fn check_presence(&mut self) -> Checked {
+        for number in 0..self.clients[0].views.len() {
+            let view = &self.clients[0].views[number];
             let room = &view.room;
-            let mut truth = std::collections::BTreeMap::<String, usize>::new();
-            let inside = self.clients.iter().filter(|c| c.views[number].stage == Stage::On);
-            for client in inside.clone() {
+            let mut truth = BTreeMap::<String, usize>::new();
+            for client in self.clients.iter().filter(|c| c.views[number].stage == Stage::On) {
                 let anonymous = client.link.map(|l| format!("anonymous:{}", self.links[l].id));
                 let name = client.user.clone().or(anonymous).unwrap_or_default();
                 *truth.entry(name).or_default() += 1;
@@ -327,25 +328,35 @@ impl World {
             }
             let listed = self.listed(room);
             let names = listed.members.iter().map(|m| (m.who.to_string(), m.connections));
-            let names: std::collections::BTreeMap<_, _> = names.collect();
+            let names: BTreeMap<_, _> = names.collect();
             if names != truth {
                 return Err(Violation::new("I9", format!("{room} lists {names:?}, not {truth:?}")));
             }
-            for client in inside.filter(|c| c.views[number].present.followed) {
-                let told = &client.handed[number];
-                let data = |m: &domain::presence::PresentMember| {
-                    let data = if m.data.is_empty() { b"null" } else { &m.data[..] };
-                    (m.who.to_string(), String::from_utf8_lossy(data).into_owned())
-                };
-                let expected: std::collections::BTreeMap<_, _> =
-                    listed.members.iter().map(data).collect();
-                if !told.is_cut && told.members.as_ref() != Some(&expected) {
-                    let text = format!("client {} believes {:?}", client.index, told.members);
-                    return Err(Violation::new(
-                        "I9",
-                        format!("{text} in {room}, not {expected:?}"),
-                    ));
-                }
+            let named_max = self.rules.policies.of(room).map_or(0, |p| p.presence_named_max);
+            self.check_followers(number, &listed, named_max.into())?;
+        }
+        Ok(())
+    }
+
+    fn check_followers(&mut self, number: usize, listed: &PresenceList, named_max: u64) -> Checked {
+        let data = |m: &domain::presence::PresentMember| {
+            let data = if m.data.is_empty() { b"null" } else { &m.data[..] };
+            (m.who.to_string(), String::from_utf8_lossy(data).into_owned())
+        };
+        let expected = listed.members.iter().map(data).collect();
+        for client in &mut self.clients {
+            let view = &client.views[number];
+            if view.stage != Stage::On || !view.present.followed {
+                continue;
+            }
+            let told = view.present.check(&expected, named_max);
+            let handed = client.handed[number].check_crowd(&expected, named_max);
+            for (invariant, checked) in [("I9", told), ("I23 (presence)", handed)] {
+                checked.map_err(|text| {
+                    let room = &client.views[number].room;
+                    let text = format!("client {} knows of {room}: {text}", client.index);
+                    Violation::new(invariant, text)
+                })?;
             }
         }
         Ok(())

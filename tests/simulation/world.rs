@@ -273,6 +273,7 @@ impl World {
         core.log_keeps_origin = !alone && rng.percent(70);
         core.censored = rng.percent(50);
         core.rooms = rooms;
+        core.list_bytes_max = rules.limits.page_bytes_of_one();
         core.moderated = alone;
         let time = over.map(|Over { runtime, mirror }| {
             let has_troubles = shared.is_some_and(|shared| shared.has_troubles);

@@ -55,6 +55,12 @@ impl Retries {
         self.at.contains_key(room)
     }
 
+    /// Takes a room out; answers whether it was to be asked about.
+    fn remove(&mut self, room: &RoomId) -> bool {
+        let Some(at) = self.at.remove(room) else { return false };
+        self.order.remove(&(at, room.clone()))
+    }
+
     fn take_due(&mut self, now: Monotonic) -> Option<RoomId> {
         if self.due()? > now {
             return None;
@@ -128,8 +134,13 @@ impl<R> Machine<R> {
     ) {
         let known = self.rooms.get(room).map(|entry| (entry.phase, entry.leave));
         let leave = match known {
-            // It joins anew behind the answer to its leave.
-            Some((RoomPhase::Leaving, leave)) => leave,
+            // It joins anew behind the answer to its leave, which is said again at once if that was for later.
+            Some((RoomPhase::Leaving, leave)) => {
+                if self.retries.remove(room) {
+                    self.leave_again(room.clone());
+                }
+                leave
+            }
             Some(_) => return self.refuse(reply, RequestError::AlreadySubscribed),
             None if self.rooms.len() >= ROOMS_MAX => {
                 return self.refuse(reply, RequestError::TooMany { max: ROOMS_MAX });
@@ -210,7 +221,7 @@ impl<R> Machine<R> {
             self.verdict = Some(Lost::broken(format!("{room} could not be left")));
             return false;
         }
-        self.retries.insert((now.at.after(after.unwrap_or(ASK_AGAIN_AFTER)), room));
+        self.retries.insert(room, again_at(after, now));
         true
     }
 
