@@ -37,13 +37,13 @@ function entry(session: Session, frame: Frame, room: Room | undefined): boolean 
   const isOut = room?.state === 'out' || (room?.state !== 'joined' && !room?.position);
   const isOwn = isOut && session.ownRooms.has(frame.room);
   if (!room || (!isOwn && !stillIn(session, room))) return true;
-  const at = isOwn || (frame.offset ?? null) === null ? null : positionOf(frame);
-  if (at) {
+  if (!isOwn && (frame.offset ?? null) !== null) {
+    const at = positionOf(frame);
     const previous = typeof frame.previous === 'number' ? whole(frame.previous) : null;
     const place = room.track.look(at, previous);
     if (!session.promised(room, place, at)) return false;
-    room.track.accept(at, previous);
     if (place === 'own' || place === 'duplicate') return true;
+    room.track.at = at;
   }
   const { connection } = session;
   room.events.emit(frame.type === 'tombstone' ? frame.type : 'message', frame as never);
@@ -58,7 +58,7 @@ function batch(session: Session, room: Room, frame: Frame, reached: Position): v
   }
   const place = room.track.reach(reached);
   if (!session.promised(room, place, reached)) return;
-  if (typeof place !== 'string') room.track.stand(reached);
+  if (typeof place !== 'string') room.track.at = reached;
   if (!frame.more && stillIn(session, room, connection)) room.events.emit('caughtUp', room.position ?? reached);
 }
 
@@ -78,8 +78,8 @@ function joined(session: Session, room: Room, frame: Frame, gap: Skip | null): v
 function skip(room: Room, gap: Skip): void {
   const place = room.track.skip(gap);
   // What is missing before it will not come either.
-  const from = typeof place === 'string' ? gap.from : place[0];
-  room.events.emit('gap', { ...gap, from } as Gap);
+  if (typeof place !== 'string') gap.from = place[0];
+  room.events.emit('gap', gap as Gap);
 }
 
 const gapOf = (epoch: unknown, gap: Frame): Skip => ({
@@ -171,17 +171,16 @@ const presenceEvent: Handler = (session, frame, room) => {
 };
 
 const error: Handler = (session, frame) => {
+  const { id } = frame;
+  if (typeof id !== 'number') return session.events.emit('refused', frame as unknown as ErrorFrame);
   const passes = isTemporary(frame.code);
-  const pending = session.requests.pending.get(frame.id);
-  if (session.connectId !== null && session.connectId === frame.id) {
+  if (session.connectId === id) {
     return session.connectRefused(passes, text(frame.message), span(frame.retry_after_ms));
   }
-  if (!pending) {
-    const room = [...session.rooms.values()].find(({ joinId }) => joinId !== null && joinId === frame.id);
-    if (room) joinRefused(session, room, frame);
-    else if (typeof frame.id !== 'number') session.events.emit('refused', frame as unknown as ErrorFrame);
-    return;
-  }
+  const pending = session.requests.pending.get(id);
+  const room = [...session.rooms.values()].find(({ joinId, leaveId }) => id === (pending ? leaveId : joinId));
+  if (!pending) return room && joinRefused(session, room, frame);
+  if (room && passes) return session.leaveLater(room, retryAfter(frame));
   const { publish } = pending;
   // What may have been stored after all, and what is being repeated, is repeated under its name.
   if (publish && passes && (frame.code === 114 || publish.sent > 1)) return session.hold(publish, retryAfter(frame));

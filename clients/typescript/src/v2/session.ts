@@ -82,11 +82,8 @@ export class Session {
 
   /** The room of this name. */
   room(name: string): Room {
-    let room = this.rooms.get(name);
-    if (!room) {
-      room = new Room(name, this);
-      this.rooms.set(name, room);
-    }
+    const room = this.rooms.get(name) ?? new Room(name, this);
+    this.rooms.set(name, room);
     return room;
   }
 
@@ -147,8 +144,8 @@ export class Session {
     // Without ticket and rooms, then, and room by room.
     this.forgetResume();
     for (const room of this.#all()) {
-      room.isNamed = false;
       if (room.state === 'joining') room.become('away');
+      room.isNamed = false;
     }
     this.#connect(null, []);
     if (this.connectId === null && this.#earlyHello) this.#online(this.#earlyHello);
@@ -192,9 +189,8 @@ export class Session {
   /** One text of the server's: a frame on each line. */
   text(data: unknown): void {
     if (typeof data !== 'string' || data.length > TEXT_MAX) {
-      const reason = 'binary or too large';
-      this.violation(reason);
-      return this.host.abandon({ code: 1006, reason });
+      this.violation('binary or too large');
+      return this.host.abandon({ code: 1006, reason: 'binary or too large' });
     }
     const { connection } = this;
     for (const line of data.split('\n')) {
@@ -205,8 +201,8 @@ export class Session {
   #frame(frame: Frame): void {
     const isKnown = Object.hasOwn(HANDLERS, frame.type);
     // What is said of patterns is nothing that this client has a place for.
+    if (typeof frame.type !== 'string') throw new TypeError('no type');
     if (isKnown && !frame.pattern) HANDLERS[frame.type]?.(this, frame, this.rooms.get(frame.room as string));
-    else if (typeof frame.type !== 'string') throw new TypeError('no type');
     else if (!this.answer(frame)) this.events.emit('frame', frame);
   }
 
@@ -225,8 +221,8 @@ export class Session {
 
   /** The connection is gone. */
   lost(): void {
-    this.stage = 'offline';
     this.connection += 1;
+    this.stage = 'offline';
     this.#farewell?.cancel();
     this.#farewell = this.connectId = this.#earlyHello = null;
     this.ownRooms.clear();
@@ -263,11 +259,9 @@ export class Session {
   }
 
   /** Says a command under an id, which it answers. */
-  say(command: object): number {
-    this.requests.lastId += 1;
-    const id = this.requests.lastId;
+  say(command: object, id: number | null = ++this.requests.lastId): number {
     this.host.send(JSON.stringify({ ...command, id }));
-    return id;
+    return id as number;
   }
 
   pong(): void {
@@ -293,7 +287,7 @@ export class Session {
       () => {
         const id = this.requests.lastId + 1;
         const named = { type: 'publish', id, room, msg_id: msgId, echo, ttl_ms: ttlMs, ...rest };
-        publish.text = JSON.stringify({ ...named, data: data === undefined ? null : data });
+        publish.text = JSON.stringify({ ...named, data: data ?? null });
         this.requests.check(publish);
         this.requests.lastId = id;
         return id;
@@ -323,11 +317,7 @@ export class Session {
 
   /** Keeps a publish back for a while. */
   hold(publish: Publish, ms: number): void {
-    const cancel = this.host.timer(ms, () => this.#sendPublish(publish));
-    publish.held = () => {
-      cancel();
-      publish.held = null;
-    };
+    publish.held = this.host.timer(ms, () => this.#sendPublish(publish));
   }
 
   /** Hands an answer to whoever asked; false when nobody did. */
@@ -351,12 +341,13 @@ export class Session {
   }
 
   sendJoin(room: Room): void {
+    if (room.isNamed) this.#leaveAgain(room);
     room.become('joining');
     const since = room.position;
     room.joinId = this.say({ type: 'subscribe', room: room.name, since, ...wanted(room) });
     // Asking again on this connection could only be refused as asking twice.
-    const silent = { code: 1006, reason: 'no answer' };
-    room.cancel = this.host.timer(this.limits.requestTimeoutMs, () => this.host.abandon(silent));
+    const silent = () => this.host.abandon({ code: 1006, reason: 'no answer' });
+    room.cancel = this.host.timer(this.limits.requestTimeoutMs, silent);
   }
 
   leave(room: Room): Promise<void> {
@@ -373,15 +364,28 @@ export class Session {
     const asked = this.ask('unsubscribed', { type: 'unsubscribe', room: room.name });
     const id = this.requests.lastId;
     room.leaveId = id;
-    room.joinId = null;
     await asked.catch(() => {});
     // No answer came in time, or none can come: it is forgotten all the same.
     if (room.leaveId === id) this.left(room);
   }
 
+  /** Leaving failed for the moment: the client is still in. */
+  leaveLater(room: Room, ms: number): void {
+    // No server takes a join from who is.
+    if (room.state !== 'leaving') return this.host.abandon({ code: 1006, reason: 'not left' });
+    room.isNamed = true;
+    room.cancel = this.host.timer(ms, () => this.#leaveAgain(room));
+  }
+
+  #leaveAgain(room: Room): void {
+    room.isNamed = false;
+    this.say({ type: 'unsubscribe', room: room.name }, room.leaveId);
+  }
+
   /** The last leave of a room is over. */
   left(room: Room): void {
     room.leaveId = null;
+    room.isNamed = false;
     if (room.state === 'leaving') room.become('out');
   }
 
