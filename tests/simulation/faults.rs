@@ -129,6 +129,7 @@ table! {
         LateWord = "a word of a node comes behind its end",
         SeatRefused = "a seat is refused for those on all nodes",
         SeatDoubted = "a seat is in doubt, and waited for",
+        TryAgainLater = "closed: try_again_later",
         ConnectionLimit = "closed: connection_limit",
         SessionReplaced = "closed: session_replaced",
         PublishFenced = "a publish is refused by its user's fence",

@@ -526,6 +526,7 @@ pub(crate) const fn effect_of(code: u16) -> Option<Effect> {
         3003 => Some(Effect::InsufficientState),
         3004 => Some(Effect::TokenExpired),
         1012 => Some(Effect::Restart),
+        1013 => Some(Effect::TryAgainLater),
         3505 => Some(Effect::SessionReplaced),
         3506 => Some(Effect::ConnectionLimit),
         _ => None,
