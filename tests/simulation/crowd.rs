@@ -46,8 +46,9 @@ impl Known {
         let is_right = match self {
             Self::Nothing => false,
             Self::Named(crowd) => {
-                let is_there =
-                    |(user, data): (&String, &String)| expected.get(user).is_some_and(|d| d == data);
+                let is_there = |(user, data): (&String, &String)| {
+                    expected.get(user).is_some_and(|d| d == data)
+                };
                 crowd.total() == n_expected && crowd.members.iter().all(is_there)
             }
             Self::Counted(total) => {

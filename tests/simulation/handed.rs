@@ -35,6 +35,8 @@ pub(crate) struct Handed {
     pub(crate) newest: BTreeMap<String, String>,
     /// Who is there, where it follows that.
     known: Known,
+    /// Whether no change can be missing since the last list: each came under the next number.
+    is_whole: bool,
     /// The number of the last change, of a list or by itself.
     seq: u64,
     /// What came under that number, by itself or together.
@@ -47,8 +49,6 @@ struct Changes {
     users: BTreeSet<String>,
     /// How many are there behind them.
     total: u64,
-    /// Whether none before them can be missing.
-    is_next: bool,
 }
 
 impl Handed {
@@ -71,7 +71,7 @@ impl Handed {
         }
         let members = state.members.iter().map(|m| (m.user_id.as_str(), m.data.as_str()));
         let crowd = Crowd::listed(members, state.total, bytes_max).map_err(accuse)?;
-        (self.seq, self.known) = (state.seq, Known::Named(crowd));
+        (self.seq, self.known, self.is_whole) = (state.seq, Known::Named(crowd), true);
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Handed {
             if change.seq <= self.seq {
                 return Err(accuse(format!("{change:?} comes behind change {}", self.seq)));
             }
-            self.changes.is_next = change.seq == self.seq + 1;
+            self.is_whole &= change.seq == self.seq + 1;
             self.seq = change.seq;
         }
         self.changes.total = change.total;
@@ -100,10 +100,10 @@ impl Handed {
     /// No more comes under the last number: so many are there as was said, unless something before may be missing. A list
     /// follows then, or what was told stays wrong and is found in the end.
     fn counted(&mut self) -> Checked {
-        let Changes { users, total, is_next } = std::mem::take(&mut self.changes);
+        let Changes { users, total } = std::mem::take(&mut self.changes);
         match &mut self.known {
             Known::Named(crowd) if !users.is_empty() => {
-                crowd.count(total, is_next).map_err(accuse)
+                crowd.count(total, self.is_whole).map_err(accuse)
             }
             _ => Ok(()),
         }
@@ -154,9 +154,11 @@ impl Client {
                 self.handed[view].on_change(&change)
             }
             Event::PresenceCount(count) => {
-                let handed = &mut self.handed[self.view(&count.room)?];
+                let view = self.view(&count.room)?;
+                let handed = &mut self.handed[view];
                 handed.counted()?;
-                (handed.seq, handed.known) = (handed.seq.max(count.seq), Known::Counted(count.total));
+                (handed.seq, handed.known) =
+                    (handed.seq.max(count.seq), Known::Counted(count.total));
                 Ok(())
             }
             Event::Disconnected { .. } => {

@@ -444,7 +444,7 @@ impl Client {
             return Ok(());
         }
         let room = &list.room;
-        let members = list.members.iter().map(|member| (member.user_id.as_ref(), member.data));
+        let members = list.members.iter().map(|member| (&*member.user_id, member.data));
         let crowd = Crowd::listed(members, list.total, scene.core.list_bytes_max);
         let crowd = crowd.map_err(|text| Violation::new("I9", format!("{room}: {text}")))?;
         if crowd.is_cut() {
@@ -468,7 +468,7 @@ impl Client {
         Ok(())
     }
 
-    fn on_count(&mut self, count: &PresenceCount, scene: &mut Scene<'_>) -> Checked {
+    fn on_count(&mut self, count: &PresenceCount<'_>, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceCounted);
         let index = self.followed(&count.room)?;
         self.views[index].present.on_count(count.seq, count.total);
