@@ -169,8 +169,6 @@ pub(crate) struct Way {
     /// The name under which it speaks.
     name: String,
     pub(crate) is_dead: bool,
-    /// It has said its last words.
-    pub(crate) is_finishing: bool,
     /// Others may rightly have taken back what it said, or Redis has lost it.
     pub(crate) is_unsure: bool,
 }
@@ -562,9 +560,6 @@ impl World {
     /// Its last connection has gone, and the time for others to come back is over.
     pub(crate) fn finish(&mut self, node: usize) {
         let Some(broker) = self.broker_of(node) else { return };
-        if let Some(way) = self.core.lock().redis.as_mut().and_then(|one| one.ways.get_mut(&node)) {
-            way.is_finishing = true;
-        }
         self.spawn(node, async move { broker.finish().await });
     }
 }
