@@ -3,6 +3,8 @@
 //!
 //! A client must never be let off for being refused unless somebody else has what it wanted.
 
+use std::time::Duration;
+
 use application::services::Rules;
 use application::shard::{Input, Opening};
 use application::view::View;
@@ -42,6 +44,8 @@ pub(crate) struct SharedRules {
 pub(crate) fn draw_shared(seed: u64, rules: &mut Rules) -> SharedRules {
     let mut rng = shared_rng(seed).fork();
     rules.drain_mode = DrainMode::Paced;
+    // As the binary has it over Redis: what had no answer, as a list of members, is asked for again.
+    rules.limits.hole_retry = Some(Duration::from_secs(1));
     rules.single_session = rng.percent(45);
     if !rules.single_session {
         let most = rng.between(1, 3);
