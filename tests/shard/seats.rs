@@ -159,11 +159,11 @@ fn who_said_in_time_who_it_is_is_told_to_come_back_where_that_can_not_be_decided
     let (named, asked) = (host.connect(Some("ann")), host.connect(None));
     host.say(asked, r#"{"type":"connect","id":1,"token":"bob"}"#);
     let silent = host.connect(None);
-    host.pass(9_999);
+    host.pass(9_000);
     for slot in [named, asked, silent] {
         assert_eq!(host.line(slot).closed, None);
     }
-    host.pass(1);
+    host.pass(2_000);
     for slot in [named, asked] {
         let line = host.line(slot);
         assert_eq!(line.closed, Some(CloseCode::TryAgainLater));
