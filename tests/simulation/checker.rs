@@ -316,17 +316,14 @@ impl Presence {
                 return Ok(true);
             }
             _ if seen.seq <= self.seq => return Ok(true),
-            Known::Counted(total) => {
-                let text = format!("{room}: {seen:?} without a list, where {total} are counted");
-                return Err(Violation::new("I9", text));
+            Known::Named(crowd) if seen.from <= self.seq + 1 => crowd,
+            // Names behind a number without a list between them are as much of a hole.
+            Known::Named(_) | Known::Counted(_) => {
+                self.known = Known::Nothing;
+                self.early.push(seen);
+                return Ok(false);
             }
-            Known::Named(crowd) => crowd,
         };
-        if seen.from > self.seq + 1 {
-            self.known = Known::Nothing;
-            self.early.push(seen);
-            return Ok(false);
-        }
         self.seq = seen.seq;
         let done = match &seen.changes[..] {
             [change] if seen.from == seen.seq => crowd.change(change, seen.total),

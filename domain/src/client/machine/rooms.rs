@@ -173,6 +173,8 @@ impl<R> Machine<R> {
         let known = self.rooms.get_mut(room);
         match known.map(|entry| std::mem::replace(&mut entry.phase, RoomPhase::Leaving)) {
             Some(RoomPhase::Joining | RoomPhase::Joined) => {
+                // Whatever of it was put off, it is not to be left twice for that.
+                self.retries.remove(room);
                 let id = self.requests.next_id();
                 let frame = ClientFrame::Unsubscribe { id: Some(id), room: room.clone() };
                 self.out.push_frame(&frame);
