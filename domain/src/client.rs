@@ -12,6 +12,7 @@
 pub mod backoff;
 pub mod failure;
 pub mod life;
+pub mod planted;
 pub mod track;
 
 mod error;

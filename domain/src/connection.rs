@@ -13,7 +13,7 @@ use crate::time::{Monotonic, Now, Wall};
 /// The intervals of a connection's life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timing {
-    /// From the upgrade to a valid `connect`.
+    /// From the upgrade to a valid `connect`, and to the end of looking whether it is one.
     pub authentication_timeout: Duration,
     /// After this long with nothing sent or nothing heard the server pings.
     pub heartbeat_interval: Duration,
@@ -62,6 +62,11 @@ pub enum Phase {
     /// Upgraded; only `connect` is read.
     Opening {
         /// When it is closed if no valid `connect` came.
+        deadline: Monotonic,
+    },
+    /// It has said who it is, or need not, and the host is finding out what that counts for.
+    Asked {
+        /// When it is closed if the host has not found out.
         deadline: Monotonic,
     },
     /// Authenticated, or anonymous where that is allowed.
@@ -136,9 +141,16 @@ impl Connection {
         self.phase
     }
 
+    /// The host is asking others who it is: from here on it is not the client that takes its time.
+    pub const fn asked(&mut self) {
+        if let Phase::Opening { deadline } = self.phase {
+            self.phase = Phase::Asked { deadline };
+        }
+    }
+
     /// It is known now who it is. `expires_at` is its token's end. Answers when to visit.
     pub fn opened(&mut self, now: Now, expires_at: Option<Wall>, timing: &Timing) -> Monotonic {
-        if matches!(self.phase, Phase::Opening { .. }) {
+        if matches!(self.phase, Phase::Opening { .. } | Phase::Asked { .. }) {
             self.phase = Phase::Open;
             self.heard(now.monotonic);
             self.acted(now.monotonic);
@@ -224,7 +236,11 @@ impl Connection {
             Phase::Opening { deadline } if now.monotonic >= deadline.after(stalled) => {
                 Some(Effect::Close(CloseCode::AuthenticationTimeout))
             }
-            Phase::Opening { .. } => None,
+            // The next attempt may find whoever was asked in a better state.
+            Phase::Asked { deadline } if now.monotonic >= deadline.after(stalled) => {
+                Some(Effect::Close(CloseCode::TryAgainLater))
+            }
+            Phase::Opening { .. } | Phase::Asked { .. } => None,
             Phase::Draining { until } if now.monotonic >= until => {
                 Some(Effect::Close(CloseCode::ServiceRestart))
             }
@@ -286,7 +302,7 @@ impl Connection {
         timing: &Timing,
     ) -> Monotonic {
         match self.phase {
-            Phase::Opening { deadline } => deadline.after(stalled),
+            Phase::Opening { deadline } | Phase::Asked { deadline } => deadline.after(stalled),
             Phase::Draining { until } => until,
             Phase::Closed(_) => Monotonic::from_millis(u64::MAX),
             Phase::Open => {
@@ -336,6 +352,25 @@ mod tests {
         assert_eq!((effect, next), (None, Monotonic::from_millis(10_000)));
         let (effect, _) = connection.visit(at(10_000), Monotonic::START, &NONE, &timing);
         assert_eq!(effect, Some(Effect::Close(CloseCode::AuthenticationTimeout)));
+    }
+
+    #[test]
+    fn who_waits_for_the_host_at_the_deadline_is_told_to_come_back() {
+        let timing = Timing::default();
+        let mut connection = Connection::opening(at(0), &timing);
+        connection.asked();
+        let (effect, next) = connection.visit(at(9_999), Monotonic::START, &NONE, &timing);
+        assert_eq!((effect, next), (None, Monotonic::from_millis(10_000)));
+        let (effect, _) = connection.visit(at(10_000), Monotonic::START, &NONE, &timing);
+        assert_eq!(effect, Some(Effect::Close(CloseCode::TryAgainLater)));
+        // Who is known in time lives by its heartbeat, also while the host asks who else it may be.
+        let mut connection = Connection::opening(at(0), &timing);
+        connection.asked();
+        connection.opened(at(9_999), None, &timing);
+        connection.asked();
+        assert_eq!(connection.phase(), Phase::Open);
+        let (effect, _) = connection.visit(at(10_000), at(9_999).monotonic, &NONE, &timing);
+        assert_eq!(effect, None);
     }
 
     #[test]

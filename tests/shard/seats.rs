@@ -152,6 +152,35 @@ fn a_newcomer_whose_seat_can_not_be_asked_for_comes_back_later_and_has_left() {
 }
 
 #[test]
+fn who_said_in_time_who_it_is_is_told_to_come_back_where_that_can_not_be_decided_in_time() {
+    let rules = Rules { allow_anonymous: false, ..one_session() };
+    let mut host = Host::new(rules);
+    host.hold_calls = true;
+    let (named, asked) = (host.connect(Some("ann")), host.connect(None));
+    host.say(asked, r#"{"type":"connect","id":1,"token":"bob"}"#);
+    let silent = host.connect(None);
+    host.pass(9_000);
+    for slot in [named, asked, silent] {
+        assert_eq!(host.line(slot).closed, None);
+    }
+    host.pass(2_000);
+    for slot in [named, asked] {
+        let line = host.line(slot);
+        assert_eq!(line.closed, Some(CloseCode::TryAgainLater));
+        assert_eq!(line.frames[0]["reconnect"], true);
+    }
+    assert_eq!(host.line(silent).closed, Some(CloseCode::AuthenticationTimeout));
+    // What is decided too late takes nobody's seat.
+    host.hold_calls = false;
+    host.release_calls();
+    host.settle();
+    for name in ["ann", "bob"] {
+        let user = domain::id::UserId::parse(name).unwrap();
+        assert_eq!(host.node.services().directory.connections_of(&user), 0);
+    }
+}
+
+#[test]
 fn a_user_over_several_nodes_has_its_share_of_the_rate_on_each() {
     let mut rules = open_rules();
     rules.limits.commands_of_user = domain::rate_limit::Rate::new(1, 8);

@@ -1,4 +1,4 @@
-//! What must hold for what a client sees of a room, checked frame by frame against the truth.
+//! What must hold for what the line shows of a room, checked frame by frame against the truth.
 //!
 //! A view believes only what it was told; whatever a view cannot explain is a violation with the
 //! name of its invariant. It never forgives because a fault has fired.
@@ -12,6 +12,7 @@ use domain::room::RoomId;
 use domain::time::Wall;
 
 use crate::broker::SimRoom;
+use crate::crowd::{Change, Crowd, Known};
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,10 +59,8 @@ pub(crate) struct View {
     /// Which messages it asks for; none means all.
     pub(crate) filter: Option<Filter>,
     pub(crate) stage: Stage,
-    /// Up to where the client has everything or was told what is missing.
+    /// Up to where the server has told everything behind what the client named, or said what is missing.
     pub(crate) at: Option<(Epoch, u64)>,
-    /// The newest message of class `latest` by key.
-    pub(crate) newest: BTreeMap<String, String>,
     pub(crate) present: Presence,
     /// When the client asked to be a member last.
     pub(crate) asked_ms: u64,
@@ -76,26 +75,17 @@ pub(crate) struct View {
 pub(crate) struct Seen {
     pub(crate) from: u64,
     pub(crate) seq: u64,
-    pub(crate) changes: Vec<SeenChange>,
-}
-
-/// What became of one member.
-#[derive(Clone, Debug)]
-pub(crate) struct SeenChange {
-    pub(crate) event: String,
-    pub(crate) user: String,
-    pub(crate) data: String,
+    /// How many are there behind them.
+    pub(crate) total: u64,
+    pub(crate) changes: Vec<Change>,
 }
 
 /// What a follower believes about who is in a room.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     pub(crate) followed: bool,
-    pub(crate) asked: bool,
-    pub(crate) seq: u64,
-    pub(crate) members: Option<BTreeMap<String, String>>,
-    /// Whether the list named fewer than there were: a connection is given as many as its queue holds.
-    pub(crate) is_cut: bool,
+    seq: u64,
+    known: Known,
     early: Vec<Seen>,
 }
 
@@ -109,7 +99,6 @@ impl View {
             filter: None,
             stage: Stage::Off,
             at: None,
-            newest: BTreeMap::new(),
             present: Presence::default(),
             asked_ms: 0,
             put_out_ms: None,
@@ -222,9 +211,6 @@ impl View {
             if self.stage == Stage::Off {
                 return fail("I11", format!("a message of {}, which is left", self.room));
             }
-            if let Some(key) = &message.key {
-                self.newest.insert(key.clone().into_owned(), message.data.to_owned());
-            }
             return Ok(());
         };
         if self.filter.is_some() && self.stage != Stage::Off {
@@ -302,21 +288,18 @@ impl View {
 }
 
 impl Presence {
+    /// Answers false when something is missing between the list and what has come before it.
     pub(crate) fn on_list(
         &mut self,
         seq: u64,
-        members: BTreeMap<String, String>,
-        total: u64,
+        crowd: Crowd,
         room: &RoomId,
     ) -> Result<bool, Violation> {
-        self.asked = false;
-        // A list may be older than the events that came while it was on its way.
-        if self.members.is_some() && seq < self.seq {
+        // A list may be older than what came while it was on its way.
+        if self.known != Known::Nothing && seq < self.seq {
             return Ok(true);
         }
-        self.seq = seq;
-        self.is_cut = members.len() as u64 != total;
-        self.members = Some(members);
+        (self.seq, self.known) = (seq, Known::Named(crowd));
         for seen in std::mem::take(&mut self.early) {
             if !self.on_event(seen, room)? {
                 return Ok(false);
@@ -327,37 +310,41 @@ impl Presence {
 
     /// Answers false when something is missing before the event: a list is needed.
     pub(crate) fn on_event(&mut self, seen: Seen, room: &RoomId) -> Result<bool, Violation> {
-        let Some(members) = &mut self.members else {
-            self.early.push(seen);
-            return Ok(true);
+        let crowd = match &mut self.known {
+            Known::Nothing => {
+                self.early.push(seen);
+                return Ok(true);
+            }
+            _ if seen.seq <= self.seq => return Ok(true),
+            Known::Named(crowd) if seen.from <= self.seq + 1 => crowd,
+            // Names behind a number without a list between them are as much of a hole.
+            Known::Named(_) | Known::Counted(_) => {
+                self.known = Known::Nothing;
+                self.early.push(seen);
+                return Ok(false);
+            }
         };
-        if seen.seq <= self.seq {
-            return Ok(true);
-        }
-        if seen.from > self.seq + 1 {
-            self.members = None;
-            self.early.push(seen);
-            return Ok(false);
-        }
         self.seq = seen.seq;
-        let is_one = seen.from == seen.seq;
-        for change in seen.changes {
-            let there = members.contains_key(&change.user);
-            let fits = match change.event.as_str() {
-                "join" => !there,
-                "leave" | "update" => there,
-                _ => false,
-            };
-            // Of several only what became of each is told: who came and went leaves without having been there.
-            if is_one && !fits && !self.is_cut {
-                return Err(Violation::new("I9", format!("{room}: {change:?}, present: {there}")));
-            }
-            if change.event == "leave" {
-                members.remove(&change.user);
-            } else {
-                members.insert(change.user, change.data);
-            }
-        }
+        let done = match &seen.changes[..] {
+            [change] if seen.from == seen.seq => crowd.change(change, seen.total),
+            changes => crowd.change_all(changes, seen.total),
+        };
+        done.map_err(|text| Violation::new("I9", format!("{room}: {text}")))?;
         Ok(true)
+    }
+
+    /// Compares who is there with what was told, when all has been told.
+    pub(crate) fn check(
+        &self,
+        expected: &BTreeMap<String, String>,
+        named_max: u64,
+    ) -> Result<(), String> {
+        self.known.check(expected, named_max)
+    }
+
+    /// Only how many there are is told from here on. A number may come behind a list that was read later.
+    pub(crate) fn on_count(&mut self, seq: u64, total: u64) {
+        self.early.clear();
+        (self.seq, self.known) = (self.seq.max(seq), Known::Counted(total));
     }
 }

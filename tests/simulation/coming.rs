@@ -4,8 +4,10 @@
 
 use application::shard::{Input, Opening};
 use application::view::View;
+use domain::client::life::Lost;
 use domain::id::ClientId;
 
+use crate::client::Client;
 use crate::drains::ON_THE_WAY_MS;
 use crate::faults::Effect;
 use crate::links::{Link, Up};
@@ -13,27 +15,21 @@ use crate::nodes::SimNode;
 use crate::world::{Event, World};
 
 impl World {
-    /// A client is without a connection, and comes back after a while.
-    pub(crate) fn part(&mut self, client: usize) {
+    /// A client is without a connection: it comes back as it sees fit.
+    pub(crate) fn part(&mut self, client: usize, lost: Lost) {
         if let Some(writer) = self.writer_of(client) {
             let away_ms = self.rng.between(20, 1_200);
             return self.writer_parts(writer, away_ms);
         }
         let Some(link) = self.clients[client].link else { return };
         self.links[link].client_open = false;
-        self.clients[client].disconnected();
-        let told = self.clients[client].come_back_ms.take().unwrap_or(0);
-        if !self.clients[client].leaving && !self.clients[client].rests {
-            let at = self.now_ms + told + self.rng.between(20, 1_200);
-            self.queue.push(at, Event::Connect { client });
-        }
+        self.play(client, |client, scene| client.lost(lost, scene));
     }
 
     pub(crate) fn connect(&mut self, client: usize) {
-        if self.link_of(client).is_some() {
+        if self.link_of(client).is_some() || !self.sets_out(client) {
             return;
         }
-        self.clients.get_mut(client).into_iter().for_each(|client| client.rests = false);
         // Where nodes drain in turn somebody may have passed the door just before.
         let passes =
             |node: &SimNode| self.is_over_redis() && self.now_ms - node.drained_ms < ON_THE_WAY_MS;
@@ -41,6 +37,10 @@ impl World {
         let ready: Vec<usize> =
             self.nodes.iter().enumerate().filter(ready).map(|(number, _)| number).collect();
         if ready.is_empty() {
+            if self.writer_of(client).is_none() {
+                let lost = Lost::broken("nobody is there");
+                return self.play(client, |client, scene| client.lost(lost, scene));
+            }
             let at = self.now_ms + self.rng.between(50, 400);
             return self.queue.push(at, Event::Connect { client });
         }
@@ -69,13 +69,9 @@ impl World {
             self.writer_came(writer, link);
             return self.input(node, shard, Input::Opened(slot, opening));
         }
-        let resumes = self.clients[client].may_resume() && self.rng.percent(50);
-        let has_ticket = self.clients[client].session.is_some();
-        let with_ticket = resumes && has_ticket && self.rng.percent(60);
-        let token = self.clients[client].token(self.now_ms).filter(|_| !with_ticket);
+        let token = self.clients[client].machine.header_token().map(|t| t.as_str().to_owned());
         let opening = Opening { token: token.clone(), ..opening };
         self.clients[client].link = Some(link);
-        self.clients[client].heard_ms = self.now_ms;
         self.input(node, shard, Input::Opened(slot, opening));
         if is_late {
             self.core.lock().counts.effect(Effect::NewcomerSentOn);
@@ -83,28 +79,29 @@ impl World {
         if let Some(token) = token.filter(|_| self.clients[client].once) {
             self.show(link, &token);
         }
-        if resumes {
-            let said = self.scene(client, |client, scene| {
-                client.resume(with_ticket, scene);
-                Ok(())
-            });
-            debug_assert!(said.is_ok(), "nothing was heard");
-        }
+        self.play(client, Client::opened);
     }
 
-    /// A client that hears nothing for long takes its connection for dead.
-    pub(crate) fn watch(&mut self, client: usize) {
-        let (heard_ms, leaving) = match self.writer_of(client) {
-            Some(writer) => (self.writers[writer].heard_ms, self.leaving),
-            None => (self.clients[client].heard_ms, self.clients[client].leaving),
-        };
-        let silent = self.now_ms.saturating_sub(heard_ms) > 9_000;
+    /// Whether somebody is on its way to a node. A client is once it says so; one that rests is begun by its user.
+    fn sets_out(&mut self, client: usize) -> bool {
+        let Some(side) = self.clients.get(client) else { return true };
+        let is_dialing = side.is_dialing;
+        if side.rests && !side.leaving {
+            self.play(client, Client::start);
+        }
+        is_dialing
+    }
+
+    /// A writer that hears nothing for long takes its connection for dead. A client sees to that itself.
+    pub(crate) fn watch(&mut self, writer: usize) {
+        let client = self.clients.len() + writer;
+        let silent = self.now_ms.saturating_sub(self.writers[writer].heard_ms) > 9_000;
         if silent && let Some(link) = self.link_of(client) {
             self.send_up(link, Up::Closed);
-            self.part(client);
+            self.part(client, Lost::broken("silence"));
         }
-        if !leaving {
-            self.queue.push(self.now_ms + 3_000, Event::Watch { client });
+        if !self.leaving {
+            self.queue.push(self.now_ms + 3_000, Event::Watch { writer });
         }
     }
 }

@@ -99,6 +99,9 @@ table! {
         PresenceListed = "a presence list",
         PresenceChanged = "a presence event",
         PresenceHole = "a hole in presence",
+        PresenceCut = "a presence list of some of those who are there",
+        PresenceGathered = "presence events that come together",
+        PresenceCounted = "a crowd is counted",
         HistoryRead = "a page of history",
         ReadingPaused = "a client is not read",
         FilteredOut = "a filter passes over messages",
@@ -126,6 +129,7 @@ table! {
         LateWord = "a word of a node comes behind its end",
         SeatRefused = "a seat is refused for those on all nodes",
         SeatDoubted = "a seat is in doubt, and waited for",
+        TryAgainLater = "closed: try_again_later",
         ConnectionLimit = "closed: connection_limit",
         SessionReplaced = "closed: session_replaced",
         PublishFenced = "a publish is refused by its user's fence",
@@ -133,6 +137,11 @@ table! {
         TokenReplayed = "a token that counts once is shown again",
         DrainedInTurn = "a connection is told its turn in a drain",
         NewcomerSentOn = "one who comes to a drain is sent on",
+        ClientRenewed = "an application begins with another client",
+        HungUp = "a client gives up a silent connection",
+        SaidOffline = "a publish waits for a connection",
+        SaidAgain = "a client publishes again by itself",
+        PublishedAgain = "a publish is given up, and asked again",
     }
 }
 

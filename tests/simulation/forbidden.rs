@@ -1,8 +1,7 @@
-//! What a client makes of being muted, banned or put out, and what must hold for it (I18): what a sanction
-//! forbids is not granted while it lasts, and nothing is refused that no sanction explains.
+//! What must hold for who is muted, banned or put out (I18): what a sanction forbids is not granted while it lasts, and
+//! nothing is refused that no sanction explains.
 //!
-//! A client that may not be in a room asks again when it was told to, or now and then where it was not told:
-//! a moderator may have lifted it. What it may not say it never says again.
+//! Here it must never be decided what somebody does who is refused something: that is its client's, or its own.
 
 use domain::codes::ErrorCode;
 use domain::moderation::Deed;
@@ -11,9 +10,6 @@ use domain::protocol::server_event::Unsubscribed;
 use crate::checker::{Checked, Stage, Violation};
 use crate::client::{Asked, Client, Scene};
 use crate::faults::Effect;
-
-/// When somebody who is banned without an end asks again.
-const ASK_AGAIN_MS: u64 = 1_500;
 
 fn accuse(text: String) -> Violation {
     Violation::new("I18", text)
@@ -66,7 +62,6 @@ impl Client {
         &mut self,
         asked: Asked,
         since_ms: u64,
-        wait_ms: Option<u64>,
         scene: &mut Scene<'_>,
     ) -> Checked {
         let fail = |text: &str| Err(accuse(format!("{asked:?} at {since_ms}: {text}")));
@@ -80,17 +75,16 @@ impl Client {
             return fail(&format!("{user} is neither muted nor banned in {room}"));
         }
         let kept = docket.in_force(user, room, deed, (since_ms, scene.now_ms));
-        if kept.is_some_and(|holds| holds.node != scene.node) {
+        let node = scene.at.map(|place| place.node);
+        if kept.is_some_and(|holds| Some(holds.node) != node) {
             scene.core.counts.effect(Effect::SanctionKept);
         }
         scene.core.counts.effect(match deed {
             Deed::Speak => Effect::SpeechRefused,
             Deed::Enter => Effect::EntryRefused,
         });
-        match asked {
-            Asked::Publish(sent) => self.sent[sent].done = true,
-            Asked::Presence(view) => self.views[view].present.asked = false,
-            _ => self.retry(asked, wait_ms.unwrap_or(ASK_AGAIN_MS), scene),
+        if let Asked::Subscribe(view) = asked {
+            self.views[view].stage = Stage::Off;
         }
         Ok(())
     }

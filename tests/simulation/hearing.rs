@@ -1,21 +1,20 @@
-//! What a client makes of the server's frames: each goes through the checker, then to whoever
-//! asked for it.
+//! The server's frames as the line shows them: each goes through the checker, then to the client.
 //!
-//! Nothing here may let a frame pass that no command and no membership explains.
-
-use std::collections::BTreeMap;
+//! A client passes over much of what no server should say, so it must never be asked here: nothing may pass that no
+//! command and no membership explains.
 
 use domain::codes::ErrorCode;
 use domain::policy::AckLevel;
+use domain::protocol::decode_server;
 use domain::protocol::server_event::{
-    Ack, ErrorEvent, EventResumed, Gap, Hello, HistoryPage, LogEntry, Message, PresenceEvent,
-    PresenceEvents, PresenceState, ServerEvent, Subscribed, Unsubscribed,
+    Ack, ErrorEvent, EventResumed, Gap, Hello, HistoryPage, LogEntry, Message, PresenceCount,
+    PresenceEvent, PresenceEvents, PresenceState, ServerEvent, Subscribed, Unsubscribed,
 };
-use domain::protocol::{ClientFrame, decode_server};
 use domain::room::RoomId;
 
-use crate::checker::{Checked, Seen, SeenChange, Stage, Violation};
-use crate::client::{Asked, Client, Scene, Wish};
+use crate::checker::{Checked, Seen, Stage, Violation};
+use crate::client::{Asked, Client, Said, Scene};
+use crate::crowd::{Change, Crowd};
 use crate::faults::{Effect, Fault};
 
 fn unexpected(text: impl Into<String>) -> Violation {
@@ -23,24 +22,38 @@ fn unexpected(text: impl Into<String>) -> Violation {
 }
 
 impl Client {
-    /// Bytes came; whole lines are frames.
+    /// Bytes came; whole lines are frames, and the client gets them one by one: so it is known behind which of them it
+    /// tells what.
     pub(crate) fn hear(&mut self, bytes: &[u8], scene: &mut Scene<'_>) -> Checked {
-        self.heard_ms = scene.now_ms;
+        if self.buffer.is_empty() && bytes.ends_with(b"\n") {
+            return self.hear_lines(bytes, scene);
+        }
         self.buffer.extend_from_slice(bytes);
         let Some(end) = self.buffer.iter().rposition(|byte| *byte == b'\n') else {
             return Ok(());
         };
         let rest = self.buffer.split_off(end + 1);
         let whole = std::mem::replace(&mut self.buffer, rest);
-        let text = std::str::from_utf8(&whole).map_err(|_| unexpected("no UTF-8"))?;
-        for event in decode_server(text) {
-            let event = event.map_err(|error| unexpected(format!("{error}: {text}")))?;
-            self.on_event(&event, scene)?;
+        self.hear_lines(&whole, scene)
+    }
+
+    fn hear_lines(&mut self, bytes: &[u8], scene: &mut Scene<'_>) -> Checked {
+        let text = std::str::from_utf8(bytes).map_err(|_| unexpected("no UTF-8"))?;
+        for line in text.split_terminator('\n') {
+            for event in decode_server(line) {
+                let event = event.map_err(|error| unexpected(format!("{error}: {line}")))?;
+                self.on_event(&event, scene)?;
+            }
+            self.take(line, scene)?;
+            if self.link.is_none() {
+                // The client has had enough.
+                break;
+            }
         }
         Ok(())
     }
 
-    fn view(&self, room: &RoomId) -> Result<usize, Violation> {
+    pub(crate) fn view(&self, room: &RoomId) -> Result<usize, Violation> {
         let found = self.views.iter().position(|view| view.room == *room);
         found.ok_or_else(|| Violation::new("I10", format!("nobody asked for {room}")))
     }
@@ -53,17 +66,9 @@ impl Client {
     fn on_event(&mut self, event: &ServerEvent<'_>, scene: &mut Scene<'_>) -> Checked {
         match event {
             ServerEvent::Hello(hello) => self.on_hello(hello, scene)?,
-            ServerEvent::Ping(_) => {
-                let pong = domain::protocol::encode_client(&ClientFrame::Pong);
-                scene.wishes.push(Wish::Send(pong));
-            }
+            ServerEvent::Ping(_) | ServerEvent::TokenExpiring(_) => {}
             ServerEvent::Disconnect(disconnect) => {
                 self.come_back_ms = disconnect.reconnect_after_ms;
-            }
-            ServerEvent::TokenExpiring(_) => {
-                if self.refreshes {
-                    self.refresh(scene);
-                }
             }
             ServerEvent::Pong(pong) => self.expect(pong.id, Asked::Ping)?,
             ServerEvent::Status(status) => self.expect(status.id, Asked::Status)?,
@@ -74,21 +79,33 @@ impl Client {
             ServerEvent::Refreshed(refreshed) => {
                 scene.core.counts.effect(Effect::Refreshed);
                 self.expect(refreshed.id, Asked::Refresh)?;
-                self.session = refreshed.session.as_deref().map(str::to_owned);
             }
             ServerEvent::ErrorEvent(error) => self.on_error(error, scene)?,
             ServerEvent::Ack(ack) => self.on_ack(ack, scene)?,
             ServerEvent::HistoryPage(page) => self.on_history(page, scene)?,
             ServerEvent::PresenceState(list) => self.on_list(list, scene)?,
             ServerEvent::PresenceEvent(PresenceEvent {
-                room, seq, event, user_id, data, ..
+                room,
+                seq,
+                total,
+                event,
+                user_id,
+                data,
+                ..
             }) => {
-                self.on_presence(room, (*seq, *seq), vec![change(event, user_id, data)], scene)?;
+                let changes = vec![change(event, user_id, data)];
+                let seen = Seen { from: *seq, seq: *seq, total: *total, changes };
+                self.on_presence(room, seen, scene)?;
             }
-            ServerEvent::PresenceEvents(PresenceEvents { room, from, seq, changes, .. }) => {
+            ServerEvent::PresenceEvents(PresenceEvents {
+                room, from, seq, total, changes, ..
+            }) => {
                 let changes = changes.iter().map(|c| change(&c.event, &c.user_id, c.data));
-                self.on_presence(room, (*from, *seq), changes.collect(), scene)?;
+                let changes = changes.collect();
+                let seen = Seen { from: *from, seq: *seq, total: *total, changes };
+                self.on_presence(room, seen, scene)?;
             }
+            ServerEvent::PresenceCount(count) => self.on_count(count, scene)?,
             ServerEvent::Other { kind, .. } => return Err(unexpected(format!("a {kind}"))),
             _ => self.on_room_event(event, scene)?,
         }
@@ -109,7 +126,6 @@ impl Client {
             return Err(unexpected("a second hello, or for somebody else"));
         }
         self.greeted = true;
-        self.session = hello.session.as_deref().map(str::to_owned);
         let named = self.views.iter().filter(|v| matches!(v.stage, Stage::Joining { .. })).count();
         if hello.resumed.len() != named {
             return Err(unexpected(format!("{named} rooms were named: {:?}", hello.resumed)));
@@ -117,7 +133,6 @@ impl Client {
         for resumed in &hello.resumed {
             self.on_resumed(resumed, scene)?;
         }
-        self.reconcile(scene);
         Ok(())
     }
 
@@ -129,14 +144,12 @@ impl Client {
                 if refused.error.code == ErrorCode::PermissionDenied.number() {
                     scene.core.counts.effect(Effect::ReturnRefused);
                     let (asked, since_ms) = (Asked::Subscribe(view), self.views[view].asked_ms);
-                    let wait_ms = refused.error.retry_after_ms;
-                    return self.on_forbidden(asked, since_ms, wait_ms, scene);
+                    return self.on_forbidden(asked, since_ms, scene);
                 }
                 if refused.error.code != ErrorCode::Unavailable.number() {
                     return Err(unexpected(format!("{refused:?}")));
                 }
-                let wait_ms = refused.error.retry_after_ms.unwrap_or(0);
-                self.retry(Asked::Subscribe(view), wait_ms, scene);
+                self.views[view].stage = Stage::Off;
                 return Ok(());
             }
         };
@@ -155,6 +168,7 @@ impl Client {
                 timestamp: "".into(),
             };
             view.on_gap(&gap, truth, wall)?;
+            scene.core.counts.effect(effect_of_gap(&gap.reason));
         }
         let told = Subscribed {
             id: None,
@@ -169,9 +183,6 @@ impl Client {
         view.on_subscribed(&told, truth, wall)?;
         let effect = if back.more { Effect::ResumedInPart } else { Effect::Resumed };
         scene.core.counts.effect(effect);
-        if view.present.followed {
-            self.ask_presence(index, scene);
-        }
         Ok(())
     }
 
@@ -230,9 +241,6 @@ impl Client {
                 if told.recovered {
                     scene.core.counts.effect(Effect::Recovered);
                 }
-                if view.present.followed {
-                    self.ask_presence(index, scene);
-                }
             }
             ServerEvent::Page(page) => {
                 view.on_page(page, truth, wall)?;
@@ -240,11 +248,7 @@ impl Client {
             }
             ServerEvent::Gap(gap) => {
                 view.on_gap(gap, truth, wall)?;
-                scene.core.counts.effect(match &*gap.reason {
-                    "retention" => Effect::GapRetention,
-                    "overflow" => Effect::GapOverflow,
-                    _ => Effect::GapEpoch,
-                });
+                scene.core.counts.effect(effect_of_gap(&gap.reason));
             }
             ServerEvent::Message(message) => {
                 view.on_message(message, truth, wall)?;
@@ -281,18 +285,17 @@ impl Client {
         let view = &mut self.views[index];
         view.stage = Stage::Off;
         view.present = crate::checker::Presence::default();
-        self.reconcile(scene);
         Ok(())
     }
 
     /// Who does not want its own message back does not get it over the connection it came from.
     fn check_echo(&self, message: &Message<'_>, scene: &Scene<'_>) -> Checked {
-        let own = message.sender.connection_id.as_deref() == Some(&*scene.id.to_string());
-        if !own || !scene.core.log_keeps_origin {
+        let silent = self.sent_as(message.data).is_some_and(|sent| !self.sent[sent].echo);
+        if !silent || !scene.core.log_keeps_origin {
             return Ok(());
         }
-        let silent = self.sent.iter().any(|sent| !sent.echo && sent.data == message.data);
-        if silent {
+        let own = scene.at.map(|place| place.id.to_string());
+        if own.as_deref() == message.sender.connection_id.as_deref() {
             let text = format!("client {} got its own {}", self.index, message.data);
             return Err(Violation::new("I3 (echo)", text));
         }
@@ -301,15 +304,15 @@ impl Client {
 
     fn on_ack(&mut self, ack: &Ack<'_>, scene: &mut Scene<'_>) -> Checked {
         let wall = scene.core.wall();
-        let Some((index, acked)) = ack.id.and_then(|id| self.published.get_mut(&id)) else {
+        let Some(said) = ack.id.and_then(|id| self.published.get_mut(&id)) else {
             return Err(unexpected("an ack of nothing"));
         };
-        if *acked {
-            let text = format!("client {}: a second ack of {ack:?}", self.index);
+        said.acks += 1;
+        let Said { sent: index, tries, acks, .. } = *said;
+        if acks > tries {
+            let text = format!("client {}: ack {acks} of {tries}: {ack:?}", self.index);
             return Err(Violation::new("I3 (one ack)", text));
         }
-        *acked = true;
-        let index = *index;
         // A publish that was refused may be acknowledged all the same: it was taken.
         ack.id.and_then(|id| self.asked.remove(&id));
         let sent = &mut self.sent[index];
@@ -341,7 +344,6 @@ impl Client {
         } else if sent.tries == 1 {
             sent.at = at;
         }
-        sent.done = true;
         if !sent.echo {
             match view.on_silent_ack(ack, truth, wall) {
                 Ok(false) => {}
@@ -356,18 +358,31 @@ impl Client {
         self.check_granted(Asked::Publish(index), self.asked_at(ack.id), scene)
     }
 
+    /// What an error answers. A publish that was repeated may be refused after another time that it was said was
+    /// acknowledged.
+    fn refused(&mut self, id: Option<u64>) -> Result<Asked, Violation> {
+        if let Some(said) = id.and_then(|id| self.published.get_mut(&id)) {
+            said.errors += 1;
+            let Said { sent, tries, errors, .. } = *said;
+            if errors <= tries {
+                id.and_then(|id| self.asked.remove(&id));
+                return Ok(Asked::Publish(sent));
+            }
+        }
+        self.answer(id, "an error")
+    }
+
     fn on_error(&mut self, error: &ErrorEvent<'_>, scene: &mut Scene<'_>) -> Checked {
-        let asked = self.answer(error.id, "an error")?;
+        let asked = self.refused(error.id)?;
         let since_ms = self.asked_at(error.id);
         if let Asked::Publish(index) = asked
             && self.sent[index].refused
             && error.code == ErrorCode::PermissionDenied.number()
         {
-            self.sent[index].done = true;
             return Ok(());
         }
         if error.code == ErrorCode::PermissionDenied.number() {
-            return self.on_forbidden(asked, since_ms, error.retry_after_ms, scene);
+            return self.on_forbidden(asked, since_ms, scene);
         }
         if matches!(asked, Asked::Update(_))
             && scene.core.has_troubles()
@@ -385,10 +400,11 @@ impl Client {
         if !refused && !lost {
             return Err(unexpected(format!("{asked:?} was answered {error:?}")));
         }
-        if matches!(asked, Asked::Publish(_)) {
-            scene.core.counts.effect(Effect::Retried);
+        match asked {
+            Asked::Publish(_) => scene.core.counts.effect(Effect::Retried),
+            Asked::Subscribe(view) => self.views[view].stage = Stage::Off,
+            _ => {}
         }
-        self.retry(asked, error.retry_after_ms.unwrap_or(0), scene);
         Ok(())
     }
 
@@ -425,62 +441,81 @@ impl Client {
         }
         if list.id.is_some() && self.views[index].was_put_out_since(self.asked_at(list.id)) {
             // Asked as a member: what came between is not known.
-            self.views[index].present.asked = false;
             return Ok(());
         }
-        let mut members = BTreeMap::new();
-        for member in &list.members {
-            members.insert(member.user_id.clone().into_owned(), member.data.to_owned());
-        }
         let room = &list.room;
-        if !self.views[index].present.on_list(list.seq, members, list.total, room)? {
+        let members = list.members.iter().map(|member| (&*member.user_id, member.data));
+        let crowd = Crowd::listed(members, list.total, scene.core.list_bytes_max);
+        let crowd = crowd.map_err(|text| Violation::new("I9", format!("{room}: {text}")))?;
+        if crowd.is_cut() {
+            scene.core.counts.effect(Effect::PresenceCut);
+        }
+        if !self.views[index].present.on_list(list.seq, crowd, room)? {
             self.presence_hole(index, scene)?;
         }
         Ok(())
     }
 
-    fn on_presence(
-        &mut self,
-        room: &RoomId,
-        (from, seq): (u64, u64),
-        changes: Vec<SeenChange>,
-        scene: &mut Scene<'_>,
-    ) -> Checked {
+    fn on_presence(&mut self, room: &RoomId, seen: Seen, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceChanged);
+        if seen.from < seen.seq {
+            scene.core.counts.effect(Effect::PresenceGathered);
+        }
+        let index = self.followed(room)?;
+        if !self.views[index].present.on_event(seen, room)? {
+            self.presence_hole(index, scene)?;
+        }
+        Ok(())
+    }
+
+    fn on_count(&mut self, count: &PresenceCount<'_>, scene: &mut Scene<'_>) -> Checked {
+        scene.core.counts.effect(Effect::PresenceCounted);
+        let index = self.followed(&count.room)?;
+        self.views[index].present.on_count(count.seq, count.total);
+        Ok(())
+    }
+
+    /// A room of which only who follows it is told who is there.
+    fn followed(&self, room: &RoomId) -> Result<usize, Violation> {
         let index = self.view(room)?;
-        let view = &mut self.views[index];
+        let view = &self.views[index];
         if view.stage == Stage::Off || !view.present.followed {
             let text = format!("presence of {}, which is not followed", view.room);
             return Err(Violation::new("I11", text));
         }
-        if !view.present.on_event(Seen { from, seq, changes }, room)? {
-            self.presence_hole(index, scene)?;
-        }
-        Ok(())
+        Ok(index)
     }
 
     /// An event is missing: only mail that did not fit explains that.
     fn presence_hole(&mut self, view: usize, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceHole);
         // A Redis that has forgotten numbers its changes by its clock again.
-        if !scene.overflowed && !scene.core.has_troubles() {
+        let overflowed = scene.at.is_some_and(|place| place.overflowed);
+        if !overflowed && !scene.core.has_troubles() {
             let room = &self.views[view].room;
             let text = format!("client {}: a presence event of {room} is missing", self.index);
             return Err(Violation::new("I9", text));
         }
-        self.ask_presence(view, scene);
         Ok(())
     }
 }
 
-fn change(event: &str, user: &str, data: &str) -> SeenChange {
+fn change(event: &str, user: &str, data: &str) -> Change {
     let [event, user, data] = [event, user, data].map(str::to_owned);
-    SeenChange { event, user, data }
+    Change { event, user, data }
 }
 
 /// Whether it is for want of what Redis has lost, or of Redis.
 const fn is_temporary(code: u16) -> bool {
     code == ErrorCode::NotSubscribed.number() || code == ErrorCode::Unavailable.number()
+}
+
+fn effect_of_gap(reason: &str) -> Effect {
+    match reason {
+        "retention" => Effect::GapRetention,
+        "overflow" => Effect::GapOverflow,
+        _ => Effect::GapEpoch,
+    }
 }
 
 /// The effect of a close code, where one is counted.
@@ -491,6 +526,7 @@ pub(crate) const fn effect_of(code: u16) -> Option<Effect> {
         3003 => Some(Effect::InsufficientState),
         3004 => Some(Effect::TokenExpired),
         1012 => Some(Effect::Restart),
+        1013 => Some(Effect::TryAgainLater),
         3505 => Some(Effect::SessionReplaced),
         3506 => Some(Effect::ConnectionLimit),
         _ => None,

@@ -18,7 +18,7 @@ const SEEDS_MAX: u64 = 2_000;
 /// A server that is asked the same.
 pub(crate) struct Mirror {
     connection: Connection,
-    scripts: Vec<broker_redis::testing::Scripted>,
+    scripts: &'static [broker_redis::testing::Scripted],
 }
 
 impl Mirror {

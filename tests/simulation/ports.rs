@@ -91,6 +91,8 @@ pub(crate) struct Core {
     pub(crate) moderated: bool,
     /// What they have done.
     pub(crate) docket: Docket,
+    /// What a connection can be given of who is in a room.
+    pub(crate) list_bytes_max: usize,
     pub(crate) counts: Counts,
     pub(crate) violation: Option<Violation>,
 }
@@ -115,6 +117,7 @@ impl Core {
             letters: Account::default(),
             moderated: false,
             docket: Docket::default(),
+            list_bytes_max: 0,
             counts: Counts::default(),
             violation: None,
         }

@@ -30,7 +30,7 @@ pub(crate) struct Redis {
     /// The server's clock in ms.
     pub(crate) now_ms: u64,
     pub(crate) said: Vec<Said>,
-    scripts: BTreeMap<String, Script>,
+    scripts: BTreeMap<&'static str, Script>,
 }
 
 pub(crate) fn bulk(text: impl Into<String>) -> Value {
@@ -51,8 +51,8 @@ pub(crate) fn number(text: &str) -> i64 {
 
 impl Redis {
     pub(crate) fn new() -> Self {
-        let all = broker_redis::testing::scripts();
-        let scripts = all.into_iter().map(|one| (one.hash, Script::named(one.name)));
+        let all = broker_redis::testing::scripts().iter();
+        let scripts = all.map(|one| (one.hash.as_str(), Script::named(one.name)));
         Self { scripts: scripts.collect(), ..Self::default() }
     }
 

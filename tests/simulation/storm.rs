@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use domain::client::life::Lost;
 use domain::codes::CloseCode;
 use domain::id::Epoch;
 
@@ -118,7 +119,7 @@ impl World {
         match how {
             Fault::ClientClosed => self.send_up(link, Up::Closed),
             Fault::LinkSilent => {
-                // Neither side is told; the client finds out by its own watch.
+                // Neither side is told; the client finds out by the silence.
                 self.links[link].silent = true;
                 self.links[link].stalled = true;
                 return true;
@@ -130,7 +131,7 @@ impl World {
                 self.queue.push(at, Event::Up { link, up: Up::Closed });
             }
         }
-        self.part(client);
+        self.part(client, Lost::broken("cut"));
         true
     }
 
@@ -199,7 +200,7 @@ impl World {
                 } else if self.links[link].silent || self.rng.percent(20) {
                     self.links[link].silent = true;
                 } else {
-                    self.part(client);
+                    self.part(client, Lost::broken("the node is gone"));
                 }
             }
         }

@@ -3,16 +3,20 @@
 //!
 //! Healing stops new faults only. What they broke has to be mended by the application.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use application::ports::Presence;
+use domain::client::RoomPhase;
+use domain::client::life::Lost;
 use domain::delivery::Class;
 use domain::presence::PresenceList;
 use domain::room::RoomId;
 
 use crate::checker::{Checked, Stage, Violation};
+use crate::client::Client;
 use crate::faults::Counts;
 use crate::links::Up;
 use crate::mirror::Mirror;
@@ -49,7 +53,8 @@ const OVER_REDIS: u64 = 15;
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) counts: Counts,
-    pub(crate) hash: u64,
+    /// What tells a run from another one; only where that was asked for.
+    pub(crate) hash: Option<u64>,
     pub(crate) violation: Option<Violation>,
 }
 
@@ -58,30 +63,52 @@ pub(crate) fn is_over_redis(seed: u64) -> bool {
     !Rng::new(seed).percent(ALONE) && shared_rng(seed).percent(OVER_REDIS)
 }
 
+/// What is done beside telling a story.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Beside {
+    Nothing,
+    /// Each event is shown.
+    Trace,
+    /// Each event is mixed into the hash.
+    Hash,
+}
+
 /// Runs one seed to its end, or to the first violation.
 pub(crate) fn run(seed: u64, trace: bool) -> Report {
-    if is_over_redis(seed) { run_over(seed, trace, None).0 } else { tell(seed, trace, None).0 }
+    run_beside(seed, if trace { Beside::Trace } else { Beside::Nothing })
+}
+
+/// The same, which also tells this run from another one.
+pub(crate) fn run_hashed(seed: u64) -> Report {
+    run_beside(seed, Beside::Hash)
+}
+
+fn run_beside(seed: u64, beside: Beside) -> Report {
+    if is_over_redis(seed) { run_over(seed, beside, None).0 } else { tell(seed, beside, None).0 }
 }
 
 /// Runs one whose Redis is asked beside the model of it. Answers both as they are in the end.
 pub(crate) fn run_mirrored(seed: u64, mirror: Mirror) -> (Report, Option<OneRedis>) {
-    run_over(seed, false, Some(mirror))
+    run_over(seed, Beside::Nothing, Some(mirror))
 }
 
-fn run_over(seed: u64, trace: bool, mirror: Option<Mirror>) -> (Report, Option<OneRedis>) {
+fn run_over(seed: u64, beside: Beside, mirror: Option<Mirror>) -> (Report, Option<OneRedis>) {
     let runtime = Time::runtime();
     // What waits by this clock finds it in here.
     let _entered = runtime.enter();
-    tell(seed, trace, Some(Over { runtime: Rc::clone(&runtime), mirror }))
+    tell(seed, beside, Some(Over { runtime: Rc::clone(&runtime), mirror }))
 }
 
-fn tell(seed: u64, trace: bool, over: Option<Over>) -> (Report, Option<OneRedis>) {
-    let mut world = World::new(seed, trace, over);
+fn tell(seed: u64, beside: Beside, over: Option<Over>) -> (Report, Option<OneRedis>) {
+    let mut world = World::new(seed, beside == Beside::Trace, over);
+    if beside == Beside::Hash {
+        world.begin_hash();
+    }
     let violation = world.tell().err();
     let mut core = world.core.lock();
     let (counts, one) = (core.counts.clone(), core.redis.take());
     drop(core);
-    (Report { counts, hash: world.hash(), violation }, one)
+    (Report { counts, hash: world.hash, violation }, one)
 }
 
 impl World {
@@ -130,32 +157,14 @@ impl World {
             self.writer_acts(writer);
             return Ok(());
         }
-        self.scene(client, |client, scene| {
-            if client.greeted {
-                client.act(scene);
-            }
-            Ok(())
-        })
+        if self.clients[client].rests { Ok(()) } else { self.scene(client, Client::act) }
     }
 
     fn heal(&mut self) {
         self.healed = true;
         self.core.lock().weather = Weather::default();
-        for client in &mut self.clients {
-            client.token_life_ms = 3_600_000;
-            // One may be on its way in with a token of the short kind.
-            client.refreshes = true;
-            // It would win over the longer token.
-            client.session = None;
-        }
         for client in 0..self.clients.len() {
-            let refreshed = self.scene(client, |client, scene| {
-                if client.greeted {
-                    client.refresh(scene);
-                }
-                Ok(())
-            });
-            debug_assert!(refreshed.is_ok(), "nothing was heard");
+            self.play(client, Client::heal);
         }
         for link in 0..self.links.len() {
             if self.links[link].stalled && !self.links[link].silent {
@@ -178,20 +187,21 @@ impl World {
             let fail = |text: String| {
                 Err(Violation::new("I13", format!("client {}: {text}", client.index)))
             };
-            if !client.greeted {
+            if !client.greeted || !client.machine.is_online() {
                 return fail("is not connected".to_owned());
             }
-            for view in &client.views {
+            for (number, view) in client.views.iter().enumerate() {
                 if let Some(doubted) = &view.doubted {
                     return Err(doubted.clone());
                 }
                 let expected = if view.wanted { Stage::On } else { Stage::Off };
-                if view.stage != expected {
-                    return fail(format!("{} is {:?}", view.room, view.stage));
+                let phase = client.phase(number);
+                if view.stage != expected || phase != view.wanted.then_some(RoomPhase::Joined) {
+                    return fail(format!("{} is {:?}, {phase:?}", view.room, view.stage));
                 }
             }
-            if let Some((id, asked)) = client.asked.first_key_value() {
-                return fail(format!("command {id} has no answer: {asked:?}"));
+            if let Some(text) = client.unanswered() {
+                return fail(text);
             }
             if let Some(sent) = client.sent.iter().find(|sent| !sent.done) {
                 return fail(format!("{} was never acknowledged", sent.data));
@@ -204,21 +214,20 @@ impl World {
     fn say_canaries(&mut self, class: Class) -> Result<Vec<(usize, String)>, Violation> {
         let mut canaries = Vec::new();
         for view in 0..self.clients[0].views.len() {
-            let on = |client: &crate::client::Client| client.views[view].stage == Stage::On;
+            let on = |client: &Client| client.views[view].stage == Stage::On;
             let Some(client) = self.clients.iter().position(on) else { continue };
             let mood = self.rng.bits() >> 20;
             self.scene(client, |client, scene| {
                 canaries.push((view, client.say(view, class, false, scene)));
-                Ok(())
+                client.settle(scene)
             })?;
             // One after the other: the smallest mailbox holds little.
             self.run_until(self.now_ms + CANARY_MS / 10)?;
             self.scene(client, |client, scene| {
                 if client.views[view].listed {
-                    let data = format!("{{\"canary\":{mood}}}");
-                    client.update_presence(view, &data, scene);
+                    client.update_presence(view, format!("{{\"canary\":{mood}}}"), scene);
                 }
-                Ok(())
+                client.settle(scene)
             })?;
             self.run_until(self.now_ms + CANARY_MS / 10)?;
         }
@@ -229,11 +238,11 @@ impl World {
         for (view, data) in canaries {
             for client in &self.clients {
                 let own = client.sent.iter().any(|sent| sent.data == *data && !sent.echo);
-                let seen = &client.views[*view];
+                let (seen, handed) = (&client.views[*view], &client.handed[*view]);
                 if seen.stage == Stage::On
                     && !own
                     && seen.wants(data)
-                    && !seen.newest.values().any(|d| d == data)
+                    && !handed.newest.values().any(|d| d == data)
                 {
                     let text = format!("client {} never got {data}", client.index);
                     return Err(Violation::new("I13 (latest)", text));
@@ -247,12 +256,15 @@ impl World {
         self.check_connected()?;
         let core = self.core.lock();
         for client in &self.clients {
-            for view in client.views.iter().filter(|view| view.stage == Stage::On) {
+            let rooms = client.views.iter().zip(&client.handed);
+            for (view, handed) in rooms.filter(|(view, _)| view.stage == Stage::On) {
                 let truth = &core.rooms[&view.room];
                 let top = Some((truth.life().epoch, truth.last()));
-                if view.filter.is_none() && view.at != top {
+                let stands = client.machine.position(&view.room);
+                let stands = stands.map(|at| (at.epoch, at.offset.get()));
+                if view.filter.is_none() && (view.at != top || stands != top) {
                     let text = format!(
-                        "client {} is in {} at {:?}, the log ends at {top:?}",
+                        "client {} is in {} at {:?}, or {stands:?}, the log ends at {top:?}",
                         client.index, view.room, view.at
                     );
                     return Err(Violation::new("I1 (end)", text));
@@ -273,7 +285,7 @@ impl World {
                 if excused || self.rules.limits.held_bytes_max < HELD_BYTES_ENOUGH {
                     continue;
                 }
-                for (key, data) in &view.newest {
+                for (key, data) in &handed.newest {
                     let newest = truth.newest(key).map(|p| &p.publication);
                     // Who was away while it counted has missed nothing.
                     let newest = newest.filter(|p| !p.is_expired(core.wall()));
@@ -285,8 +297,10 @@ impl World {
                 }
             }
             // What one connection published first stands first, unless it had to be sent again.
-            let mut last = std::collections::BTreeMap::new();
-            for sent in client.sent.iter().filter(|sent| sent.tries == 1) {
+            let mut last = BTreeMap::new();
+            let mut once: Vec<_> = client.sent.iter().filter(|sent| sent.tries == 1).collect();
+            once.sort_unstable_by_key(|sent| sent.place);
+            for sent in once {
                 let Some((epoch, offset)) = sent.at else { continue };
                 let before = last.insert((sent.link, sent.view, epoch), offset);
                 if before.is_some_and(|before| before >= offset) {
@@ -299,12 +313,12 @@ impl World {
     }
 
     /// Who is listed is who is there, and every follower knows it.
-    fn check_presence(&self) -> Checked {
-        for (number, view) in self.clients[0].views.iter().enumerate() {
+    fn check_presence(&mut self) -> Checked {
+        for number in 0..self.clients[0].views.len() {
+            let view = &self.clients[0].views[number];
             let room = &view.room;
-            let mut truth = std::collections::BTreeMap::<String, usize>::new();
-            let inside = self.clients.iter().filter(|c| c.views[number].stage == Stage::On);
-            for client in inside.clone() {
+            let mut truth = BTreeMap::<String, usize>::new();
+            for client in self.clients.iter().filter(|c| c.views[number].stage == Stage::On) {
                 let anonymous = client.link.map(|l| format!("anonymous:{}", self.links[l].id));
                 let name = client.user.clone().or(anonymous).unwrap_or_default();
                 *truth.entry(name).or_default() += 1;
@@ -314,25 +328,35 @@ impl World {
             }
             let listed = self.listed(room);
             let names = listed.members.iter().map(|m| (m.who.to_string(), m.connections));
-            let names: std::collections::BTreeMap<_, _> = names.collect();
+            let names: BTreeMap<_, _> = names.collect();
             if names != truth {
                 return Err(Violation::new("I9", format!("{room} lists {names:?}, not {truth:?}")));
             }
-            for client in inside.filter(|c| c.views[number].present.followed) {
-                let told = &client.views[number].present;
-                let data = |m: &domain::presence::PresentMember| {
-                    let data = if m.data.is_empty() { b"null" } else { &m.data[..] };
-                    (m.who.to_string(), String::from_utf8_lossy(data).into_owned())
-                };
-                let expected: std::collections::BTreeMap<_, _> =
-                    listed.members.iter().map(data).collect();
-                if !told.is_cut && told.members.as_ref() != Some(&expected) {
-                    let text = format!("client {} believes {:?}", client.index, told.members);
-                    return Err(Violation::new(
-                        "I9",
-                        format!("{text} in {room}, not {expected:?}"),
-                    ));
-                }
+            let named_max = self.rules.policies.of(room).map_or(0, |p| p.presence_named_max);
+            self.check_followers(number, &listed, named_max.into())?;
+        }
+        Ok(())
+    }
+
+    fn check_followers(&mut self, number: usize, listed: &PresenceList, named_max: u64) -> Checked {
+        let data = |m: &domain::presence::PresentMember| {
+            let data = if m.data.is_empty() { b"null" } else { &m.data[..] };
+            (m.who.to_string(), String::from_utf8_lossy(data).into_owned())
+        };
+        let expected = listed.members.iter().map(data).collect();
+        for client in &mut self.clients {
+            let view = &client.views[number];
+            if view.stage != Stage::On || !view.present.followed {
+                continue;
+            }
+            let told = view.present.check(&expected, named_max);
+            let handed = client.handed[number].check_crowd(&expected, named_max);
+            for (invariant, checked) in [("I9", told), ("I23 (presence)", handed)] {
+                checked.map_err(|text| {
+                    let room = &client.views[number].room;
+                    let text = format!("client {} knows of {room}: {text}", client.index);
+                    Violation::new(invariant, text)
+                })?;
             }
         }
         Ok(())
@@ -365,11 +389,11 @@ impl World {
                 self.scene(client, |client, scene| {
                     for view in 0..client.views.len() {
                         client.views[view].wanted = false;
-                        if client.views[view].stage == Stage::On {
+                        if client.phase(view) == Some(RoomPhase::Joined) {
                             client.unsubscribe(view, scene);
                         }
                     }
-                    Ok(())
+                    client.settle(scene)
                 })?;
             }
             if self.rng.percent(30) {
@@ -377,7 +401,7 @@ impl World {
             } else {
                 self.send_up(link, Up::Closed);
             }
-            self.part(client);
+            self.part(client, Lost::broken("left"));
         }
         Ok(())
     }

@@ -3,11 +3,14 @@
 //!
 //! A client must never be let off for being refused unless somebody else has what it wanted.
 
+use std::time::Duration;
+
 use application::services::Rules;
 use application::shard::{Input, Opening};
 use application::view::View;
 use broker_redis::testing::read_member;
 use bytes::Bytes;
+use domain::client::life::Lost;
 use domain::codes::CloseCode;
 use domain::drain::DrainMode;
 use domain::id::{ClientId, UserId};
@@ -41,6 +44,8 @@ pub(crate) struct SharedRules {
 pub(crate) fn draw_shared(seed: u64, rules: &mut Rules) -> SharedRules {
     let mut rng = shared_rng(seed).fork();
     rules.drain_mode = DrainMode::Paced;
+    // As the binary has it over Redis: what had no answer, as a list of members, is asked for again.
+    rules.limits.hole_retry = Some(Duration::from_secs(1));
     rules.single_session = rng.percent(45);
     if !rules.single_session {
         let most = rng.between(1, 3);
@@ -136,18 +141,18 @@ impl World {
                 return Err(Violation::new("I20", text));
             }
         } else if is_code(CloseCode::Unauthenticated) && truth.is_shown_again(link) {
-            drop(core);
-            self.part(client);
-            return Ok(());
-        } else if is_code(CloseCode::AuthenticationTimeout) {
-            // A seat in doubt may be waited for until the time to say who one is has passed.
+            // Its user has another token.
+            let soon = self.now_ms + self.rng.between(20, 1_200);
+            self.queue.push(soon, Event::Connect { client });
         } else if single || !is_code(CloseCode::ConnectionLimit) {
             return fail("there was no reason");
         }
         drop(core);
-        self.clients[client].rests = true;
-        self.part(client);
-        Ok(())
+        self.part(client, Lost::new(code, ""));
+        if self.clients[client].rests {
+            return Ok(());
+        }
+        fail("it comes back all the same")
     }
 
     /// Somebody brings back a client that was told not to come.

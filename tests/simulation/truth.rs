@@ -143,7 +143,7 @@ impl Core {
         let stays = one.truth.stays.get(&(room.clone(), event.who.clone())).into_iter().flatten();
         let is_sure = |stay: &Stay| {
             let way = &one.ways[&stay.node];
-            !way.is_dead && !way.is_unsure && !way.is_finishing
+            !way.is_dead && !way.is_unsure
         };
         let may_be_here = |left_ms: u64| now_ms < left_ms + GRACE_MS;
         let is_here = |stay: &Stay| stay.has_entered && stay.left_ms.is_none_or(may_be_here);

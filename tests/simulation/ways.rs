@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -37,6 +37,8 @@ const KEPT_MS: u64 = 600_000;
 const SURE_MS: u64 = 5_000;
 /// How often time passes for what waits for nothing else.
 const TICK_MS: u64 = 50;
+/// How late a wait may be over. Looking for what is due costs more than anything else that time does.
+const LATE_MS: u64 = 10;
 
 /// What nodes over Redis are built with.
 pub(crate) fn config() -> Config {
@@ -54,6 +56,8 @@ pub(crate) fn config() -> Config {
 pub(crate) struct Time {
     runtime: Rc<Runtime>,
     now_ms: u64,
+    /// When it was looked for what is due.
+    looked_ms: u64,
 }
 
 impl Time {
@@ -64,14 +68,21 @@ impl Time {
     }
 
     pub(crate) const fn new(runtime: Rc<Runtime>) -> Self {
-        Self { runtime, now_ms: 0 }
+        Self { runtime, now_ms: 0, looked_ms: 0 }
     }
 
     pub(crate) fn pass(&mut self, now_ms: u64) {
-        if now_ms > self.now_ms {
-            let span = Duration::from_millis(now_ms - self.now_ms);
-            self.runtime.block_on(tokio::time::advance(span));
-            self.now_ms = now_ms;
+        if now_ms <= self.now_ms {
+            return;
+        }
+        let span = Duration::from_millis(now_ms - self.now_ms);
+        // It is moved at the first poll. What follows is a turn for others, of whom there are none.
+        let mut moved = pin!(tokio::time::advance(span));
+        let _ = moved.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        self.now_ms = now_ms;
+        if now_ms >= self.looked_ms + LATE_MS {
+            self.runtime.block_on(tokio::task::yield_now());
+            self.looked_ms = now_ms;
         }
     }
 }
@@ -158,8 +169,6 @@ pub(crate) struct Way {
     /// The name under which it speaks.
     name: String,
     pub(crate) is_dead: bool,
-    /// It has said its last words.
-    pub(crate) is_finishing: bool,
     /// Others may rightly have taken back what it said, or Redis has lost it.
     pub(crate) is_unsure: bool,
 }
@@ -177,7 +186,7 @@ pub(crate) struct OneRedis {
     away_until_ms: u64,
     connections: i64,
     pub(crate) sent: Vec<(u64, Request)>,
-    scripts: BTreeMap<String, &'static str>,
+    scripts: BTreeMap<&'static str, &'static str>,
     news_channel: String,
     /// Whether anything happens to it in this seed.
     pub(crate) has_troubles: bool,
@@ -185,7 +194,7 @@ pub(crate) struct OneRedis {
 
 impl OneRedis {
     pub(crate) fn new(has_troubles: bool, mirror: Option<Mirror>) -> Self {
-        let scripts = scripts().into_iter().map(|one| (one.hash, one.name)).collect();
+        let scripts = scripts().iter().map(|one| (one.hash.as_str(), one.name)).collect();
         Self {
             redis: Redis::new(),
             mirror,
@@ -225,7 +234,7 @@ impl OneRedis {
         if command[0] == "SET" && command[1].contains(":spent:") && *value == Value::Nil {
             return Some(Effect::TokenReplayed);
         }
-        let script = *self.scripts.get(command.get(1)?)?;
+        let script = *self.scripts.get(command.get(1)?.as_str())?;
         match (script, value) {
             ("claim", Value::Int(1)) => Some(Effect::LeaseClaimed),
             ("lease", _) => {
@@ -551,9 +560,6 @@ impl World {
     /// Its last connection has gone, and the time for others to come back is over.
     pub(crate) fn finish(&mut self, node: usize) {
         let Some(broker) = self.broker_of(node) else { return };
-        if let Some(way) = self.core.lock().redis.as_mut().and_then(|one| one.ways.get_mut(&node)) {
-            way.is_finishing = true;
-        }
         self.spawn(node, async move { broker.finish().await });
     }
 }

@@ -3,13 +3,14 @@
 //! One queue decides what happens next; a tie goes to what was planned first. No clock, no thread.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use application::mailbox::Mail;
 use application::services::Rules;
 use application::shard::{Completion, Input};
+use domain::client::life::Lost;
 use domain::codes::{CloseCode, should_reconnect};
 use domain::id::Epoch;
 use domain::room::RoomId;
@@ -17,7 +18,7 @@ use tokio::runtime::Runtime;
 
 use crate::broker::{Outgoing, SimRoom};
 use crate::checker::{Checked, Violation};
-use crate::client::{Client, Scene, Wish};
+use crate::client::{Client, Place, Scene, Wish};
 use crate::disk::Disk;
 use crate::letters::{GLOBAL, Writer, draw_writers};
 use crate::links::{Down, Link, Up, Wires};
@@ -47,7 +48,7 @@ pub(crate) enum Event {
     Unstall { link: usize },
     Connect { client: usize },
     Wake { client: usize },
-    Watch { client: usize },
+    Watch { writer: usize },
     Act,
     Fault,
     Calm,
@@ -87,33 +88,111 @@ impl Event {
     }
 }
 
-/// What is planned, by time and then by number. The events lie apart: they are large, and the heap
-/// moves what it holds.
-#[derive(Default)]
+/// How many moments have a list of their own; more than nearly everything waits.
+const NEAR_MS: u64 = 256;
+const WORDS: usize = 4;
+
+/// What is planned, by time and then in the order in which it was planned.
 pub(crate) struct Queue {
-    heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    /// What is planned within [`NEAR_MS`] from a moment on, by moments.
+    near: Vec<VecDeque<Event>>,
+    /// Which of these lists hold something.
+    held: [u64; WORDS],
+    from_ms: u64,
+    /// What is planned for later, by time and then by number. The events lie apart: the heap moves what it holds.
+    far: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
     free: Vec<usize>,
     number: u64,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            near: (0..NEAR_MS).map(|_| VecDeque::new()).collect(),
+            held: [0; WORDS],
+            from_ms: 0,
+            far: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
+            number: 0,
+        }
+    }
+}
+
+fn list_of(at: u64) -> usize {
+    usize::try_from(at % NEAR_MS).unwrap_or(0)
+}
+
 impl Queue {
     pub(crate) fn push(&mut self, at: u64, event: Event) {
+        debug_assert!(at >= self.from_ms, "nobody plans what was");
+        if at < self.from_ms + NEAR_MS {
+            return self.push_near(at, event);
+        }
         let place = self.free.pop().unwrap_or_else(|| {
             self.events.push(None);
             self.events.len() - 1
         });
         self.events[place] = Some(event);
         self.number += 1;
-        self.heap.push(Reverse((at, self.number, place)));
+        self.far.push(Reverse((at, self.number, place)));
+    }
+
+    fn push_near(&mut self, at: u64, event: Event) {
+        let list = list_of(at);
+        self.near[list].push_back(event);
+        self.held[list / 64] |= 1 << (list % 64);
     }
 
     /// The next event that is not after a moment.
     fn pop(&mut self, end_ms: u64) -> Option<(u64, Event)> {
-        let Reverse((at, _, place)) = *self.heap.peek().filter(|next| next.0.0 <= end_ms)?;
-        self.heap.pop();
-        self.free.push(place);
-        Some((at, self.events[place].take()?))
+        let at = self.next_near().or_else(|| self.far.peek().map(|next| next.0.0))?;
+        if at > end_ms {
+            return None;
+        }
+        self.begin_at(at);
+        let list = list_of(at);
+        let event = self.near[list].pop_front()?;
+        if self.near[list].is_empty() {
+            self.held[list / 64] &= !(1 << (list % 64));
+        }
+        Some((at, event))
+    }
+
+    /// The first near moment for which something is planned.
+    fn next_near(&self) -> Option<u64> {
+        let first = list_of(self.from_ms);
+        let behind = u64::MAX << (first % 64);
+        for step in 0..=WORDS {
+            let word = (first / 64 + step) % WORDS;
+            // Of the word in which it begins, what lies before comes last.
+            let mask = match step {
+                0 => behind,
+                WORDS => !behind,
+                _ => u64::MAX,
+            };
+            let held = self.held[word] & mask;
+            if held != 0 {
+                let list = word as u64 * 64 + u64::from(held.trailing_zeros());
+                return Some(self.from_ms + (list + NEAR_MS - first as u64) % NEAR_MS);
+            }
+        }
+        None
+    }
+
+    /// What was far comes near before anything more is planned for its moment: the order stays.
+    fn begin_at(&mut self, at: u64) {
+        self.from_ms = at;
+        while let Some(Reverse((at, _, place))) = self.far.peek().copied()
+            && at < self.from_ms + NEAR_MS
+        {
+            self.far.pop();
+            self.free.push(place);
+            if let Some(event) = self.events[place].take() {
+                self.push_near(at, event);
+            }
+        }
     }
 }
 
@@ -163,6 +242,8 @@ pub(crate) struct World {
     /// Numbered behind the clients.
     pub(crate) writers: Vec<Writer>,
     pub(crate) wires: Vec<(u64, usize, Down)>,
+    /// Kept for its memory.
+    wishes: Vec<Wish>,
     pub(crate) next_call: u64,
     pub(crate) acts_left: u64,
     pub(crate) faults_left: u64,
@@ -172,7 +253,8 @@ pub(crate) struct World {
     pub(crate) leaving: bool,
     pub(crate) violation: Option<Violation>,
     events: u64,
-    hash: u64,
+    /// What tells this run from another one, for whom that is of interest.
+    pub(crate) hash: Option<u64>,
     trace: bool,
 }
 
@@ -191,6 +273,7 @@ impl World {
         core.log_keeps_origin = !alone && rng.percent(70);
         core.censored = rng.percent(50);
         core.rooms = rooms;
+        core.list_bytes_max = rules.limits.page_bytes_of_one();
         core.moderated = alone;
         let time = over.map(|Over { runtime, mirror }| {
             let has_troubles = shared.is_some_and(|shared| shared.has_troubles);
@@ -211,9 +294,7 @@ impl World {
         let clients = (0..n_clients).map(|index| {
             let user = (!rng.percent(20)).then(|| format!("u{}", rng.below(n_users)));
             let once = shared.is_some_and(|shared| shared.once);
-            let mut client = Client::new(index, user, &names, &mut rng);
-            client.once = once;
-            client
+            Client::new(index, user, &names, once, &mut rng)
         });
         let clients = clients.collect();
         let mut world = Self {
@@ -230,6 +311,7 @@ impl World {
             clients,
             writers,
             wires: Vec::new(),
+            wishes: Vec::new(),
             next_call: 0,
             acts_left: rng.between(50, 200),
             // Bad weather over a disk often passes without a fault.
@@ -238,7 +320,7 @@ impl World {
             leaving: false,
             violation: None,
             events: 0,
-            hash: 0xcbf2_9ce4_8422_2325,
+            hash: None,
             trace,
             rng,
         };
@@ -255,7 +337,9 @@ impl World {
         for client in 0..self.clients.len() + self.writers.len() {
             let at = self.rng.below(400);
             self.queue.push(at, Event::Connect { client });
-            self.queue.push(at + 3_000, Event::Watch { client });
+            if let Some(writer) = self.writer_of(client) {
+                self.queue.push(at + 3_000, Event::Watch { writer });
+            }
         }
         if self.time.is_some() {
             self.tick();
@@ -279,9 +363,9 @@ impl World {
         self.open_way(number);
     }
 
-    /// What tells this run from another one.
-    pub(crate) const fn hash(&self) -> u64 {
-        self.hash
+    /// Has it note what tells this run from another one.
+    pub(crate) const fn begin_hash(&mut self) {
+        self.hash = Some(0xcbf2_9ce4_8422_2325);
     }
 
     /// Lets everything happen until a moment, or until an invariant is broken.
@@ -316,6 +400,15 @@ impl World {
     }
 
     fn note(&mut self, event: &Event) {
+        if self.hash.is_some() {
+            self.mix_event(event);
+        }
+        if self.trace {
+            eprintln!("{:>7} {}", self.now_ms, event.describe());
+        }
+    }
+
+    fn mix_event(&mut self, event: &Event) {
         self.mix(self.now_ms);
         if let Event::Down { link, down: Down::Bytes(bytes) } = event {
             self.mix(*link as u64);
@@ -324,9 +417,6 @@ impl World {
                 word[..chunk.len()].copy_from_slice(chunk);
                 self.mix(u64::from_le_bytes(word));
             }
-        }
-        if self.trace {
-            eprintln!("{:>7} {}", self.now_ms, event.describe());
         }
     }
 
@@ -338,7 +428,9 @@ impl World {
     }
 
     const fn mix(&mut self, word: u64) {
-        self.hash = (self.hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        if let Some(hash) = self.hash {
+            self.hash = Some((hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23));
+        }
     }
 
     fn happen(&mut self, event: Event) -> Checked {
@@ -354,11 +446,8 @@ impl World {
             Event::Resume { link } => self.read_link(link),
             Event::Unstall { link } => self.unstall(link),
             Event::Connect { client } => self.connect(client),
-            Event::Wake { client } => self.scene(client, |client, scene| {
-                client.reconcile(scene);
-                Ok(())
-            })?,
-            Event::Watch { client } => self.watch(client),
+            Event::Wake { client } => self.scene(client, Client::wake)?,
+            Event::Watch { writer } => self.watch(writer),
             Event::Act => return self.act(),
             Event::Fault => self.fault(),
             Event::Calm => self.core.lock().weather = Weather::default(),
@@ -381,15 +470,18 @@ impl World {
         Ok(())
     }
 
-    /// Lets a client do something, and sends what it wants sent.
+    /// Lets a client do something, and carries out what it wants.
     pub(crate) fn scene(
         &mut self,
         client: usize,
         act: impl FnOnce(&mut Client, &mut Scene<'_>) -> Checked,
     ) -> Checked {
-        let Some(link) = self.clients[client].link else { return Ok(()) };
-        let mut wishes = Vec::new();
-        let (node, shard) = (self.links[link].node, self.links[link].shard);
+        let at = self.clients[client].link.map(|link| {
+            let Link { node, shard, id, .. } = self.links[link];
+            let overflowed = self.nodes[node].shards[shard].overflowed;
+            Place { link, node, id, overflowed }
+        });
+        let mut wishes = std::mem::take(&mut self.wishes);
         let done = {
             let mut core = self.core.lock();
             let mut scene = Scene {
@@ -397,20 +489,50 @@ impl World {
                 rng: &mut self.rng,
                 core: &mut core,
                 wishes: &mut wishes,
-                link,
-                node,
-                id: self.links[link].id,
-                overflowed: self.nodes[node].shards[shard].overflowed,
+                at,
             };
-            act(&mut self.clients[client], &mut scene)
+            let side = &mut self.clients[client];
+            let done = act(side, &mut scene);
+            side.plan(&mut scene);
+            done
         };
-        let mut texts: Vec<String> = Vec::new();
-        for wish in wishes {
+        let link = at.map(|place| place.link);
+        let mut said: Vec<String> = Vec::new();
+        for wish in wishes.drain(..) {
             match wish {
-                Wish::Send(text) => texts.push(text),
+                Wish::Send(text) => said.push(text),
                 Wish::Wake(at) => self.queue.push(at, Event::Wake { client }),
+                Wish::Dial => {
+                    let at = self.now_ms + self.rng.between(1, 40);
+                    self.queue.push(at, Event::Connect { client });
+                }
+                Wish::HangUp => {
+                    self.say(client, link, std::mem::take(&mut said));
+                    if let Some(link) = link {
+                        self.send_up(link, Up::Closed);
+                        self.links[link].client_open = false;
+                    }
+                }
             }
         }
+        self.wishes = wishes;
+        self.say(client, link, said);
+        done
+    }
+
+    /// The same where nobody asks what came of it at once.
+    pub(crate) fn play(
+        &mut self,
+        client: usize,
+        act: impl FnOnce(&mut Client, &mut Scene<'_>) -> Checked,
+    ) {
+        let done = self.scene(client, act);
+        self.violation = self.violation.take().or(done.err());
+    }
+
+    /// Texts of a client go up its link.
+    fn say(&mut self, client: usize, link: Option<usize>, mut texts: Vec<String>) {
+        let Some(link) = link else { return };
         // Several commands may share a text.
         if texts.len() > 1 && self.rng.percent(50) {
             texts = vec![texts.join("\n")];
@@ -421,7 +543,6 @@ impl World {
             }
             self.send_up(link, Up::Text(text));
         }
-        done
     }
 
     pub(crate) fn send_up(&mut self, link: usize, up: Up) {
@@ -497,9 +618,40 @@ impl World {
                     return self.on_final(link, code);
                 }
                 self.check_told(link, code)?;
-                self.part(client);
+                self.part(client, Lost::new(code, ""));
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_planned_comes_by_its_time_and_then_in_the_order_in_which_it_was_planned() {
+        let (mut queue, mut rng) = (Queue::default(), Rng::new(7));
+        let (mut expected, mut heard) = (Vec::new(), Vec::new());
+        let (mut now_ms, mut number) = (0, 0);
+        while heard.len() < 5_000 {
+            for _ in 0..rng.below(3) {
+                let at = now_ms + *rng.pick(&[0, 1, 3, 255, 256, 257, 700, 9_000]);
+                queue.push(at, Event::LeaseEnd { node: number });
+                expected.push((at, number));
+                number += 1;
+            }
+            let end_ms = now_ms + rng.below(400);
+            match queue.pop(end_ms) {
+                Some((at, Event::LeaseEnd { node })) => {
+                    assert!((now_ms..=end_ms).contains(&at));
+                    now_ms = at;
+                    heard.push((at, node));
+                }
+                _ => now_ms = end_ms,
+            }
+        }
+        expected.sort_unstable();
+        assert_eq!(heard, expected[..heard.len()]);
     }
 }

@@ -170,7 +170,7 @@ struct Net {
 pub(crate) struct Commands {
     pub(crate) servers: Servers,
     pub(crate) config: Config,
-    scripts: Scripts,
+    scripts: &'static Scripts,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) status: Arc<Status>,
     /// Held for a look only.
@@ -188,7 +188,7 @@ impl Commands {
         entropy: Arc<dyn Entropy>,
         status: Arc<Status>,
     ) -> Self {
-        let scripts = Scripts::new(servers.layout() == Layout::Cluster);
+        let scripts = Scripts::of(servers.layout() == Layout::Cluster);
         let net = Net { masters: Vec::new(), slots: SlotMap::empty(), link: None };
         let topology = watch::Sender::new(Arc::new(Topology::first(servers.layout())));
         let (net, moved, linked) = (Mutex::new(net), Notify::new(), Notify::new());
@@ -196,7 +196,7 @@ impl Commands {
     }
 
     pub(crate) const fn scripts(&self) -> &Scripts {
-        &self.scripts
+        self.scripts
     }
 
     fn net(&self) -> MutexGuard<'_, Net> {

@@ -3,6 +3,8 @@
 //! A script must touch the keys of one room, or one user, only (the one that publishes under a fence compares its
 //! user's), and do no more at once than a page has entries.
 
+use std::sync::LazyLock;
+
 use redis::Script;
 
 /// What those of rooms begin with.
@@ -32,8 +34,15 @@ pub(crate) struct Scripts {
 }
 
 impl Scripts {
-    /// Those of one server, or of a Cluster, whose channels lie in slots as keys do.
-    pub(crate) fn new(is_cluster: bool) -> Self {
+    /// Those of one server, or of a Cluster, whose channels lie in slots as keys do. However many brokers a process has,
+    /// they are hashed once.
+    pub(crate) fn of(is_cluster: bool) -> &'static Self {
+        static SINGLE: LazyLock<Scripts> = LazyLock::new(|| Scripts::new(false));
+        static CLUSTER: LazyLock<Scripts> = LazyLock::new(|| Scripts::new(true));
+        if is_cluster { &CLUSTER } else { &SINGLE }
+    }
+
+    fn new(is_cluster: bool) -> Self {
         let say = if is_cluster { "SPUBLISH" } else { "PUBLISH" };
         let script = |text: &str| Script::new(&format!("local SAY = '{say}'\n{text}"));
         let room = |text| script(&format!("{ROOM}\n{text}"));

@@ -4,7 +4,7 @@
 //! It must never decide anything that the code around it decides: nothing here is compiled into a server.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use application::ports::Entropy;
 use domain::id::UserId;
@@ -65,13 +65,16 @@ pub struct Scripted {
 
 /// The scripts about leases, presence and seats, as they are given to one server.
 #[must_use]
-pub fn scripts() -> Vec<Scripted> {
-    let all = Scripts::texts_of_leases("PUBLISH");
-    let scripted = |(name, text): (&'static str, String)| {
-        let hash = Script::new(&text).get_hash().to_owned();
-        Scripted { name, hash, text }
-    };
-    all.into_iter().map(scripted).collect()
+pub fn scripts() -> &'static [Scripted] {
+    // Each seed asks for them.
+    static SCRIPTS: LazyLock<Vec<Scripted>> = LazyLock::new(|| {
+        let scripted = |(name, text): (&'static str, String)| {
+            let hash = Script::new(&text).get_hash().to_owned();
+            Scripted { name, hash, text }
+        };
+        Scripts::texts_of_leases("PUBLISH").into_iter().map(scripted).collect()
+    });
+    &SCRIPTS
 }
 
 /// Reads a change of presence that a script has published.

@@ -175,7 +175,9 @@ impl Shard {
         credentials: Credentials,
         resume: Vec<Resume>,
     ) {
-        let Some(who) = self.who(slot) else { return };
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        entry.life.asked();
+        let who = Arc::clone(&entry.who);
         let span = traces::of_command("connect", &who, None, None);
         let call = Authenticate { services: Arc::clone(&self.services), who, credentials };
         let future =

@@ -75,11 +75,16 @@ group('the place in a room', () => {
   it.each(vectors<{ since: Position | null; filtered?: boolean; steps: Step[] }>('track').cases)('$name', (one) => {
     const track = new Track(one.since, one.filtered ?? false);
     for (const { answers, stands, accept, previous, reach, skip, pass } of one.steps) {
-      if (accept) expect(track.accept(accept, previous ?? null)).toEqual(answers);
+      if (accept) {
+        const place = track.look(accept, previous ?? null);
+        expect(place).toEqual(answers);
+        // Where it is told, the client stands.
+        if (answers !== 'own' && answers !== 'duplicate') track.at = accept;
+      }
       if (reach) expect(track.reach(reach)).toEqual(answers);
       if (skip) expect(track.skip(skip)).toEqual(answers);
       if (pass) track.pass(pass);
-      expect(track.position).toEqual(stands);
+      expect(track.at).toEqual(stands);
     }
   });
 });

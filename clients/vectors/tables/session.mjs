@@ -202,6 +202,7 @@ export const sessions = [
   { name: 'an acknowledgement that comes twice settles once', steps: [open, receive(hello()), publish(1, 'm-1'), receive(ack(1, 1)), receive(ack(1, 2)), settled(['m-1', 'acked'])] },
   { name: 'without echo the acknowledgement takes the place of the message', steps: [...inRoom(4), publish(1, 'm-1', { echo: false }), receive(ack(2, 5)), receive(message(6, 'f')), told(['message', 6, 'f']), { position: at(6) }] },
   { name: 'without echo an acknowledgement that comes too late still takes the place', steps: [open, receive(hello({ heartbeat_interval_ms: 3600000 })), join(), receive(subscribed(1, 4)), told(['joined', at(4)], ['caughtUp', at(4)]), publish(1, 'm-1', { echo: false }), advance(60000), settled(['join', 'joined'], ['m-1', 'unanswered']), receive(ack(2, 5)), receive(message(6, 'f')), told(['message', 6, 'f'])] },
+  { name: 'without echo the acknowledgement of a publish that was repeated takes the place, too', steps: [...inRoom(4), publish(1, 'm-1', { echo: false }), receive(error(2, 114, 'unavailable', { retry_after_ms: 300 })), advance(300), receive(ack(2, 5, { duplicate: true })), receive(ack(2, 5)), receive(message(6, 'f')), told(['message', 6, 'f']), { position: at(6) }] },
   { name: 'without echo what is read from the log is not told', steps: [...inRoom(4), publish(1, 'm-1', { echo: false }), receive(ack(2, 6)), receive(message(5, 'e')), receive(message(6, 'own')), receive(message(7, 'g')), told(['message', 5, 'e'], ['message', 7, 'g'])] },
   { name: 'what comes of an own room while it is joined from its end is told', steps: [open, receive(hello({ rooms: [room] })), join(), receive(message(4, 'd')), receive(subscribed(1, 4)), receive(message(5, 'e')), told(['message', 4, 'd'], ['joined', at(4)], ['caughtUp', at(4)], ['message', 5, 'e'])] },
   { name: 'what comes of an own room while it is joined from a position is told once', steps: [open, receive(hello({ rooms: [room] })), join({ since: at(3) }), receive(message(4, 'd')), receive({ ...subscribed(1, 4), messages: [message(4, 'd')] }), told(['joined', at(4)], ['message', 4, 'd'], ['caughtUp', at(4)])] },
@@ -209,6 +210,10 @@ export const sessions = [
   { name: 'the server puts the client out of a room', steps: [...inRoom(), receive({ type: 'unsubscribed', id: null, room, code: 103, reason: 'permission_denied' }), told(['left', 103]), { state: 'out' }] },
   { name: 'a room is left', steps: [...inRoom(), { leave: room }, sent({ type: 'unsubscribe', id: 2, room }), receive({ type: 'unsubscribed', id: 2, room, code: null, reason: null }), { state: 'out' }, told()] },
   { name: 'left and joined again: what is still under way of the first is not told', steps: [...inRoom(2), { leave: room }, join(), sent({ type: 'unsubscribe', id: 2, room }, subscribe(3)), receive(message(3, 'old')), receive({ type: 'unsubscribed', id: 2, room, code: null, reason: null }), receive(subscribed(3, 5)), receive(message(6, 'new')), told(['joined', at(5)], ['caughtUp', at(5)], ['message', 6, 'new'])] },
+  { name: 'a leave that is refused for the moment is said again', steps: [...inRoom(), { leave: room }, sent({ type: 'unsubscribe', id: 2, room }), receive(error(2, 114, 'unavailable', { retry_after_ms: 300 })), receive(message(1, 'old')), advance(299), sent(), advance(1), sent({ type: 'unsubscribe', id: 2, room }), receive({ type: 'unsubscribed', id: 2, room, code: null, reason: null }), { state: 'out' }, told()] },
+  { name: 'a list that was put off is no reason to leave twice', steps: [open, receive(hello()), join({ presence: true }), receive(subscribed(1, 0)), sent(subscribe(1, { presence: true }), { type: 'presence', id: 2, room }), receive(error(2, 114, 'unavailable', { retry_after_ms: 300 })), { leave: room }, sent({ type: 'unsubscribe', id: 3, room }), advance(300), sent(), receive({ type: 'unsubscribed', id: 3, room, code: null, reason: null }), { state: 'out' }] },
+  { name: 'joined again while a leave is put off: it is said again first', steps: [...inRoom(2), { leave: room }, sent({ type: 'unsubscribe', id: 2, room }), receive(error(2, 114, 'unavailable', { retry_after_ms: 300 })), join(), sent({ type: 'unsubscribe', id: 2, room }, subscribe(3)), receive({ type: 'unsubscribed', id: 2, room, code: null, reason: null }), receive(subscribed(3, 5)), advance(300), sent(), receive(message(6, 'new')), told(['joined', at(5)], ['caughtUp', at(5)], ['message', 6, 'new'])] },
+  { name: 'joined again behind a leave that is refused for the moment: only coming back helps', steps: [...inRoom(2), { leave: room }, join(), sent({ type: 'unsubscribe', id: 2, room }, subscribe(3)), receive(error(2, 114, 'unavailable', { retry_after_ms: 300 })), { closed: true }] },
   { name: 'a hole is filled by coming back', steps: [...inRoom(4), receive(message(7, 'g')), told(), { closed: true }, { reopen: true }, sent(resumes(2, 4)), receive(hello({ id: 2, resumed: [{ room, ...at(7), recovered: true, gap: null, messages: [message(5, 'e'), message(6, 'f'), message(7, 'g')], more: false }] })), told(['joined', at(7)], ['message', 5, 'e'], ['message', 6, 'f'], ['message', 7, 'g'], ['caughtUp', at(7)])] },
   { name: 'a hole that stays is told', steps: [...inRoom(4), receive(message(7, 'g')), { closed: true }, { reopen: true }, receive(hello({ id: 2, resumed: [{ room, ...at(4), recovered: true, gap: null, messages: [], more: false }] })), receive(message(7, 'g')), told(['joined', at(4)], ['caughtUp', at(4)], ['gap', 5, 6, 'missing'], ['message', 7, 'g'])] },
   { name: 'a subscribe that is not answered ends the connection', steps: [open, receive(hello()), join(), advance(10000), { closed: true }] },
@@ -234,6 +239,17 @@ export const sessions = [
   {
     name: 'changes that begin behind a hole ask for the list',
     steps: [...following(5, 'ann'), receive(changes(7, 9, 2, ['join', 'bob'])), sent({ type: 'presence', id: 3, room })],
+  },
+  {
+    name: 'names behind a number ask for the list where none has come',
+    steps: [
+      ...following(5, 'ann'),
+      receive({ type: 'presence_count', room, seq: 1007, total: 1003 }),
+      receive({ type: 'presence', id: null, room, seq: 0, total: 0, members: [] }),
+      sent(),
+      receive({ type: 'presence_event', room, seq: 2000, total: 1, event: 'join', user_id: 'ann', data: null }),
+      sent({ type: 'presence', id: 3, room }),
+    ],
   },
   {
     name: 'a crowd is counted until a list comes by itself',

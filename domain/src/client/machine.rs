@@ -13,6 +13,7 @@ use crate::client::error::RequestError;
 use crate::client::failure::Failure;
 use crate::client::life::{self, ABNORMAL, Life, Lost, Moment, Phase, Socket, transition};
 use crate::client::outbound::Outbound;
+use crate::client::planted::Soil;
 use crate::client::settings::{Settings, Token, TokenPlace};
 use crate::codes::CloseCode;
 use crate::position::Position;
@@ -126,6 +127,7 @@ pub struct Machine<R> {
     settings: Settings,
     /// Set when the connection is to be given up at the end of this step.
     verdict: Option<Lost>,
+    pub(super) soil: Soil,
     /// What to send.
     pub out: Outbound,
     /// What to tell.
@@ -157,6 +159,7 @@ impl<R> Machine<R> {
             farewell: None,
             settings,
             verdict: None,
+            soil: Soil::default(),
             out: Outbound::default(),
             events: VecDeque::new(),
             answers: VecDeque::new(),

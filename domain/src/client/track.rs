@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::id::Epoch;
 use crate::position::{Offset, Position};
 use crate::protocol::client_event::Gap;
 use crate::recovery::GapReason;
@@ -19,6 +20,9 @@ pub struct Track {
     /// acknowledgements may come before the messages between; and what is read from the log while
     /// joining may hold them all the same.
     own: BTreeSet<Offset>,
+    /// The same under another epoch than the position's: the log goes on under it, or has ended. Which of both
+    /// shows when that epoch is entered, or never.
+    foreign: BTreeSet<(Epoch, Offset)>,
     /// Whether only some messages are wanted: then their places need not follow each other.
     filtered: bool,
 }
@@ -47,7 +51,7 @@ impl Track {
     /// Starts where the application says that it stands.
     #[must_use]
     pub const fn new(since: Option<Position>, filtered: bool) -> Self {
-        Self { position: since, own: BTreeSet::new(), filtered }
+        Self { position: since, own: BTreeSet::new(), foreign: BTreeSet::new(), filtered }
     }
 
     /// The position to go on from.
@@ -66,11 +70,16 @@ impl Track {
     #[must_use]
     pub fn look(&self, at: Position, previous: Option<Offset>) -> Place {
         let Some(stood) = self.position else { return Place::Next };
-        let hole = self.hole_behind(stood.offset, at.offset, previous);
+        let hole = self.hole_behind(stood.offset, at, previous);
         if at.epoch != stood.epoch {
             // A log that goes on under another epoch leaves nothing out.
             let goes_on = at.offset > stood.offset && hole.is_none();
-            return if goes_on { Place::Next } else { Place::NewEpoch };
+            let is_own = self.foreign.contains(&(at.epoch, at.offset));
+            return match goes_on {
+                true if is_own => Place::Own,
+                true => Place::Next,
+                false => Place::NewEpoch,
+            };
         }
         if self.own.contains(&at.offset) {
             // The position stays: what is missing before this place is found at the next message.
@@ -86,7 +95,7 @@ impl Track {
     pub fn accept(&mut self, at: Position, previous: Option<Offset>) -> Place {
         let place = self.look(at, previous);
         match place {
-            Place::Next | Place::BehindHole { .. } => self.position = Some(at),
+            Place::Next | Place::BehindHole { .. } => self.go_on(at),
             Place::NewEpoch => self.begin(at),
             Place::Own | Place::Duplicate => {}
         }
@@ -101,10 +110,10 @@ impl Track {
             return Place::Next;
         };
         let end = at.offset.next().filter(|_| !self.filtered);
-        let hole = end.and_then(|end| self.hole_before(stood.offset, end));
+        let hole = end.and_then(|end| self.hole_before(stood.offset, end, at.epoch));
         if at.epoch != stood.epoch {
             if at.offset >= stood.offset && hole.is_none() {
-                self.position = Some(at);
+                self.go_on(at);
                 return Place::Next;
             }
             self.begin(at);
@@ -135,7 +144,8 @@ impl Track {
             Some(stood) if stood.epoch == gap.epoch => {
                 // A gap of a filtered room begins where the client stood, or behind what it did not
                 // want.
-                let missing = self.hole_before(stood.offset, gap.from).filter(|_| !self.filtered);
+                let missing = self.hole_before(stood.offset, gap.from, gap.epoch);
+                let missing = missing.filter(|_| !self.filtered);
                 self.position = Some(if gap.to > stood.offset { end } else { stood });
                 missing.map_or(Place::Next, |(from, to)| Place::BehindHole { from, to })
             }
@@ -149,8 +159,13 @@ impl Track {
     /// A message of the application's own has its place and will not come back.
     pub fn pass(&mut self, at: Position) {
         let Some(mut stood) = self.position else { return };
-        // Also of another epoch: if the log goes on under that, so do its offsets, and if it began anew
-        // all of this is forgotten with the gap.
+        if at.epoch != stood.epoch {
+            self.foreign.insert((at.epoch, at.offset));
+            if self.foreign.len() > OWN_MAX {
+                self.foreign.pop_first();
+            }
+            return;
+        }
         self.own.insert(at.offset);
         if self.own.len() > OWN_MAX {
             self.own.pop_first();
@@ -165,30 +180,46 @@ impl Track {
     fn hole_behind(
         &self,
         stood: Offset,
-        at: Offset,
+        at: Position,
         previous: Option<Offset>,
     ) -> Option<(Offset, Offset)> {
         match previous {
             // What lies before a message of one's own is known to whom it was not sent back.
-            Some(previous) if self.own.contains(&previous) => None,
-            Some(previous) => self.hole_before(stood, after(previous)),
-            None => self.hole_before(stood, at),
+            Some(previous) if self.is_own(previous, at.epoch) => None,
+            Some(previous) => self.hole_before(stood, after(previous), at.epoch),
+            None => self.hole_before(stood, at.offset, at.epoch),
         }
     }
 
+    /// Whether a place is one's own, in the log that goes on under an epoch.
+    fn is_own(&self, place: Offset, epoch: Epoch) -> bool {
+        self.own.contains(&place) || self.foreign.contains(&(epoch, place))
+    }
+
+    /// The log begins anew: nothing that is known of the places of the one before counts.
     fn begin(&mut self, at: Position) {
         self.own.clear();
+        self.go_on(at);
+    }
+
+    /// Stands there, in the log that goes on, if under another epoch.
+    fn go_on(&mut self, at: Position) {
+        if self.position.is_none_or(|stood| stood.epoch != at.epoch) {
+            let entered = self.foreign.iter().filter(|(epoch, _)| *epoch == at.epoch);
+            self.own.extend(entered.map(|(_, offset)| *offset));
+            self.foreign.retain(|(epoch, _)| *epoch != at.epoch);
+        }
         self.position = Some(at);
     }
 
     /// What is missing between `stood` and `next`, both exclusive. Places of one's own in between
     /// are not.
-    fn hole_before(&self, stood: Offset, next: Offset) -> Option<(Offset, Offset)> {
+    fn hole_before(&self, stood: Offset, next: Offset, epoch: Epoch) -> Option<(Offset, Offset)> {
         let (mut from, mut to) = (after(stood), next.previous());
-        while from <= to && self.own.contains(&from) {
+        while from <= to && self.is_own(from, epoch) {
             from = after(from);
         }
-        while from <= to && self.own.contains(&to) {
+        while from <= to && self.is_own(to, epoch) {
             to = to.previous();
         }
         (from <= to && from != stood && to > stood).then_some((from, to))
@@ -202,7 +233,6 @@ fn after(offset: Offset) -> Offset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Epoch;
     use crate::room::RoomId;
 
     fn offset(n: u64) -> Offset {
@@ -305,6 +335,37 @@ mod tests {
         track.pass(at(12));
         let hole = Place::BehindHole { from: offset(10), to: offset(13) };
         assert_eq!(track.accept(at(14), None), hole);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_a_log_that_has_ended_takes_no_place_in_the_next() {
+        let next = |n| Position { epoch: Epoch::from_bits(8), offset: offset(n) };
+        let mut track = Track::new(Some(at(4)), false);
+        track.skip(&gap(8, 1, 0, GapReason::EpochChanged));
+        track.pass(at(5));
+        track.pass(at(2));
+        assert_eq!(track.accept(next(1), None), Place::Next);
+        assert_eq!(track.accept(next(2), None), Place::Next);
+        assert_eq!(
+            track.accept(next(4), None),
+            Place::BehindHole { from: offset(3), to: offset(3) }
+        );
+        assert_eq!(track.accept(next(5), None), Place::Next);
+    }
+
+    #[test]
+    fn an_acknowledgement_that_comes_before_its_log_is_entered_takes_its_place_there() {
+        let next = |n| Position { epoch: Epoch::from_bits(8), offset: offset(n) };
+        let mut track = Track::new(Some(at(4)), false);
+        track.pass(next(1));
+        track.skip(&gap(8, 1, 0, GapReason::EpochChanged));
+        assert_eq!(track.accept(next(2), None), Place::Next);
+        // The log goes on: its own place is not handed over, and no hole.
+        let mut track = Track::new(Some(at(4)), false);
+        track.pass(next(5));
+        assert_eq!(track.accept(next(5), None), Place::Own);
+        assert_eq!(track.accept(next(6), None), Place::Next);
+        assert_eq!(track.reach(next(6)), Place::Next);
     }
 
     #[test]

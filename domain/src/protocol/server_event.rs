@@ -20,6 +20,10 @@ use crate::id::{ConnectionId, Epoch};
 use crate::protocol::client_frame::UNKNOWN_EPOCH;
 use crate::room::RoomId;
 
+mod kind;
+
+use kind::{decode_kind, kind_in_front};
+
 /// A text of the server's that makes no sense.
 #[derive(Debug, Error)]
 #[error("not a frame of the protocol")]
@@ -29,11 +33,14 @@ pub struct ServerEventError(#[from] serde_json::Error);
 /// place; behind text that is not JSON nothing follows.
 #[must_use]
 pub fn decode_server(text: &str) -> ServerEvents<'_> {
-    ServerEvents { stream: serde_json::Deserializer::from_str(text).into_iter(), has_ended: false }
+    let stream = serde_json::Deserializer::from_str(text).into_iter();
+    ServerEvents { alone: Some(text), stream, has_ended: false }
 }
 
 /// The frames of one text message.
 pub struct ServerEvents<'a> {
+    /// The text, as long as it may be one frame: most are.
+    alone: Option<&'a str>,
     stream: StreamDeserializer<'a, StrRead<'a>, &'a RawValue>,
     has_ended: bool,
 }
@@ -44,6 +51,10 @@ impl<'a> Iterator for ServerEvents<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.has_ended {
             return None;
+        }
+        if let Some(event) = self.alone.take().and_then(decode_alone) {
+            self.has_ended = true;
+            return Some(Ok(event));
         }
         let next = self.stream.next();
         self.has_ended = !matches!(next, Some(Ok(_)));
@@ -86,6 +97,14 @@ macro_rules! events {
                 /// The whole frame, a JSON object.
                 body: &'a str,
             },
+        }
+
+        /// A text that is one frame of a type that its front tells, read in one go.
+        fn decode_alone(text: &str) -> Option<ServerEvent<'_>> {
+            match kind_in_front(text)? {
+                $($word => serde_json::from_str(text).ok().map(ServerEvent::$variant),)*
+                _ => None,
+            }
         }
 
         fn decode_event(body: &str) -> Result<ServerEvent<'_>, serde_json::Error> {
@@ -393,34 +412,6 @@ pub struct EventChanged<'a> {
     /// The member's data (JSON).
     #[serde(borrow, deserialize_with = "raw")]
     pub data: &'a str,
-}
-
-fn decode_kind(body: &str) -> Result<Cow<'_, str>, serde_json::Error> {
-    if let Some(kind) = leading_kind(body) {
-        return Ok(Cow::Borrowed(kind));
-    }
-    #[derive(Deserialize)]
-    struct Kind<'a> {
-        #[serde(borrow, rename = "type")]
-        kind: Cow<'a, str>,
-        #[serde(borrow)]
-        pattern: Option<&'a RawValue>,
-    }
-    let Kind { kind, pattern } = serde_json::from_str(body)?;
-    // Answers about a pattern have no room and no position: they are frames of their own.
-    Ok(match (&*kind, pattern) {
-        ("subscribed", Some(_)) => Cow::Borrowed("subscribed to a pattern"),
-        ("unsubscribed", Some(_)) => Cow::Borrowed("unsubscribed from a pattern"),
-        _ => kind,
-    })
-}
-
-/// The type of a frame that begins with it, as servers of ours write all of them: one reading less of each frame.
-fn leading_kind(body: &str) -> Option<&str> {
-    let (kind, _) = body.strip_prefix(r#"{"type":""#)?.split_once('"')?;
-    // Which of two these are is said behind it; and a backslash begins what is not the word yet.
-    let is_whole = !matches!(kind, "subscribed" | "unsubscribed") && !kind.contains('\\');
-    is_whole.then_some(kind)
 }
 
 fn room<'de, D: Deserializer<'de>>(from: D) -> Result<RoomId, D::Error> {

@@ -58,8 +58,8 @@ function entry(session: Session, frame: Frame, room: Room | undefined): boolean 
     const previous = typeof frame.previous === 'number' ? whole(frame.previous) : null;
     const place = room.track.look(at, previous);
     if (!promised(session, room, place, at)) return false;
-    room.track.accept(at, previous);
     if (place === 'own' || place === 'duplicate') return true;
+    room.track.at = at;
   }
   const { connection } = session;
   room.events.emit(frame.type === 'tombstone' ? frame.type : 'message', frame as never);
@@ -74,7 +74,7 @@ function batch(session: Session, room: Room, frame: Frame, reached: Position): v
   }
   const place = room.track.reach(reached);
   if (!promised(session, room, place, reached)) return;
-  if (typeof place !== 'string') room.track.stand(reached);
+  if (typeof place !== 'string') room.track.at = reached;
   if (!frame.more && stillIn(session, room, connection)) room.events.emit('caughtUp', room.position ?? reached);
 }
 
@@ -94,8 +94,8 @@ function joined(session: Session, room: Room, frame: Frame, gap: Skip | null): v
 function skip(room: Room, gap: Skip): void {
   const place = room.track.skip(gap);
   // What is missing before it will not come either.
-  const from = typeof place === 'string' ? gap.from : place[0];
-  room.events.emit('gap', { ...gap, from } as Gap);
+  if (typeof place !== 'string') gap.from = place[0];
+  room.events.emit('gap', gap as Gap);
 }
 
 const gapOf = (epoch: unknown, gap: Frame): Skip => ({
@@ -183,7 +183,7 @@ const ack: Handler = (session, frame, room) => {
   const publish = pending.get(frame.id)?.publish;
   // In its publisher's own order the acknowledgement stands for the message.
   const isSilent = publish ? !publish.echo : late.has(frame.id);
-  if (isSilent && !frame.duplicate && typeof frame.offset === 'number') room?.track.pass(positionOf(frame));
+  if (isSilent && typeof frame.offset === 'number') room?.track.pass(positionOf(frame));
   session.answer(frame);
 };
 
@@ -206,17 +206,16 @@ const presenceEvent: Handler = (session, frame, room) => {
 };
 
 const error: Handler = (session, frame) => {
-  const passes = isTemporary(frame.code);
   const { id } = frame;
   if (typeof id !== 'number') return session.events.emit('refused', frame as unknown as ErrorFrame);
-  const pending = session.requests.pending.get(id);
+  const passes = isTemporary(frame.code);
   if (session.connectId === id) {
     return session.connectRefused(passes, text(frame.message), span(frame.retry_after_ms));
   }
-  if (!pending) {
-    const room = [...session.rooms.values()].find(({ joinId }) => joinId === id);
-    return room && joinRefused(session, room, frame);
-  }
+  const pending = session.requests.pending.get(id);
+  const room = [...session.rooms.values()].find(({ joinId, leaveId }) => id === (pending ? leaveId : joinId));
+  if (!pending) return room && joinRefused(session, room, frame);
+  if (room && passes) return session.leaveLater(room, retryAfter(frame));
   const { publish } = pending;
   // What may have been stored after all, and what is being repeated, is repeated under its name.
   if (publish && passes && (frame.code === 114 || publish.sent > 1)) return session.hold(publish, retryAfter(frame));

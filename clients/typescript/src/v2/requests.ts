@@ -80,8 +80,8 @@ export class Requests {
 
   #count({ publish }: Pending, sign: number): void {
     if (!publish) return;
-    this.publishes += sign;
     this.characters += sign * publish.text.length;
+    this.publishes += sign;
   }
 
   /** The outbox, oldest first. */

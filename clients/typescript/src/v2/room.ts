@@ -38,7 +38,10 @@ export class Room<T = unknown> {
   cancel: Cancel = () => {};
   /** @internal Where a hole was found that coming back was to fill. */
   holeAt: number | undefined;
-  /** @internal Whether `connect` named it on this connection, and `hello` has not answered yet. */
+  /**
+   * @internal Whether the server has it in, or will have, whatever was said since: `connect` named it on this connection,
+   * and `hello` has not answered yet; or it is to be left again, as that was refused for the moment.
+   */
   isNamed = false;
   /** @internal */ readonly events = new Events<RoomEvents<unknown>>();
   /** @internal The list of members that is on its way, or was refused for now or for good. */
@@ -62,7 +65,7 @@ export class Room<T = unknown> {
 
   /** Up to where the client has everything; null while it does not know. */
   get position(): Position | null {
-    return this.track.position;
+    return this.track.at;
   }
 
   /** Who is here; null while it is not known or not followed. */

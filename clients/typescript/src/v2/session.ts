@@ -145,8 +145,8 @@ export class Session {
     // Without ticket and rooms, then, and room by room.
     this.forgetResume();
     for (const room of this.#all()) {
-      room.isNamed = false;
       if (room.state === 'joining') room.become('away');
+      room.isNamed = false;
     }
     this.#connect([]);
     if (this.connectId === null && this.#earlyHello) this.#online(this.#earlyHello);
@@ -190,9 +190,8 @@ export class Session {
   /** One text of the server's: a frame on each line. */
   text(data: unknown): void {
     if (typeof data !== 'string' || data.length > TEXT_MAX) {
-      const reason = 'binary or too large';
-      this.violation(reason);
-      return this.host.abandon({ code: 1006, reason });
+      this.violation('binary or too large');
+      return this.host.abandon({ code: 1006, reason: 'binary or too large' });
     }
     const { connection } = this;
     for (const line of data.split('\n')) {
@@ -223,8 +222,8 @@ export class Session {
 
   /** The connection is gone. */
   lost(): void {
-    this.stage = 'offline';
     this.connection += 1;
+    this.stage = 'offline';
     this.#farewell?.cancel();
     this.#farewell = this.connectId = this.#earlyHello = null;
     this.ownRooms.clear();
@@ -267,10 +266,9 @@ export class Session {
   }
 
   /** Says a command under an id, which it answers. */
-  say(command: object): number {
-    const id = ++this.lastId;
+  say(command: object, id: number | null = ++this.lastId): number {
     this.host.send(JSON.stringify({ ...command, id }));
-    return id;
+    return id as number;
   }
 
   pong(): void {
@@ -350,6 +348,7 @@ export class Session {
   }
 
   sendJoin(room: Room): void {
+    if (room.isNamed) this.#leaveAgain(room);
     room.become('joining');
     room.joinId = this.say({ type: 'subscribe', room: room.name, since: room.position, ...wanted(room) });
     // Asking again on this connection could only be refused as asking twice.
@@ -368,15 +367,28 @@ export class Session {
     const asked = this.ask('unsubscribed', { type: 'unsubscribe', room: room.name });
     const id = this.lastId;
     room.leaveId = id;
-    room.joinId = null;
     await asked.catch(() => {});
     // No answer came in time, or none can come: it is forgotten all the same.
     if (room.leaveId === id) this.left(room);
   }
 
+  /** Leaving failed for the moment: the client is still in. */
+  leaveLater(room: Room, ms: number): void {
+    // No server takes a join from who is.
+    if (room.state !== 'leaving') return this.host.abandon({ code: 1006, reason: 'not left' });
+    room.isNamed = true;
+    room.cancel = this.timer(ms, () => this.#leaveAgain(room));
+  }
+
+  #leaveAgain(room: Room): void {
+    room.isNamed = false;
+    this.say({ type: 'unsubscribe', room: room.name }, room.leaveId);
+  }
+
   /** The last leave of a room is over. */
   left(room: Room): void {
     room.leaveId = null;
+    room.isNamed = false;
     if (room.state === 'leaving') room.become('out');
   }
 

@@ -30,128 +30,79 @@ export interface Skip {
 
 /** The position of one room. */
 export class Track {
-  #at: Position | null;
   /**
-   * Places of messages that the application published without wanting them back. Their acknowledgements
-   * may come before the messages between; and what is read from the log while joining may hold them.
+   * Places of messages that the application published without wanting them back, under their epochs. Their
+   * acknowledgements may come before the messages between; what is read from the log while joining may hold them; and
+   * under another epoch than the position's the log may go on, or have ended.
    */
-  readonly #own = new Set<number>();
+  readonly #own = new Map<number, string>();
 
   constructor(
-    since: Position | null = null,
+    /** The position to go on from. */
+    public at: Position | null = null,
     /** Whether only some messages are wanted: then their places need not follow each other. */
     readonly filtered = false,
-  ) {
-    this.#at = since;
-  }
-
-  /** The position to go on from. */
-  get position(): Position | null {
-    return this.#at;
-  }
-
-  /** Stands there, whatever was before. */
-  stand(at: Position): void {
-    this.#at = at;
-  }
+  ) {}
 
   /** What the place of a message means, without taking it. `previous` is what a filtered one names. */
-  look(at: Position, previous: number | null = null): Place {
-    const stood = this.#at;
+  look(at: Position, previous: number | null): Place {
+    const stood = this.at;
     if (!stood) return 'next';
-    const hole = this.#holeBehind(stood.offset, at.offset, previous);
-    if (at.epoch !== stood.epoch) {
-      // A log that goes on under another epoch leaves nothing out.
-      return at.offset > stood.offset && !hole ? 'next' : 'new_epoch';
-    }
-    if (this.#own.has(at.offset)) return 'own';
-    if (at.offset <= stood.offset) return 'duplicate';
-    return hole ?? 'next';
-  }
-
-  /** Takes the place of a message. */
-  accept(at: Position, previous: number | null = null): Place {
-    const place = this.look(at, previous);
-    if (place === 'new_epoch') this.#begin(at);
-    else if (place === 'next' || typeof place !== 'string') this.#at = at;
-    return place;
+    const hole = this.#hole(stood, previous === null ? at.offset : previous + 1, at.epoch, previous);
+    const isNew = at.offset > stood.offset;
+    // A log that goes on under another epoch leaves nothing out.
+    if (at.epoch !== stood.epoch && (!isNew || hole)) return 'new_epoch';
+    if (this.#own.get(at.offset) === at.epoch) return 'own';
+    return isNew ? (hole ?? 'next') : 'duplicate';
   }
 
   /** The server says that the client has everything up to there. With a hole before that it stays where it is. */
   reach(at: Position): Place {
-    const stood = this.#at;
-    if (!stood) {
-      this.#at = at;
-      return 'next';
-    }
-    const hole = this.filtered ? null : this.#holeBefore(stood.offset, at.offset + 1);
-    if (at.epoch !== stood.epoch) {
-      if (at.offset >= stood.offset && !hole) {
-        this.#at = at;
-        return 'next';
-      }
-      this.#begin(at);
-      return 'new_epoch';
-    }
-    if (at.offset < stood.offset) {
-      // The acknowledged places of one's own messages may lie ahead of what was read.
-      for (let place = at.offset + 1; place <= stood.offset; place++) {
-        if (!this.#own.has(place)) return 'duplicate';
-      }
-      return 'next';
-    }
-    if (!hole) this.#at = at;
-    return hole ?? 'next';
+    const stood = this.at;
+    const isSame = stood?.epoch === at.epoch;
+    // The acknowledged places of one's own messages may lie ahead of what was read.
+    if (isSame && at.offset < stood.offset) return this.#hole(at, stood.offset + 1, at.epoch) ? 'duplicate' : 'next';
+    const hole = !this.filtered && stood && this.#hole(stood, at.offset + 1, at.epoch);
+    if (isSame && hole) return hole;
+    this.at = at;
+    return !isSame && stood && (hole || at.offset < stood.offset) ? 'new_epoch' : 'next';
   }
 
   /** The server names messages that will not come. Answers what is missing before them. */
-  skip(gap: Skip): Place {
-    const stood = this.#at;
-    if (gap.reason === 'unknown_position') {
+  skip({ epoch, from, to, reason }: Skip): Place {
+    const stood = this.at;
+    const isAnew = stood?.epoch !== epoch;
+    if (reason === 'unknown_position') {
       // The client was ahead of the log: the only way back.
-      this.#begin({ epoch: gap.epoch, offset: Math.max(gap.from - 1, 0) });
+      this.#own.clear();
+      this.at = { epoch, offset: Math.max(from - 1, 0) };
       return 'next';
     }
-    if (stood?.epoch !== gap.epoch) {
-      this.#begin({ epoch: gap.epoch, offset: gap.to });
-      return 'next';
-    }
-    const hole = this.filtered ? null : this.#holeBefore(stood.offset, gap.from);
-    if (gap.to > stood.offset) this.#at = { epoch: gap.epoch, offset: gap.to };
-    return hole ?? 'next';
+    if (isAnew || to > stood.offset) this.at = { epoch, offset: to };
+    return isAnew || this.filtered ? 'next' : (this.#hole(stood, from, epoch) ?? 'next');
   }
 
   /** A message of the application's own has its place and will not come back. */
   pass(at: Position): void {
-    const stood = this.#at;
-    if (!stood) return;
-    // Also of another epoch: if the log goes on under that, so do its offsets, and if it began anew all of
-    // this is forgotten with the gap.
-    this.#own.add(at.offset);
-    if (this.#own.size > OWN_MAX) this.#own.delete(Math.min(...this.#own));
-    let offset = stood.offset;
-    while (this.#own.has(offset + 1)) offset += 1;
-    this.#at = { epoch: stood.epoch, offset };
+    if (!this.at) return;
+    let { epoch, offset } = this.at;
+    if (this.#own.get(at.offset) !== epoch) this.#own.set(at.offset, at.epoch);
+    if (this.#own.size > OWN_MAX) this.#own.delete([...this.#own.keys()][0] as number);
+    while (this.#own.get(offset + 1) === epoch) offset += 1;
+    this.at = { epoch, offset };
   }
 
-  /** What is missing before a message, which may name what it follows. */
-  #holeBehind(stood: number, at: number, previous: number | null): Place | null {
-    if (previous === null) return this.#holeBefore(stood, at);
-    // What lies before a message of one's own is known to whom it was not sent back.
-    return this.#own.has(previous) ? null : this.#holeBefore(stood, previous + 1);
-  }
-
-  #begin(at: Position): void {
-    this.#own.clear();
-    this.#at = at;
-  }
-
-  /** What is missing between `stood` and `next`, both exclusive. Places of one's own at its ends are not. */
-  #holeBefore(stood: number, next: number): Place | null {
-    let from = stood + 1;
+  /**
+   * What is missing between `stood` and `next`, both exclusive, in the log that goes on to an epoch. Places of one's own
+   * at its ends are not; and what lies before one of them is known to whom it was not sent back.
+   */
+  #hole(stood: Position, next: number, epoch: string, previous: number | null = null): Place | null {
+    const isOwn = (place: number) => [stood.epoch, epoch].includes(this.#own.get(place) as string);
+    if (previous !== null && isOwn(previous)) return null;
+    let from = stood.offset + 1;
     let to = next - 1;
-    while (from <= to && this.#own.has(from)) from += 1;
-    while (from <= to && this.#own.has(to)) to -= 1;
+    while (from <= to && isOwn(from)) from += 1;
+    while (from <= to && isOwn(to)) to -= 1;
     return from <= to ? [from, to] : null;
   }
 }

@@ -207,6 +207,9 @@ impl<R> Machine<R> {
         {
             return self.requests.hold(id, again_at(after, now));
         }
+        if refusal.is_temporary() && self.leave_later(id, after, now) {
+            return;
+        }
         let Some(pending) = self.requests.take(id) else { return };
         match &pending.kind {
             Kind::Connect if !refusal.is_temporary() && self.has_resumed() => {

@@ -108,7 +108,7 @@ impl<R> Machine<R> {
         self.events.push_back(Event::Connected(hello));
         self.join_away(now);
         for frame in self.requests.publish_frames() {
-            self.out.push(frame);
+            self.out.push(self.soil.repeated(frame));
         }
         self.follow_away(now);
         self.resumed(resumed, now);

@@ -58,7 +58,8 @@ impl Roster {
         }
         let is_next = from <= self.seq.saturating_add(1);
         self.seq = seq;
-        if self.is_listed && !is_next {
+        // Names behind a number, too, where the list between them was of no use: of a server that has lost its count.
+        if std::mem::take(&mut self.is_counted) || (self.is_listed && !is_next) {
             self.is_listed = false;
             return News::Missed;
         }

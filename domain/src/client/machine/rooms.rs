@@ -9,6 +9,7 @@ use crate::client::machine::Machine;
 use crate::client::machine::commands::SubscribeOptions;
 use crate::client::machine::members::Roster;
 use crate::client::machine::requests::{Kind, Pending};
+use crate::client::planted::Mistake;
 use crate::client::track::Track;
 use crate::filter::Filter;
 use crate::position::Offset;
@@ -52,6 +53,12 @@ impl Retries {
 
     pub(super) fn contains(&self, room: &RoomId) -> bool {
         self.at.contains_key(room)
+    }
+
+    /// Takes a room out; answers whether it was to be asked about.
+    fn remove(&mut self, room: &RoomId) -> bool {
+        let Some(at) = self.at.remove(room) else { return false };
+        self.order.remove(&(at, room.clone()))
     }
 
     fn take_due(&mut self, now: Monotonic) -> Option<RoomId> {
@@ -127,8 +134,13 @@ impl<R> Machine<R> {
     ) {
         let known = self.rooms.get(room).map(|entry| (entry.phase, entry.leave));
         let leave = match known {
-            // It joins anew behind the answer to its leave.
-            Some((RoomPhase::Leaving, leave)) => leave,
+            // It joins anew behind the answer to its leave, which is said again at once if that was for later.
+            Some((RoomPhase::Leaving, leave)) => {
+                if self.retries.remove(room) {
+                    self.leave_again(room.clone());
+                }
+                leave
+            }
             Some(_) => return self.refuse(reply, RequestError::AlreadySubscribed),
             None if self.rooms.len() >= ROOMS_MAX => {
                 return self.refuse(reply, RequestError::TooMany { max: ROOMS_MAX });
@@ -161,6 +173,8 @@ impl<R> Machine<R> {
         let known = self.rooms.get_mut(room);
         match known.map(|entry| std::mem::replace(&mut entry.phase, RoomPhase::Leaving)) {
             Some(RoomPhase::Joining | RoomPhase::Joined) => {
+                // Whatever of it was put off, it is not to be left twice for that.
+                self.retries.remove(room);
                 let id = self.requests.next_id();
                 let frame = ClientFrame::Unsubscribe { id: Some(id), room: room.clone() };
                 self.out.push_frame(&frame);
@@ -198,6 +212,27 @@ impl<R> Machine<R> {
         }
     }
 
+    /// Whether a leave is refused for the moment. The client is still in, then, and says it again later.
+    pub(super) fn leave_later(&mut self, id: u64, after: Option<Duration>, now: Moment) -> bool {
+        let Some(Pending { kind: Kind::Unsubscribe(room), .. }) = self.requests.get_mut(id) else {
+            return false;
+        };
+        let room = room.clone();
+        if self.room_phase(&room) != Some(RoomPhase::Leaving) {
+            // It has joined anew behind it, which no server takes from who is still in.
+            self.verdict = Some(Lost::broken(format!("{room} could not be left")));
+            return false;
+        }
+        self.retries.insert(room, again_at(after, now));
+        true
+    }
+
+    fn leave_again(&mut self, room: RoomId) {
+        if let Some(id) = self.rooms.get(&room).and_then(|entry| entry.leave) {
+            self.out.push_frame(&ClientFrame::Unsubscribe { id: Some(id), room });
+        }
+    }
+
     /// The server ended a membership, or does not grant it again.
     pub(super) fn put_out(&mut self, room: RoomId, code: Option<u16>, reason: Option<String>) {
         let was_own = self.own_rooms.remove(&room);
@@ -228,6 +263,7 @@ impl<R> Machine<R> {
             match self.rooms.get(&room).map(|entry| entry.phase) {
                 Some(RoomPhase::Away) if self.is_online() => self.join(&room, now),
                 Some(RoomPhase::Joined) => self.ask_members(&room, now),
+                Some(RoomPhase::Leaving) => self.leave_again(room),
                 _ => {}
             }
         }
@@ -263,6 +299,9 @@ impl<R> Machine<R> {
             entry.phase = RoomPhase::Away;
             (entry.join, entry.leave) = (None, None);
             entry.roster = Roster::default();
+            if self.soil.has(Mistake::PositionForgotten) {
+                entry.track = Track::new(None, entry.filter.is_some());
+            }
         }
     }
 

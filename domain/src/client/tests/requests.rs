@@ -31,6 +31,21 @@ fn what_is_published_without_a_connection_waits_in_order_up_to_a_bound() {
     assert_eq!(ends(&world)[1..], [("m-1", "acked"), ("m-2", "unanswered")]);
 }
 
+#[test]
+fn a_leave_that_is_refused_for_the_moment_is_said_again_until_the_client_is_out() {
+    let mut world = World::joined(4);
+    world.ask("leave", Ask::Unsubscribe(room("public:r")), REQUEST_TIMEOUT);
+    world.say(&refusal(2, 114, Some(300)));
+    world.sent.clear();
+    world.advance(299);
+    assert_eq!((world.sent.len(), ends(&world)), (0, vec![]));
+    world.advance(1);
+    assert_eq!(world.sent, [r#"{"type":"unsubscribe","id":2,"room":"public:r"}"#]);
+    world.say(&json!({"type": "unsubscribed", "id": 2, "room": "public:r", "timestamp": "t"}));
+    assert_eq!(ends(&world), [("leave", "done")]);
+    assert_eq!(world.machine.room_phase(&room("public:r")), None);
+}
+
 /// K01: closing while it connects, twice, and asking of what is closed.
 #[test]
 fn a_client_can_be_closed_at_any_time_and_more_than_once() {
