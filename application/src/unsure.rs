@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const KEPT: Duration = Duration::from_secs(60);
 pub struct Unsure<T> {
     /// What is known of each, and when it was tried last; the latest last. Held for a look or a change only.
     letters: Mutex<VecDeque<(Said, T, Duration)>>,
+    /// How many there are: looked at before each private message, mostly in vain.
+    n_letters: AtomicUsize,
 }
 
 /// To whom, by whom, and what, as a number: one sender's alone are told apart by it.
@@ -30,23 +33,25 @@ type Said = (UserId, UserId, u64);
 
 impl<T> Default for Unsure<T> {
     fn default() -> Self {
-        Self { letters: Mutex::default() }
+        Self { letters: Mutex::default(), n_letters: AtomicUsize::new(0) }
     }
 }
 
 impl<T> Unsure<T> {
     /// What is known of a letter that was tried just now and says the same, which is no longer remembered.
     pub fn take(&self, user: &UserId, letter: &Letter, now: Duration) -> Option<T> {
+        if self.n_letters.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let said = said(user, letter);
         let mut letters = self.lock();
         while letters.front().is_some_and(|(_, _, at)| now.saturating_sub(*at) > KEPT) {
             letters.pop_front();
         }
-        if letters.is_empty() {
-            return None;
-        }
-        let said = said(user, letter)?;
-        let place = letters.iter().position(|(other, _, _)| *other == said)?;
-        letters.remove(place).map(|(_, known, _)| known)
+        let place = said.and_then(|said| letters.iter().position(|(other, _, _)| *other == said));
+        let taken = place.and_then(|place| letters.remove(place));
+        self.n_letters.store(letters.len(), Ordering::Release);
+        taken.map(|(_, known, _)| known)
     }
 
     /// Nobody knows of this one.
@@ -57,6 +62,7 @@ impl<T> Unsure<T> {
             letters.pop_front();
         }
         letters.push_back((said, known, now));
+        self.n_letters.store(letters.len(), Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Said, T, Duration)>> {

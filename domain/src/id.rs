@@ -128,6 +128,9 @@ text_id! {
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
+    /// How long its text is.
+    pub const TEXT_BYTES: usize = 16;
+
     /// Takes 64 bits that the caller drew at random.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {

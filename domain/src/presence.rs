@@ -26,6 +26,15 @@ pub enum PresenceKey {
 impl PresenceKey {
     /// What token subjects must not start with, so that nobody poses as an anonymous member.
     pub const ANONYMOUS_PREFIX: &'static str = "anonymous:";
+
+    /// How many bytes its name takes.
+    #[must_use]
+    pub fn name_bytes(&self) -> usize {
+        match self {
+            Self::User(user) => user.as_str().len(),
+            Self::Anonymous(_) => Self::ANONYMOUS_PREFIX.len() + ConnectionId::TEXT_BYTES,
+        }
+    }
 }
 
 impl fmt::Display for PresenceKey {

@@ -59,6 +59,12 @@ impl LogBounds {
     pub const fn top(&self) -> Position {
         Position { epoch: self.epoch, offset: self.last }
     }
+
+    /// Whether that place is one of this log's: of its present life, or of one that it goes on from.
+    #[must_use]
+    pub fn names(&self, at: Position) -> bool {
+        self.epoch == at.epoch || self.earlier.reach(at)
+    }
 }
 
 /// Why messages are missing.

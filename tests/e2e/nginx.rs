@@ -112,7 +112,7 @@ pub(crate) fn nginx_by(file: &str, nodes: &[(&str, String)]) -> Proxy {
             .map(|name| format!("{name}_temp_path {}/{name};", folder.display()))
             .concat();
         let text = format!(
-            "daemon off; {user} pid {0}/nginx.pid; error_log stderr; worker_processes 1;\n\
+            "daemon off; master_process off; {user} pid {0}/nginx.pid; error_log stderr; worker_processes 1;\n\
                  events {{ }}\nhttp {{ {temporary} include {0}/nginx*.conf; }}\n",
             folder.display()
         );

@@ -53,7 +53,7 @@ const PARTLY: &[(&str, &str)] = &[
         "K11",
         "a million messages a second: some hundred thousand at once, to an application that reads none",
     ),
-    ("K12", "Deno, Bun, Firefox, Safari and workers"),
+    ("K12", "Safari; Deno, Bun and Firefox run by hand"),
     ("K13", "a connection over TLS: what is dropped at each poll speaks over a pipe in memory"),
     (
         "K14",

@@ -518,8 +518,13 @@ impl Succession for Held {
 
 #[async_trait]
 impl Archive for Held {
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
-        self.archive.open_room(room, fresh).await
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError> {
+        self.archive.open_room(room, fresh, known).await
     }
 
     async fn append(&self, records: Vec<ArchiveRecord>) -> Result<(), ArchiveError> {

@@ -372,6 +372,36 @@ fn a_postgres_that_takes_no_writes_is_a_refusal_to_come_back_and_heals() {
     assert_eq!(history(&node, ROOM).0, [1, 2]);
 }
 
+/// PG09: a base backup that is started without recovery says the life that it had.
+#[tokio::test]
+async fn a_log_that_lacks_what_a_node_knows_ends_its_epoch_whatever_life_the_server_says() {
+    if !Postgres::is_here() {
+        return;
+    }
+    let postgres = Postgres::start();
+    let store =
+        build(Config { schema: fresh_schema(), ..Config::new(postgres.url().into()) }).await;
+    let (name, [one, two, three]) = (room("chat:a"), [1, 2, 3].map(Epoch::from_bits));
+    let at = |epoch, last| Some(Position { epoch, offset: offset(last) });
+    store.open_room(&name, one, None).await.unwrap();
+    store.append((1..=3).map(|n| record(&name, one, n)).collect()).await.unwrap();
+    for known in [at(one, 3), at(one, 2), at(three, 9)] {
+        assert_eq!(
+            store.open_room(&name, two, known).await.unwrap().epoch,
+            one,
+            "it lacks nothing"
+        );
+    }
+    let head = store.open_room(&name, two, at(one, 5)).await.unwrap();
+    let earlier = EarlierLives::new([Position { epoch: one, offset: offset(3) }]);
+    assert_eq!(head, RoomHead { epoch: two, last: offset(3), earlier });
+    assert!(store.append(vec![record(&name, one, 4)]).await.is_err());
+    store.append(vec![record(&name, two, 4)]).await.unwrap();
+    let page = store.read(&name, two, Offset::ZERO, 10, usize::MAX).await.unwrap();
+    assert_eq!(page.messages.len(), 4);
+    store.close().await;
+}
+
 /// PG09: what is read and erased of an epoch that goes on from another, and what a further one does.
 #[tokio::test]
 async fn a_log_that_goes_on_in_another_life_is_read_whole_and_under_its_present_epoch() {
@@ -385,8 +415,8 @@ async fn a_log_that_goes_on_in_another_life_is_read_whole_and_under_its_present_
     let replica = primary.start_replica();
     let (kept, empty) = (room("chat:a"), room("chat:b"));
     let store = build(settings(&primary)).await;
-    store.open_room(&kept, one).await.unwrap();
-    store.open_room(&empty, one).await.unwrap();
+    store.open_room(&kept, one, None).await.unwrap();
+    store.open_room(&empty, one, None).await.unwrap();
     store.append((1..=3).map(|n| record(&kept, one, n)).collect()).await.unwrap();
     store.close().await;
     replica.until(&format!("SELECT count(*) FROM {schema}.messages"), "3");
@@ -394,11 +424,11 @@ async fn a_log_that_goes_on_in_another_life_is_read_whole_and_under_its_present_
     let store = build(settings(&replica)).await;
     let end = |epoch, at| Position { epoch, offset: offset(at) };
     for _ in 0..2 {
-        let head = store.open_room(&kept, two).await.unwrap();
+        let head = store.open_room(&kept, two, None).await.unwrap();
         let earlier = EarlierLives::new([end(one, 3)]);
         assert_eq!(head, RoomHead { epoch: two, last: offset(3), earlier });
     }
-    assert_eq!(store.open_room(&empty, two).await.unwrap().epoch, two);
+    assert_eq!(store.open_room(&empty, two, None).await.unwrap().epoch, two);
     // Nothing of the ended one is taken any more, and it can't be begun again.
     assert!(store.append(vec![record(&kept, one, 4)]).await.is_err());
     store.append(vec![record(&kept, two, 4)]).await.unwrap();
@@ -415,7 +445,7 @@ async fn a_log_that_goes_on_in_another_life_is_read_whole_and_under_its_present_
     store.close().await;
     next.promote();
     let store = build(settings(&next)).await;
-    let head = store.open_room(&kept, three).await.unwrap();
+    let head = store.open_room(&kept, three, None).await.unwrap();
     let earlier = EarlierLives::new([end(two, 4), end(one, 3)]);
     assert_eq!(head, RoomHead { epoch: three, last: offset(4), earlier });
     let page = store.read(&kept, three, Offset::ZERO, 10, usize::MAX).await.unwrap();

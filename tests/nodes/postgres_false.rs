@@ -309,7 +309,7 @@ async fn last(store: &PostgresArchive, name: &str) -> u64 {
     let name = room(name);
     in_time("it heals", async {
         loop {
-            if let Ok(head) = store.open_room(&name, EPOCH).await {
+            if let Ok(head) = store.open_room(&name, EPOCH, None).await {
                 return head.last.get();
             }
             tokio::task::yield_now().await;

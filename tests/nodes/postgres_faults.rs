@@ -369,7 +369,7 @@ async fn a_crash_in_the_middle_of_batches_loses_nothing_acknowledged_and_stores_
     ) -> u64 {
         let mut sure = 0;
         while !is_over.load(Ordering::SeqCst) {
-            let Ok(head) = store.open_room(&room, EPOCH).await else {
+            let Ok(head) = store.open_room(&room, EPOCH, None).await else {
                 tokio::task::yield_now().await;
                 continue;
             };

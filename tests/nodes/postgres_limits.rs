@@ -25,7 +25,7 @@ const EPOCH: Epoch = Epoch::from_bits(7);
 
 async fn filled(store: &PostgresArchive, last: u64) -> RoomId {
     let room = room("chat:a");
-    store.open_room(&room, EPOCH).await.unwrap();
+    store.open_room(&room, EPOCH, None).await.unwrap();
     store.append((1..=last).map(|n| record(&room, EPOCH, n)).collect()).await.unwrap();
     room
 }
@@ -115,7 +115,7 @@ async fn what_may_not_wait_is_refused_at_once() {
         }
     }
     assert!((20..50).contains(&stored), "{stored}");
-    let head = store.open_room(&room, EPOCH).await.unwrap();
+    let head = store.open_room(&room, EPOCH, None).await.unwrap();
     assert_eq!(head.last, offset(stored + 1));
     store.close().await;
 }
@@ -280,7 +280,7 @@ async fn one_of_two_transactions_that_wait_for_each_other_is_made_again() {
     let store = build(settings).await;
     let rooms = ["chat:a", "chat:b"].map(room);
     for room in &rooms {
-        store.open_room(room, EPOCH).await.unwrap();
+        store.open_room(room, EPOCH, None).await.unwrap();
     }
     let take = |room: &str| {
         format!("PERFORM 1 FROM {schema}.rooms WHERE room = 'chat:{room}' FOR UPDATE;")
@@ -319,10 +319,10 @@ async fn one_bad_call_of_a_group_keeps_no_other_from_being_stored() {
     let schema = settings.schema.clone();
     let store = build(settings).await;
     let first = room("chat:first");
-    store.open_room(&first, EPOCH).await.unwrap();
+    store.open_room(&first, EPOCH, None).await.unwrap();
     let rooms: Vec<_> = (0..40).map(|n| room(&format!("chat:{n}"))).collect();
     for room in &rooms {
-        store.open_room(room, EPOCH).await.unwrap();
+        store.open_room(room, EPOCH, None).await.unwrap();
         store.append(vec![record(room, EPOCH, 1)]).await.unwrap();
     }
     let locks = postgres.session(&format!("BEGIN; LOCK TABLE {schema}.messages"));

@@ -113,7 +113,7 @@ async fn a_store_that_takes_no_writes_any_more_or_may_lose_them_is_away_until_it
     let mut postgres = Postgres::start();
     let store = build(impatient(&postgres)).await;
     let room = room("chat:a");
-    store.open_room(&room, EPOCH).await.unwrap();
+    store.open_room(&room, EPOCH, None).await.unwrap();
     let set = |value: &str| {
         postgres.tell(&format!("ALTER SYSTEM SET default_transaction_read_only = {value}"));
         postgres.tell("SELECT pg_reload_conf()");
@@ -128,14 +128,14 @@ async fn a_store_that_takes_no_writes_any_more_or_may_lose_them_is_away_until_it
     .await;
     in_time("it is known", async {
         while store.status().is_up() {
-            drop(store.open_room(&room, EPOCH).await);
+            drop(store.open_room(&room, EPOCH, None).await);
         }
     })
     .await;
     postgres.tell("ALTER SYSTEM RESET default_transaction_read_only");
     postgres.tell("SELECT pg_reload_conf()");
     until("it is up", || store.status().is_up()).await;
-    assert!(store.open_room(&room, EPOCH).await.is_ok());
+    assert!(store.open_room(&room, EPOCH, None).await.is_ok());
 
     postgres.kill();
     until("it is away", || !store.status().is_up()).await;
@@ -143,7 +143,7 @@ async fn a_store_that_takes_no_writes_any_more_or_may_lose_them_is_away_until_it
     let connects = store.status().connects();
     until("it is looked at again", || store.status().connects() > connects + 3).await;
     assert!(!store.status().is_up());
-    assert!(store.open_room(&room, EPOCH).await.is_err());
+    assert!(store.open_room(&room, EPOCH, None).await.is_err());
     postgres.start_again_with(&[]);
     until("it is up", || store.status().is_up()).await;
     store.close().await;
@@ -332,7 +332,7 @@ async fn a_column_that_a_newer_version_adds_disturbs_no_older_node() {
     let schema = settings.schema.clone();
     let store = build(settings).await;
     let room = room("chat:a");
-    store.open_room(&room, EPOCH).await.unwrap();
+    store.open_room(&room, EPOCH, None).await.unwrap();
     store.append(vec![record(&room, EPOCH, 1)]).await.unwrap();
     let matches = PostgresMatches::new(Arc::clone(&store), KEPT);
     matches.create(&waiting("m")).await.unwrap();
@@ -392,7 +392,7 @@ async fn a_slow_read_ends_at_the_server_and_costs_no_connection() {
     let schema = settings.schema.clone();
     let store = build(settings).await;
     let room = room("chat:a");
-    store.open_room(&room, EPOCH).await.unwrap();
+    store.open_room(&room, EPOCH, None).await.unwrap();
     store.append((1..=3).map(|n| record(&room, EPOCH, n)).collect()).await.unwrap();
     let read = || store.read(&room, EPOCH, Offset::ZERO, 9, usize::MAX);
     assert!(read().await.is_ok());

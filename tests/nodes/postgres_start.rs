@@ -44,7 +44,7 @@ async fn a_start_waits_for_postgres_for_a_while_and_then_says_what_it_lacks() {
     };
     let (store, ()) =
         in_time("it comes", async { tokio::join!(Box::pin(build(patient)), comes) }).await;
-    assert!(store.open_room(&room("chat:a"), EPOCH).await.is_ok());
+    assert!(store.open_room(&room("chat:a"), EPOCH, None).await.is_ok());
     store.close().await;
 }
 
@@ -79,7 +79,7 @@ async fn a_server_that_may_lose_what_it_commits_is_refused_or_made_to_keep_it() 
     let settings = config(&postgres);
     let store = build(settings.clone()).await;
     let room = room("chat:a");
-    store.open_room(&room, EPOCH).await.unwrap();
+    store.open_room(&room, EPOCH, None).await.unwrap();
     for n in 1..=20 {
         store.append(vec![record(&room, EPOCH, n)]).await.unwrap();
     }
@@ -87,7 +87,7 @@ async fn a_server_that_may_lose_what_it_commits_is_refused_or_made_to_keep_it() 
     store.close().await;
     postgres.start_again();
     let store = build(settings).await;
-    let head = store.open_room(&room, Epoch::from_bits(1)).await;
+    let head = store.open_room(&room, Epoch::from_bits(1), None).await;
     assert_eq!(head, Ok(RoomHead::new(EPOCH, offset(20))));
     store.close().await;
 }
@@ -113,7 +113,7 @@ async fn the_tables_are_made_once_and_unknown_ones_are_left_alone() {
     let many = (0..6).map(|_| build(settings.clone()));
     let stores = in_time("they begin", futures_util::future::join_all(many)).await;
     for store in stores {
-        assert!(store.open_room(&room("chat:a"), EPOCH).await.is_ok());
+        assert!(store.open_room(&room("chat:a"), EPOCH, None).await.is_ok());
         store.close().await;
     }
     let versions = format!("{}._sqlx_migrations", settings.schema);
@@ -174,7 +174,7 @@ async fn nodes_that_open_a_room_at_once_all_get_one_epoch() {
         let room = room(&format!("chat:{n}"));
         let opened = nodes.iter().zip(1..).map(|(node, epoch)| {
             let (node, room) = (Arc::clone(node), room.clone());
-            tokio::spawn(async move { node.open_room(&room, Epoch::from_bits(epoch)).await })
+            tokio::spawn(async move { node.open_room(&room, Epoch::from_bits(epoch), None).await })
         });
         let mut heads = Vec::new();
         for head in opened.collect::<Vec<_>>() {
@@ -215,7 +215,7 @@ async fn empty_rooms_are_forgotten_in_steps_that_end_in_their_time() {
     let schema = settings.schema.clone();
     let store = build(settings.clone()).await;
     let kept = room("chat:kept");
-    store.open_room(&kept, EPOCH).await.unwrap();
+    store.open_room(&kept, EPOCH, None).await.unwrap();
     store.append(vec![record(&kept, EPOCH, 1)]).await.unwrap();
     store.close().await;
     postgres.tell(&format!(

@@ -399,16 +399,14 @@ fn everybody_joins_a_room_over_two_nodes_and_each_knows_who_is_there() {
         socket.send_json(&json!({"type": "subscribe", "room": ROOM, "presence": true}));
         socket.send_json(&ask);
     }
-    let mut gathered = 0;
+    // Told one by one or gathered, as they come.
     for (socket, follower) in &mut crowd {
         while follower.members.as_ref().is_none_or(|there| there.len() < CROWD) {
             let frame = socket.next_json();
-            gathered += usize::from(frame["type"] == "presence_events");
             if follower.hear(&frame) {
                 socket.send_json(&ask);
             }
         }
         assert_eq!(follower.total, CROWD as u64);
     }
-    assert!(gathered > 0, "forty come within a few windows");
 }

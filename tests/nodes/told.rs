@@ -76,15 +76,17 @@ impl Told {
     /// Nobody heard anything twice or out of order, and everything that was acknowledged was heard by everybody in
     /// its room, or lies in a gap that was told. Answers how many gaps were.
     pub(crate) fn check(&self) -> usize {
-        self.check_each(|told, acked| {
+        let (gaps, twice) = self.check_each(|told, acked| {
             told.texts.contains_key(acked.data.as_str())
                 || told.gaps.iter().any(|gap| gap.covers(acked))
-        })
+        });
+        assert!(twice.is_empty(), "{twice:?}");
+        gaps
     }
 
     /// The same of what was acknowledged as durable, which no gap excuses: everybody heard it, and each publisher's in
-    /// the order in which it was said.
-    pub(crate) fn check_durable(&self) -> usize {
+    /// the order in which it was said. Also answers what was heard twice, which only what was never stored may be.
+    pub(crate) fn check_durable(&self) -> (usize, Vec<Twice>) {
         assert!(self.acked.iter().all(|acked| acked.is_durable), "an acknowledgement is less");
         let mut last: BTreeMap<usize, u64> = BTreeMap::new();
         for acked in &self.acked {
@@ -94,21 +96,22 @@ impl Told {
         self.check_each(|told, acked| told.texts.contains_key(acked.data.as_str()))
     }
 
-    fn check_each(&self, is_told: impl Fn(&Ordered<'_>, &Acked) -> bool) -> usize {
-        let mut gaps = 0;
+    fn check_each(&self, is_told: impl Fn(&Ordered<'_>, &Acked) -> bool) -> (usize, Vec<Twice>) {
+        let (mut gaps, mut twice) = (0, Vec::new());
         let mut by_room: BTreeMap<usize, Vec<&Acked>> = BTreeMap::new();
         for one in &self.acked {
             by_room.entry(one.room).or_default().push(one);
         }
         for (number, heard) in self.heard.iter().enumerate() {
-            let told = order(number, heard);
+            let mut told = order(number, heard);
             gaps += told.gaps.len();
+            twice.append(&mut told.twice);
             for acked in by_room.get(&(number % ROOMS)).into_iter().flatten() {
                 let is_told = is_told(&told, acked);
                 assert!(is_told, "client {number} never heard of {acked:?}, nor of a gap there");
             }
         }
-        gaps
+        (gaps, twice)
     }
 
     /// Those who were told to have left although they came back: how long ago each had been lost, and after how long
@@ -143,14 +146,24 @@ impl TheGap<'_> {
     }
 }
 
+/// What one client heard twice: in a life of the room's log that is over, and in the next.
+#[derive(Debug)]
+pub(crate) struct Twice {
+    pub(crate) room: usize,
+    /// Where it lay, and where it lies.
+    pub(crate) offsets: (u64, u64),
+    pub(crate) data: String,
+}
+
 struct Ordered<'h> {
     /// With their places.
-    texts: BTreeMap<&'h str, u64>,
+    texts: BTreeMap<&'h str, (Epoch, u64)>,
     gaps: Vec<TheGap<'h>>,
+    twice: Vec<Twice>,
 }
 
 fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
-    let (mut texts, mut gaps) = (BTreeMap::new(), Vec::new());
+    let (mut texts, mut gaps, mut twice) = (BTreeMap::new(), Vec::new(), Vec::new());
     let (mut last, mut value): (Option<u64>, Option<u64>) = (None, None);
     let next = |last: Option<u64>, offset: u64, one: &Heard| {
         let is_next = last.is_none_or(|last| last + 1 == offset);
@@ -159,16 +172,20 @@ fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
     };
     for one in heard {
         match one {
-            Heard::Message { offset, data, .. } => {
+            Heard::Message { epoch, offset, data } => {
                 last = next(last, *offset, one);
-                let before = texts.insert(data.as_str(), *offset);
-                assert!(before.is_none(), "client {number} heard twice: {one:?}");
+                let Some((life, at)) = texts.insert(data.as_str(), (*epoch, *offset)) else {
+                    continue;
+                };
+                assert!(life != *epoch, "client {number} heard twice: {one:?}, and at {at}");
+                let (room, offsets) = (number % ROOMS, (at, *offset));
+                twice.push(Twice { room, offsets, data: data.clone() });
             }
             Heard::Nothing { offset } => last = next(last, *offset, one),
             Heard::Gap { epoch, from, to, reason } => {
                 if matches!(reason.as_str(), "epoch_changed" | "unknown_position") {
                     // What lay behind its end was lost with its life, and may be said again in the next.
-                    texts.retain(|_, at| *at <= *to);
+                    texts.retain(|_, (_, at)| *at <= *to);
                 }
                 last = Some(*to);
                 gaps.push(TheGap { epoch: *epoch, from: *from, to: *to, reason });
@@ -183,5 +200,5 @@ fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
             }
         }
     }
-    Ordered { texts, gaps }
+    Ordered { texts, gaps, twice }
 }

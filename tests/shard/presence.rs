@@ -261,6 +261,17 @@ fn updates_that_wait_are_bounded_and_end_with_their_room() {
     let told = host.frames(slot);
     let codes: Vec<_> = told.iter().filter_map(|frame| frame["code"].as_u64()).collect();
     assert!(codes.len() >= 4 && codes.iter().all(|code| *code == 105), "{told:?}");
+    // Nor does anything come to who is back at once.
+    host.say(slot, &json!({"type": "subscribe", "room": ROOM, "presence": true}).to_string());
+    host.pass(10_000);
+    (0..30).for_each(|n| show(&mut host, slot, 210 + n, &json!("old")));
+    host.say(slot, &json!({"type": "unsubscribe", "room": ROOM}).to_string());
+    host.say(slot, &json!({"type": "subscribe", "room": ROOM, "presence": true}).to_string());
+    host.frames(slot);
+    host.pass(10_000);
+    host.say(slot, &json!({"type": "presence", "id": 250, "room": ROOM}).to_string());
+    let list = host.frames(slot).pop().unwrap();
+    assert_eq!((&list["id"], &list["members"][0]["data"]), (&json!(250), &json!(null)), "{list}");
     // The ninth room.
     for n in 0..9 {
         let room = format!("public:r{n}");

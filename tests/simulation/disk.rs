@@ -91,9 +91,14 @@ impl Disk {
 
 #[async_trait]
 impl Archive for Disk {
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError> {
         self.seek().await?;
-        let head = self.archive.open_room(room, fresh).await?;
+        let head = self.archive.open_room(room, fresh, known).await?;
         self.core.lock().on_opened(room, head.epoch);
         Ok(head)
     }

@@ -1,7 +1,7 @@
 //! A server that does one thing wrong: what a load tool has to notice.
 //!
-//! It speaks as much of the protocol as publishing in rooms and coming back to them needs, and must
-//! never be right by accident: each lie happens exactly once. A thread for each connection, one
+//! It speaks as much of the protocol as publishing in rooms and coming back to them needs, in whole frames, since a client
+//! may read every field; and must never be right by accident: each lie happens exactly once. A thread for each connection, one
 //! lock for all; whoever holds it and waits stalls everybody, as a server with a blocked thread does.
 
 use std::collections::BTreeMap;
@@ -17,6 +17,10 @@ use websocket_codec::handshake::accept_key;
 use websocket_codec::{CloseCode, Decoder, Event, Limits, Role, encode_close, encode_text};
 
 const LIMITS: Limits = Limits { message_bytes_max: 1 << 20, fragments_max: 16 };
+/// Every room's.
+const EPOCH: &str = "000000000000000e";
+/// When everything happens.
+const NOW: &str = "2026-11-21T09:38:00.123Z";
 
 /// What it does wrong, with the publish (counted from 0) at which it does it.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +46,13 @@ pub enum Lie {
     DoubleLate(usize, Duration),
     /// Somebody who is in other rooms gets this message, too.
     Stray(usize),
-    /// The first who comes back does not get this message, and is pinged so often from then on.
+    /// The first who comes back does not get this message, nor when it comes for it again, and is pinged so often from
+    /// then on.
     Withhold(usize, Duration),
+    /// The first who comes back does not get this message, but does when it comes for it again.
+    Forget(usize),
+    /// The first who comes back is sent away, and told to come back after that.
+    SendAway(Duration),
     /// The first who comes back gets this message, although it was there before.
     Again(usize),
     /// Nothing: but a publish is acknowledged only when every member has answered a ping.
@@ -130,9 +139,7 @@ fn serve(mut socket: TcpStream, state: &Mutex<State>) {
     socket.set_nodelay(true).expect("a TCP socket");
     let mut buffer = vec![0; 64 << 10];
     let Some(mut rest) = upgrade(&mut socket, &mut buffer) else { return };
-    let hello =
-        json!({"type": "hello", "id": null, "session": null, "heartbeat_interval_ms": 25000});
-    say(&mut socket, &hello);
+    say(&mut socket, &hello());
     let mut decoder = Decoder::new(Role::Server);
     loop {
         let mut used = 0;
@@ -155,6 +162,13 @@ fn serve(mut socket: TcpStream, state: &Mutex<State>) {
             Err(_) => return,
         }
     }
+}
+
+/// The greeting, which answers nobody and brings nothing back.
+fn hello() -> Value {
+    json!({"type": "hello", "id": null, "accepted_version": 2, "features": ["resume"],
+        "request_id": "r", "client_id": "c", "connection_id": "0000000000000001", "user_id": null,
+        "rooms": [], "session": null, "resumed": [], "heartbeat_interval_ms": 25000})
 }
 
 /// Answers the upgrade; gives what came behind it.
@@ -186,15 +200,13 @@ fn obey(socket: &TcpStream, command: &Value, state: &mut State) {
     match command["type"].as_str() {
         Some("subscribe") => {
             if let Lie::RefuseRooms(code) = state.lie {
-                let words =
-                    json!({"type": "error", "id": command["id"], "code": code, "message": "no"});
-                return say(&mut socket, &words);
+                return say(&mut socket, &error(&command["id"], code));
             }
             let room = command["room"].as_str().expect("a room has a name").to_owned();
             say(
                 &mut socket,
-                &json!({"type": "subscribed", "id": command["id"], "room": room, "epoch": "e",
-                    "offset": 0, "messages": [], "more": false}),
+                &json!({"type": "subscribed", "id": command["id"], "room": room, "epoch": EPOCH,
+                    "offset": 0, "recovered": false, "messages": [], "more": false}),
             );
             state.members.push(Member { socket, room });
         }
@@ -210,6 +222,11 @@ fn obey(socket: &TcpStream, command: &Value, state: &mut State) {
     }
 }
 
+fn error(id: &Value, code: u16) -> Value {
+    json!({"type": "error", "id": id, "code": code, "error": "a_lie", "message": "no",
+        "field": null, "retry_after_ms": null})
+}
+
 fn publish(socket: &mut TcpStream, command: &Value, state: &mut State) {
     let nth = state.published;
     state.published += 1;
@@ -221,8 +238,7 @@ fn publish(socket: &mut TcpStream, command: &Value, state: &mut State) {
             let _ = last.socket.write_all(&encode_close(code, "a lie"));
         }
         Lie::Refuse(at, code) if at <= nth => {
-            let words = json!({"type": "error", "id": null, "code": code, "message": "no"});
-            return say(socket, &words);
+            return say(socket, &error(&command["id"], code));
         }
         _ => {}
     }
@@ -232,12 +248,13 @@ fn publish(socket: &mut TcpStream, command: &Value, state: &mut State) {
     let log = state.history.entry(room.clone()).or_default();
     let offset = log.len() + 1;
     let text = format!(
-        r#"{{"type":"message","room":"{room}","epoch":"e","offset":{offset},"data":{data}}}"#
+        r#"{{"type":"message","room":"{room}","epoch":"{EPOCH}","offset":{offset},"sender":{{"user_id":null,"connection_id":null}},"data":{data},"timestamp":"{NOW}"}}"#
     );
     log.push((nth, text.clone()));
     if !command["id"].is_null() {
         let id = &command["id"];
-        let ack = json!({"type": "ack", "id": id, "room": room, "epoch": "e", "offset": offset});
+        let ack = json!({"type": "ack", "id": id, "room": room, "epoch": EPOCH, "offset": offset,
+            "duplicate": false, "level": "accepted"});
         acknowledge(socket, ack, state);
     }
     let frame = encode_text(text.as_bytes()).to_vec();
@@ -312,14 +329,27 @@ fn write_late(socket: &TcpStream, time: Duration, frame: &[u8]) {
 /// Answers `connect` with what came in each room behind the position that it names.
 fn bring_back(socket: &mut TcpStream, command: &Value, state: &mut State) {
     let is_first = !std::mem::replace(&mut state.came_back, true);
-    let lie = if is_first { state.lie } else { Lie::None };
-    let mut rooms = Vec::new();
+    if let (true, Lie::SendAway(time)) = (is_first, state.lie) {
+        return send_away(socket, time);
+    }
+    let (mut rooms, mut pings) = (Vec::new(), None);
     for entry in command["resume"].as_array().expect("whoever comes back names rooms") {
         let room = entry["room"].as_str().expect("a room has a name");
         let from = entry["offset"].as_u64().expect("a position is a number") as usize;
         let log = state.history.get(room).map_or(&[][..], Vec::as_slice);
+        let lie = match state.lie {
+            // Nobody else stands right before it.
+            Lie::Withhold(at, every) if log.get(from).is_some_and(|(nth, _)| *nth == at) => {
+                Lie::Withhold(at, every)
+            }
+            lie if is_first => lie,
+            _ => Lie::None,
+        };
+        if let Lie::Withhold(_, every) = lie {
+            pings = Some(every);
+        }
         let brought = log.iter().enumerate().filter(|(place, (nth, _))| match lie {
-            Lie::Withhold(at, _) if at == *nth => false,
+            Lie::Withhold(at, _) | Lie::Forget(at) if at == *nth => false,
             Lie::Again(at) if at == *nth => true,
             _ => *place >= from,
         });
@@ -333,37 +363,52 @@ fn bring_back(socket: &mut TcpStream, command: &Value, state: &mut State) {
         });
         // As a server writes it, too.
         rooms.push(format!(
-            r#"{{"room":"{room}","epoch":"e","offset":{},"recovered":true,"gap":null,"messages":[{}],"more":false}}"#,
+            r#"{{"room":"{room}","epoch":"{EPOCH}","offset":{},"recovered":true,"gap":null,"messages":[{}],"more":false}}"#,
             log.len(),
             brought.collect::<Vec<_>>().join(","),
         ));
     }
-    let text = format!(
-        r#"{{"type":"hello","id":{},"session":null,"resumed":[{}],"heartbeat_interval_ms":25000}}"#,
-        command["id"],
-        rooms.join(","),
+    let mut hello = hello();
+    hello["id"] = command["id"].clone();
+    let text = text_of(&hello).replacen(
+        r#""resumed":[]"#,
+        &format!(r#""resumed":[{}]"#, rooms.join(",")),
+        1,
     );
     let _ = socket.write_all(&encode_text(text.as_bytes()));
-    if let Lie::Withhold(_, every) = lie {
+    if let Some(every) = pings {
         ping(socket, every);
     }
+}
+
+/// Ends a connection in order, and says when to come back.
+fn send_away(socket: &mut TcpStream, time: Duration) {
+    let code = CloseCode::new(1012).expect("a code for the wire");
+    let words = json!({"type": "disconnect", "code": code.get(), "reason": "a lie",
+        "reconnect": true, "reconnect_after_ms": time.as_millis() as u64});
+    say(socket, &words);
+    let _ = socket.write_all(&encode_close(code, "a lie"));
 }
 
 /// Pings so often until the other side is gone.
 fn ping(socket: &TcpStream, every: Duration) {
     let mut socket = socket.try_clone().expect("a socket has copies");
     std::thread::spawn(move || {
-        while socket.write_all(&encode_text(br#"{"type":"ping"}"#)).is_ok() {
+        let text = text_of(&json!({"type": "ping"}));
+        while socket.write_all(&encode_text(text.as_bytes())).is_ok() {
             std::thread::sleep(every);
         }
     });
 }
 
 fn say(socket: &mut TcpStream, frame: &Value) {
-    // The type comes first, as it does with every server.
+    let _ = socket.write_all(&encode_text(text_of(frame).as_bytes()));
+}
+
+/// A frame as a server writes it: its type comes first.
+fn text_of(frame: &Value) -> String {
     let kind = frame["type"].as_str().expect("a frame has a type");
     let rest = serde_json::to_string(frame).expect("JSON");
-    let rest = rest.replacen(&format!(r#""type":"{kind}""#), r#""x":0"#, 1);
-    let text = format!(r#"{{"type":"{kind}",{}"#, &rest[1..]);
-    let _ = socket.write_all(&encode_text(text.as_bytes()));
+    let rest = rest.replacen(&format!(r#""type":"{kind}""#), &format!(r#""timestamp":"{NOW}""#), 1);
+    format!(r#"{{"type":"{kind}",{}"#, &rest[1..])
 }

@@ -342,7 +342,9 @@ impl MemoryBroker {
     ) -> Result<(), ArchiveError> {
         const PAGE_MESSAGES: u32 = 256;
         const PAGE_BYTES: usize = 1 << 20;
-        let stored = archive.open_room(id, self.epoch_for_archive()?).await?;
+        let known = self.stripe(id).rooms.get(id).and_then(|room| room.head.known());
+        let known = known.map(|head| Position { epoch: head.epoch, offset: head.last });
+        let stored = archive.open_room(id, self.epoch_for_archive()?, known).await?;
         loop {
             let known = self.stripe(id).rooms.get(id).and_then(|room| room.head.known());
             let Some(known) = known else { break };

@@ -129,7 +129,7 @@ impl MemoryBroker {
         id: &RoomId,
         known: Known,
     ) -> Result<(), ArchiveError> {
-        let mut head = archive.open_room(id, self.epoch_for_archive()?).await?;
+        let mut head = archive.open_room(id, self.epoch_for_archive()?, None).await?;
         if planted::is_planted(Mistake::EpochRedrawn) {
             head = RoomHead::new(self.epoch_for_archive()?, Offset::ZERO);
         }
@@ -248,10 +248,29 @@ impl MemoryBroker {
         let Some((head, page)) = ring else {
             return Err(BrokerError::Unavailable { retry_after: RETRY_AFTER });
         };
-        match page {
-            Some(page) => Ok(page),
-            None => read_archive(archive, id, head, read).await.map_err(|error| away(&error)),
+        if let Some(page) = page {
+            return Ok(page);
         }
+        let page = read_archive(archive, id, head, read).await.map_err(|error| away(&error))?;
+        if page.more && page.messages.is_empty() {
+            self.doubt_the_end(id, head);
+        }
+        Ok(page)
+    }
+
+    /// The archive has nothing where something was committed: whether it lost the newest is asked before anybody
+    /// publishes, or who reads would be sent away until somebody does.
+    fn doubt_the_end(&self, id: &RoomId, head: RoomHead) {
+        let mut stripe = self.stripe(id);
+        let Some(room) = stripe.rooms.get_mut(id) else { return };
+        let is_sure = matches!(room.head, Head::Sure(now) if now == head);
+        if !is_sure {
+            return;
+        }
+        room.head = Head::InDoubt(head);
+        drop(stripe);
+        self.queue.doubt(id.clone());
+        self.queue.settle();
     }
 }
 

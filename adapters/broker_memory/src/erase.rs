@@ -67,8 +67,7 @@ impl MemoryBroker {
         let opened = self.with_open(archive, id, policy, Open::Recent, bounds).await;
         let bounds = opened.map_err(|_| AWAY)?.ok_or(AWAY)?;
         let is_in = |offset: Offset| offset >= bounds.first && offset <= bounds.last;
-        let is_of_it = bounds.epoch == position.epoch || bounds.earlier.reach(position);
-        if is_of_it && is_in(position.offset) {
+        if bounds.names(position) && is_in(position.offset) {
             return Ok(Position { epoch: bounds.epoch, offset: position.offset });
         }
         Err(EraseError::Unknown)

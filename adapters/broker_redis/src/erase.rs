@@ -49,7 +49,7 @@ impl RedisBroker {
         let read = ReadLog { after, messages_max: 1, bytes_max: usize::MAX >> 14, now };
         let (page, _) = self.call_read(room, policy, &read, false).await?;
         let bounds = page.bounds;
-        let is_of_it = bounds.epoch == position.epoch || bounds.earlier.reach(position);
+        let is_of_it = bounds.names(position);
         let found = page.messages.first().map(|message| &message.publication);
         let Some(found) = found.filter(|found| is_of_it && found.offset == Some(position.offset))
         else {

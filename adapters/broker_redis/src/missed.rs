@@ -47,6 +47,14 @@ struct Place {
     at: Instant,
 }
 
+impl Place {
+    /// Behind which it is read again: never in front of what was known at the start, unless the log was.
+    fn again(&self, begin: EntryId) -> EntryId {
+        let again = EntryId(self.reached.0.saturating_sub(LOOKED_AT_AGAIN));
+        if self.reached < begin { again } else { again.max(begin) }
+    }
+}
+
 impl Missed {
     /// This is the log that all nodes write.
     pub(crate) fn follow(&self, acts: Arc<dyn ActsOfAll>) {
@@ -122,13 +130,19 @@ impl Missed {
         obey: impl Fn(Entry, bool) -> bool,
     ) -> bool {
         // What is behind the place was stored since that time, but who can say how long after it was done.
-        let is_late = now.duration_since(place.at) > KICK_COUNTS;
-        let again = EntryId(place.reached.0.saturating_sub(LOOKED_AT_AGAIN));
-        let mut from = again.max(acts.begin());
+        let mut is_late = now.duration_since(place.at) > KICK_COUNTS;
+        let mut from = place.again(acts.begin());
         loop {
             let (mut found, mut is_end) = (Vec::new(), false);
             while !is_end && found.len() < ACTS_MAX {
                 let Ok(page) = acts.read_on(from, PAGE_ACTS).await else { return false };
+                if page.newest < from {
+                    // The log came back from a backup, and goes on from there. What is new since then is looked for
+                    // among its last, of which none says when it was done.
+                    (place.reached, is_late) = (page.newest, true);
+                    from = place.again(EntryId(u64::MAX));
+                    continue;
+                }
                 found.extend(page.acts);
                 from = page.reached;
                 is_end = page.is_end;
@@ -242,6 +256,7 @@ mod tests {
             Ok(ActsPage {
                 reached: EntryId(found.last().map_or(behind.0, |(id, _)| *id)),
                 is_end: found.len() < limit as usize,
+                newest: EntryId(entries.iter().map(|(id, _)| *id).max().unwrap_or_default()),
                 acts: found.into_iter().map(|(_, entry)| entry).collect(),
             })
         }
@@ -311,6 +326,35 @@ mod tests {
         bench.log.write(9, &twice);
         assert!(bench.look().await);
         assert_eq!(bench.obeyed(), [twice]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_came_back_from_a_backup_is_followed_from_where_it_ends_then() {
+        let mut bench = Bench::new();
+        for n in 5..=1_000 {
+            bench.log.write(n, &entry(1, Act::Ban(user(&format!("u{n}")), None)));
+        }
+        assert!(bench.look().await);
+        assert_eq!(bench.obeyed().len(), 996);
+        let kept = |log: &Log| log.entries.lock().unwrap().retain(|(id, _)| *id < 500);
+        kept(&bench.log);
+        let (new, kicked) =
+            (entry(2, Act::Ban(user("ann"), None)), entry(3, Act::Kick(user("bob"))));
+        bench.log.write(500, &new);
+        bench.log.write(501, &kicked);
+        assert!(bench.look().await);
+        let obeyed = std::mem::take(bench.obeyed.get_mut().unwrap());
+        // Nobody knows when: whoever obeys does not put anybody out for it.
+        assert_eq!(obeyed, [(new, true), (kicked, true)]);
+        let next = entry(4, Act::Mute(user("carl"), None));
+        bench.log.write(502, &next);
+        assert!(bench.look().await);
+        assert_eq!(bench.obeyed(), [next]);
+        // And one that goes back behind the start of this node.
+        bench.log.entries.lock().unwrap().clear();
+        bench.log.write(1, &entry(5, Act::Ban(user("dora"), None)));
+        assert!(bench.look().await);
+        assert_eq!(bench.obeyed().len(), 1);
     }
 
     #[tokio::test]

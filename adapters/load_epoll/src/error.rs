@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use domain::codes::{CloseCode, ErrorCode};
 use thiserror::Error;
 
+use crate::naming::RoomNamesError;
 use crate::plan::PlanProblem;
 
 /// Why a run has no figures.
@@ -16,6 +17,9 @@ pub enum BenchError {
     /// The plan is not possible.
     #[error(transparent)]
     Plan(#[from] PlanProblem),
+    /// The rooms can't be called so.
+    #[error(transparent)]
+    Rooms(#[from] RoomNamesError),
     /// The system allows fewer open files than connections are asked for.
     #[error(
         "the system allows {allowed} open files and {needed} are needed: raise the limit \

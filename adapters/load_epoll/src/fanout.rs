@@ -1,15 +1,19 @@
 //! The open loop: messages are published when they are due, whatever the server does, and each
 //! member's copy is timed from then.
 //!
-//! It must never hold a message back because an earlier one is late.
+//! It must never hold a message back because an earlier one is late, and never have a loss repaired.
 
 use std::time::{Duration, Instant};
 
-use crate::crowd::{Arrival, Crowd, Entry, LINGER, LOOK, Said};
+use domain::room::RoomId;
+
+use crate::client::Manner;
+use crate::crowd::{Crowd, LINGER, LOOK};
 use crate::error::BenchError;
-use crate::frames::{self, DATA_BYTES_MIN, Message};
 use crate::ledger::Ledger;
-use crate::plan::{Load, Plan, Work};
+use crate::members::{Arrival, Said};
+use crate::messages::{self, DATA_BYTES_MIN, Message};
+use crate::plan::{Load, Plan};
 use crate::random::Random;
 use crate::report::{Opening, Progress, Report, Reporter, Results, Server, Times, round};
 use crate::schedule::Schedule;
@@ -17,6 +21,8 @@ use crate::usage::{Process, Usage};
 
 /// Members that are asked at random whether they can publish, before all are.
 const DRAWS_MAX: usize = 8;
+/// How often it is looked whether all has come: looking costs as much as there are members.
+const SETTLE_LOOK: Duration = Duration::from_millis(5);
 
 /// What has been said and what has come.
 struct Flow<'p> {
@@ -27,8 +33,7 @@ struct Flow<'p> {
     latency: Times,
     send_lag: Times,
     said: u32,
-    /// The rooms' names.
-    rooms: Vec<String>,
+    rooms: Vec<RoomId>,
     padding: String,
     random: Random,
     /// When the last delivery that was measured came.
@@ -37,7 +42,7 @@ struct Flow<'p> {
 }
 
 impl<'p> Flow<'p> {
-    fn new(plan: &'p Plan, load: &Load, schedule: Schedule) -> Self {
+    fn new(plan: &'p Plan, load: &Load, schedule: Schedule, rooms: Vec<RoomId>) -> Self {
         let mut random = Random::new(plan.seed);
         let padding = random.letters(load.size.saturating_sub(DATA_BYTES_MIN));
         let now = Instant::now();
@@ -49,7 +54,7 @@ impl<'p> Flow<'p> {
             latency: Times::new(),
             send_lag: Times::new(),
             said: 0,
-            rooms: (0..plan.rooms).map(|room| plan.names.name(room)).collect(),
+            rooms,
             padding,
             random,
             last: now,
@@ -79,10 +84,10 @@ impl<'p> Flow<'p> {
             }
             let (room, number) = self.schedule.place(self.said);
             self.said += 1;
-            let data = frames::data(self.plan.run, number, &self.padding);
+            let text = messages::text(self.plan.run, number, &self.padding);
             let sent = match self.draw(crowd, room) {
-                Some(member) if self.plan.is_verbatim() => crowd.say(member, &data),
-                Some(member) => crowd.say(member, &frames::publish(&self.rooms[room], &data)),
+                Some(member) if self.plan.is_verbatim() => crowd.say(member, &text),
+                Some(member) => crowd.say(member, &messages::publish(&self.rooms[room], &text)),
                 None => false,
             };
             self.ledger.counts.unsent += u64::from(!sent);
@@ -104,7 +109,7 @@ impl<'p> Flow<'p> {
             self.ledger.counts.foreign += 1;
             return;
         };
-        let here = self.plan.is_verbatim() || message.room == self.rooms[room];
+        let here = self.plan.is_verbatim() || message.room == self.rooms[room].as_str();
         let known = self.schedule.message(room, number).filter(|k| here && *k < self.said);
         let Some(k) = known else {
             return self.ledger.stray(arrival.member, number, || message.room.to_owned());
@@ -112,7 +117,7 @@ impl<'p> Flow<'p> {
         let rooms = &self.rooms;
         // Anybody in the room may have said it.
         let offset = message.offset;
-        if !self.ledger.take((arrival.member, 0), number, offset, || rooms[room].clone()) {
+        if !self.ledger.take((arrival.member, 0), number, offset, || rooms[room].to_string()) {
             return;
         }
         self.progressed = arrival.at;
@@ -172,9 +177,7 @@ impl<'p> Flow<'p> {
     ) -> Result<(), BenchError> {
         self.progressed = Instant::now();
         while !self.is_settled(crowd) && self.progressed.elapsed() < self.plan.patience {
-            // Everything may be here with the next turn, so that settling is not looked at twice
-            // for each delivery.
-            self.turn(Instant::now() + LOOK / 10, crowd)?;
+            self.turn(Instant::now() + SETTLE_LOOK, crowd)?;
             progress.tell("waiting for the rest", || self.progress(crowd));
         }
         Ok(())
@@ -204,7 +207,7 @@ impl<'p> Flow<'p> {
             let (owed, room) = (self.owed(member), member % self.plan.rooms);
             let rooms = &self.rooms;
             self.ledger.counts.expected += u64::from(owed);
-            self.ledger.close((member, 0), owed, || rooms[room].clone());
+            self.ledger.close((member, 0), owed, || rooms[room].to_string());
         }
         self.ledger.counts.published = said;
     }
@@ -218,15 +221,19 @@ pub(crate) fn run(
     let schedule = Schedule::new(load, plan.rooms)?;
     let process = Process(plan.pid);
     let before = process.usage()?;
-    let rooms_of = |member: usize| vec![plan.names.name(member % plan.rooms)];
-    let verbatim = plan.is_verbatim() && matches!(plan.work, Work::Echo(_));
-    let entry = if verbatim { Entry::Verbatim } else { Entry::Subscribe(&rooms_of) };
-    let mut crowd = Crowd::new(plan, entry, 0)?;
+    let rooms = plan.names.rooms(plan.rooms)?;
+    let rooms_of = {
+        let rooms = rooms.clone();
+        move |member: usize| vec![rooms[member % rooms.len()].clone()]
+    };
+    // A plan for other endpoints than the protocol's is one of `echo`.
+    let manner = if plan.is_verbatim() { Manner::Verbatim } else { Manner::Counting };
+    let mut crowd = Crowd::new(plan, manner, Box::new(rooms_of))?;
     let begun = Instant::now();
     crowd.open_all(plan.connections, plan.ramp, progress, &mut |_, _| {})?;
     let opened = process.usage()?;
     let opening = opening(plan, begun.elapsed(), before, opened);
-    let mut flow = Flow::new(plan, load, schedule);
+    let mut flow = Flow::new(plan, load, schedule, rooms);
     flow.go_to(schedule.measured_from, "warming up", &mut crowd, progress)?;
     let start = process.usage()?;
     flow.go_to(schedule.total, "measuring", &mut crowd, progress)?;

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crowd::{Crowd, Entry, LOOK};
+use crate::client::Manner;
+use crate::crowd::{Crowd, LOOK};
 use crate::error::BenchError;
 use crate::fanout::opening;
 use crate::plan::{Idle, Plan};
@@ -19,9 +20,11 @@ pub(crate) fn run(
 ) -> Result<Report, BenchError> {
     let process = Process(plan.pid);
     let before = process.usage()?;
-    let rooms_of = |member: usize| vec![plan.names.name(member % plan.rooms.max(1))];
-    let entry = if plan.rooms == 0 { Entry::Greeted } else { Entry::Subscribe(&rooms_of) };
-    let mut crowd = Crowd::new(plan, entry, 0)?;
+    let rooms = plan.names.rooms(plan.rooms)?;
+    // None, where there are none.
+    let rooms_of =
+        move |member: usize| rooms.get(member % rooms.len().max(1)).into_iter().cloned().collect();
+    let mut crowd = Crowd::new(plan, Manner::Staying, Box::new(rooms_of))?;
     let begun = Instant::now();
     crowd.open_all(plan.connections, plan.ramp, progress, &mut |_, _| {})?;
     let opening = opening(plan, begun.elapsed(), before, process.usage()?);

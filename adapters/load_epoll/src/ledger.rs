@@ -2,15 +2,15 @@
 //!
 //! It must never count a delivery twice, and never grow with the number of messages.
 
+use crate::account::{Account, Came};
 use crate::report::Deliveries;
-use crate::track::{Came, Track};
 
 /// Faults that are told in words; all are counted.
 const NAMED_MAX: usize = 10;
 
 /// All accounts: `slots` rooms for each member.
 pub(crate) struct Ledger {
-    tracks: Vec<Track>,
+    accounts: Vec<Account>,
     /// By account: the greatest offset that came.
     offsets: Vec<u64>,
     slots: usize,
@@ -21,9 +21,9 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(members: usize, slots: usize) -> Self {
-        let tracks = vec![Track::default(); members * slots];
+        let accounts = vec![Account::default(); members * slots];
         let offsets = vec![0; members * slots];
-        Self { tracks, offsets, slots, counts: Deliveries::default(), named: Vec::new() }
+        Self { accounts, offsets, slots, counts: Deliveries::default(), named: Vec::new() }
     }
 
     /// Books message `number` for a member's room; whether it is a delivery that counts.
@@ -40,7 +40,7 @@ impl Ledger {
         let at = member * self.slots + slot;
         let is_next = offset.is_some_and(|offset| offset > self.offsets[at]);
         self.offsets[at] = self.offsets[at].max(offset.unwrap_or_default());
-        match self.tracks[at].take(number) {
+        match self.accounts[at].take(number) {
             Came::Late if is_next => {
                 self.counts.delivered += 1;
                 true
@@ -69,6 +69,12 @@ impl Ledger {
         }
     }
 
+    /// Counts a place of a log that came again, and that the client did not hand over.
+    pub(crate) fn again(&mut self, member: usize, offset: u64, room: &str) {
+        self.counts.duplicated += 1;
+        self.name(|| format!("connection {member} got offset {offset} of {room} again"));
+    }
+
     fn late(&mut self, member: usize, number: u32, room: impl FnOnce() -> String) {
         self.counts.out_of_order += 1;
         self.name(|| {
@@ -88,7 +94,7 @@ impl Ledger {
 
     /// How many of `published` messages a member has not got.
     pub(crate) fn missing(&self, (member, slot): (usize, usize), published: u32) -> u64 {
-        self.tracks[member * self.slots + slot].missing(published)
+        self.accounts[member * self.slots + slot].missing(published)
     }
 
     /// Counts what a member never got of a room.
@@ -98,8 +104,8 @@ impl Ledger {
         published: u32,
         room: impl FnOnce() -> String,
     ) {
-        let track = &self.tracks[member * self.slots + slot];
-        let (missing, first) = (track.missing(published), track.first_missing(published));
+        let account = &self.accounts[member * self.slots + slot];
+        let (missing, first) = (account.missing(published), account.first_missing(published));
         self.counts.lost += missing;
         if missing > 0 {
             let first =
@@ -155,14 +161,16 @@ mod tests {
         ledger.take((1, 0), 0, None, room);
         ledger.take((1, 0), 3, None, room);
         ledger.stray(1, 7, || "public:other".to_owned());
+        ledger.again(1, 9, "public:r");
         (0..2).for_each(|member| ledger.close((member, 0), 4, room));
         let Deliveries { delivered, lost, duplicated, out_of_order, stray, .. } = ledger.counts;
-        assert_eq!((delivered, lost, duplicated, out_of_order, stray), (5, 3, 1, 1, 1));
+        assert_eq!((delivered, lost, duplicated, out_of_order, stray), (5, 3, 2, 1, 1));
         let faults = ledger.faults().join("\n");
         for words in [
             "3 of 8 deliveries did not come",
             "connection 0 got message 1 of public:r behind a later one",
             "connection 0 got message 2 of public:r twice",
+            "connection 1 got offset 9 of public:r again",
             "connection 1 never got 2 messages of public:r, the first of them 1",
             "1 messages came to connections that they are not for",
             "connection 1 got message 7 of public:other, which is not for it",

@@ -2,26 +2,29 @@
 //! publishes when a message is due, checks that each member gets each message once and in order,
 //! and says what it took.
 //!
-//! It has a driver of its own and not the Rust client: a task, a runtime and a reconnecting state
-//! machine for each of ten thousand connections would cost more than what is to be measured, and
-//! the client repairs what is to be seen here. One epoll and a few dozen bytes for each do.
+//! Its clients are those of the product: each has the machine that the Rust client has (`domain::client`), and is driven
+//! by one epoll in place of a task. What is counted by the hundred thousand in a second does not pass the machine
+//! ([why](../../../docs/adr/0035-load-clients-are-the-real-ones.md)).
 //!
 //! It must never measure a time from when it happened to send: a message's time begins when it was
-//! due, whatever the server did meanwhile. It must never wait for one connection, and never repair:
-//! what is lost stays lost and is told.
+//! due, whatever the server did meanwhile. It must never wait for one connection, and never keep quiet about what a
+//! client repaired by itself.
 //!
-//! Suggested reading order: [`plan`](Plan), [`report`](Report), `track`, `schedule`, `line`,
-//! `crowd`, `fanout`, `idle`, `storm`.
+//! Suggested reading order: [`plan`](Plan), [`report`](Report), `account`, `schedule`, `line`,
+//! `client`, `members`, `crowd`, `fanout`, `idle`, `storm`.
 
+mod account;
 mod address;
+mod client;
 mod crowd;
 mod error;
 mod fanout;
-mod frames;
 mod idle;
 mod knock;
 mod ledger;
 mod line;
+mod members;
+mod messages;
 mod naming;
 mod plan;
 mod random;
@@ -30,7 +33,7 @@ mod schedule;
 mod storm;
 mod storm_back;
 mod storm_before;
-mod track;
+mod tally;
 mod usage;
 
 pub use address::{AddressError, PATH_DEFAULT, Target};

@@ -1,14 +1,17 @@
-//! The sockets: opened without waiting, upgraded, read and written by one epoll.
+//! The sockets: dialled without waiting, upgraded, read and written by one epoll. A line is dialled as often as whoever
+//! it belongs to wants it.
 //!
-//! It must never wait for one of them, never keep more for one than it is told, and never look into
-//! a text.
+//! It must never wait for one of them, never keep more for one than it is told, never look into a text, and never dial
+//! by itself.
 
+use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::mem;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use domain::client::life::ABNORMAL;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -20,20 +23,21 @@ use websocket_codec::handshake::accept_key;
 use websocket_codec::{CloseCode, Decoder, Limits, Opcode, Role, encode_close, encode_masked};
 
 use crate::address::Target;
-use crate::frames;
 use crate::random::Random;
 
 const EVENTS_PER_TURN: usize = 1024;
 const READ_BYTES: usize = 256 << 10;
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// What waits for one connection to be written. More is not taken: the server does not read.
+/// What waits for one connection to be written. Behind that nothing is taken: the server does not read.
 const PENDING_BYTES_MAX: usize = 4 << 20;
 /// What a server may say in one message.
 const LIMITS: Limits = Limits { message_bytes_max: 64 << 20, fragments_max: 65_536 };
 /// The key of the timer, which is no line.
 const TIMER: u64 = u64::MAX;
-/// What an end without a close frame is called.
-const ABNORMAL: u16 = 1006;
+/// Where in a key it stands how often the line had been dialled.
+const DIALS_SHIFT: u32 = 32;
+/// What a close frame without a code is called.
+const NO_CODE: u16 = 1005;
 /// Sixteen bytes, as RFC 6455 wants them; they protect nothing here.
 const KEY: &str = "cm9vbWtlZXBlci1iZW5jaA==";
 
@@ -46,10 +50,11 @@ enum Phase {
 }
 
 struct Line {
-    /// None once it has ended: the descriptor is free then.
+    /// None where it has ended: the descriptor is free then.
     stream: Option<TcpStream>,
     phase: Phase,
-    target: u16,
+    /// How often it was dialled: what epoll tells of an earlier socket is of no account.
+    dials: u32,
     decoder: Decoder,
     /// The beginning of the answer to the upgrade.
     head: Vec<u8>,
@@ -62,6 +67,10 @@ pub(crate) enum Heard<'a> {
     /// It is upgraded.
     Opened,
     Text(&'a str),
+    /// A message of so many bytes that is no text.
+    Binary(usize),
+    /// A frame of the WebSocket's own, which is answered where it has to be.
+    Control,
     Ended(End),
 }
 
@@ -69,8 +78,8 @@ pub(crate) enum Heard<'a> {
 pub(crate) enum End {
     /// Before it was open, by the network.
     Failed(io::Error),
-    /// Before it was open: the first line of another answer.
-    NoUpgrade(String),
+    /// Before it was open: the first line of another answer, and when it says to try again.
+    NoUpgrade { answer: String, retry_after: Option<Duration> },
     /// By a close frame, or without one.
     Closed { code: u16, reason: String },
 }
@@ -109,11 +118,21 @@ impl Lines {
         })
     }
 
-    /// Begins to open a further line; its number is how many there were.
-    pub(crate) fn open(&mut self, token: Option<&str>) -> io::Result<()> {
-        let at = self.lines.len();
-        let which = at % self.targets.len().max(1);
-        let target = &self.targets[which];
+    /// From now on lines are dialled to these, in turn.
+    pub(crate) fn go_to(&mut self, targets: &[Target]) {
+        self.targets = targets.to_vec();
+    }
+
+    pub(crate) fn target_of(&self, at: usize) -> &Target {
+        &self.targets[at % self.targets.len()]
+    }
+
+    /// Begins to open line number `at`, which has no socket or is the next one that never had.
+    pub(crate) fn dial(&mut self, at: usize, token: Option<&str>) -> io::Result<()> {
+        if at == self.lines.len() {
+            self.lines.push(Line::without_socket());
+        }
+        let target = self.target_of(at);
         let family = if target.addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -123,31 +142,28 @@ impl Lines {
         }
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
-        let key = EventData::new_u64(at as u64);
-        epoll::add(&self.epoll, &stream, key, EventFlags::IN | EventFlags::OUT)?;
-        self.lines.push(Line {
-            stream: Some(stream),
-            phase: Phase::Connecting,
-            target: which as u16,
-            decoder: Decoder::new(Role::Client),
-            head: Vec::new(),
-            pending: frames::upgrade(target, KEY, token).into_bytes(),
-        });
+        let pending = upgrade(target, token).into_bytes();
+        let dials = self.lines[at].dials.wrapping_add(1);
+        let line = Line { phase: Phase::Connecting, dials, pending, ..Line::without_socket() };
+        epoll::add(&self.epoll, &stream, line.key(at), EventFlags::IN | EventFlags::OUT)?;
+        self.lines[at] = Line { stream: Some(stream), ..line };
         Ok(())
     }
 
-    pub(crate) fn target_of(&self, at: usize) -> &Target {
-        &self.targets[usize::from(self.lines[at].target)]
+    /// Whether it has no socket.
+    pub(crate) fn is_free(&self, at: usize) -> bool {
+        self.lines.get(at).is_none_or(|line| line.phase == Phase::Ended)
     }
 
-    pub(crate) fn is_open(&self, at: usize) -> bool {
-        self.lines[at].phase == Phase::Open
+    /// Whether it is open, and a text will be sent.
+    pub(crate) fn takes(&self, at: usize) -> bool {
+        let line = self.lines.get(at);
+        line.is_some_and(|line| line.phase == Phase::Open && line.pending.len() < PENDING_BYTES_MAX)
     }
 
     /// Says a text; whether it will be sent.
     pub(crate) fn say(&mut self, at: usize, text: &str) -> bool {
-        let line = &mut self.lines[at];
-        if line.phase != Phase::Open || line.pending.len() + text.len() > PENDING_BYTES_MAX {
+        if !self.takes(at) {
             return false;
         }
         let mask = (self.random.next() as u32).to_be_bytes();
@@ -181,19 +197,27 @@ impl Lines {
     }
 
     fn watch(&self, at: usize, flags: EventFlags) {
-        if let Some(stream) = &self.lines[at].stream {
+        let line = &self.lines[at];
+        if let Some(stream) = &line.stream {
             // It is in this epoll, and has a descriptor.
-            let _ = epoll::modify(&self.epoll, stream, EventData::new_u64(at as u64), flags);
+            let _ = epoll::modify(&self.epoll, stream, line.key(at), flags);
         }
     }
 
     /// Resets a line, without a word to the server.
     pub(crate) fn cut(&mut self, at: usize) {
-        if let Some(stream) = &self.lines[at].stream {
+        if let Some(Line { stream: Some(stream), .. }) = self.lines.get(at) {
             // Refused: it then ends as all sockets do.
             let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
-        self.drop_line(at);
+        self.hang_up(at);
+    }
+
+    /// Lets go of a line's socket.
+    pub(crate) fn hang_up(&mut self, at: usize) {
+        if let Some(line) = self.lines.get_mut(at) {
+            *line = Line { dials: line.dials, ..Line::without_socket() };
+        }
     }
 
     /// Ends all lines as RFC 6455 wants it, as far as the kernel takes it at once.
@@ -205,17 +229,8 @@ impl Lines {
             if self.lines[at].phase == Phase::Open {
                 self.put(at, &frame);
             }
-            self.drop_line(at);
+            self.hang_up(at);
         }
-    }
-
-    fn drop_line(&mut self, at: usize) {
-        let line = &mut self.lines[at];
-        line.phase = Phase::Ended;
-        line.stream = None;
-        line.pending = Vec::new();
-        line.head = Vec::new();
-        line.decoder = Decoder::new(Role::Client);
     }
 
     /// Deals with what comes, and waits for it until then at most.
@@ -236,7 +251,10 @@ impl Lines {
                 let _ = rustix::io::read(&self.timer, &mut [0_u8; 8]);
                 continue;
             }
-            let at = key as usize;
+            let (at, dials) = (key as u32 as usize, (key >> DIALS_SHIFT) as u32);
+            if self.lines[at].dials != dials {
+                continue;
+            }
             if flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR) {
                 self.writable(at, ear);
             }
@@ -315,7 +333,8 @@ impl Lines {
         head.extend_from_slice(bytes);
         let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") else {
             if head.len() > HEAD_BYTES_MAX {
-                self.end(at, End::NoUpgrade("a head without end".to_owned()), ear);
+                let answer = "a head without end".to_owned();
+                self.end(at, End::NoUpgrade { answer, retry_after: None }, ear);
             }
             return;
         };
@@ -323,11 +342,10 @@ impl Lines {
         let head = mem::take(head);
         let text = String::from_utf8_lossy(&head);
         let answer = text.lines().next().unwrap_or_default().to_owned();
-        let accepted = text.lines().filter_map(|line| line.split_once(':')).any(|(name, value)| {
-            name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == self.accept
-        });
+        let accepted = header(&text, "sec-websocket-accept") == Some(&*self.accept);
         if answer.split(' ').nth(1) != Some("101") || !accepted {
-            return self.end(at, End::NoUpgrade(answer), ear);
+            let retry_after = retry_after(&text);
+            return self.end(at, End::NoUpgrade { answer, retry_after }, ear);
         }
         self.lines[at].phase = Phase::Open;
         ear(self, at, now, Heard::Opened);
@@ -353,7 +371,10 @@ impl Lines {
                 self.event(at, event, now, ear);
             }
         }
-        self.lines[at].decoder = decoder;
+        // Whoever heard it may have let go of the line.
+        if self.lines[at].phase == Phase::Open {
+            self.lines[at].decoder = decoder;
+        }
     }
 
     fn event(
@@ -368,12 +389,16 @@ impl Lines {
             websocket_codec::Event::Ping(payload) => {
                 let frame = encode_masked(Opcode::Pong, true, &payload, [0; 4]);
                 self.put(at, &frame);
+                ear(self, at, now, Heard::Control);
             }
-            websocket_codec::Event::Binary(_) | websocket_codec::Event::Pong(_) => {}
+            websocket_codec::Event::Pong(_) => ear(self, at, now, Heard::Control),
+            websocket_codec::Event::Binary(bytes) => {
+                ear(self, at, now, Heard::Binary(bytes.len()));
+            }
             websocket_codec::Event::Close(frame) => {
                 let (code, reason) = match frame {
                     Some(frame) => (frame.code.get(), frame.reason.to_string()),
-                    None => (1005, String::new()),
+                    None => (NO_CODE, String::new()),
                 };
                 self.end(at, End::Closed { code, reason }, ear);
             }
@@ -381,7 +406,71 @@ impl Lines {
     }
 
     fn end(&mut self, at: usize, end: End, ear: &mut Ear<'_>) {
-        self.drop_line(at);
+        self.hang_up(at);
         ear(self, at, Instant::now(), Heard::Ended(end));
+    }
+}
+
+impl Line {
+    /// One that was never dialled.
+    fn without_socket() -> Self {
+        Self {
+            stream: None,
+            phase: Phase::Ended,
+            dials: 0,
+            decoder: Decoder::new(Role::Client),
+            head: Vec::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// What epoll calls it: its number, and which of its sockets is meant.
+    fn key(&self, at: usize) -> EventData {
+        EventData::new_u64(u64::from(self.dials) << DIALS_SHIFT | at as u64)
+    }
+}
+
+/// The request that asks for a WebSocket.
+fn upgrade(target: &Target, token: Option<&str>) -> String {
+    let (path, host) = (&target.path, &target.host);
+    let mut head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: roomkeeper-bench\r\n\
+         Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: {KEY}\r\n"
+    );
+    if let Some(token) = token {
+        // A header, since addresses end up in logs.
+        let _ = write!(head, "Authorization: Bearer {token}\r\n");
+    }
+    head.push_str("\r\n");
+    head
+}
+
+/// The value of a header in the head of an answer.
+fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = lines.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+    Some(value.trim())
+}
+
+/// When an answer says to try again, in seconds. A date is passed over.
+fn retry_after(head: &str) -> Option<Duration> {
+    header(head, "retry-after")?.parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_stands_in_a_header_and_an_answer_says_when_to_try_again() {
+        let target = Target::resolve("ws://127.0.0.1:8000").unwrap();
+        assert!(!upgrade(&target, None).contains("Authorization"));
+        let head = upgrade(&target, Some("secret"));
+        assert!(head.starts_with("GET /ws/v2/connect HTTP/1.1\r\n") && head.ends_with("\r\n\r\n"));
+        assert_eq!(header(&head, "authorization"), Some("Bearer secret"));
+        let busy = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n\r\n";
+        assert_eq!(retry_after(busy), Some(Duration::from_secs(2)));
+        assert_eq!(retry_after(&busy.replace('2', "Fri, 27 Nov 2026 13:00:00 GMT")), None);
     }
 }

@@ -50,6 +50,16 @@ impl RoomNames {
         format!("{}{room}{}", self.before, self.behind)
     }
 
+    /// The first so many rooms.
+    ///
+    /// # Errors
+    /// None: no number is longer than the one that was tried.
+    pub(crate) fn rooms(&self, n: usize) -> Result<Vec<RoomId>, RoomNamesError> {
+        let room = |number| RoomId::parse(&self.name(number));
+        let rooms: Result<_, _> = (0..n).map(room).collect();
+        rooms.map_err(|error| RoomNamesError::Name(error.to_string()))
+    }
+
     /// The number of a room with this name.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<usize> {
@@ -80,6 +90,7 @@ mod tests {
         let names = RoomNames::parse("public:bench/{n}/x").unwrap();
         assert_eq!(names.name(17), "public:bench/17/x");
         assert_eq!(names.number("public:bench/17/x"), Some(17));
+        assert_eq!(names.rooms(18).unwrap()[17].as_str(), "public:bench/17/x");
         for other in ["public:bench//x", "public:bench/+1/x", "public:bench/17", "chat:bench/17/x"]
         {
             assert_eq!(names.number(other), None, "{other}");

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use domain::protocol::client_frame::RESUME_ROOMS_MAX;
 use rustix::process::{Resource, getrlimit};
 use secrecy::SecretString;
 use thiserror::Error;
@@ -11,7 +12,7 @@ use thiserror::Error;
 use crate::PUBLISHERS;
 use crate::address::Target;
 use crate::error::BenchError;
-use crate::frames::DATA_BYTES_MIN;
+use crate::messages::DATA_BYTES_MIN;
 use crate::naming::RoomNames;
 
 /// Connections of one run.
@@ -21,7 +22,7 @@ const DATA_BYTES_MAX: usize = 1 << 20;
 /// Of warm-up and measured time together.
 const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// As many as one `connect` may name.
-const ROOMS_EACH_MAX: usize = 128;
+const ROOMS_EACH_MAX: usize = RESUME_ROOMS_MAX;
 /// Messages that each room gets before a storm, and misses in it.
 const MISSED_MAX: u32 = 1_000;
 /// Descriptors for what is no connection.

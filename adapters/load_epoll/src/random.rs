@@ -19,6 +19,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// A number in [0, 1), of 32 bits.
+    pub(crate) fn fraction(&mut self) -> f64 {
+        (self.next() >> 32) as f64 / (f64::from(u32::MAX) + 1.0)
+    }
+
     /// A number below `end`; 0 when that is 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         let wide = u128::from(self.next()) * end as u128;
@@ -43,6 +48,11 @@ mod tests {
             let number = one.below(end);
             assert!(number < end);
             assert_eq!(number, two.below(end));
+        }
+        for _ in 0..1000 {
+            let fraction = one.fraction();
+            assert!((0.0..1.0).contains(&fraction));
+            assert_eq!(fraction.to_bits(), two.fraction().to_bits());
         }
         assert_ne!(Random::new(7).letters(20), Random::new(8).letters(20));
     }

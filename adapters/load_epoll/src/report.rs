@@ -199,12 +199,12 @@ impl Server {
     }
 }
 
-/// How long coming back took, from the first connect on, in seconds.
+/// How long coming back took, from when everybody was free to, in seconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct StormTimes {
     /// How many had everything.
     pub back: usize,
-    /// How many said a ticket, and not only where they stood.
+    /// How many had a ticket to say, and not only where they stood.
     pub with_ticket: usize,
     /// Until half of them had all.
     pub p50_s: Option<f64>,
@@ -214,9 +214,9 @@ pub struct StormTimes {
     pub p99_s: Option<f64>,
     /// All of those that came back.
     pub max_s: Option<f64>,
-    /// Holes that the server told of.
+    /// Holes that the server told of, or that stayed.
     pub gaps: u64,
-    /// Rooms that the server did not give back.
+    /// Rooms that the server did not give back, and not for the moment only.
     pub rooms_refused: u64,
 }
 

@@ -1,30 +1,26 @@
 //! Everybody comes back at once: connections with tickets, each in some rooms, are cut off; more is
-//! published; then all come back, and it is timed until each has all rooms and all messages.
+//! published; then all come back, and it is timed until each has all rooms and all messages. How they come back, with
+//! what and after how long, is their machines' matter.
 //!
-//! It must never start the clock later than the first connect, where the server dies not later than the first loss,
+//! It must never start the clock later than somebody could have come back, where the server dies not later than the first loss,
 //! nor stop it for a connection that has something missing. Nothing may touch the rooms of a server that was started again before
 //! they come back.
 
 use std::time::Instant;
 
-use crate::crowd::{Arrival, Crowd, Entry, Said};
+use domain::protocol::client_event::{Event, Violation};
+
+use crate::client::Manner;
+use crate::crowd::Crowd;
 use crate::error::BenchError;
 use crate::fanout::opening;
+use crate::ledger::Ledger;
+use crate::members::{Arrival, Said};
 use crate::plan::{Cut, Plan, Storm};
 use crate::report::{Report, Reporter};
 use crate::storm_back::{Left, come_back};
 use crate::storm_before::Before;
 use crate::usage::Process;
-
-/// Where everybody stood when they were cut off.
-pub(crate) struct Stand {
-    /// By member: its ticket, if the server gave one.
-    pub(crate) sessions: Vec<Option<Box<str>>>,
-    /// By room.
-    pub(crate) epochs: Vec<Option<Box<str>>>,
-    /// By room: the offset that all its members have.
-    pub(crate) offsets: Vec<u64>,
-}
 
 /// The rooms of a member: as far from each other as they can be, so that rooms have different
 /// companies.
@@ -33,10 +29,62 @@ pub(crate) fn rooms_of(member: usize, each: usize, rooms: usize) -> impl Iterato
     (0..each).map(move |n| (member + n * stride) % rooms)
 }
 
-/// Which of a member's rooms this is.
-pub(crate) fn slot(plan: &Plan, storm: &Storm, member: usize, room: &str) -> Option<usize> {
-    let number = plan.names.number(room)?;
-    rooms_of(member, storm.rooms_each, plan.rooms).position(|other| other == number)
+/// What members are handed, held against what was published.
+pub(crate) struct Books<'p> {
+    plan: &'p Plan,
+    storm: &'p Storm,
+    pub(crate) ledger: Ledger,
+    /// How many messages each room has got, or is getting.
+    pub(crate) published: u32,
+}
+
+impl<'p> Books<'p> {
+    fn new(plan: &'p Plan, storm: &'p Storm) -> Self {
+        let ledger = Ledger::new(plan.connections, storm.rooms_each);
+        Self { plan, storm, ledger, published: 0 }
+    }
+
+    /// Books what came; whether it is a delivery that counts.
+    pub(crate) fn take(&mut self, arrival: Arrival, said: &Said<'_>) -> bool {
+        let member = arrival.member;
+        let message = match said {
+            Said::Message(message) => message,
+            Said::Event(Event::Violation(Violation::Duplicate { room, offset })) => {
+                self.ledger.again(member, offset.get(), room.as_str());
+                return false;
+            }
+            Said::Event(_) | Said::Acked | Said::Refused(_) => return false,
+        };
+        let Some(number) = message.number else {
+            self.ledger.counts.foreign += 1;
+            return false;
+        };
+        let room = || message.room.to_owned();
+        let Some(slot) = self.slot(member, message.room).filter(|_| number < self.published) else {
+            self.ledger.stray(member, number, room);
+            return false;
+        };
+        self.ledger.take((member, slot), number, None, room)
+    }
+
+    /// Which of a member's rooms this is.
+    fn slot(&self, member: usize, room: &str) -> Option<usize> {
+        let number = self.plan.names.number(room)?;
+        rooms_of(member, self.storm.rooms_each, self.plan.rooms).position(|other| other == number)
+    }
+
+    /// Counts what did not come.
+    pub(crate) fn close(&mut self) {
+        let Self { plan, storm, ledger, published } = self;
+        for member in 0..plan.connections {
+            for (slot, room) in rooms_of(member, storm.rooms_each, plan.rooms).enumerate() {
+                ledger.close((member, slot), *published, || plan.names.name(room));
+            }
+        }
+        let rooms = storm.rooms_each as u64 * plan.connections as u64;
+        ledger.counts.expected = rooms * u64::from(storm.missed);
+        ledger.counts.published = plan.rooms as u64 * u64::from(storm.missed);
+    }
 }
 
 pub(crate) fn run(
@@ -46,22 +94,21 @@ pub(crate) fn run(
 ) -> Result<Report, BenchError> {
     let process = Process(plan.pid);
     let before = process.usage()?;
-    let names = |member: usize| {
-        rooms_of(member, storm.rooms_each, plan.rooms).map(|room| plan.names.name(room)).collect()
+    let rooms = plan.names.rooms(plan.rooms)?;
+    let all = rooms.clone();
+    let joined = move |member| {
+        let own = rooms_of(member, storm.rooms_each, plan.rooms);
+        own.map(|room| all[room].clone()).collect()
     };
-    let mut members = Crowd::new(plan, Entry::Subscribe(&names), 0)?;
-    let mut stand = Stand {
-        sessions: vec![None; plan.connections],
-        epochs: vec![None; plan.rooms],
-        offsets: vec![0; plan.rooms],
-    };
+    let mut members = Crowd::new(plan, Manner::Returning, Box::new(joined))?;
     let begun = Instant::now();
-    members.open_all(plan.connections, plan.ramp, progress, &mut |arrival, said| {
-        stand.take(plan, arrival, &said);
-    })?;
+    members.open_all(plan.connections, plan.ramp, progress, &mut |_, _| {})?;
+    // Who is lost from now on is missed until the storm.
+    members.keep_ends();
     let opening = opening(plan, begun.elapsed(), before, process.usage()?);
-    let mut scene = Before::new(plan, storm, members, stand, progress)?;
-    scene.publish(0..storm.before, "publishing", progress)?;
+    let books = Books::new(plan, storm);
+    let mut scene = Before::new(plan, storm, (members, rooms, books), progress)?;
+    scene.publish(storm.before, "publishing", progress)?;
     scene.settle()?;
     let lost_at = match storm.cut {
         Cut::Lines | Cut::Restart => {
@@ -70,51 +117,13 @@ pub(crate) fn run(
         }
         Cut::Death => Some(scene.wait_for_death(progress)?),
     };
-    let missed = storm.before..storm.before + storm.missed;
-    scene.publish(missed, "publishing what is missed", progress)?;
+    scene.publish(storm.missed, "publishing what is missed", progress)?;
     if storm.cut == Cut::Restart {
         scene.wait_for_restart(progress)?;
     }
-    let (stand, ledger) = scene.end();
+    let (members, books) = scene.end();
     let begun = lost_at.unwrap_or_else(Instant::now);
-    come_back(plan, storm, Left { stand, ledger, opening, begun }, progress)
-}
-
-impl Stand {
-    pub(crate) fn take(&mut self, plan: &Plan, arrival: Arrival, said: &Said<'_>) {
-        match said {
-            Said::Message(message) => {
-                if let (Some(room), Some(offset)) =
-                    (plan.names.number(message.room), message.offset)
-                {
-                    self.reach(room, offset);
-                }
-            }
-            Said::Notice(notice) => match &*notice.kind {
-                "hello" => {
-                    if let Some(slot) = self.sessions.get_mut(arrival.member) {
-                        *slot = notice.session.as_deref().map(Into::into);
-                    }
-                }
-                "subscribed" => {
-                    let room = notice.room.as_deref().and_then(|name| plan.names.number(name));
-                    if let (Some(room), Some(epoch)) = (room, &notice.epoch) {
-                        if let Some(slot) = self.epochs.get_mut(room) {
-                            *slot = Some(epoch.as_ref().into());
-                        }
-                        self.reach(room, notice.offset.unwrap_or_default());
-                    }
-                }
-                _ => {}
-            },
-        }
-    }
-
-    fn reach(&mut self, room: usize, offset: u64) {
-        if let Some(slot) = self.offsets.get_mut(room) {
-            *slot = offset.max(*slot);
-        }
-    }
+    come_back(plan, storm, Left { members, books, opening, begun }, progress)
 }
 
 #[cfg(test)]

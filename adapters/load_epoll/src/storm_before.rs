@@ -4,18 +4,25 @@
 //! It must never leave one of the two crowds unread while it waits for what is published: who does
 //! not answer a ping is closed.
 
+use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use domain::client::{Ask, PublishOptions};
+use domain::id::MessageId;
+use domain::room::RoomId;
+
 use crate::PUBLISHERS;
-use crate::crowd::{Arrival, Crowd, Entry, LOOK, Said};
+use crate::client::{Asked, Manner, PUBLISH_TIMEOUT, PUBLISHES_MAX};
+use crate::crowd::{Crowd, LOOK};
 use crate::error::BenchError;
-use crate::frames::{self, Notice};
 use crate::knock::is_ready;
-use crate::ledger::Ledger;
+use crate::members::Said;
+use crate::messages;
 use crate::plan::{Plan, Storm};
 use crate::report::Reporter;
-use crate::storm::{Stand, slot};
+use crate::storm::Books;
+use crate::tally::Tally;
 
 /// How long the server may be away.
 const RESTART_DEADLINE: Duration = Duration::from_secs(120);
@@ -25,8 +32,6 @@ const KNOCK: Duration = Duration::from_millis(5);
 const PHASE_READY: &str = "ready: stop the server and start it again";
 const PHASE_READY_TO_DIE: &str = "ready: end the server";
 const PHASE_AWAY: &str = "waiting until the server is ready again";
-/// Messages of one publisher that are not acknowledged yet.
-const WINDOW: usize = 32;
 
 /// Everybody who is there until the storm.
 pub(crate) struct Before<'p> {
@@ -36,93 +41,73 @@ pub(crate) struct Before<'p> {
     /// They have connections of their own and stay when the members are cut off.
     publishers: Crowd<'p>,
     n_publishers: usize,
-    stand: Stand,
-    ledger: Ledger,
+    rooms: Vec<RoomId>,
+    books: Books<'p>,
     /// When a member last got something that it was to get.
     progressed: Instant,
+}
+
+/// How far one publisher is: how many messages it has said, and how many are acknowledged.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    said: usize,
+    acked: usize,
 }
 
 impl<'p> Before<'p> {
     pub(crate) fn new(
         plan: &'p Plan,
         storm: &'p Storm,
-        members: Crowd<'p>,
-        stand: Stand,
+        (members, rooms, books): (Crowd<'p>, Vec<RoomId>, Books<'p>),
         progress: &mut Reporter<'_>,
     ) -> Result<Self, BenchError> {
         let targets = storm.returns_to(plan);
         // One for each server at least: its end is how a restart is seen.
         let n_publishers = PUBLISHERS.min(plan.rooms.max(targets.len()));
-        let mut publishers = Crowd::at(targets, plan, Entry::Greeted, plan.connections)?;
+        let in_none = Box::new(|_: usize| Vec::new());
+        let mut publishers = Crowd::at(targets, plan, Manner::Staying, in_none, plan.connections)?;
         publishers.open_all(n_publishers, Duration::ZERO, progress, &mut |_, _| {})?;
-        let ledger = Ledger::new(plan.connections, storm.rooms_each);
         let progressed = Instant::now();
-        Ok(Self { plan, storm, members, publishers, n_publishers, stand, ledger, progressed })
+        Ok(Self { plan, storm, members, publishers, n_publishers, rooms, books, progressed })
     }
 
     /// Deals with what members get, and waits for it until then at most.
     fn hear_members(&mut self, until: Instant) -> Result<(), BenchError> {
-        let Self { plan, storm, members, stand, ledger, progressed, .. } = self;
+        let Self { members, books, progressed, .. } = self;
         members.turn(until, &mut |arrival, said| {
-            stand.take(plan, arrival, &said);
-            let Said::Message(message) = said else { return };
-            let Some(number) = message.number else { return };
-            match slot(plan, storm, arrival.member, message.room) {
-                Some(slot) => {
-                    let room = || message.room.to_owned();
-                    if ledger.take((arrival.member, slot), number, None, room) {
-                        *progressed = arrival.at;
-                    }
-                }
-                None => ledger.stray(arrival.member, number, || message.room.to_owned()),
+            if books.take(arrival, &said) {
+                *progressed = arrival.at;
             }
         })
     }
 
-    /// Deals with what publishers are answered, and waits for it until then at most.
-    fn hear_publishers(
-        &mut self,
-        until: Instant,
-        hear: &mut dyn FnMut(Arrival, &Notice<'_>),
-    ) -> Result<(), BenchError> {
-        self.publishers.turn(until, &mut |arrival, said| {
-            if let Said::Notice(notice) = said {
-                hear(arrival, notice);
-            }
-        })
-    }
-
-    /// Publishes these numbers to every room, and waits until all of them are acknowledged.
+    /// Publishes so many messages to every room, and waits until all of them are acknowledged.
     pub(crate) fn publish(
         &mut self,
-        numbers: Range<u32>,
+        each: u32,
         phase: &'static str,
         progress: &mut Reporter<'_>,
     ) -> Result<(), BenchError> {
+        let numbers = self.books.published..self.books.published + each;
+        self.books.published = numbers.end;
         let (total, patience) = (self.plan.rooms * numbers.len(), self.plan.patience);
-        // By publisher: how many were said, and how many acknowledged.
-        let mut said = vec![0; self.n_publishers];
-        let mut known = vec![0; self.n_publishers];
+        let mut shares = vec![Share::default(); self.n_publishers];
         let (mut done, mut last) = (0, Instant::now());
         while done < total {
-            self.say(&numbers, &mut said, &known);
             let before = done;
             let mut refused = None;
-            self.hear_publishers(
-                Instant::now() + LOOK,
-                &mut |arrival, notice| match &*notice.kind {
-                    "ack" => {
-                        known[arrival.member] += 1;
-                        done += 1;
-                    }
-                    "error" => {
-                        let message = notice.message.as_deref().unwrap_or_default().to_owned();
-                        let code = notice.code.unwrap_or_default();
-                        refused = Some(BenchError::Refused { code, message });
-                    }
-                    _ => {}
-                },
-            )?;
+            self.say(&numbers, &mut shares)?;
+            self.publishers.turn(Instant::now() + LOOK, &mut |arrival, said| match said {
+                Said::Acked => {
+                    shares[arrival.member].acked += 1;
+                    done += 1;
+                }
+                Said::Refused(refusal) => {
+                    let (code, message) = (refusal.code, refusal.message.clone());
+                    refused = Some(BenchError::Refused { code, message });
+                }
+                Said::Message(_) | Said::Event(_) => {}
+            })?;
             self.hear_members(Instant::now())?;
             if let Some(refused) = refused {
                 return Err(refused);
@@ -141,30 +126,36 @@ impl<'p> Before<'p> {
 
     /// Lets each publisher say what it has to, as long as few enough are on their way. Each has
     /// every so many-th room, and fills one after the other.
-    fn say(&mut self, numbers: &Range<u32>, said: &mut [usize], known: &[usize]) {
-        let Self { plan, publishers, n_publishers, .. } = self;
+    fn say(&mut self, numbers: &Range<u32>, shares: &mut [Share]) -> Result<(), BenchError> {
+        let Self { plan, publishers, n_publishers, rooms, .. } = self;
         let each = numbers.len();
-        for (publisher, said) in said.iter_mut().enumerate() {
-            let share = plan.rooms.saturating_sub(publisher).div_ceil(*n_publishers) * each;
-            while *said < share && *said - known[publisher] < WINDOW {
-                let room = publisher + *said / each * *n_publishers;
-                let data = frames::data(plan.run, numbers.start + (*said % each) as u32, "");
-                publishers.say(publisher, &frames::publish_with_id(&plan.names.name(room), &data));
-                *said += 1;
+        for (publisher, share) in shares.iter_mut().enumerate() {
+            let all = plan.rooms.saturating_sub(publisher).div_ceil(*n_publishers) * each;
+            while share.said < all && share.said - share.acked < PUBLISHES_MAX {
+                let place = publisher + share.said / each * *n_publishers;
+                let text = messages::text(plan.run, numbers.start + (share.said % each) as u32, "");
+                let room = rooms[place].clone();
+                let msg_id =
+                    MessageId::parse(&format!("{text}-{place}")).map_err(io::Error::other)?;
+                let options = PublishOptions { echo: false, ..PublishOptions::default() };
+                let ask = Ask::Publish { room, data: messages::data(&text), msg_id, options };
+                publishers.ask(publisher, (ask, Asked::Publish, PUBLISH_TIMEOUT), &mut |_, _| {});
+                share.said += 1;
             }
         }
+        Ok(())
     }
 
     /// Waits until everybody has what was published before the cut.
     pub(crate) fn settle(&mut self) -> Result<(), BenchError> {
         let all = self.plan.connections * self.storm.rooms_each * self.storm.before as usize;
         self.progressed = Instant::now();
-        while self.ledger.counts.delivered < all as u64 {
+        while self.books.ledger.counts.delivered < all as u64 {
             self.hear_members(Instant::now() + LOOK)?;
-            self.hear_publishers(Instant::now(), &mut |_, _| {})?;
+            self.publishers.turn(Instant::now(), &mut |_, _| {})?;
             if self.progressed.elapsed() > self.plan.patience {
                 let what = "members got the messages that were published before they were cut off";
-                let delivered = self.ledger.counts.delivered as usize;
+                let delivered = self.books.ledger.counts.delivered as usize;
                 return Err(self.silence(self.plan.patience, what, delivered, all));
             }
         }
@@ -187,7 +178,7 @@ impl<'p> Before<'p> {
             let gone = all - self.publishers.inside();
             progress
                 .tell(PHASE_READY, || self.publishers.progress("publishers cut off", gone, all));
-            self.hear_publishers(Instant::now() + LOOK, &mut |_, _| {})?;
+            self.publishers.turn(Instant::now() + LOOK, &mut |_, _| {})?;
             if begun.elapsed() > RESTART_DEADLINE {
                 let what = "the server was to be stopped";
                 return Err(self.silence(RESTART_DEADLINE, what, gone, all));
@@ -222,7 +213,7 @@ impl<'p> Before<'p> {
             progress
                 .tell(PHASE_READY_TO_DIE, || self.members.progress("members cut off", gone, all));
             self.hear_members(Instant::now() + LOOK)?;
-            self.hear_publishers(Instant::now(), &mut |_, _| {})?;
+            self.publishers.turn(Instant::now(), &mut |_, _| {})?;
             if first.is_none() && self.members.inside() < all {
                 first = Some(Instant::now());
             }
@@ -242,13 +233,13 @@ impl<'p> Before<'p> {
             what,
             done: done as u64,
             total: total as u64,
-            meanwhile: tallies.into_iter().flat_map(crate::crowd::Tally::faults).collect(),
+            meanwhile: tallies.into_iter().flat_map(Tally::faults).collect(),
         }
     }
 
-    /// Where the members stood, and what they had got.
-    pub(crate) fn end(mut self) -> (Stand, Ledger) {
+    /// The members, and what they have got.
+    pub(crate) fn end(mut self) -> (Crowd<'p>, Books<'p>) {
         self.publishers.close_all();
-        (self.stand, self.ledger)
+        (self.members, self.books)
     }
 }

@@ -163,9 +163,14 @@ impl Drop for PostgresArchive {
 
 #[async_trait]
 impl Archive for PostgresArchive {
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError> {
         let (job, answer) = Job::new();
-        self.ask(Command::OpenRoom { room: room.clone(), fresh, job }, answer).await
+        self.ask(Command::OpenRoom { room: room.clone(), fresh, known, job }, answer).await
     }
 
     async fn append(&self, records: Vec<ArchiveRecord>) -> Result<(), ArchiveError> {

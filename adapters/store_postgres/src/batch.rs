@@ -144,8 +144,8 @@ impl Batch<'_> {
         self.take_turns(commands).await?;
         for command in commands {
             match command {
-                Command::OpenRoom { room, fresh, job } => {
-                    job.outcome = life::go_on(self, room, *fresh).await?;
+                Command::OpenRoom { room, fresh, known, job } => {
+                    job.outcome = life::go_on(self, room, *fresh, *known).await?;
                 }
                 Command::Append { records, job } => {
                     // A call that breaks the order is the caller's fault: it alone is refused.

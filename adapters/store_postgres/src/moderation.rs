@@ -261,6 +261,15 @@ impl PostgresModeration {
         let rows = within(self.archive.answer_timeout(), rows).await;
         lent.back(rows)
     }
+
+    /// The number of the log's last line; 0 where it has none.
+    async fn newest(&self) -> Result<i64, ArchiveError> {
+        let mut lent = self.archive.readers.lend().await?;
+        let query = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM moderation_log");
+        let newest = query.fetch_one(&mut lent.connection);
+        let newest = within(self.archive.answer_timeout(), newest).await;
+        lent.back(newest)
+    }
 }
 
 #[async_trait]
@@ -350,7 +359,11 @@ impl ActsOfAll for PostgresModeration {
                 Err(_) => {}
             }
         }
-        let is_end = rows.len() < limit;
-        Ok(ActsPage { acts, reached: EntryId(reached.cast_unsigned()), is_end })
+        let (is_end, mut newest) = (rows.len() < limit, reached);
+        if rows.is_empty() {
+            newest = self.newest().await.map_err(|error| ReadEntriesError(error.to_string()))?;
+        }
+        let [reached, newest] = [reached, newest].map(|id| EntryId(id.cast_unsigned()));
+        Ok(ActsPage { acts, reached, is_end, newest })
     }
 }

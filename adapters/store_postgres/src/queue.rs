@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use application::ports::archive::{ArchiveError, ArchiveRecord, Forget, RoomHead, record_bytes};
 use application::ports::succession::{Lives, Successor};
 use domain::id::Epoch;
+use domain::position::Position;
 use domain::room::RoomId;
 use domain::time::Wall;
 use tokio::sync::{Notify, oneshot};
@@ -24,7 +25,7 @@ use crate::spent_tokens::Spend;
 /// What a writer is asked for.
 pub(crate) enum Command {
     /// Find or make a room.
-    OpenRoom { room: RoomId, fresh: Epoch, job: Job<RoomHead> },
+    OpenRoom { room: RoomId, fresh: Epoch, known: Option<Position>, job: Job<RoomHead> },
     /// Store all records or none, each the next of its room.
     Append { records: Arc<Vec<ArchiveRecord>>, job: Job<()> },
     /// Store all records or none, in any order, those that are stored already included.

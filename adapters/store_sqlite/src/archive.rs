@@ -90,7 +90,13 @@ impl Drop for SqliteArchive {
 
 #[async_trait]
 impl Archive for SqliteArchive {
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+    /// The file is nobody else's while it is open, so it has whatever a caller can know.
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        _known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError> {
         let (job, answer) = Job::new();
         self.ask(Command::OpenRoom { room: room.clone(), fresh, job }, answer).await
     }

@@ -45,12 +45,12 @@ async fn refusal(directory: &Path) -> BuildError {
 
 async fn opened(archive: &SqliteArchive) -> RoomId {
     let room = room("chat:a");
-    archive.open_room(&room, EPOCH).await.unwrap();
+    archive.open_room(&room, EPOCH, None).await.unwrap();
     room
 }
 
 async fn last(archive: &SqliteArchive, room: &RoomId) -> Offset {
-    archive.open_room(room, EPOCH).await.unwrap().last
+    archive.open_room(room, EPOCH, None).await.unwrap().last
 }
 
 fn large(room: &RoomId, number: u64) -> ArchiveRecord {
@@ -93,7 +93,7 @@ async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
         fs::copy(directory.path().join(&file), copy.path().join(&file)).unwrap();
     }
     let reopened = build(&copy).await;
-    let head = reopened.open_room(&room, Epoch::from_bits(1)).await;
+    let head = reopened.open_room(&room, Epoch::from_bits(1), None).await;
     assert_eq!(head, Ok(RoomHead::new(EPOCH, offset(50))));
     let page = reopened.read(&room, EPOCH, Offset::ZERO, 100, usize::MAX).await.unwrap();
     assert_eq!(page.messages.len(), 50);
@@ -124,7 +124,7 @@ async fn an_archive_in_memory_closes_too() {
     let archive = SqliteArchive::build(Config::in_memory()).await.unwrap();
     let room = opened(&archive).await;
     archive.close().await;
-    assert_eq!(archive.open_room(&room, EPOCH).await, Err(ArchiveError::Closed));
+    assert_eq!(archive.open_room(&room, EPOCH, None).await, Err(ArchiveError::Closed));
     assert_eq!(archive.find(Vec::new()).await, Err(ArchiveError::Closed));
 }
 
@@ -181,7 +181,7 @@ async fn only_rooms_that_never_had_a_message_are_forgotten_with_a_restart() {
     let archive = build(&directory).await;
     let (empty, used, trimmed) = (room("chat:empty"), room("chat:used"), room("chat:trimmed"));
     for room in [&empty, &used, &trimmed] {
-        archive.open_room(room, EPOCH).await.unwrap();
+        archive.open_room(room, EPOCH, None).await.unwrap();
     }
     for room in [&used, &trimmed] {
         archive.append(vec![record(room, EPOCH, 1)]).await.unwrap();
@@ -197,7 +197,7 @@ async fn only_rooms_that_never_had_a_message_are_forgotten_with_a_restart() {
     assert_eq!(rooms, 2);
     let fresh = Epoch::from_bits(1);
     for (room, epoch, last) in [(empty, fresh, 0), (used, EPOCH, 1), (trimmed, EPOCH, 1)] {
-        let head = archive.open_room(&room, fresh).await.unwrap();
+        let head = archive.open_room(&room, fresh, None).await.unwrap();
         assert_eq!(head, RoomHead::new(epoch, offset(last)));
     }
 }

@@ -54,9 +54,14 @@ impl MeasuredArchive {
 
 #[async_trait]
 impl Archive for MeasuredArchive {
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError> {
         self.metrics.opens.add(1);
-        self.noted(self.inner.open_room(room, fresh).await)
+        self.noted(self.inner.open_room(room, fresh, known).await)
     }
 
     async fn append(&self, records: Vec<ArchiveRecord>) -> Result<(), ArchiveError> {

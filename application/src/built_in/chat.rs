@@ -183,7 +183,7 @@ async fn read_before(
     let bounds = read.execute_derived().await.map_err(Refusal::from)?.bounds;
     let end = match before {
         None => bounds.last,
-        Some(before) if before.epoch == bounds.epoch => before.offset.previous().min(bounds.last),
+        Some(before) if bounds.names(*before) => before.offset.previous().min(bounds.last),
         Some(_) => {
             let message = "the message is not of this room's log; ask without `before`";
             return Err(Refusal::new(ErrorCode::InvalidPosition, message).field("before"));

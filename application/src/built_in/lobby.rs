@@ -153,8 +153,7 @@ pub(super) async fn who_is_in(
     let policy = policy
         .ok_or_else(|| Refusal::new(ErrorCode::UnknownRoom, "this server has no such room"))?;
     let who = Arc::clone(&message.who);
-    let members_max = services.rules.limits.presence_list_max;
-    let list = ListPresence { services, who, room, policy, members_max };
+    let list = ListPresence { services, who, room, policy, is_crowd: false };
     let list = list.execute_derived().await.map_err(Refusal::from)?;
     let directory = &message.services.directory;
     let users = told::users(&list, &|user: &UserId| directory.name_of(user));

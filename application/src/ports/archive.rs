@@ -105,9 +105,15 @@ pub trait Archive: Send + Sync {
     /// is closed, and only then: anybody can name rooms, so what they leave must not grow for ever.
     /// A room not known yet begins with `fresh` as its epoch, and that
     /// MUST be durable before the answer. A wrong answer reuses offsets: clients would take new
-    /// messages for old ones. So an archive that can tell that it may have lost the newest, as a replica that
-    /// was promoted, MUST end the epoch where it stands and go on with `fresh` behind it.
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError>;
+    /// messages for old ones. So an archive that may have lost the newest MUST end the epoch where it stands and
+    /// go on with `fresh` behind it: where it can tell by itself, as a replica that was promoted, and where
+    /// `known`, the newest place that it has acknowledged to the caller, is of that epoch and behind what it has.
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError>;
 
     /// Stores all records or none, durably, before it answers. Within a room, records MUST come in
     /// order of offset and calls MUST take effect in the order they were made. A wrong `Ok` loses

@@ -35,6 +35,9 @@ pub struct ActsPage {
     pub reached: EntryId,
     /// Whether nothing was behind that.
     pub is_end: bool,
+    /// The newest entry there is; where there were any to look at, the last of them at least. It is in front of what
+    /// was read before where the log came back from a backup.
+    pub newest: EntryId,
 }
 
 /// Why the log could not be read; the text is for the log of the server.

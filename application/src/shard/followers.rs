@@ -20,10 +20,6 @@ use super::{Host, Shard, Slot};
 use crate::ports::outbox::Frame;
 use crate::published::WireFormat;
 
-/// The most members that are named to who asks in a room whose members are only counted: with as many askers as
-/// members each name more costs as much as all of them.
-pub(super) const COUNTED_LIST_MAX: usize = 100;
-
 impl Shard {
     pub(super) fn accept_presence(
         &mut self,
@@ -55,8 +51,15 @@ impl Shard {
             slice.gathering = None;
             return None;
         }
-        let named_max = slice.policy.presence_named_max as usize;
-        let gathering = slice.gathering.get_or_insert_with(|| Box::new(Gathering::new(named_max)));
+        let limits = &self.services.rules.limits;
+        let new = || {
+            // Names can only be followed from a list that has them all, and a frame has to fit into a queue in which
+            // something waits.
+            let named_max = slice.policy.presence_named_max as usize;
+            let named_max = named_max.min(limits.presence_list_max);
+            Box::new(Gathering::new(named_max, limits.outbound_queue_bytes_max / 4))
+        };
+        let gathering = slice.gathering.get_or_insert_with(new);
         let before = gathering.due();
         let done = act(gathering);
         if let Some(due) = gathering.due().filter(|due| Some(*due) != before) {

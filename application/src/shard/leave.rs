@@ -66,6 +66,7 @@ impl Shard {
         let slice = self.rooms.get(key)?;
         let listed = slice.policy.presence_listed.then(|| (presence_key(&who), who.connection));
         let room = slice.id.clone();
+        self.drop_waiting(slot, &room, host);
         let unsubscribe = self.release_slice(key).map(|token| (Arc::clone(&self.mailbox), token));
         if listed.is_none() && unsubscribe.is_none() {
             return None;

@@ -92,7 +92,8 @@ impl Shard {
         };
         let (room, now) = (slice.id.clone(), host.now.monotonic);
         let count = PresenceCount { seq: list.seq, total: list.total };
-        match self.gathering(key, |gathering| gathering.listed(count, now)) {
+        let is_whole = list.members.len() == list.total;
+        match self.gathering(key, |gathering| gathering.listed(count, is_whole, now)) {
             Some(Listed::Whole) => {
                 let told = ServerFrame::PresenceState { id: None, room: &room, list: &list };
                 let document = self.encode_document(key, &told, host);

@@ -21,7 +21,6 @@ use domain::tags::Tags;
 use domain::trace::TraceParent;
 
 use super::calls::Outcome;
-use super::followers::COUNTED_LIST_MAX;
 use super::seated::refused;
 use super::table::Echo;
 use super::{Host, Shard, Slot};
@@ -291,9 +290,8 @@ impl Shard {
         let Some(policy) = self.policy(slot, command, &room, host) else { return };
         let Some(who) = self.who(slot) else { return };
         let services = Arc::clone(&self.services);
-        let most = services.rules.limits.presence_list_max;
-        let members_max = if self.is_counted(&room) { most.min(COUNTED_LIST_MAX) } else { most };
-        let call = ListPresence { services, who, room: room.clone(), policy, members_max };
+        let is_crowd = self.is_counted(&room);
+        let call = ListPresence { services, who, room: room.clone(), policy, is_crowd };
         let future =
             Box::pin(async move { Outcome::Presence { result: call.execute().await, room } });
         self.call_seated(slot, command, None, future, refused);

@@ -123,6 +123,22 @@ impl Shard {
         }
     }
 
+    /// Gives up what waits for a room that the connection leaves: it was for this stay there.
+    pub(super) fn drop_waiting(&mut self, slot: Slot, room: &RoomId, host: &mut Host<'_>) {
+        let Some(entry) = self.table.get_mut(slot) else { return };
+        let Some(showing) = &mut entry.showing else { return };
+        let Some(at) = showing.waiting.iter().position(|waiting| waiting.room == *room) else {
+            return;
+        };
+        let given_up = showing.waiting.remove(at);
+        if showing.waiting.is_empty() {
+            entry.showing = None;
+        }
+        for id in given_up.into_iter().flat_map(|waiting| waiting.commands) {
+            self.refuse_non_member(slot, id, host);
+        }
+    }
+
     /// Whether the connection is in the room, which has rules; else the update is refused without waiting.
     fn may_show(&self, slot: Slot, room: &RoomId) -> bool {
         let member = self.rooms.find(room).and_then(|key| self.table.get(slot)?.rooms.state(key));

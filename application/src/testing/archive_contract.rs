@@ -96,7 +96,7 @@ pub fn record(room: &RoomId, epoch: Epoch, number: u64) -> ArchiveRecord {
 /// Opens a room in the contract's epoch and appends the messages 1 to `last`.
 async fn filled(archive: &dyn Archive, name: &str, last: u64) -> RoomId {
     let room = room(name);
-    archive.open_room(&room, EPOCH).await.expect("the room opens");
+    archive.open_room(&room, EPOCH, None).await.expect("the room opens");
     let records = (1..=last).map(|n| record(&room, EPOCH, n)).collect();
     assert_eq!(archive.append(records).await, Ok(()));
     room
@@ -125,7 +125,7 @@ async fn offsets(archive: &dyn Archive, room: &RoomId) -> Vec<u64> {
 }
 
 async fn last(archive: &dyn Archive, room: &RoomId) -> Offset {
-    archive.open_room(room, Epoch::from_bits(1)).await.expect("the room opens").last
+    archive.open_room(room, Epoch::from_bits(1), None).await.expect("the room opens").last
 }
 
 fn key(record: &ArchiveRecord) -> DedupKey {
@@ -142,21 +142,21 @@ fn assert_refused(answer: &Result<(), ArchiveError>) {
 
 /// A room not known yet begins with the epoch that was offered.
 pub async fn a_new_room_begins_with_the_fresh_epoch_and_offset_zero(archive: &dyn Archive) {
-    let head = archive.open_room(&room("chat:a"), EPOCH).await;
+    let head = archive.open_room(&room("chat:a"), EPOCH, None).await;
     assert_eq!(head, Ok(RoomHead::new(EPOCH, Offset::ZERO)));
 }
 
 /// A known room keeps what it has, whatever is offered.
 pub async fn opening_again_keeps_the_epoch_and_the_last_offset(archive: &dyn Archive) {
     let room = filled(archive, "chat:a", 3).await;
-    let head = archive.open_room(&room, Epoch::from_bits(9)).await;
+    let head = archive.open_room(&room, Epoch::from_bits(9), None).await;
     assert_eq!(head, Ok(RoomHead::new(EPOCH, offset(3))));
 }
 
 /// Everything of a message is kept but where its command came from.
 pub async fn messages_come_back_equal_and_in_order(archive: &dyn Archive) {
     let room = room("chat:a");
-    archive.open_room(&room, EPOCH).await.expect("the room opens");
+    archive.open_room(&room, EPOCH, None).await.expect("the room opens");
     let mut records: Vec<_> = (1..=200).map(|n| record(&room, EPOCH, n)).collect();
     records[1].publication.sender = Sender::default();
     records[1].publisher = Publisher::ApiKey(ClientId::parse("billing").expect("a valid key name"));
@@ -190,7 +190,7 @@ pub async fn pages_follow_each_other_without_a_hole(archive: &dyn Archive) {
 /// reader gets past it; what is left comes with the next page.
 pub async fn a_page_ends_where_its_bytes_do(archive: &dyn Archive) {
     let room = room("chat:a");
-    archive.open_room(&room, EPOCH).await.expect("the room opens");
+    archive.open_room(&room, EPOCH, None).await.expect("the room opens");
     let mut records: Vec<_> = (1..=6).map(|n| record(&room, EPOCH, n)).collect();
     for (record, bytes) in records.iter_mut().zip([100, 100, 100, 500, 100, 100]) {
         record.publication.data = Bytes::from(vec![b'1'; bytes]);
@@ -337,7 +337,7 @@ pub async fn trimming_forgets_the_oldest_and_keeps_the_head(archive: &dyn Archiv
     let page =
         archive.read(&room, EPOCH, Offset::ZERO, 10, usize::MAX).await.expect("the room is read");
     assert_eq!((page.first, page.messages.len()), (offset(6), 0));
-    let head = archive.open_room(&room, Epoch::from_bits(1)).await;
+    let head = archive.open_room(&room, Epoch::from_bits(1), None).await;
     assert_eq!(head, Ok(RoomHead::new(EPOCH, offset(5))));
     assert_eq!(archive.append(vec![record(&room, EPOCH, 6)]).await, Ok(()));
 }
@@ -345,7 +345,7 @@ pub async fn trimming_forgets_the_oldest_and_keeps_the_head(archive: &dyn Archiv
 /// An old message behind a newer one stays: a clock that was set back must not make a hole.
 pub async fn trimming_by_age_stops_at_the_first_newer_message(archive: &dyn Archive) {
     let room = room("chat:a");
-    archive.open_room(&room, EPOCH).await.expect("the room opens");
+    archive.open_room(&room, EPOCH, None).await.expect("the room opens");
     let mut records: Vec<_> = (1..=5).map(|n| record(&room, EPOCH, n)).collect();
     records[2].publication.at = Wall::from_millis(1_000);
     assert_eq!(archive.append(records).await, Ok(()));
@@ -367,7 +367,7 @@ pub async fn a_long_trim_reaches_its_end(archive: &dyn Archive) {
 /// What is gone stays gone, and what will go keeps its time.
 pub async fn tombstones_and_expiry_are_kept(archive: &dyn Archive) {
     let room = room("chat:a");
-    archive.open_room(&room, EPOCH).await.expect("the room opens");
+    archive.open_room(&room, EPOCH, None).await.expect("the room opens");
     let mut records: Vec<_> = (1..=3).map(|n| record(&room, EPOCH, n)).collect();
     records[0].publication.expires_at = Some(Wall::from_millis(5_000));
     for (n, reason) in [(1, TombstoneReason::Expired), (2, TombstoneReason::Deleted)] {
@@ -382,7 +382,7 @@ pub async fn tombstones_and_expiry_are_kept(archive: &dyn Archive) {
 /// Data is bytes: nothing of it is a text, a terminator or too long.
 pub async fn any_bytes_come_back(archive: &dyn Archive) {
     let room = room("chat:a");
-    archive.open_room(&room, EPOCH).await.expect("the room opens");
+    archive.open_room(&room, EPOCH, None).await.expect("the room opens");
     let every_byte: Vec<u8> = (0..=u8::MAX).collect();
     let datas = [
         Bytes::new(),

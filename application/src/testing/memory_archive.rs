@@ -74,7 +74,12 @@ impl MemoryArchive {
 
 #[async_trait]
 impl Archive for MemoryArchive {
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        _known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError> {
         let new = Room::new(fresh, Offset::ZERO);
         Ok(self.state()?.rooms.entry(room.clone()).or_insert(new).head)
     }
@@ -333,10 +338,10 @@ mod tests {
         let room = RoomId::parse("chat:a").unwrap();
         archive.fail_next(2);
         for _ in 0..2 {
-            let answer = archive.open_room(&room, Epoch::from_bits(1)).await;
+            let answer = archive.open_room(&room, Epoch::from_bits(1), None).await;
             assert!(matches!(answer, Err(ArchiveError::Storage(_))));
         }
-        let head = archive.open_room(&room, Epoch::from_bits(2)).await.unwrap();
+        let head = archive.open_room(&room, Epoch::from_bits(2), None).await.unwrap();
         assert_eq!(head.epoch, Epoch::from_bits(2));
     }
 }

@@ -356,7 +356,7 @@ pub async fn what_is_forgotten_is_no_hole(archive: &dyn Both) {
 /// Names are found, what was said can be taken out, and a room that was of one node goes on as one of many.
 pub async fn the_other_port_sees_the_same_room(archive: &dyn Both) {
     let room = room("chat:a");
-    let head = archive.open_room(&room, E[0]).await;
+    let head = archive.open_room(&room, E[0], None).await;
     assert_eq!(head, Ok(RoomHead::new(E[0], Offset::ZERO)));
     let records = vec![record(&room, E[0], 1), record(&room, E[0], 2)];
     assert_eq!(archive.append(records).await, Ok(()));
@@ -375,7 +375,7 @@ pub async fn the_other_port_sees_the_same_room(archive: &dyn Both) {
     assert!(read.messages[0].tombstone.is_some() && read.messages[0].data.is_empty());
     // What was erased is stored still.
     assert_eq!(place(archive, &room, E[1], &[5]).await, Ok(()));
-    let head = archive.open_room(&room, E[6]).await;
+    let head = archive.open_room(&room, E[6], None).await;
     let earlier = EarlierLives::new([at(E[0], 4)]);
     assert_eq!(head, Ok(RoomHead { epoch: E[1], last: offset(5), earlier }));
     let old = archive.read(&room, E[0], Offset::ZERO, 9, usize::MAX).await.expect("it is read");

@@ -21,6 +21,10 @@ use crate::view::View;
 /// What a listed member takes beside its data, at most about: its name and what is around it.
 const MEMBER_BYTES: usize = 192;
 
+/// The most members that are named to who asks in a crowd, whose followers are only told how many there are: with as many
+/// askers as members each name more costs as much as all of them.
+pub const CROWD_LIST_MAX: usize = 100;
+
 /// A question for the members of a room.
 pub struct ListPresence {
     /// The node's services.
@@ -31,8 +35,8 @@ pub struct ListPresence {
     pub room: RoomId,
     /// Its policy.
     pub policy: Arc<NamespacePolicy>,
-    /// The most members that are named.
-    pub members_max: usize,
+    /// Whether the room is known to be a crowd, so that few are asked for at first. Who is named is decided by the list.
+    pub is_crowd: bool,
 }
 
 /// Why there is no list, or why presence data was not changed.
@@ -100,8 +104,25 @@ impl ListPresence {
             let asked = rules.middleware.process_message(&self.who, inbound).await;
             asked.map_err(PresenceRefused::Middleware)?;
         }
-        let list = list_members(services, room, policy, self.members_max).await;
-        list.map(|list| fit(list, rules.limits.page_bytes_of_one()))
+        let list = self.list().await?;
+        Ok(fit(list, rules.limits.page_bytes_of_one()))
+    }
+
+    /// What is known of a crowd may be old by now: a list that followers go on from has to have all.
+    async fn list(&self) -> Result<PresenceList, PresenceRefused> {
+        let Self { services, room, policy, .. } = self;
+        let most = services.rules.limits.presence_list_max;
+        let named_max = most.min(policy.presence_named_max as usize);
+        let of_crowd = most.min(CROWD_LIST_MAX);
+        let first = if self.is_crowd { of_crowd } else { most };
+        let mut list = list_members(services, room, policy, first).await?;
+        if list.total <= named_max && list.members.len() < list.total.min(most) {
+            list = list_members(services, room, policy, most).await?;
+        }
+        if list.total > named_max {
+            list.members.truncate(of_crowd);
+        }
+        Ok(list)
     }
 }
 

@@ -11,6 +11,7 @@ use domain::id::{ClientId, ConnectionId, Epoch, MessageKey, UserId};
 use domain::message::{Publication, Publish, Sender};
 use domain::policy::{Access, AckLevel, NamespacePolicy, Policies};
 use domain::position::{Offset, Position};
+use domain::presence::{PresenceKey, PresenceList, PresentMember};
 use domain::principal::{Principal, RoomPattern};
 use domain::rate_limit::Rate;
 use domain::recovery::{EarlierLives, GapReason, LogBounds};
@@ -18,7 +19,7 @@ use domain::retention::Retention;
 use domain::room::RoomId;
 use domain::tags::Tags;
 use domain::time::{Now, Wall};
-use mockall::Sequence;
+use mockall::{Sequence, predicate};
 
 use crate::directory::Directory;
 use crate::extensions::handlers::{
@@ -453,7 +454,47 @@ async fn presence_that_is_away_is_not_an_empty_room() {
     });
     let services = mocks.services();
     let policy = policy(Access::Anyone);
-    let (room, members_max) = (room(), 10);
-    let call = ListPresence { services, who: who(None), room, policy, members_max };
+    let room = room();
+    let call = ListPresence { services, who: who(None), room, policy, is_crowd: false };
     assert!(matches!(call.execute().await, Err(PresenceRefused::Presence(_))));
+}
+
+/// A room of so many, of which a list names as many as are asked for.
+fn listing(total: usize, n_asked: &'static [usize]) -> Mocks {
+    let mut mocks = Mocks::default();
+    let mut asked = Sequence::new();
+    for n in n_asked {
+        let list =
+            mocks.presence.expect_list().with(predicate::always(), predicate::eq(*n)).times(1);
+        list.in_sequence(&mut asked).returning(move |_, n| {
+            let member = |n: usize| PresentMember {
+                who: PresenceKey::User(UserId::parse(&format!("u{n}")).unwrap()),
+                data: Bytes::new(),
+                connections: 1,
+            };
+            let members = (0..total.min(n)).map(member).collect();
+            Box::pin(async move { Ok(PresenceList { seq: 1, total, connections: total, members }) })
+        });
+    }
+    mocks
+}
+
+#[tokio::test]
+async fn who_asks_in_a_crowd_is_named_a_hundred_and_in_a_room_that_is_none_all_whatever_was_known()
+{
+    // Followers of up to 1,000 are told names, and go on from this list.
+    let cases: [(bool, usize, &[usize], usize); 5] = [
+        (false, 700, &[1_000], 700),
+        (true, 700, &[100, 1_000], 700),
+        (true, 60, &[100], 60),
+        (false, 1_001, &[1_000], 100),
+        (true, 5_000, &[100], 100),
+    ];
+    for (is_crowd, total, n_asked, n_named) in cases {
+        let services = listing(total, n_asked).services();
+        let (policy, room) = (policy(Access::Anyone), room());
+        let call = ListPresence { services, who: who(None), room, policy, is_crowd };
+        let list = call.execute().await.unwrap();
+        assert_eq!((list.members.len(), list.total), (n_named, total), "{is_crowd} {total}");
+    }
 }

@@ -58,8 +58,9 @@ pub enum BenchCommand {
     ///
     /// Each joins some rooms. Then all lines are reset by this side, and more is published. With
     /// --restart the server is to be stopped now, and is waited for until its /readyz answers 200
-    /// again. Then all come back, --opening at a time, and it is timed from the first connect until
-    /// each has all its rooms and messages. After a restart only durable rooms still have what was
+    /// again. Then all come back as the product's clients do, after a back-off of up to 200 ms and
+    /// --opening at a time, and it is timed from when they may until each has all its rooms and
+    /// messages. After a restart only durable rooms still have what was
     /// missed. With --back nobody is cut off by this side: the server is to be ended while all are
     /// there, they come back to the servers that --back names, and it is timed from the first loss.
     Storm(Storm),

@@ -1,6 +1,7 @@
 // The stories of document 003 in a real browser, against the built server.
 // It must never wait for time to pass: Playwright waits for what the page shows.
 
+import { build } from 'esbuild';
 import type { Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { BINARY, Binary, IS_REQUIRED, token } from './binary.js';
@@ -8,6 +9,22 @@ import { Application, HAS_CHROMIUM } from './browser.js';
 
 /** Where to leave pictures of the panel for people to look at. */
 const PICTURES = process.env.ROOMKEEPER_PICTURES;
+
+/** What runs in a worker, where there is no page. It says what it hears, and of which class a loss was. */
+const WORKER = `
+  import { RoomkeeperClient } from '../src/index.ts';
+  self.onmessage = async ({ data: { url, token } }) => {
+    const client = new RoomkeeperClient({ url, token });
+    const room = client.room('chat:lobby');
+    room.on('message', ({ data }) => self.postMessage(data));
+    client.connect();
+    await room.join();
+    await room.publish('from a worker');
+    client.on('lost', (loss) => {
+      if (loss.class === 'abnormal') void room.publish('while away').then(() => client.close());
+    });
+  };
+`;
 
 it('under tests/run there is a browser', () => {
   if (IS_REQUIRED) expect(HAS_CHROMIUM).toBe(true);
@@ -152,6 +169,28 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
     expect(await said(one)).toEqual(expected);
   });
 
+  // K12: a worker.
+  it('a worker talks, loses its server and comes back', async () => {
+    const stdin = { contents: WORKER, resolveDir: import.meta.dirname };
+    const bundle = await build({ stdin, bundle: true, write: false, format: 'iife' });
+    const page = await open();
+    await page.evaluate(
+      ({ code, ...options }) => {
+        const worker = new Worker(URL.createObjectURL(new Blob([code])));
+        const heard: unknown[] = [];
+        worker.onmessage = ({ data }) => heard.push(data);
+        worker.postMessage(options);
+        Object.assign(window, { heard });
+      },
+      { code: bundle.outputFiles[0]?.text ?? '', url: server.url(''), token: token('eve') },
+    );
+    const heard = () => page.evaluate(() => (window as unknown as { heard: unknown[] }).heard);
+    await expect.poll(heard, { timeout: 20_000 }).toEqual(['from a worker']);
+    await server.kill();
+    await server.restart();
+    await expect.poll(heard, { timeout: 20_000 }).toEqual(['from a worker', 'while away']);
+  });
+
   it('after the last attempt it falls back, says why, and is brought back by hand', async () => {
     const page = await open({ immediate: '1', wsDebug: '1' });
     await shows(page, '#status', /^Connected$/);
@@ -162,6 +201,17 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
     if (PICTURES) await page.screenshot({ path: `${PICTURES}/panel-fallback.png` });
     await server.restart();
     await page.click('text=Connect now');
+    await shows(page, '#status', /^Connected$/);
+  });
+
+  it('in fallback it is brought back by the network, too', async () => {
+    const page = await open({ immediate: '1' });
+    await shows(page, '#status', /^Connected$/);
+    await server.kill();
+    await shows(page, '#status', 'Fallback');
+    await server.restart();
+    await page.context().setOffline(true);
+    await page.context().setOffline(false);
     await shows(page, '#status', /^Connected$/);
   });
 });

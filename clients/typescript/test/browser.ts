@@ -45,12 +45,24 @@ export class Application {
   #browser: Browser | null = null;
   #origin = '';
 
+  /** Serves it, and brings a browser. */
   static async start(): Promise<Application> {
+    const application = await Application.serve();
+    application.#browser = await launch();
+    return application;
+  }
+
+  /** Serves it for a browser that somebody else brings. */
+  static async serve(): Promise<Application> {
     const application = new Application();
     await application.#build();
     await application.#serve();
-    application.#browser = await launch();
     return application;
+  }
+
+  /** Its address. */
+  address(query: Record<string, string>): string {
+    return `${this.#origin}/?${new URLSearchParams(query)}`;
   }
 
   async #build(): Promise<void> {
@@ -84,7 +96,7 @@ export class Application {
     const errors: string[] = [];
     page.on('pageerror', (error) => errors.push(String(error)));
     if (freshToken) await page.exposeFunction('freshToken', freshToken);
-    await page.goto(`${this.#origin}/?${new URLSearchParams(query)}`);
+    await page.goto(this.address(query));
     return { page, errors };
   }
 

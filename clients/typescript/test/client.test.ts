@@ -1,26 +1,9 @@
-// `RoomkeeperClient` against the fake server: rooms, recovery, outbox, tokens, presence, requests.
+// `RoomkeeperClient` against the fake server: rooms, recovery, outbox, tokens, requests.
 // It must never look behind the client's public face.
 
 import { describe, expect, it, vi } from 'vitest';
-import { RequestError, type Room } from '../src/index.js';
-import { serverAndClient } from './world.js';
-
-const heardIn = (room: Room<unknown>): unknown[] => {
-  const heard: unknown[] = [];
-  room.on('message', ({ data }) => heard.push(data));
-  return heard;
-};
-
-async function inRoom(options = {}, more = {}) {
-  const world = serverAndClient(options, more);
-  const room = world.client.room('public:r');
-  const heard = heardIn(room);
-  world.client.connect();
-  const joined = room.join();
-  await world.clock.advance(20);
-  await joined;
-  return { ...world, room, heard };
-}
+import { RequestError } from '../src/index.js';
+import { heardIn, inRoom, serverAndClient } from './world.js';
 
 describe('a room', () => {
   it('is the same object by its name', () => {
@@ -374,67 +357,6 @@ describe('tokens', () => {
     expect([...server.network.wires].map(({ socket }) => socket.url)).toEqual([
       'ws://fake/ws/v2/connect?client_id=tab',
     ]);
-  });
-});
-
-describe('presence', () => {
-  it('is followed, with updates, and over a reconnect', async () => {
-    const { server, client, clock } = serverAndClient({}, { token: 'ann' });
-    const room = client.room('public:r');
-    client.connect();
-    void room.join({ presence: true });
-    await clock.advance(30);
-    expect([...(room.presence?.members.keys() ?? [])]).toEqual(['ann']);
-    server.come(server.room('public:r'), 'bob');
-    void room.updatePresence({ mood: 'fine' });
-    await clock.advance(30);
-    expect(room.presence?.total).toBe(2);
-    expect(room.presence?.members.get('ann')?.data).toEqual({ mood: 'fine' });
-    server.breakConnections();
-    expect(room.presence).toBeNull();
-    server.go(server.room('public:r'), 'bob');
-    await clock.advance(1000);
-    expect([...(room.presence?.members.keys() ?? [])]).toEqual(['ann']);
-  });
-
-  it('is asked for again when a list is older than what was heard', async () => {
-    const { server, client, clock } = serverAndClient({}, { token: 'ann' });
-    const room = client.room('public:r');
-    client.connect();
-    void room.join({ presence: true });
-    await clock.until(() => server.received.some(({ type }) => type === 'presence'));
-    // The list that is on its way does not know of bob.
-    const old = {
-      type: 'presence',
-      id: null,
-      room: 'public:r',
-      seq: 1,
-      total: 1,
-      members: [{ user_id: 'ann', data: null }],
-    };
-    const join = { event: 'join', user_id: 'bob', data: null };
-    const event = { type: 'presence_event', room: 'public:r', seq: 9, total: 2, ...join };
-    for (const connection of server.connections) {
-      connection.raw(JSON.stringify(event));
-      connection.raw(JSON.stringify(old));
-    }
-    await clock.advance(0);
-    await clock.advance(2);
-    expect(room.presence).toBeNull();
-    expect(server.received.filter(({ type }) => type === 'presence').length).toBeGreaterThan(1);
-  });
-
-  it('can be asked for later, from where the room stands', async () => {
-    const { server, clock, room, heard } = await inRoom();
-    server.publish('public:r', 1);
-    await clock.advance(10);
-    void room.join({ presence: true });
-    server.publish('public:r', 2);
-    await clock.advance(30);
-    server.publish('public:r', 3);
-    await clock.advance(30);
-    expect(heard).toEqual([1, 2, 3]);
-    expect(room.presence?.total).toBe(1);
   });
 });
 

@@ -56,6 +56,16 @@ describe('the phases', () => {
     expect(recent_attempts[1]).toMatchObject({ attempt_number: 2, success: true, error_class: null });
   });
 
+  it('reconnect after a loss that the runtime has no code for, as Deno', async () => {
+    const { server, manager, clock } = serverAndManager();
+    manager.connect();
+    await clock.advance(10);
+    server.close(0);
+    await clock.advance(5);
+    expect(manager.getState().phase).toBe('reconnecting');
+    expect(manager.getState().recent_attempts[0]).toMatchObject({ close_code: 1006, error_class: 'abnormal' });
+  });
+
   it('end in fallback after the last attempt, and say why', async () => {
     const { server, manager, clock, lines } = serverAndManager({}, { backoffStrategy: quick() });
     server.crash();
@@ -97,6 +107,23 @@ describe('the phases', () => {
     expect(manager.getState().phase).toBe('reconnecting');
     expect(manager.getState().recent_attempts.at(-1)?.error_class).toBe('timeout');
     expect(lines).toContain('[WS] Connection failed: heartbeat timeout');
+  });
+
+  it('doubt a connection when the network was away, and give it up at once if it is gone', async () => {
+    const { server, manager, clock } = serverAndManager();
+    manager.connect();
+    await clock.advance(10);
+    server.network.wake('online');
+    expect(manager.getState().phase).toBe('degraded');
+    await clock.advance(10);
+    expect(manager.getState().phase).toBe('open');
+    server.partition();
+    server.network.wake('online');
+    await clock.advance(6240);
+    expect(manager.getState().phase).toBe('degraded');
+    await clock.advance(20);
+    expect(manager.getState().phase).toBe('reconnecting');
+    expect(manager.getState().recent_attempts[0]).toMatchObject({ error_class: 'timeout' });
   });
 
   it('do not watch the server without enableHeartbeat', async () => {

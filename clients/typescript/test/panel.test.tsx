@@ -4,7 +4,9 @@
 // It must never look at colours or places, which a person judges.
 
 import { act } from 'react';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { hydrateRoot } from 'react-dom/client';
+import { renderToString } from 'react-dom/server';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { WebSocketDiagnosticsPanel, WebSocketDiagnosticsWrapper } from '../src/diagnostics/index.js';
 import { BackoffStrategy } from '../src/index.js';
 import { configure, useWebSocketConnection } from '../src/react/index.js';
@@ -41,6 +43,24 @@ it('is shown by ?wsDebug=1, and can be closed', async () => {
   expect(shown()).not.toBeNull();
   await press('✕');
   expect(shown()).toBeNull();
+});
+
+it('asked for by the address it does not differ from what a server has rendered', async () => {
+  const { manager } = serverAndManager();
+  history.replaceState(null, '', '/?wsDebug=1');
+  const wrapper = <WebSocketDiagnosticsWrapper manager={manager} />;
+  vi.stubGlobal('location', undefined);
+  const rendered = renderToString(wrapper);
+  vi.unstubAllGlobals();
+  const host = document.body.appendChild(document.createElement('div'));
+  host.innerHTML = rendered;
+  const complaints: unknown[] = [];
+  const root = await act(async () =>
+    hydrateRoot(host, wrapper, { onRecoverableError: (error) => complaints.push(error) }),
+  );
+  expect(complaints).toEqual([]);
+  expect(shown()).not.toBeNull();
+  await act(async () => root.unmount());
 });
 
 it('is shown by the global flag, also when that is set later', async () => {

@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import WebSocket, { WebSocketServer } from 'ws';
-import { RoomkeeperClient, type SocketConstructor, WebSocketManager, type WSConnectionAttempt } from '../src/index.js';
+import { RoomkeeperClient, WebSocketManager, type WSConnectionAttempt } from '../src/index.js';
 import { when } from './binary.js';
 
 const servers: Server[] = [];
@@ -44,7 +44,7 @@ const http = (answer: (request: IncomingMessage, response: ServerResponse) => vo
 const raw = (answer: (socket: Socket) => void) => listen(createTcpServer(answer));
 
 async function firstAttempt(url: string, connectionTimeoutMs = 15_000): Promise<WSConnectionAttempt> {
-  const options = { WebSocket: WebSocket as unknown as SocketConstructor, log: null, connectionTimeoutMs };
+  const options = { WebSocket, log: null, connectionTimeoutMs };
   const manager = new WebSocketManager(url, 'x', options);
   manager.connect();
   await when(
@@ -120,7 +120,7 @@ describe('protocol v2', () => {
     const place = await listen(server);
     const client = new RoomkeeperClient({
       url: `ws://${place}`,
-      WebSocket: WebSocket as unknown as SocketConstructor,
+      WebSocket,
       backoff: { baseMs: 10, capMs: 20 },
     });
     let losses = 0;

@@ -222,6 +222,34 @@ it('useRoom shows a refusal, and begins anew with another room', async () => {
   expect(host.querySelectorAll('li')).toHaveLength(1);
 });
 
+it('useRoom shows why the server has put it out, and on the way back why it does not let it in', async () => {
+  const { server, client } = chat();
+  const { host, render } = await mount(
+    <RoomkeeperProvider client={client}>
+      <Chat room="public:r" />
+    </RoomkeeperProvider>,
+  );
+  await pass(server, 50);
+  const said = () => host.querySelector('p')?.textContent;
+  expect(said()).toBe('joined ');
+  const put = { type: 'unsubscribed', id: null, room: 'public:r', code: 103, reason: 'permission_denied' };
+  for (const connection of server.connections) connection.raw(JSON.stringify(put));
+  await pass(server, 50);
+  expect(said()).toBe('not joined permission_denied');
+  const other = (
+    <RoomkeeperProvider client={client}>
+      <Chat room="public:other" />
+    </RoomkeeperProvider>
+  );
+  await render(other);
+  await pass(server, 50);
+  expect(said()).toBe('joined ');
+  server.forbidden.add('public:other');
+  server.breakConnections();
+  await pass(server, 5000);
+  expect(said()).toBe('not joined permission_denied');
+});
+
 it('usePresence shows who is there, beside useRoom, and changes what others see', async () => {
   const { server, client } = chat();
   const { host } = await mount(

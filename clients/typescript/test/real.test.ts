@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import WebSocket from 'ws';
-import { RoomkeeperClient, type SocketConstructor, WebSocketManager } from '../src/index.js';
+import { RoomkeeperClient, WebSocketManager } from '../src/index.js';
 import { Pattern } from '../src/patterns.js';
 import { BINARY, Binary, IS_REQUIRED, token, when } from './binary.js';
 
@@ -23,8 +23,6 @@ const NATIVE = `
   console.log('joined, acked, heard', await heard);
   client.close();
 `;
-
-const Socket = WebSocket as unknown as SocketConstructor;
 
 it('under tests/run there is a binary', () => {
   if (IS_REQUIRED) expect(BINARY).toBeTruthy();
@@ -50,7 +48,7 @@ describe.skipIf(!BINARY)('the built server', () => {
       url: server.url(''),
       token: user && token(user),
       clientId: `ts-${clients.length}`,
-      WebSocket: Socket,
+      WebSocket,
     };
     const made = new RoomkeeperClient(options);
     clients.push(made);
@@ -204,7 +202,7 @@ describe.skipIf(!BINARY)('the built server', () => {
   });
 
   it('ends a client whose token is none', async () => {
-    const bad = new RoomkeeperClient({ url: server.url(''), token: 'nonsense', WebSocket: Socket });
+    const bad = new RoomkeeperClient({ url: server.url(''), token: 'nonsense', WebSocket });
     clients.push(bad);
     bad.connect();
     await when(
@@ -215,7 +213,7 @@ describe.skipIf(!BINARY)('the built server', () => {
   });
 
   it('greets a manager, answers ping and status, and refuses another version for good', async () => {
-    const manager = new WebSocketManager(server.url(''), 'abc-123', { WebSocket: Socket, log: null });
+    const manager = new WebSocketManager(server.url(''), 'abc-123', { WebSocket, log: null });
     const system: string[] = [];
     let check = () => {};
     manager.onSystemMessage(({ type }) => {
@@ -240,7 +238,7 @@ describe.skipIf(!BINARY)('the built server', () => {
     expect(system).toEqual(['hello', 'pong', 'status', 'error']);
     expect(manager.getState().connection_features).toContain('heartbeat');
     manager.disconnect();
-    const other = new WebSocketManager(server.url(''), 'abc-123', { WebSocket: Socket, log: null, version: 2 });
+    const other = new WebSocketManager(server.url(''), 'abc-123', { WebSocket, log: null, version: 2 });
     other.connect();
     await when(
       () => other.getState().phase === 'fallback',
@@ -258,7 +256,7 @@ describe.skipIf(!BINARY)('the built server', () => {
   });
 
   it('that is not there is a failure of the network, and a path that it does not have one of the handshake', async () => {
-    const nobody = new WebSocketManager('ws://127.0.0.1:1', 'x', { WebSocket: Socket, log: null });
+    const nobody = new WebSocketManager('ws://127.0.0.1:1', 'x', { WebSocket, log: null });
     nobody.connect();
     await when(
       () => nobody.getState().phase === 'failed',
@@ -266,7 +264,7 @@ describe.skipIf(!BINARY)('the built server', () => {
     );
     expect(nobody.getState().recent_attempts[0]?.error_class).toBe('network');
     nobody.disconnect();
-    const lost = new WebSocketManager(server.url('/client_/ws/client_abc-123'), 'x', { WebSocket: Socket, log: null });
+    const lost = new WebSocketManager(server.url('/client_/ws/client_abc-123'), 'x', { WebSocket, log: null });
     lost.connect();
     await when(
       () => lost.getState().phase === 'failed',

@@ -58,6 +58,8 @@ function start(token: string | undefined, brings: boolean) {
 class Player {
   readonly told: unknown[] = [];
   readonly settled: [string, string][] = [];
+  /** Who came, went or changed. */
+  readonly changes: [string, string][] = [];
   readonly world: ReturnType<typeof start>;
   #sent = 0;
   /** How many tokens were asked for until the last step that says so. */
@@ -73,6 +75,10 @@ class Player {
     room.on('joined', ({ position }) => this.told.push(['joined', position]));
     room.on('caughtUp', (position) => this.told.push(['caughtUp', position]));
     room.on('left', ({ code }) => this.told.push(['left', code]));
+    room.on('presenceChange', (frame) => {
+      const all = frame.type === 'presence_events' ? frame.changes : [frame];
+      for (const { event, user_id } of all) this.changes.push([event, user_id]);
+    });
     this.world.client.connect();
   }
 
@@ -134,6 +140,7 @@ class Player {
       expect(frames.map(withoutEmpty)).toEqual((step.sent as unknown[]).map(bare));
     }
     if (step.told) expect(this.told.splice(0)).toEqual(step.told);
+    if (step.changes) expect(this.changes.splice(0)).toEqual(step.changes);
     if (step.settled) expect(this.settled.splice(0)).toEqual(step.settled);
     if (step.position) expect(room.position).toEqual(step.position);
     if (step.state) expect(room.state).toBe(step.state);

@@ -114,7 +114,8 @@ function whileUp(state) {
     ...withSocket(state),
     greeted: { to: { ...state, phase: 'open', heardAt: at, heartbeatMs: 20000 }, effects: [['timer', 25000]] },
     timer: looked,
-    online: looked,
+    // The network was away: as if the server had been silent for 1.25 intervals.
+    online: { to: { ...state, phase: 'degraded', heardAt: at - 31250 }, effects: [['ping'], ['timer', 6250]] },
     visible: looked,
   };
 }
@@ -174,6 +175,10 @@ export const more = [
     { ...states.open, phase: 'degraded' }, [['ping'], ['timer', 6250]]],
   ['degraded, silent for 1.5 intervals', silent, { type: 'timer', at: 39500, random: 0.5 },
     { ...silent, ...gone, phase: 'reconnecting', attempts: 1 }, [['close'], ['timer', 1000], ['failed', dead, 1000]]],
+  ['open, silent since the network is back', { ...silent, heardAt: -21250 }, { type: 'timer', at: 16250, random: 0.5 },
+    { ...silent, heardAt: -21250, ...gone, phase: 'reconnecting', attempts: 3 }, [['close'], ['timer', 4000], ['failed', dead, 4000]]],
+  ['open, back after an hour without a network', states.open, { type: 'wake', by: 'online', at: 3600000, random: 0.5 },
+    { ...states.open, heardAt: 2000, ...gone, phase: 'reconnecting', attempts: 1 }, [['close'], ['timer', 1000], ['failed', dead, 1000]]],
   ['open, back after an hour of sleep', states.open, { type: 'wake', by: 'visible', at: 3600000, random: 0.5 },
     { ...states.open, ...gone, phase: 'reconnecting', attempts: 1 }, [['close'], ['timer', 1000], ['failed', dead, 1000]]],
   ['open, lost a moment before it has proved itself', states.open, { type: 'closed', at: 20999, random: 0.5, code: 1006, reason: '' },

@@ -44,6 +44,130 @@ const changes = (from, seq, total, ...all) => ({
   type: 'presence_events', room, from, seq, total, changes: all.map(([event, user_id]) => ({ event, user_id, data: null })),
 });
 
+const askList = (id) => ({ type: 'presence', id, room });
+const list = (id, seq, ...users) => receive({ type: 'presence', id, room, seq, total: users.length, members: users.map(present) });
+const one = (seq, event, user_id) => receive({ type: 'presence_event', room, seq, total: 1, event, user_id, data: null });
+
+/** In the room, with the first list of members on its way. */
+const waiting = [open, receive(hello({ heartbeat_interval_ms: 3600000 })), join({ presence: true }), receive(subscribed(1, 0)), sent(subscribe(1, { presence: true }), askList(2))];
+
+/** Lists of members that do not come, or come too late, and changes that are older than a list. */
+const members = [
+  {
+    name: 'a list of members that is refused for the moment is asked for again when that is over',
+    steps: [
+      ...waiting,
+      receive(error(2, 114, 'unavailable', { retry_after_ms: 700 })),
+      advance(699),
+      sent(),
+      advance(1),
+      sent(askList(3)),
+      list(3, 5, 'ann'),
+      { members: ['ann'] },
+      one(6, 'join', 'bob'),
+      { members: ['ann', 'bob'] },
+      advance(60000),
+      sent(),
+    ],
+  },
+  {
+    name: 'a list of members that is refused for no named time is asked for again after a moment',
+    steps: [...waiting, receive(error(2, 108, 'rate_limited')), advance(1999), sent(), advance(1), sent(askList(3)), receive(error(3, 108, 'rate_limited', { retry_after_ms: 0 })), advance(99), sent(), advance(1), sent(askList(4))],
+  },
+  {
+    name: 'a list of members that is refused for the moment is not asked for sooner, whatever happens',
+    steps: [
+      ...waiting,
+      one(3, 'join', 'bob'),
+      receive(error(2, 114, 'unavailable', { retry_after_ms: 700 })),
+      one(4, 'join', 'cyd'),
+      one(9, 'join', 'dan'),
+      list(null, 8, 'ann'),
+      advance(699),
+      sent(),
+      advance(1),
+      sent(askList(3)),
+      list(3, 9, 'ann', 'dan'),
+      { members: ['ann', 'dan'] },
+    ],
+  },
+  {
+    name: 'a list of members that was refused is asked for by the next connection and by nobody else',
+    steps: [
+      ...waiting,
+      receive(error(2, 114, 'unavailable', { retry_after_ms: 700 })),
+      lose(),
+      { reopen: true },
+      sent({ type: 'connect', id: 3, resume: [{ room, ...at(0), presence: true }] }),
+      receive(hello({ id: 3, heartbeat_interval_ms: 3600000, resumed: [{ room, ...at(0), recovered: true, gap: null, messages: [], more: false }] })),
+      sent(askList(4)),
+      list(4, 1, 'ann'),
+      advance(60000),
+      sent(),
+    ],
+  },
+  {
+    name: 'a list of members that was refused is not asked for in a room that was left',
+    steps: [...waiting, receive(error(2, 114, 'unavailable', { retry_after_ms: 700 })), { leave: room }, sent({ type: 'unsubscribe', id: 3, room }), receive({ type: 'unsubscribed', id: 3, room, code: null, reason: null }), advance(60000), sent()],
+  },
+  {
+    name: 'a list of members that is refused for good is not asked for again',
+    steps: [...waiting, receive(error(2, 103, 'permission_denied')), advance(60000), sent(), { state: 'joined' }],
+  },
+  {
+    name: 'a list of members that does not come is asked for again',
+    steps: [...waiting, advance(10000), sent(), advance(1999), sent(), advance(1), sent(askList(3)), list(3, 5, 'ann'), { members: ['ann'] }],
+  },
+  {
+    name: 'a list of members that is too old when it comes is asked for again, and not at once',
+    steps: [
+      ...following(5, 'ann'),
+      one(8, 'join', 'bob'),
+      sent(askList(3)),
+      one(9, 'join', 'cyd'),
+      list(3, 8, 'ann', 'bob'),
+      advance(1999),
+      sent(),
+      advance(1),
+      sent(askList(4)),
+      list(4, 9, 'ann', 'bob', 'cyd'),
+      { members: ['ann', 'bob', 'cyd'] },
+    ],
+  },
+  {
+    name: 'a list of members that comes unasked and is too old is asked for once',
+    steps: [...following(5, 'ann'), list(null, 4, 'old'), list(null, 3, 'older'), sent(askList(3)), list(3, 5, 'ann'), { members: ['ann'] }, advance(10000), sent()],
+  },
+  {
+    name: 'a change that the list holds already is not told',
+    steps: [
+      ...following(5, 'ann', 'bob'),
+      one(4, 'join', 'bob'),
+      one(5, 'leave', 'cyd'),
+      { changes: [] },
+      one(6, 'join', 'dan'),
+      one(6, 'join', 'dan'),
+      receive(changes(4, 6, 3, ['leave', 'cyd'], ['join', 'dan'])),
+      { changes: [['join', 'dan']] },
+      receive(changes(6, 8, 4, ['update', 'dan'], ['join', 'eve'])),
+      { changes: [['update', 'dan'], ['join', 'eve']] },
+      { members: ['ann', 'bob', 'dan', 'eve'] },
+      receive({ type: 'presence_count', room, seq: 20, total: 1003 }),
+      one(19, 'join', 'flo'),
+      { changes: [] },
+      { total: 1003 },
+    ],
+  },
+  {
+    name: 'a change that comes before the list is told',
+    steps: [...waiting, one(3, 'join', 'bob'), { changes: [['join', 'bob']] }, list(2, 3, 'ann', 'bob'), { members: ['ann', 'bob'] }, one(3, 'join', 'bob'), { changes: [] }],
+  },
+  {
+    name: 'who does not follow the members of a room is not told of them',
+    steps: [...inRoom(), one(1, 'join', 'bob'), list(null, 2, 'ann', 'bob'), receive({ type: 'presence_count', room, seq: 3, total: 1003 }), { changes: [] }, sent()],
+  },
+];
+
 export const sessions = [
   { name: 'who is anonymous says nothing first', steps: [open, sent(), receive(hello()), sent()] },
   { name: 'a token stands in connect', token: 't', steps: [open, sent({ type: 'connect', id: 1, token: 't' })] },
@@ -146,4 +270,5 @@ export const sessions = [
       sent(),
     ],
   },
+  ...members,
 ];

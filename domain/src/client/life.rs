@@ -214,7 +214,8 @@ fn while_up(life: Life, event: Event, now: Moment, config: &LifeConfig) -> Step 
     match event {
         Event::Heard => heard(life, now),
         Event::Greeted { heartbeat_ms } => greeted(life, heartbeat_ms, now, config),
-        Event::Timer | Event::Wake(_) => listen(life, now, config),
+        Event::Timer | Event::Wake(Wake::Visible) => listen(life, now, config),
+        Event::Wake(Wake::Online) => doubt(life, now, config),
         Event::Closed(lost) => closed(life, lost, Whose::Theirs, now, config),
         Event::Abandon(lost) => closed(life, lost, Whose::Ours, now, config),
         Event::Disconnect => stop(&life),
@@ -309,6 +310,18 @@ fn listen(life: Life, now: Moment, config: &LifeConfig) -> Step {
     } else {
         (life, vec![Effect::Timer(Some(suspicious))])
     }
+}
+
+/// The network was away and is back. Whether the connection is, too, a ping shows, before it would be due.
+fn doubt(life: Life, now: Moment, config: &LifeConfig) -> Step {
+    if !config.heartbeat {
+        return (life, Vec::new());
+    }
+    let silent = suspicious_after(life.heartbeat_ms).as_millis();
+    let silent = u64::try_from(silent).unwrap_or(u64::MAX);
+    let latest = Monotonic::from_millis(now.at.as_millis().saturating_sub(silent));
+    let heard_at = life.heard_at.map(|heard_at| heard_at.min(latest));
+    listen(Life { heard_at, ..life }, now, config)
 }
 
 fn timed_out(life: &Life, timeout: Timeout) -> Failure {

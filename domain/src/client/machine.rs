@@ -191,6 +191,12 @@ impl<R> Machine<R> {
         self.rooms.get(room).map(|entry| entry.phase)
     }
 
+    /// Whether it has a ticket, and shows it when it comes back.
+    #[must_use]
+    pub fn has_ticket(&self) -> bool {
+        self.session.is_some() && self.frame_token().is_some()
+    }
+
     /// The token for the next upgrade's header.
     #[must_use]
     pub fn header_token(&self) -> Option<&Token> {

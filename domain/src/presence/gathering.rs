@@ -22,7 +22,7 @@ pub const NAMED_MAX: u32 = 1_000;
 pub const GATHERED_BYTES_MAX: usize = 256 << 10;
 /// How long at least only numbers are told before names are again: each return is a whole list for every follower.
 pub const COUNTED_AT_LEAST: Duration = Duration::from_secs(5);
-/// What a change takes beside its name and data, about.
+/// What a change takes beside its name and data, about: the words around them.
 const CHANGE_BYTES: usize = 64;
 
 /// What became of one member over some changes: the last of them, but a `join` stays one when it is followed by an
@@ -94,7 +94,13 @@ enum Phase {
     /// Names are told.
     Named,
     /// Only how many there are, until this moment at least.
-    Counted { until: Monotonic, told: Option<PresenceCount>, last: PresenceCount },
+    Counted {
+        until: Monotonic,
+        told: Option<PresenceCount>,
+        last: PresenceCount,
+        /// Whether the list was too long to be told, and nothing has changed since.
+        is_too_long: bool,
+    },
     /// The list is being read, after which names are told again; until then they are gathered.
     Asked,
 }
@@ -104,6 +110,7 @@ enum Phase {
 #[derive(Clone, Debug)]
 pub struct Gathering {
     named_max: usize,
+    bytes_max: usize,
     phase: Phase,
     /// When what was gathered is told.
     due: Option<Monotonic>,
@@ -114,11 +121,14 @@ pub struct Gathering {
 }
 
 impl Gathering {
-    /// Nothing, of a room whose members are told by their names while there are at most so many.
+    /// Nothing, of a room whose members are told by their names while there are at most `named_max`. Each window may take
+    /// `bytes_max` bytes of names and data, and never more than [`GATHERED_BYTES_MAX`].
     #[must_use]
-    pub const fn new(named_max: usize) -> Self {
+    pub const fn new(named_max: usize, bytes_max: usize) -> Self {
+        let is_less = bytes_max < GATHERED_BYTES_MAX;
         Self {
             named_max,
+            bytes_max: if is_less { bytes_max } else { GATHERED_BYTES_MAX },
             phase: Phase::Named,
             due: None,
             n_at_once: AT_ONCE_MAX,
@@ -149,9 +159,12 @@ impl Gathering {
     /// A change came. Answers whether it is to be told by itself, now; else it is told later, with others.
     pub fn take(&mut self, event: &PresenceEvent, now: Monotonic) -> bool {
         let count = PresenceCount { seq: event.seq, total: event.total };
-        if let Phase::Counted { last, .. } = &mut self.phase {
-            *last = count;
-            self.due.get_or_insert(now.after(WINDOW));
+        if let Phase::Counted { last, is_too_long, .. } = &mut self.phase {
+            // A list may have been read ahead of what comes from the broker one by one.
+            if count.seq > last.seq {
+                (*last, *is_too_long) = (count, false);
+                self.tell_within(now);
+            }
             return false;
         }
         if event.total > self.named_max {
@@ -166,7 +179,7 @@ impl Gathering {
             }
         }
         self.gather(event);
-        if self.bytes > GATHERED_BYTES_MAX || self.n_members > self.named_max {
+        if self.bytes > self.bytes_max || self.n_members > self.named_max {
             self.count_only(count, now);
         }
         false
@@ -188,7 +201,7 @@ impl Gathering {
             }
         } else {
             self.n_members += 1;
-            self.bytes += CHANGE_BYTES;
+            self.bytes += CHANGE_BYTES + event.who.name_bytes();
         }
         self.bytes += event.data.len();
         run.members.insert(event.who.clone(), (change, event.data.clone()));
@@ -196,8 +209,15 @@ impl Gathering {
 
     fn count_only(&mut self, last: PresenceCount, now: Monotonic) {
         self.forget_gathered();
-        self.phase = Phase::Counted { until: now.after(COUNTED_AT_LEAST), told: None, last };
-        self.due.get_or_insert(now.after(WINDOW));
+        let until = now.after(COUNTED_AT_LEAST);
+        self.phase = Phase::Counted { until, told: None, last, is_too_long: false };
+        self.tell_within(now);
+    }
+
+    /// At the end of a window from now, or earlier. What waits for the end of the numbers may be far off.
+    fn tell_within(&mut self, now: Monotonic) {
+        let at = now.after(WINDOW);
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     fn forget_gathered(&mut self) {
@@ -213,11 +233,14 @@ impl Gathering {
         self.due = None;
         match &mut self.phase {
             Phase::Asked => Gathered::default(),
-            Phase::Counted { until, told, last } => {
-                let count = (*told != Some(*last)).then_some(*last);
-                *told = Some(*last);
+            Phase::Counted { until, told, last, is_too_long } => {
+                let is_newer = told.is_none_or(|told| told.seq < last.seq);
+                let count = is_newer.then_some(*last);
+                if is_newer {
+                    *told = Some(*last);
+                }
                 // A quarter below, so that who comes and goes around the number does not bring a list each time.
-                let is_few = last.total <= self.named_max - self.named_max / 4;
+                let is_few = last.total <= self.named_max - self.named_max / 4 && !*is_too_long;
                 let needs_list = is_few && *until <= now;
                 if needs_list {
                     self.phase = Phase::Asked;
@@ -242,13 +265,18 @@ impl Gathering {
         }
     }
 
-    /// The list was read, after everything that was told before, and is to be told now as it is answered.
-    pub fn listed(&mut self, list: PresenceCount, now: Monotonic) -> Listed {
-        if list.total > self.named_max {
-            if let Phase::Counted { told, .. } = &mut self.phase {
-                *told = Some(list);
-            } else {
+    /// The list was read, after everything that was told before, and is to be told now as it is answered. `is_whole`
+    /// says whether it names all.
+    pub fn listed(&mut self, list: PresenceCount, is_whole: bool, now: Monotonic) -> Listed {
+        if list.total > self.named_max || !is_whole {
+            if !self.is_counted() {
                 self.count_only(list, now);
+            }
+            if let Phase::Counted { told, last, is_too_long, .. } = &mut self.phase {
+                *told = Some(list);
+                if last.seq <= list.seq {
+                    (*last, *is_too_long) = (list, !is_whole);
+                }
             }
             return Listed::Counted;
         }
@@ -259,7 +287,7 @@ impl Gathering {
                     *last = list;
                 }
                 // It may be few enough by now.
-                self.due.get_or_insert(now.after(WINDOW));
+                self.tell_within(now);
                 Listed::Counted
             }
             Phase::Named => Listed::Whole,

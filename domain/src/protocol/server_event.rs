@@ -463,3 +463,24 @@ fn decode_entry(body: &str) -> Result<LogEntry<'_>, serde_json::Error> {
         _ => Err(de::Error::custom("a log holds messages and tombstones")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_counts_wherever_it_stands_and_however_it_is_written() {
+        let decoded = |text| decode_server(text).next().unwrap().unwrap();
+        let ping = ServerEvent::Ping(Ping { timestamp: "t".into() });
+        for text in [
+            r#"{"type":"ping","timestamp":"t"}"#,
+            r#"{"timestamp":"t","type":"ping"}"#,
+            r#"{ "type" : "ping", "timestamp":"t"}"#,
+            r#"{"type":"p\u0069ng","timestamp":"t"}"#,
+        ] {
+            assert_eq!(decoded(text), ping, "{text}");
+        }
+        let followed = r#"{"type":"subscribed","id":1,"pattern":"public:*","timestamp":"t"}"#;
+        assert!(matches!(decoded(followed), ServerEvent::PatternSubscribed(_)));
+    }
+}

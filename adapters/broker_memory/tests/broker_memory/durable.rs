@@ -399,14 +399,14 @@ fn ready<T: Send + 'static>(answer: T) -> Pin<Box<dyn Future<Output = T> + Send>
 fn archive_at(last: Offset) -> MockArchive {
     let mut archive = MockArchive::new();
     let head = RoomHead::new(Epoch::from_bits(9), last);
-    archive.expect_open_room().returning(move |_, _| ready(Ok(head)));
+    archive.expect_open_room().returning(move |_, _, _| ready(Ok(head)));
     archive
 }
 
 #[tokio::test]
 async fn an_archive_that_does_not_answer_makes_the_room_unavailable() {
     let mut archive = MockArchive::new();
-    archive.expect_open_room().returning(|_, _| ready(Err(ArchiveError::Closed)));
+    archive.expect_open_room().returning(|_, _, _| ready(Err(ArchiveError::Closed)));
     let scene = Scene::new(Arc::new(archive));
     assert_eq!(scene.say("a").await, Err(AWAY));
     let mailbox = Arc::new(Mailbox::new(1, 10));
@@ -442,8 +442,11 @@ async fn a_log_that_has_given_out_its_last_offset_says_so() {
 async fn a_log_that_the_archive_lost_goes_on_under_the_new_epoch() {
     let mut archive = MockArchive::new();
     let opened = std::sync::atomic::AtomicU64::new(0);
-    archive.expect_open_room().returning(move |_, _| {
+    archive.expect_open_room().returning(move |_, _, known| {
         let epoch = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // The first time nobody knows of anything; then it is said what was acknowledged.
+        let acknowledged = Position { epoch: Epoch::from_bits(0), offset: number(1).unwrap() };
+        assert_eq!(known, (epoch > 0).then_some(acknowledged));
         ready(Ok(RoomHead::new(Epoch::from_bits(epoch), Offset::ZERO)))
     });
     archive.expect_find().returning(|keys| ready(Ok(vec![None; keys.len()])));
@@ -457,6 +460,37 @@ async fn a_log_that_the_archive_lost_goes_on_under_the_new_epoch() {
     assert_eq!(scene.say("b").await, Err(AWAY));
     let next = scene.say("b").await.unwrap();
     assert_eq!((next.epoch, next.offset), (Epoch::from_bits(1), number(1)));
+}
+
+#[tokio::test]
+async fn an_end_that_the_archive_lost_is_found_out_by_who_reads_it() {
+    let mut archive = MockArchive::new();
+    let head = |epoch, last| RoomHead::new(Epoch::from_bits(epoch), number(last).unwrap());
+    let opened = std::sync::atomic::AtomicU64::new(0);
+    archive.expect_open_room().returning(move |_, _, known| {
+        let n = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let acknowledged = Position { epoch: Epoch::from_bits(1), offset: number(9).unwrap() };
+        assert_eq!(known, (n > 0).then_some(acknowledged));
+        ready(Ok(if n == 0 { head(1, 9) } else { head(2, 5) }))
+    });
+    // All that was behind the fifth is gone.
+    archive.expect_read().returning(|_, _, _, _, _| {
+        ready(Ok(ArchivePage { first: number(1).unwrap(), messages: vec![] }))
+    });
+    let scene = Scene::new(Arc::new(archive));
+    let (after, room) = (number(5).unwrap(), room(ROOM));
+    let read = ReadLog { after, messages_max: 10, bytes_max: 1_000, now: Wall::default() };
+    let epoch = || async {
+        let page = scene.broker.read(&room, &scene.policy, read).await;
+        page.map(|page| page.bounds.epoch)
+    };
+    assert_eq!(epoch().await, Ok(Epoch::from_bits(1)));
+    let until = async {
+        while epoch().await != Ok(Epoch::from_bits(2)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), until).await.expect("nobody has to publish");
 }
 
 /// Erases a message of the scene's room.

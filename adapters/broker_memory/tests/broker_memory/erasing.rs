@@ -27,8 +27,13 @@ struct SlowAnswers {
 
 #[async_trait]
 impl Archive for SlowAnswers {
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
-        self.archive.open_room(room, fresh).await
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError> {
+        self.archive.open_room(room, fresh, known).await
     }
 
     async fn append(&self, records: Vec<ArchiveRecord>) -> Result<(), ArchiveError> {

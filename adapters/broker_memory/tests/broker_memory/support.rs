@@ -148,7 +148,12 @@ impl MemoArchive {
 
 #[async_trait]
 impl Archive for MemoArchive {
-    async fn open_room(&self, room: &RoomId, fresh: Epoch) -> Result<RoomHead, ArchiveError> {
+    async fn open_room(
+        &self,
+        room: &RoomId,
+        fresh: Epoch,
+        known: Option<Position>,
+    ) -> Result<RoomHead, ArchiveError> {
         self.stored.lock().unwrap().begin_open();
         tokio::task::yield_now().await;
         let mut stored = self.call("open_room");

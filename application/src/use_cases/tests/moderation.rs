@@ -4,6 +4,7 @@ use domain::documents::chat;
 use domain::id::Role;
 use domain::moderation::{Act, Deed, Until};
 use domain::principal::{Action, Grant};
+use domain::recovery::EarlierLives;
 use mockall::predicate::{always, eq};
 
 use super::*;
@@ -89,8 +90,8 @@ async fn a_banned_user_joins_and_reads_nothing_whatever_its_rights_and_the_autho
     assert_eq!(read.execute().await.unwrap_err(), HistoryRefused::NotAllowed(refused.clone()));
     let mocks = Mocks { moderation: forbidding(BANNED), ..Mocks::default() };
     let (services, policy) = (mocks.services(), policy(Access::Anyone));
-    let (who, room, members_max) = (who(Some("u")), room(), 10);
-    let list = ListPresence { services, who, room, policy, members_max };
+    let (who, room) = (who(Some("u")), room());
+    let list = ListPresence { services, who, room, policy, is_crowd: false };
     assert_eq!(list.execute().await.unwrap_err(), PresenceRefused::NotAllowed(refused));
 }
 
@@ -217,14 +218,20 @@ async fn whoever_is_kicked_or_banned_is_put_out_also_where_it_could_not_be_store
     assert_eq!(codes, [ErrorCode::RoomFull, ErrorCode::Unavailable]);
 }
 
-fn deleting(n: u64, mut mocks: Mocks) -> Moderate {
+/// Of a log whose epoch went on from the first message of another.
+fn deleting(at: Position, mut mocks: Mocks) -> Moderate {
     mocks.broker.expect_read().returning(|_, _, read| {
-        let messages: &[u64] = if read.after == offset(1) { &[2] } else { &[] };
-        let page = page(EPOCH, 1, 2, messages, false);
+        let next = read.after.next().unwrap().get();
+        let messages: &[u64] = if next <= 2 { &[next] } else { &[] };
+        let mut page = page(EPOCH, 1, 2, messages, false);
+        page.bounds.earlier = EarlierLives::new([Position { epoch: OTHER, offset: offset(1) }]);
         Box::pin(async move { Ok(page) })
     });
-    let position = Position { epoch: EPOCH, offset: offset(n) };
-    moderating(mocks, moderator(), Act::Delete(position)).0
+    moderating(mocks, moderator(), Act::Delete(at)).0
+}
+
+fn place(epoch: Epoch, n: u64) -> Position {
+    Position { epoch, offset: offset(n) }
 }
 
 #[tokio::test]
@@ -234,22 +241,32 @@ async fn a_message_is_erased_once_that_is_written_down_and_what_is_not_there_is_
     moderation.expect_forbids().returning(|_, _, _, _| None);
     let recorded = moderation.expect_record().times(1).in_sequence(&mut sequence);
     recorded.returning(|_| Box::pin(async { Ok(()) }));
-    let position = Position { epoch: EPOCH, offset: offset(2) };
     let erased = erasure.expect_erase().times(1).in_sequence(&mut sequence);
-    let erased = erased.with(eq(room()), always(), eq(position));
+    let erased = erased.with(eq(room()), always(), eq(place(EPOCH, 2)));
     erased.returning(|_, _, _| Box::pin(async { Ok(()) }));
     let mocks = Mocks { moderation: Some(moderation), erasure: Some(erasure), ..Mocks::default() };
-    assert_eq!(deleting(2, mocks).execute().await, Ok(user("m")));
+    assert_eq!(deleting(place(EPOCH, 2), mocks).execute().await, Ok(user("m")));
     // Nothing is written down and nothing erased.
-    let mut moderation = MockModeration::new();
-    moderation.expect_forbids().returning(|_, _, _, _| None);
-    let erasure = Some(MockErasure::new());
-    let mocks = Mocks { moderation: Some(moderation), erasure, ..Mocks::default() };
-    let refused = deleting(3, mocks).execute().await.unwrap_err();
-    assert_eq!(refused, ModerateRefused::UnknownMessage);
-    let refusal = Refusal::from(refused);
-    assert_eq!(refusal.code, ErrorCode::InvalidPosition);
-    assert_eq!(refusal.field.as_deref(), Some("message_id"));
+    for unknown in [place(EPOCH, 3), place(OTHER, 2)] {
+        let mut moderation = MockModeration::new();
+        moderation.expect_forbids().returning(|_, _, _, _| None);
+        let erasure = Some(MockErasure::new());
+        let mocks = Mocks { moderation: Some(moderation), erasure, ..Mocks::default() };
+        let refused = deleting(unknown, mocks).execute().await.unwrap_err();
+        assert_eq!(refused, ModerateRefused::UnknownMessage);
+        let refusal = Refusal::from(refused);
+        assert_eq!(refusal.code, ErrorCode::InvalidPosition);
+        assert_eq!(refusal.field.as_deref(), Some("message_id"));
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_an_epoch_that_has_ended_is_erased_under_the_name_that_its_readers_know() {
+    let mut erasure = MockErasure::new();
+    let erased = erasure.expect_erase().with(eq(room()), always(), eq(place(OTHER, 1))).times(1);
+    erased.returning(|_, _, _| Box::pin(async { Ok(()) }));
+    let mocks = Mocks { moderation: recording(Ok(())), erasure: Some(erasure), ..Mocks::default() };
+    assert_eq!(deleting(place(OTHER, 1), mocks).execute().await, Ok(user("m")));
 }
 
 #[tokio::test]
@@ -260,13 +277,16 @@ async fn a_deletion_that_failed_is_no_success() {
     erasure.expect_erase().returning(move |_, _, _| Box::pin(async move { Err(away) }));
     let moderation = recording(Ok(()));
     let mocks = Mocks { moderation, erasure: Some(erasure), ..Mocks::default() };
-    let refused = deleting(2, mocks).execute().await;
+    let refused = deleting(place(EPOCH, 2), mocks).execute().await;
     assert_eq!(refused, Err(ModerateRefused::Broker { retry_after: wait }));
     // A node that has nobody for it says so, and writes nothing down.
     let mut moderation = MockModeration::new();
     moderation.expect_forbids().returning(|_, _, _, _| None);
     let mocks = Mocks { moderation: Some(moderation), ..Mocks::default() };
-    assert_eq!(deleting(2, mocks).execute().await, Err(ModerateRefused::NotAvailable));
+    assert_eq!(
+        deleting(place(EPOCH, 2), mocks).execute().await,
+        Err(ModerateRefused::NotAvailable)
+    );
     let (moderate, _) = moderating(Mocks::default(), moderator(), Act::Kick(user("u")));
     assert_eq!(moderate.execute().await, Err(ModerateRefused::NotAvailable));
 }

@@ -69,7 +69,7 @@ async fn rate(store: &Arc<PostgresArchive>, callers: usize, rows: u64, span: Dur
             tokio::spawn(async move {
                 let user = UserId::parse(&format!("u{who}")).unwrap();
                 let room = RoomId::parse(&format!("bench:{rows}-{who}")).unwrap();
-                let mut last = store.open_room(&room, EPOCH).await.unwrap().last.get();
+                let mut last = store.open_room(&room, EPOCH, None).await.unwrap().last.get();
                 while begin.elapsed() < span {
                     let numbers = last + 1..=last + rows;
                     let records = numbers.map(|n| record(&room, &user, n, &data)).collect();
@@ -89,7 +89,7 @@ async fn rate(store: &Arc<PostgresArchive>, callers: usize, rows: u64, span: Dur
 /// The median time of one call with one row, in microseconds.
 async fn alone(store: &Arc<PostgresArchive>) -> f64 {
     let (room, user) = (RoomId::parse("bench:alone").unwrap(), UserId::parse("u").unwrap());
-    let mut last = store.open_room(&room, EPOCH).await.unwrap().last.get();
+    let mut last = store.open_room(&room, EPOCH, None).await.unwrap().last.get();
     let data = Bytes::from_static(b"1");
     let mut times = Vec::new();
     for _ in 0..TURNS {

@@ -55,8 +55,7 @@ export class BackoffStrategy {
   delayFor(attempt: number, random: number): number | null {
     const { baseDelaysMs, capDelayMs, jitterRatio, maxAttempts } = this.config;
     if (attempt >= maxAttempts) return null;
-    const last = baseDelaysMs[Math.min(attempt, baseDelaysMs.length - 1)] ?? capDelayMs;
-    const base = Math.min(last, capDelayMs);
+    const base = Math.min(baseDelaysMs[attempt] ?? baseDelaysMs.at(-1) ?? capDelayMs, capDelayMs);
     return Math.max(MIN_DELAY_MS, Math.round(base + (2 * random - 1) * base * jitterRatio));
   }
 

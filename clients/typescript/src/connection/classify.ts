@@ -41,8 +41,8 @@ const CLASSES: readonly (readonly [number, number, WSErrorClass])[] = [
 export function classify(failure: Failure): WSErrorClass {
   if (failure.timeout) return 'timeout';
   if (failure.code === 1006 && !failure.opened) {
-    const status = HTTP.exec(failure.reason);
-    if (status) return status[1] === '4' ? 'handshake' : 'server_error';
+    const status = HTTP.exec(failure.reason)?.[1];
+    if (status) return status === '4' ? 'handshake' : 'server_error';
     return TIMEOUT.test(failure.reason) ? 'timeout' : 'network';
   }
   return CLASSES.find(([first, last]) => first <= failure.code && failure.code <= last)?.[2] ?? 'unknown';

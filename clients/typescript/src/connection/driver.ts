@@ -29,6 +29,8 @@ export interface Handlers {
   ping(): void;
   failed(loss: Loss): void;
   changed(life: Life, before: Life): void;
+  /** What is known of an end beside its close code; for whoever knows more. */
+  explain?(code: number): Partial<Closed>;
 }
 
 /** How a connection is over, as the reducer's event says it. */
@@ -50,7 +52,6 @@ export class Driver {
   #said = '';
   #timer: unknown = null;
   readonly #queue: LifeEvent[] = [];
-  #isBusy = false;
   #unwake: (() => void) | null = null;
   /** Counts attempts, so that what belongs to an earlier one is known. */
   #attempt = 0;
@@ -61,10 +62,6 @@ export class Driver {
     readonly handlers: Handlers,
   ) {}
 
-  get isUp(): boolean {
-    return this.life.openedAt !== null;
-  }
-
   /** How many bytes the socket has not sent yet. */
   get buffered(): number {
     return this.#socket?.bufferedAmount ?? 0;
@@ -72,25 +69,26 @@ export class Driver {
 
   /** Sends a text, if there is an open socket. */
   send(text: string): boolean {
-    if (this.life.socket !== 'open' || !this.#socket) return false;
     try {
-      this.#socket.send(text);
-      return true;
+      if (this.life.socket === 'open') {
+        (this.#socket as SocketLike).send(text);
+        return true;
+      }
     } catch {
-      // It is closing, and says so itself.
-      return false;
+      // It is closing or gone, and says so itself.
     }
+    return false;
   }
 
   /** Lets an event happen; one that comes while another is dealt with waits for its turn. */
   dispatch(event: Unstamped): void {
-    this.#queue.push({ ...event, at: this.env.now(), random: this.env.random() } as LifeEvent);
-    if (this.#isBusy) return;
-    this.#isBusy = true;
+    const queue = this.#queue;
+    if (queue.push({ ...event, at: this.env.now(), random: this.env.random() } as LifeEvent) > 1) return;
     try {
-      for (let next = this.#queue.shift(); next; next = this.#queue.shift()) this.#step(next);
+      for (; queue[0]; queue.shift()) this.#step(queue[0]);
     } finally {
-      this.#isBusy = false;
+      // What throws, as a log may, must not leave it busy.
+      queue.length = 0;
     }
   }
 
@@ -98,11 +96,11 @@ export class Driver {
     const before = this.life;
     const [life, effects] = transition(before, event, this.config);
     this.life = life;
-    for (const [name, ...values] of effects) {
+    for (const [name, value] of effects) {
       if (name === 'open') this.#open();
       else if (name === 'close') this.#close();
       else if (name === 'ping') this.handlers.ping();
-      else if (name === 'timer') this.#set(values[0] as number | null);
+      else if (name === 'timer') this.#set(value);
     }
     this.#watch();
     // Told only when all is done, since whoever hears it may want something else.
@@ -115,14 +113,13 @@ export class Driver {
 
   #open(): void {
     this.#drop();
-    this.#attempt += 1;
     this.#said = '';
     this.handlers.attempting?.();
     const attempt = this.#attempt;
     const fail = (error: unknown) => {
       if (attempt !== this.#attempt) return;
-      const { closed, message } = Object(error) as { closed?: Closed; message?: string };
-      this.dispatch({ type: 'closed', ...(closed ?? { code: 1006, reason: message ?? String(error) }) });
+      const { closed, message = `${error}` } = Object(error) as { closed?: Closed; message?: string };
+      this.dispatch({ type: 'closed', code: 1006, reason: message, ...closed });
     };
     const go = (url: string) => {
       if (attempt !== this.#attempt) return;
@@ -148,17 +145,25 @@ export class Driver {
       this.handlers.message(event.data);
     };
     socket.onerror = (event: { message?: unknown }) => {
-      this.#said = typeof event.message === 'string' ? event.message : '';
+      this.#said = `${event.message ?? ''}`;
     };
     socket.onclose = (event: { code: number; reason: string }) => {
-      const reason = event.reason || (event.code === 1006 ? this.#said : '');
+      // Deno says 0 where there was no close frame.
+      const code = event.code || 1006;
+      const reason = event.reason || (code === 1006 ? this.#said : '');
       this.#drop();
-      this.dispatch({ type: 'closed', code: event.code, reason, ...this.explain(event.code) });
+      this.#ended('closed', { code, reason });
     };
   }
 
-  /** What is known beside the close frame; for whoever knows more. */
-  explain: (code: number) => Partial<Closed> = () => ({});
+  /** Gives the connection, or the attempt at one, up. */
+  abandon(closed: Closed): void {
+    this.#ended('abandon', closed);
+  }
+
+  #ended(type: 'closed' | 'abandon', closed: Closed): void {
+    this.dispatch({ type, ...closed, ...this.handlers.explain?.(closed.code) });
+  }
 
   #drop(): SocketLike | null {
     const socket = this.#socket;
@@ -182,7 +187,7 @@ export class Driver {
 
   #set(ms: number | null): void {
     this.env.clearTimer(this.#timer);
-    this.#timer = ms === null ? null : this.env.setTimer(() => this.dispatch({ type: 'timer' }), ms);
+    if (ms !== null) this.#timer = this.env.setTimer(() => this.dispatch({ type: 'timer' }), ms);
   }
 
   /** Listens for signs of life of the network and the page as long as they matter. */

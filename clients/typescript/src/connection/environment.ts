@@ -22,7 +22,7 @@ export type SocketConstructor = new (url: string, protocols?: string | string[])
 export interface Environment {
   /** Opens a socket; may throw. */
   socket(url: string): SocketLike;
-  /** Milliseconds on a clock that does not go back. */
+  /** Milliseconds on a clock that does not go back, nor stand still while the machine sleeps. */
   now(): number;
   /** Milliseconds since 1970. */
   wall(): number;
@@ -50,13 +50,20 @@ function onWake(listener: (by: 'online' | 'visible') => void): () => void {
 
 /** The real world, with the runtime's own `WebSocket` unless another one is given (Node 20 has none). */
 export function realEnvironment(WebSocket?: SocketConstructor): Environment {
+  // How far the wall's clock was ahead at most. Many runtimes' own one stands still while the machine sleeps.
+  let ahead = 0;
   return {
     socket: (url) => {
-      const Constructor = WebSocket ?? (globalThis.WebSocket as unknown as SocketConstructor | undefined);
-      if (!Constructor) throw new Error('no WebSocket: pass the option WebSocket');
+      const Constructor: SocketConstructor | undefined = WebSocket ?? globalThis.WebSocket;
+      // Trying again would not bring one.
+      if (!Constructor) throw { closed: { code: 1005, reason: 'no WebSocket: pass the option WebSocket' } };
       return new Constructor(url);
     },
-    now: () => performance.now(),
+    now: () => {
+      const at = performance.now();
+      ahead = Math.max(ahead, Date.now() - at);
+      return at + ahead;
+    },
     wall: () => Date.now(),
     random: () => Math.random(),
     setTimer: (action, ms) => setTimeout(action, ms),

@@ -45,6 +45,15 @@ export interface LifeConfig {
   probeMs: number;
 }
 
+/** How the clients' connections live: after 20 s one has proved itself, and fallback tries again each minute. */
+export const lifeConfig = (backoff: Backoff, connectTimeoutMs = 10_000, heartbeat = true): LifeConfig => ({
+  connectTimeoutMs,
+  heartbeat,
+  backoff,
+  stableAfterMs: 20_000,
+  probeMs: 60_000,
+});
+
 /** What happens. `at` is in ms on any clock that does not go back; `random` is in [0, 1). */
 export type LifeEvent = { readonly at: number; readonly random?: number } & (
   | { readonly type: 'connect' | 'disconnect' | 'opened' | 'heard' | 'timer' }
@@ -89,7 +98,9 @@ export const IDLE: Life = {
   final: false,
 };
 
-type Handler = (life: Life, event: LifeEvent, config: LifeConfig) => Step;
+/** Without an answer it changes nothing. */
+type Handler = (life: Life, event: LifeEvent, config: LifeConfig) => Step | null;
+type Ending = Omit<Failure, 'opened'>;
 type End = LifeEvent & { type: 'closed' | 'abandon' };
 
 /** Begins an attempt; there must be no socket. */
@@ -125,26 +136,26 @@ const DEAD = 1.5;
 const listen: Handler = (life, event, config) => {
   const silent = event.at - life.heardAt;
   const left = (intervals: number) => life.heartbeatMs * intervals - silent;
-  if (!config.heartbeat) return [life, []];
-  if (left(DEAD) <= 0) return lose(life, event, config, timedOut(life, 'heartbeat'), true);
+  if (!config.heartbeat) return null;
+  if (left(DEAD) <= 0) return lose(life, event, config, timedOut('heartbeat'), true);
   if (left(SUSPICIOUS) > 0) return [life, [['timer', left(SUSPICIOUS)]]];
   return [{ ...life, phase: 'degraded' }, [['ping'], ['timer', left(DEAD)]]];
 };
 
-const timedOut = (life: Life, timeout: 'connect' | 'heartbeat'): Failure => ({
-  code: 1006,
-  reason: '',
-  opened: life.socket === 'open',
-  timeout,
-});
+/** The network was away and is back. Whether the connection is, too, a ping shows, before it would be due. */
+const doubt: Handler = (life, event, config) =>
+  listen({ ...life, heardAt: Math.min(life.heardAt, event.at - life.heartbeatMs * SUSPICIOUS) }, event, config);
+
+const timedOut = (timeout: 'connect' | 'heartbeat'): Ending => ({ code: 1006, reason: '', timeout });
 
 const closed: Handler = (life, event, config) => {
   const { code, reason, type } = event as End;
-  return lose(life, event, config, { code, reason, opened: life.socket === 'open' }, type === 'abandon');
+  return lose(life, event, config, { code, reason }, type === 'abandon');
 };
 
 /** The socket is gone, or has to go: when to come back, if at all. */
-function lose(life: Life, event: LifeEvent, config: LifeConfig, failure: Failure, isOurs: boolean): Step {
+function lose(life: Life, event: LifeEvent, config: LifeConfig, ending: Ending, isOurs: boolean): Step {
+  const failure: Failure = { ...ending, opened: life.socket === 'open' };
   const { after = null, again = false } = event as Partial<End>;
   const { openedAt } = life;
   const attempts = openedAt !== null && event.at - openedAt >= config.stableAfterMs ? 0 : life.attempts;
@@ -166,27 +177,22 @@ function lose(life: Life, event: LifeEvent, config: LifeConfig, failure: Failure
   return end({ ...gone, phase, attempts: attempts + 1, ordered: after !== null }, delayMs, delayMs);
 }
 
-const tooLong: Handler = (life, event, config) => lose(life, event, config, timedOut(life, 'connect'), true);
+const tooLong: Handler = (life, event, config) => lose(life, event, config, timedOut('connect'), true);
 
 /** The next attempt. In fallback: a probe; when it fails, fallback goes on. */
 const again: Handler = (life, _, config) => dial(life, config, {});
 /** The same, with the attempts counted anew. */
 const afresh: Handler = (life, _, config) => dial(life, config, { attempts: 0 });
 
-const wake: Handler = (life, event, config) => (life.ordered ? [life, []] : again(life, event, config));
-/** Out of fallback, if the server has not said to stay there: each minute, and when the network is back. */
-const probe: Handler = (life, event, config) => {
-  const isWake = event.type === 'wake';
-  if (life.final || (isWake && event.by !== 'online')) return [life, []];
-  return isWake ? afresh(life, event, config) : again(life, event, config);
-};
-
+const wake: Handler = (life, event, config) => (life.ordered ? null : again(life, event, config));
 /** By phase what an event means; what is not there changes nothing. */
-type Row = { readonly [E in LifeEvent['type']]?: Handler };
+type Row = { readonly [E in Exclude<LifeEvent['type'], 'wake'> | 'online' | 'visible']?: Handler };
 const ENDING: Row = { disconnect: stop, closed, abandon: closed };
 const DIALING: Row = { ...ENDING, opened, heard, greeted, timer: tooLong };
-const WAITING: Row = { disconnect: stop, connect: afresh, timer: again, wake };
-const UP: Row = { ...ENDING, heard, greeted, timer: listen, wake: listen };
+/** Where the server has said to stay. */
+const STOPPED: Row = { disconnect: stop, connect: start };
+const WAITING: Row = { disconnect: stop, connect: afresh, timer: again, online: wake, visible: wake };
+const UP: Row = { ...ENDING, heard, greeted, timer: listen, online: doubt, visible: listen };
 const TABLE: { readonly [P in WSConnectionPhase]: Row } = {
   idle: { connect: start },
   connecting: DIALING,
@@ -194,11 +200,13 @@ const TABLE: { readonly [P in WSConnectionPhase]: Row } = {
   degraded: UP,
   reconnecting: DIALING,
   failed: WAITING,
-  fallback: { disconnect: stop, connect: start, timer: probe, wake: probe },
+  // By a probe each minute, and when the network is back.
+  fallback: { ...STOPPED, timer: again, online: afresh },
 };
 
 /** The next state and the effects of an event. An event that means nothing in a phase changes nothing. */
 export function transition(life: Life, event: LifeEvent, config: LifeConfig): Step {
-  const row = life.phase === 'reconnecting' && life.socket === 'none' ? WAITING : TABLE[life.phase];
-  return row[event.type]?.(life, event, config) ?? [life, []];
+  const isWaiting = life.phase === 'reconnecting' && life.socket === 'none';
+  const row = life.final ? STOPPED : isWaiting ? WAITING : TABLE[life.phase];
+  return row[event.type === 'wake' ? event.by : event.type]?.(life, event, config) ?? [life, []];
 }

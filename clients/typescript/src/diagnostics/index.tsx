@@ -21,12 +21,15 @@ export interface DiagnosticsOptions extends ManagerOptions {
 
 /** Shows the panel to who has asked for it. */
 export function WebSocketDiagnosticsWrapper({ manager, ...options }: DiagnosticsOptions) {
-  const [isAsked, setAsked] = useState(isDebugging);
+  // Looked at once it is mounted: what a server renders has no address.
+  const [isAsked, setAsked] = useState(false);
   /** What the person has last wanted; null: nothing yet. */
   const [wish, setWish] = useState<boolean | null>(null);
   const isShown = wish ?? isAsked;
   useEffect(() => {
-    const timer = setInterval(() => setAsked(isDebugging()), LOOK_MS);
+    const look = () => setAsked(isDebugging());
+    look();
+    const timer = setInterval(look, LOOK_MS);
     return () => clearInterval(timer);
   }, []);
   useEffect(() => {

@@ -32,6 +32,8 @@ const STYLES = {
     border: '1px solid #30363d',
     background: '#0d1117',
     color: '#e6edf3',
+    colorScheme: 'dark',
+    textAlign: 'left',
     font: '13px/1.5 system-ui, sans-serif',
     boxShadow: '0 8px 24px rgba(0,0,0,.4)',
     boxSizing: 'border-box',

@@ -4,10 +4,10 @@
 // It must never throw out of a socket's event, nor grow: attempts, types of messages and log lines have
 // their bounds here.
 
-import { BackoffStrategy } from '../connection/backoff.js';
+import { type Backoff, BackoffStrategy } from '../connection/backoff.js';
 import { Driver, type Loss } from '../connection/driver.js';
-import { type Environment, realEnvironment } from '../connection/environment.js';
-import type { Life } from '../connection/life.js';
+import { realEnvironment } from '../connection/environment.js';
+import { type Life, lifeConfig } from '../connection/life.js';
 import { Events, type Unsubscribe } from '../emitter.js';
 import { heartbeat, list, socketUrl } from '../wire.js';
 import { lineLog } from './log.js';
@@ -24,10 +24,6 @@ import type {
 const ATTEMPTS_MAX = 10;
 /** How many types of messages are counted apart; others count as `other`. */
 const TYPES_MAX = 64;
-/** How often fallback tries again. */
-const PROBE_MS = 60_000;
-/** After how long a connection has proved itself. */
-const STABLE_AFTER_MS = 20_000;
 
 /** The documented address: the base, `/ws/client` if it has no path, and the three parameters. */
 export const clientUrl = (base: string, client_id: string, version = 1, role = 'frontend'): string =>
@@ -35,7 +31,6 @@ export const clientUrl = (base: string, client_id: string, version = 1, role = '
 
 /** The connection of one client to `/ws/client`. */
 export class WebSocketManager {
-  readonly #env: Environment;
   readonly #driver: Driver;
   readonly #log: (words: string) => void;
   readonly #url: string;
@@ -59,20 +54,15 @@ export class WebSocketManager {
   #disabled: string | null = null;
 
   constructor(url: string, clientId: string, options: WebSocketManagerOptions = {}) {
-    const { connectionTimeoutMs = 10_000, enableHeartbeat = true, version, role } = options;
+    const { connectionTimeoutMs, enableHeartbeat, version, role } = options;
     const strategy = options.backoffStrategy ?? new BackoffStrategy();
-    this.#env = options.environment ?? realEnvironment(options.WebSocket);
+    const env = options.environment ?? realEnvironment(options.WebSocket);
     this.#log = lineLog(options.log);
     this.#url = clientUrl(url, clientId, version, role);
     this.#clientId = clientId;
-    const config = {
-      connectTimeoutMs: connectionTimeoutMs,
-      heartbeat: enableHeartbeat,
-      backoff: (attempt: number, random: number) => strategy.delayFor(attempt, random),
-      stableAfterMs: STABLE_AFTER_MS,
-      probeMs: PROBE_MS,
-    };
-    this.#driver = new Driver(this.#env, config, {
+    const backoff: Backoff = (attempt, random) => strategy.delayFor(attempt, random);
+    const config = lifeConfig(backoff, connectionTimeoutMs, enableHeartbeat);
+    this.#driver = new Driver(env, config, {
       url: () => this.#url,
       attempting: () => this.#attempting(),
       message: (data) => this.#message(data),
@@ -102,9 +92,9 @@ export class WebSocketManager {
   send(message: WSMessage): boolean {
     const now = this.#now();
     const text = JSON.stringify({ timestamp: now.toISOString(), ...message });
-    if (!this.#driver.isUp || !this.#driver.send(text)) return false;
+    if (this.#driver.life.openedAt === null || !this.#driver.send(text)) return false;
     this.#stats.last_activity = now;
-    this.#stats[isHeartbeat(message) ? 'heartbeats_sent' : 'messages_sent'] += 1;
+    this.#stats[`${kind(message)}_sent`] += 1;
     this.#state = null;
     return true;
   }
@@ -143,31 +133,31 @@ export class WebSocketManager {
   }
 
   #now(): Date {
-    return new Date(this.#env.wall());
+    return new Date(this.#driver.env.wall());
   }
 
   #snapshot(): WSState {
     const { phase, reason } = this.#driver.life;
-    const isDisabled = this.#disabled !== null;
+    const fallback_reason = this.#disabled ?? reason;
     const last = this.#attempts.at(-1);
-    const now = () => this.#env.wall();
+    const now = () => +this.#now();
     return {
-      phase: isDisabled ? 'fallback' : phase,
+      phase: this.#disabled === null ? phase : 'fallback',
       client_id: this.#clientId,
       url: this.#url,
       stats: {
         ...this.#stats,
         get current_uptime_ms() {
-          return this.connection_start ? now() - this.connection_start.getTime() : 0;
+          return this.connection_start ? now() - +this.connection_start : 0;
         },
         message_counts_by_type: Object.fromEntries(this.#counts),
       },
       current_attempt: last?.success === null ? last : null,
       recent_attempts: this.#attempts,
-      fallback_reason: this.#disabled ?? reason,
+      fallback_reason,
       last_hello_message: this.#hello,
       connection_features: this.#hello?.features ?? [],
-      is_fallback_mode: isDisabled || phase === 'fallback' || reason !== null,
+      is_fallback_mode: fallback_reason !== null,
     };
   }
 
@@ -197,9 +187,8 @@ export class WebSocketManager {
   #finish(success: boolean, more: Partial<WSConnectionAttempt> = {}): void {
     const last = this.#attempts.at(-1);
     if (!last) return;
-    const isOver = last.success !== null;
-    const duration_ms = isOver ? last.duration_ms : this.#env.wall() - last.started_at.getTime();
-    const finished = { ...last, success: isOver ? last.success : success, duration_ms, ...more };
+    const duration_ms = last.duration_ms ?? +this.#now() - +last.started_at;
+    const finished = { ...last, success: last.success ?? success, duration_ms, ...more };
     this.#attempts = [...this.#attempts.slice(0, -1), finished];
   }
 
@@ -216,8 +205,7 @@ export class WebSocketManager {
       this.#finish(true);
     }
     if (life.openedAt === null && before.openedAt !== null) {
-      this.#state = null;
-      this.#log(`Statistics: ${JSON.stringify(this.getState().stats)}`);
+      this.#log(`Statistics: ${JSON.stringify(this.#snapshot().stats)}`);
       this.#stats.connection_start = null;
     }
     if (life.phase !== before.phase) this.#log(`transition from ${before.phase} to ${life.phase}`);
@@ -230,12 +218,17 @@ export class WebSocketManager {
   #message(data: unknown): void {
     this.#stats.last_activity = this.#now();
     this.#state = null;
-    const message = parse(data);
-    if (!message) return this.#log('Ignored a message without a type');
+    let message: WSMessage | undefined;
+    try {
+      message = JSON.parse(data as string);
+    } catch {
+      // It has no type, either.
+    }
+    if (typeof message?.type !== 'string') return this.#log('Ignored a message without a type');
     const { type } = message;
     const name = this.#counts.has(type) || this.#counts.size < TYPES_MAX ? type : 'other';
     this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
-    this.#stats[isHeartbeat(message) ? 'heartbeats_received' : 'messages_received'] += 1;
+    this.#stats[`${kind(message)}_received`] += 1;
     if (type === 'ping') this.send({ type: 'pong' });
     if (type === 'hello') this.#greeted(message);
     this.#events.emit(SYSTEM.includes(type) ? 'system' : 'message', message);
@@ -253,13 +246,5 @@ export class WebSocketManager {
 
 /** What is for the manager and not for the application. */
 const SYSTEM = ['hello', 'ping', 'pong', 'status', 'error'];
-const isHeartbeat = ({ type }: WSMessage): boolean => type === 'ping' || type === 'pong';
-
-function parse(data: unknown): WSMessage | null {
-  try {
-    const message = JSON.parse(data as string);
-    return typeof message?.type === 'string' ? message : null;
-  } catch {
-    return null;
-  }
-}
+/** What it counts as. */
+const kind = ({ type }: WSMessage) => (type === 'ping' || type === 'pong' ? 'heartbeats' : 'messages');

@@ -14,18 +14,19 @@ import {
   useState,
   useSyncExternalStore,
 } from 'react';
+import type { ErrorFrame } from '../protocol.js';
 import type { RoomkeeperClient } from '../v2/client.js';
 import type { Room } from '../v2/room.js';
-import type {
-  ClientState,
-  Gap,
-  JoinOptions,
-  Message,
-  Presence,
-  Published,
-  PublishOptions,
+import {
+  type ClientState,
+  type Gap,
+  type JoinOptions,
+  type Message,
+  type Presence,
+  type Published,
+  type PublishOptions,
   RequestError,
-  RoomState,
+  type RoomState,
 } from '../v2/types.js';
 import { retain } from './shared.js';
 
@@ -112,6 +113,11 @@ export function useRoom<T = unknown>(name: string, options: UseRoomOptions<T> = 
       }),
       room.on('gap', (gap) => latest.current.onGap?.(gap)),
       room.on('joined', () => setFailure(null)),
+      // Also of whoever was in, for whom no promise is left to be rejected.
+      room.on('left', ({ code, reason }) => {
+        const refusal = { code, error: reason, message: '' } as ErrorFrame;
+        setFailure({ room, error: new RequestError('refused', refusal) });
+      }),
       retain(
         room,
         () => void room.join(join),

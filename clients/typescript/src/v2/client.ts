@@ -6,6 +6,7 @@
 import { fullJitter } from '../connection/backoff.js';
 import { type Closed, Driver } from '../connection/driver.js';
 import { type Environment, realEnvironment, type SocketConstructor } from '../connection/environment.js';
+import { lifeConfig } from '../connection/life.js';
 import type { Unsubscribe } from '../emitter.js';
 import type { RefreshedFrame, StatusFrame } from '../protocol.js';
 import { socketUrl } from '../wire.js';
@@ -16,10 +17,6 @@ import type { ClientEvents, ClientState } from './types.js';
 
 /** After how many tokens in a row that could not be got the client stops. */
 const TOKEN_FAILURES_MAX = 5;
-/** After how long a connection has proved itself, in ms. */
-const STABLE_AFTER_MS = 20_000;
-/** How often a client that may only try so often tries again after that, in ms. */
-const PROBE_MS = 60_000;
 /** When a refresh that failed for the moment is tried again, in ms. */
 const REFRESH_AGAIN_MS = 5000;
 
@@ -76,13 +73,8 @@ export class RoomkeeperClient {
     const env = options.environment ?? realEnvironment(options.WebSocket);
     this.env = env;
     this.#url = socketUrl(options.url, '/ws/v2/connect', { client_id });
-    const config = {
-      connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
-      heartbeat: true,
-      backoff: fullJitter(backoff.baseMs, backoff.capMs, backoff.attemptsMax),
-      stableAfterMs: STABLE_AFTER_MS,
-      probeMs: PROBE_MS,
-    };
+    const jitter = fullJitter(backoff.baseMs, backoff.capMs, backoff.attemptsMax);
+    const config = lifeConfig(jitter, options.connectTimeoutMs);
     const driver = new Driver(env, config, {
       url: () => this.#prepare(),
       opened: () => session.opened(),
@@ -92,36 +84,26 @@ export class RoomkeeperClient {
         session.lost();
         session.events.emit('lost', loss);
       },
-      changed: ({ phase, reason, socket }) => {
+      changed: ({ phase, reason, socket }, before) => {
+        if (phase === 'open' && before.openedAt === null) {
+          this.#failures = 0;
+          this.#isFresh = false;
+        }
         if (socket === 'none' && session.stage !== 'offline') session.lost();
         this.#state = { phase, reason };
         session.events.emit('state', this.#state);
       },
+      explain: (code) => {
+        const said = session.explain(code);
+        return { ...said, ...this.#mayRetry(said.code ?? code) };
+      },
     });
-    const host = {
-      send: (text: string) => driver.send(text),
-      buffered: () => driver.buffered,
-      abandon: (closed: Closed) => driver.dispatch({ type: 'abandon', ...closed, ...this.#mayRetry(closed.code) }),
-      greeted: (heartbeatMs: number) => {
-        this.#failures = 0;
-        this.#isFresh = false;
-        driver.dispatch({ type: 'greeted', heartbeatMs });
-      },
-      timer: (ms: number, action: () => void) => {
-        const timer = env.setTimer(action, ms);
-        return () => env.clearTimer(timer);
-      },
-    };
-    const session = new Session(host, {
+    const session = new Session(driver, {
       requestTimeoutMs: options.requestTimeoutMs ?? 10_000,
       publishTimeoutMs: options.publishTimeoutMs ?? 60_000,
       outboxMax: options.outboxMax ?? 1024,
       outboxCharactersMax: options.outboxCharactersMax ?? 8_388_608,
     });
-    driver.explain = (code) => {
-      const said = session.explain(code);
-      return { ...said, ...this.#mayRetry(said.code ?? code) };
-    };
     this.#driver = driver;
     this.#session = session;
     if (typeof token === 'function') this.#source = token;
@@ -197,11 +179,10 @@ export class RoomkeeperClient {
 
   /** The address of the next attempt, once there is a token for it. */
   #prepare(): string | Promise<string> {
-    this.#isFresh = false;
-    if (!this.#source || !this.#isStale) return this.#url;
+    this.#isFresh = !!this.#source && this.#isStale;
+    if (!this.#isFresh) return this.#url;
     return this.#fetch().then((token) => {
       this.setToken(token);
-      this.#isFresh = true;
       return this.#url;
     });
   }
@@ -237,15 +218,13 @@ export class RoomkeeperClient {
 
   /** Close codes that another token, or a shorter `connect`, may get around. */
   #mayRetry(code: number): Partial<Closed> {
-    if (code === 1009 && this.#session.hasResumed) {
-      // Of a server that takes less than the usual: the next time without rooms.
-      this.#session.forgetResume();
-      return { again: true };
-    }
+    const isTooLong = code === 1009 && this.#session.hasResumed;
+    // Of a server that takes less than the usual: the next time without rooms.
+    if (isTooLong) this.#session.forgetResume();
     if ([3004, 3500, 3507].includes(code)) {
       this.#isStale = true;
       this.#session.ticket = null;
     }
-    return code === 3500 && this.#source && !this.#isFresh ? { again: true } : {};
+    return { again: isTooLong || (code === 3500 && !!this.#source && !this.#isFresh) };
   }
 }

@@ -7,8 +7,8 @@ import { type ErrorFrame, type HelloFrame, type Position, TEMPORARY_ERRORS } fro
 import { span } from '../wire.js';
 import type { Frame } from './requests.js';
 import type { Room } from './room.js';
-import { retryAfter, type Session } from './session.js';
-import type { Skip } from './track.js';
+import { isIn, retryAfter, type Session } from './session.js';
+import type { Place, Skip } from './track.js';
 import { type Gap, type Left, RequestError } from './types.js';
 
 /** The room is that which the frame names, if the application knows it. */
@@ -30,6 +30,22 @@ function stillIn(session: Session, room: Room, connection = session.connection):
   return session.connection === connection && room.state === 'joined' && room.leaveId === null;
 }
 
+/** Whether to go on with a place that the server names. What is missing is asked for again once, by coming back. */
+function promised(session: Session, room: Room, place: Place, { epoch, offset }: Position): boolean {
+  const isAnew = place === 'new_epoch';
+  if (!isAnew && typeof place === 'string') return true;
+  const [from, to] = isAnew ? [offset, offset - 1] : place;
+  session.violation(`${room.name}: ${isAnew ? 'anew' : `${from} to ${to} missing`}`);
+  const stood = room.position?.offset;
+  if (isAnew || room.holeAt === stood) {
+    room.events.emit('gap', { epoch, from, to, reason: isAnew ? 'epoch_changed' : 'missing' });
+    return true;
+  }
+  room.holeAt = stood;
+  session.host.abandon({ code: 3003, reason: 'a hole' });
+  return false;
+}
+
 /** One place of a log, live or missed. Answers whether to go on with what follows it. */
 function entry(session: Session, frame: Frame, room: Room | undefined): boolean {
   // What comes of the room that every user is in has no position until it is joined. Anything else is of an
@@ -37,11 +53,11 @@ function entry(session: Session, frame: Frame, room: Room | undefined): boolean 
   const isOut = room?.state === 'out' || (room?.state !== 'joined' && !room?.position);
   const isOwn = isOut && session.ownRooms.has(frame.room);
   if (!room || (!isOwn && !stillIn(session, room))) return true;
-  if (!isOwn && (frame.offset ?? null) !== null) {
-    const at = positionOf(frame);
+  const at = isOwn || frame.offset == null ? null : positionOf(frame);
+  if (at) {
     const previous = typeof frame.previous === 'number' ? whole(frame.previous) : null;
     const place = room.track.look(at, previous);
-    if (!session.promised(room, place, at)) return false;
+    if (!promised(session, room, place, at)) return false;
     if (place === 'own' || place === 'duplicate') return true;
     room.track.at = at;
   }
@@ -57,7 +73,7 @@ function batch(session: Session, room: Room, frame: Frame, reached: Position): v
     if (!entry(session, message, room) || !stillIn(session, room, connection)) return;
   }
   const place = room.track.reach(reached);
-  if (!session.promised(room, place, reached)) return;
+  if (!promised(session, room, place, reached)) return;
   if (typeof place !== 'string') room.track.at = reached;
   if (!frame.more && stillIn(session, room, connection)) room.events.emit('caughtUp', room.position ?? reached);
 }
@@ -71,7 +87,7 @@ function joined(session: Session, room: Room, frame: Frame, gap: Skip | null): v
   if (!stillIn(session, room, connection)) return;
   if (gap) skip(room, gap);
   room.succeeded({ position: reached, recovered: !!frame.recovered });
-  if (room.options.presence && stillIn(session, room, connection)) askPresence(session, room);
+  void askPresence(session, room);
   if (stillIn(session, room, connection)) batch(session, room, frame, reached);
 }
 
@@ -89,9 +105,27 @@ const gapOf = (epoch: unknown, gap: Frame): Skip => ({
   reason: text(gap.reason),
 });
 
-/** Asks for the list of members that this room follows. */
-const askPresence = (session: Session, room: Room): void =>
-  void session.ask('presence', { type: 'presence', room: room.name });
+/** Whether the room's members are followed, on this connection. */
+const isFollowed = (session: Session, room: Room | undefined): room is Room =>
+  !!room?.options.presence && stillIn(session, room);
+
+/** Asks for the list of members that this room follows, unless it is on its way, and again where none came of use. */
+async function askPresence(session: Session, room: Room): Promise<void> {
+  if (!isFollowed(session, room) || room.presence || room.asked) return;
+  const asked = room.members();
+  room.asked = asked;
+  const refusal = await asked.then(
+    () => null,
+    (error: RequestError) => error.refusal,
+  );
+  if (room.asked !== asked || (refusal && !isTemporary(refusal.code))) return;
+  const again = () => {
+    room.asked = null;
+    void askPresence(session, room);
+  };
+  if (room.presence) room.asked = null;
+  else room.cancel = session.timer(retryAfter(refusal), again);
+}
 
 /** The server ended a membership, or does not grant it again. */
 function putOut(room: Room, code: unknown, reason: unknown, message: unknown): void {
@@ -104,8 +138,10 @@ function putOut(room: Room, code: unknown, reason: unknown, message: unknown): v
 const isTemporary = (code: unknown): boolean => TEMPORARY_ERRORS.includes(code as number);
 
 function joinRefused(session: Session, room: Room, frame: Frame): void {
-  if (isTemporary(frame.code)) session.rejoinLater(room, retryAfter(frame));
-  else putOut(room, frame.code, frame.error, frame.message);
+  if (isTemporary(frame.code)) {
+    room.become('away');
+    room.cancel = session.timer(retryAfter(frame), () => session.sendJoin(room));
+  } else putOut(room, frame.code, frame.error, frame.message);
 }
 
 /** What became of one room that `connect` named. */
@@ -128,9 +164,7 @@ const page: Handler = (session, frame, room) => {
 };
 
 const gap: Handler = (_, frame, room) => {
-  if (room && room.leaveId === null && (room.state === 'joined' || room.state === 'joining')) {
-    skip(room, gapOf(frame.epoch, frame));
-  }
+  if (room && room.leaveId === null && isIn(room)) skip(room, gapOf(frame.epoch, frame));
 };
 
 const unsubscribed: Handler = (session, frame, room) => {
@@ -156,18 +190,19 @@ const ack: Handler = (session, frame, room) => {
 // Who is here, or how many where names would be too many.
 const presence: Handler = (session, frame, room) => {
   session.answer(frame);
-  if (!room?.options.presence || !stillIn(session, room)) return;
+  if (!isFollowed(session, room)) return;
   const { seq, total, members } = frame;
-  if (room.listed(whole(seq), whole(total), members && array(members))) askPresence(session, room);
+  room.listed(whole(seq), whole(total), members && array(members));
+  void askPresence(session, room);
 };
 
 // Who came, went or changed: one, or several together.
 const presenceEvent: Handler = (session, frame, room) => {
-  if (!room || !stillIn(session, room)) return;
+  if (!isFollowed(session, room)) return;
   const { seq, total, from = seq, changes = [frame] } = frame;
-  const isMissed = room.changed(whole(seq), whole(total), whole(from), array(changes));
+  if (!room.changed(whole(seq), whole(total), whole(from), array(changes)) || !isFollowed(session, room)) return;
   room.events.emit('presenceChange', frame as never);
-  if (isMissed) askPresence(session, room);
+  void askPresence(session, room);
 };
 
 const error: Handler = (session, frame) => {
@@ -191,6 +226,7 @@ const error: Handler = (session, frame) => {
 
 /** What to do with each type of frame; others are answers, or the host's. */
 export const HANDLERS: Readonly<Record<string, Handler>> = {
+  __proto__: null as never,
   hello: (session, frame) => session.greeted(frame as unknown as HelloFrame),
   subscribed,
   page,

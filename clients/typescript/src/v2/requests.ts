@@ -35,14 +35,18 @@ export interface Publish {
   text: string;
   /** How often it was sent. */
   sent: number;
-  /** Stops the timer that keeps it from being sent again; null when none does. */
-  held: Cancel | null;
+  /** Stops the timer that keeps it from being sent again. */
+  held: Cancel;
+}
+
+/** How many publishes wait at most, and how many characters they have together. */
+export interface OutboxLimits {
+  outboxMax: number;
+  outboxCharactersMax: number;
 }
 
 /** All unanswered requests of one client, in the order in which they were made. */
 export class Requests {
-  /** The last id that was given out; none is used twice. */
-  lastId = 0;
   readonly pending = new Map<unknown, Pending>();
   /** Those without echo that time ran out for on this connection: their places are still to be known. */
   readonly late = new Set<unknown>();
@@ -50,18 +54,15 @@ export class Requests {
   publishes = 0;
   characters = 0;
 
-  constructor(
-    readonly outboxMax: number,
-    readonly outboxCharactersMax: number,
-  ) {}
+  constructor(readonly limits: OutboxLimits) {}
 
   /** Throws where there is no room for another one. */
   check(publish?: Publish): void {
-    if (!publish) {
-      if (this.pending.size - this.publishes >= REQUESTS_MAX) throw new RequestError('too_many');
-    } else if (this.publishes >= this.outboxMax || this.characters + publish.text.length > this.outboxCharactersMax) {
-      throw new RequestError('outbox_full', null, publish.msgId);
-    }
+    const { outboxMax, outboxCharactersMax } = this.limits;
+    const isFull = publish
+      ? this.publishes >= outboxMax || this.characters + publish.text.length > outboxCharactersMax
+      : this.pending.size - this.publishes >= REQUESTS_MAX;
+    if (isFull) throw new RequestError(publish ? 'outbox_full' : 'too_many', null, publish?.msgId);
   }
 
   insert(pending: Pending): void {
@@ -73,7 +74,7 @@ export class Requests {
   take(pending: Pending): Pending {
     if (this.pending.delete(pending.id)) this.#count(pending, -1);
     pending.cancel();
-    pending.publish?.held?.();
+    pending.publish?.held();
     return pending;
   }
 

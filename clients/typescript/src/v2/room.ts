@@ -44,6 +44,8 @@ export class Room<T = unknown> {
    */
   isNamed = false;
   /** @internal */ readonly events = new Events<RoomEvents<unknown>>();
+  /** @internal The list of members that is on its way, or was refused for now or for good. */
+  asked: Promise<unknown> | null = null;
   /** What `join` answered, and how to settle it. */
   #joined: Promise<Joined> | null = null;
   #settle: { resolve(joined: Joined): void; reject(error: unknown): void } | null = null;
@@ -83,8 +85,8 @@ export class Room<T = unknown> {
       const joined = new Promise<Joined>((resolve, reject) => {
         this.#settle = { resolve, reject };
       });
-      joined.catch(() => {});
       this.#joined = joined;
+      joined.catch(() => {});
       session.join(this);
       return joined;
     }
@@ -136,7 +138,7 @@ export class Room<T = unknown> {
     if (this.state === state) return;
     this.state = state;
     this.#seq = 0;
-    this.#presence = null;
+    this.asked = this.#presence = null;
     this.events.emit('state', state);
   }
 
@@ -151,28 +153,25 @@ export class Room<T = unknown> {
     this.#settle?.reject(error);
   }
 
-  /** @internal The whole list, or only how many. Answers whether another one has to be asked for. */
-  listed(seq: number, total: number, members: unknown): boolean {
-    // Where members are counted a list comes by itself.
-    if (members && seq < this.#seq) return this.#presence?.isNamed !== false;
-    this.#seq = Math.max(seq, this.#seq);
-    this.#tell(new Map(), total, members as Change[] | undefined);
-    return false;
+  /** @internal The whole list, or only how many. One that is too old leaves nothing known. */
+  listed(seq: number, total: number, members: unknown): void {
+    if (!members || seq >= this.#seq) {
+      this.#seq = Math.max(seq, this.#seq);
+      this.#tell(new Map(), total, members as Change[] | undefined);
+      // Where members are counted a list comes by itself.
+    } else if (this.#presence?.isNamed) this.#presence = null;
   }
 
-  /** @internal Who came, went or changed since a number. Answers whether the list has to be asked for. */
+  /** @internal Who came, went or changed since a number. Answers whether it is news. */
   changed(seq: number, total: number, from: number, changes: unknown): boolean {
-    const known = this.#presence;
     if (seq <= this.#seq) return false;
+    const known = this.#presence;
     const isNext = from <= this.#seq + 1;
     this.#seq = seq;
-    if (known?.isNamed && isNext) {
-      this.#tell(new Map(known.members), total, changes as Change[]);
-      return false;
-    }
+    if (known?.isNamed && isNext) this.#tell(new Map(known.members), total, changes as Change[]);
     // While a list is on its way it is enough to know how far it has to reach.
-    this.#presence = null;
-    return !!known;
+    else this.#presence = null;
+    return true;
   }
 
   #tell(members: Map<string, Pick<Member, 'user_id' | 'data'>>, total: number, changes?: Change[]): void {

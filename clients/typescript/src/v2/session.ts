@@ -5,13 +5,13 @@
 // sense is told as a violation and passed over. What it may have taken with it shows as a hole.
 
 import type { Closed } from '../connection/driver.js';
+import type { Environment } from '../connection/environment.js';
 import { Events } from '../emitter.js';
-import type { HelloFrame, Position } from '../protocol.js';
+import type { HelloFrame } from '../protocol.js';
 import { heartbeat, list, span } from '../wire.js';
 import { HANDLERS, resumed } from './frames.js';
-import { type Cancel, type Frame, type Publish, Requests } from './requests.js';
+import { type Cancel, type Frame, type OutboxLimits, type Publish, Requests } from './requests.js';
 import { Room } from './room.js';
-import type { Place } from './track.js';
 import { type ClientEvents, type Published, type PublishOptions, RequestError } from './types.js';
 
 /** How many rooms one client may know by name, for as long as it lives. Servers let it into far fewer at once. */
@@ -25,7 +25,8 @@ const RETRY_MS = 2000;
 const RETRY_MIN_MS = 100;
 
 /** When to try again after a refusal for the moment. */
-export const retryAfter = (refusal: Frame): number => Math.max(span(refusal.retry_after_ms) ?? RETRY_MS, RETRY_MIN_MS);
+export const retryAfter = (refusal: object | null): number =>
+  Math.max(span((refusal as Frame | null)?.retry_after_ms) ?? RETRY_MS, RETRY_MIN_MS);
 
 /** How long a server that said `disconnect` has to close, in ms. */
 const FAREWELL_MS = 5000;
@@ -36,21 +37,20 @@ const PONG_BUFFER_MAX = 64 * 1024;
 
 /** What a session needs of its driver. */
 export interface Host {
+  readonly env: Pick<Environment, 'setTimer' | 'clearTimer'>;
+  /** How many bytes wait in the socket. */
+  readonly buffered: number;
   /** Answers whether it went out. */
   send(text: string): boolean;
-  buffered(): number;
+  /** Gives the connection up. */
   abandon(closed: Closed): void;
-  greeted(heartbeatMs: number): void;
-  /** Calls back once; answers how to stop that. */
-  timer(ms: number, action: () => void): Cancel;
+  dispatch(event: { type: 'greeted'; heartbeatMs: number }): void;
 }
 
 /** How long answers may take, in ms, and how much may wait. */
-export interface SessionLimits {
+export interface SessionLimits extends OutboxLimits {
   requestTimeoutMs: number;
   publishTimeoutMs: number;
-  outboxMax: number;
-  outboxCharactersMax: number;
 }
 
 /** The state of one client. */
@@ -58,8 +58,10 @@ export class Session {
   readonly events = new Events<ClientEvents>();
   readonly rooms = new Map<string, Room>();
   readonly requests: Requests;
+  /** The last id that was given out; none is used twice. */
+  lastId = 0;
   stage: 'offline' | 'greeting' | 'online' | 'closed' = 'offline';
-  /** Changes with every connection and loss. Whoever calls out compares it afterwards. */
+  /** Changes with every loss. Whoever calls out compares it afterwards. */
   connection = 0;
   /** The rooms that the server put this connection into without being asked. */
   ownRooms = new Set<unknown>();
@@ -77,7 +79,7 @@ export class Session {
     readonly host: Host,
     readonly limits: SessionLimits,
   ) {
-    this.requests = new Requests(limits.outboxMax, limits.outboxCharactersMax);
+    this.requests = new Requests(limits);
   }
 
   /** The room of this name. */
@@ -95,18 +97,17 @@ export class Session {
 
   /** The socket is open. */
   opened(): void {
-    this.connection += 1;
     this.stage = 'greeting';
-    this.#connect(this.ticket, this.#mayResume ? this.#resumable() : []);
+    this.#connect(this.#mayResume ? this.#resumable() : []);
   }
 
   /** Says who the client is and where it was, if there is anything to say. */
-  #connect(session: string | null, resume: object[]): void {
-    const { token } = this;
+  #connect(resume: object[]): void {
+    const { token, ticket: session } = this;
     this.#resumes = session !== null || resume.length > 0;
-    this.connectId = null;
     // Null is the same as leaving it out.
-    if (token !== null || this.#resumes) this.connectId = this.say({ type: 'connect', token, session, resume });
+    const isSaid = token !== null || this.#resumes;
+    this.connectId = isSaid ? this.say({ type: 'connect', token, session, resume }) : null;
   }
 
   /** The rooms to name in `connect`; they are on the way in from then on. */
@@ -147,7 +148,7 @@ export class Session {
       if (room.state === 'joining') room.become('away');
       room.isNamed = false;
     }
-    this.#connect(null, []);
+    this.#connect([]);
     if (this.connectId === null && this.#earlyHello) this.#online(this.#earlyHello);
   }
 
@@ -174,15 +175,15 @@ export class Session {
       if (room.state === 'away') this.sendJoin(room);
     }
     for (const publish of this.requests.outbox()) this.#sendPublish(publish);
-    this.host.greeted(heartbeat(hello.heartbeat_interval_ms));
+    this.host.dispatch({ type: 'greeted', heartbeatMs: heartbeat(hello.heartbeat_interval_ms) });
     this.events.emit('hello', hello);
+    const isSame = () => this.connection === connection;
     for (const outcome of list(hello.resumed) as Frame[]) {
-      if (this.connection !== connection) return;
-      this.#guarded(() => resumed(this, outcome, this.rooms.get(outcome.room as string)));
+      if (isSame()) this.#guarded(() => resumed(this, outcome, this.rooms.get(outcome.room as string)));
     }
     for (const room of this.#all()) {
       // Named, and left out of the answer.
-      if (this.connection === connection && room.state === 'joining' && room.joinId === null) this.sendJoin(room);
+      if (isSame() && room.state === 'joining' && room.joinId === null) this.sendJoin(room);
     }
   }
 
@@ -199,10 +200,10 @@ export class Session {
   }
 
   #frame(frame: Frame): void {
-    const isKnown = Object.hasOwn(HANDLERS, frame.type);
     // What is said of patterns is nothing that this client has a place for.
-    if (typeof frame.type !== 'string') throw new TypeError('no type');
-    if (isKnown && !frame.pattern) HANDLERS[frame.type]?.(this, frame, this.rooms.get(frame.room as string));
+    const handler = frame.pattern ? null : HANDLERS[frame.type];
+    if (handler) handler(this, frame, this.rooms.get(frame.room as string));
+    else if (typeof frame.type !== 'string') throw new TypeError('no type');
     else if (!this.answer(frame)) this.events.emit('frame', frame);
   }
 
@@ -226,7 +227,6 @@ export class Session {
     this.#farewell?.cancel();
     this.#farewell = this.connectId = this.#earlyHello = null;
     this.ownRooms.clear();
-    for (const publish of this.requests.outbox()) publish.held?.();
     this.requests.rejectAll('disconnected');
     for (const room of this.#all()) {
       room.isNamed = false;
@@ -253,19 +253,26 @@ export class Session {
     return code === 1005 || code === 1006 ? said : { after: said.after };
   }
 
+  /** The server says that it closes. The first time counts: another does not put the end off. */
   farewell(closed: Closed): void {
-    this.#farewell?.cancel();
-    this.#farewell = { ...closed, cancel: this.host.timer(FAREWELL_MS, () => this.host.abandon(closed)) };
+    this.#farewell ??= { ...closed, cancel: this.timer(FAREWELL_MS, () => this.host.abandon(closed)) };
+  }
+
+  /** Calls back once; answers how to stop that. */
+  timer(ms: number, action: () => void): Cancel {
+    const { env } = this.host;
+    const timer = env.setTimer(action, ms);
+    return () => env.clearTimer(timer);
   }
 
   /** Says a command under an id, which it answers. */
-  say(command: object, id: number | null = ++this.requests.lastId): number {
+  say(command: object, id: number | null = ++this.lastId): number {
     this.host.send(JSON.stringify({ ...command, id }));
     return id as number;
   }
 
   pong(): void {
-    if (this.host.buffered() < PONG_BUFFER_MAX) this.host.send('{"type":"pong"}');
+    if (this.host.buffered < PONG_BUFFER_MAX) this.host.send('{"type":"pong"}');
   }
 
   /** Asks the server something that only makes sense on this connection. */
@@ -280,16 +287,15 @@ export class Session {
   /** Puts a publish into the outbox, and sends it if there is a connection. */
   publish(room: string, data: unknown, options: PublishOptions): Promise<Published> {
     const { msgId = freshName(), echo = true, ttlMs, ...rest } = options;
-    const publish: Publish = { msgId, echo, text: '', sent: 0, held: null };
+    const publish: Publish = { msgId, echo, text: '', sent: 0, held: () => {} };
     return this.#wait(
       'ack',
       this.limits.publishTimeoutMs,
       () => {
-        const id = this.requests.lastId + 1;
-        const named = { type: 'publish', id, room, msg_id: msgId, echo, ttl_ms: ttlMs, ...rest };
-        publish.text = JSON.stringify({ ...named, data: data ?? null });
+        const id = ++this.lastId;
+        const named = { type: 'publish', id, room, msg_id: msgId, echo, ttl_ms: ttlMs };
+        publish.text = JSON.stringify({ ...named, ...rest, data: data ?? null });
         this.requests.check(publish);
-        this.requests.lastId = id;
         return id;
       },
       publish,
@@ -301,7 +307,7 @@ export class Session {
     const promise = new Promise<Frame>((resolve, reject) => {
       if (this.stage === 'closed') throw new RequestError('closed');
       const id = start();
-      const cancel = this.host.timer(ms, () => this.requests.fail(pending, 'timed_out'));
+      const cancel = this.timer(ms, () => this.requests.fail(pending, 'timed_out'));
       const pending = { id, answer, resolve, reject, cancel, publish };
       this.requests.insert(pending);
       if (publish && this.stage === 'online') this.#sendPublish(publish);
@@ -311,20 +317,21 @@ export class Session {
   }
 
   #sendPublish(publish: Publish): void {
-    publish.held?.();
+    publish.held();
     if (this.host.send(publish.text)) publish.sent += 1;
   }
 
   /** Keeps a publish back for a while. */
   hold(publish: Publish, ms: number): void {
-    publish.held = this.host.timer(ms, () => this.#sendPublish(publish));
+    publish.held();
+    publish.held = this.timer(ms, () => this.stage === 'online' && this.#sendPublish(publish));
   }
 
   /** Hands an answer to whoever asked; false when nobody did. */
   answer(frame: Frame): boolean {
     const pending = this.requests.pending.get(frame.id);
     if (!pending) return false;
-    if (pending.answer === null || pending.answer === frame.type) {
+    if ((pending.answer ?? frame.type) === frame.type) {
       this.requests.take(pending).resolve({ ...frame, msg_id: pending.publish?.msgId });
     } else {
       this.violation('wrong answer');
@@ -343,26 +350,22 @@ export class Session {
   sendJoin(room: Room): void {
     if (room.isNamed) this.#leaveAgain(room);
     room.become('joining');
-    const since = room.position;
-    room.joinId = this.say({ type: 'subscribe', room: room.name, since, ...wanted(room) });
+    room.joinId = this.say({ type: 'subscribe', room: room.name, since: room.position, ...wanted(room) });
     // Asking again on this connection could only be refused as asking twice.
     const silent = () => this.host.abandon({ code: 1006, reason: 'no answer' });
-    room.cancel = this.host.timer(this.limits.requestTimeoutMs, silent);
+    room.cancel = this.timer(this.limits.requestTimeoutMs, silent);
   }
 
-  leave(room: Room): Promise<void> {
-    const { state } = room;
-    if (this.stage === 'online' && (state === 'joined' || state === 'joining')) {
+  async leave(room: Room): Promise<void> {
+    if (this.stage === 'online' && isIn(room)) {
       room.become('leaving');
-      return this.sendLeave(room);
-    }
-    if (state !== 'leaving') room.become('out');
-    return Promise.resolve();
+      await this.sendLeave(room);
+    } else if (room.state !== 'leaving') room.become('out');
   }
 
   async sendLeave(room: Room): Promise<void> {
     const asked = this.ask('unsubscribed', { type: 'unsubscribe', room: room.name });
-    const id = this.requests.lastId;
+    const id = this.lastId;
     room.leaveId = id;
     await asked.catch(() => {});
     // No answer came in time, or none can come: it is forgotten all the same.
@@ -374,7 +377,7 @@ export class Session {
     // No server takes a join from who is.
     if (room.state !== 'leaving') return this.host.abandon({ code: 1006, reason: 'not left' });
     room.isNamed = true;
-    room.cancel = this.host.timer(ms, () => this.#leaveAgain(room));
+    room.cancel = this.timer(ms, () => this.#leaveAgain(room));
   }
 
   #leaveAgain(room: Room): void {
@@ -389,32 +392,13 @@ export class Session {
     if (room.state === 'leaving') room.become('out');
   }
 
-  /** Joining failed for the moment. */
-  rejoinLater(room: Room, ms: number): void {
-    room.become('away');
-    room.cancel = this.host.timer(ms, () => this.sendJoin(room));
-  }
-
   #all(): Room[] {
     return [...this.rooms.values()];
   }
-
-  /** Whether to go on with a place that the server names. What is missing is asked for again once, by coming back. */
-  promised(room: Room, place: Place, { epoch, offset }: Position): boolean {
-    const isAnew = place === 'new_epoch';
-    if (!isAnew && typeof place === 'string') return true;
-    const [from, to] = isAnew ? [offset, offset - 1] : place;
-    this.violation(`${room.name}: ${isAnew ? 'anew' : `${from} to ${to} missing`}`);
-    const stood = room.position?.offset;
-    if (isAnew || room.holeAt === stood) {
-      room.events.emit('gap', { epoch, from, to, reason: isAnew ? 'epoch_changed' : 'missing' });
-      return true;
-    }
-    room.holeAt = stood;
-    this.host.abandon({ code: 3003, reason: 'a hole' });
-    return false;
-  }
 }
+
+/** Whether the room is in, or on the way. */
+export const isIn = ({ state }: Room): boolean => state === 'joined' || state === 'joining';
 
 /** A name that nobody else has. Pages that came without TLS have no `randomUUID`. */
 export const freshName = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');

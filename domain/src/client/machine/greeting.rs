@@ -36,7 +36,7 @@ impl<R> Machine<R> {
     }
 
     /// The token for `connect`.
-    fn frame_token(&self) -> Option<&Token> {
+    pub(super) fn frame_token(&self) -> Option<&Token> {
         self.token.as_ref().filter(|_| self.settings.token_in == TokenPlace::ConnectFrame)
     }
 

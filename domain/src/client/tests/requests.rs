@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::support::{REQUEST_TIMEOUT, World, ack, hello, refusal, room, settings, subscribed};
 use crate::client::life::Phase;
-use crate::client::{Ask, RoomPhase, Settings, SubscribeOptions};
+use crate::client::{Ask, RoomPhase, Settings, SubscribeOptions, Token, TokenPlace};
 use crate::protocol::client_event::Event;
 
 /// How they ended, in the order of their ends.
@@ -62,6 +62,26 @@ fn a_client_can_be_closed_at_any_time_and_more_than_once() {
     world.advance(600_000);
     assert!(!world.is_dialing);
     assert_eq!((world.machine.held(), world.machine.due(true)), ([0; 9], None));
+}
+
+/// What whoever counts tickets is told.
+#[test]
+fn a_client_has_a_ticket_only_where_it_would_show_it() {
+    for (token_in, has_one) in [(TokenPlace::ConnectFrame, true), (TokenPlace::Header, false)] {
+        let token = Some(Token::new("t"));
+        let mut world = World::new(Settings { token, token_in, ..settings() });
+        world.open();
+        assert!(!world.machine.has_ticket());
+        let mut greeting = hello(has_one.then_some(1));
+        greeting["session"] = json!("AcL");
+        world.say(&greeting);
+        assert_eq!(world.machine.has_ticket(), has_one);
+        world.lose(1006, "");
+        world.advance(0);
+        world.open();
+        let is_shown = world.sent.iter().any(|frame| frame.contains(r#""session":"AcL""#));
+        assert_eq!(is_shown, has_one, "{:?}", world.sent);
+    }
 }
 
 /// K02: attempts are counted anew once a connection has stood, not once it is open.

@@ -72,12 +72,14 @@ struct Player {
     members: BTreeSet<String>,
     /// How many it was told of.
     total: u64,
+    /// Who came, went or changed.
+    changes: Vec<Value>,
 }
 
 impl Player {
     fn new(token: Option<&str>, brings_tokens: bool) -> Self {
         let world = if brings_tokens { World::with_tokens() } else { World::with_token(token) };
-        Self { world, members: BTreeSet::new(), total: 0 }
+        Self { world, members: BTreeSet::new(), total: 0, changes: Vec::new() }
     }
 
     fn act(&mut self, step: &Value) {
@@ -164,6 +166,7 @@ impl Player {
                         self.members.insert(change.user_id.clone());
                     }
                     self.total = change.total;
+                    self.changes.push(json!([change.event, change.user_id]));
                 }
                 Event::PresenceCount(count) => {
                     self.members.clear();
@@ -193,6 +196,10 @@ impl Player {
             let events: Vec<_> = world.told.drain(..).collect();
             let events: Vec<_> = events.iter().filter_map(told).collect();
             assert_eq!(Value::from(events), as_said(step["told"].clone()), "{name}: {step}");
+        }
+        if step["changes"].is_array() {
+            let changes = Value::from(std::mem::take(&mut self.changes));
+            assert_eq!(changes, step["changes"], "{name}: {step}");
         }
         if step["settled"].is_array() {
             let settled: Vec<_> = world.settled.drain(..).collect();

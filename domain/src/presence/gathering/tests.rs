@@ -34,7 +34,11 @@ struct Bench {
 
 impl Bench {
     fn new(named_max: usize) -> Self {
-        Self { room: RoomPresence::default(), gathering: Gathering::new(named_max), now: 0 }
+        Self {
+            room: RoomPresence::default(),
+            gathering: Gathering::new(named_max, usize::MAX),
+            now: 0,
+        }
     }
 
     fn join(&mut self, n: u64) -> bool {
@@ -61,7 +65,9 @@ impl Bench {
 
     fn list(&mut self) -> Listed {
         let list = self.room.list(1_000);
-        self.gathering.listed(PresenceCount { seq: list.seq, total: list.total }, at(self.now))
+        let is_whole = list.members.len() == list.total;
+        let count = PresenceCount { seq: list.seq, total: list.total };
+        self.gathering.listed(count, is_whole, at(self.now))
     }
 }
 
@@ -151,6 +157,73 @@ fn a_crowd_is_counted_and_named_again_once_it_is_small_for_a_while() {
     assert_eq!((told.from, told.seq, told.members.len()), (35, 36, 2));
     assert_eq!(bench.next(), Gathered::default());
     assert!(bench.gathering.is_idle());
+}
+
+#[test]
+fn a_number_is_told_a_window_after_a_change_also_while_names_are_waited_for() {
+    let mut bench = Bench::new(FEW);
+    for n in 0..20 {
+        bench.join(n);
+    }
+    bench.next();
+    for n in 0..14 {
+        bench.leave(n);
+    }
+    assert_eq!(bench.next().count.map(|count| count.total), Some(6));
+    let told_at = bench.now;
+    for n in 0..14 {
+        bench.join(n);
+    }
+    assert_eq!(bench.next().count.map(|count| count.total), Some(20));
+    assert_eq!(bench.now, told_at + WINDOW.as_millis() as u64);
+}
+
+#[test]
+fn numbers_never_go_back_where_a_list_was_ahead_of_the_changes() {
+    let mut bench = Bench::new(FEW);
+    for n in 0..20 {
+        bench.join(n);
+    }
+    bench.next();
+    let late: Vec<_> = (0..3).map(|n| leave(&mut bench.room, n)).collect();
+    assert!(!bench.gathering.take(&late[0], at(bench.now)));
+    assert_eq!(bench.list(), Listed::Counted);
+    for event in &late {
+        assert!(!bench.gathering.take(event, at(bench.now)));
+    }
+    assert_eq!(bench.next(), Gathered::default(), "the list said more than that");
+}
+
+#[test]
+fn a_list_that_can_t_name_all_is_a_number_and_not_asked_for_again_until_something_changes() {
+    let mut bench = Bench::new(2_000);
+    for n in 0..1_100 {
+        drop(join(&mut bench.room, n));
+    }
+    // As long as one list can be.
+    assert_eq!(bench.list(), Listed::Counted);
+    assert_eq!(bench.next(), Gathered::default(), "it was told with the list");
+    assert_eq!(bench.gathering.due(), None);
+    for n in 0..200 {
+        bench.leave(n);
+    }
+    assert_eq!(bench.next().count.map(|count| count.total), Some(900));
+    assert!(bench.next().needs_list);
+    assert_eq!(bench.list(), Listed::Whole);
+}
+
+#[test]
+fn names_are_counted_beside_data_and_the_bound_may_be_smaller() {
+    let mut gathering = Gathering::new(100_000, 10_000);
+    let mut room = RoomPresence::default();
+    let is_counted = (0..10_000).find(|n| {
+        let who = UserId::parse(&format!("{n:0>128}")).unwrap();
+        let event = room.enter(&PresenceKey::User(who), ConnectionId::from_bits(*n)).unwrap();
+        gathering.take(&event, at(0));
+        gathering.is_counted()
+    });
+    let each = (CHANGE_BYTES + 128) as u64;
+    assert_eq!(is_counted, Some(u64::from(AT_ONCE_MAX) + 10_000 / each));
 }
 
 #[test]

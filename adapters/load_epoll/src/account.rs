@@ -26,13 +26,13 @@ struct Hole {
 
 /// One member's account of one room.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Track {
+pub(crate) struct Account {
     next: u32,
     holes: Vec<Hole>,
     given_up: u32,
 }
 
-impl Track {
+impl Account {
     /// Books message number `n`.
     pub(crate) fn take(&mut self, n: u32) -> Came {
         if n >= self.next {
@@ -81,41 +81,41 @@ mod tests {
 
     #[test]
     fn messages_in_order_leave_nothing_missing() {
-        let mut track = Track::default();
-        assert!((0..100).all(|n| track.take(n) == Came::Next));
-        assert_eq!((track.missing(100), track.first_missing(100)), (0, None));
-        assert_eq!((track.missing(103), track.first_missing(103)), (3, Some(100)));
+        let mut account = Account::default();
+        assert!((0..100).all(|n| account.take(n) == Came::Next));
+        assert_eq!((account.missing(100), account.first_missing(100)), (0, None));
+        assert_eq!((account.missing(103), account.first_missing(103)), (3, Some(100)));
     }
 
     #[test]
     fn a_message_that_comes_again_is_seen() {
-        let mut track = Track::default();
+        let mut account = Account::default();
         assert_eq!(
-            [0, 1, 1, 0, 2].map(|n| track.take(n)),
+            [0, 1, 1, 0, 2].map(|n| account.take(n)),
             [Came::Next, Came::Next, Came::Twice, Came::Twice, Came::Next]
         );
-        assert_eq!(track.missing(3), 0);
+        assert_eq!(account.missing(3), 0);
     }
 
     #[test]
     fn a_hole_is_missing_until_its_messages_come_late() {
-        let mut track = Track::default();
+        let mut account = Account::default();
         for (n, came) in [(0, Came::Next), (5, Came::Next), (3, Came::Late), (3, Came::Twice)] {
-            assert_eq!(track.take(n), came, "{n}");
+            assert_eq!(account.take(n), came, "{n}");
         }
-        assert_eq!((track.missing(6), track.first_missing(6)), (3, Some(1)));
+        assert_eq!((account.missing(6), account.first_missing(6)), (3, Some(1)));
         for n in [1, 2, 4] {
-            assert_eq!(track.take(n), Came::Late);
+            assert_eq!(account.take(n), Came::Late);
         }
-        assert_eq!((track.missing(6), track.first_missing(6)), (0, None));
+        assert_eq!((account.missing(6), account.first_missing(6)), (0, None));
     }
 
     #[test]
     fn more_holes_than_are_remembered_still_count_as_missing() {
-        let mut track = Track::default();
+        let mut account = Account::default();
         let n = 2 * HOLES_MAX as u32 + 20;
-        (0..n).filter(|n| n % 2 == 1).for_each(|n| assert_eq!(track.take(n), Came::Next));
-        assert_eq!(track.missing(n), u64::from(n / 2));
-        assert!(track.holes.len() <= HOLES_MAX);
+        (0..n).filter(|n| n % 2 == 1).for_each(|n| assert_eq!(account.take(n), Came::Next));
+        assert_eq!(account.missing(n), u64::from(n / 2));
+        assert!(account.holes.len() <= HOLES_MAX);
     }
 }
