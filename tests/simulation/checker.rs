@@ -12,7 +12,7 @@ use domain::room::RoomId;
 use domain::time::Wall;
 
 use crate::broker::SimRoom;
-use crate::crowd::{Change, Crowd, Known};
+use crate::crowd::{Change, Crowd, Known, NamesMax};
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -337,14 +337,19 @@ impl Presence {
     pub(crate) fn check(
         &self,
         expected: &BTreeMap<String, String>,
-        named_max: u64,
+        most: NamesMax,
     ) -> Result<(), String> {
-        self.known.check(expected, named_max)
+        self.known.check(expected, most)
     }
 
-    /// Only how many there are is told from here on. A number may come behind a list that was read later.
-    pub(crate) fn on_count(&mut self, seq: u64, total: u64) {
+    /// Only how many there are is told from here on. A number may come behind a list that was read later, and never behind
+    /// a later number.
+    pub(crate) fn on_count(&mut self, seq: u64, total: u64, room: &RoomId) -> Checked {
+        if matches!(self.known, Known::Counted(_)) && seq < self.seq {
+            return fail("I9", format!("{room}: {total} at {seq}, behind {self:?}"));
+        }
         self.early.clear();
         (self.seq, self.known) = (self.seq.max(seq), Known::Counted(total));
+        Ok(())
     }
 }

@@ -10,6 +10,18 @@ const MEMBER_BYTES: usize = 192;
 /// No member of a story shows more of itself than this.
 const DATA_BYTES_MAX: usize = r#"{"canary":17592186044415}"#.len();
 
+/// Up to how many members are told by their names, and up to how many bytes of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NamesMax {
+    pub(crate) members: u64,
+    pub(crate) bytes: usize,
+}
+
+/// What a listed member counts for. Who shows nothing is told as that.
+fn bytes_of(data: &str) -> usize {
+    MEMBER_BYTES + if data == "null" { 0 } else { data.len() }
+}
+
 /// What became of one member.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Change {
@@ -36,11 +48,12 @@ pub(crate) enum Known {
 }
 
 impl Known {
-    /// Compares with who is there. Where that is told by a number, there must be more than names are given for.
+    /// Compares with who is there. Where that is told by a number, there must be more than names are given for, or more
+    /// than one connection can be given.
     pub(crate) fn check(
         &self,
         expected: &BTreeMap<String, String>,
-        named_max: u64,
+        most: NamesMax,
     ) -> Result<(), String> {
         let n_expected = expected.len() as u64;
         let is_right = match self {
@@ -52,8 +65,10 @@ impl Known {
                 crowd.total() == n_expected && crowd.members.iter().all(is_there)
             }
             Self::Counted(total) => {
+                let bytes: usize = expected.values().map(|data| bytes_of(data)).sum();
                 // Names come back once a quarter fewer are there.
-                *total == n_expected && *total > named_max - named_max / 4
+                let is_crowd = *total > most.members - most.members / 4;
+                *total == n_expected && (is_crowd || bytes > most.bytes)
             }
         };
         if is_right { Ok(()) } else { Err(format!("{self:?}, not {expected:?}")) }
@@ -69,8 +84,7 @@ impl Crowd {
     ) -> Result<Self, String> {
         let (mut members, mut bytes) = (BTreeMap::new(), 0);
         for (user, data) in listed {
-            // Who shows nothing is told as that.
-            bytes += MEMBER_BYTES + if data == "null" { 0 } else { data.len() };
+            bytes += bytes_of(data);
             if members.insert(user.to_owned(), data.to_owned()).is_some() {
                 return Err(format!("{user} is listed twice"));
             }
@@ -165,6 +179,7 @@ impl Crowd {
 mod tests {
     use super::*;
 
+    const MANY: NamesMax = NamesMax { members: 1_000, bytes: 100_000 };
     const ONE: usize = MEMBER_BYTES + DATA_BYTES_MAX;
 
     fn listed(names: &[&'static str], total: u64, bytes_max: usize) -> Result<Crowd, String> {
@@ -195,7 +210,7 @@ mod tests {
         assert!(crowd.clone().change(&change("leave", "cyd"), 0).is_err(), "nobody is left");
         crowd.change(&change("join", "cyd"), 2).unwrap();
         let expected = [("ann", "null"), ("cyd", "1")].map(|(u, d)| (u.to_owned(), d.to_owned()));
-        assert_eq!(Known::Named(crowd).check(&expected.into(), 1_000), Ok(()));
+        assert_eq!(Known::Named(crowd).check(&expected.into(), MANY), Ok(()));
     }
 
     #[test]
@@ -204,19 +219,23 @@ mod tests {
         let changes = [change("leave", "ann"), change("leave", "eve"), change("join", "cyd")];
         whole.clone().change_all(&changes, 2).unwrap();
         assert!(whole.clone().change_all(&changes, 3).is_err());
-        assert!(whole.clone().change_all(&[change("update", "eve")], 3).is_err());
+        let mut unsure = whole;
+        assert!(unsure.change_all(&[change("update", "eve")], 3).is_err());
         let mut cut = listed(&["ann"], 3, ONE).unwrap();
         cut.change_all(&[change("leave", "eve"), change("update", "bob")], 2).unwrap();
-        assert!(cut.clone().change_all(&[change("update", "eve")], 3).is_err(), "there is nobody");
+        assert!(cut.change_all(&[change("update", "eve")], 3).is_err(), "there is nobody");
     }
 
     #[test]
     fn a_number_is_enough_only_where_names_would_be_too_many() {
         let three = ["ann", "bob", "cyd"].map(|name| (name.to_owned(), String::new()));
         let three = BTreeMap::from(three);
-        assert!(Known::Counted(3).check(&three, 2).is_ok());
-        assert!(Known::Counted(3).check(&three, 4).is_err(), "names are due");
-        assert!(Known::Counted(2).check(&three, 1).is_err());
-        assert!(Known::Nothing.check(&three, 1_000).is_err());
+        assert!(Known::Counted(3).check(&three, NamesMax { members: 2, ..MANY }).is_ok());
+        let few = NamesMax { members: 4, ..MANY };
+        assert!(Known::Counted(3).check(&three, few).is_err(), "names are due");
+        let long = NamesMax { bytes: 3 * MEMBER_BYTES - 1, ..few };
+        assert!(Known::Counted(3).check(&three, long).is_ok(), "no list would hold them");
+        assert!(Known::Counted(2).check(&three, NamesMax { members: 1, ..MANY }).is_err());
+        assert!(Known::Nothing.check(&three, MANY).is_err());
     }
 }

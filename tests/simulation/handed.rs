@@ -17,7 +17,7 @@ use domain::protocol::client_event::{
 use crate::broker::SimRoom;
 use crate::checker::{Checked, Violation};
 use crate::client::{Client, Scene};
-use crate::crowd::{Change, Crowd, Known};
+use crate::crowd::{Change, Crowd, Known, NamesMax};
 use crate::filtered::tags_of;
 
 fn accuse(text: String) -> Violation {
@@ -113,10 +113,10 @@ impl Handed {
     pub(crate) fn check_crowd(
         &mut self,
         expected: &BTreeMap<String, String>,
-        named_max: u64,
+        most: NamesMax,
     ) -> Result<(), String> {
         self.counted().map_err(|violation| violation.text)?;
-        self.known.check(expected, named_max)
+        self.known.check(expected, most)
     }
 }
 

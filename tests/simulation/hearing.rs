@@ -471,8 +471,7 @@ impl Client {
     fn on_count(&mut self, count: &PresenceCount<'_>, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceCounted);
         let index = self.followed(&count.room)?;
-        self.views[index].present.on_count(count.seq, count.total);
-        Ok(())
+        self.views[index].present.on_count(count.seq, count.total, &count.room)
     }
 
     /// A room of which only who follows it is told who is there.

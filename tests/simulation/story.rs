@@ -17,6 +17,7 @@ use domain::room::RoomId;
 
 use crate::checker::{Checked, Stage, Violation};
 use crate::client::Client;
+use crate::crowd::NamesMax;
 use crate::faults::Counts;
 use crate::links::Up;
 use crate::mirror::Mirror;
@@ -332,13 +333,14 @@ impl World {
             if names != truth {
                 return Err(Violation::new("I9", format!("{room} lists {names:?}, not {truth:?}")));
             }
-            let named_max = self.rules.policies.of(room).map_or(0, |p| p.presence_named_max);
-            self.check_followers(number, &listed, named_max.into())?;
+            let members = self.rules.policies.of(room).map_or(0, |p| p.presence_named_max);
+            let bytes = self.rules.limits.page_bytes_of_one();
+            self.check_followers(number, &listed, NamesMax { members: members.into(), bytes })?;
         }
         Ok(())
     }
 
-    fn check_followers(&mut self, number: usize, listed: &PresenceList, named_max: u64) -> Checked {
+    fn check_followers(&mut self, number: usize, listed: &PresenceList, most: NamesMax) -> Checked {
         let data = |m: &domain::presence::PresentMember| {
             let data = if m.data.is_empty() { b"null" } else { &m.data[..] };
             (m.who.to_string(), String::from_utf8_lossy(data).into_owned())
@@ -349,8 +351,8 @@ impl World {
             if view.stage != Stage::On || !view.present.followed {
                 continue;
             }
-            let told = view.present.check(&expected, named_max);
-            let handed = client.handed[number].check_crowd(&expected, named_max);
+            let told = view.present.check(&expected, most);
+            let handed = client.handed[number].check_crowd(&expected, most);
             for (invariant, checked) in [("I9", told), ("I23 (presence)", handed)] {
                 checked.map_err(|text| {
                     let room = &client.views[number].room;
