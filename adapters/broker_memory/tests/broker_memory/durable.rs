@@ -19,6 +19,7 @@ use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::{Offset, Position};
 use domain::recovery::{EarlierLives, LogBounds};
 use domain::retention::Retention;
+use domain::time::Wall;
 use tokio::task::JoinHandle;
 
 use crate::support::{Counter, MemoArchive, Mode, delivered, place, settle};

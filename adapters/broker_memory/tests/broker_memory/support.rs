@@ -152,7 +152,7 @@ impl Archive for MemoArchive {
         &self,
         room: &RoomId,
         fresh: Epoch,
-        known: Option<Position>,
+        _known: Option<Position>,
     ) -> Result<RoomHead, ArchiveError> {
         self.stored.lock().unwrap().begin_open();
         tokio::task::yield_now().await;
