@@ -274,6 +274,26 @@ async fn a_redis_that_has_lost_everything_is_told_again_and_the_number_goes_on_g
     assert!(one.take_over(3).await > second);
 }
 
+/// A Redis that has lost everything may be told first of a connection that had been replaced.
+#[tokio::test]
+async fn who_is_newer_than_redis_knows_is_told_of_again_and_not_taken_for_replaced() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let one = Seated::start(&redis).await;
+    let first = one.take_over(1).await;
+    let second = one.take_over(2).await;
+    redis.tell(&["HSET", &one.node.broker.seats_key(&ann()), "f", &first.to_string()]);
+    in_time("the newest speaks again", async {
+        while let Err(error) = one.say("again", second).await {
+            assert!(matches!(error, PublishError::Unavailable { .. }), "{error}");
+        }
+    })
+    .await;
+    assert_eq!(one.say("too late", first).await, Err(PublishError::Fenced));
+}
+
 #[tokio::test]
 async fn a_node_that_is_out_of_touch_for_a_lease_lets_nobody_act_under_a_number() {
     if !Redis::is_here() {

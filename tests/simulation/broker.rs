@@ -29,6 +29,7 @@ use domain::time::Wall;
 use crate::checker::Violation;
 use crate::faults::{Effect, Fault};
 use crate::ports::{Core, Shared, WALL_START_MS};
+use crate::redis::number;
 
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 
@@ -358,13 +359,15 @@ impl SimBroker {
         let (Some(user), Some(fence)) = (&publish.sender.user, publish.fence) else {
             return Ok(());
         };
-        let largest = one.redis.hget(&over.seats_key(user), "f");
-        if largest.is_none() {
+        let largest = one.redis.hget(&over.seats_key(user), "f").map(|text| number(&text));
+        let largest = largest.map(i64::cast_unsigned);
+        // A Redis that has lost it may have been told of an older connection first.
+        if largest.is_none_or(|largest| largest < fence.get()) {
             over.miss_fence();
             core.counts.effect(Effect::FenceUnknown);
             return Err(PublishError::Unavailable { retry_after: RETRY_AFTER });
         }
-        if largest != Some(fence.to_string()) {
+        if largest != Some(fence.get()) {
             core.counts.effect(Effect::PublishFenced);
             return Err(PublishError::Fenced);
         }

@@ -86,6 +86,8 @@ pub(crate) struct Presence {
     pub(crate) followed: bool,
     seq: u64,
     known: Known,
+    /// The last change that was counted.
+    count_seq: u64,
     early: Vec<Seen>,
 }
 
@@ -342,14 +344,13 @@ impl Presence {
         self.known.check(expected, most)
     }
 
-    /// Only how many there are is told from here on. A number may come behind a list that was read later, and never behind
-    /// a later number.
-    pub(crate) fn on_count(&mut self, seq: u64, total: u64, room: &RoomId) -> Checked {
-        if matches!(self.known, Known::Counted(_)) && seq < self.seq {
-            return fail("I9", format!("{room}: {total} at {seq}, behind {self:?}"));
-        }
+    /// Only how many there are is told from here on. A number may come behind a list that was read later; answers false
+    /// where it is behind a later number.
+    pub(crate) fn on_count(&mut self, seq: u64, total: u64) -> bool {
         self.early.clear();
         (self.seq, self.known) = (self.seq.max(seq), Known::Counted(total));
-        Ok(())
+        let goes_on = self.count_seq <= seq;
+        self.count_seq = self.count_seq.max(seq);
+        goes_on
     }
 }

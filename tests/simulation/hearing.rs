@@ -471,7 +471,10 @@ impl Client {
     fn on_count(&mut self, count: &PresenceCount<'_>, scene: &mut Scene<'_>) -> Checked {
         scene.core.counts.effect(Effect::PresenceCounted);
         let index = self.followed(&count.room)?;
-        self.views[index].present.on_count(count.seq, count.total, &count.room)
+        if !self.views[index].present.on_count(count.seq, count.total) {
+            self.presence_hole(index, scene)?;
+        }
+        Ok(())
     }
 
     /// A room of which only who follows it is told who is there.

@@ -10,7 +10,10 @@
 
 if ARGV[21] ~= '0' then
     local fence = redis.call('HGET', KEYS[8], 'f')
-    if not fence then return redis.error_reply('UNFENCED nobody has said who speaks for the user') end
+    -- A Redis that has lost it may have been told of an older connection first.
+    if not fence or tonumber(fence) < tonumber(ARGV[21]) then
+        return redis.error_reply('UNFENCED nobody has said who speaks for the user')
+    end
     if fence ~= ARGV[21] then return redis.error_reply('FENCED a newer connection speaks for the user') end
 end
 local first = load_head()
