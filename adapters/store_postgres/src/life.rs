@@ -46,7 +46,12 @@ pub(crate) async fn go_on(
     };
     // A backup that is started without recovery says the life that it had.
     let head = stored.head;
-    let lacks = known.is_some_and(|known| known.epoch == head.epoch && known.offset > head.last);
+    let lacks = match known {
+        Some(known) if known.epoch == head.epoch => known.offset > head.last,
+        // Of an epoch that has ended, or of one that was begun behind what is here.
+        Some(known) => !succession::has_ended(batch.connection, stored.id, known.epoch).await?,
+        None => false,
+    };
     let is_of_another = batch.life.is_some() && stored.is_of_this_life == Some(false);
     if lacks || is_of_another {
         if head.epoch == fresh || succession::has_ended(batch.connection, stored.id, fresh).await? {

@@ -107,7 +107,8 @@ pub trait Archive: Send + Sync {
     /// MUST be durable before the answer. A wrong answer reuses offsets: clients would take new
     /// messages for old ones. So an archive that may have lost the newest MUST end the epoch where it stands and
     /// go on with `fresh` behind it: where it can tell by itself, as a replica that was promoted, and where
-    /// `known`, the newest place that it has acknowledged to the caller, is of that epoch and behind what it has.
+    /// `known`, the newest place that it has acknowledged to the caller, is of that epoch and not in what it has, or of
+    /// an epoch that it has never had.
     async fn open_room(
         &self,
         room: &RoomId,

@@ -100,7 +100,7 @@ impl Shard {
                 let bytes = self.encode(&told, host);
                 self.tell_followers(key, bytes, document, SmallVec::new(), host);
             }
-            Some(Listed::Counted) => self.tell_count(key, &room, count, host),
+            Some(Listed::Counted(count)) => self.tell_count(key, &room, count, host),
             None => {}
         }
         if was == (Listing::Stale { asked: true }) {

@@ -42,6 +42,8 @@ export const tracks = [
   { name: 'an own message read from the log that goes on under another epoch', since: A(4), steps: [pass(B(5), A(4)), accept(B(5), 'own', A(4)), accept(B(6), 'next', B(6)), reach(B(6), 'next', B(6))] },
   { name: 'an own message of the next log', since: A(4), steps: [pass(B(1), A(4)), skip(gap('b', 1, 0, 'epoch_changed'), 'next', B(0)), accept(B(2), 'next', B(2))] },
   { name: 'an own message of a log that has ended', since: A(4), steps: [skip(gap('b', 1, 0, 'epoch_changed'), 'next', B(0)), pass(A(1), B(0)), pass(A(2), B(0)), accept(B(1), 'next', B(1)), accept(B(2), 'next', B(2)), accept(B(4), [3, 3], B(4))] },
+  { name: 'places ahead under an epoch that was gone on from may be of others', since: A(4), steps: [pass(A(6), A(4)), accept(B(5), 'next', B(5)), accept(B(6), 'next', B(6))] },
+  { name: 'places ahead under an epoch that was gone on from excuse no hole', since: A(4), steps: [pass(A(6), A(4)), accept(B(5), 'next', B(5)), accept(B(7), [6, 6], B(7))] },
   { name: 'a page that ends before own messages', since: A(4), steps: [pass(A(5), A(5)), pass(A(6), A(6)), reach(A(4), 'next', A(6))] },
   { name: 'a page that ends behind own messages', since: A(4), steps: [pass(A(6), A(4)), accept(A(5), 'next', A(5)), reach(A(6), 'next', A(6))] },
   { name: 'own messages are forgotten with their log', since: A(4), steps: [pass(A(6), A(4)), skip(gap('b', 1, 0, 'epoch_changed'), 'next', B(0)), accept(B(1), 'next', B(1)), accept(B(6), [2, 5], B(6))] },
@@ -52,5 +54,6 @@ export const tracks = [
   { name: 'filtered: a gap may begin anywhere', since: A(4), filtered: true, steps: [skip(gap('a', 40, 45, 'retention'), 'next', A(45)), accept(A(46), 'next', A(46), 45)] },
   { name: 'filtered: behind an own message nothing is missing', since: A(4), filtered: true, steps: [pass(A(33), A(4)), accept(A(35), 'next', A(35), 33)] },
   { name: 'filtered: an old place is not taken twice', since: A(4), filtered: true, steps: [accept(A(9), 'next', A(9), 4), accept(A(9), 'duplicate', A(9), 4)] },
+  { name: 'filtered: places ahead under an epoch that was gone on from may be of others', since: A(5), filtered: true, steps: [pass(A(7), A(5)), accept(B(6), 'next', B(6), 5), accept(B(7), 'next', B(7), 6)] },
   { name: 'filtered: a log that goes on under another epoch', since: A(4), filtered: true, steps: [accept(B(9), 'next', B(9), 4), reach(A(12), 'next', A(12))] },
 ];

@@ -205,6 +205,8 @@ impl Track {
     /// Stands there, in the log that goes on, if under another epoch.
     fn go_on(&mut self, at: Position) {
         if self.position.is_none_or(|stood| stood.epoch != at.epoch) {
+            // Places ahead may be others' in this log: twice is less than never.
+            self.own.retain(|own| *own <= at.offset);
             let entered = self.foreign.iter().filter(|(epoch, _)| *epoch == at.epoch);
             self.own.extend(entered.map(|(_, offset)| *offset));
             self.foreign.retain(|(epoch, _)| *epoch != at.epoch);

@@ -76,8 +76,8 @@ pub struct Gathered {
 pub enum Listed {
     /// It is told, and names follow.
     Whole,
-    /// It would be too much: only the number is told.
-    Counted,
+    /// It would be too much: only this number is told, which may be a newer one.
+    Counted(PresenceCount),
 }
 
 /// Changes without one missing between them.
@@ -100,6 +100,8 @@ enum Phase {
         last: PresenceCount,
         /// Whether the list was too long to be told, and nothing has changed since.
         is_too_long: bool,
+        /// A list was below `last`. Another one that is, asked for since, is of a broker that has lost the end.
+        is_doubted: bool,
     },
     /// The list is being read, after which names are told again; until then they are gathered.
     Asked,
@@ -159,10 +161,10 @@ impl Gathering {
     /// A change came. Answers whether it is to be told by itself, now; else it is told later, with others.
     pub fn take(&mut self, event: &PresenceEvent, now: Monotonic) -> bool {
         let count = PresenceCount { seq: event.seq, total: event.total };
-        if let Phase::Counted { last, is_too_long, .. } = &mut self.phase {
+        if let Phase::Counted { last, is_too_long, is_doubted, .. } = &mut self.phase {
             // A list may have been read ahead of what comes from the broker one by one.
             if count.seq > last.seq {
-                (*last, *is_too_long) = (count, false);
+                (*last, *is_too_long, *is_doubted) = (count, false, false);
                 self.tell_within(now);
             }
             return false;
@@ -210,7 +212,8 @@ impl Gathering {
     fn count_only(&mut self, last: PresenceCount, now: Monotonic) {
         self.forget_gathered();
         let until = now.after(COUNTED_AT_LEAST);
-        self.phase = Phase::Counted { until, told: None, last, is_too_long: false };
+        let (told, is_too_long, is_doubted) = (None, false, false);
+        self.phase = Phase::Counted { until, told, last, is_too_long, is_doubted };
         self.tell_within(now);
     }
 
@@ -233,7 +236,7 @@ impl Gathering {
         self.due = None;
         match &mut self.phase {
             Phase::Asked => Gathered::default(),
-            Phase::Counted { until, told, last, is_too_long } => {
+            Phase::Counted { until, told, last, is_too_long, is_doubted } => {
                 let is_newer = told.is_none_or(|told| told.seq < last.seq);
                 let count = is_newer.then_some(*last);
                 if is_newer {
@@ -241,13 +244,14 @@ impl Gathering {
                 }
                 // A quarter below, so that who comes and goes around the number does not bring a list each time.
                 let is_few = last.total <= self.named_max - self.named_max / 4 && !*is_too_long;
-                let needs_list = is_few && *until <= now;
-                if needs_list {
+                let (until, is_doubted) = (*until, *is_doubted);
+                let names_again = is_few && until <= now;
+                if names_again {
                     self.phase = Phase::Asked;
                 } else if is_few {
-                    self.due = Some(*until);
+                    self.due = Some(until);
                 }
-                Gathered { count, needs_list, ..Gathered::default() }
+                Gathered { count, needs_list: names_again || is_doubted, ..Gathered::default() }
             }
             Phase::Named if self.runs.is_empty() => {
                 self.n_at_once = AT_ONCE_MAX;
@@ -268,27 +272,21 @@ impl Gathering {
     /// The list was read, after everything that was told before, and is to be told now as it is answered. `is_whole`
     /// says whether it names all.
     pub fn listed(&mut self, list: PresenceCount, is_whole: bool, now: Monotonic) -> Listed {
-        if list.total > self.named_max || !is_whole {
-            if !self.is_counted() {
-                self.count_only(list, now);
-            }
-            if let Phase::Counted { told, last, is_too_long, .. } = &mut self.phase {
-                *told = Some(list);
-                if last.seq <= list.seq {
-                    (*last, *is_too_long) = (list, !is_whole);
-                }
-            }
-            return Listed::Counted;
+        if (list.total > self.named_max || !is_whole) && !self.is_counted() {
+            self.count_only(list, now);
         }
         match &mut self.phase {
-            Phase::Counted { told, last, .. } => {
-                *told = Some(list);
-                if last.seq < list.seq {
-                    *last = list;
+            Phase::Counted { told, last, is_too_long, is_doubted, .. } => {
+                let is_older = list.seq < last.seq;
+                if !is_older || *is_doubted {
+                    (*last, *is_too_long) = (list, !is_whole);
                 }
-                // It may be few enough by now.
+                *is_doubted = is_older && !*is_doubted;
+                let count = *last;
+                *told = Some(count);
+                // It may be few enough by now, and what is doubted is asked for again.
                 self.tell_within(now);
-                Listed::Counted
+                Listed::Counted(count)
             }
             Phase::Named => Listed::Whole,
             Phase::Asked => {

@@ -368,8 +368,11 @@ export class Session {
     const id = this.lastId;
     room.leaveId = id;
     await asked.catch(() => {});
+    if (room.leaveId !== id) return;
+    // Refused to its end: the server has the client in, and takes no join from who is.
+    if (room.isNamed) this.host.abandon({ code: 1006, reason: 'not left' });
     // No answer came in time, or none can come: it is forgotten all the same.
-    if (room.leaveId === id) this.left(room);
+    this.left(room);
   }
 
   /** Leaving failed for the moment: the client is still in. */

@@ -218,6 +218,10 @@ impl<R> Machine<R> {
             return false;
         };
         let room = room.clone();
+        if !self.is_last_leave(&room, id) {
+            // Another one is on its way.
+            return false;
+        }
         if self.room_phase(&room) != Some(RoomPhase::Leaving) {
             // It has joined anew behind it, which no server takes from who is still in.
             self.verdict = Some(Lost::broken(format!("{room} could not be left")));
@@ -225,6 +229,10 @@ impl<R> Machine<R> {
         }
         self.retries.insert(room, again_at(after, now));
         true
+    }
+
+    fn is_last_leave(&self, room: &RoomId, id: u64) -> bool {
+        self.rooms.get(room).is_some_and(|entry| entry.leave == Some(id))
     }
 
     fn leave_again(&mut self, room: RoomId) {
@@ -340,7 +348,13 @@ impl<R> Machine<R> {
                     self.rooms.remove(room);
                 }
             }
-            Kind::Unsubscribe(room) => self.left(room, id),
+            Kind::Unsubscribe(room) => {
+                if self.is_last_leave(room, id) && self.retries.remove(room) {
+                    // Refused to its end: the server has the client in, and takes no join from who is.
+                    self.verdict = Some(Lost::broken(format!("{room} could not be left")));
+                }
+                self.left(room, id);
+            }
             Kind::SubscribePattern(pattern) => {
                 if self.is_asked_to_follow(pattern) {
                     let silent = format!("no answer to subscribe to {pattern}");
