@@ -210,13 +210,23 @@ impl Redis {
     /// When it does not answer, or with an error.
     #[must_use]
     pub fn ask(&self, command: &[&str]) -> String {
+        self.try_ask(command).unwrap_or_else(|said| panic!("{command:?}: {said}"))
+    }
+
+    /// The same, where it may not know what to answer at the moment.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub fn try_ask(&self, command: &[&str]) -> Result<String, String> {
         let mut cli = Command::new("redis-cli");
         cli.args(["-p", &self.port.to_string(), "-e"]).args(command).stdin(Stdio::null());
         let output = cli.output().expect("redis-cli runs");
         let (said, errors) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{command:?}: {said}{errors}");
-        said.trim_end().to_owned()
+        if output.status.success() {
+            return Ok(said.trim_end().to_owned());
+        }
+        Err(format!("{said}{errors}"))
     }
 
     /// The same, where nothing of the answer is of interest.

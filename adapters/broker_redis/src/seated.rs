@@ -133,6 +133,15 @@ impl Seated {
         }
     }
 
+    /// The same, of an answer. A word of a later change may have come past it, over another connection: where both
+    /// differ it is asked for once more.
+    pub(crate) fn hear_answered(&mut self, user: &UserId, nodes: u32) {
+        if self.users.get(user).is_some_and(|here| here.spread.nodes() != nodes) {
+            self.hear_spread(user, nodes);
+            self.note(user);
+        }
+    }
+
     /// What is known here of a fence.
     pub(crate) fn standing(&self, user: &UserId, fence: u64) -> Standing {
         match self.users.get(user) {
@@ -203,7 +212,7 @@ impl Seated {
 
     /// Redis has it, and has answered. Answers who is replaced.
     pub(crate) fn hear_told(&mut self, said: &Said, fence: u64, nodes: u32) -> Vec<ConnectionId> {
-        self.hear_spread(&said.user, nodes);
+        self.hear_answered(&said.user, nodes);
         let replaced = self.hear_fence(&said.user, fence);
         self.told(said);
         replaced
@@ -311,6 +320,26 @@ mod tests {
         assert_eq!(seated.take(9)[0].user, ann());
         seated.note_all();
         assert_eq!((seated.take(1).len(), seated.take(9).len()), (1, 1));
+    }
+
+    #[test]
+    fn an_answer_that_a_later_word_came_past_is_asked_for_once_more() {
+        let mut seated = Seated::default();
+        let (said, spread) = come(&mut seated, &ann(), 1);
+        seated.seat(&ann(), id(1), NO_FENCE);
+        seated.hear_answered(&ann(), 2);
+        let again = seated.take(9);
+        seated.hear_told(&again[0], NO_FENCE, 2);
+        assert!(!seated.is_untold(), "it was so");
+        // The other node has left: its word is here before the answer to what was asked in front of it.
+        seated.hear_spread(&ann(), 1);
+        seated.hear_told(&said, NO_FENCE, 2);
+        let again = seated.take(9);
+        assert_eq!((spread.nodes(), again.len()), (2, 1));
+        seated.hear_told(&again[0], NO_FENCE, 1);
+        let last = seated.take(9);
+        seated.hear_told(&last[0], NO_FENCE, 1);
+        assert_eq!((spread.nodes(), seated.is_untold()), (1, false));
     }
 
     #[test]

@@ -388,7 +388,7 @@ impl Seats for RedisSeats {
         let own = if rule == SeatRule::NewestWins { fence } else { NO_FENCE };
         let replaced = {
             let mut seated = self.lock();
-            seated.hear_spread(user, nodes);
+            seated.hear_answered(user, nodes);
             seated.seat(user, connection, own)
         };
         self.end(&replaced);
