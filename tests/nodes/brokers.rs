@@ -17,7 +17,7 @@ use broker_redis::{Config, DurableLog, RedisBroker};
 use bytes::Bytes;
 use domain::id::ConnectionId;
 use domain::message::Publish;
-use domain::policy::NamespacePolicy;
+use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::{Offset, Position};
 use domain::presence::{PresenceKey, PresenceList};
 use domain::principal::RoomPattern;
@@ -310,6 +310,10 @@ impl Broker for Alone {
         policy: &Arc<NamespacePolicy>,
     ) -> Result<Receipt, PublishError> {
         self.node.broker.publish(publish, &self.policy(policy)).await
+    }
+
+    fn level_of_delivery(&self, policy: &NamespacePolicy) -> Option<AckLevel> {
+        self.node.broker.level_of_delivery(&self.policy(policy))
     }
 
     async fn subscribe(

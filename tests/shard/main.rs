@@ -13,6 +13,7 @@
 
 mod adopt;
 mod contract;
+mod delivered_first;
 mod draining;
 mod extensions;
 mod failing_ports;

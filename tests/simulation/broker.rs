@@ -18,7 +18,7 @@ use broker_redis::RedisBroker;
 use domain::delivery::Class;
 use domain::id::{Epoch, MessageId, MessageKey};
 use domain::message::{Publication, Publish, Publisher, TombstoneReason};
-use domain::policy::NamespacePolicy;
+use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::Offset;
 use domain::principal::RoomPattern;
 use domain::recovery::{EarlierLives, LogBounds};
@@ -406,6 +406,10 @@ impl Broker for SimBroker {
             return Err(unavailable());
         }
         Ok(receipt)
+    }
+
+    fn level_of_delivery(&self, policy: &NamespacePolicy) -> Option<AckLevel> {
+        Some(policy.ack_level())
     }
 
     async fn subscribe(

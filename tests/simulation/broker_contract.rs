@@ -19,7 +19,7 @@ use application::ports::{
 use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::message::Publish;
-use domain::policy::NamespacePolicy;
+use domain::policy::{AckLevel, NamespacePolicy};
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
 
@@ -58,6 +58,10 @@ impl Broker for Hosted {
         policy: &Arc<NamespacePolicy>,
     ) -> Result<Receipt, PublishError> {
         self.broker.publish(publish, policy).await
+    }
+
+    fn level_of_delivery(&self, policy: &NamespacePolicy) -> Option<AckLevel> {
+        self.broker.level_of_delivery(policy)
     }
 
     async fn subscribe(

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use broker_memory::MemoryBroker;
 use domain::id::Epoch;
 use domain::message::{Publication, Publish};
-use domain::policy::NamespacePolicy;
+use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::Offset;
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
@@ -143,6 +143,10 @@ impl Broker for Witness {
         // In the same step as the delivery, or the commit was before it.
         self.core.lock().on_receipt(publish, &receipt, policy);
         Ok(receipt)
+    }
+
+    fn level_of_delivery(&self, policy: &NamespacePolicy) -> Option<AckLevel> {
+        self.broker.level_of_delivery(policy)
     }
 
     async fn subscribe(

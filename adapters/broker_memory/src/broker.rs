@@ -13,7 +13,7 @@ use application::ports::{
 use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::message::Publish;
-use domain::policy::NamespacePolicy;
+use domain::policy::{AckLevel, NamespacePolicy};
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
 
@@ -206,6 +206,10 @@ impl Broker for MemoryBroker {
                 stripe.publish(publish, policy.retention, &self.budget, fresh)
             }
         }
+    }
+
+    fn level_of_delivery(&self, policy: &NamespacePolicy) -> Option<AckLevel> {
+        Some(self.archive_of(policy).map_or(AckLevel::Accepted, |_| AckLevel::Durable))
     }
 
     async fn subscribe(

@@ -14,7 +14,7 @@ use application::ports::{
 use async_trait::async_trait;
 use domain::id::Epoch;
 use domain::message::Publish;
-use domain::policy::NamespacePolicy;
+use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::Offset;
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
@@ -245,6 +245,10 @@ impl Broker for RedisBroker {
                 PublishError::Unavailable { retry_after: RETRY_AFTER }
             }
         })
+    }
+
+    fn level_of_delivery(&self, policy: &NamespacePolicy) -> Option<AckLevel> {
+        (!policy.replicated && self.durable_of(policy).is_none()).then_some(AckLevel::Accepted)
     }
 
     async fn subscribe(

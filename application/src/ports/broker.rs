@@ -120,6 +120,11 @@ pub trait Broker: Send + Sync {
         policy: &Arc<NamespacePolicy>,
     ) -> Result<Receipt, PublishError>;
 
+    /// What the acknowledgement of a publish says that may be given as soon as it has reached a mailbox, in rooms of
+    /// this policy. None where it reaches one before the archive or replicas have it: then only the answer to the
+    /// publish says when they do.
+    fn level_of_delivery(&self, policy: &NamespacePolicy) -> Option<AckLevel>;
+
     /// Makes the mailbox get every publication of the room from the answered position on.
     /// Subscribing again, with the same token or a larger one, keeps one subscription.
     async fn subscribe(

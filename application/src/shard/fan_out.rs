@@ -6,10 +6,8 @@
 use std::sync::Arc;
 
 use domain::message::Publication;
-use domain::policy::AckLevel;
 use domain::position::Position;
 use domain::protocol::selective::mark_previous;
-use domain::room::RoomId;
 
 use super::audiences::{AudienceKey, Choice, Wanted, wanted};
 use super::rooms::{Follows, Item, Member, RoomKey, RoomSlice, Silent, VACATED, Walk};
@@ -19,7 +17,6 @@ use super::{Host, Shard, Slot};
 use crate::mailbox::{Mail, Post};
 use crate::metrics::HoleCause;
 use crate::planted::{Mistake, is_planted};
-use crate::ports::Receipt;
 use crate::ports::outbox::{Batch, Frame};
 use crate::published::{Published, WireFormat};
 
@@ -290,56 +287,51 @@ impl Shard {
                 self.delivered(slot, delivered, host);
             }
             for (_, silent) in own() {
-                self.pass_echo(key, &slice.id, slice.policy.ack_level(), silent, host);
+                self.pass_echo(key, slice, silent, host);
             }
         }
     }
 
     /// The place of a publish with `echo:false` has come in its publisher's own order.
-    fn pass_echo(
-        &mut self,
-        key: RoomKey,
-        room: &RoomId,
-        level: AckLevel,
-        silent: &Silent,
-        host: &mut Host<'_>,
-    ) {
+    fn pass_echo(&mut self, key: RoomKey, slice: &RoomSlice, silent: &Silent, host: &mut Host<'_>) {
         let Some(position) = silent.position else { return };
         let Some(entry) = self.table.get_mut(silent.slot) else { return };
-        let command = match entry.take_echo(key, position) {
+        let echo = match entry.take_echo(key, position) {
             Some(echo) if echo.acknowledged => return,
-            Some(echo) => echo.command,
+            Some(echo) => echo,
             // Answered some other way.
             None if silent.behind => return,
-            // It has come before replicas have it: the broker's answer says when they do.
-            None if level == AckLevel::Replicated => return,
             None => {
+                // It may be here before it is what its acknowledgement says: then only the broker's answer tells.
+                let Some(level) = self.services.ports.broker.level_of_delivery(&slice.policy)
+                else {
+                    return;
+                };
                 // The broker's answer is still on its way and finds this; or it was lost, and
                 // the client was told to try again. Then it learns here that it need not.
-                let (command, acknowledged) = (silent.command, true);
+                let command = silent.command;
+                let (n_reads, acknowledged) = (0, true);
+                let echo = Echo { room: key, position, command, level, acknowledged, n_reads };
                 if entry.publishing == Some(command) {
-                    let n_reads = 0;
-                    entry.echoes.push(Echo { room: key, position, command, acknowledged, n_reads });
+                    entry.echoes.push(echo);
                 }
-                command
+                echo
             }
         };
-        let Position { epoch, offset } = position;
-        let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
-        self.acknowledge(silent.slot, command, room, &receipt, host);
+        self.acknowledge(silent.slot, echo.command, &slice.id, &echo.receipt(), host);
     }
 
     /// Gives a joiner what was held for it.
     pub(super) fn give_held(
         &mut self,
         slot: Slot,
-        (key, room, level): (RoomKey, &RoomId, AckLevel),
+        (key, slice): (RoomKey, &RoomSlice),
         (published, wanted): (&Arc<Published>, Wanted),
         host: &mut Host<'_>,
     ) {
         let own = self.silent(key, published).filter(|silent| silent.slot == slot);
         if let Some(silent) = own {
-            return self.pass_echo(key, room, level, &silent, host);
+            return self.pass_echo(key, slice, &silent, host);
         }
         let publication = &published.publication;
         let bytes = match wanted {

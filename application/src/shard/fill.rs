@@ -20,7 +20,6 @@ use super::rooms::{Follows, Item, RoomKey, Silent, VACATED};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::metrics::HoleCause;
-use crate::ports::Receipt;
 use crate::ports::outbox::Frame;
 use crate::use_cases::recover_room::{RecoverRoom, RecoveredPage};
 
@@ -209,14 +208,12 @@ impl Shard {
                 asks = true;
                 continue;
             }
-            let (room, level) = (slice.id.clone(), slice.policy.ack_level());
+            let room = slice.id.clone();
             let Some(entry) = self.table.get_mut(slot) else { continue };
             let Some(MemberState::Live(place)) = entry.rooms.state(key) else { continue };
             if !slice.put_behind(slot, place, echo.position, echo.command) {
                 entry.take_echo(key, echo.position);
-                let Position { epoch, offset } = echo.position;
-                let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
-                self.acknowledge(slot, echo.command, &room, &receipt, host);
+                self.acknowledge(slot, echo.command, &room, &echo.receipt(), host);
             }
         }
         if asks && self.rooms.get(key).is_some_and(|slice| slice.fill.is_none()) {

@@ -27,7 +27,6 @@ use super::table::{Door, Echo};
 use super::{Host, Shard, Slot};
 use crate::metrics::JoinOutcome;
 use crate::planted::{Mistake, is_planted};
-use crate::ports::Receipt;
 use crate::published::WireFormat;
 use crate::refusal::Refusal;
 use crate::traces::{self, traced};
@@ -345,9 +344,7 @@ impl Shard {
                     continue;
                 }
                 if !passed || is_planted(Mistake::HeldNotTrimmed) {
-                    let level = slice.policy.ack_level();
-                    let place = (key, &slice.id, level);
-                    self.give_held(joiner.slot, place, (&published, wanted), host);
+                    self.give_held(joiner.slot, (key, &slice), (&published, wanted), host);
                 }
             }
             is_behind |= self.answer_passed(joiner.slot, key, &slice, host);
@@ -389,11 +386,8 @@ impl Shard {
         let passed = |echo: &Echo| echo.room == key && slice.has_passed(echo.position);
         let answered: SmallVec<[Echo; 2]> = entry.echoes.iter().copied().filter(passed).collect();
         entry.echoes.retain(|echo| !passed(echo));
-        let level = slice.policy.ack_level();
         for echo in answered.into_iter().filter(|echo| !echo.acknowledged) {
-            let Position { epoch, offset } = echo.position;
-            let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
-            self.acknowledge(slot, echo.command, &slice.id, &receipt, host);
+            self.acknowledge(slot, echo.command, &slice.id, &echo.receipt(), host);
         }
         let Some(entry) = self.table.get(slot) else { return false };
         entry.echoes.iter().any(|echo| echo.room == key && slice.is_foreign(echo.position))

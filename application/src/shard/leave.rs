@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use domain::membership::MemberState;
-use domain::position::Position;
 use domain::room::RoomId;
 
 use super::calls::{JoinTag, Outcome};
@@ -14,7 +13,6 @@ use super::own_room::owner_of;
 use super::rooms::{Member, RoomKey, VACATED};
 use super::{Host, Shard, Slot};
 use crate::planted::{Mistake, is_planted};
-use crate::ports::Receipt;
 use crate::use_cases::join_room::presence_key;
 use crate::use_cases::leave_room::LeaveRoom;
 
@@ -82,7 +80,7 @@ impl Shard {
             return;
         }
         let Some(slice) = self.rooms.get(key) else { return };
-        let (room, level) = (slice.id.clone(), slice.policy.ack_level());
+        let room = slice.id.clone();
         let mut waiting = Vec::new();
         entry.echoes.retain(|echo| {
             if echo.room == key && !echo.acknowledged {
@@ -91,9 +89,7 @@ impl Shard {
             echo.room != key
         });
         for echo in waiting {
-            let Position { epoch, offset } = echo.position;
-            let receipt = Receipt { epoch, offset: Some(offset), duplicate: false, level };
-            self.acknowledge(slot, echo.command, &room, &receipt, host);
+            self.acknowledge(slot, echo.command, &room, &echo.receipt(), host);
         }
     }
 

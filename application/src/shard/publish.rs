@@ -204,9 +204,9 @@ impl Shard {
         if !comes {
             return false;
         }
-        let (n_reads, acknowledged) = (slice.n_reads, false);
+        let (n_reads, acknowledged, level) = (slice.n_reads, false, receipt.level);
         let asks = slice.is_foreign(position) && slice.fill.is_none();
-        entry.echoes.push(Echo { room: key, position, command, acknowledged, n_reads });
+        entry.echoes.push(Echo { room: key, position, command, level, acknowledged, n_reads });
         if asks {
             self.start_fill(key);
         }

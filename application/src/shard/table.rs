@@ -9,6 +9,7 @@ use std::sync::Arc;
 use domain::connection::Connection;
 use domain::id::ConnectionId;
 use domain::membership::Membership;
+use domain::policy::AckLevel;
 use domain::position::Position;
 use domain::rate_limit::RateLimiter;
 use domain::time::{Monotonic, Wall};
@@ -23,6 +24,7 @@ use super::showing::Showing;
 use super::watches::Followed;
 use crate::directory::Admission;
 use crate::extensions::middleware::Who;
+use crate::ports::Receipt;
 use crate::view::View;
 
 /// One connection.
@@ -102,10 +104,19 @@ pub(super) struct Echo {
     pub(super) room: RoomKey,
     pub(super) position: Position,
     pub(super) command: Option<u64>,
+    /// What the `ack` says.
+    pub(super) level: AckLevel,
     pub(super) acknowledged: bool,
     /// How many reads of the room's log had begun when it was written down: a later read knows
     /// whether its epoch has ended.
     pub(super) n_reads: u64,
+}
+
+impl Echo {
+    pub(super) const fn receipt(&self) -> Receipt {
+        let Position { epoch, offset } = self.position;
+        Receipt { epoch, offset: Some(offset), duplicate: false, level: self.level }
+    }
 }
 
 /// A text whose commands before `at` have been carried out.

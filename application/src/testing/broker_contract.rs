@@ -53,6 +53,7 @@ macro_rules! broker_contract_tests {
         $crate::broker_contract_tests!($factory, $run;
             publications_get_offsets_without_holes_in_one_epoch
             an_answered_publish_is_in_the_log
+            what_may_be_acknowledged_when_it_is_delivered_is_answered_at_that_level
             every_mailbox_gets_what_was_published_byte_for_byte
             two_mailboxes_see_one_order
             concurrent_publishers_see_one_total_order

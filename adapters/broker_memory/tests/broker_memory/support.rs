@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use broker_memory::MemoryBroker;
 use domain::id::Epoch;
 use domain::message::{Publication, Publish, TombstoneReason};
-use domain::policy::NamespacePolicy;
+use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::{Offset, Position};
 use domain::principal::RoomPattern;
 use domain::room::RoomId;
@@ -277,6 +277,10 @@ impl Broker for DurableEverywhere {
         policy: &Arc<NamespacePolicy>,
     ) -> Result<Receipt, PublishError> {
         self.0.publish(publish, &durable(policy)).await
+    }
+
+    fn level_of_delivery(&self, policy: &NamespacePolicy) -> Option<AckLevel> {
+        self.0.level_of_delivery(&durable(policy))
     }
 
     async fn subscribe(

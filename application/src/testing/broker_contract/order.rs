@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use domain::id::ClientId;
 use domain::message::{Publish, Publisher};
+use domain::policy::NamespacePolicy;
 use domain::retention::Retention;
 
 use super::{
-    Factory, Scene, join_all, named, offset, offsets, publish, read_log, receive_published,
+    Factory, Scene, join_all, named, offset, offsets, publish, read_log, receive_published, room,
     step_aside, texts,
 };
 use crate::ports::{Broker, Receipt};
@@ -122,6 +123,28 @@ where
         from(Publisher::ApiKey(client)),
     ] {
         assert!(!scene.publish(named(sent, "m1")).await.duplicate);
+    }
+}
+
+/// Who acknowledges a message because it came says what the answer says.
+pub async fn what_may_be_acknowledged_when_it_is_delivered_is_answered_at_that_level<F>(
+    factory: impl Factory<F>,
+) where
+    F: Future<Output = Arc<dyn Broker>>,
+{
+    let plain = Scene::new(factory().await, Retention::default());
+    for (durable, replicated) in [(false, false), (true, false)] {
+        let policy =
+            NamespacePolicy { durable, replicated, ..NamespacePolicy::clone(&plain.policy) };
+        let scene = Scene {
+            broker: Arc::clone(&plain.broker),
+            policy: Arc::new(policy),
+            room: room(if durable { "public:durable" } else { Scene::ROOM }),
+        };
+        let sent = publish(scene.room.as_str(), "u1", "x");
+        let answered = scene.publish(sent).await.level;
+        let delivered = scene.broker.level_of_delivery(&scene.policy);
+        assert!(delivered.is_none_or(|level| level == answered), "{delivered:?}, {answered:?}");
     }
 }
 
