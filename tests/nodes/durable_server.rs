@@ -2,18 +2,24 @@
 
 use serde_json::{Value, json};
 use tests::postgres::Postgres;
+use tests::raw::RawSocket;
 use tests::redis::Redis;
 use tests::server::Server;
+use tests::token::{SECRET, claims, hs256, with_claim};
 
 use crate::fleet::until_status;
 use crate::postgres_server::{arguments, ask, publish};
 use crate::postgres_stores::SOON;
 
 const ROOM: &str = "public:kept";
+/// The opcode of a frame that closes.
+const CLOSE: u8 = 8;
 
 fn start(redis: &Redis, postgres: &Postgres) -> Server {
     let mut words = arguments();
-    words.extend(["--set".to_owned(), "redis.answer_timeout_ms=1000".to_owned()]);
+    for more in ["redis.answer_timeout_ms=1000", "api.keys.backend.scopes=publish,history,revoke"] {
+        words.extend(["--set".to_owned(), more.to_owned()]);
+    }
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     let (redis, postgres) = (redis.url(), postgres.url());
     Server::start_with(&words, &[("DATABASE_URL", &postgres), ("REDIS_URL", &redis)])
@@ -75,4 +81,52 @@ fn what_any_of_three_nodes_acknowledged_as_durable_is_there_after_redis_and_a_no
     for node in &nodes {
         assert_eq!(history(node), (1..=40).collect::<Vec<_>>());
     }
+}
+
+/// The close code that greets whoever comes with this token, or none.
+fn turned_away(node: &Server, token: &str) -> Option<u16> {
+    let mut socket = RawSocket::open(node.addr(), &format!("/ws/v2/connect?token={token}"));
+    match socket.read_frame() {
+        (CLOSE, said) => Some(u16::from_be_bytes([said[0], said[1]])),
+        (_, hello) => {
+            assert!(String::from_utf8_lossy(&hello).contains("\"hello\""), "{hello:?}");
+            None
+        }
+    }
+}
+
+/// RD13: Redis tells nodes of both, and Postgres keeps them.
+#[test]
+fn what_was_used_up_or_taken_back_stays_so_when_redis_and_all_nodes_are_lost() {
+    if !Redis::is_here() || !Postgres::is_here() {
+        return;
+    }
+    let (mut redis, postgres) = (Redis::start(), Postgres::start());
+    let mut nodes = [(); 2].map(|()| start(&redis, &postgres));
+    nodes.iter().for_each(|node| until_status(node, 200));
+    let once = |id: &str| {
+        let claims = with_claim(claims("ann", "public:*"), "jti", json!(id));
+        hs256(SECRET, &with_claim(claims, "once", json!(true)))
+    };
+    let of_bob = hs256(SECRET, &claims("bob", "public:*"));
+    assert_eq!(turned_away(&nodes[0], &once("spent")), None);
+    assert_eq!(turned_away(&nodes[1], &once("spent")), Some(3500), "on another node");
+    assert_eq!(turned_away(&nodes[1], &of_bob), None);
+    let (status, answer) = ask(&nodes[0], "POST", "/api/v1/revoke", r#"{"user_id":"bob"}"#);
+    assert_eq!(status, "200", "{answer}");
+    redis.start_again();
+    nodes.iter().for_each(|node| until_status(node, 200));
+    let all_refuse = |nodes: &[Server]| {
+        for node in nodes {
+            assert_eq!(turned_away(node, &once("spent")), Some(3500));
+            assert_eq!(turned_away(node, &of_bob), Some(3507));
+        }
+    };
+    all_refuse(&nodes);
+    nodes.iter_mut().for_each(Server::kill);
+    redis.start_again();
+    nodes.iter_mut().for_each(Server::restart);
+    nodes.iter().for_each(|node| until_status(node, 200));
+    all_refuse(&nodes);
+    assert_eq!(turned_away(&nodes[1], &once("fresh")), None);
 }

@@ -26,6 +26,7 @@ mod durable_stories;
 mod fleet;
 mod letters;
 mod links;
+mod lives;
 mod passage;
 mod positions;
 mod postgres_contract;

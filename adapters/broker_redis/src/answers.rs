@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Fenced,
     /// The server does not know who speaks for the user: nothing was done.
     Unfenced,
+    /// What was asked is in a later life of the server already: nothing was done.
+    Outlived,
     /// Anything else: nothing was done.
     Refused,
 }
@@ -42,6 +44,7 @@ impl Fault {
             Some("ROOMFULL") => Self::Full,
             Some("FENCED") => Self::Fenced,
             Some("UNFENCED") => Self::Unfenced,
+            Some("OUTLIVED") => Self::Outlived,
             Some("NOSCRIPT") => Self::NoScript,
             Some("MOVED") => Self::Moved,
             Some("ASK") => Self::Ask,
@@ -118,6 +121,7 @@ mod tests {
             ("TRYAGAIN Multiple keys request during rehashing of slot", Fault::Again),
             ("NOSCRIPT No matching script. Please use EVAL.", Fault::NoScript),
             ("ROOMFULL the log has given out its last offset", Fault::Full),
+            ("OUTLIVED 1764268800000", Fault::Outlived),
             ("FENCED a newer connection speaks for the user", Fault::Fenced),
             ("UNFENCED nobody has said who speaks for the user", Fault::Unfenced),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Fault::Refused),

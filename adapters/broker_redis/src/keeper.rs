@@ -152,7 +152,7 @@ impl Commands {
 
     async fn look(&self, line: &Line, looked_at: &mut Instant) -> Result<(), ConnectError> {
         let nonce = self.entropy.bits().unwrap_or(0);
-        let asking = probe(&line.connection, &line.identity, nonce);
+        let asking = probe(&line.connection, &self.servers, &line.identity, nonce);
         timeout(self.config.answer_timeout, asking).await.map_err(|_| ConnectError::Timeout)??;
         if self.servers.sentinels().is_some()
             && looked_at.elapsed() >= LOOK_INTERVAL - self.config.probe_interval

@@ -3,12 +3,13 @@
 //! A connection that did not answer in time is given up and never used again, so that no answer can be taken for
 //! another's. What was written into one that was given up must never be done after what the next one is told.
 
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use application::ports::Entropy;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Script, Value};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -134,27 +135,93 @@ pub(crate) struct Identity {
     /// Another one after each of its starts.
     pub(crate) run: String,
     /// Another one after each start and each time as a replica: who finds it changed knows that what was
-    /// written last may be lost.
+    /// written last may be lost. Outside of a Cluster all nodes know which of two is the newer.
     pub(crate) life: String,
+}
+
+/// How a node learns in which life a server is.
+pub(crate) struct Lives {
+    /// Where the server keeps it; none in a Cluster, where no key lies on each.
+    key: Option<String>,
+    /// The number of the newest that was met.
+    newest: AtomicU64,
+}
+
+impl Lives {
+    pub(crate) const fn new(key: Option<String>) -> Self {
+        Self { key, newest: AtomicU64::new(0) }
+    }
+
+    /// A room is in this one already.
+    pub(crate) fn met(&self, number: u64) {
+        self.newest.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// Which life of this process that is; an error also where the server does not say, for its memory is full.
+    async fn of(
+        &self,
+        connection: &(impl ConnectionLike + Clone + Send),
+        run: &str,
+        history: &History<'_>,
+    ) -> Result<String, RedisError> {
+        static SCRIPT: LazyLock<Script> =
+            LazyLock::new(|| Script::new(include_str!("scripts/life.lua")));
+        let Some(key) = &self.key else { return Ok(format!("{run}-{}", history.id)) };
+        let number: String = SCRIPT
+            .key(key)
+            .arg(run)
+            .arg(history.id)
+            .arg(u8::from(history.is_first))
+            .arg(self.newest.load(Ordering::Relaxed))
+            .invoke_async(&mut connection.clone())
+            .await?;
+        Ok(format!("{number}-{run}"))
+    }
+}
+
+/// Whose writes a master has.
+struct History<'i> {
+    id: &'i str,
+    /// Whether it knows of none before.
+    is_first: bool,
+}
+
+impl<'i> History<'i> {
+    /// None where it is a replica.
+    fn read(info: &'i str) -> Option<Self> {
+        if field(info, "role") != Some("master") {
+            return None;
+        }
+        let id = field(info, "master_replid").unwrap_or_default();
+        let before = field(info, "master_replid2").unwrap_or_default();
+        Some(Self { id, is_first: before.bytes().all(|byte| byte == b'0') })
+    }
 }
 
 /// Asks a server which one it is; an error where it is none to speak to.
 pub(crate) async fn identify(
     connection: &MultiplexedConnection,
-    layout: Layout,
+    servers: &Servers,
 ) -> Result<Identity, ConnectError> {
     let mut connection = connection.clone();
     let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-    let run = check_server(&info, layout)?;
+    let run = check_server(&info, servers.layout())?;
     let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
-    let life = life_of(&run, &info).ok_or(ConnectError::Replica)?;
+    let history = History::read(&info).ok_or(ConnectError::Replica)?;
+    let life = match servers.lives().of(&connection, &run, &history).await {
+        Ok(life) => life,
+        Err(error) if error.is_io_error() || error.is_timeout() => return Err(error.into()),
+        // What it refuses is said when it is tried for everything; of full memory calls tell.
+        Err(_) => format!("{run}-{}", history.id),
+    };
     Ok(Identity { run, life })
 }
 
 /// Asks a connection whether it and its server are what they were. The answer to the first word shows that no
 /// answer was lost or added.
 pub(crate) async fn probe(
-    connection: &(impl ConnectionLike + Clone),
+    connection: &(impl ConnectionLike + Clone + Send),
+    servers: &Servers,
     identity: &Identity,
     nonce: u64,
 ) -> Result<(), ConnectError> {
@@ -165,18 +232,14 @@ pub(crate) async fn probe(
     if echo != nonce {
         return Err(ConnectError::Strange);
     }
-    match life_of(&identity.run, &info) {
-        None => Err(ConnectError::Replica),
-        Some(life) if life == identity.life => Ok(()),
-        Some(_) => Err(ConnectError::Another),
+    let history = History::read(&info).ok_or(ConnectError::Replica)?;
+    match servers.lives().of(connection, &identity.run, &history).await {
+        Ok(life) if life == identity.life => Ok(()),
+        Ok(_) => Err(ConnectError::Another),
+        Err(error) if error.is_io_error() || error.is_timeout() => Err(error.into()),
+        // It can't write down a new one, nor anything else.
+        Err(_) => Ok(()),
     }
-}
-
-fn life_of(run: &str, info: &str) -> Option<String> {
-    if field(info, "role") != Some("master") {
-        return None;
-    }
-    Some(format!("{run}-{}", field(info, "master_replid").unwrap_or_default()))
 }
 
 /// Reads the server's id, if it is one that works.
@@ -240,7 +303,7 @@ pub(crate) async fn open(
     let client = servers.client(place)?;
     let address = client.get_connection_info().addr().to_string();
     let connection = connect(&client, &options(config, answer_timeout), config).await?;
-    let identity = identify(&connection, servers.layout()).await?;
+    let identity = identify(&connection, servers).await?;
     // A number that nobody has shows that it may be done.
     let old = before.filter(|(run, _)| *run == identity.run).map_or(i64::MAX, |(_, id)| id);
     let mut words = connection.clone();
@@ -346,9 +409,13 @@ mod tests {
     }
 
     #[test]
-    fn a_life_is_another_after_each_time_as_a_replica() {
-        let life = |role, id| life_of("run", &format!("role:{role}\r\nmaster_replid:{id}\r\n"));
-        assert_eq!(life("slave", "a"), None);
-        assert_ne!(life("master", "a"), life("master", "b"));
+    fn a_master_says_whose_writes_it_has_and_whether_it_had_another_s_before() {
+        let read = |role, before| {
+            let info = format!("role:{role}\r\nmaster_replid:ab\r\nmaster_replid2:{before}\r\n");
+            History::read(&info).map(|history| (history.id == "ab", history.is_first))
+        };
+        assert_eq!(read("slave", "0000"), None);
+        assert_eq!(read("master", "0000"), Some((true, true)));
+        assert_eq!(read("master", "0c00"), Some((true, false)));
     }
 }

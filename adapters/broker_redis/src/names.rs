@@ -23,6 +23,11 @@ impl Names {
         Self { prefix: prefix.to_owned(), channels: format!("{prefix}/{database}") }
     }
 
+    /// Where a server keeps in which life it is.
+    pub(crate) fn life(prefix: &str) -> String {
+        format!("{prefix}:life")
+    }
+
     /// The keys of a room, in the order of the scripts.
     pub(crate) fn keys(&self, room: &RoomId) -> [String; ROOM_KEYS] {
         PARTS.map(|part| format!("{}:{{{room}}}:{part}", self.prefix))

@@ -133,6 +133,7 @@ mod tests {
             include_str!("scripts/revoke.lua"),
             include_str!("scripts/seat.lua"),
             include_str!("scripts/live.lua"),
+            include_str!("scripts/life.lua"),
         ];
         let check = include_str!("scripts/check.lua");
         let is_tried =

@@ -2,6 +2,8 @@
 //!
 //! An address or a password must never stand in an error or a log line.
 
+use std::sync::Arc;
+
 use redis::io::tcp::TcpSettings;
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
@@ -11,6 +13,8 @@ use secrecy::ExposeSecret as _;
 
 use crate::answers::words;
 use crate::config::{Config, ConfigError};
+use crate::line::Lives;
+use crate::names::Names;
 
 /// The most servers that an address names.
 const HOSTS_MAX: usize = 64;
@@ -60,6 +64,7 @@ pub(crate) struct Servers {
     /// User, password, database and settings of every one of them; of the only one the address, too.
     template: ConnectionInfo,
     authority: Option<Vec<u8>>,
+    lives: Arc<Lives>,
 }
 
 /// An address of several hosts, in pieces.
@@ -88,7 +93,8 @@ impl Servers {
         if authority.is_some() && !is_tls(template.addr()) {
             return Err(ConfigError::Authority("it is of use with rediss:// only".to_owned()));
         }
-        let servers = Self { kind, template, authority };
+        let key = (!matches!(kind, Kind::Cluster { .. })).then(|| Names::life(&config.prefix));
+        let servers = Self { kind, template, authority, lives: Arc::new(Lives::new(key)) };
         // What can't be meant is said before anything is connected to.
         servers.client(servers.template.addr().clone()).map_err(|error| {
             match &servers.authority {
@@ -97,6 +103,10 @@ impl Servers {
             }
         })?;
         Ok(servers)
+    }
+
+    pub(crate) fn lives(&self) -> &Lives {
+        &self.lives
     }
 
     pub(crate) const fn layout(&self) -> Layout {

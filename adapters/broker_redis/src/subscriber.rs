@@ -153,7 +153,7 @@ impl Subscribing {
             .set_push_sender(push);
         let client = servers.client(servers.locate(place, config).await?)?;
         let connection = connect(&client, &options, config).await?;
-        let identity = identify(&connection, servers.layout()).await?;
+        let identity = identify(&connection, servers).await?;
         count(&status.connects, 1);
         Ok(Subscription { connection, identity, pushes, place: place.clone() })
     }
@@ -193,7 +193,7 @@ impl Subscribing {
                     next_probe = Instant::now() + config.probe_interval;
                     // A connection that died without a word says nothing else.
                     let nonce = self.commands.entropy.bits().unwrap_or(0);
-                    let asking = probe(&of.connection, &of.identity, nonce);
+                    let asking = probe(&of.connection, &self.commands.servers, &of.identity, nonce);
                     timeout(config.answer_timeout, asking)
                         .await
                         .map_err(|_| ConnectError::Timeout)??;

@@ -14,7 +14,8 @@ use application::seats::NodeSeats;
 use broker_memory::MemoryBroker;
 #[cfg(feature = "redis")]
 use broker_redis::{
-    DurableLog, RedisBroker, RedisPeers, RedisRevocations, RedisSeats, RedisSpentTokens, StartError,
+    DurableLog, KeptRevocations, RedisBroker, RedisPeers, RedisRevocations, RedisSeats,
+    RedisSpentTokens, StartError,
 };
 use gateway_axum::Probe;
 use tokio::task::JoinHandle;
@@ -223,11 +224,16 @@ impl Rooms {
                 if let Some(acts) = &remembered.acts_of_all {
                     shared.peers.follow(Arc::clone(acts));
                 }
-                Remembered {
-                    revocations: Arc::clone(&shared.revocations) as _,
-                    spent_tokens: Arc::new(RedisSpentTokens::new(&shared.broker)),
-                    ..remembered
-                }
+                // A database that all nodes share tells the first of two by itself, and forgets nothing with Redis.
+                let spent_tokens = if remembered.acts_of_all.is_some() {
+                    remembered.spent_tokens
+                } else {
+                    Arc::new(RedisSpentTokens::new(&shared.broker))
+                };
+                let revocations =
+                    KeptRevocations::new(Arc::clone(&shared.revocations), remembered.revocations);
+                let revocations = Arc::new(revocations);
+                Remembered { revocations, spent_tokens, ..remembered }
             }
         }
     }

@@ -7,6 +7,8 @@
 
 local h = redis.call('HMGET', KEYS[1], 'e', 'l', 'd', 'n')
 if ARGV[14] ~= ARGV[2] then return 0 end
+local refused = outlived(h[2])
+if refused then return refused end
 local is_fit = h[1] and h[2] == ARGV[2] and h[3] == '1'
 if is_fit and h[1] ~= ARGV[9] and h[1] ~= ARGV[10] then return 0 end
 -- What was given out and never stored is forgotten with its msg_ids. The newest values by key have no other place.

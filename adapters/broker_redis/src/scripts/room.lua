@@ -22,12 +22,22 @@ local function server_time()
     return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- Calls of a connection that was made in an earlier life are refused: rooms never go back to one. The lives of a Cluster's
+-- servers have no numbers.
+local function outlived(of_room)
+    local here, there = string.match(ARGV[2], '^@(%d+)%-'), string.match(of_room or '', '^@(%d+)%-')
+    if not here or not there or tonumber(there) <= tonumber(here) then return nil end
+    return redis.error_reply('OUTLIVED ' .. there)
+end
+
 -- Answers nothing; for a durable room whose next life is to begin first, what is to be answered: then nothing was done.
 local function load_head()
     local h = redis.call('HMGET', KEYS[1], 'e', 'o', 'n', 'b', 'l', 'g', 'ga', 'k', 'p', 'd', 's', 'f')
     e, o, n, b = h[1], tonumber(h[2]), tonumber(h[3]), tonumber(h[4]) or 0
     life, gen, gen_at, kept_at, earlier = h[5], tonumber(h[6]), tonumber(h[7]), tonumber(h[8]), h[9]
     begun, f = tonumber(h[11]) or 0, tonumber(h[12])
+    local refused = life ~= ARGV[2] and outlived(life)
+    if refused then return refused end
     if ARGV[1] == '' and not (e and life == ARGV[2] and h[10] == '1' and f) then
         -- The offsets of a room that was none go on; those of one that was are known to the archive.
         local behind = (e and h[10] ~= '1') and whole(o) or '0'
