@@ -23,6 +23,7 @@ use tests::redis::Redis;
 use tokio::runtime::Handle;
 
 use crate::brokers::{Node, ROOM, in_time, receive, receive_hole, retry, texts as texts_of};
+use crate::heads::{self, Number};
 use crate::passage::Passage;
 
 fn value(key: &str, text: &str) -> Publish {
@@ -76,7 +77,7 @@ async fn a_notification_that_was_lost_is_noticed_within_five_seconds() {
     let mailbox = node.mailbox(1).await;
     node.say("1").await.unwrap();
     receive(&mailbox, 1).await;
-    redis.tell(&["HINCRBY", "roomkeeper:{public:a}:head", "n", "1"]);
+    heads::add(&redis, Number::Published, 1);
     let lost_at = Instant::now();
     receive_hole(&mailbox).await;
     assert!(lost_at.elapsed() < Duration::from_secs(5), "{:?}", lost_at.elapsed());

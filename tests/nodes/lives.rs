@@ -7,8 +7,7 @@ use domain::id::Epoch;
 use tests::redis::Redis;
 
 use crate::brokers::{Node, in_time, receive};
-
-const HEAD: &str = "roomkeeper:{public:a}:head";
+use crate::heads;
 
 async fn eager(redis: &Redis) -> Node {
     let probe_interval = Duration::from_millis(20);
@@ -82,7 +81,7 @@ async fn who_was_not_told_of_a_server_s_next_life_learns_of_it_and_ends_no_epoch
     let node = Node::start(&redis).await;
     let first = node.say("first").await.unwrap();
     // Somebody has been told of another life, and the room is in it.
-    redis.tell(&["HSET", HEAD, "l", "@99999999999999-another"]);
+    heads::set_life(&redis, "@99999999999999-another");
     let until_taken = async {
         loop {
             node.until_up().await;
@@ -93,7 +92,7 @@ async fn who_was_not_told_of_a_server_s_next_life_learns_of_it_and_ends_no_epoch
     };
     let second = in_time("it connects anew", until_taken).await;
     assert_ne!(second.epoch, first.epoch);
-    let life = redis.ask(&["HGET", HEAD, "l"]);
+    let life = heads::life(&redis);
     assert!(life.starts_with("@99999999999999-") && !life.ends_with("another"), "{life}");
     // The process is the same, and so is its life from now on.
     assert_eq!(node.say("third").await.unwrap().epoch, second.epoch);

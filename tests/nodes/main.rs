@@ -24,6 +24,7 @@ mod durable_contract;
 mod durable_server;
 mod durable_stories;
 mod fleet;
+mod heads;
 mod letters;
 mod links;
 mod lives;

@@ -18,14 +18,9 @@ use tests::redis::Redis;
 
 use crate::brokers::{Node, ROOM, impatient, in_time, receive, texts};
 use crate::durable;
+use crate::heads::{Number, set};
 
 const LAST: u64 = (1 << 53) - 1;
-const HEAD: &str = "roomkeeper:{public:a}:head";
-
-/// Sets a number of the room's head, as after so many publishes.
-fn set(redis: &Redis, field: &str, number: u64) {
-    redis.tell(&["HSET", HEAD, field, &number.to_string()]);
-}
 
 fn value(text: &str) -> Publish {
     let key = Some(MessageKey::parse("key").unwrap());
@@ -42,8 +37,8 @@ async fn a_room_in_redis_counts_exactly_up_to_its_last_place_and_then_is_full() 
     let node = Node::impatient(&redis).await;
     let first = node.say("first").await.unwrap();
     redis.tell(&["DEL", "roomkeeper:{public:a}:log"]);
-    set(&redis, "b", 0);
-    set(&redis, "o", LAST - 3);
+    set(&redis, Number::LogBytes, 0);
+    set(&redis, Number::Offset, LAST - 3);
     let mailbox = node.mailbox(1).await;
     for (text, offset) in [("a", LAST - 2), ("b", LAST - 1), ("c", LAST)] {
         let receipt = node.publish(named(publish(ROOM, "u1", text), text)).await.unwrap();
@@ -102,13 +97,13 @@ async fn a_room_that_keeps_nothing_and_one_that_has_numbered_its_last_publish_ar
     for _ in 0..3 {
         say().await.unwrap();
     }
-    set(&redis, "o", LAST - 2);
+    set(&redis, Number::Offset, LAST - 2);
     for offset in [LAST - 1, LAST] {
         assert_eq!(say().await.unwrap().offset.map(Offset::get), Some(offset));
     }
     assert_eq!(say().await, Err(PublishError::LogFull));
-    set(&redis, "o", 10);
-    set(&redis, "n", LAST - 2);
+    set(&redis, Number::Offset, 10);
+    set(&redis, Number::Published, LAST - 2);
     let mailbox = node.mailbox(1).await;
     say().await.unwrap();
     node.publish(value("last")).await.unwrap();

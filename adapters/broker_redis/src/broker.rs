@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError};
 use crate::durable::{Durable, DurableLog};
+use crate::head::packed;
 use crate::link::{CallError, Commands, Link};
 use crate::names::{Names, ROOM_KEYS};
 use crate::news::News;
@@ -178,11 +179,13 @@ impl RedisBroker {
             .arg(more.as_slice())
             .arg(if self.durable_of(policy).is_some() { String::new() } else { fresh.to_string() })
             .arg(link.life_of(&keys[0]))
-            .arg(now.as_millis())
-            .arg(retention.messages_max)
-            .arg(retention.bytes_max)
-            .arg(millis(retention.age_max))
-            .arg(millis(keep));
+            .arg(packed([
+                now.as_millis() as f64,
+                f64::from(retention.messages_max),
+                retention.bytes_max as f64,
+                millis(retention.age_max) as f64,
+                millis(keep) as f64,
+            ]));
     }
 
     /// A number that nobody else has; where there is no chance, one that is this process's alone.

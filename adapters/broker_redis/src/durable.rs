@@ -24,6 +24,7 @@ use tokio::time::sleep;
 use crate::broker::{RedisBroker, strange};
 use crate::entry::decode;
 use crate::gate::Gates;
+use crate::head::{self, Head, packed};
 use crate::link::{CallError, Link};
 use crate::publish::{Placed, Step};
 use crate::sparing::Sparing;
@@ -294,13 +295,12 @@ impl RedisBroker {
         // What is written below is written in this life of the server, or not at all.
         let life = link.life_of(&head).to_owned();
         let ask = |command: &mut Cmd| {
-            command.arg("HMGET").arg(&head).arg(&["e", "l", "d"]);
+            command.arg("HGET").arg(&head).arg(head::FIELD);
         };
-        let (epoch, of, begun): (Option<String>, Option<String>, Option<String>) =
-            self.commands.ask_for(&link, ask).await?;
-        let epoch = epoch.and_then(|epoch| Epoch::parse(&epoch).ok());
-        let is_fit = of.as_deref() == Some(&life) && begun.as_deref() == Some("1");
-        if is_fit && epoch.is_some() && epoch != unfit.epoch {
+        let written: Option<Vec<u8>> = self.commands.ask_for(&link, ask).await?;
+        let found = written.and_then(|written| Head::read(&written));
+        let is_fit = |head: &Head| head.is_durable && head.life == life.as_bytes();
+        if found.is_some_and(|head| is_fit(&head) && Some(head.epoch) != unfit.epoch) {
             return Ok(());
         }
         let present = durable.lives.lives(room).await.map_err(|error| away(&error))?;
@@ -319,11 +319,12 @@ impl RedisBroker {
         let earlier = earlier.collect::<Vec<_>>().join(" ");
         let fill = |command: &mut Cmd, link: &Link| {
             self.begin(command, (link, fresh), room, policy, now);
-            command.arg(fresh.to_string());
+            let behind = [lives.last.get() as f64, first.get() as f64];
+            command.arg(packed(behind)).arg(fresh.to_string());
             for epoch in &ended {
                 command.arg(epoch.as_deref().unwrap_or_default());
             }
-            command.arg(lives.last.get()).arg(&earlier).arg(first.get()).arg(&life);
+            command.arg(&earlier).arg(&life);
         };
         self.commands.run_script(&link, &self.commands.scripts().begin, fill).await?;
         Ok(())
@@ -357,11 +358,11 @@ impl RedisBroker {
             let head = self.names.head(&room);
             let Ok(link) = self.commands.link() else { return };
             let ask = |command: &mut Cmd| {
-                command.arg("HGET").arg(&head).arg("f");
+                command.arg("HGET").arg(&head).arg(head::FIELD);
             };
-            let first: Result<Option<u64>, _> = self.commands.ask_for(&link, ask).await;
-            let first = first.ok().flatten().and_then(|first| Offset::parse(first).ok());
-            let first = first.unwrap_or(Offset::ZERO);
+            let written: Result<Option<Vec<u8>>, _> = self.commands.ask_for(&link, ask).await;
+            let found = written.ok().flatten().and_then(|written| Head::read(&written));
+            let first = found.and_then(|head| head.first).unwrap_or(Offset::ZERO);
             let old = Forget::Old { first, before: before(now, kept.retention.age_max) };
             if let Err(error) = durable.archive.forget(&room, old).await {
                 let _ = away(&error);

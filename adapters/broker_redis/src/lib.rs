@@ -26,6 +26,7 @@ mod entry;
 mod erase;
 mod former;
 mod gate;
+mod head;
 mod keeper;
 mod kept;
 mod line;

@@ -18,6 +18,7 @@ use crate::behind::Kept;
 use crate::broker::millis;
 use crate::cluster::Part;
 use crate::entry::decode;
+use crate::head;
 use crate::scripts::LATEST;
 use crate::subscriber::{BATCH, Subscribing, is_elsewhere, said_of};
 
@@ -60,7 +61,7 @@ impl Subscribing {
         }
         let mut pipeline = redis::pipe();
         for (room, _) in &rooms {
-            pipeline.cmd("HMGET").arg(self.names.head(room)).arg(&["e", "n"]);
+            pipeline.cmd("HGET").arg(self.names.head(room)).arg(head::FIELD);
         }
         for (room, keep) in &rooms {
             let Some(keep) = keep else { continue };
@@ -93,7 +94,7 @@ impl Subscribing {
             let mut pipeline = redis::pipe();
             for room in &rooms {
                 let [head, _, latest, ages, ..] = self.names.keys(room);
-                pipeline.cmd("EVAL").arg(LATEST).arg(3).arg(head).arg(latest).arg(ages);
+                pipeline.cmd("EVAL").arg(&*LATEST).arg(3).arg(head).arg(latest).arg(ages);
             }
             pipeline.ignore_errors();
             let answers: Vec<Value> = pipeline.query_async(connection).await?;

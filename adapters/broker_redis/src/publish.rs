@@ -12,18 +12,13 @@ use domain::message::{Publish, Publisher};
 use domain::policy::{AckLevel, NamespacePolicy};
 use domain::position::Offset;
 use domain::room::RoomId;
-use domain::seats::Fence;
 use redis::{Cmd, Value};
 
 use crate::broker::{RedisBroker, millis, parse, parse_epoch, parse_offset, strange};
 use crate::durable::Unfit;
-use crate::entry::{body, tail};
+use crate::entry::tail;
+use crate::head::packed;
 use crate::link::{CallError, Link};
-
-/// The most keys of one room whose newest `latest` message is kept, and the most bytes of those messages
-/// together, descriptions included; the oldest are dropped first. One alone may be longer.
-const LATEST_KEYS_MAX: usize = 256;
-const LATEST_BYTES_MAX: usize = 1 << 20;
 
 /// What Redis gave a publish.
 pub(crate) struct Placed {
@@ -82,31 +77,36 @@ impl RedisBroker {
             publish.msg_id.as_ref().map(|id| format!("{}\n{id}", publish.publisher.to_key()));
         // Only a user's connection has one.
         let fenced = publish.fence.and_then(|fence| match &publish.publisher {
-            Publisher::User(user) => Some((fence.get(), self.names.seats(user))),
+            Publisher::User(user) => Some((fence.get().to_string(), self.names.seats(user))),
             Publisher::Client(_) | Publisher::ApiKey(_) => None,
         });
         let (fence, key_of_user) = fenced.unzip();
+        let fence = fence.unwrap_or_default();
         let fill = |command: &mut Cmd, link: &Link| {
             let room = (&publish.room, key_of_user.as_ref());
             self.begin_with(command, (link, fresh), room, policy, publish.at);
             let channel = self.names.namespace_channel(publish.room.namespace());
             let key = publish.key.as_ref().map_or_else(String::new, |key| format!("k{key}"));
+            let numbers = [
+                publish.data.len() as f64,
+                millis(self.config.dedup_window) as f64,
+                self.config.dedup_entries_max as f64,
+            ];
             command
+                .arg(packed(numbers))
                 .arg(&publish.class.word()[..1])
                 .arg(key)
-                .arg(body(publish))
-                .arg(publish.data.len())
+                .arg(tail(publish))
                 .arg(name.as_deref().unwrap_or_default())
-                .arg(millis(self.config.dedup_window))
-                .arg(self.config.dedup_entries_max)
                 .arg(self.names.room_channel(&publish.room))
                 .arg(if is_watched(&publish.room, policy) { &*channel } else { "" })
-                .arg(Offset::MAX.get())
-                .arg(LATEST_KEYS_MAX)
-                .arg(LATEST_BYTES_MAX)
-                .arg(u8::from(level == AckLevel::Replicated))
-                .arg(fence.unwrap_or(Fence::NONE))
-                .arg(u8::from(is_asked));
+                .arg(match (level == AckLevel::Replicated, is_asked) {
+                    (true, true) => "wa",
+                    (true, false) => "w",
+                    (false, true) => "a",
+                    (false, false) => "",
+                })
+                .arg(&fence);
         };
         let script = &self.commands.scripts().publish;
         let answer = match level {
@@ -136,9 +136,7 @@ impl RedisBroker {
                 .arg(1)
                 .arg(&head)
                 .arg(link.life_of(&head))
-                .arg(now.saturating_sub(quarter))
-                .arg(now)
-                .arg(Offset::MAX.get())
+                .arg(packed([now.saturating_sub(quarter) as f64, now as f64]))
                 .arg(tail(publish))
                 .arg(self.names.room_channel(&publish.room));
             match is_watched(&publish.room, policy) {

@@ -20,6 +20,7 @@ use redis::{Cmd, Value};
 use crate::broker::{RedisBroker, parse, parse_epoch, parse_offset, strange};
 use crate::durable::{Durable, TRIES_MAX, Unfit, away};
 use crate::entry::{decode, lost};
+use crate::head::packed;
 use crate::link::{CallError, Link};
 use crate::sparing::Sparing;
 use crate::status::count;
@@ -101,9 +102,11 @@ impl RedisBroker {
         let fill = |command: &mut Cmd, link: &Link| {
             self.begin(command, (link, fresh), room, policy, read.now);
             command
-                .arg(read.after.get())
-                .arg(read.messages_max.min(PAGE_MESSAGES_MAX))
-                .arg(read.bytes_max)
+                .arg(packed([
+                    read.after.get() as f64,
+                    f64::from(read.messages_max.min(PAGE_MESSAGES_MAX)),
+                    read.bytes_max as f64,
+                ]))
                 .arg(u8::from(latest));
         };
         let answer = self.commands.run_script(&link, &self.commands.scripts().read, fill).await?;

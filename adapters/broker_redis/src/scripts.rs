@@ -7,12 +7,20 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+/// How a room's head is written.
+const HEAD: &str = include_str!("scripts/head.lua");
 /// What those of rooms begin with.
 const ROOM: &str = include_str!("scripts/room.lua");
 /// What those of presence begin with.
 const PRESENCE: &str = include_str!("scripts/presence.lua");
 /// What a subscription asks a room for.
-pub(crate) const LATEST: &str = include_str!("scripts/latest.lua");
+pub(crate) static LATEST: LazyLock<String> =
+    LazyLock::new(|| format!("{HEAD}\n{}", include_str!("scripts/latest.lua")));
+
+/// The most keys of one room whose newest `latest` message is kept, and the most bytes of those messages
+/// together, descriptions included; the oldest are dropped first. One alone may be longer.
+const LATEST_KEYS_MAX: usize = 256;
+const LATEST_BYTES_MAX: usize = 1 << 20;
 
 /// All of them, with their hashes.
 pub(crate) struct Scripts {
@@ -45,11 +53,18 @@ impl Scripts {
     fn new(is_cluster: bool) -> Self {
         let say = if is_cluster { "SPUBLISH" } else { "PUBLISH" };
         let script = |text: &str| Script::new(&format!("local SAY = '{say}'\n{text}"));
-        let room = |text| script(&format!("{ROOM}\n{text}"));
+        let room = |text| {
+            script(&format!(
+                "{HEAD}\nlocal LATEST_KEYS_MAX, LATEST_BYTES_MAX = {LATEST_KEYS_MAX}, {LATEST_BYTES_MAX}\n{ROOM}\n{text}"
+            ))
+        };
         let presence = |text| script(&format!("{PRESENCE}\n{text}"));
         Self {
             publish: room(include_str!("scripts/publish.lua")),
-            publish_plain: script(include_str!("scripts/publish_plain.lua")),
+            publish_plain: script(&format!(
+                "{HEAD}\n{}",
+                include_str!("scripts/publish_plain.lua")
+            )),
             read: room(include_str!("scripts/read.lua")),
             erase: room(include_str!("scripts/erase.lua")),
             begin: room(include_str!("scripts/begin.lua")),
@@ -118,7 +133,7 @@ mod tests {
         let scripts = [
             super::ROOM,
             super::PRESENCE,
-            super::LATEST,
+            include_str!("scripts/latest.lua"),
             include_str!("scripts/publish.lua"),
             include_str!("scripts/publish_plain.lua"),
             include_str!("scripts/read.lua"),

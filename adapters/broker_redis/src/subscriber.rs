@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use domain::id::Epoch;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, PushInfo, Value};
 use tokio::sync::Notify;
@@ -20,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::answers::words;
 use crate::batch::error_of;
 use crate::cluster::{Part, Topology};
+use crate::head::{self, Head};
 use crate::line::{ConnectError, Identity, Retry, connect, identify, probe};
 use crate::link::Commands;
 use crate::looks::Looks;
@@ -316,7 +316,7 @@ impl Subscribing {
         let mut pipeline = redis::pipe();
         for room in &rooms {
             let [head, ..] = self.names.keys(room);
-            pipeline.cmd("HMGET").arg(head).arg(&["e", "n"]);
+            pipeline.cmd("HGET").arg(head).arg(head::FIELD);
         }
         if rooms.is_empty() {
             return Ok(Vec::new());
@@ -373,12 +373,15 @@ pub(crate) fn said_of(head: Value) -> Option<Option<Standing>> {
 
 /// Reads a head; none where there is none.
 fn standing(head: Value) -> Option<Standing> {
-    let (epoch, number): (String, u64) = redis::from_redis_value(head).ok()?;
-    Some(Standing { epoch: Epoch::parse(&epoch).ok()?, number })
+    let written: Vec<u8> = redis::from_redis_value(head).ok()?;
+    let Head { epoch, number, .. } = Head::read(&written)?;
+    Some(Standing { epoch, number })
 }
 
 #[cfg(test)]
 mod tests {
+    use domain::id::Epoch;
+
     use super::*;
 
     fn answer(text: &str) -> Value {
@@ -389,10 +392,11 @@ mod tests {
 
     #[test]
     fn what_a_server_refuses_to_say_of_a_room_is_not_that_nothing_is_there() {
-        let head = answer("*2\r\n$16\r\n00000000000000ff\r\n$1\r\n7\r\n");
+        let written = head::tests::written(Epoch::from_bits(255), 7);
+        let head = Value::BulkString(written);
         let standing = Standing { epoch: Epoch::from_bits(255), number: 7 };
         assert_eq!(said_of(head), Some(Some(standing)));
-        assert_eq!(said_of(answer("*2\r\n$-1\r\n$-1\r\n")), Some(None));
+        assert_eq!(said_of(answer("$-1\r\n")), Some(None));
         for refusal in ["BUSY a script runs", "TRYAGAIN it moves", "WRONGTYPE another's key"] {
             let refusal = answer(&format!("-{refusal}\r\n"));
             assert!(!is_elsewhere(&refusal) && said_of(refusal).is_none());

@@ -3,8 +3,9 @@
 --
 -- KEYS   1 head  2 latest  3 keys of latest by age
 
-local h = redis.call('HMGET', KEYS[1], 'e', 'n', 'p')
-if not h[1] then return false end
+local h = redis.call('HMGET', KEYS[1], 'z', 'p')
+if not h[1] or #h[1] < HEAD_MIN then return false end
+local e, _, _, n = struct.unpack(HEAD, h[1])
 local keys, entries = redis.call('ZRANGE', KEYS[3], 0, -1), {}
 if #keys > 0 then
     for _, entry in ipairs(redis.call('HMGET', KEYS[2], unpack(keys))) do
@@ -13,4 +14,4 @@ if #keys > 0 then
 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-return { h[1], h[2], h[3] or '', now, entries }
+return { e, string.format('%.0f', n), h[2] or '', now, entries }

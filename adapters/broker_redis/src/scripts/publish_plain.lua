@@ -3,18 +3,19 @@
 -- `publish` is to be called.
 --
 -- KEYS   1 head
--- ARGV   1 the server and its life, as the node knows it  2, 3 between which of the node's ms the time of expiry was
---        set  4 the last offset  5 bytes of its data, when it was published and its body, as in an entry
---        6 the room's channel  7 its namespace's, or nothing
+-- ARGV   1 the server and its life, as the node knows it  2 packed: between which of the node's ms the time of expiry
+--        was set  3 its entry behind the offset  4 the room's channel  5 its namespace's, or nothing
 
-local h = redis.call('HMGET', KEYS[1], 'l', 'b', 'k', 'e', 'o', 'n')
-if h[1] ~= ARGV[1] or h[2] ~= '-' then return false end
-local kept_at, o = tonumber(h[3]), tonumber(h[5]) + 1
-local n = tonumber(h[6]) + 1
-if kept_at < tonumber(ARGV[2]) or kept_at > tonumber(ARGV[3]) or math.max(o, n) > tonumber(ARGV[4]) then return false end
-local offset, number = string.format('%.0f', o), string.format('%.0f', n)
-redis.call('HSET', KEYS[1], 'o', offset, 'n', number)
-local entry = h[4] .. ' ' .. number .. ' ' .. offset .. ' ' .. ARGV[5]
-redis.call(SAY, ARGV[6], entry)
-if ARGV[7] ~= '' then redis.call('PUBLISH', ARGV[7], entry) end
-return { h[4], offset }
+local z = redis.call('HGET', KEYS[1], 'z')
+if not z or #z < HEAD_MIN then return false end
+local e, d, o, n, b, gen, gen_at, kept_at, begun, f, life = struct.unpack(HEAD, z)
+if life ~= ARGV[1] or b >= 0 then return false end
+local since, till = struct.unpack('>dd', ARGV[2])
+if kept_at < since or kept_at > till or o >= OFFSET_MAX or n >= OFFSET_MAX then return false end
+o, n = o + 1, n + 1
+redis.call('HSET', KEYS[1], 'z', struct.pack(HEAD, e, d, o, n, b, gen, gen_at, kept_at, begun, f, #life, life))
+local offset = string.format('%.0f', o)
+local entry = e .. ' ' .. string.format('%.0f', n) .. ' ' .. offset .. ' ' .. ARGV[3]
+redis.call(SAY, ARGV[4], entry)
+if ARGV[5] ~= '' then redis.call('PUBLISH', ARGV[5], entry) end
+return { e, offset }
