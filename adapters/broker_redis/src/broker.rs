@@ -22,6 +22,7 @@ use domain::time::Wall;
 use redis::{Cmd, Value};
 use thiserror::Error;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError};
@@ -30,6 +31,7 @@ use crate::head::packed;
 use crate::link::{CallError, Commands, Link};
 use crate::names::{Names, ROOM_KEYS};
 use crate::news::News;
+use crate::plain::{self, PlainQueue};
 use crate::presence::Present;
 use crate::sparing::Sparing;
 use crate::status::Status;
@@ -64,6 +66,7 @@ pub struct RedisBroker {
     subscribing: Arc<Subscribing>,
     pub(crate) status: Arc<Status>,
     durable: Option<Durable>,
+    pub(crate) plain: PlainQueue,
     /// Rung when Redis turns out to have lost a user's fence.
     pub(crate) unfenced: Notify,
 }
@@ -96,7 +99,7 @@ impl RedisBroker {
         let (names_too, table_too) = (names.clone(), Arc::clone(&table));
         let subscribing = Subscribing::new(Arc::clone(&commands), names_too, table_too);
         let subscribing = Arc::new(subscribing);
-        let present = Present::new();
+        let (present, plain) = (Present::new(), PlainQueue::new(&config));
         let unfenced = Notify::new();
         Ok(Arc::new(Self {
             config,
@@ -108,6 +111,7 @@ impl RedisBroker {
             subscribing,
             status,
             durable: log.map(Durable::new),
+            plain,
             unfenced,
         }))
     }
@@ -115,6 +119,11 @@ impl RedisBroker {
     /// Keeps both connections for as long as it is polled. The host spawns it once.
     pub async fn run(self: Arc<Self>) {
         let (commands, subscribing) = (Arc::clone(&self.commands), Arc::clone(&self.subscribing));
+        // Tasks of their own, which end with this one: they have the most to do.
+        let mut tasks = JoinSet::new();
+        for _ in 0..plain::CALLS {
+            tasks.spawn(Arc::clone(&self).run_plain());
+        }
         tokio::join!(commands.run(), subscribing.run(), self.run_presence());
     }
 

@@ -38,6 +38,7 @@ mod news;
 mod parting;
 mod peer_words;
 mod peers;
+mod plain;
 mod presence;
 mod present;
 mod publish;

@@ -120,46 +120,10 @@ impl RedisBroker {
         }
         step(answer?, level)
     }
-
-    /// A publish of which nothing is kept; none where the room is not ready for it, and nothing was done.
-    async fn call_publish_plain(
-        &self,
-        publish: &Publish,
-        policy: &NamespacePolicy,
-    ) -> Result<Option<Receipt>, CallError> {
-        let link = self.commands.link()?;
-        let now = publish.at.as_millis();
-        let quarter = i64::try_from(millis(self.kept(policy) / 4)).unwrap_or(i64::MAX);
-        let head = self.names.head(&publish.room);
-        let fill = |command: &mut Cmd, link: &Link| {
-            command
-                .arg(1)
-                .arg(&head)
-                .arg(link.life_of(&head))
-                .arg(packed([now.saturating_sub(quarter) as f64, now as f64]))
-                .arg(tail(publish))
-                .arg(self.names.room_channel(&publish.room));
-            match is_watched(&publish.room, policy) {
-                true => command.arg(self.names.namespace_channel(publish.room.namespace())),
-                false => command.arg(""),
-            };
-        };
-        let script = &self.commands.scripts().publish_plain;
-        let answer = self.commands.run_script(&link, script, fill).await?;
-        let Some((epoch, offset)) = parse::<Option<(String, u64)>>(answer)? else {
-            return Ok(None);
-        };
-        Ok(Some(Receipt {
-            epoch: parse_epoch(&epoch)?,
-            offset: Some(parse_offset(offset)?),
-            duplicate: false,
-            level: AckLevel::Accepted,
-        }))
-    }
 }
 
 /// Whether somebody may be there by a prefix: a pattern, or the rooms of all users, which nodes follow so.
-fn is_watched(room: &RoomId, policy: &NamespacePolicy) -> bool {
+pub(crate) fn is_watched(room: &RoomId, policy: &NamespacePolicy) -> bool {
     policy.patterns || room.as_str().starts_with(OWN_ROOMS)
 }
 
