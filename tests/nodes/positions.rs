@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use application::mailbox::Mailbox;
 use application::ports::succession::{Succession as _, Successor};
-use application::ports::{Broker as _, Entropy, Erasure as _, NoEntropy, PublishError};
+use application::ports::{
+    Broker as _, Entropy, Erasure as _, NoEntropy, PublishError, SubscriptionToken,
+};
 use application::testing::broker_contract::{named, policy, publish, room};
 use broker_redis::Config;
 use domain::delivery::Class;
@@ -110,6 +113,46 @@ async fn a_room_that_keeps_nothing_and_one_that_has_numbered_its_last_publish_ar
     assert_eq!(receive(&mailbox, 2).await.0.len(), 2);
     assert_eq!(say().await, Err(PublishError::LogFull));
     assert_eq!(node.publish(value("more")).await, Err(PublishError::LogFull));
+}
+
+/// What comes at once goes together, whatever rooms it is for, and those among it that are fresh.
+#[tokio::test]
+async fn publishes_that_nothing_is_kept_of_go_together_and_each_has_a_place_of_its_own() {
+    const ROOMS: usize = 10;
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let node = Node::start(&redis).await;
+    let nothing = policy(Retention { messages_max: 0, ..Retention::default() });
+    let mailbox = Arc::new(Mailbox::new(1, 10_000));
+    let watched = room("public:r0");
+    node.broker.subscribe(&watched, &nothing, &mailbox, SubscriptionToken(1)).await.unwrap();
+    let calls = || {
+        let stats = redis.ask(&["INFO", "commandstats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        let calls = line.and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u64>().unwrap())
+    };
+    for round in 0..3_u64 {
+        let before = calls();
+        let sent =
+            (0..1_000).map(|n| publish(&format!("public:r{}", n % ROOMS), "u1", &n.to_string()));
+        let all = sent.map(|sent| node.broker.publish(sent, &nothing));
+        let receipts = in_time("all are taken", futures_util::future::join_all(all)).await;
+        let mut places = vec![Vec::new(); ROOMS];
+        for (n, receipt) in receipts.into_iter().enumerate() {
+            places[n % ROOMS].push(receipt.unwrap().offset.unwrap().get());
+        }
+        for mut places in places {
+            places.sort_unstable();
+            assert_eq!(places, (100 * round + 1..=100 * round + 100).collect::<Vec<_>>());
+        }
+        // In the first round each room has to be made.
+        assert!(round == 0 || calls() - before < 200, "{}", calls() - before);
+    }
+    let offsets = receive(&mailbox, 300).await.0.into_iter().map(|(offset, _)| offset);
+    assert_eq!(offsets.collect::<Vec<_>>(), (1..=300).collect::<Vec<_>>());
 }
 
 /// D11: a durable room whose lives have used up all places.

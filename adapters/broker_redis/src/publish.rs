@@ -10,7 +10,6 @@ use bytes::Bytes;
 use domain::delivery::Class;
 use domain::message::{Publish, Publisher};
 use domain::policy::{AckLevel, NamespacePolicy};
-use domain::position::Offset;
 use domain::room::RoomId;
 use redis::{Cmd, Value};
 
