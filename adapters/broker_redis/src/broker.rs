@@ -55,6 +55,13 @@ pub enum StartError {
     Away(String),
 }
 
+/// What one script takes beside what all do.
+#[derive(Default)]
+pub(crate) struct More<'m> {
+    pub(crate) key: Option<&'m String>,
+    pub(crate) numbers: &'m [f64],
+}
+
 /// The broker of one node.
 pub struct RedisBroker {
     pub(crate) config: Config,
@@ -168,33 +175,34 @@ impl RedisBroker {
         policy: &NamespacePolicy,
         now: Wall,
     ) {
-        self.begin_with(command, life, (room, None), policy, now);
+        self.begin_with(command, life, room, (policy, now), &More::default());
     }
 
-    /// The same with one key more.
+    /// The same with a key and numbers more.
     pub(crate) fn begin_with(
         &self,
         command: &mut Cmd,
         (link, fresh): (&Link, Epoch),
-        (room, more): (&RoomId, Option<&String>),
-        policy: &NamespacePolicy,
-        now: Wall,
+        room: &RoomId,
+        (policy, now): (&NamespacePolicy, Wall),
+        more: &More<'_>,
     ) {
         let (retention, keep) = (&policy.retention, self.kept(policy));
-        command.arg(ROOM_KEYS + usize::from(more.is_some()));
+        let numbers = [
+            now.as_millis() as f64,
+            f64::from(retention.messages_max),
+            retention.bytes_max as f64,
+            millis(retention.age_max) as f64,
+            millis(keep) as f64,
+        ];
         let keys = self.names.keys(room);
+        command.arg(ROOM_KEYS + usize::from(more.key.is_some()));
         command
             .arg(&keys[..])
-            .arg(more.as_slice())
+            .arg(more.key.as_slice())
             .arg(if self.durable_of(policy).is_some() { String::new() } else { fresh.to_string() })
             .arg(link.life_of(&keys[0]))
-            .arg(packed([
-                now.as_millis() as f64,
-                f64::from(retention.messages_max),
-                retention.bytes_max as f64,
-                millis(retention.age_max) as f64,
-                millis(keep) as f64,
-            ]));
+            .arg(packed(&[&numbers[..], more.numbers].concat()));
     }
 
     /// A number that nobody else has; where there is no chance, one that is this process's alone.

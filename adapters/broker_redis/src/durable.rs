@@ -320,7 +320,7 @@ impl RedisBroker {
         let fill = |command: &mut Cmd, link: &Link| {
             self.begin(command, (link, fresh), room, policy, now);
             let behind = [lives.last.get() as f64, first.get() as f64];
-            command.arg(packed(behind)).arg(fresh.to_string());
+            command.arg(packed(&behind)).arg(fresh.to_string());
             for epoch in &ended {
                 command.arg(epoch.as_deref().unwrap_or_default());
             }

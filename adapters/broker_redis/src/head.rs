@@ -47,7 +47,7 @@ impl Head {
 }
 
 /// Numbers as scripts unpack them: eight bytes for each, the most significant first.
-pub(crate) fn packed<const N: usize>(numbers: [f64; N]) -> Vec<u8> {
+pub(crate) fn packed(numbers: &[f64]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
 }
 
@@ -59,7 +59,7 @@ pub(crate) mod tests {
     pub(crate) fn written(epoch: Epoch, number: u64) -> Vec<u8> {
         let mut written = epoch.to_string().into_bytes();
         written.push(0);
-        written.extend(packed([0.0, number as f64, -1.0, 0.0, 0.0, 0.0, 0.0, -1.0]));
+        written.extend(packed(&[0.0, number as f64, -1.0, 0.0, 0.0, 0.0, 0.0, -1.0]));
         written.push(3);
         written.extend(b"@1-");
         written

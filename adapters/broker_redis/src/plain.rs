@@ -64,7 +64,7 @@ impl RedisBroker {
         let quarter = i64::try_from(millis(self.kept(policy) / 4)).unwrap_or(i64::MAX);
         let plain = Plain {
             head: self.names.head(&publish.room),
-            span: packed([now.saturating_sub(quarter) as f64, now as f64]),
+            span: packed(&[now.saturating_sub(quarter) as f64, now as f64]),
             tail: tail(publish),
             channel: self.names.room_channel(&publish.room),
             of_namespace: self.namespace_channel_of(&publish.room, policy),
@@ -88,7 +88,7 @@ impl RedisBroker {
     }
 
     /// The channel of those who follow patterns, where there may be any.
-    fn namespace_channel_of(&self, room: &RoomId, policy: &NamespacePolicy) -> String {
+    pub(crate) fn namespace_channel_of(&self, room: &RoomId, policy: &NamespacePolicy) -> String {
         match is_watched(room, policy) {
             true => self.names.namespace_channel(room.namespace()),
             false => String::new(),

@@ -13,10 +13,9 @@ use domain::policy::{AckLevel, NamespacePolicy};
 use domain::room::RoomId;
 use redis::{Cmd, Value};
 
-use crate::broker::{RedisBroker, millis, parse, parse_epoch, parse_offset, strange};
+use crate::broker::{More, RedisBroker, millis, parse, parse_epoch, parse_offset, strange};
 use crate::durable::Unfit;
 use crate::entry::tail;
-use crate::head::packed;
 use crate::link::{CallError, Link};
 
 /// What Redis gave a publish.
@@ -80,32 +79,36 @@ impl RedisBroker {
             Publisher::Client(_) | Publisher::ApiKey(_) => None,
         });
         let (fence, key_of_user) = fenced.unzip();
-        let fence = fence.unwrap_or_default();
+        let of_namespace = self.namespace_channel_of(&publish.room, policy);
+        let class = format!(
+            "{}{}{}",
+            &publish.class.word()[..1],
+            if level == AckLevel::Replicated { "w" } else { "" },
+            if is_asked { "a" } else { "" }
+        );
         let fill = |command: &mut Cmd, link: &Link| {
-            let room = (&publish.room, key_of_user.as_ref());
-            self.begin_with(command, (link, fresh), room, policy, publish.at);
-            let channel = self.names.namespace_channel(publish.room.namespace());
-            let key = publish.key.as_ref().map_or_else(String::new, |key| format!("k{key}"));
             let numbers = [
                 publish.data.len() as f64,
                 millis(self.config.dedup_window) as f64,
                 self.config.dedup_entries_max as f64,
             ];
+            let more = More { key: key_of_user.as_ref(), numbers: &numbers };
+            let policy_and_time = (policy, publish.at);
+            self.begin_with(command, (link, fresh), &publish.room, policy_and_time, &more);
             command
-                .arg(packed(numbers))
-                .arg(&publish.class.word()[..1])
-                .arg(key)
+                .arg(&class)
                 .arg(tail(publish))
                 .arg(name.as_deref().unwrap_or_default())
-                .arg(self.names.room_channel(&publish.room))
-                .arg(if is_watched(&publish.room, policy) { &*channel } else { "" })
-                .arg(match (level == AckLevel::Replicated, is_asked) {
-                    (true, true) => "wa",
-                    (true, false) => "w",
-                    (false, true) => "a",
-                    (false, false) => "",
-                })
-                .arg(&fence);
+                .arg(self.names.room_channel(&publish.room));
+            // Each argument costs the server as much as a step of the script, and most publishes have none of these.
+            let rest = match (&fence, &publish.key) {
+                (Some(_), _) => 3,
+                (None, Some(_)) => 2,
+                (None, None) => usize::from(!of_namespace.is_empty()),
+            };
+            let key = publish.key.as_ref().map_or_else(String::new, |key| format!("k{key}"));
+            let optional = [&of_namespace, &key, fence.as_ref().unwrap_or(&key)];
+            command.arg(&optional[..rest]);
         };
         let script = &self.commands.scripts().publish;
         let answer = match level {

@@ -102,7 +102,7 @@ impl RedisBroker {
         let fill = |command: &mut Cmd, link: &Link| {
             self.begin(command, (link, fresh), room, policy, read.now);
             command
-                .arg(packed([
+                .arg(packed(&[
                     read.after.get() as f64,
                     f64::from(read.messages_max.min(PAGE_MESSAGES_MAX)),
                     read.bytes_max as f64,

@@ -9,7 +9,10 @@ use redis::Script;
 
 /// How a room's head is written.
 const HEAD: &str = include_str!("scripts/head.lua");
-/// What those of rooms begin with.
+/// What several of rooms do.
+const COMMON: &str = include_str!("scripts/common.lua");
+const TRIM: &str = include_str!("scripts/trim.lua");
+/// What those begin with that go on from a room's head.
 const ROOM: &str = include_str!("scripts/room.lua");
 /// What those of presence begin with.
 const PRESENCE: &str = include_str!("scripts/presence.lua");
@@ -53,21 +56,21 @@ impl Scripts {
     fn new(is_cluster: bool) -> Self {
         let say = if is_cluster { "SPUBLISH" } else { "PUBLISH" };
         let script = |text: &str| Script::new(&format!("local SAY = '{say}'\n{text}"));
-        let room = |text| {
-            script(&format!(
-                "{HEAD}\nlocal LATEST_KEYS_MAX, LATEST_BYTES_MAX = {LATEST_KEYS_MAX}, {LATEST_BYTES_MAX}\n{ROOM}\n{text}"
-            ))
-        };
+        let of_room = |parts: &[&str]| script(&[&[HEAD, COMMON], parts].concat().join("\n"));
         let presence = |text| script(&format!("{PRESENCE}\n{text}"));
+        let classes = format!(
+            "local RELIABLE, LATEST = {}, {}\nlocal LATEST_KEYS_MAX, LATEST_BYTES_MAX = {LATEST_KEYS_MAX}, {LATEST_BYTES_MAX}",
+            b'r', b'l'
+        );
         Self {
-            publish: room(include_str!("scripts/publish.lua")),
+            publish: of_room(&[&classes, TRIM, ROOM, include_str!("scripts/publish.lua")]),
             publish_plain: script(&format!(
                 "{HEAD}\n{}",
                 include_str!("scripts/publish_plain.lua")
             )),
-            read: room(include_str!("scripts/read.lua")),
-            erase: room(include_str!("scripts/erase.lua")),
-            begin: room(include_str!("scripts/begin.lua")),
+            read: of_room(&[TRIM, ROOM, include_str!("scripts/read.lua")]),
+            erase: of_room(&[ROOM, include_str!("scripts/erase.lua")]),
+            begin: of_room(&[include_str!("scripts/begin.lua")]),
             presence_set: presence(include_str!("scripts/presence_set.lua")),
             presence_update: presence(include_str!("scripts/presence_update.lua")),
             presence_list: script(include_str!("scripts/presence_list.lua")),
@@ -132,6 +135,8 @@ mod tests {
     fn what_a_server_is_tried_for_is_all_that_scripts_need() {
         let scripts = [
             super::ROOM,
+            super::COMMON,
+            super::TRIM,
             super::PRESENCE,
             include_str!("scripts/latest.lua"),
             include_str!("scripts/publish.lua"),

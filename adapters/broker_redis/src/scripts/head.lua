@@ -12,7 +12,8 @@
 --   f  the oldest offset that a durable room has, here or in the archive; -1 elsewhere
 --   l  the server and its life
 --
--- `p` has the ends of earlier lives, newest first, as text; `lb` the bytes of all newest messages by key.
+-- `p` has the ends of earlier lives, newest first, as text; `lb` the bytes of all newest messages by key; `e` is written
+-- and never read, where replicas are waited for and there is nothing else to write.
 
 local HEAD = '>c16BddddddddBc0'
 local HEAD_MIN = 82

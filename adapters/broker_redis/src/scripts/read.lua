@@ -4,32 +4,33 @@
 --
 -- ARGV   4 packed: behind this offset, and the most messages and bytes of data  5 1 for the newest of each key, too
 
-local before = load_head()
-if before then return before end
 local length = redis.call('LLEN', KEYS[2])
-local count, dropped = trim(length, 1024, 1024)
-
+local bytes, count = trim(KEYS[2], math.max(b, 0), length, messages_max, bytes_max, now - age_max, 1024, 1024)
 -- Of what is beyond the limit, and still to be dropped, nothing is read.
 local beyond = math.max(count - messages_max, 0)
+local here = o - (count - beyond) + 1
+local first, oldest = here, f
+-- What the log of a durable room dropped, and all before it, is kept no longer, in the archive neither.
+if d == 1 then f = math.max(f, o - messages_max + 1, (count ~= length or beyond > 0) and here or 0) end
+if bytes ~= math.max(b, 0) or f ~= oldest then
+    b = bytes
+    redis.call('HSET', KEYS[1], 'z', struct.pack(HEAD, e, d, o, n, b, gen, gen_at, kept_at, begun, f, #life, life))
+end
 count = count - beyond
-local here = o - count + 1
-local first = here
-local moved = keep_first(count + beyond ~= length or beyond > 0, count)
-if dropped or moved then save_head() end
 if ARGV[1] == '' and f < first then first = f end
-local after, messages, bytes = struct.unpack('>ddd', ARGV[4])
+local after, messages, wanted = struct.unpack('>ddd', ARGV[4])
 if after < first - 1 then after = first - 1 end
 local entries, at, full = {}, after - here + 1, after < here - 1
 while not full and at < count and #entries < messages do
     local step = math.min(32, messages - #entries)
     for _, entry in ipairs(redis.call('LRANGE', KEYS[2], beyond + at, beyond + at + step - 1)) do
         local size = size_and_time(entry)
-        if size > bytes and #entries > 0 then
+        if size > wanted and #entries > 0 then
             full = true
             break
         end
         entries[#entries + 1] = entry
-        bytes = bytes - size
+        wanted = wanted - size
     end
     at = after - here + 1 + #entries
 end
