@@ -120,7 +120,7 @@ async fn looking_where_ten_thousand_rooms_stand_costs_one_command_a_room_and_tur
     let asked = in_time("a whole turn", async {
         loop {
             // No more than a few of these while the turn goes on.
-            let asked = tokio::task::block_in_place(|| calls("hmget"));
+            let asked = tokio::task::block_in_place(|| calls("hget"));
             if asked >= 2 * ROOMS {
                 return asked;
             }
@@ -129,7 +129,7 @@ async fn looking_where_ten_thousand_rooms_stand_costs_one_command_a_room_and_tur
     });
     let _ = asked.await;
     let took = begin.elapsed();
-    let a_second = calls("hmget") as f64 / took.as_secs_f64();
+    let a_second = calls("hget") as f64 / took.as_secs_f64();
     println!("{{\"looks_per_s\":{a_second:.0},\"rooms\":{ROOMS}}}");
     assert!(took > Duration::from_secs(4), "they are spread: {took:?}");
     assert!(a_second < 4_500.0, "{a_second}");
@@ -319,13 +319,14 @@ async fn every_key_runs_out_and_nothing_is_left_of_rooms_that_nobody_uses() {
     let all = keys();
     assert!(all.len() > 200, "{all:?}");
     for key in &all {
-        let left = redis.ask(&["PTTL", key]);
-        assert_ne!(left, "-1", "{key} is there for ever");
+        // One for the server, of fixed size.
+        let is_of_server = key == "roomkeeper:life";
+        assert!(is_of_server || redis.ask(&["PTTL", key]) != "-1", "{key} is there for ever");
     }
     in_time("they run out", async {
         loop {
             let left = tokio::task::block_in_place(keys);
-            if left.iter().all(|key| key.contains("{all}")) {
+            if left.iter().all(|key| key.contains("{all}") || key == "roomkeeper:life") {
                 return;
             }
             tokio::task::yield_now().await;

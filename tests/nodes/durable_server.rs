@@ -12,8 +12,6 @@ use crate::postgres_server::{arguments, ask, publish};
 use crate::postgres_stores::SOON;
 
 const ROOM: &str = "public:kept";
-/// The opcode of a frame that closes.
-const CLOSE: u8 = 8;
 
 fn start(redis: &Redis, postgres: &Postgres) -> Server {
     let mut words = arguments();
@@ -86,12 +84,11 @@ fn what_any_of_three_nodes_acknowledged_as_durable_is_there_after_redis_and_a_no
 /// The close code that greets whoever comes with this token, or none.
 fn turned_away(node: &Server, token: &str) -> Option<u16> {
     let mut socket = RawSocket::open(node.addr(), &format!("/ws/v2/connect?token={token}"));
-    match socket.read_frame() {
-        (CLOSE, said) => Some(u16::from_be_bytes([said[0], said[1]])),
-        (_, hello) => {
-            assert!(String::from_utf8_lossy(&hello).contains("\"hello\""), "{hello:?}");
-            None
-        }
+    let first = socket.next_json();
+    match first["type"].as_str() {
+        Some("hello") => None,
+        Some("disconnect") => Some(socket.read_close_code()),
+        _ => panic!("{first}"),
     }
 }
 

@@ -152,7 +152,10 @@ impl Redis {
         let path = self.log_file(".incr.aof");
         let mut log = fs::read(&path).expect("it can be read");
         let middle = log.len() / 2;
-        log[middle..middle + PIECE].fill(b'?');
+        // From where a command begins, so that it is no other command but none.
+        let begins = log[middle..].windows(3).position(|three| three == b"\r\n*");
+        let from = middle + 2 + begins.expect("one begins there");
+        log[from..from + PIECE].fill(b'?');
         fs::write(path, log).expect("it can be written");
     }
 

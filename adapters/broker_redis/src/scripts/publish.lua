@@ -67,7 +67,7 @@ if class == RELIABLE then
     -- What the log of a durable room dropped, and all before it, is kept no longer, in the archive neither.
     if d == 1 then f = math.max(f, o - messages_max + 1, left and o - left + 1 or 0) end
 elseif class == LATEST then
-    local key = ARGV[9]
+    local key = ARGV[9] or ''
     local bytes = (tonumber(redis.call('HGET', KEYS[1], 'lb')) or 0) - redis.call('HSTRLEN', KEYS[3], key) + #entry
     redis.call('HSET', KEYS[3], key, entry)
     redis.call('ZADD', KEYS[4], whole(n), key)
