@@ -163,7 +163,7 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
     const fresh = () => {
       n += 1;
       if (n === 2) throw new Error('no session');
-      return token('fay', n === 1 ? { exp: Math.floor(Date.now() / 1000) + 3 } : {});
+      return token('fay', n === 1 ? { exp: Math.floor(Date.now() / 1000) + 4 } : {});
     };
     const page = await open({ user: 'fay', room: 'chat:lobby' }, fresh);
     await shows(page, '#chat-state', 'joined');

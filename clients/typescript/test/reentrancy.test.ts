@@ -115,6 +115,37 @@ describe('a listener of a room that connect names', () => {
   });
 });
 
+describe('a listener that ends things', () => {
+  it('by leaving as it hears of a gap: it is not told that it has joined', async () => {
+    const { server, clock, room, heard } = await inRoom({ entriesMax: 3 });
+    const joined: unknown[] = [];
+    room.on('joined', (told) => joined.push(told));
+    room.on('gap', () => void room.leave());
+    server.breakConnections();
+    for (let n = 1; n <= 6; n++) server.publish('public:r', n);
+    await clock.advance(1000);
+    expect([room.state, joined, heard]).toEqual(['out', [], []]);
+    expect([...server.connections].map(({ rooms }) => rooms.size)).toEqual([0]);
+  });
+
+  it('by disconnecting as the server speaks again: what it says is not listened to any more', async () => {
+    const { server, client, clock } = await inRoom();
+    const refused: unknown[] = [];
+    client.on('refused', (frame) => refused.push(frame));
+    server.partition();
+    for (const connection of server.connections) {
+      connection.say({ type: 'error', id: null, code: 108, error: 'rate_limited', message: '' });
+    }
+    await clock.until(() => client.state.phase === 'degraded');
+    client.on('state', ({ phase }) => phase === 'open' && client.disconnect());
+    server.heal();
+    expect([refused, client.state.phase]).toEqual([[], 'idle']);
+    server.crash();
+    await clock.advance(1000);
+    expect(clock.pending).toBe(0);
+  });
+});
+
 describe('a listener that closes the client', () => {
   // K06: a handler closes the client.
   it.each(['lost', 'state', 'hello'] as const)('when it hears %s: it stays closed', async (name) => {

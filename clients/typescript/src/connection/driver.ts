@@ -146,7 +146,8 @@ export class Driver {
     };
     socket.onmessage = (event: { data: unknown }) => {
       this.dispatch({ type: 'heard' });
-      this.handlers.message(event.data);
+      // Whoever hears that it is open again may end it.
+      if (socket === this.#socket) this.handlers.message(event.data);
     };
     socket.onerror = (event: { message?: unknown }) => {
       this.#said = `${event.message ?? ''}`;

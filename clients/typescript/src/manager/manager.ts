@@ -27,7 +27,7 @@ const TYPES_MAX = 64;
 
 /** The documented address: the base, `/ws/client` if it has no path, and the three parameters. */
 export const clientUrl = (base: string, client_id: string, version = 1, role = 'frontend'): string =>
-  socketUrl(base, '/ws/client', { client_id, version, role });
+  socketUrl(base, '/ws/client', { client_id, version: `${version}`, role });
 
 /** The connection of one client to `/ws/client`. */
 export class WebSocketManager {
@@ -53,14 +53,13 @@ export class WebSocketManager {
   #state: WSState | null = null;
 
   constructor(url: string, clientId: string, options: WebSocketManagerOptions = {}) {
-    const { connectionTimeoutMs, enableHeartbeat, version, role } = options;
     const strategy = options.backoffStrategy ?? new BackoffStrategy();
     const env = options.environment ?? realEnvironment(options.WebSocket);
     this.#log = lineLog(options.log);
-    this.#url = clientUrl(url, clientId, version, role);
+    this.#url = clientUrl(url, clientId, options.version, options.role);
     this.#clientId = clientId;
     const backoff: Backoff = (attempt, random) => strategy.delayFor(attempt, random);
-    const config = lifeConfig(backoff, connectionTimeoutMs, enableHeartbeat);
+    const config = lifeConfig(backoff, options.connectionTimeoutMs, options.enableHeartbeat);
     this.#driver = new Driver(env, config, {
       url: () => this.#attempting(),
       message: (data) => this.#message(data),

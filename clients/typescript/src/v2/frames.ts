@@ -55,8 +55,8 @@ function entry(session: Session, frame: Frame, room: Room | undefined): void {
   const isOut = room.state === 'out' || (room.state !== 'joined' && !room.position);
   const isOwn = isOut && session.ownRooms.has(frame.room);
   if (!isOwn && !stillIn(session, room)) return;
-  const at = isOwn || frame.offset == null ? null : positionOf(frame);
-  if (at) {
+  if (!isOwn && frame.offset != null) {
+    const at = positionOf(frame);
     const previous = typeof frame.previous === 'number' ? whole(frame.previous) : null;
     const place = room.track.look(at, previous);
     if (!promised(session, room, place, at) || place === 'own' || place === 'duplicate') return;
@@ -84,8 +84,8 @@ function joined(session: Session, room: Room, frame: Frame, gap: Skip | null): v
   array(frame.messages);
   const { connection } = session;
   room.become('joined');
+  if (gap && stillIn(session, room, connection)) skip(room, gap);
   if (!stillIn(session, room, connection)) return;
-  if (gap) skip(room, gap);
   room.succeeded({ position: reached, recovered: !!frame.recovered });
   void askPresence(session, room);
   if (stillIn(session, room, connection)) batch(session, room, frame, reached);
