@@ -115,6 +115,68 @@ describe('a listener of a room that connect names', () => {
   });
 });
 
+describe('a listener of a room that changes its mind', () => {
+  it('leaves as it is being joined: the server does not have it in', async () => {
+    const { server, client, clock } = serverAndClient();
+    client.connect();
+    await clock.advance(20);
+    const room = client.room('public:r');
+    once(room, 'joining', () => void room.leave());
+    await Promise.all([expect(room.join()).rejects.toMatchObject({ code: 'left' }), clock.advance(100)]);
+    expect([room.state, ...[...server.connections].map(({ rooms }) => rooms.size)]).toEqual(['out', 0]);
+  });
+
+  it('joins again as it is being left', async () => {
+    const { server, clock, room, heard } = await inRoom();
+    once(room, 'leaving', () => void room.join());
+    void room.leave();
+    await clock.advance(100);
+    server.publish('public:r', 'x');
+    await clock.advance(100);
+    expect([room.state, heard]).toEqual(['joined', ['x']]);
+  });
+
+  it('leaves as its join is put off: it is not asked for again', async () => {
+    const { server, client, clock } = serverAndClient();
+    server.refusals.set('subscribe', { code: 114, error: 'unavailable' });
+    client.connect();
+    await clock.advance(20);
+    const room = client.room('public:r');
+    void room.join();
+    once(room, 'away', () => void room.leave());
+    await clock.advance(10_000);
+    expect([room.state, server.received.filter(({ type }) => type === 'subscribe').length]).toEqual(['out', 1]);
+  });
+
+  it('joins again as it is put out: that is answered for itself', async () => {
+    const { server, clock, room } = await inRoom();
+    let again: Promise<unknown> = Promise.resolve();
+    once(room, 'out', () => {
+      again = room.join();
+    });
+    for (const connection of server.connections) {
+      connection.rooms.delete('public:r');
+      connection.say({ type: 'unsubscribed', id: null, room: 'public:r', code: 103, reason: 'permission_denied' });
+    }
+    await clock.advance(100);
+    expect(await again).toMatchObject({ position: { offset: 0 } });
+    expect(room.state).toBe('joined');
+  });
+
+  it('wants to know who is there as it is being joined: no wait of the first join ends the connection', async () => {
+    const { client, clock } = serverAndClient();
+    const lost: unknown[] = [];
+    client.on('lost', (loss) => lost.push(loss));
+    client.connect();
+    await clock.advance(20);
+    const room = client.room('public:r');
+    once(room, 'joining', () => void room.join({ presence: true }));
+    void room.join();
+    await clock.advance(60_000);
+    expect([room.state, room.presence?.total, lost]).toEqual(['joined', 1, []]);
+  });
+});
+
 describe('a listener that ends things', () => {
   it('by leaving as it hears of a gap: it is not told that it has joined', async () => {
     const { server, clock, room, heard } = await inRoom({ entriesMax: 3 });

@@ -112,7 +112,7 @@ const dial = (life: Life, config: LifeConfig, changes: Partial<Life>): Step => [
 /** Whoever asks for it starts afresh. */
 const start: Handler = (life, _, config) => dial(life, config, { phase: 'connecting', attempts: 0, reason: null });
 
-const stop: Handler = (life) => [IDLE, life.socket === 'none' ? [['timer', null]] : [['close'], ['timer', null]]];
+const stop: Handler = (life) => [IDLE, [...(life.socket === 'none' ? [] : [['close'] as const]), ['timer', null]]];
 
 const opened: Handler = (life, event) => [{ ...life, socket: 'open', heardAt: event.at }, []];
 

@@ -87,13 +87,14 @@ export class WebSocketManager {
 
   /** Sends a message with a `timestamp`; false when there is no connection. */
   send(message: WSMessage): boolean {
-    const now = this.#now();
-    const text = JSON.stringify({ timestamp: now.toISOString(), ...message });
-    if (this.#driver.life.openedAt === null || !this.#driver.send(text)) return false;
-    this.#stats.last_activity = now;
-    this.#stats[`${kind(message)}_sent`] += 1;
-    this.#state = null;
-    return true;
+    const text = JSON.stringify({ timestamp: this.#now(), ...message });
+    const isSent = this.#driver.life.openedAt !== null && this.#driver.send(text);
+    if (isSent) {
+      this.#stats.last_activity = this.#now();
+      this.#stats[`${kind(message)}_sent`] += 1;
+      this.#state = null;
+    }
+    return isSent;
   }
 
   /** Asks for a `pong`; false when there is no connection. */

@@ -4,7 +4,7 @@
 // It must never put a token into an address, which ends up in logs, nor ask for two tokens at once.
 
 import { fullJitter } from '../connection/backoff.js';
-import { type Closed, Driver } from '../connection/driver.js';
+import { Driver } from '../connection/driver.js';
 import { type Environment, realEnvironment, type SocketConstructor } from '../connection/environment.js';
 import { lifeConfig } from '../connection/life.js';
 import type { Unsubscribe } from '../emitter.js';
@@ -103,7 +103,7 @@ export class RoomkeeperClient {
       },
       explain: (code) => {
         const said = session.explain(code);
-        return { ...said, ...this.#mayRetry(said?.code ?? code) };
+        return { ...said, again: this.#mayRetry(said?.code ?? code) };
       },
     });
     const session = new Session(driver, {
@@ -232,7 +232,7 @@ export class RoomkeeperClient {
   }
 
   /** Close codes that another token, or a shorter `connect`, may get around. */
-  #mayRetry(code: number): Partial<Closed> {
+  #mayRetry(code: number): boolean {
     const isTooLong = code === 1009 && this.#session.hasResumed;
     // Of a server that takes less than the usual: the next time without rooms.
     if (isTooLong) this.#session.forgetResume();
@@ -240,6 +240,6 @@ export class RoomkeeperClient {
       this.#isStale = true;
       this.#session.ticket = null;
     }
-    return { again: isTooLong || (code === 3500 && !!this.#source && !this.#isFresh) };
+    return isTooLong || (code === 3500 && !!this.#source && !this.#isFresh);
   }
 }

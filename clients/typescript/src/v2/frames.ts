@@ -130,8 +130,8 @@ async function askPresence(session: Session, room: Room): Promise<void> {
 /** The server ended a membership, or does not grant it again. */
 function putOut(room: Room, refusal: Frame): void {
   const { code, error: reason } = refusal;
-  room.become('out');
   room.failed(new RequestError('refused', refusal as unknown as ErrorFrame));
+  room.become('out');
   room.events.emit('left', { code, reason } as Left);
 }
 
@@ -139,8 +139,8 @@ const isTemporary = (code: unknown): boolean => TEMPORARY_ERRORS.includes(code a
 
 function joinRefused(session: Session, room: Room, frame: Frame): void {
   if (isTemporary(frame.code)) {
-    room.become('away');
-    room.cancel = session.timer(retryAfter(frame), () => session.sendJoin(room));
+    const again = () => session.sendJoin(room);
+    room.become('away', session.timer(retryAfter(frame), again));
   } else putOut(room, frame);
 }
 

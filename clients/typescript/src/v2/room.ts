@@ -127,10 +127,11 @@ export class Room<T = unknown> {
     return this.session.ask('presence_updated', { type: 'presence_update', room: this.name, data: data ?? null });
   }
 
-  /** @internal */
-  become(state: RoomState): void {
+  /** @internal With what is under way, which whoever hears of it may end. */
+  become(state: RoomState, cancel: Cancel = () => {}, joinId: number | null = null): void {
     this.cancel();
-    this.joinId = null;
+    this.cancel = cancel;
+    this.joinId = joinId;
     if (state !== 'leaving' && state !== 'joining') this.leaveId = null;
     if (this.state === state) return;
     this.state = state;

@@ -353,11 +353,12 @@ export class Session {
 
   sendJoin(room: Room): void {
     if (room.isNamed) this.#leaveAgain(room);
-    room.become('joining');
-    room.joinId = this.say({ type: 'subscribe', room: room.name, since: room.position, ...wanted(room) });
+    const id = this.say({ type: 'subscribe', room: room.name, since: room.position, ...wanted(room) });
     // Asking again on this connection could only be refused as asking twice.
-    const silent = () => this.host.abandon({ code: 1006, reason: 'no answer' });
-    room.cancel = this.timer(this.limits.requestTimeoutMs, silent);
+    const cancel = this.timer(this.limits.requestTimeoutMs, () =>
+      this.host.abandon({ code: 1006, reason: 'no answer' }),
+    );
+    room.become('joining', cancel, id);
   }
 
   /** More is wanted of a room than was asked for: it is left and joined again. */
@@ -372,8 +373,9 @@ export class Session {
 
   async leave(room: Room): Promise<void> {
     if (this.stage === 'online' && isIn(room)) {
+      const over = this.sendLeave(room);
       room.become('leaving');
-      await this.sendLeave(room);
+      await over;
     } else if (room.state !== 'leaving') room.become('out');
   }
 
