@@ -9,14 +9,15 @@ export function Chat({ room }: { room: string }) {
   const { members } = usePresence(room);
   const [text, setText] = useState('');
   const client = useRoomkeeper();
-  const [losses, setLosses] = useState(0);
-  useEffect(() => client.on('lost', () => setLosses((before) => before + 1)), [client]);
+  const [losses, setLosses] = useState<string[]>([]);
+  useEffect(() => client.on('lost', ({ text: words }) => setLosses((before) => [...before, words])), [client]);
   return (
     <section>
       <h2>Chat</h2>
       <p id="chat-state">{isJoined ? 'joined' : phase}</p>
       <p id="members">{members.map(({ user_id }) => user_id).join(', ')}</p>
-      <p id="losses">{losses}</p>
+      <p id="losses">{losses.length}</p>
+      <p id="loss">{losses.at(-1)}</p>
       <ol id="messages">
         {messages.map(({ offset, data }) => (
           <li key={offset}>{data}</li>

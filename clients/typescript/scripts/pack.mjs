@@ -1,7 +1,7 @@
 // Packs the package as npm would publish it, looks at what is in it, and loads every entry from there.
-// It must never load an entry from the sources: what is checked is what is shipped.
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+// It must never load an entry from the sources, nor its types: what is checked is what is shipped.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -41,7 +41,22 @@ console.log(JSON.stringify([${entries.map((_, n) => `Object.keys(e${n})`)}]));`;
   const flags = ['--preserve-symlinks', '--preserve-symlinks-main', join(folder, 'load.mjs')];
   const loaded = JSON.parse(execFileSync(process.execPath, flags, { encoding: 'utf8' }));
   for (const [n, keys] of loaded.entries()) if (keys.length === 0) complaints.push(`${entries[n]} exports nothing`);
-  console.log(`${names.length} files, ${unpackedSize} bytes; ${entries.length} entries load`);
+  // Whoever compiles against it, in the two ways that there are of finding an entry's types, and reading all of them.
+  symlinkSync(join(home, 'node_modules', '@types'), join(modules, '@types'));
+  copyFileSync(join(home, 'scripts', 'consumer.tsx'), join(folder, 'consumer.tsx'));
+  writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
+  const options = { strict: true, noEmit: true, skipLibCheck: false, target: 'es2022', jsx: 'react-jsx', types: [] };
+  for (const [moduleResolution, module] of [
+    ['nodenext', 'nodenext'],
+    ['bundler', 'esnext'],
+  ]) {
+    const compilerOptions = { ...options, module, moduleResolution, lib: ['es2022', 'dom', 'dom.iterable'] };
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['consumer.tsx'] }));
+    const tsc = [join(home, 'node_modules', 'typescript', 'bin', 'tsc'), '--project', folder];
+    const { status, stdout } = spawnSync(process.execPath, tsc, { encoding: 'utf8' });
+    if (status !== 0) complaints.push(`the types do not hold with ${moduleResolution}:\n${stdout}`);
+  }
+  console.log(`${names.length} files, ${unpackedSize} bytes; ${entries.length} entries load, and compile`);
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

@@ -7,8 +7,8 @@ export type Unsubscribe = () => void;
 
 type Listener = (value: never) => unknown;
 
-/** Where exceptions of listeners go. */
-const report = (error: unknown): void => console.error('[WS] a listener failed:', error);
+/** Where exceptions go of what is the application's own: listeners, logs, delays. */
+export const report = (error: unknown): void => console.error('[WS]', error);
 
 /** Several kinds of events by name. */
 export class Events<Map extends object> {
@@ -25,9 +25,10 @@ export class Events<Map extends object> {
 
   emit<K extends keyof Map>(name: K, value: Map[K]): void {
     for (const entry of [...this.#listeners]) {
-      if (entry[0] !== name || !this.#listeners.has(entry)) continue;
       try {
-        (entry[1](value as never) as Partial<Promise<unknown>> | undefined)?.catch?.(report);
+        if (entry[0] === name && this.#listeners.has(entry)) {
+          (entry[1](value as never) as Partial<Promise<unknown>> | undefined)?.catch?.(report);
+        }
       } catch (error) {
         report(error);
       }

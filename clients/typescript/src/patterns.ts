@@ -5,6 +5,7 @@
 
 import { Events, type Unsubscribe } from './emitter.js';
 import type { RoomkeeperClient } from './v2/client.js';
+import { retryAfter } from './v2/session.js';
 import type { Left, Message, RequestError } from './v2/types.js';
 
 /** When to follow again after the server lost something, or refused for the moment without a time, in ms. */
@@ -35,11 +36,14 @@ export class Pattern<T = unknown> {
   ) {
     this.#off = [
       client.on('hello', () => void this.#follow()),
-      client.on('lost', () => this.#lost()),
+      // Also where the application has ended the connection, which is no loss.
+      client.on('state', ({ phase }) => {
+        if (phase !== 'open' && phase !== 'degraded') this.#lost();
+      }),
       client.on('frame', (frame) => {
         if (frame.pattern !== pattern || this.#state !== 'following') return;
         if (frame.type === 'message') this.#events.emit('message', frame as unknown as Message<T>);
-        if (frame.type === 'unsubscribed') this.#ended(frame.code, frame.reason);
+        if (frame.type === 'unsubscribed') this.#ended(frame.code, frame.reason, frame);
       }),
     ];
     void this.#follow();
@@ -75,12 +79,10 @@ export class Pattern<T = unknown> {
       if (!this.#is('asked')) return;
       this.#state = 'away';
       const { code, refusal } = error as RequestError;
-      if (refusal) this.#ended(refusal.code, refusal.error, (refusal as { retry_after_ms?: unknown }).retry_after_ms);
+      if (refusal) return this.#ended(refusal.code, refusal.error, refusal);
       // Nobody knows whether it is followed: ended first, asking again is not asking twice.
-      else if (code === 'timed_out') {
-        client.request({ type: 'unsubscribe', pattern }).catch(() => {});
-        this.#again(AGAIN_MS);
-      }
+      if (code === 'timed_out') client.request({ type: 'unsubscribe', pattern }).catch(() => {});
+      if (code === 'timed_out' || code === 'too_many') this.#again(AGAIN_MS);
     }
   }
 
@@ -99,11 +101,11 @@ export class Pattern<T = unknown> {
     this.#timer = this.client.env.setTimer(() => void this.#follow(), ms);
   }
 
-  #ended(code: unknown, reason: unknown, after?: unknown): void {
+  #ended(code: unknown, reason: unknown, said: object): void {
     const left = { code: typeof code === 'number' ? code : null, reason: typeof reason === 'string' ? reason : null };
     if (TEMPORARY.includes(left.code ?? 0)) {
       this.#state = 'away';
-      this.#again(typeof after === 'number' ? after : AGAIN_MS);
+      this.#again(retryAfter(said, AGAIN_MS));
     } else this.#over();
     this.#events.emit('ended', left);
   }

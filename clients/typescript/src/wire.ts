@@ -20,15 +20,11 @@ export function heartbeat(value: unknown): number {
 /** A list, whatever is in it; empty where there is none. */
 export const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
 
-/** The address of a socket: without a path the protocol's own path, and the parameters that have a value. */
-export function socketUrl(
-  base: string,
-  path: string,
-  parameters: Readonly<Record<string, string | number | undefined>>,
-): string {
+/** The address of a socket: without a path the protocol's own path, and the parameters. */
+export function socketUrl(base: string, path: string, parameters: Readonly<Record<string, string>>): string {
   const url = new URL(base.replace(/^http/i, 'ws'));
   if (url.pathname === '/') url.pathname = path;
   url.hash = '';
-  for (const [name, value] of Object.entries(parameters)) if (value) url.searchParams.set(name, `${value}`);
+  for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
   return url.href;
 }

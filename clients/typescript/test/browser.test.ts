@@ -5,7 +5,7 @@ import { build } from 'esbuild';
 import type { Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { BINARY, Binary, IS_REQUIRED, token } from './binary.js';
-import { Application, HAS_CHROMIUM } from './browser.js';
+import { Application, HAS_CHROMIUM, type Opened } from './browser.js';
 
 /** Where to leave pictures of the panel for people to look at. */
 const PICTURES = process.env.ROOMKEEPER_PICTURES;
@@ -33,7 +33,7 @@ it('under tests/run there is a browser', () => {
 describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, () => {
   let server: Binary;
   let application: Application;
-  const opened: { page: Page; errors: string[] }[] = [];
+  const opened: Opened[] = [];
 
   beforeAll(async () => {
     [server, application] = await Promise.all([
@@ -52,8 +52,8 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
     await server?.end();
   });
 
-  async function open(query: Record<string, string> = {}, freshToken?: () => string): Promise<Page> {
-    const one = await application.open({ server: server.url(''), ...query }, freshToken);
+  async function open(query: Record<string, string> = {}, freshToken?: () => string, beside?: Page): Promise<Page> {
+    const one = await application.open({ server: server.url(''), ...query }, freshToken, beside);
     opened.push(one);
     return one.page;
   }
@@ -122,8 +122,18 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
 
   it('two tabs of one user are one member, and hear the same', async () => {
     const fresh = () => token('ann');
-    const query = { user: 'ann', room: 'chat:lobby' };
-    const [one, two] = [await open(query, fresh), await open(query, fresh)];
+    const query = { user: 'ann', room: 'chat:lobby', wsDebug: '1' };
+    const one = await open(query, fresh);
+    const two = await open(query, fresh, one);
+    // Tabs share what is stored: on `/ws/client` both are the same client, and both are served.
+    for (const page of [one, two]) {
+      await shows(page, '#status', /^Connected$/);
+      await page.locator('aside').getByText('Ping', { exact: true }).click();
+      await shows(page, 'aside', 'pong');
+    }
+    const documented = opened.flatMap(({ sockets }) => sockets).filter((socket) => /ws.client[?]/.test(socket.url()));
+    expect(documented.map((socket) => socket.isClosed())).toEqual([false, false]);
+    expect(new Set(documented.map((socket) => socket.url())).size).toBe(1);
     await shows(one, '#members', /^ann$/);
     await shows(two, '#members', /^ann$/);
     await say(one, 'from one tab');
@@ -146,6 +156,24 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('in a browser', { timeout: 60_000 }, (
     await say(page, 'still here');
     await shows(page, '#messages', 'still here');
     expect(await page.textContent('#losses')).toBe('0');
+  });
+
+  it('a token that ends and could not be refreshed ends the connection, which comes back with a fresh one', async () => {
+    let n = 0;
+    const fresh = () => {
+      n += 1;
+      if (n === 2) throw new Error('no session');
+      return token('fay', n === 1 ? { exp: Math.floor(Date.now() / 1000) + 4 } : {});
+    };
+    const page = await open({ user: 'fay', room: 'chat:lobby' }, fresh);
+    await shows(page, '#chat-state', 'joined');
+    await say(page, 'before');
+    await shows(page, '#messages', 'before');
+    await shows(page, '#loss', 'closed with 3004 token_expired');
+    await shows(page, '#chat-state', 'joined');
+    await say(page, 'behind it');
+    await shows(page, '#messages', 'behind it');
+    expect([n, await page.textContent('#losses')]).toEqual([3, '1']);
   });
 
   it('the server is killed and started again in the middle of a conversation', async () => {

@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Browser, chromium, type Page } from 'playwright-core';
+import { type Browser, chromium, type Page, type WebSocket } from 'playwright-core';
 import { build } from 'vite';
 
 export const home = fileURLToPath(new URL('..', import.meta.url));
@@ -37,6 +37,13 @@ export const ALIAS = [
 
 /** Starts a browser. */
 export const launch = (): Promise<Browser> => chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
+
+/** A page of the application. */
+export interface Opened {
+  page: Page;
+  errors: string[];
+  sockets: WebSocket[];
+}
 
 /** The built application, and a browser to open it in. */
 export class Application {
@@ -88,16 +95,21 @@ export class Application {
     this.#origin = `http://127.0.0.1:${(web.address() as AddressInfo).port}`;
   }
 
-  /** Opens it in a window of its own, with its own storage. What the page throws is collected. */
-  async open(query: Record<string, string>, freshToken?: () => string): Promise<{ page: Page; errors: string[] }> {
+  /**
+   * Opens it in a window of its own, with its own storage; or as a tab beside another page, with which it shares that.
+   * What the page throws is collected, and so are its sockets.
+   */
+  async open(query: Record<string, string>, freshToken?: () => string, beside?: Page): Promise<Opened> {
     if (!this.#browser) throw new Error('it has not been started');
-    const context = await this.#browser.newContext({ viewport: { width: 1000, height: 900 } });
+    const context = beside?.context() ?? (await this.#browser.newContext({ viewport: { width: 1000, height: 900 } }));
     const page = await context.newPage();
     const errors: string[] = [];
+    const sockets: WebSocket[] = [];
     page.on('pageerror', (error) => errors.push(String(error)));
+    page.on('websocket', (socket) => sockets.push(socket));
     if (freshToken) await page.exposeFunction('freshToken', freshToken);
     await page.goto(this.address(query));
-    return { page, errors };
+    return { page, errors, sockets };
   }
 
   async end(): Promise<void> {

@@ -1,4 +1,4 @@
-// `RoomkeeperClient` against the fake server: rooms, recovery, outbox, tokens, requests.
+// `RoomkeeperClient` against the fake server: rooms, recovery, outbox, requests.
 // It must never look behind the client's public face.
 
 import { describe, expect, it, vi } from 'vitest';
@@ -246,117 +246,29 @@ describe('the outbox', () => {
     await clock.advance(100_000);
   });
 
+  it('knows the places of its own messages, however many acknowledgements come too late', {
+    timeout: 60_000,
+  }, async () => {
+    const { server, client, clock, room, heard } = await inRoom({}, { publishTimeoutMs: 5 });
+    const lost: unknown[] = [];
+    client.on('lost', (loss) => lost.push(loss));
+    server.delay(10);
+    for (let n = 0; n < 1100; n++) {
+      const published = room.publish(n, { echo: false });
+      await clock.advance(30);
+      await expect(published).rejects.toMatchObject({ code: 'unanswered' });
+    }
+    server.publish('public:r', 'of another');
+    await clock.advance(30);
+    expect([heard, lost]).toEqual([['of another'], []]);
+  });
+
   it('refuses what is no JSON', async () => {
     const { room } = await inRoom();
     const ring: Record<string, unknown> = {};
     ring.ring = ring;
     await expect(room.publish(ring)).rejects.toBeInstanceOf(TypeError);
     await expect(room.publish(10n)).rejects.toBeInstanceOf(TypeError);
-  });
-});
-
-describe('tokens', () => {
-  it('are asked for once per connection, and a ticket saves asking', async () => {
-    const token = vi.fn(async () => 'ann');
-    const { server, client, clock } = serverAndClient({ anonymous: false }, { token });
-    client.connect();
-    await clock.advance(20);
-    server.breakConnections();
-    await clock.advance(1000);
-    expect(client.state.phase).toBe('open');
-    expect(token).toHaveBeenCalledTimes(1);
-    const connects = server.received.filter(({ type }) => type === 'connect');
-    expect(connects[1]).toMatchObject({ token: 'ann', session: 'ticket-of-ann' });
-  });
-
-  it('are got anew after 3004', async () => {
-    let n = 0;
-    const { server, client, clock } = serverAndClient({ anonymous: false }, { token: () => `ann-${++n}` });
-    client.connect();
-    await clock.advance(20);
-    server.close(3004, 'token_expired');
-    await clock.advance(1000);
-    expect(server.received.filter(({ type }) => type === 'connect').at(-1)).toMatchObject({
-      token: 'ann-2',
-      session: null,
-    });
-    expect(client.state.phase).toBe('open');
-  });
-
-  // K08: of no use, again and again.
-  it('that do not count, fresh as they are, are a stop', async () => {
-    let n = 0;
-    const authenticate = () => undefined;
-    const { client, clock } = serverAndClient({ anonymous: false, authenticate }, { token: () => `bad-${++n}` });
-    client.connect();
-    await clock.advance(60_000);
-    expect(client.state).toMatchObject({ phase: 'fallback', reason: 'closed with 3500 unauthenticated' });
-    expect(n).toBe(1);
-  });
-
-  it('that do not count any more are got anew once', async () => {
-    let n = 0;
-    const good = new Set(['t1']);
-    const authenticate = (shown: string) => (good.has(shown) ? 'ann' : undefined);
-    const { server, client, clock } = serverAndClient({ anonymous: false, authenticate }, { token: () => `t${++n}` });
-    client.connect();
-    await clock.advance(20);
-    server.spoiltTickets.add('ticket-of-ann');
-    good.delete('t1');
-    good.add('t2');
-    server.breakConnections();
-    await clock.advance(1000);
-    expect([client.state.phase, n]).toEqual(['open', 2]);
-    good.clear();
-    server.breakConnections();
-    await clock.advance(5000);
-    expect([client.state.phase, n]).toEqual(['fallback', 3]);
-  });
-
-  // K08: rejecting.
-  it('that can not be got are asked for a few times, with back-off, one at a time', async () => {
-    const token = vi.fn(() => Promise.reject(new Error('no session')));
-    const { client, clock } = serverAndClient({}, { token });
-    client.connect();
-    await clock.advance(600_000);
-    expect(token).toHaveBeenCalledTimes(5);
-    expect(client.state).toEqual({ phase: 'fallback', reason: 'closed with 3500 no token: Error: no session' });
-  });
-
-  // K08: slow.
-  it('that are slow to come are waited for by one call', async () => {
-    let give: (token: string) => void = () => {};
-    const token = vi.fn(() => new Promise<string>((resolve) => (give = resolve)));
-    const { client, clock } = serverAndClient({ anonymous: false }, { token, connectTimeoutMs: 1000 });
-    client.connect();
-    await clock.advance(5000);
-    expect(token).toHaveBeenCalledTimes(1);
-    give('ann');
-    await clock.advance(5000);
-    expect(client.state.phase).toBe('open');
-    expect(token).toHaveBeenCalledTimes(1);
-  });
-
-  it('are refreshed in place when the server says that one ends', async () => {
-    let n = 0;
-    const { server, client, clock } = serverAndClient({ anonymous: false }, { token: () => `t${++n}` });
-    client.connect();
-    await clock.advance(20);
-    for (const connection of server.connections) connection.say({ type: 'token_expiring', expires_at: 'soon' });
-    await clock.advance(20);
-    expect(server.received.filter(({ type }) => type === 'refresh')).toMatchObject([{ token: 't2' }]);
-    server.breakConnections();
-    await clock.advance(1000);
-    expect(server.received.at(-1)).toMatchObject({ type: 'connect', token: 't2', session: 'ticket-of-t2' });
-  });
-
-  it('never stand in the address', async () => {
-    const { server, client, clock } = serverAndClient({}, { token: 'secret' });
-    client.connect();
-    await clock.advance(20);
-    expect([...server.network.wires].map(({ socket }) => socket.url)).toEqual([
-      'ws://fake/ws/v2/connect?client_id=tab',
-    ]);
   });
 });
 
@@ -385,6 +297,21 @@ describe('requests', () => {
     const silent = client.status();
     await clock.advance(1000);
     await expect(silent).rejects.toMatchObject({ code: 'timed_out' });
+  });
+
+  it('are as many as may be, and a room can be left all the same', async () => {
+    const { server, client, clock, room, heard } = await inRoom();
+    const open = Array.from({ length: 1024 }, () => client.status());
+    await expect(client.status()).rejects.toMatchObject({ code: 'too_many' });
+    const left = room.leave();
+    const joined = room.join();
+    await clock.advance(20);
+    await Promise.all([left, joined, ...open]);
+    server.publish('public:r', 'x');
+    await clock.advance(20);
+    expect([room.state, heard]).toEqual(['joined', ['x']]);
+    await Promise.all([room.leave(), clock.advance(20)]);
+    expect([...server.connections].map(({ rooms }) => rooms.size)).toEqual([0]);
   });
 
   it('of a host of its own, too', async () => {

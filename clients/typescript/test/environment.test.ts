@@ -87,13 +87,13 @@ it('a client without a WebSocket says so at once, and does not go on trying', as
   client.connect();
   expect(client.state).toEqual({
     phase: 'fallback',
-    reason: 'closed with 1005 no WebSocket: pass the option WebSocket',
+    reason: 'closed with 1005 pass the option WebSocket',
   });
   client.close();
   const lines: string[] = [];
   const manager = new WebSocketManager('ws://h', 'x', { log: (line) => lines.push(line) });
   manager.connect();
   expect(manager.getState()).toMatchObject({ phase: 'fallback', stats: { total_attempts: 1 } });
-  expect(lines).toContain('[WS] Connection failed: closed with 1005 no WebSocket: pass the option WebSocket');
+  expect(lines).toContain('[WS] Connection failed: closed with 1005 pass the option WebSocket');
   manager.disconnect();
 });

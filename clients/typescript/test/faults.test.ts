@@ -3,80 +3,11 @@
 
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { BackoffStrategy } from '../src/index.js';
+import { NONSENSE } from './nonsense.js';
 import { serverAndClient, serverAndManager } from './world.js';
 
 const PHASES = ['idle', 'connecting', 'open', 'degraded', 'reconnecting', 'failed', 'fallback'];
-const NONSENSE = [
-  '',
-  ' ',
-  '{',
-  '[]',
-  '[[[[',
-  'null',
-  '1',
-  '"hello"',
-  'true',
-  '{}',
-  '{"type":1}',
-  '{"type":null}',
-  '{"type":{}}',
-  '\u0000',
-  '\n\n\n',
-  '{"type":"__proto__"}',
-  '{"type":"constructor"}',
-  '{"type":"toString"}',
-  '{"type":"hello"',
-  `${'['.repeat(100_000)}`,
-  '{"type":"hello"}',
-  '{"type":"hello","features":{},"rooms":7,"resumed":"x","session":4,"heartbeat_interval_ms":"soon"}',
-  '{"type":"hello","heartbeat_interval_ms":-1}',
-  '{"type":"hello","heartbeat_interval_ms":1e308}',
-  '{"type":"hello","resumed":[null,1,{}]}',
-  '{"type":"message"}',
-  '{"type":"message","room":"public:r"}',
-  '{"type":"message","room":"public:r","epoch":1,"offset":1}',
-  '{"type":"message","room":"public:r","epoch":"x","offset":-1}',
-  '{"type":"message","room":"public:r","epoch":"x","offset":1.5}',
-  '{"type":"message","room":"public:r","epoch":"x","offset":1e300}',
-  '{"type":"message","room":"public:r","epoch":"x","offset":"1"}',
-  '{"type":"message","room":{"a":1},"offset":1}',
-  '{"type":"tombstone","room":"public:r","offset":"x"}',
-  '{"type":"subscribed","id":1,"room":"public:r"}',
-  '{"type":"subscribed","id":null,"room":"public:r","epoch":"a","offset":1,"messages":[]}',
-  '{"type":"page","room":"public:r","epoch":"0000000000000001","offset":3,"messages":{},"more":false}',
-  '{"type":"page","room":"public:r","epoch":"0000000000000001","offset":0,"messages":[null,7,"x"],"more":false}',
-  '{"type":"gap","room":"public:r","epoch":"a","from":"x","to":2,"reason":"retention"}',
-  '{"type":"gap","room":"public:r"}',
-  '{"type":"ack","id":1}',
-  '{"type":"ack","id":999999,"room":"public:r","epoch":"a","offset":1}',
-  '{"type":"ack","id":{},"offset":{}}',
-  '{"type":"unsubscribed"}',
-  '{"type":"unsubscribed","room":"nowhere:x","code":"x"}',
-  '{"type":"presence","room":"public:r","members":7}',
-  '{"type":"presence","room":"public:r","seq":1,"total":1,"members":[null]}',
-  '{"type":"presence_event","room":"public:r","seq":"x"}',
-  '{"type":"presence_events","room":"public:r","from":1,"seq":2,"total":1,"changes":7}',
-  '{"type":"presence_events","room":"public:r","from":1,"seq":2,"total":1,"changes":[null]}',
-  '{"type":"presence_events","room":"public:r","from":1,"seq":2,"changes":[{"event":"join","user_id":"x"}]}',
-  '{"type":"presence_count","room":"public:r","seq":1,"total":"many"}',
-  '{"type":"error"}',
-  '{"type":"error","id":1,"code":"x"}',
-  '{"type":"error","id":null,"code":999,"message":7,"retry_after_ms":-5}',
-  '{"type":"disconnect"}',
-  '{"type":"disconnect","code":"x","reason":1}',
-  '{"type":"token_expiring"}',
-  '{"type":"refreshed","id":1}',
-  '{"type":"hello","features":[{"toString":1,"valueOf":1}],"request_id":{"toString":1}}',
-  '{"type":{"toString":1}}',
-  '{"type":"status","id":1}',
-  '{"type":"pong","id":1}',
-  '{"type":"history","id":1,"messages":7}',
-  '{"type":"message","room":"public:r","epoch":"00000000000000a1","offset":9007199254740992,"data":1,"timestamp":"t"}',
-  '{"type":"message","room":"public:r","epoch":"00000000000000a1","offset":9007199254740993,"data":1,"timestamp":"t"}',
-  '{"type":"message","room":"public:r","epoch":"00000000000000a1","offset":9223372036854775808,"data":1,"timestamp":"t"}',
-  '{"type":"message","room":"public:r","epoch":"00000000000000a1","offset":18446744073709551616,"data":1,"timestamp":"t"}',
-  '{"type":"unheard_of","id":5,"data":[]}',
-];
 
 const unhandled = vi.fn();
 process.on('unhandledRejection', unhandled);
@@ -193,6 +124,40 @@ describe('v2: nonsense', () => {
     expect(client.state.phase).toBe('open');
   });
 
+  it.each([
+    ['ends of lines', '\n'.repeat(1 << 20), 0],
+    ['what is no frame', 'x\n'.repeat(1 << 20), 16],
+    ['a greeting', `{"type":"hello","resumed":[${'null,'.repeat(1 << 16)}null]}`, 0],
+  ])('a text of nothing but %s is told of a few times', async (_, text, times) => {
+    const { server, client, clock } = serverAndClient();
+    const said: string[] = [];
+    const lost: unknown[] = [];
+    client.on('violation', (words) => said.push(words));
+    client.on('lost', ({ text: words }) => lost.push(words));
+    client.connect();
+    await clock.advance(20);
+    for (const { socket } of server.network.wires) socket.heard(text);
+    expect([said.length, lost]).toEqual([times, times ? ['nonsense'] : []]);
+    await clock.advance(1000);
+    expect(client.state.phase).toBe('open');
+  });
+
+  it('a greeting with a list of nonsense is told of a few times, too', async () => {
+    const { server, client, clock } = serverAndClient();
+    const said: string[] = [];
+    client.on('violation', (words) => said.push(words));
+    server.partition();
+    client.connect();
+    const [wire] = server.network.wires;
+    wire?.socket.opened();
+    wire?.socket.heard(`{"type":"hello","resumed":[${'null,'.repeat(1 << 16)}null]}`);
+    expect([said.length, client.state.phase]).toEqual([16, 'reconnecting']);
+    server.heal();
+    await clock.advance(1000);
+    expect(client.state.phase).toBe('open');
+    client.close();
+  });
+
   it('a frame of an entry can not pass for an event of the room', async () => {
     const { server, client, clock } = serverAndClient();
     const room = client.room('public:r');
@@ -254,6 +219,65 @@ describe('/ws/client: nonsense', () => {
     for (const connection of server.connections) connection.raw(text);
     await clock.advance(50);
     expect(manager.getState().phase).toBe('open');
+  });
+
+  // K11.
+  it('a hundred thousand pings are answered no faster than they leave', async () => {
+    const { server, manager, clock } = serverAndManager();
+    manager.connect();
+    await clock.advance(20);
+    for (const { socket } of server.network.wires) {
+      Object.defineProperty(socket, 'bufferedAmount', { value: 1 << 20 });
+      for (let n = 0; n < 100_000; n++) socket.heard('{"type":"ping"}');
+    }
+    await clock.advance(20);
+    expect(server.received.filter(({ type }) => type === 'pong')).toHaveLength(0);
+    expect(manager.getState()).toMatchObject({ phase: 'open', stats: { heartbeats_received: 100_000 } });
+  });
+
+  // K06.
+  it('a log that throws stops nothing', async () => {
+    const report = vi.spyOn(console, 'error').mockImplementation(() => {});
+    const log = () => {
+      throw new Error('the disk is full');
+    };
+    const { server, manager, clock } = serverAndManager({ echo: true }, { log });
+    const heard: string[] = [];
+    manager.onMessage(({ type }) => heard.push(type));
+    manager.onSystemMessage(({ type }) => type === 'hello' && manager.send({ type: 'hello back' }));
+    manager.connect();
+    await clock.advance(20);
+    server.breakConnections();
+    await clock.advance(2000);
+    expect([manager.getState().phase, heard]).toEqual(['open', ['hello back', 'hello back']]);
+    manager.reconnect();
+    await clock.advance(20);
+    expect(manager.getState()).toMatchObject({ phase: 'open', stats: { total_attempts: 3 } });
+    expect(report).toHaveBeenCalled();
+    report.mockRestore();
+  });
+
+  // K06.
+  it('a strategy of delays that throws does not keep what else was wanted from happening', async () => {
+    const report = vi.spyOn(console, 'error').mockImplementation(() => {});
+    class Broken extends BackoffStrategy {
+      override delayFor(): number {
+        throw new Error('mine');
+      }
+    }
+    const { server, manager, clock } = serverAndManager({}, { backoffStrategy: new Broken() });
+    let isFirst = true;
+    manager.onStateChange(({ phase }) => {
+      if (phase !== 'open' || !isFirst) return;
+      isFirst = false;
+      server.breakConnections();
+      manager.reconnect();
+    });
+    manager.connect();
+    await clock.advance(20);
+    expect(manager.getState()).toMatchObject({ phase: 'open', stats: { total_attempts: 2 } });
+    expect(report).toHaveBeenCalledTimes(1);
+    report.mockRestore();
   });
 
   it('every close code leads to a documented phase', async () => {

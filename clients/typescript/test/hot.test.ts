@@ -1,6 +1,7 @@
 // Hot reload in a real browser: Vite's own server serves the application, its files are edited while it runs.
 // It must never edit a file of the checkout, nor wait for time to pass.
 
+import { execFileSync } from 'node:child_process';
 import {
   cpSync,
   mkdirSync,
@@ -20,14 +21,44 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { BINARY, Binary } from './binary.js';
 import { ALIAS, HAS_CHROMIUM, home, launch } from './browser.js';
 
+/** What the packed application has of the package. */
+const PACKED = ['@roomkeeper/client/react', '@roomkeeper/client/diagnostics'];
+/** An application that says nothing of its environment to the package. */
+const UNCONFIGURED = `
+import { WebSocketDiagnosticsWrapper } from '@roomkeeper/client/diagnostics';
+import { useWebSocketConnection } from '@roomkeeper/client/react';
+import { createRoot } from 'react-dom/client';
+function App() {
+  const { state } = useWebSocketConnection();
+  return <><p id="url">{state.url}</p><p id="phase">{state.phase}</p><p id="reason">{state.fallback_reason}</p></>;
+}
+createRoot(document.getElementById('root')).render(<><App /><WebSocketDiagnosticsWrapper /></>);
+`;
+
 /** An application in a folder of its own, served for development. */
 class Development {
   readonly folder = realpathSync(mkdtempSync(join(tmpdir(), 'roomkeeper-hot-')));
   #vite: ViteDevServer | null = null;
 
-  constructor(fill: (folder: string) => void) {
-    symlinkSync(join(home, 'node_modules'), join(this.folder, 'node_modules'));
+  /** With the package's sources, or as it is packed and installed. */
+  constructor(
+    fill: (folder: string) => void,
+    readonly isPacked = false,
+  ) {
+    const modules = join(this.folder, 'node_modules');
+    if (isPacked) this.#install(modules);
+    else symlinkSync(join(home, 'node_modules'), modules);
     fill(this.folder);
+  }
+
+  #install(modules: string): void {
+    const client = join(modules, '@roomkeeper', 'client');
+    mkdirSync(client, { recursive: true });
+    for (const name of ['react', 'react-dom']) symlinkSync(join(home, 'node_modules', name), join(modules, name));
+    const words = ['pack', '--json', '--pack-destination', this.folder];
+    const said = execFileSync('npm', words, { cwd: home, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+    const [{ filename }] = JSON.parse(said.slice(said.indexOf('[\n')));
+    execFileSync('tar', ['-xzf', join(this.folder, filename), '-C', client, '--strip-components', '1']);
   }
 
   async start(): Promise<string> {
@@ -37,9 +68,11 @@ class Development {
       logLevel: 'warn',
       cacheDir: join(this.folder, '.vite'),
       plugins: [react()],
-      resolve: { alias: ALIAS },
+      resolve: { alias: this.isPacked ? [] : ALIAS },
       // Found by a crawl it would be bundled late, and the page would be loaded again for it.
-      optimizeDeps: { include: ['react', 'react-dom/client', 'react/jsx-dev-runtime'] },
+      optimizeDeps: {
+        include: ['react', 'react-dom/client', 'react/jsx-dev-runtime', ...(this.isPacked ? PACKED : [])],
+      },
       server: { host: '127.0.0.1', port: 0, fs: { allow: [this.folder, home] } },
     });
     await this.#vite.listen();
@@ -157,6 +190,29 @@ describe.skipIf(!BINARY || !HAS_CHROMIUM)('under hot reload', { timeout: 60_000 
     ]);
     expect(moves(wires)).toEqual(['subscribe']);
     expect(await isMarked(page)).toBe(true);
+  });
+
+  it.each([
+    ['is where the build says, and the panel comes in development', 'true', /^open$/],
+    ['is off where the build says so', 'false', /^fallback$/],
+  ])('the packed package reads the variables of the build by itself: the connection %s', async (_, enabled, phase) => {
+    development = new Development((folder) => {
+      writeFileSync(join(folder, 'main.tsx'), UNCONFIGURED);
+      writeFileSync(join(folder, '.env'), `VITE_WS_URL=${server.url('')}\nVITE_WEBSOCKET_ENABLED=${enabled}\n`);
+      const html = '<div id="root"></div><script type="module" src="/main.tsx"></script>';
+      writeFileSync(join(folder, 'index.html'), html);
+    }, true);
+    const { page, wires } = await open('/');
+    await shows(page, '#phase', phase);
+    expect(await page.textContent('#url')).toMatch(`${server.url('')}/ws/client?client_id=`);
+    if (enabled === 'false') {
+      expect(await page.textContent('#reason')).toBe('WebSocket is disabled (VITE_WEBSOCKET_ENABLED)');
+    }
+    expect(wires.map(({ isClosed }) => isClosed)).toEqual(enabled === 'true' ? [false] : []);
+    await page.evaluate(() => {
+      dispatchEvent(new KeyboardEvent('keydown', { ctrlKey: true, shiftKey: true, key: 'W' }));
+    });
+    await shows(page, 'aside', phase.source.includes('open') ? 'WebSocket: open' : 'WebSocket: fallback');
   });
 
   it('the page of the README keeps its client when its file is edited', async () => {

@@ -106,6 +106,9 @@ describe('whatever happens, in whatever order', () => {
   holds('whoever is up is open or degraded, and the other way round', ({ life }) => {
     expect(life.openedAt !== null).toBe(life.phase === 'open' || life.phase === 'degraded');
   });
+  holds('whoever is up has an open socket', ({ life }) => {
+    if (life.openedAt !== null) expect(life.socket).toBe('open');
+  });
   holds('no wait is below 100 ms but where the server says so', ({ life, timer }) => {
     if (life.phase === 'failed' && !life.ordered) expect(timer).toBeGreaterThanOrEqual(100);
   });

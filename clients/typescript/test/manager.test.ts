@@ -185,6 +185,20 @@ describe('fallback', () => {
     expect(manager.getState()).toMatchObject({ phase: 'open', is_fallback_mode: false });
   });
 
+  it('is over for whoever connects while a probe is under way: if that fails, the next attempt comes soon', async () => {
+    const { server, manager, clock } = await fallen();
+    server.partition();
+    await clock.until(() => manager.getState().phase === 'reconnecting');
+    expect(manager.getState().is_fallback_mode).toBe(true);
+    manager.connect();
+    expect(manager.getState()).toMatchObject({ phase: 'reconnecting', is_fallback_mode: false });
+    await clock.until(() => manager.getState().phase !== 'reconnecting');
+    expect(manager.getState()).toMatchObject({ phase: 'failed', is_fallback_mode: false });
+    server.heal();
+    await clock.advance(200);
+    expect(manager.getState().phase).toBe('open');
+  });
+
   it('is for good where the server says not to come back', async () => {
     const { server, manager, clock } = serverAndManager();
     server.closeNext(4400);
@@ -333,10 +347,15 @@ describe('the state', () => {
     expect(recent_attempts.at(-1)?.attempt_number).toBe(stats.total_attempts);
   });
 
-  it('shows the attempt under way', () => {
-    const { manager } = serverAndManager();
+  it('shows the attempt under way, with the documented fields', async () => {
+    const { manager, clock } = serverAndManager();
     manager.connect();
-    expect(manager.getState().current_attempt).toMatchObject({ attempt_number: 1, success: null });
+    const nothing = { error_class: null, error_message: null, close_code: null, next_delay_ms: null };
+    const attempt = { attempt_number: 1, started_at: expect.any(Date), duration_ms: null, success: null, ...nothing };
+    expect(manager.getState().current_attempt).toStrictEqual(attempt);
+    await clock.advance(10);
+    const { current_attempt, recent_attempts } = manager.getState();
+    expect([current_attempt, recent_attempts]).toStrictEqual([null, [{ ...attempt, duration_ms: 2, success: true }]]);
   });
 });
 
@@ -348,7 +367,7 @@ describe('the log', () => {
     for (const connection of server.connections) for (let n = 0; n < 5; n++) connection.raw('nonsense');
     await clock.advance(10);
     for (const [i, line] of lines.entries()) expect(line).not.toBe(lines[i + 1]);
-    expect(lines.filter((line) => line.includes('without a type'))).toHaveLength(1);
+    expect(lines.filter((line) => line.includes('no type'))).toHaveLength(1);
     expect(manager.getState().phase).toBe('open');
   });
 

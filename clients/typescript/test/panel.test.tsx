@@ -8,10 +8,11 @@ import { hydrateRoot } from 'react-dom/client';
 import { renderToString } from 'react-dom/server';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { WebSocketDiagnosticsPanel, WebSocketDiagnosticsWrapper } from '../src/diagnostics/index.js';
-import { BackoffStrategy } from '../src/index.js';
+import { BackoffStrategy, WebSocketManager } from '../src/index.js';
 import { configure, useWebSocketConnection } from '../src/react/index.js';
 import { FakeServer } from '../src/testing/index.js';
 import { mount, pass, press } from './dom.js';
+import { NONSENSE } from './nonsense.js';
 import { serverAndManager } from './world.js';
 
 const page = globalThis as { __A1_WS_DEBUG?: boolean };
@@ -125,6 +126,23 @@ it('says why it is in fallback', async () => {
   await pass(server, 20);
   expect(document.querySelector('[role=alert]')?.textContent).toBe('Fallback: no connection to the server');
   expect(shown()?.textContent).toContain('failed, network: no connection to the server');
+});
+
+// K10: what is shown came from a stranger.
+it.each(NONSENSE)('stays there when the server says %j', async (text) => {
+  const { server, manager } = serverAndManager();
+  await mount(<WebSocketDiagnosticsPanel manager={manager} />);
+  await press('Connect');
+  await pass(server, 20);
+  for (const connection of server.connections) connection.raw(text);
+  await pass(server, 1000);
+  expect(shown()?.dataset.phase).toBe('open');
+});
+
+it('shows no token that an address has', async () => {
+  const manager = new WebSocketManager('ws://h/ws/client?token=secret&x=1', 'abc-123', { log: null });
+  await mount(<WebSocketDiagnosticsPanel manager={manager} />);
+  expect(shown()?.textContent).toContain('ws://h/ws/client?token=…&x=1&client_id=abc-123');
 });
 
 it('reads the state of the hook, and opens no connection of its own', async () => {

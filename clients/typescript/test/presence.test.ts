@@ -70,6 +70,28 @@ describe('presence', () => {
     expect(room.presence?.total).toBe(1);
   });
 
+  it.each([false, true])(
+    'can be asked for while hello is on its way, with something to publish: %s',
+    async (publishes) => {
+      const { server, client, clock, room, heard } = await inRoom();
+      const left: unknown[] = [];
+      const violations: unknown[] = [];
+      room.on('left', (told) => left.push(told));
+      client.on('violation', (words) => violations.push(words));
+      server.breakConnections();
+      const published = publishes ? room.publish('waiting') : null;
+      server.publish('public:r', 'missed');
+      await clock.until(() => server.received.some(({ resume }) => (resume as unknown[] | undefined)?.length === 1));
+      void room.join({ presence: true });
+      await clock.advance(100);
+      server.publish('public:r', 'live');
+      await clock.advance(100);
+      expect([room.state, left, violations, room.presence?.total]).toEqual(['joined', [], [], 1]);
+      expect(heard).toEqual(publishes ? ['missed', 'waiting', 'live'] : ['missed', 'live']);
+      if (published) expect(await published).toMatchObject({ offset: 2 });
+    },
+  );
+
   it('tells a change once, and none that the list holds already', async () => {
     const { server, clock, client } = serverAndClient({}, { token: 'ann' });
     const room = client.room('public:r');

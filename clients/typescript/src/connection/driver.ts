@@ -3,6 +3,7 @@
 // It must never decide anything: what happens becomes an event, what is to be done comes as an effect.
 // Sockets that were given up are not listened to any more.
 
+import { report } from '../emitter.js';
 import { classify, describe, type Failure, type WSErrorClass } from './classify.js';
 import type { Environment, SocketLike } from './environment.js';
 import { IDLE, type Life, type LifeConfig, type LifeEvent, transition } from './life.js';
@@ -21,7 +22,6 @@ export interface Loss {
 export interface Handlers {
   /** Where to connect to; asked before each attempt. What it throws may have `closed` to say how the attempt ended. */
   url(): string | Promise<string>;
-  attempting?(): void;
   opened?(): void;
   /** One message, whatever it is. */
   message(data: unknown): void;
@@ -44,6 +44,9 @@ export interface Closed {
 /** An event before it is known when it happens. */
 type Unstamped = LifeEvent extends infer E ? (E extends LifeEvent ? Omit<E, 'at' | 'random'> : never) : never;
 
+/** How many bytes may wait in the socket before a server's pings go unanswered: everything sent counts as life. */
+const PONG_BUFFER_MAX = 64 * 1024;
+
 /** One connection that comes back. */
 export class Driver {
   life: Life = IDLE;
@@ -62,9 +65,9 @@ export class Driver {
     readonly handlers: Handlers,
   ) {}
 
-  /** How many bytes the socket has not sent yet. */
-  get buffered(): number {
-    return this.#socket?.bufferedAmount ?? 0;
+  /** Whether a ping is to be answered. */
+  get mayPong(): boolean {
+    return (this.#socket?.bufferedAmount ?? 0) < PONG_BUFFER_MAX;
   }
 
   /** Sends a text, if there is an open socket. */
@@ -84,11 +87,13 @@ export class Driver {
   dispatch(event: Unstamped): void {
     const queue = this.#queue;
     if (queue.push({ ...event, at: this.env.now(), random: this.env.random() } as LifeEvent) > 1) return;
-    try {
-      for (; queue[0]; queue.shift()) this.#step(queue[0]);
-    } finally {
-      // What throws, as a log may, must not leave it busy.
-      queue.length = 0;
+    for (; queue[0]; queue.shift()) {
+      try {
+        this.#step(queue[0]);
+      } catch (error) {
+        // What is of the application's, as delays may be, must not keep the rest from happening.
+        report(error);
+      }
     }
   }
 
@@ -114,7 +119,6 @@ export class Driver {
   #open(): void {
     this.#drop();
     this.#said = '';
-    this.handlers.attempting?.();
     const attempt = this.#attempt;
     const fail = (error: unknown) => {
       if (attempt !== this.#attempt) return;
@@ -142,7 +146,8 @@ export class Driver {
     };
     socket.onmessage = (event: { data: unknown }) => {
       this.dispatch({ type: 'heard' });
-      this.handlers.message(event.data);
+      // Whoever hears that it is open again may end it.
+      if (socket === this.#socket) this.handlers.message(event.data);
     };
     socket.onerror = (event: { message?: unknown }) => {
       this.#said = `${event.message ?? ''}`;

@@ -56,7 +56,7 @@ export function realEnvironment(WebSocket?: SocketConstructor): Environment {
     socket: (url) => {
       const Constructor: SocketConstructor | undefined = WebSocket ?? globalThis.WebSocket;
       // Trying again would not bring one.
-      if (!Constructor) throw { closed: { code: 1005, reason: 'no WebSocket: pass the option WebSocket' } };
+      if (!Constructor) throw { closed: { code: 1005, reason: 'pass the option WebSocket' } };
       return new Constructor(url);
     },
     now: () => {
@@ -64,8 +64,8 @@ export function realEnvironment(WebSocket?: SocketConstructor): Environment {
       ahead = Math.max(ahead, Date.now() - at);
       return at + ahead;
     },
-    wall: () => Date.now(),
-    random: () => Math.random(),
+    wall: Date.now,
+    random: Math.random,
     setTimer: (action, ms) => setTimeout(action, ms),
     clearTimer: (timer) => clearTimeout(timer as Parameters<typeof clearTimeout>[0]),
     onWake,

@@ -189,7 +189,7 @@ export function WebSocketDiagnosticsPanel({ manager, onClose }: { manager: WebSo
           </button>
         )}
       </div>
-      <div style={STYLES.dim}>{state.url}</div>
+      <div style={STYLES.dim}>{state.url.replace(/([?&]token=)[^&]*/g, '$1…')}</div>
       <div style={STYLES.dim}>client {state.client_id}</div>
       {state.fallback_reason && (
         <div role="alert" style={{ color: '#f85149', marginTop: 8 }}>

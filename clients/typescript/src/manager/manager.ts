@@ -27,7 +27,7 @@ const TYPES_MAX = 64;
 
 /** The documented address: the base, `/ws/client` if it has no path, and the three parameters. */
 export const clientUrl = (base: string, client_id: string, version = 1, role = 'frontend'): string =>
-  socketUrl(base, '/ws/client', { client_id, version, role });
+  socketUrl(base, '/ws/client', { client_id, version: `${version}`, role });
 
 /** The connection of one client to `/ws/client`. */
 export class WebSocketManager {
@@ -51,20 +51,17 @@ export class WebSocketManager {
   #hello: WSHelloMessage | null = null;
   /** The state as it was last asked for; null when it has changed since. */
   #state: WSState | null = null;
-  #disabled: string | null = null;
 
   constructor(url: string, clientId: string, options: WebSocketManagerOptions = {}) {
-    const { connectionTimeoutMs, enableHeartbeat, version, role } = options;
     const strategy = options.backoffStrategy ?? new BackoffStrategy();
     const env = options.environment ?? realEnvironment(options.WebSocket);
     this.#log = lineLog(options.log);
-    this.#url = clientUrl(url, clientId, version, role);
+    this.#url = clientUrl(url, clientId, options.version, options.role);
     this.#clientId = clientId;
     const backoff: Backoff = (attempt, random) => strategy.delayFor(attempt, random);
-    const config = lifeConfig(backoff, connectionTimeoutMs, enableHeartbeat);
+    const config = lifeConfig(backoff, options.connectionTimeoutMs, options.enableHeartbeat);
     this.#driver = new Driver(env, config, {
-      url: () => this.#url,
-      attempting: () => this.#attempting(),
+      url: () => this.#attempting(),
       message: (data) => this.#message(data),
       ping: () => this.ping(),
       failed: (loss) => this.#failed(loss),
@@ -74,7 +71,7 @@ export class WebSocketManager {
 
   /** Connects, or tries at once where it waits; also leaves fallback. */
   connect(): void {
-    if (this.#disabled === null) this.#driver.dispatch({ type: 'connect' });
+    this.#driver.dispatch({ type: 'connect' });
   }
 
   /** Closes, and does not come back until {@link connect}. */
@@ -90,13 +87,14 @@ export class WebSocketManager {
 
   /** Sends a message with a `timestamp`; false when there is no connection. */
   send(message: WSMessage): boolean {
-    const now = this.#now();
-    const text = JSON.stringify({ timestamp: now.toISOString(), ...message });
-    if (this.#driver.life.openedAt === null || !this.#driver.send(text)) return false;
-    this.#stats.last_activity = now;
-    this.#stats[`${kind(message)}_sent`] += 1;
-    this.#state = null;
-    return true;
+    const text = JSON.stringify({ timestamp: this.#now(), ...message });
+    const isSent = this.#driver.life.openedAt !== null && this.#driver.send(text);
+    if (isSent) {
+      this.#stats.last_activity = this.#now();
+      this.#stats[`${kind(message)}_sent`] += 1;
+      this.#state = null;
+    }
+    return isSent;
   }
 
   /** Asks for a `pong`; false when there is no connection. */
@@ -125,24 +123,16 @@ export class WebSocketManager {
     return this.#state;
   }
 
-  /** Keeps it in fallback, for whoever has switched the connection off. */
-  disable(reason: string): void {
-    this.disconnect();
-    this.#disabled = reason;
-    this.#renew();
-  }
-
   #now(): Date {
     return new Date(this.#driver.env.wall());
   }
 
   #snapshot(): WSState {
-    const { phase, reason } = this.#driver.life;
-    const fallback_reason = this.#disabled ?? reason;
+    const { phase, reason: fallback_reason } = this.#driver.life;
     const last = this.#attempts.at(-1);
     const now = () => +this.#now();
     return {
-      phase: this.#disabled === null ? phase : 'fallback',
+      phase,
       client_id: this.#clientId,
       url: this.#url,
       stats: {
@@ -166,7 +156,8 @@ export class WebSocketManager {
     this.#events.emit('state', this.getState());
   }
 
-  #attempting(): void {
+  /** An attempt begins. Answers where to connect to. */
+  #attempting(): string {
     this.#log('Attempting WebSocket connection');
     this.#stats.total_attempts += 1;
     const attempt = {
@@ -181,12 +172,13 @@ export class WebSocketManager {
     };
     this.#attempts = [...this.#attempts, attempt].slice(-ATTEMPTS_MAX);
     this.#renew();
+    return this.#url;
   }
 
   /** Says more about the last attempt. */
   #finish(success: boolean, more: Partial<WSConnectionAttempt> = {}): void {
-    const last = this.#attempts.at(-1);
-    if (!last) return;
+    // There is one: nothing ends that has not begun.
+    const last = this.#attempts.at(-1) as WSConnectionAttempt;
     const duration_ms = last.duration_ms ?? +this.#now() - +last.started_at;
     const finished = { ...last, success: last.success ?? success, duration_ms, ...more };
     this.#attempts = [...this.#attempts.slice(0, -1), finished];
@@ -199,12 +191,14 @@ export class WebSocketManager {
   }
 
   #changed(life: Life, before: Life): void {
-    if (life.openedAt !== null && before.openedAt === null) {
+    const isUp = life.openedAt !== null;
+    const wasUp = before.openedAt !== null;
+    if (isUp && !wasUp) {
       this.#stats.successful_connections += 1;
       this.#stats.connection_start = this.#now();
       this.#finish(true);
     }
-    if (life.openedAt === null && before.openedAt !== null) {
+    if (wasUp && !isUp) {
       this.#log(`Statistics: ${JSON.stringify(this.#snapshot().stats)}`);
       this.#stats.connection_start = null;
     }
@@ -224,12 +218,12 @@ export class WebSocketManager {
     } catch {
       // It has no type, either.
     }
-    if (typeof message?.type !== 'string') return this.#log('Ignored a message without a type');
+    if (typeof message?.type !== 'string') return this.#log('Ignored: no type');
     const { type } = message;
     const name = this.#counts.has(type) || this.#counts.size < TYPES_MAX ? type : 'other';
     this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
     this.#stats[`${kind(message)}_received`] += 1;
-    if (type === 'ping') this.send({ type: 'pong' });
+    if (type === 'ping' && this.#driver.mayPong) this.send({ type: 'pong' });
     if (type === 'hello') this.#greeted(message);
     this.#events.emit(SYSTEM.includes(type) ? 'system' : 'message', message);
   }
@@ -237,7 +231,11 @@ export class WebSocketManager {
   #greeted(message: WSMessage): void {
     const interval = heartbeat(message.heartbeat_interval_ms);
     const features = list(message.features).filter((feature) => typeof feature === 'string');
-    this.#hello = { ...(message as unknown as WSHelloMessage), features, heartbeat_interval_ms: interval };
+    // All else that is documented is a text but the version; and so it is shown to people.
+    const rest = Object.entries(message).filter(
+      ([name, value]) => typeof value === (name === 'accepted_version' ? 'number' : 'string'),
+    );
+    this.#hello = { ...Object.fromEntries(rest), features, heartbeat_interval_ms: interval } as WSHelloMessage;
     this.#log('Received hello message from server');
     this.#driver.dispatch({ type: 'greeted', heartbeatMs: interval });
     this.#renew();

@@ -5,7 +5,7 @@
 
 import { WebSocketManager } from '../manager/manager.js';
 import { clientId, configuredUrl, isEnabled } from '../manager/settings.js';
-import type { WebSocketManagerOptions } from '../manager/types.js';
+import type { WebSocketManagerOptions, WSState } from '../manager/types.js';
 import { type ClientOptions, RoomkeeperClient } from '../v2/client.js';
 
 interface Shared {
@@ -28,6 +28,22 @@ export interface ManagerOptions extends WebSocketManagerOptions {
   clientId?: string;
 }
 
+/** A manager that stays in fallback, for whoever has switched the connection off. */
+class DisabledManager extends WebSocketManager {
+  readonly #state: WSState = {
+    ...super.getState(),
+    phase: 'fallback',
+    fallback_reason: 'WebSocket is disabled (VITE_WEBSOCKET_ENABLED)',
+    is_fallback_mode: true,
+  };
+
+  override connect(): void {}
+
+  override getState(): WSState {
+    return this.#state;
+  }
+}
+
 /** The manager of an address and a client; made when it is first asked for. */
 export function sharedManager(options: ManagerOptions = {}): WebSocketManager {
   const { managers } = shared();
@@ -35,8 +51,7 @@ export function sharedManager(options: ManagerOptions = {}): WebSocketManager {
   const name = JSON.stringify([url, id, version, role]);
   let manager = managers.get(name);
   if (!manager) {
-    manager = new WebSocketManager(url, id, options);
-    if (!isEnabled()) manager.disable('WebSocket is disabled (VITE_WEBSOCKET_ENABLED)');
+    manager = new (isEnabled() ? WebSocketManager : DisabledManager)(url, id, options);
     managers.set(name, manager);
   }
   return manager;

@@ -4,19 +4,21 @@
 // It must never put a token into an address, which ends up in logs, nor ask for two tokens at once.
 
 import { fullJitter } from '../connection/backoff.js';
-import { type Closed, Driver } from '../connection/driver.js';
+import { Driver } from '../connection/driver.js';
 import { type Environment, realEnvironment, type SocketConstructor } from '../connection/environment.js';
 import { lifeConfig } from '../connection/life.js';
 import type { Unsubscribe } from '../emitter.js';
 import type { RefreshedFrame, StatusFrame } from '../protocol.js';
 import { socketUrl } from '../wire.js';
-import type { Frame } from './requests.js';
+import type { Cancel, Frame } from './requests.js';
 import type { Room } from './room.js';
 import { freshName, Session } from './session.js';
 import type { ClientEvents, ClientState } from './types.js';
 
 /** After how many tokens in a row that could not be got the client stops. */
 const TOKEN_FAILURES_MAX = 5;
+/** How long a token may take to come, in ms: more than one attempt may wait for the same. */
+const TOKEN_TIMEOUT_MS = 30_000;
 /** When a refresh that failed for the moment is tried again, in ms. */
 const REFRESH_AGAIN_MS = 5000;
 
@@ -62,8 +64,9 @@ export class RoomkeeperClient {
   /** Whether the token at hand was got for this attempt, and whether it is known to be of no use. */
   #isFresh = false;
   #isStale = true;
-  #refreshTimer: unknown = null;
-  #isClosed = false;
+  /** Stops the timer that waits for a token to come, and that which waits to ask for one to refresh with. */
+  #endFetch: Cancel = () => {};
+  #endWait: Cancel = () => {};
   #state: ClientState = { phase: 'idle', reason: null };
 
   constructor(options: ClientOptions) {
@@ -72,6 +75,8 @@ export class RoomkeeperClient {
     const client_id = options.clientId ?? freshName();
     const env = options.environment ?? realEnvironment(options.WebSocket);
     this.env = env;
+    // Addresses end up in logs.
+    if (/[?&]token=/.test(options.url)) throw new TypeError('token in the URL');
     this.#url = socketUrl(options.url, '/ws/v2/connect', { client_id });
     const jitter = fullJitter(backoff.baseMs, backoff.capMs, backoff.attemptsMax);
     const config = lifeConfig(jitter, options.connectTimeoutMs);
@@ -89,13 +94,16 @@ export class RoomkeeperClient {
           this.#failures = 0;
           this.#isFresh = false;
         }
-        if (socket === 'none' && session.stage !== 'offline') session.lost();
+        if (socket === 'none') {
+          this.#endWait();
+          session.lost();
+        }
         this.#state = { phase, reason };
         session.events.emit('state', this.#state);
       },
       explain: (code) => {
         const said = session.explain(code);
-        return { ...said, ...this.#mayRetry(said.code ?? code) };
+        return { ...said, again: this.#mayRetry(said?.code ?? code) };
       },
     });
     const session = new Session(driver, {
@@ -113,7 +121,7 @@ export class RoomkeeperClient {
 
   /** Connects, or tries at once where it waits. */
   connect(): void {
-    if (!this.#isClosed) this.#driver.dispatch({ type: 'connect' });
+    if (this.#session.stage !== 'closed') this.#driver.dispatch({ type: 'connect' });
   }
 
   /** Closes until {@link connect}. Rooms and unanswered publishes are kept. */
@@ -123,10 +131,9 @@ export class RoomkeeperClient {
 
   /** Ends it for good: every promise is settled, no timer is left. */
   close(): void {
-    this.#isClosed = true;
-    this.#driver.dispatch({ type: 'disconnect' });
     this.#session.close();
-    this.env.clearTimer(this.#refreshTimer);
+    this.disconnect();
+    this.#endFetch();
   }
 
   /** How the connection stands; the same object until that changes. */
@@ -159,8 +166,8 @@ export class RoomkeeperClient {
   }
 
   /** Resolves when the server has answered. */
-  async ping(): Promise<void> {
-    await this.#session.ask('pong', { type: 'ping' });
+  ping(): Promise<void> {
+    return this.#session.ask('pong', { type: 'ping' });
   }
 
   /** Shows a fresh token of the same user on this connection. */
@@ -173,7 +180,10 @@ export class RoomkeeperClient {
 
   /** Takes a token for the next connection; it may be another user's. */
   setToken(token: string | null): void {
-    this.#session.setToken(token);
+    const session = this.#session;
+    session.token = token;
+    // It would come before the token.
+    session.ticket = null;
     this.#isStale = false;
   }
 
@@ -188,14 +198,17 @@ export class RoomkeeperClient {
   }
 
   #fetch(): Promise<string | null> {
-    this.#fetching ??= Promise.resolve()
-      .then(this.#source)
+    this.#fetching ??= new Promise<string | null>((resolve, reject) => {
+      this.#endFetch = this.#session.timer(TOKEN_TIMEOUT_MS, () => reject('timed_out'));
+      Promise.resolve().then(this.#source).then(resolve, reject);
+    })
       .catch((error: unknown) => {
         this.#failures += 1;
         const reason = `no token: ${error}`;
         throw { closed: { code: this.#failures >= TOKEN_FAILURES_MAX ? 3500 : 3004, reason } };
       })
       .finally(() => {
+        this.#endFetch();
         this.#fetching = null;
       });
     return this.#fetching;
@@ -204,20 +217,22 @@ export class RoomkeeperClient {
   /** The token ends soon. */
   async #refresh(): Promise<void> {
     if (!this.#source || this.#fetching) return;
-    const { connection } = this.#session;
+    const isOnline = () => this.#session.stage === 'online';
+    this.#endWait();
     try {
       const token = await this.#fetch();
-      if (token !== null && this.#session.connection === connection) await this.refresh(token);
+      if (token === null) return;
+      if (isOnline()) await this.refresh(token);
+      // It serves the next attempt.
+      else this.setToken(token);
     } catch {
       // Until the server ends the connection with 3004 there is time for another try.
-      const again = () => void (this.#session.connection === connection && this.#refresh());
-      this.env.clearTimer(this.#refreshTimer);
-      if (!this.#isClosed) this.#refreshTimer = this.env.setTimer(again, REFRESH_AGAIN_MS);
+      if (isOnline()) this.#endWait = this.#session.timer(REFRESH_AGAIN_MS, () => void this.#refresh());
     }
   }
 
   /** Close codes that another token, or a shorter `connect`, may get around. */
-  #mayRetry(code: number): Partial<Closed> {
+  #mayRetry(code: number): boolean {
     const isTooLong = code === 1009 && this.#session.hasResumed;
     // Of a server that takes less than the usual: the next time without rooms.
     if (isTooLong) this.#session.forgetResume();
@@ -225,6 +240,6 @@ export class RoomkeeperClient {
       this.#isStale = true;
       this.#session.ticket = null;
     }
-    return { again: isTooLong || (code === 3500 && !!this.#source && !this.#isFresh) };
+    return isTooLong || (code === 3500 && !!this.#source && !this.#isFresh);
   }
 }

@@ -20,7 +20,7 @@ function need<T>(value: unknown, isRight: boolean): T {
   throw new TypeError('wrong field');
 }
 const whole = (value: unknown): number => need(value, Number.isSafeInteger(value) && (value as number) >= 0);
-const text = (value: unknown): string => need(value, typeof value === 'string');
+export const text = (value: unknown): string => need(value, typeof value === 'string');
 const array = (value: unknown): Frame[] => need(value, Array.isArray(value));
 
 const positionOf = (frame: Frame): Position => ({ epoch: text(frame.epoch), offset: whole(frame.offset) });
@@ -35,10 +35,11 @@ function promised(session: Session, room: Room, place: Place, { epoch, offset }:
   const isAnew = place === 'new_epoch';
   if (!isAnew && typeof place === 'string') return true;
   const [from, to] = isAnew ? [offset, offset - 1] : place;
-  session.violation(`${room.name}: ${isAnew ? 'anew' : `${from} to ${to} missing`}`);
+  const reason = isAnew ? 'epoch_changed' : 'missing';
+  session.violation(`${room.name}: ${from} to ${to} ${reason}`);
   const stood = room.position?.offset;
   if (isAnew || room.holeAt === stood) {
-    room.events.emit('gap', { epoch, from, to, reason: isAnew ? 'epoch_changed' : 'missing' });
+    room.events.emit('gap', { epoch, from, to, reason });
     return true;
   }
   room.holeAt = stood;
@@ -46,31 +47,30 @@ function promised(session: Session, room: Room, place: Place, { epoch, offset }:
   return false;
 }
 
-/** One place of a log, live or missed. Answers whether to go on with what follows it. */
-function entry(session: Session, frame: Frame, room: Room | undefined): boolean {
+/** One place of a log, live or missed. */
+function entry(session: Session, frame: Frame, room: Room | undefined): void {
   // What comes of the room that every user is in has no position until it is joined. Anything else is of an
   // earlier membership, or brought by the subscription on its way, unless that begins with what comes next.
-  const isOut = room?.state === 'out' || (room?.state !== 'joined' && !room?.position);
+  if (!room) return;
+  const isOut = room.state === 'out' || (room.state !== 'joined' && !room.position);
   const isOwn = isOut && session.ownRooms.has(frame.room);
-  if (!room || (!isOwn && !stillIn(session, room))) return true;
-  const at = isOwn || frame.offset == null ? null : positionOf(frame);
-  if (at) {
+  if (!isOwn && !stillIn(session, room)) return;
+  if (!isOwn && frame.offset != null) {
+    const at = positionOf(frame);
     const previous = typeof frame.previous === 'number' ? whole(frame.previous) : null;
     const place = room.track.look(at, previous);
-    if (!promised(session, room, place, at)) return false;
-    if (place === 'own' || place === 'duplicate') return true;
+    if (!promised(session, room, place, at) || place === 'own' || place === 'duplicate') return;
     room.track.at = at;
   }
-  const { connection } = session;
   room.events.emit(frame.type === 'tombstone' ? frame.type : 'message', frame as never);
-  return stillIn(session, room, connection);
 }
 
 /** What was missed, up to where the frame says. */
 function batch(session: Session, room: Room, frame: Frame, reached: Position): void {
   const { connection } = session;
   for (const message of array(frame.messages)) {
-    if (!entry(session, message, room) || !stillIn(session, room, connection)) return;
+    entry(session, message, room);
+    if (!stillIn(session, room, connection)) return;
   }
   const place = room.track.reach(reached);
   if (!promised(session, room, place, reached)) return;
@@ -84,8 +84,8 @@ function joined(session: Session, room: Room, frame: Frame, gap: Skip | null): v
   array(frame.messages);
   const { connection } = session;
   room.become('joined');
+  if (gap && stillIn(session, room, connection)) skip(room, gap);
   if (!stillIn(session, room, connection)) return;
-  if (gap) skip(room, gap);
   room.succeeded({ position: reached, recovered: !!frame.recovered });
   void askPresence(session, room);
   if (stillIn(session, room, connection)) batch(session, room, frame, reached);
@@ -128,10 +128,10 @@ async function askPresence(session: Session, room: Room): Promise<void> {
 }
 
 /** The server ended a membership, or does not grant it again. */
-function putOut(room: Room, code: unknown, reason: unknown, message: unknown): void {
-  const refusal = { code, error: reason, message } as ErrorFrame;
+function putOut(room: Room, refusal: Frame): void {
+  const { code, error: reason } = refusal;
+  room.failed(new RequestError('refused', refusal as unknown as ErrorFrame));
   room.become('out');
-  room.failed(new RequestError('refused', refusal));
   room.events.emit('left', { code, reason } as Left);
 }
 
@@ -139,24 +139,18 @@ const isTemporary = (code: unknown): boolean => TEMPORARY_ERRORS.includes(code a
 
 function joinRefused(session: Session, room: Room, frame: Frame): void {
   if (isTemporary(frame.code)) {
-    room.become('away');
-    room.cancel = session.timer(retryAfter(frame), () => session.sendJoin(room));
-  } else putOut(room, frame.code, frame.error, frame.message);
+    const again = () => session.sendJoin(room);
+    room.become('away', session.timer(retryAfter(frame), again));
+  } else putOut(room, frame);
 }
 
-/** What became of one room that `connect` named. */
-export const resumed: Handler = (session, outcome, room) => {
-  // Left meanwhile; the leave is on its way.
-  if (room?.state !== 'joining' || room.joinId !== null || room.leaveId !== null) return;
-  const error = outcome.error as Frame | undefined;
+/** The answer to a join; or what became of one room that `connect` named, which has no id. */
+export const subscribed: Handler = (session, frame, room) => {
+  // To a wish that was taken back.
+  if (room?.state !== 'joining' || room.joinId !== (frame.id ?? null)) return;
+  const error = frame.error as Frame | undefined;
   if (error) return joinRefused(session, room, error);
-  joined(session, room, outcome, outcome.gap ? gapOf(outcome.epoch, outcome.gap as Frame) : null);
-};
-
-const subscribed: Handler = (session, frame, room) => {
-  // An answer to a wish that was taken back.
-  if (room?.state !== 'joining' || room.joinId !== frame.id) return;
-  joined(session, room, frame, null);
+  joined(session, room, frame, frame.gap ? gapOf(frame.epoch, frame.gap as Frame) : null);
 };
 
 const page: Handler = (session, frame, room) => {
@@ -174,7 +168,7 @@ const unsubscribed: Handler = (session, frame, room) => {
   }
   session.ownRooms.delete(frame.room);
   if (room && room.state !== 'out' && room.leaveId === null) {
-    putOut(room, frame.code, frame.reason, '');
+    putOut(room, { ...frame, error: frame.reason, message: '' });
   }
 };
 
@@ -182,7 +176,7 @@ const ack: Handler = (session, frame, room) => {
   const { pending, late } = session.requests;
   const publish = pending.get(frame.id)?.publish;
   // In its publisher's own order the acknowledgement stands for the message.
-  const isSilent = publish ? !publish.echo : late.has(frame.id);
+  const isSilent = publish ? !publish.echo : late.delete(frame.id);
   if (isSilent && typeof frame.offset === 'number') room?.track.pass(positionOf(frame));
   session.answer(frame);
 };
@@ -240,7 +234,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   presence_events: presenceEvent,
   presence_count: presence,
   token_expiring: (session, frame) => session.events.emit('tokenExpiring', { expires_at: text(frame.expires_at) }),
-  ping: (session) => session.pong(),
+  ping: ({ host }) => void (host.mayPong && host.send('{"type":"pong"}')),
   error,
   disconnect: (session, frame) =>
     session.farewell({

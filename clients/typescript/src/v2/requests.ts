@@ -84,14 +84,9 @@ export class Requests {
     this.publishes += sign;
   }
 
-  /** The outbox, oldest first. */
-  outbox(): Publish[] {
-    return [...this.pending.values()].flatMap(({ publish }) => publish ?? []);
-  }
-
   /** Rejects everything that makes no sense on another connection; with `closed`, the outbox too. */
   rejectAll(code: 'disconnected' | 'closed'): void {
-    for (const pending of [...this.pending.values()]) {
+    for (const pending of this.pending.values()) {
       if (!pending.publish || code === 'closed') this.fail(pending, code);
     }
     this.late.clear();

@@ -93,10 +93,7 @@ export class Room<T = unknown> {
     if (options.presence && !this.options.presence) {
       // More than was asked for: who comes and goes, from where it stands.
       this.options = { ...this.options, presence: true };
-      if (state !== 'away') {
-        void session.sendLeave(this);
-        session.sendJoin(this);
-      }
+      session.rejoin(this);
     }
     return this.#joined as Promise<Joined>;
   }
@@ -126,14 +123,15 @@ export class Room<T = unknown> {
   }
 
   /** Sets what others see of this user here. */
-  async updatePresence(data: unknown): Promise<void> {
-    await this.session.ask('presence_updated', { type: 'presence_update', room: this.name, data: data ?? null });
+  updatePresence(data: unknown): Promise<void> {
+    return this.session.ask('presence_updated', { type: 'presence_update', room: this.name, data: data ?? null });
   }
 
-  /** @internal */
-  become(state: RoomState): void {
+  /** @internal With what is under way, which whoever hears of it may end. */
+  become(state: RoomState, cancel: Cancel = () => {}, joinId: number | null = null): void {
     this.cancel();
-    this.joinId = null;
+    this.cancel = cancel;
+    this.joinId = joinId;
     if (state !== 'leaving' && state !== 'joining') this.leaveId = null;
     if (this.state === state) return;
     this.state = state;

@@ -9,7 +9,7 @@ import type { Environment } from '../connection/environment.js';
 import { Events } from '../emitter.js';
 import type { HelloFrame } from '../protocol.js';
 import { heartbeat, list, span } from '../wire.js';
-import { HANDLERS, resumed } from './frames.js';
+import { HANDLERS, subscribed, text } from './frames.js';
 import { type Cancel, type Frame, type OutboxLimits, type Publish, Requests } from './requests.js';
 import { Room } from './room.js';
 import { type ClientEvents, type Published, type PublishOptions, RequestError } from './types.js';
@@ -25,21 +25,21 @@ const RETRY_MS = 2000;
 const RETRY_MIN_MS = 100;
 
 /** When to try again after a refusal for the moment. */
-export const retryAfter = (refusal: object | null): number =>
-  Math.max(span((refusal as Frame | null)?.retry_after_ms) ?? RETRY_MS, RETRY_MIN_MS);
+export const retryAfter = (refusal: object | null, otherwise = RETRY_MS): number =>
+  Math.max(span((refusal as Frame | null)?.retry_after_ms) ?? otherwise, RETRY_MIN_MS);
 
 /** How long a server that said `disconnect` has to close, in ms. */
 const FAREWELL_MS = 5000;
 /** The largest message that is taken from a server, in characters. */
 const TEXT_MAX = 64 * 1024 * 1024;
-/** How much may wait in the socket before a server's pings go unanswered: everything sent counts as life. */
-const PONG_BUFFER_MAX = 64 * 1024;
+/** How many frames of one text may make no sense before the connection is given up. */
+const MALFORMED_MAX = 16;
 
 /** What a session needs of its driver. */
 export interface Host {
   readonly env: Pick<Environment, 'setTimer' | 'clearTimer'>;
-  /** How many bytes wait in the socket. */
-  readonly buffered: number;
+  /** Whether a ping is to be answered. */
+  readonly mayPong: boolean;
   /** Answers whether it went out. */
   send(text: string): boolean;
   /** Gives the connection up. */
@@ -63,6 +63,8 @@ export class Session {
   stage: 'offline' | 'greeting' | 'online' | 'closed' = 'offline';
   /** Changes with every loss. Whoever calls out compares it afterwards. */
   connection = 0;
+  /** The connection that the outbox was sent on: what is published goes behind it. */
+  #flushed = -1;
   /** The rooms that the server put this connection into without being asked. */
   ownRooms = new Set<unknown>();
   token: string | null = null;
@@ -74,6 +76,8 @@ export class Session {
   #resumes = false;
   #earlyHello: HelloFrame | null = null;
   #farewell: (Closed & { cancel: Cancel }) | null = null;
+  /** How many frames of the text at hand made no sense. */
+  #malformed = 0;
 
   constructor(
     readonly host: Host,
@@ -89,12 +93,6 @@ export class Session {
     return room;
   }
 
-  /** Takes a token that may be another user's: a ticket would come before it. */
-  setToken(token: string | null): void {
-    this.token = token;
-    this.ticket = null;
-  }
-
   /** The socket is open. */
   opened(): void {
     this.stage = 'greeting';
@@ -106,21 +104,21 @@ export class Session {
     const { token, ticket: session } = this;
     this.#resumes = session !== null || resume.length > 0;
     // Null is the same as leaving it out.
-    const isSaid = token !== null || this.#resumes;
-    this.connectId = isSaid ? this.say({ type: 'connect', token, session, resume }) : null;
+    this.connectId = token !== null || this.#resumes ? this.say({ type: 'connect', token, session, resume }) : null;
   }
 
-  /** The rooms to name in `connect`; they are on the way in from then on. */
+  /** The rooms to name in `connect`; they are on the way in from then on, unless who hears of it ends the connection. */
   #resumable(): object[] {
     const resume: object[] = [];
     let characters = 0;
     for (const room of this.rooms.values()) {
       const named = { room: room.name, ...room.position, ...wanted(room) };
       if (room.state !== 'away' || !room.position || resume.length === RESUME_MAX) continue;
+      if (this.stage !== 'greeting') break;
       characters += JSON.stringify(named).length;
       if (characters > RESUME_CHARACTERS_MAX) break;
-      room.become('joining');
       room.isNamed = true;
+      room.become('joining');
       resume.push(named);
     }
     return resume;
@@ -144,7 +142,7 @@ export class Session {
     }
     // Without ticket and rooms, then, and room by room.
     this.forgetResume();
-    for (const room of this.#all()) {
+    for (const room of this.rooms.values()) {
       if (room.state === 'joining') room.become('away');
       room.isNamed = false;
     }
@@ -165,23 +163,27 @@ export class Session {
   /** Everything that is wanted is asked for, in the order in which it was wanted. */
   #online(hello: HelloFrame): void {
     const { connection } = this;
+    // Whoever hears of a room or of the connection may end it, and begin another.
+    const isSame = () => this.connection === connection;
     this.stage = 'online';
     this.connectId = this.#earlyHello = null;
     this.ownRooms = new Set(list(hello.rooms));
-    for (const room of this.#all()) {
+    for (const room of this.rooms.values()) {
       // Named in `connect`, and left since.
       if (room.isNamed && room.state !== 'joining') void this.sendLeave(room);
       room.isNamed = false;
-      if (room.state === 'away') this.sendJoin(room);
     }
-    for (const publish of this.requests.outbox()) this.#sendPublish(publish);
+    for (const room of this.rooms.values()) if (room.state === 'away' && isSame()) this.sendJoin(room);
+    if (!isSame()) return;
+    // The outbox, oldest first.
+    for (const { publish } of this.requests.pending.values()) if (publish) this.#sendPublish(publish);
+    this.#flushed = connection;
     this.host.dispatch({ type: 'greeted', heartbeatMs: heartbeat(hello.heartbeat_interval_ms) });
-    this.events.emit('hello', hello);
-    const isSame = () => this.connection === connection;
+    if (isSame()) this.events.emit('hello', hello);
     for (const outcome of list(hello.resumed) as Frame[]) {
-      if (isSame()) this.#guarded(() => resumed(this, outcome, this.rooms.get(outcome.room as string)));
+      if (isSame()) this.#guarded(() => subscribed(this, outcome, this.rooms.get(outcome.room as string)));
     }
-    for (const room of this.#all()) {
+    for (const room of this.rooms.values()) {
       // Named, and left out of the answer.
       if (isSame() && room.state === 'joining' && room.joinId === null) this.sendJoin(room);
     }
@@ -189,21 +191,21 @@ export class Session {
 
   /** One text of the server's: a frame on each line. */
   text(data: unknown): void {
-    if (typeof data !== 'string' || data.length > TEXT_MAX) {
-      this.violation('binary or too large');
-      return this.host.abandon({ code: 1006, reason: 'binary or too large' });
-    }
     const { connection } = this;
-    for (const line of data.split('\n')) {
-      if (line.trim() && this.connection === connection) this.#guarded(() => this.#frame(JSON.parse(line)));
+    this.#malformed = 0;
+    if (typeof data !== 'string' || data.length > TEXT_MAX) return this.#nonsense('binary or too large', MALFORMED_MAX);
+    // One by one: a text may be nothing but ends of lines.
+    for (const [line] of data.matchAll(/[^\n]+/g)) {
+      if (this.connection !== connection) return;
+      if (line.trim()) this.#guarded(() => this.#frame(JSON.parse(line)));
     }
   }
 
   #frame(frame: Frame): void {
     // What is said of patterns is nothing that this client has a place for.
-    const handler = frame.pattern ? null : HANDLERS[frame.type];
+    const type = text(frame.type);
+    const handler = frame.pattern ? null : HANDLERS[type];
     if (handler) handler(this, frame, this.rooms.get(frame.room as string));
-    else if (typeof frame.type !== 'string') throw new TypeError('no type');
     else if (!this.answer(frame)) this.events.emit('frame', frame);
   }
 
@@ -212,8 +214,15 @@ export class Session {
     try {
       action();
     } catch (error) {
-      this.violation(`${error}`);
+      this.#nonsense(`${error}`);
     }
+  }
+
+  /** Too much of it, and the server is none. */
+  #nonsense(words: string, weight = 1): void {
+    this.violation(words);
+    this.#malformed += weight;
+    if (this.#malformed >= MALFORMED_MAX) this.host.abandon({ code: 1006, reason: 'nonsense' });
   }
 
   violation(words: string): void {
@@ -223,12 +232,12 @@ export class Session {
   /** The connection is gone. */
   lost(): void {
     this.connection += 1;
-    this.stage = 'offline';
+    if (this.stage !== 'closed') this.stage = 'offline';
     this.#farewell?.cancel();
     this.#farewell = this.connectId = this.#earlyHello = null;
     this.ownRooms.clear();
     this.requests.rejectAll('disconnected');
-    for (const room of this.#all()) {
+    for (const room of this.rooms.values()) {
       room.isNamed = false;
       if (room.state === 'leaving') room.become('out');
       else if (room.state !== 'out') room.become('away');
@@ -237,20 +246,19 @@ export class Session {
 
   /** The client ends: nobody is left without an answer. */
   close(): void {
-    this.lost();
     this.stage = 'closed';
+    this.lost();
     this.requests.rejectAll('closed');
-    for (const room of this.#all()) {
+    for (const room of this.rooms.values()) {
       room.failed(new RequestError('closed'));
       room.become('out');
     }
   }
 
   /** What the server said about the end, where the socket says less. */
-  explain(code: number): Partial<Closed> {
+  explain(code: number): Partial<Closed> | null {
     const said = this.#farewell;
-    if (!said) return {};
-    return code === 1005 || code === 1006 ? said : { after: said.after };
+    return said && (code === 1005 || code === 1006 ? said : { after: said.after });
   }
 
   /** The server says that it closes. The first time counts: another does not put the end off. */
@@ -271,13 +279,9 @@ export class Session {
     return id as number;
   }
 
-  pong(): void {
-    if (this.host.buffered < PONG_BUFFER_MAX) this.host.send('{"type":"pong"}');
-  }
-
   /** Asks the server something that only makes sense on this connection. */
   ask<F>(answer: string | null, command: object): Promise<F> {
-    return this.#wait(answer, this.limits.requestTimeoutMs, () => {
+    return this.#wait(answer, () => {
       if (this.stage !== 'online') throw new RequestError('disconnected');
       this.requests.check();
       return this.say(command);
@@ -290,11 +294,10 @@ export class Session {
     const publish: Publish = { msgId, echo, text: '', sent: 0, held: () => {} };
     return this.#wait(
       'ack',
-      this.limits.publishTimeoutMs,
       () => {
         const id = ++this.lastId;
-        const named = { type: 'publish', id, room, msg_id: msgId, echo, ttl_ms: ttlMs };
-        publish.text = JSON.stringify({ ...named, ...rest, data: data ?? null });
+        const named = { type: 'publish', id, room, msg_id: msgId, echo, ttl_ms: ttlMs, data: data ?? null };
+        publish.text = JSON.stringify({ ...named, ...rest });
         this.requests.check(publish);
         return id;
       },
@@ -303,14 +306,15 @@ export class Session {
   }
 
   /** Waits for the answer to what `start` says, and answers the id of. Nobody has to look at the promise. */
-  #wait<F>(answer: string | null, ms: number, start: () => number, publish?: Publish): Promise<F> {
+  #wait<F>(answer: string | null, start: () => number, publish?: Publish): Promise<F> {
+    const ms = publish ? this.limits.publishTimeoutMs : this.limits.requestTimeoutMs;
     const promise = new Promise<Frame>((resolve, reject) => {
       if (this.stage === 'closed') throw new RequestError('closed');
       const id = start();
       const cancel = this.timer(ms, () => this.requests.fail(pending, 'timed_out'));
       const pending = { id, answer, resolve, reject, cancel, publish };
       this.requests.insert(pending);
-      if (publish && this.stage === 'online') this.#sendPublish(publish);
+      if (publish && this.#flushed === this.connection) this.#sendPublish(publish);
     });
     promise.catch(() => {});
     return promise as Promise<unknown> as Promise<F>;
@@ -324,7 +328,7 @@ export class Session {
   /** Keeps a publish back for a while. */
   hold(publish: Publish, ms: number): void {
     publish.held();
-    publish.held = this.timer(ms, () => this.stage === 'online' && this.#sendPublish(publish));
+    publish.held = this.timer(ms, () => this.#flushed === this.connection && this.#sendPublish(publish));
   }
 
   /** Hands an answer to whoever asked; false when nobody did. */
@@ -349,22 +353,35 @@ export class Session {
 
   sendJoin(room: Room): void {
     if (room.isNamed) this.#leaveAgain(room);
-    room.become('joining');
-    room.joinId = this.say({ type: 'subscribe', room: room.name, since: room.position, ...wanted(room) });
+    const id = this.say({ type: 'subscribe', room: room.name, since: room.position, ...wanted(room) });
     // Asking again on this connection could only be refused as asking twice.
-    const silent = () => this.host.abandon({ code: 1006, reason: 'no answer' });
-    room.cancel = this.timer(this.limits.requestTimeoutMs, silent);
+    const cancel = this.timer(this.limits.requestTimeoutMs, () =>
+      this.host.abandon({ code: 1006, reason: 'no answer' }),
+    );
+    room.become('joining', cancel, id);
+  }
+
+  /** More is wanted of a room than was asked for: it is left and joined again. */
+  rejoin(room: Room): void {
+    // If `connect` has named it, `hello` comes first.
+    if (this.stage !== 'online') room.become('away');
+    else if (room.state !== 'away') {
+      void this.sendLeave(room);
+      this.sendJoin(room);
+    }
   }
 
   async leave(room: Room): Promise<void> {
     if (this.stage === 'online' && isIn(room)) {
+      const over = this.sendLeave(room);
       room.become('leaving');
-      await this.sendLeave(room);
+      await over;
     } else if (room.state !== 'leaving') room.become('out');
   }
 
   async sendLeave(room: Room): Promise<void> {
-    const asked = this.ask('unsubscribed', { type: 'unsubscribe', room: room.name });
+    // However much else is open: a room that is not left could not be joined again.
+    const asked = this.#wait('unsubscribed', () => this.say({ type: 'unsubscribe', room: room.name }));
     const id = this.lastId;
     room.leaveId = id;
     await asked.catch(() => {});
@@ -393,10 +410,6 @@ export class Session {
     room.leaveId = null;
     room.isNamed = false;
     if (room.state === 'leaving') room.become('out');
-  }
-
-  #all(): Room[] {
-    return [...this.rooms.values()];
   }
 }
 
