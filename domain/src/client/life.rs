@@ -198,6 +198,8 @@ fn while_dialing(life: Life, event: Event, now: Moment, config: &LifeConfig) -> 
             (Life { socket: Socket::Open, heard_at: Some(now.at), ..life }, Vec::new())
         }
         Event::Heard => heard(life, now),
+        // Nobody greets through a socket that is not open: that is of another, which is gone.
+        Event::Greeted { .. } if life.socket != Socket::Open => (life, Vec::new()),
         Event::Greeted { heartbeat_ms } => greeted(life, heartbeat_ms, now, config),
         Event::Timer => {
             let failure = timed_out(&life, Timeout::Connect);

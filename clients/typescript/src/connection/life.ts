@@ -188,7 +188,9 @@ const wake: Handler = (life, event, config) => (life.ordered ? null : again(life
 /** By phase what an event means; what is not there changes nothing. */
 type Row = { readonly [E in Exclude<LifeEvent['type'], 'wake'> | 'online' | 'visible']?: Handler };
 const ENDING: Row = { disconnect: stop, closed, abandon: closed };
-const DIALING: Row = { ...ENDING, opened, heard, greeted, timer: tooLong };
+/** Nobody greets through a socket that is not open: that is of another, which is gone. */
+const firstGreeted: Handler = (life, event, config) => (life.socket === 'open' ? greeted(life, event, config) : null);
+const DIALING: Row = { ...ENDING, opened, heard, greeted: firstGreeted, timer: tooLong };
 /** Where the server has said to stay. */
 const STOPPED: Row = { disconnect: stop, connect: start };
 const WAITING: Row = { disconnect: stop, connect: afresh, timer: again, online: wake, visible: wake };
