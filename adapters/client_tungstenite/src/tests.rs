@@ -13,3 +13,4 @@ mod requests;
 mod resume;
 mod support;
 mod tokens;
+mod turns;

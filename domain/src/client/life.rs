@@ -67,6 +67,13 @@ pub struct Life {
     pub is_final: bool,
 }
 
+impl Life {
+    /// Whether the connection has proved itself, so that its loss counts as the first.
+    pub(super) fn has_stood(&self, now: Moment, config: &LifeConfig) -> bool {
+        self.opened_at.is_some_and(|at| now.at.since(at) >= config.stable_after)
+    }
+}
+
 /// What does not change in a connection's life.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LifeConfig {
@@ -364,9 +371,8 @@ fn lose(
     now: Moment,
     config: &LifeConfig,
 ) -> Step {
-    let stood = life.opened_at.map(|at| now.at.since(at));
-    let is_stable = stood.is_some_and(|stood| stood >= config.stable_after);
-    let attempts = if is_stable { 0 } else { life.attempts };
+    let was_up = life.opened_at.is_some();
+    let attempts = if life.has_stood(now, config) { 0 } else { life.attempts };
     let gone = Life { socket: Socket::None, opened_at: None, attempts, ..life };
     let own = config.backoff.delay(attempts, now.random);
     let (next, wait, delay) = if !terms.again.unwrap_or(should_reconnect(failure.code)) {
@@ -378,7 +384,7 @@ fn lose(
         }
     } else if let Some(own) = own {
         let delay = Some(terms.after.unwrap_or(own));
-        let phase = if stood.is_none() { Phase::Failed } else { Phase::Reconnecting };
+        let phase = if was_up { Phase::Reconnecting } else { Phase::Failed };
         let (attempts, ordered) = (attempts.saturating_add(1), terms.after.is_some());
         (Life { phase, attempts, ordered, ..gone }, delay, delay)
     } else {
