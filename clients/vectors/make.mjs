@@ -10,12 +10,16 @@ import { patterns, tokens } from './tables/ways.mjs';
 
 function lifeCases() {
   const cases = [];
-  for (const [state, from] of Object.entries(life.states)) {
-    for (const [name, event] of Object.entries(life.events)) {
-      const { to = from, effects = [] } = life.table[state][name] ?? {};
-      cases.push({ name: `${state}: ${name}`, from, event, to, effects });
+  const add = (states, more) => {
+    for (const [state, from] of Object.entries(states)) {
+      for (const [name, event] of Object.entries(life.events)) {
+        const { to = from, effects = [] } = life.table[state][name] ?? {};
+        cases.push({ name: `${state}: ${name}`, ...more, from, event, to, effects });
+      }
     }
-  }
+  };
+  add(life.states, {});
+  add(life.deafStates, { config: life.deaf });
   for (const [name, from, event, to, effects] of life.more) cases.push({ name, from, event, to, effects });
   return cases;
 }

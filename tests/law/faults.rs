@@ -51,7 +51,8 @@ const PARTLY: &[(&str, &str)] = &[
     ("K09", "a network that swallows packets: servers fall silent, and connections are held"),
     (
         "K11",
-        "a million messages a second: some hundred thousand at once, to an application that reads none",
+        "a million messages a second: what comes at once are a hundred thousand pings, and two thousand messages to an \
+         application that reads none; and bombs, since compression is not built: it is refused where nobody offered it",
     ),
     ("K12", "Safari; Deno, Bun and Firefox run by hand"),
     ("K13", "a connection over TLS: what is dropped at each poll speaks over a pipe in memory"),

@@ -16,13 +16,16 @@ use domain::protocol::client_frame::HISTORY_LIMIT_DEFAULT;
 use domain::room::RoomId;
 use futures_util::stream::Stream;
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dial::{Dial, Target, Tcp};
 use crate::error::ConnectError;
 use crate::options::{Options, RandomSource};
 use crate::task::{Closing, Command, Task};
+
+/// As good as no time-out: no clock gets to its end within a year.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Which earlier messages to ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,9 +92,9 @@ impl Client {
     ) -> Result<(Self, Events), ConnectError> {
         let label = options.client_id.clone().or_else(|| draw_label(&options));
         let target = Target::parse(&options.url, label.as_ref())?;
-        let (commands, taken) = mpsc::channel(options.command_queue_max.max(1));
+        let (commands, taken) = mpsc::channel(queue_max(options.command_queue_max));
         let (closing, ends) = mpsc::channel(1);
-        let (told, events) = mpsc::channel(options.event_queue_max.max(1));
+        let (told, events) = mpsc::channel(queue_max(options.event_queue_max));
         let client = Self {
             commands,
             closing,
@@ -269,13 +272,18 @@ impl Client {
 
     /// Once the task has it, the task answers it by its deadline.
     async fn ask_within(&self, ask: Ask, timeout: Duration) -> Result<Answer, RequestError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
         let taken = timeout_at(deadline, self.commands.reserve()).await;
         let place = taken.map_err(|_| RequestError::TimedOut)?;
         let (reply, answer) = oneshot::channel();
         place.map_err(|_| RequestError::Closed)?.send(Command::Ask(ask, deadline, reply));
         answer.await.unwrap_or(Err(RequestError::Closed))
     }
+}
+
+/// What a channel of tokio's can be told to hold.
+fn queue_max(wanted: usize) -> usize {
+    wanted.clamp(1, Semaphore::MAX_PERMITS)
 }
 
 fn check_json(data: &str) -> Result<(), RequestError> {

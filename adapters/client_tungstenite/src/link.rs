@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use domain::client::Outbound;
-use domain::client::life::Lost;
+use domain::client::life::{ABNORMAL, Lost};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -34,6 +34,8 @@ pub(crate) enum Heard {
     /// Everything that was to be sent is sent.
     Sent,
     Lost(Lost),
+    /// What came is no WebSocket's, or more than may come: it is to be given up.
+    Broken(Lost),
 }
 
 /// A socket and whether it has something to flush.
@@ -63,7 +65,7 @@ impl Link {
                 return Poll::Ready(heard);
             }
             match sent {
-                Poll::Ready(Err(error)) => Poll::Ready(Heard::Lost(lost_by(&error))),
+                Poll::Ready(Err(error)) => Poll::Ready(ended_by(&error)),
                 Poll::Ready(Ok(())) if had_work => Poll::Ready(Heard::Sent),
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             }
@@ -99,7 +101,7 @@ impl Link {
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
                 Poll::Ready(Heard::Control)
             }
-            Some(Err(error)) => lost(lost_by(&error)),
+            Some(Err(error)) => Poll::Ready(ended_by(&error)),
             None => lost(Lost::broken("the connection ended")),
         }
     }
@@ -137,13 +139,14 @@ impl Link {
     }
 }
 
-fn lost_by(error: &Error) -> Lost {
+fn ended_by(error: &Error) -> Heard {
     let code = match error {
         Error::Capacity(_) => 1009,
         Error::Utf8(_) => 1007,
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => 1006,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => ABNORMAL,
         Error::Protocol(_) | Error::AttackAttempt => 1002,
-        _ => 1006,
+        _ => ABNORMAL,
     };
-    Lost::new(code, error.to_string())
+    let lost = Lost::new(code, error.to_string());
+    if code == ABNORMAL { Heard::Lost(lost) } else { Heard::Broken(lost) }
 }

@@ -4,6 +4,7 @@
 //! It must never read the socket, nor dial, while events wait that the application has not taken; and it
 //! must never decide when to connect or what to say.
 
+use std::future::ready;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,10 @@ use crate::error::ConnectError;
 use crate::link::{Heard, Link};
 use crate::options::Options;
 use crate::tokens::Bringing;
+
+/// How many commands are taken before all else is looked at: those that are refused at once never fill what is to
+/// be sent, and more may come without end.
+const COMMANDS_IN_A_ROW_MAX: u32 = 64;
 
 type First = oneshot::Sender<Result<(), ConnectError>>;
 /// Whom to answer. Who doesn't listen any more doesn't mind.
@@ -57,6 +62,8 @@ pub(crate) struct Task {
     refused: Option<ConnectError>,
     /// Whether events wait that the application has not taken.
     is_blocked: bool,
+    /// How many commands were taken since all else was looked at.
+    commands_in_a_row: u32,
 }
 
 /// The one socket.
@@ -77,6 +84,8 @@ enum Turn {
     Dialed(Result<Box<Link>, ConnectError>),
     Heard(Heard),
     Tick,
+    /// Nothing but commands.
+    Passed,
 }
 
 /// Why the task ends.
@@ -110,6 +119,7 @@ impl Task {
             first: Some(first),
             refused: None,
             is_blocked: false,
+            commands_in_a_row: 0,
             options,
         }
     }
@@ -149,11 +159,7 @@ impl Task {
                     }
                 }
                 Effect::Dial => *socket = self.start_dialing(),
-                Effect::HangUp { code } => {
-                    if let Socket::Open(link) = mem::replace(socket, Socket::None) {
-                        link.finish(code).await;
-                    }
-                }
+                Effect::HangUp { code } => hang_up(socket, code).await,
                 Effect::Over { failure, after } => {
                     if let Some(first) = self.first.take() {
                         let refused = self.refused.take();
@@ -185,7 +191,8 @@ impl Task {
         }
         self.is_blocked = blocked;
         let due = self.machine.due(!blocked);
-        let due = due.map(|due| self.start + Duration::from_millis(due.as_millis()));
+        let due =
+            due.and_then(|due| self.start.checked_add(Duration::from_millis(due.as_millis())));
         let tick = async {
             match due {
                 Some(due) => sleep_until(due).await,
@@ -193,8 +200,9 @@ impl Task {
             }
         };
         let has_room = self.machine.out.has_room();
+        let passes = self.commands_in_a_row >= COMMANDS_IN_A_ROW_MAX;
         let Machine { out, events, .. } = &mut self.machine;
-        tokio::select! {
+        let turn = tokio::select! {
             biased;
             permit = self.events.reserve(), if blocked => {
                 match permit {
@@ -205,7 +213,7 @@ impl Task {
                 }
                 Turn::Told
             }
-            command = self.commands.recv(), if has_room => Turn::Commanded(command),
+            command = self.commands.recv(), if has_room && !passes => Turn::Commanded(command),
             // Behind the commands before it, if there is room for them; else a server that does not read would
             // keep the application from leaving.
             closing = self.closing.recv() => Turn::Closing(closing),
@@ -213,7 +221,11 @@ impl Task {
             () = tick => Turn::Tick,
             brought = self.bringing.next() => Turn::Brought(brought),
             turn = socket.next(out, !blocked) => turn,
-        }
+            () = ready(()), if passes => Turn::Passed,
+        };
+        let is_command = matches!(turn, Turn::Commanded(_));
+        self.commands_in_a_row = if is_command { self.commands_in_a_row + 1 } else { 0 };
+        turn
     }
 
     fn start_dialing(&mut self) -> Socket {
@@ -225,9 +237,12 @@ impl Task {
     /// Hands what happened to the machine.
     async fn take(&mut self, turn: Turn, socket: &mut Socket) -> Option<Ending> {
         match turn {
-            Turn::Told => {}
+            Turn::Told | Turn::Passed => {}
             Turn::Commanded(command) => return self.command(command),
-            Turn::Closing(reply) => return Some(Ending::Asked(reply)),
+            Turn::Closing(reply) => {
+                self.take_waiting();
+                return Some(Ending::Asked(reply));
+            }
             Turn::Brought(brought) => {
                 if let Err(why) = &brought {
                     self.refused = Some(ConnectError::NoToken { why: why.clone() });
@@ -254,19 +269,22 @@ impl Task {
     }
 
     async fn heard(&mut self, heard: Heard, socket: &mut Socket) -> Option<Ending> {
+        let before = self.machine.events.len();
         match heard {
             Heard::Text(text) => self.machine.text(&text, self.now()),
             Heard::Binary(bytes) => self.machine.binary(bytes.len(), self.now()),
             Heard::Control => self.machine.heard(self.now()),
             Heard::Sent => {}
             Heard::Lost(lost) => {
-                if let Socket::Open(link) = mem::replace(socket, Socket::None) {
-                    link.finish(lost.code).await;
-                }
+                hang_up(socket, lost.code).await;
                 self.machine.lost(lost, self.now());
             }
+            Heard::Broken(lost) => {
+                hang_up(socket, lost.code).await;
+                self.machine.broken(lost, self.now());
+            }
         }
-        for event in &self.machine.events {
+        for event in self.machine.events.iter().skip(before) {
             if let Event::Violation(violation) = event {
                 tracing::warn!(%violation, "the server broke a promise of the protocol");
             }
@@ -289,6 +307,18 @@ impl Task {
             None => return Some(Ending::Asked(None)),
         }
         None
+    }
+
+    /// Takes the commands that are there before the end, as far as there is room for them.
+    fn take_waiting(&mut self) {
+        for _ in 0..self.commands.len() {
+            if !self.machine.out.has_room() {
+                return;
+            }
+            if let Ok(command) = self.commands.try_recv() {
+                self.command(Some(command));
+            }
+        }
     }
 
     async fn end(mut self, ending: Ending, socket: Socket) {
@@ -320,6 +350,13 @@ impl Task {
                 }
             }
         }
+    }
+}
+
+/// Lets go of the socket, if there is one.
+async fn hang_up(socket: &mut Socket, code: u16) {
+    if let Socket::Open(link) = mem::replace(socket, Socket::None) {
+        link.finish(code).await;
     }
 }
 

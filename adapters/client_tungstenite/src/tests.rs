@@ -11,5 +11,7 @@ mod recovery;
 mod reentrant;
 mod requests;
 mod resume;
+mod storm;
 mod support;
 mod tokens;
+mod turns;

@@ -61,7 +61,7 @@ pub(crate) struct Bringing(JoinSet<Brought>);
 impl Bringing {
     /// Asks for one. It has a little less than the attempt that waits for it, so that what failed is told.
     pub(crate) fn ask(&mut self, source: &TokenSource, connect_timeout: Duration) {
-        let (source, limit) = (source.clone(), connect_timeout * 4 / 5);
+        let (source, limit) = (source.clone(), connect_timeout - connect_timeout / 5);
         // A task of its own: what panics there ends no client.
         self.0.spawn(async move {
             let late = || Err(format!("none came within {} ms", limit.as_millis()));

@@ -58,13 +58,13 @@ group('classes of failures', () => {
 });
 
 group('the life of a connection', () => {
-  type Case = { from: Life; event: LifeEvent; to: Life; effects: Effect[] };
+  type Case = { config?: object; from: Life; event: LifeEvent; to: Life; effects: Effect[] };
   const { cases, config } = vectors<Case, { config: { backoff: BackoffConfig } & Record<string, never> }>('life');
   const strategy = new BackoffStrategy(config.backoff);
   const real = { ...config, backoff: (attempt: number, random: number) => strategy.delayFor(attempt, random) };
   // K01: every event in every state.
-  it.each(cases)('$name', ({ from, event, to, effects }) => {
-    const [life, done] = transition(from, event, real as never);
+  it.each(cases)('$name', ({ config: own, from, event, to, effects }) => {
+    const [life, done] = transition(from, event, { ...real, ...own } as never);
     expect(life).toEqual(to);
     expect(done).toEqual(effects);
   });

@@ -22,12 +22,27 @@ export const states = {
   'open, stable': { ...up, phase: 'open', openedAt: -20000 },
   degraded: { ...up, phase: 'degraded', heardAt: -22000 },
   'reconnecting, waiting': { ...base, phase: 'reconnecting', attempts: 1, heardAt: 2000, heartbeatMs: 25000 },
+  'reconnecting, waiting, ordered': { ...base, phase: 'reconnecting', attempts: 1, ordered: true, heardAt: 2000, heartbeatMs: 25000 },
   'reconnecting, dialing': { ...base, phase: 'reconnecting', socket: 'opening', attempts: 3 },
+  'reconnecting, socket open': { ...base, phase: 'reconnecting', socket: 'open', attempts: 3, heardAt: 9000 },
   failed: { ...base, phase: 'failed', attempts: 3 },
   'failed, ordered': { ...base, phase: 'failed', attempts: 3, ordered: true },
+  // After fallback, from which the network led out once it was back.
+  'failed, out of fallback': { ...base, phase: 'failed', attempts: 1, reason: 'connection lost' },
+  'failed, out of fallback, ordered': { ...base, phase: 'failed', attempts: 1, ordered: true, reason: 'connection lost' },
   fallback: { ...base, phase: 'fallback', attempts: 8, reason: 'connection lost' },
   'fallback, final': { ...base, phase: 'fallback', reason: 'closed with 4400 unsupported_protocol_version', final: true },
   'fallback, probing': { ...base, phase: 'reconnecting', socket: 'opening', attempts: 8, reason: 'connection lost' },
+  'fallback, probing, socket open': {
+    ...base, phase: 'reconnecting', socket: 'open', attempts: 8, reason: 'connection lost', heardAt: 9000,
+  },
+};
+
+/** Those of a client that does not look at silence, with what differs in its `config`. */
+export const deaf = { heartbeat: false };
+export const deafStates = {
+  'connecting, socket open, no heartbeat': states['connecting, socket open'],
+  'open, no heartbeat': states.open,
 };
 
 const at = 10000;
@@ -134,6 +149,13 @@ function whileSilent(state) {
   };
 }
 
+/** The same for who does not look at silence: no timer is set, and what comes of a timer or a wake is nothing. */
+function whileDeaf(outcomes) {
+  const { greeted, timer, ...more } = outcomes;
+  const failed = timer.effects.some(([effect]) => effect === 'failed') ? timer : undefined;
+  return { ...more, greeted: { ...greeted, effects: [['timer', null]] }, timer: failed, online: undefined, visible: undefined };
+}
+
 function whileWaiting(state) {
   const dial = { ...state, phase: 'reconnecting', socket: 'opening', ordered: false };
   const woken = state.ordered ? undefined : { to: dial, effects: dialing };
@@ -157,9 +179,13 @@ export const table = {
   'open, stable': whileUp(states['open, stable']),
   degraded: whileSilent(states.degraded),
   'reconnecting, waiting': whileWaiting(states['reconnecting, waiting']),
+  'reconnecting, waiting, ordered': whileWaiting(states['reconnecting, waiting, ordered']),
   'reconnecting, dialing': whileDialing(states['reconnecting, dialing']),
+  'reconnecting, socket open': whileDialing(states['reconnecting, socket open']),
   failed: whileWaiting(states.failed),
   'failed, ordered': whileWaiting(states['failed, ordered']),
+  'failed, out of fallback': whileWaiting(states['failed, out of fallback']),
+  'failed, out of fallback, ordered': whileWaiting(states['failed, out of fallback, ordered']),
   fallback: {
     connect: started,
     disconnect: stopped,
@@ -168,6 +194,9 @@ export const table = {
   },
   'fallback, final': { connect: started, disconnect: stopped },
   'fallback, probing': whileDialing(states['fallback, probing']),
+  'fallback, probing, socket open': whileDialing(states['fallback, probing, socket open']),
+  'connecting, socket open, no heartbeat': whileDeaf(whileDialing(states['connecting, socket open'])),
+  'open, no heartbeat': whileDeaf(whileUp(states.open)),
 };
 
 /** Cases that the table has no room for: [name, state, event, to, effects]. */

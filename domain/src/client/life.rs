@@ -67,6 +67,13 @@ pub struct Life {
     pub is_final: bool,
 }
 
+impl Life {
+    /// Whether the connection has proved itself, so that its loss counts as the first.
+    pub(super) fn has_stood(&self, now: Moment, config: &LifeConfig) -> bool {
+        self.opened_at.is_some_and(|at| now.at.since(at) >= config.stable_after)
+    }
+}
+
 /// What does not change in a connection's life.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LifeConfig {
@@ -198,6 +205,8 @@ fn while_dialing(life: Life, event: Event, now: Moment, config: &LifeConfig) -> 
             (Life { socket: Socket::Open, heard_at: Some(now.at), ..life }, Vec::new())
         }
         Event::Heard => heard(life, now),
+        // Nobody greets through a socket that is not open: that is of another, which is gone.
+        Event::Greeted { .. } if life.socket != Socket::Open => (life, Vec::new()),
         Event::Greeted { heartbeat_ms } => greeted(life, heartbeat_ms, now, config),
         Event::Timer => {
             let failure = timed_out(&life, Timeout::Connect);
@@ -206,7 +215,9 @@ fn while_dialing(life: Life, event: Event, now: Moment, config: &LifeConfig) -> 
         Event::Closed(lost) => closed(life, lost, Whose::Theirs, now, config),
         Event::Abandon(lost) => closed(life, lost, Whose::Ours, now, config),
         Event::Disconnect => stop(&life),
-        Event::Connect | Event::Wake(_) => (life, Vec::new()),
+        // It is on its way already, and who asks for it is given a count of its own.
+        Event::Connect => (Life { attempts: 0, reason: None, ..life }, Vec::new()),
+        Event::Wake(_) => (life, Vec::new()),
     }
 }
 
@@ -362,9 +373,8 @@ fn lose(
     now: Moment,
     config: &LifeConfig,
 ) -> Step {
-    let stood = life.opened_at.map(|at| now.at.since(at));
-    let is_stable = stood.is_some_and(|stood| stood >= config.stable_after);
-    let attempts = if is_stable { 0 } else { life.attempts };
+    let was_up = life.opened_at.is_some();
+    let attempts = if life.has_stood(now, config) { 0 } else { life.attempts };
     let gone = Life { socket: Socket::None, opened_at: None, attempts, ..life };
     let own = config.backoff.delay(attempts, now.random);
     let (next, wait, delay) = if !terms.again.unwrap_or(should_reconnect(failure.code)) {
@@ -376,7 +386,7 @@ fn lose(
         }
     } else if let Some(own) = own {
         let delay = Some(terms.after.unwrap_or(own));
-        let phase = if stood.is_none() { Phase::Failed } else { Phase::Reconnecting };
+        let phase = if was_up { Phase::Reconnecting } else { Phase::Failed };
         let (attempts, ordered) = (attempts.saturating_add(1), terms.after.is_some());
         (Life { phase, attempts, ordered, ..gone }, delay, delay)
     } else {

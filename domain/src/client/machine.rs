@@ -45,6 +45,9 @@ use tokens::Tokens;
 /// How long a server that said `disconnect` has to close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// After how many connections in a row that were no WebSockets, none of which stood, the client stops.
+const BREAKS_MAX: u32 = 5;
+
 /// What may wait to be sent beside the outbox. Whoever drives a client takes no commands long before that, so that only a
 /// server which makes the client ask again and again, and reads nothing of it, gets there.
 const OUT_FRAMES_SPARE: usize = 8192;
@@ -124,6 +127,8 @@ pub struct Machine<R> {
     /// The server's greeting, should it refuse our `connect`.
     early_hello: Option<Hello>,
     farewell: Option<Farewell>,
+    /// How many connections were given up for what is no WebSocket's since one has stood.
+    breaks: u32,
     settings: Settings,
     /// Set when the connection is to be given up at the end of this step.
     verdict: Option<Lost>,
@@ -157,6 +162,7 @@ impl<R> Machine<R> {
             may_resume: false,
             early_hello: None,
             farewell: None,
+            breaks: 0,
             settings,
             verdict: None,
             soil: Soil::default(),
@@ -246,10 +252,23 @@ impl<R> Machine<R> {
         if lost.code == CloseCode::MessageTooBig.number() && self.has_resumed() {
             // Of a server that takes less than the usual: the next time without rooms.
             self.forget_resume();
-            lost.again = Some(true);
+            lost.again = lost.again.or(Some(true));
         }
         let lost = self.with_another_token(lost);
         self.live(life::Event::Closed(lost), now);
+    }
+
+    /// What came is no WebSocket's, or more than may come, and the socket is given up. Once, that was some box's between
+    /// client and server; in a row it is the server's, and the end.
+    pub fn broken(&mut self, lost: Lost, now: Moment) {
+        self.heard(now);
+        self.breaks = self.breaks.saturating_add(1);
+        let lost = match self.farewell {
+            // It has said itself why it ends.
+            Some(_) => Lost::broken(lost.reason),
+            None => Lost { again: Some(self.breaks < BREAKS_MAX), ..lost },
+        };
+        self.lost(lost, now);
     }
 
     /// The client ends: nobody is left without an answer. What is in `out` may still be sent.
@@ -309,7 +328,8 @@ impl<R> Machine<R> {
     /// Gives the connection up if this step found that it has to be.
     fn settle(&mut self, now: Moment) {
         let (frames, bytes) = self.out.size();
-        let bytes_max = self.settings.outbox_bytes_max.saturating_mul(2) + OUT_BYTES_SPARE;
+        let bytes_max = self.settings.outbox_bytes_max.saturating_mul(2);
+        let bytes_max = bytes_max.saturating_add(OUT_BYTES_SPARE);
         if frames > self.settings.outbox_max.saturating_add(OUT_FRAMES_SPARE) || bytes > bytes_max {
             let reason = "the server makes the client speak and does not read";
             self.verdict.get_or_insert_with(|| Lost::broken(reason));
@@ -326,6 +346,9 @@ impl<R> Machine<R> {
             life::Event::Closed(lost) | life::Event::Abandon(lost) => lost.code,
             _ => ABNORMAL,
         };
+        if self.life.has_stood(now, &self.settings.life) {
+            self.breaks = 0;
+        }
         let attempt = self.life.attempts;
         let life = std::mem::take(&mut self.life);
         let (life, effects) = transition(life, event, now, &self.settings.life);

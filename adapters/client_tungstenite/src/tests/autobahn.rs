@@ -33,7 +33,7 @@ async fn echo(mut link: Box<Link>, answers: bool) -> String {
             }
             Heard::Binary(bytes) => Frame::Binary(bytes),
             Heard::Control | Heard::Sent => continue,
-            Heard::Lost(lost) => {
+            Heard::Lost(lost) | Heard::Broken(lost) => {
                 link.finish(lost.code).await;
                 return last;
             }

@@ -4,6 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -44,6 +45,17 @@ async fn serve(mut peer: Peer) -> Vec<String> {
     heard
 }
 
+/// No task is left.
+async fn assert_nobody_goes_on() {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    soon(async {
+        while metrics.num_alive_tasks() > 0 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
+}
+
 /// K13: a request that is dropped at any of its polls; the client goes on.
 #[tokio::test(start_paused = true)]
 async fn a_request_can_be_dropped_at_each_of_its_polls() {
@@ -72,6 +84,29 @@ async fn a_request_can_be_dropped_at_each_of_its_polls() {
         times += 1;
         assert!(times < POLLS_MAX, "a request is never done");
     }
+    assert_nobody_goes_on().await;
+}
+
+/// K13: whoever waits for an event or for the end may be dropped, too: no event is lost, and it ends.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_events_and_for_the_end_can_be_dropped_at_each_of_its_polls() {
+    for times in 0..POLLS_MAX {
+        let mut server = Server::new();
+        let (client, mut events, mut peer) = server.client(options()).await;
+        assert!(!poll_times(events.next(), times).await);
+        peer.say(&json!({"type": "of_the_host", "timestamp": "t"})).await;
+        assert!(matches!(next(&mut events).await, Event::Other { .. }));
+        let serving = tokio::spawn(serve(peer));
+        let is_done = poll_times(client.close(), times).await;
+        soon(client.close()).await;
+        assert!(matches!(next(&mut events).await, Event::Closed { code: 1000, .. }));
+        assert_eq!(soon(events.next()).await, None);
+        soon(serving).await.unwrap();
+        if is_done {
+            return assert_nobody_goes_on().await;
+        }
+    }
+    panic!("it never ends");
 }
 
 /// K13: a connect that is dropped at any of its polls; the server sees its connection end, if there was one.
@@ -91,6 +126,7 @@ async fn connecting_can_be_dropped_at_each_of_its_polls() {
             soon(stream.read_to_end(&mut Vec::new())).await.unwrap();
         }
     }
+    assert_nobody_goes_on().await;
 }
 
 /// K13: the runtime goes away under a client that is connected, one that connects, and one that waits.

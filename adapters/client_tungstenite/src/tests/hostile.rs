@@ -16,6 +16,15 @@ async fn violation(events: &mut Events) -> Violation {
     }
 }
 
+/// The connection ended with that code, and there is another one.
+async fn came_back(server: &mut Server, events: &mut Events, expected: u16) -> Peer {
+    let Event::Disconnected { code, will_reconnect, .. } = next(events).await else { panic!() };
+    assert_eq!((code, will_reconnect), (expected, true));
+    let peer = server.greet().await;
+    assert!(matches!(next(events).await, Event::Connected(_)));
+    peer
+}
+
 async fn subscribed_client(server: &mut Server) -> (Client, Events, Peer) {
     let (client, mut events, mut peer) = server.client(options()).await;
     let room = room();
@@ -129,7 +138,7 @@ async fn an_answer_to_another_question_ends_the_request_once() {
 
 /// K11: fragments without end are no message.
 #[tokio::test(start_paused = true)]
-async fn fragments_without_end_end_the_client_at_its_limit() {
+async fn fragments_without_end_end_the_connection_at_its_limit() {
     let mut server = Server::new();
     let options = Options { message_bytes_max: 1000, ..options() };
     let (_client, mut events, mut peer) = server.client(options).await;
@@ -138,23 +147,18 @@ async fn fragments_without_end_end_the_client_at_its_limit() {
     for _ in 0..10 {
         peer.write_raw(&fragment).await;
     }
-    assert!(matches!(next(&mut events).await, Event::Disconnected { code: 1009, .. }));
-    assert!(matches!(next(&mut events).await, Event::Closed { code: 1009, .. }));
+    came_back(&mut server, &mut events, 1009).await;
 }
 
 /// K11: a message above the limit.
 #[tokio::test(start_paused = true)]
-async fn a_message_above_the_limit_ends_the_client() {
+async fn a_message_above_the_limit_ends_the_connection() {
     let mut server = Server::new();
     let options = Options { message_bytes_max: 1000, ..options() };
     let (_client, mut events, mut peer) = server.client(options).await;
     peer.send(Frame::text("x".repeat(1001))).await.unwrap();
-    let Event::Disconnected { code, will_reconnect, .. } = next(&mut events).await else {
-        panic!()
-    };
-    assert_eq!((code, will_reconnect), (1009, false));
-    assert!(matches!(next(&mut events).await, Event::Closed { code: 1009, .. }));
     assert_eq!(peer.hear_close().await, Some(1009));
+    came_back(&mut server, &mut events, 1009).await;
 }
 
 /// K11: a length of 2^62.
@@ -168,7 +172,7 @@ async fn a_length_that_no_memory_holds_is_refused_before_anything_is_allocated()
 
 /// P15 and K10: what a client makes of a masked frame, and of others that are none.
 #[tokio::test(start_paused = true)]
-async fn frames_that_break_the_protocol_end_the_client() {
+async fn frames_that_break_the_protocol_end_the_connection() {
     // Masked; with a reserved bit; a continuation of nothing; text that is not UTF-8.
     for (bytes, expected) in [
         (&[0x81, 0x81, 1, 2, 3, 4, 5][..], 1002),
@@ -179,9 +183,38 @@ async fn frames_that_break_the_protocol_end_the_client() {
         let mut server = Server::new();
         let (_client, mut events, mut peer) = server.client(options()).await;
         peer.write_raw(bytes).await;
-        let Event::Disconnected { code, .. } = next(&mut events).await else { panic!() };
-        assert_eq!(code, expected, "{bytes:?}");
-        assert!(matches!(next(&mut events).await, Event::Closed { .. }));
+        assert_eq!(peer.hear_close().await, Some(expected), "{bytes:?}");
+        came_back(&mut server, &mut events, expected).await;
+    }
+}
+
+/// What breaks the protocol on a connection that has stood is some box's doing; each time anew it is the server's.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_breaks_the_protocol_on_five_connections_in_a_row_is_left() {
+    let masked = [0x81, 0x81, 1, 2, 3, 4, 5];
+    let mut server = Server::new();
+    let (_client, mut events, mut peer) = server.client(options()).await;
+    for stands in [0, 0, 0, 0, 20, 0, 0, 0, 0] {
+        tokio::time::advance(Duration::from_secs(stands)).await;
+        peer.write_raw(&masked).await;
+        peer = came_back(&mut server, &mut events, 1002).await;
+    }
+    peer.write_raw(&masked).await;
+    assert!(matches!(next(&mut events).await, Event::Disconnected { will_reconnect: false, .. }));
+    assert!(matches!(next(&mut events).await, Event::Closed { code: 1002, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_goodbye_and_then_breaks_the_protocol_is_taken_at_its_word() {
+    for (code, comes_back) in [(1012, true), (3501, false)] {
+        let mut server = Server::new();
+        let (_client, mut events, mut peer) = server.client(options()).await;
+        peer.say(&disconnect(code, None)).await;
+        peer.write_raw(&[0x81, 0x81, 1, 2, 3, 4, 5]).await;
+        let Event::Disconnected { code: told, will_reconnect, .. } = next(&mut events).await else {
+            panic!()
+        };
+        assert_eq!((told, will_reconnect), (code, comes_back));
     }
 }
 

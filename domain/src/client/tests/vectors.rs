@@ -3,6 +3,7 @@
 //!
 //! It must never compute an expectation itself, nor leave out a case.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -199,26 +200,66 @@ fn effect(effect: &Effect) -> Value {
     }
 }
 
+fn life_config(of: &Value) -> LifeConfig {
+    LifeConfig {
+        connect_timeout: millis(&of["connectTimeoutMs"]),
+        heartbeat: of["heartbeat"].as_bool().unwrap(),
+        backoff: table(&of["backoff"]),
+        stable_after: millis(&of["stableAfterMs"]),
+        probe: millis(&of["probeMs"]),
+    }
+}
+
+fn moment(event: &Value) -> Moment {
+    let random = event["random"].as_f64().unwrap_or(0.0);
+    Moment { at: time(&event["at"]).unwrap(), random }
+}
+
 /// K01: every event in every state, and what comes of it.
 #[test]
 fn the_life_of_a_connection() {
     let file = file(include_str!("../../../../clients/vectors/life.json"));
-    let config = &file["config"];
-    let config = LifeConfig {
-        connect_timeout: millis(&config["connectTimeoutMs"]),
-        heartbeat: config["heartbeat"].as_bool().unwrap(),
-        backoff: table(&config["backoff"]),
-        stable_after: millis(&config["stableAfterMs"]),
-        probe: millis(&config["probeMs"]),
-    };
     for (name, case) in cases(&file) {
-        let random = case["event"]["random"].as_f64().unwrap_or(0.0);
-        let now = Moment { at: time(&case["event"]["at"]).unwrap(), random };
+        let mut config = file["config"].clone();
+        for (field, value) in case["config"].as_object().into_iter().flatten() {
+            config[field] = value.clone();
+        }
+        let (config, now) = (life_config(&config), moment(&case["event"]));
         let (to, effects) = transition(life(&case["from"]), event(&case["event"]), now, &config);
         assert_eq!(to, life(&case["to"]), "{name}");
         let effects: Vec<_> = effects.iter().map(effect).collect();
         assert_eq!(Value::from(effects), case["effects"], "{name}");
     }
+}
+
+/// What tells two states apart but for numbers and words.
+fn kind(life: &Life) -> String {
+    let Life { phase, socket, ordered, opened_at, reason, is_final, .. } = life;
+    let (stands, said) = (opened_at.is_some(), reason.is_some());
+    format!("{phase:?} {socket:?} ordered {ordered} stands {stands} said {said} final {is_final}")
+}
+
+/// K01: whatever happens in whatever order, there is no state that the table lacks.
+#[test]
+fn every_kind_of_state_that_occurs_is_in_the_table() {
+    let file = file(include_str!("../../../../clients/vectors/life.json"));
+    let config = life_config(&file["config"]);
+    let in_table: BTreeSet<_> = cases(&file).map(|(_, case)| kind(&life(&case["from"]))).collect();
+    let mut reached = vec![Life::default()];
+    let mut next = 0;
+    while let Some(from) = reached.get(next).cloned() {
+        next += 1;
+        assert!(in_table.contains(&kind(&from)), "the table lacks {from:?}");
+        for (_, case) in cases(&file) {
+            let (happens, now) = (event(&case["event"]), moment(&case["event"]));
+            let (to, _) = transition(from.clone(), happens, now, &config);
+            if !reached.iter().any(|one| (kind(one), one.attempts) == (kind(&to), to.attempts)) {
+                reached.push(to);
+            }
+        }
+    }
+    let occurs: BTreeSet<_> = reached.iter().map(kind).collect();
+    assert_eq!(in_table, occurs, "what never occurs needs no row");
 }
 
 fn offset(value: &Value) -> Offset {
