@@ -111,16 +111,17 @@ function withSocket(state) {
 }
 
 function whileDialing(state) {
-  const failure = { code: 1006, reason: '', opened: state.socket === 'open', timeout: 'connect' };
-  const greeted = {
-    to: { ...state, phase: 'open', openedAt: at, heardAt: at, heartbeatMs: 20000, reason: null },
-    effects: [['timer', 25000]],
-  };
+  const opened = state.socket === 'open';
+  const failure = { code: 1006, reason: '', opened, timeout: 'connect' };
   return {
     ...withSocket(state),
+    connect: { to: { ...state, attempts: 0, reason: null }, effects: [] },
     opened: { to: { ...state, socket: 'open', heardAt: at }, effects: [] },
-    // Nobody greets through a socket that is not open.
-    greeted: state.socket === 'open' ? greeted : undefined,
+    // Before its socket is open a connection has nobody to greet it.
+    greeted: opened ? {
+      to: { ...state, phase: 'open', openedAt: at, heardAt: at, heartbeatMs: 20000, reason: null },
+      effects: [['timer', 25000]],
+    } : undefined,
     timer: lost(state, failure, { isOurs: true }),
   };
 }

@@ -215,7 +215,9 @@ fn while_dialing(life: Life, event: Event, now: Moment, config: &LifeConfig) -> 
         Event::Closed(lost) => closed(life, lost, Whose::Theirs, now, config),
         Event::Abandon(lost) => closed(life, lost, Whose::Ours, now, config),
         Event::Disconnect => stop(&life),
-        Event::Connect | Event::Wake(_) => (life, Vec::new()),
+        // Whoever asks for it while it is under way has the attempts counted anew, too.
+        Event::Connect => (Life { attempts: 0, reason: None, ..life }, Vec::new()),
+        Event::Wake(_) => (life, Vec::new()),
     }
 }
 

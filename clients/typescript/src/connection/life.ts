@@ -122,6 +122,8 @@ const heard: Handler = (life, event) => [
 ];
 
 const greeted: Handler = (life, event, config) => {
+  // Of an earlier connection.
+  if (life.socket !== 'open') return null;
   const { at, heartbeatMs } = event as LifeEvent & { type: 'greeted' };
   const openedAt = life.openedAt ?? at;
   const next: Life = { ...life, phase: 'open', openedAt, heardAt: at, heartbeatMs, reason: null };
@@ -184,13 +186,14 @@ const again: Handler = (life, _, config) => dial(life, config, {});
 /** The same, with the attempts counted anew. */
 const afresh: Handler = (life, _, config) => dial(life, config, { attempts: 0 });
 
+/** Whoever asks for it while it is under way: with the attempts counted anew, too. */
+const renew: Handler = (life) => [{ ...life, attempts: 0, reason: null }, []];
+
 const wake: Handler = (life, event, config) => (life.ordered ? null : again(life, event, config));
 /** By phase what an event means; what is not there changes nothing. */
 type Row = { readonly [E in Exclude<LifeEvent['type'], 'wake'> | 'online' | 'visible']?: Handler };
 const ENDING: Row = { disconnect: stop, closed, abandon: closed };
-/** Nobody greets through a socket that is not open: that is of another, which is gone. */
-const firstGreeted: Handler = (life, event, config) => (life.socket === 'open' ? greeted(life, event, config) : null);
-const DIALING: Row = { ...ENDING, opened, heard, greeted: firstGreeted, timer: tooLong };
+const DIALING: Row = { ...ENDING, connect: renew, opened, heard, greeted, timer: tooLong };
 /** Where the server has said to stay. */
 const STOPPED: Row = { disconnect: stop, connect: start };
 const WAITING: Row = { disconnect: stop, connect: afresh, timer: again, online: wake, visible: wake };
