@@ -158,6 +158,28 @@ async fn a_room_that_was_deleted_begins_anew_and_a_key_of_another_program_stops_
     assert_eq!(node.say("4").await.unwrap().offset.map(Offset::get), Some(3));
 }
 
+/// RD13: what is remembered of retries is evicted alone. Nobody can know it, and nobody is told: a publish that is
+/// repeated under its `msg_id` is another message then. That one is remembered again.
+#[tokio::test]
+async fn a_retry_whose_memory_was_evicted_is_a_second_message_of_the_same_epoch() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let node = Node::start(&redis).await;
+    let say = || node.publish(named(publish(ROOM, "u1", "once"), "m1"));
+    let first = say().await.unwrap();
+    assert!(say().await.unwrap().duplicate);
+    for part in ["seen0", "seen1", "seen2"] {
+        redis.tell(&["DEL", &format!("roomkeeper:{{public:a}}:{part}")]);
+    }
+    let second = say().await.unwrap();
+    assert_eq!((second.epoch, second.duplicate), (first.epoch, false));
+    assert_eq!(second.offset.map(Offset::get), Some(2));
+    let third = say().await.unwrap();
+    assert_eq!((third.offset, third.duplicate), (second.offset, true));
+}
+
 /// RD14: scripts that are gone, memory that is used up, a server that takes no writes.
 #[tokio::test]
 async fn what_redis_refuses_is_refused_and_heals() {

@@ -341,6 +341,23 @@ async fn while_the_store_is_away_durable_rooms_refuse_and_others_go_on() {
     assert!(heard.len() <= 2, "{heard:?}");
 }
 
+/// RD13 for durable rooms: the archive knows what Redis has evicted, for as long as a retry may come.
+#[tokio::test]
+async fn a_retry_whose_memory_was_evicted_is_the_message_that_was_stored() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let archive = Arc::new(MemoryArchive::new());
+    let node = node(&redis, &archive).await;
+    let first = say(&node, "once").await.unwrap();
+    for part in ["seen0", "seen1", "seen2"] {
+        redis.tell(&["DEL", &format!("roomkeeper:{{{ROOM}}}:{part}")]);
+    }
+    let again = say(&node, "once").await.unwrap();
+    assert_eq!((again.offset, again.duplicate, is_durable(&again)), (first.offset, true, true));
+}
+
 #[tokio::test]
 async fn many_publishers_on_several_nodes_are_in_the_archive_once_and_in_one_order() {
     const EACH: usize = 60;

@@ -11,7 +11,7 @@ use tests::redis::Redis;
 use tests::server::Server;
 
 use crate::fleet::{Cluster, DEADLINE, stays_unready, until_status};
-use crate::stories::{away, report};
+use crate::stories::{away, cut_off, kill_all, promote, report, restart_all};
 use crate::tiny_disk::TinyDisk;
 use crate::told::Told;
 
@@ -26,7 +26,7 @@ fn start() -> Cluster {
 /// Everything that was acknowledged was heard, whatever gaps were told, and lies in Postgres at its place, once. A
 /// place whose publish could not be stored is told as a gap, and nobody was told that it was.
 fn check(fault: &str, cluster: &Cluster, told: &Told) {
-    let (gaps, twice) = told.check_durable();
+    let (gaps, twice) = told.check_kept("durable");
     let postgres = cluster.postgres.as_ref().unwrap();
     let rows = postgres.ask(
         "SELECT r.room || ' ' || m.msg_offset || ' ' || m.msg_id \
@@ -101,6 +101,57 @@ fn a_redis_that_comes_back_empty_costs_durable_rooms_nothing_that_was_acknowledg
     let mut cluster = start();
     let told = cluster.tell(|cluster| cluster.redis.start_again());
     check("durable: kill redis, without a disk", &cluster, &told);
+}
+
+/// N02 in durable rooms: each goes in order, and is back before the next one does.
+#[test]
+fn a_rolling_restart_of_all_nodes_costs_durable_rooms_nothing() {
+    if !is_possible() {
+        return;
+    }
+    let mut cluster = start();
+    let told = cluster.tell(|cluster| restart_all(cluster, |_| {}));
+    check("durable: rolling restart", &cluster, &told);
+    assert!(told.leaves.is_empty(), "{:?}", told.seen_to_leave());
+    assert_eq!(told.codes.keys().copied().collect::<Vec<_>>(), [1012], "{:?}", told.codes);
+}
+
+/// N07 in durable rooms: nobody is left, and what was acknowledged is in Postgres.
+#[test]
+fn nodes_that_are_all_killed_at_once_and_started_again_cost_durable_rooms_nothing() {
+    if !is_possible() {
+        return;
+    }
+    let mut cluster = start();
+    let told = cluster.tell(kill_all);
+    check("durable: kill all nodes", &cluster, &told);
+    assert!(told.losses > 400, "{}", told.losses);
+}
+
+/// RD16 in durable rooms: Postgres has the node, and Redis has not.
+#[test]
+fn a_node_whose_way_to_redis_is_shut_costs_durable_rooms_nothing() {
+    if !is_possible() {
+        return;
+    }
+    let mut cluster = Cluster::start_durable_behind_proxies(Redis::start(), Postgres::start());
+    let told = cluster.tell(|cluster| cut_off(cluster, crate::passage::Passage::shut));
+    check("durable: shut a node off redis", &cluster, &told);
+    assert_eq!(told.losses, 0, "clients stay: {:?}", told.codes);
+}
+
+/// RD11 in durable rooms: what the old one took last is in Postgres where it was acknowledged.
+#[test]
+fn a_replica_that_is_promoted_without_the_last_writes_costs_durable_rooms_nothing_acknowledged() {
+    if !is_possible() {
+        return;
+    }
+    let redis = Redis::start();
+    let replica = redis.start_replica(&[]);
+    let mut cluster = Cluster::start_durable_behind_proxies(redis, Postgres::start());
+    let told = cluster.tell(|cluster| promote(cluster, &replica));
+    check("durable: promote a replica", &cluster, &told);
+    assert_eq!(told.losses, 0, "clients stay: {:?}", told.codes);
 }
 
 /// PG01: stopped in order, and started again. Connections stay.

@@ -30,6 +30,10 @@ pub(crate) struct Cluster {
     /// Where rooms are kept; without it none is durable.
     pub(crate) postgres: Option<Postgres>,
     pub(crate) nodes: Vec<Server>,
+    /// Whether every third client does not want its own messages back (`echo:false`). None where the `ack` may come
+    /// behind the message's place: a client that hears first what follows takes that place for a hole, and comes back
+    /// for it.
+    pub(crate) has_silent: bool,
     /// Between each node and Redis; none where they are connected to it themselves.
     pub(crate) proxies: Vec<Passage>,
     /// Theirs alone: what passes bytes on must not wait for hundreds of clients.
@@ -61,6 +65,13 @@ impl Cluster {
         Self::build(redis, None, &Setting::default())
     }
 
+    /// Nodes that find this server by another address, and whose rooms wait for a replica of it.
+    pub(crate) fn start_replicated_at(url: &str, redis: Redis) -> Self {
+        let more = &[("namespaces.public.replicated", "true")];
+        let setting = Setting { redis: Some(url), more, ..Setting::default() };
+        Self { has_silent: false, ..Self::build(redis, None, &setting) }
+    }
+
     /// Nodes all of whose rooms are durable.
     pub(crate) fn start_durable(redis: Redis, postgres: Postgres) -> Self {
         let url = postgres.url();
@@ -72,6 +83,12 @@ impl Cluster {
         let at = redis.url();
         let setting = Setting { redis: Some(&at), store: Some(url), ..Setting::default() };
         Self::build(redis, Some(postgres), &setting)
+    }
+
+    /// The same with nodes that reach Redis each over a proxy.
+    pub(crate) fn start_durable_behind_proxies(redis: Redis, postgres: Postgres) -> Self {
+        let url = postgres.url();
+        Self::build(redis, Some(postgres), &Setting { store: Some(&url), ..Setting::default() })
     }
 
     fn build(redis: Redis, postgres: Option<Postgres>, setting: &Setting<'_>) -> Self {
@@ -89,7 +106,8 @@ impl Cluster {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let front = listener.local_addr().unwrap();
         runtime.spawn(balance(listener, addrs));
-        Self { redis, postgres, nodes, proxies, _ways: ways, runtime, front }
+        let has_silent = postgres.is_none();
+        Self { redis, postgres, nodes, has_silent, proxies, _ways: ways, runtime, front }
     }
 
     /// The most memory of a node, in MiB.
@@ -108,11 +126,13 @@ struct Setting<'s> {
     /// Where Postgres is; without it no room is durable.
     store: Option<&'s str>,
     drain_window: Duration,
+    /// What else they are told.
+    more: &'s [(&'s str, &'s str)],
 }
 
 impl Default for Setting<'_> {
     fn default() -> Self {
-        Self { redis: None, store: None, drain_window: DRAIN_WINDOW }
+        Self { redis: None, store: None, drain_window: DRAIN_WINDOW, more: &[] }
     }
 }
 
@@ -137,6 +157,7 @@ fn start_node(redis: &str, setting: &Setting<'_>) -> Server {
         ];
         words.extend(kept.concat());
     }
+    words.extend(setting.more.iter().flat_map(|(key, value)| set(key, value)));
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     Server::start_with(&words, store.as_slice())
 }

@@ -221,7 +221,8 @@ async fn a_subscription_that_is_lost_while_it_is_made_ends_with_all_rooms_and_no
     assert_eq!(receive(&mailbox, 1).await.0, [(1, "heard".to_owned())]);
 }
 
-async fn wrong(config: Config) -> String {
+/// Why a server is of no use.
+pub(crate) async fn wrong(config: Config) -> String {
     let broker = RedisBroker::build(config, Arc::new(Counter)).unwrap();
     match in_time("it is tried", broker.try_connect()).await.unwrap_err() {
         StartError::Unfit(text) => text,

@@ -63,14 +63,16 @@ struct Counts {
     away: Mutex<Vec<(Instant, String, Duration)>>,
     /// Whether rooms are durable: then a place may have no message.
     is_durable: bool,
+    /// Whether every third client does not want its own messages back.
+    has_silent: bool,
 }
 
 impl Cluster {
     /// Has everybody publish, lets `happen` happen in the middle, and waits until all have everything.
     pub(crate) fn tell(&mut self, happen: impl FnOnce(&mut Self)) -> Told {
         let begin = Instant::now();
-        let is_durable = self.postgres.is_some();
-        let counts = Arc::new(Counts { is_durable, ..Counts::default() });
+        let (is_durable, has_silent) = (self.postgres.is_some(), self.has_silent);
+        let counts = Arc::new(Counts { is_durable, has_silent, ..Counts::default() });
         let (stop, stopped) = watch::channel(false);
         let ready = Arc::new(Barrier::new(CLIENTS + VISITORS + 1));
         let url = format!("ws://{}/ws/v2/connect", self.front);
@@ -138,20 +140,24 @@ impl Cluster {
 
     /// Waits until everybody has heard everything that was acknowledged.
     fn hear_out(&self, publishing: Vec<One>) -> (Vec<Acked>, Vec<Vec<Heard>>) {
-        let acked: Vec<_> = publishing.iter().flat_map(|one| one.acked.clone()).collect();
-        let ends = ends(&acked);
+        let mut by_room: BTreeMap<usize, Vec<Acked>> = BTreeMap::new();
+        for acked in publishing.iter().flat_map(|one| &one.acked) {
+            by_room.entry(acked.room).or_default().push(acked.clone());
+        }
         let values: BTreeMap<_, _> =
             publishing.iter().filter_map(|one| Some((one.room, one.value?))).collect();
         let listening = async {
             let mut heard = Vec::new();
             for (number, one) in publishing.into_iter().enumerate() {
                 let room = number % ROOMS;
-                heard.push(one.until(ends[&room], values.get(&room).copied(), number).await);
+                let end = end(&by_room[&room], number);
+                heard.push(one.until(end, values.get(&room).copied(), number).await);
             }
             heard
         };
         let heard = self.runtime.block_on(async { timeout(DEADLINE, listening).await });
-        (acked, heard.expect("all is heard"))
+        let heard = heard.expect("all is heard");
+        (by_room.into_values().flatten().collect(), heard)
     }
 
     /// Has some come to rooms and leave them again, for as long as others publish.
@@ -213,20 +219,13 @@ async fn until_presence_is_true(node: SocketAddr) {
     reading.await.unwrap();
 }
 
-/// The last place that was acknowledged in each room, of the epoch that it has come to.
-fn ends(acked: &[Acked]) -> BTreeMap<usize, (Epoch, u64)> {
-    let mut last: BTreeMap<usize, &Acked> = BTreeMap::new();
-    for one in acked {
-        let newest = last.entry(one.room).or_insert(one);
-        if one.at > newest.at {
-            *newest = one;
-        }
-    }
-    let end = |(room, newest): (&usize, &&Acked)| {
-        let of_it = acked.iter().filter(|one| one.room == *room && one.epoch == newest.epoch);
-        (*room, (newest.epoch, of_it.map(|one| one.offset).max().unwrap_or(0)))
-    };
-    last.iter().map(end).collect()
+/// The last place that was acknowledged in a room, of the epoch that it has come to, without those of what a client
+/// said and did not want back.
+fn end(acked: &[Acked], number: usize) -> Option<(Epoch, u64)> {
+    let newest = acked.iter().max_by_key(|one| one.at)?.epoch;
+    let is_wanted = |one: &&Acked| !(one.is_silent && one.number == number);
+    let of_it = acked.iter().filter(|one| one.epoch == newest).filter(is_wanted);
+    Some((newest, of_it.map(|one| one.offset).max()?))
 }
 
 /// Connects; a node that is about to be ready, or busy, is asked again.
@@ -289,17 +288,24 @@ struct One {
 impl One {
     /// Waits until it has heard the message at this place of its room, or a gap over it, and the newest value of
     /// its room's key.
-    async fn until(self, end: (Epoch, u64), newest: Option<u64>, number: usize) -> Vec<Heard> {
+    async fn until(
+        self,
+        end: Option<(Epoch, u64)>,
+        newest: Option<u64>,
+        number: usize,
+    ) -> Vec<Heard> {
         let is_there = |heard: &[Heard]| {
-            let has_end = heard.iter().rev().any(|one| match one {
-                Heard::Message { epoch, offset, .. } => *epoch == end.0 && *offset >= end.1,
-                Heard::Gap { epoch, to, .. } => *epoch == end.0 && *to >= end.1,
-                Heard::Value(_) | Heard::Nothing { .. } => false,
-            });
+            let has = |end: (Epoch, u64)| {
+                heard.iter().rev().any(|one| match one {
+                    Heard::Message { epoch, offset, .. } => *epoch == end.0 && *offset >= end.1,
+                    Heard::Gap { epoch, to, .. } => *epoch == end.0 && *to >= end.1,
+                    Heard::Value(_) | Heard::Nothing { .. } => false,
+                })
+            };
             let has_newest = |newest| {
                 heard.iter().rev().any(|one| matches!(one, Heard::Value(value) if *value >= newest))
             };
-            has_end && newest.is_none_or(has_newest)
+            end.is_none_or(has) && newest.is_none_or(has_newest)
         };
         let wait = async {
             while !is_there(&self.heard.lock().unwrap()) {
@@ -347,6 +353,7 @@ async fn one(
         Arc::clone(&counts),
     ));
     ready.wait().await;
+    let is_silent = counts.has_silent && number % 3 == 2;
     let (mut acked, mut value) = (Vec::new(), None);
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -357,13 +364,15 @@ async fn one(
         }
         let data = format!("\"client {number} says {turn}\"");
         let msg_id = format!("{number}-{turn}");
-        if let Some(ack) = publish(&client, &room, said(&data), &msg_id, &counts).await {
+        let said = (said(&data), &*msg_id);
+        if let Some(ack) = publish(&client, &room, said, !is_silent, &counts).await {
             acked.push(Acked {
                 room: number % ROOMS,
                 number,
+                is_silent,
                 msg_id,
                 data,
-                is_durable: ack.level == "durable",
+                level: ack.level,
                 epoch: ack.epoch,
                 offset: ack.offset.expect("a place").get(),
                 at: Instant::now(),
@@ -383,14 +392,15 @@ async fn one(
 async fn publish(
     client: &Client,
     room: &RoomId,
-    data: &str,
-    msg_id: &str,
+    (data, msg_id): (&str, &str),
+    echo: bool,
     counts: &Counts,
 ) -> Option<Ack> {
     let begin = Instant::now();
     let msg_id = MessageId::parse(msg_id).unwrap();
     while begin.elapsed() < DEADLINE {
-        let options = PublishOptions { msg_id: Some(msg_id.clone()), ..PublishOptions::default() };
+        let msg_id = Some(msg_id.clone());
+        let options = PublishOptions { msg_id, echo, ..PublishOptions::default() };
         match client.publish(room, data, options).await {
             Ok(ack) => return Some(ack),
             Err(RequestError::Refused(refusal)) if refusal.is_temporary() => {
@@ -475,7 +485,8 @@ async fn listen(
             }
             // It was handed out, and neither stored nor acknowledged.
             Event::Tombstone(place) if counts.is_durable => {
-                Heard::Nothing { offset: place.offset.expect("a place").get() }
+                let offset = place.offset.expect("a place").get();
+                Heard::Nothing { epoch: place.epoch, offset }
             }
             event @ (Event::Violation(_) | Event::Unsubscribed { .. } | Event::Tombstone(_)) => {
                 panic!("client {number}: {event:?}")

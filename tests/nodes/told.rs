@@ -2,7 +2,7 @@
 //!
 //! It looks at what was heard and acknowledged alone, whatever happened in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use domain::id::Epoch;
@@ -27,6 +27,7 @@ pub(crate) enum Heard {
     Value(u64),
     /// A place whose message was never stored.
     Nothing {
+        epoch: Epoch,
         offset: u64,
     },
 }
@@ -37,9 +38,12 @@ pub(crate) struct Acked {
     pub(crate) room: usize,
     /// Who said it.
     pub(crate) number: usize,
+    /// Whether it did not want it back (`echo:false`).
+    pub(crate) is_silent: bool,
     pub(crate) msg_id: String,
     pub(crate) data: String,
-    pub(crate) is_durable: bool,
+    /// What it was acknowledged as.
+    pub(crate) level: String,
     pub(crate) epoch: Epoch,
     pub(crate) offset: u64,
     pub(crate) at: Instant,
@@ -74,26 +78,27 @@ pub(crate) struct Told {
 
 impl Told {
     /// Nobody heard anything twice or out of order, and everything that was acknowledged was heard by everybody in
-    /// its room, or lies in a gap that was told. Answers how many gaps were.
+    /// its room, at its place, or may be lost by a gap that was told. Answers how many gaps were.
     pub(crate) fn check(&self) -> usize {
         let (gaps, twice) = self.check_each(|told, acked| {
-            told.texts.contains_key(acked.data.as_str())
-                || told.gaps.iter().any(|gap| gap.covers(acked))
+            told.has(acked) || told.gaps.iter().any(|gap| gap.excuses(acked))
         });
         assert!(twice.is_empty(), "{twice:?}");
         gaps
     }
 
-    /// The same of what was acknowledged as durable, which no gap excuses: everybody heard it, and each publisher's in
-    /// the order in which it was said. Also answers what was heard twice, which only what was never stored may be.
-    pub(crate) fn check_durable(&self) -> (usize, Vec<Twice>) {
-        assert!(self.acked.iter().all(|acked| acked.is_durable), "an acknowledgement is less");
+    /// The same of what was acknowledged as this, `durable` or `replicated`, and no less: no gap excuses it. Everybody
+    /// heard it, and each publisher's in the order in which it was said. Also answers what was heard twice, which only
+    /// what was never kept may be.
+    pub(crate) fn check_kept(&self, level: &str) -> (usize, Vec<Twice>) {
+        let less = self.acked.iter().find(|acked| acked.level != level);
+        assert!(less.is_none(), "an acknowledgement is less: {less:?}");
         let mut last: BTreeMap<usize, u64> = BTreeMap::new();
         for acked in &self.acked {
             let before = last.insert(acked.number, acked.offset);
             assert!(before < Some(acked.offset), "{acked:?} behind {before:?}");
         }
-        self.check_each(|told, acked| told.texts.contains_key(acked.data.as_str()))
+        self.check_each(|told, acked| told.has(acked))
     }
 
     fn check_each(&self, is_told: impl Fn(&Ordered<'_>, &Acked) -> bool) -> (usize, Vec<Twice>) {
@@ -103,12 +108,18 @@ impl Told {
             by_room.entry(one.room).or_default().push(one);
         }
         for (number, heard) in self.heard.iter().enumerate() {
-            let mut told = order(number, heard);
+            let said = by_room.get(&(number % ROOMS)).map_or(&[][..], Vec::as_slice);
+            let is_own = |acked: &&Acked| acked.is_silent && acked.number == number;
+            let (own, others): (Vec<_>, Vec<_>) = said.iter().copied().partition(is_own);
+            let mut told = Ordered::of(number, heard, &own);
             gaps += told.gaps.len();
             twice.append(&mut told.twice);
-            for acked in by_room.get(&(number % ROOMS)).into_iter().flatten() {
-                let is_told = is_told(&told, acked);
-                assert!(is_told, "client {number} never heard of {acked:?}, nor of a gap there");
+            for acked in others {
+                assert!(
+                    is_told(&told, acked),
+                    "client {number} never heard of {acked:?}, nor of a gap there: {:?}",
+                    told.gaps
+                );
             }
         }
         (gaps, twice)
@@ -131,18 +142,34 @@ impl Told {
     }
 }
 
+/// A gap, and what its client had heard by then.
+#[derive(Debug)]
 struct TheGap<'h> {
-    pub(crate) epoch: Epoch,
+    epoch: Epoch,
     from: u64,
     to: u64,
     reason: &'h str,
+    /// The last place that it had heard of.
+    stood: Option<(Epoch, u64)>,
+    /// Of which lives of the log it had heard anything.
+    lived: BTreeSet<Epoch>,
 }
 
 impl TheGap<'_> {
-    /// What was acknowledged under an epoch that is over is lost with it.
-    fn covers(&self, acked: &Acked) -> bool {
-        let is_within = acked.epoch == self.epoch && (self.from..=self.to).contains(&acked.offset);
-        is_within || (self.reason == "epoch_changed" && acked.epoch != self.epoch)
+    /// Whether what was acknowledged there may be missing. A gap names the places of its own epoch. Where the epoch
+    /// has changed, the log goes on behind `from - 1`, and what lay further in an earlier life is lost, too; what lay
+    /// before is not. Of the life in which its client stood it had heard everything up to there, and of those that it
+    /// had crossed before all that counts of them: only of lives that came and went unseen it may know nothing.
+    fn excuses(&self, acked: &Acked) -> bool {
+        if acked.epoch == self.epoch {
+            return (self.from..=self.to).contains(&acked.offset);
+        }
+        let may_be_lost = self.reason == "epoch_changed" && acked.offset >= self.from;
+        may_be_lost
+            && match self.stood {
+                Some((epoch, offset)) if acked.epoch == epoch => acked.offset > offset,
+                _ => !self.lived.contains(&acked.epoch),
+            }
     }
 }
 
@@ -155,50 +182,185 @@ pub(crate) struct Twice {
     pub(crate) data: String,
 }
 
+/// What one client heard, gone through in its order.
 struct Ordered<'h> {
-    /// With their places.
-    texts: BTreeMap<&'h str, (Epoch, u64)>,
+    number: usize,
+    /// The places of what it said itself and did not want back.
+    own: BTreeMap<u64, Vec<Epoch>>,
+    /// All that it heard, with each place where it did.
+    places: BTreeMap<&'h str, Vec<u64>>,
+    /// The same as far as no gap has said that it is lost, with its last place.
+    kept: BTreeMap<&'h str, (Epoch, u64)>,
+    last: Option<(Epoch, u64)>,
+    lived: BTreeSet<Epoch>,
+    /// From where on a life that is over was lost.
+    lost: BTreeMap<Epoch, u64>,
+    value: Option<u64>,
     gaps: Vec<TheGap<'h>>,
     twice: Vec<Twice>,
 }
 
-fn order(number: usize, heard: &[Heard]) -> Ordered<'_> {
-    let (mut texts, mut gaps, mut twice) = (BTreeMap::new(), Vec::new(), Vec::new());
-    let (mut last, mut value): (Option<u64>, Option<u64>) = (None, None);
-    let next = |last: Option<u64>, offset: u64, one: &Heard| {
-        let is_next = last.is_none_or(|last| last + 1 == offset);
-        assert!(is_next, "client {number}: {one:?} behind {last:?}");
-        Some(offset)
-    };
-    for one in heard {
+impl<'h> Ordered<'h> {
+    fn of(number: usize, heard: &'h [Heard], said: &[&Acked]) -> Self {
+        let mut own: BTreeMap<u64, Vec<Epoch>> = BTreeMap::new();
+        for acked in said {
+            own.entry(acked.offset).or_default().push(acked.epoch);
+        }
+        let mut told = Self {
+            number,
+            own,
+            places: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            last: None,
+            lived: BTreeSet::new(),
+            lost: BTreeMap::new(),
+            value: None,
+            gaps: Vec::new(),
+            twice: Vec::new(),
+        };
+        heard.iter().for_each(|one| told.hear(one));
+        told
+    }
+
+    /// Whether it heard this, where it was acknowledged.
+    fn has(&self, acked: &Acked) -> bool {
+        self.places.get(acked.data.as_str()).is_some_and(|places| places.contains(&acked.offset))
+    }
+
+    fn hear(&mut self, one: &'h Heard) {
+        let number = self.number;
         match one {
             Heard::Message { epoch, offset, data } => {
-                last = next(last, *offset, one);
-                let Some((life, at)) = texts.insert(data.as_str(), (*epoch, *offset)) else {
-                    continue;
-                };
+                self.pass(*epoch, *offset, one);
+                self.places.entry(data).or_default().push(*offset);
+                let Some((life, at)) = self.kept.insert(data, (*epoch, *offset)) else { return };
                 assert!(life != *epoch, "client {number} heard twice: {one:?}, and at {at}");
                 let (room, offsets) = (number % ROOMS, (at, *offset));
-                twice.push(Twice { room, offsets, data: data.clone() });
+                self.twice.push(Twice { room, offsets, data: data.clone() });
             }
-            Heard::Nothing { offset } => last = next(last, *offset, one),
-            Heard::Gap { epoch, from, to, reason } => {
-                if matches!(reason.as_str(), "epoch_changed" | "unknown_position") {
-                    // What lay behind its end was lost with its life, and may be said again in the next.
-                    texts.retain(|_, (_, at)| *at <= *to);
-                }
-                last = Some(*to);
-                gaps.push(TheGap { epoch: *epoch, from: *from, to: *to, reason });
-            }
+            Heard::Nothing { epoch, offset } => self.pass(*epoch, *offset, one),
+            Heard::Gap { epoch, from, to, reason } => self.miss(*epoch, (*from, *to), reason),
             Heard::Value(newer) => {
-                assert!(
-                    // Who comes back is given it again.
-                    value.is_none_or(|value| value <= *newer),
-                    "client {number}: {newer} behind {value:?}"
-                );
-                value = Some(*newer);
+                // Who comes back is given it again.
+                let is_newer = self.value.is_none_or(|value| value <= *newer);
+                assert!(is_newer, "client {number}: {newer} behind {:?}", self.value);
+                self.value = Some(*newer);
             }
         }
     }
-    Ordered { texts, gaps, twice }
+
+    /// Goes on to a place: it is the next one, but for what the client said itself.
+    fn pass(&mut self, epoch: Epoch, offset: u64, one: &Heard) {
+        if let Some((_, last)) = self.last {
+            let is_next = last < offset && (last + 1..offset).all(|between| self.is_own(between));
+            assert!(is_next, "client {}: {one:?} behind {last}", self.number);
+        }
+        self.last = Some((epoch, offset));
+        self.lived.insert(epoch);
+    }
+
+    fn is_own(&self, offset: u64) -> bool {
+        let stays = |epoch: &Epoch| self.lost.get(epoch).is_none_or(|from| offset < *from);
+        self.own.get(&offset).is_some_and(|epochs| epochs.iter().any(stays))
+    }
+
+    fn miss(&mut self, epoch: Epoch, (from, to): (u64, u64), reason: &'h str) {
+        let (stood, lived) = (self.last, self.lived.clone());
+        self.gaps.push(TheGap { epoch, from, to, reason, stood, lived });
+        if matches!(reason, "epoch_changed" | "unknown_position") {
+            // What lay there was lost with its life, and may be said again in the next.
+            self.kept.retain(|_, (_, at)| *at < from);
+            for over in self.lived.iter().filter(|over| **over != epoch) {
+                self.lost.entry(*over).and_modify(|lost| *lost = from.min(*lost)).or_insert(from);
+            }
+        }
+        // Whoever stood ahead of a log goes back to its end.
+        let at = if reason == "unknown_position" { from - 1 } else { to };
+        self.last = Some((epoch, at));
+    }
+}
+
+/// What must be found, and what must not.
+mod breaches {
+    use super::*;
+
+    const OLD: Epoch = Epoch::from_bits(1);
+    const NEW: Epoch = Epoch::from_bits(2);
+    const UNSEEN: Epoch = Epoch::from_bits(3);
+    /// One that wants its own messages back, and one that does not.
+    const LOUD: usize = 0;
+    const SILENT: usize = 2;
+
+    fn acked(number: usize, epoch: Epoch, offset: u64) -> Acked {
+        let data = format!("{offset} of {number} in {epoch:?}");
+        let (msg_id, level, at) = (data.clone(), "accepted".to_owned(), Instant::now());
+        let is_silent = number == SILENT;
+        Acked { room: 0, number, is_silent, msg_id, data, level, epoch, offset, at }
+    }
+
+    fn heard(said: &Acked) -> Heard {
+        Heard::Message { epoch: said.epoch, offset: said.offset, data: said.data.clone() }
+    }
+
+    fn gap(from: u64, to: u64, reason: &str) -> Heard {
+        Heard::Gap { epoch: NEW, from, to, reason: reason.to_owned() }
+    }
+
+    /// Whether a client that heard this may not have heard of what was said.
+    fn is_excused(heard: &[Heard], said: &Acked) -> bool {
+        let told = Ordered::of(LOUD, heard, &[]);
+        told.has(said) || told.gaps.iter().any(|gap| gap.excuses(said))
+    }
+
+    #[test]
+    fn behind_a_change_of_epoch_is_excused_what_lay_behind_its_beginning_and_nothing_before() {
+        let said: Vec<_> = (1..=9).map(|offset| acked(LOUD, OLD, offset)).collect();
+        // It had come to 7, and of that the next life has what lay up to 4.
+        let mut all: Vec<_> = said[..7].iter().map(heard).collect();
+        all.push(gap(5, 4, "epoch_changed"));
+        assert!(said.iter().all(|said| is_excused(&all, said)), "8 and 9 are lost");
+        let other = |offset| acked(SILENT, OLD, offset);
+        assert!(!is_excused(&all, &other(4)) && !is_excused(&all, &other(7)), "it was there then");
+        // Of a life that nobody showed it, it may lack what the gap does not give back.
+        assert!(!is_excused(&all, &acked(LOUD, UNSEEN, 4)));
+        assert!(is_excused(&all, &acked(LOUD, UNSEEN, 6)));
+        assert!(!is_excused(&all, &acked(SILENT, NEW, 6)), "and nothing of the one that goes on");
+        // Nothing is left, and it had heard nothing.
+        assert!(is_excused(&[gap(1, 0, "epoch_changed")], &other(1)));
+    }
+
+    #[test]
+    fn another_gap_excuses_the_places_that_it_names_alone() {
+        let all = [gap(5, 6, "retention")];
+        assert!(is_excused(&all, &acked(LOUD, NEW, 5)) && is_excused(&all, &acked(LOUD, NEW, 6)));
+        assert!(!is_excused(&all, &acked(LOUD, NEW, 7)) && !is_excused(&all, &acked(LOUD, OLD, 5)));
+    }
+
+    #[test]
+    fn who_does_not_want_its_own_messages_lacks_nothing_at_their_places_alone() {
+        let (first, own, last) = (acked(LOUD, OLD, 1), acked(SILENT, OLD, 2), acked(LOUD, OLD, 3));
+        let all = [heard(&first), heard(&last)];
+        assert!(Ordered::of(SILENT, &all, &[&own]).has(&last));
+        let is_found = |said: &[&Acked]| {
+            std::panic::catch_unwind(|| drop(Ordered::of(SILENT, &all, said))).is_err()
+        };
+        assert!(is_found(&[]) && is_found(&[&first]), "2 is missing");
+    }
+
+    #[test]
+    fn a_place_of_ones_own_that_was_lost_with_its_life_is_somebody_elses_in_the_next() {
+        let own = acked(SILENT, OLD, 2);
+        let ahead = [heard(&acked(LOUD, OLD, 1)), heard(&acked(LOUD, OLD, 3))];
+        let behind = [gap(2, 1, "epoch_changed"), heard(&acked(LOUD, NEW, 3))];
+        let all: Vec<_> = ahead.into_iter().chain(behind).collect();
+        let told = std::panic::catch_unwind(|| drop(Ordered::of(SILENT, &all, &[&own])));
+        assert!(told.is_err(), "2 of the next life is missing");
+    }
+
+    #[test]
+    fn what_was_heard_at_another_place_than_it_was_acknowledged_at_is_not_what_was_acknowledged() {
+        let said = acked(LOUD, OLD, 3);
+        let elsewhere = Heard::Message { epoch: OLD, offset: 2, data: said.data.clone() };
+        assert!(!is_excused(&[elsewhere], &said));
+    }
 }
