@@ -30,10 +30,6 @@ pub(crate) struct Cluster {
     /// Where rooms are kept; without it none is durable.
     pub(crate) postgres: Option<Postgres>,
     pub(crate) nodes: Vec<Server>,
-    /// Whether every third client does not want its own messages back (`echo:false`). None where the `ack` may come
-    /// behind the message's place: a client that hears first what follows takes that place for a hole, and comes back
-    /// for it.
-    pub(crate) has_silent: bool,
     /// Between each node and Redis; none where they are connected to it themselves.
     pub(crate) proxies: Vec<Passage>,
     /// Theirs alone: what passes bytes on must not wait for hundreds of clients.
@@ -69,7 +65,7 @@ impl Cluster {
     pub(crate) fn start_replicated_at(url: &str, redis: Redis) -> Self {
         let more = &[("namespaces.public.replicated", "true")];
         let setting = Setting { redis: Some(url), more, ..Setting::default() };
-        Self { has_silent: false, ..Self::build(redis, None, &setting) }
+        Self::build(redis, None, &setting)
     }
 
     /// Nodes all of whose rooms are durable.
@@ -106,8 +102,7 @@ impl Cluster {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let front = listener.local_addr().unwrap();
         runtime.spawn(balance(listener, addrs));
-        let has_silent = postgres.is_none();
-        Self { redis, postgres, nodes, has_silent, proxies, _ways: ways, runtime, front }
+        Self { redis, postgres, nodes, proxies, _ways: ways, runtime, front }
     }
 
     /// The most memory of a node, in MiB.

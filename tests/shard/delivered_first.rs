@@ -67,3 +67,39 @@ fn what_is_delivered_and_could_not_be_stored_is_refused_and_never_acknowledged()
     assert_eq!(types(&frames), ["error"]);
     assert_eq!(frames[0]["retry_after_ms"], 1_000);
 }
+
+#[test]
+fn what_comes_behind_one_s_own_that_has_no_answer_yet_says_what_it_follows() {
+    let mut host =
+        host_that_delivers_first(|receipt| Ok(Receipt { level: AckLevel::Durable, ..receipt }));
+    let (silent, other) = (host.member("public:a"), host.member("public:a"));
+    let say = |n: u32| format!(r#"{{"type":"publish","id":{n},"room":"public:a","data":{n}}}"#);
+    let silently = r#"{"type":"publish","id":7,"room":"public:a","data":"x","echo":false}"#;
+    host.say(other, &say(1));
+    host.frames(silent);
+    let told = |frames: &[serde_json::Value]| {
+        let of = |frame: &serde_json::Value| {
+            (frame["offset"].as_u64().unwrap(), frame["previous"].as_u64())
+        };
+        frames.iter().filter(|frame| frame["type"] == "message").map(of).collect::<Vec<_>>()
+    };
+    // The first has its answer, and nothing came between.
+    host.hold_calls = true;
+    host.say_only(silent, silently);
+    let answered = host.run_held();
+    host.settle();
+    host.complete(answered);
+    assert_eq!(types(&host.frames(silent)), ["ack"]);
+    host.hold_calls = true;
+    host.say_only(silent, silently);
+    let answered = host.run_held();
+    for n in 2..=3 {
+        host.say(other, &say(n));
+    }
+    assert_eq!(told(&host.frames(silent)), [(4, Some(1)), (5, None)]);
+    let others = told(&host.frames(other));
+    assert_eq!(others, (1..=5).map(|offset| (offset, None)).collect::<Vec<_>>());
+    host.complete(answered);
+    let frames = host.frames(silent);
+    assert_eq!((types(&frames), &frames[0]["offset"]), (vec!["ack"], &serde_json::json!(3)));
+}

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use domain::membership::MemberState;
 use domain::message::Publication;
 use domain::position::Position;
 use domain::protocol::selective::mark_previous;
+use smallvec::SmallVec;
 
 use super::audiences::{AudienceKey, Choice, Wanted, wanted};
-use super::rooms::{Follows, Item, Member, RoomKey, RoomSlice, Silent, VACATED, Walk};
+use super::rooms::{Follows, Item, Member, Owed, RoomKey, RoomSlice, Silent, VACATED, Walk};
 use super::table::Echo;
 use super::walk::begin_walk;
 use super::{Host, Shard, Slot};
@@ -82,7 +84,9 @@ impl Shard {
     /// Puts a publication on its way to everyone in the room.
     pub(super) fn admit(&mut self, key: RoomKey, published: &Arc<Published>, host: &mut Host<'_>) {
         let held_max = self.services.rules.limits.held_bytes_max;
-        let silent = self.silent(key, published).into_iter().collect();
+        let own = self.silent(key, published);
+        let mut silent = self.settle_owed(key, published, own.as_ref(), host);
+        silent.extend(own);
         let Some(slice) = self.rooms.get_mut(key) else { return };
         let publication = &published.publication;
         let bytes = published.frame(WireFormat::V2, |message| host.outbox.frame(message)).clone();
@@ -116,13 +120,53 @@ impl Shard {
         let position = offset.map(|offset| Position { epoch: *epoch, offset });
         if let Some(origin) = origin {
             let slot = self.table.slot_of(origin.connection)?;
-            let silent = Silent { slot, position, command: origin.command, behind: false };
+            let (command, instead) = (origin.command, None);
+            let silent = Silent { slot, position, command, behind: false, instead };
             return (!origin.echo).then_some(silent);
         }
         let slot = self.table.slot_of(sender.connection?)?;
         let mut echoes = self.table.get(slot)?.echoes.iter();
         let echo = echoes.find(|e| e.room == key && Some(e.position) == position)?;
-        Some(Silent { slot, position, command: echo.command, behind: false })
+        let (command, instead) = (echo.command, None);
+        Some(Silent { slot, position, command, behind: false, instead })
+    }
+
+    /// Where messages are delivered before they are what their acknowledgement says, the place of who does not want its own
+    /// one back passes without a word, and the next message says what it follows, or it would be taken for a hole.
+    fn settle_owed(
+        &mut self,
+        key: RoomKey,
+        published: &Published,
+        own: Option<&Silent>,
+        host: &mut Host<'_>,
+    ) -> SmallVec<[Silent; 1]> {
+        let mut told = SmallVec::new();
+        let Some(slice) = self.rooms.get_mut(key) else { return told };
+        if published.publication.offset.is_none() || (own.is_none() && slice.owed.is_empty()) {
+            return told;
+        }
+        let mut before = None;
+        for Owed { slot, previous } in std::mem::take(&mut slice.owed) {
+            if own.is_some_and(|own| own.slot == slot) {
+                before = Some(previous);
+                continue;
+            }
+            let bytes = host.outbox.frame(&mark_previous(published.message(), previous));
+            let (position, command, instead) = (None, None, Some(bytes));
+            told.push(Silent { slot, position, command, behind: false, instead });
+        }
+        let Some((slot, position)) = own.and_then(|own| Some((own.slot, own.position?))) else {
+            return told;
+        };
+        let Some(entry) = self.table.get(slot) else { return told };
+        let Some(MemberState::Live(place)) = entry.rooms.state(key) else { return told };
+        let is_plain = |member: &Member| member.audience == AudienceKey::NONE;
+        let is_late = self.services.ports.broker.level_of_delivery(&slice.policy).is_none();
+        if is_late && slice.members.get(place as usize).is_some_and(is_plain) {
+            let previous = before.unwrap_or_else(|| position.offset.previous());
+            slice.owed.push(Owed { slot, previous });
+        }
+        told
     }
 
     /// Puts an item behind those that wait for a room.
@@ -280,13 +324,18 @@ impl Shard {
             silent = rest;
             let own = || here.iter().filter(|(_, silent)| silent.slot == slot);
             let frame = walk.frame_for(member.audience, at);
-            if let Some(frame) = frame.filter(|_| own().all(|(_, silent)| silent.behind)) {
+            let is_wanted =
+                |(_, silent): &(usize, Silent)| silent.behind || silent.instead.is_some();
+            if let Some(frame) = frame.filter(|_| own().all(is_wanted)) {
+                let instead = own().find_map(|(_, silent)| silent.instead.clone());
+                let other = instead.map(|bytes| Frame { bytes, ..frame.clone() });
+                let frame = other.as_ref().unwrap_or(frame);
                 let batch = Batch { joined: &frame.bytes, frames: std::slice::from_ref(frame) };
                 let delivered = host.outbox.deliver(slot, &batch);
                 self.count(1, &batch);
                 self.delivered(slot, delivered, host);
             }
-            for (_, silent) in own() {
+            for (_, silent) in own().filter(|(_, silent)| silent.instead.is_none()) {
                 self.pass_echo(key, slice, silent, host);
             }
         }

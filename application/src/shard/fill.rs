@@ -183,7 +183,7 @@ impl Shard {
         let lost = waiting.filter(|(_, echo)| lost(echo));
         lost.map(|(slot, echo)| {
             let Echo { position, command, .. } = echo;
-            Silent { slot, position: Some(position), command, behind: true }
+            Silent { slot, position: Some(position), command, behind: true, instead: None }
         })
         .collect()
     }

@@ -183,7 +183,10 @@ impl Shard {
         }
         let frame = Frame { bytes, class: Class::Reliable, key: None };
         let chosen = Choice::Everyone(document);
-        let silent = |slot| Silent { slot, position: None, command: None, behind: false };
+        let silent = |slot| {
+            let (position, command, instead) = (None, None, None);
+            Silent { slot, position, command, behind: false, instead }
+        };
         let silent = own.into_iter().map(silent).collect();
         self.enqueue(key, Item { frame, to, chosen, silent });
     }

@@ -14,7 +14,7 @@ use domain::filter::Filter;
 use domain::id::Epoch;
 use domain::message::Publication;
 use domain::policy::NamespacePolicy;
-use domain::position::Position;
+use domain::position::{Offset, Position};
 use domain::presence::gathering::Gathering;
 use domain::room::RoomId;
 use smallvec::SmallVec;
@@ -153,7 +153,7 @@ pub(super) struct Item {
 }
 
 /// A publish with `echo:false` of a connection of this shard.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Silent {
     pub(super) slot: Slot,
     /// Its place; none for classes without one, whose `ack` does not wait for it.
@@ -162,6 +162,16 @@ pub(super) struct Silent {
     /// Whether the item is not the message itself but only where its `ack` belongs: behind a gap
     /// that it fell into, or behind what was on its way when its place had passed already.
     pub(super) behind: bool,
+    /// For who has no answer yet to one of its own before: what it gets instead of the item, which says what it follows.
+    pub(super) instead: Option<Bytes>,
+}
+
+/// A member whose own message has passed without an answer: what it gets next says what it follows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    pub(super) slot: Slot,
+    /// The place before its own.
+    pub(super) previous: Offset,
 }
 
 /// A batch on its way through the members.
@@ -254,6 +264,8 @@ pub(super) struct RoomSlice {
     pub(super) suspect: Option<Position>,
     /// Whether its followers know who is there.
     pub(super) listing: Listing,
+    /// Who is to be told with the next message what it follows; each once.
+    pub(super) owed: SmallVec<[Owed; 1]>,
     /// What they have still to be told; nothing in a quiet room.
     pub(super) gathering: Option<Box<Gathering>>,
 }
@@ -343,7 +355,8 @@ impl RoomSlice {
         command: Option<u64>,
     ) -> bool {
         let Some(member) = self.members.get(place as usize).copied() else { return false };
-        let silent = Silent { slot, position: Some(position), command, behind: true };
+        let instead = None;
+        let silent = Silent { slot, position: Some(position), command, behind: true, instead };
         // What it has got while joining does not come again.
         let n_new = usize::try_from(self.accepted - member.accepted()).unwrap_or(usize::MAX);
         let n_skipped = self.pending.len().saturating_sub(n_new);
@@ -422,6 +435,7 @@ impl Rooms {
             looking: false,
             suspect: None,
             listing: Listing::Whole,
+            owed: SmallVec::new(),
             gathering: None,
         }));
         self.index.insert(room.clone(), key);
