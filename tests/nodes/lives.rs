@@ -122,3 +122,19 @@ async fn a_server_that_has_been_a_replica_is_in_another_life() {
     };
     in_time("the next life begins", until_another).await;
 }
+
+/// Its key is gone, by an eviction or with all others, and who is connected knows of it.
+#[tokio::test]
+async fn a_server_that_has_forgotten_its_life_is_told_it_again() {
+    if !Redis::is_here() {
+        return;
+    }
+    let redis = Redis::start();
+    let nodes = [&eager(&redis).await, &eager(&redis).await];
+    let first = nodes[0].say("first").await.unwrap().epoch;
+    redis.tell(&["DEL", "roomkeeper:life"]);
+    let epochs = go_on(&redis, nodes).await;
+    assert!(epochs.iter().all(|epoch| *epoch == first), "a new epoch");
+    let late = eager(&redis).await;
+    assert_eq!(late.say("by who came later").await.unwrap().epoch, first);
+}

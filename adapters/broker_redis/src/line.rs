@@ -13,7 +13,7 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Script, V
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::answers::{code, words};
+use crate::answers::{Fault, code, words};
 use crate::config::Config;
 use crate::link::Server;
 use crate::servers::{Layout, Place, Servers};
@@ -139,6 +139,14 @@ pub(crate) struct Identity {
     pub(crate) life: String,
 }
 
+impl Identity {
+    /// Which of its lives, where they have numbers.
+    fn number(&self) -> Option<u64> {
+        let (number, _) = self.life.strip_prefix('@')?.split_once('-')?;
+        number.parse().ok()
+    }
+}
+
 /// How a node learns in which life a server is.
 pub(crate) struct Lives {
     /// Where the server keeps it; none in a Cluster, where no key lies on each.
@@ -152,9 +160,13 @@ impl Lives {
         Self { key, newest: AtomicU64::new(0) }
     }
 
-    /// A room is in this one already.
-    pub(crate) fn met(&self, number: u64) {
-        self.newest.fetch_max(number, Ordering::Relaxed);
+    /// What a server refused may say in which one a room is already.
+    pub(crate) fn met(&self, error: &RedisError) {
+        if Fault::of(error) == Fault::Outlived
+            && let Some(number) = error.detail().and_then(|detail| detail.trim().parse().ok())
+        {
+            self.newest.fetch_max(number, Ordering::Relaxed);
+        }
     }
 
     /// Which life of this process that is; an error also where the server does not say, for its memory is full.
@@ -163,6 +175,7 @@ impl Lives {
         connection: &(impl ConnectionLike + Clone + Send),
         run: &str,
         history: &History<'_>,
+        known: Option<&Identity>,
     ) -> Result<String, RedisError> {
         static SCRIPT: LazyLock<Script> =
             LazyLock::new(|| Script::new(include_str!("scripts/life.lua")));
@@ -173,6 +186,7 @@ impl Lives {
             .arg(history.id)
             .arg(u8::from(history.is_first))
             .arg(self.newest.load(Ordering::Relaxed))
+            .arg(known.and_then(Identity::number).unwrap_or(0))
             .invoke_async(&mut connection.clone())
             .await?;
         Ok(format!("{number}-{run}"))
@@ -208,7 +222,7 @@ pub(crate) async fn identify(
     let run = check_server(&info, servers.layout())?;
     let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
     let history = History::read(&info).ok_or(ConnectError::Replica)?;
-    let life = match servers.lives().of(&connection, &run, &history).await {
+    let life = match servers.lives().of(&connection, &run, &history, None).await {
         Ok(life) => life,
         Err(error) if error.is_io_error() || error.is_timeout() => return Err(error.into()),
         // What it refuses is said when it is tried for everything; of full memory calls tell.
@@ -233,7 +247,7 @@ pub(crate) async fn probe(
         return Err(ConnectError::Strange);
     }
     let history = History::read(&info).ok_or(ConnectError::Replica)?;
-    match servers.lives().of(connection, &identity.run, &history).await {
+    match servers.lives().of(connection, &identity.run, &history, Some(identity)).await {
         Ok(life) if life == identity.life => Ok(()),
         Ok(_) => Err(ConnectError::Another),
         Err(error) if error.is_io_error() || error.is_timeout() => Err(error.into()),

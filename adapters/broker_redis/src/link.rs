@@ -461,15 +461,10 @@ impl Commands {
             Fault::Full => CallError::Full,
             Fault::Fenced => CallError::Fenced,
             Fault::Unfenced => CallError::Unfenced,
-            // It has been something else meanwhile, and this connection was not told.
-            Fault::Outlived => {
-                let number = error.detail().and_then(|number| number.trim().parse().ok());
-                self.servers.lives().met(number.unwrap_or(0));
-                self.give_up(line);
-                CallError::Away
-            }
-            // A server that takes no writes has become a replica, or is about to go.
-            Fault::Lost | Fault::Demoted => {
+            // A server that takes no writes has become a replica, or is about to go; one that is in another life has
+            // been something else meanwhile.
+            Fault::Lost | Fault::Demoted | Fault::Outlived => {
+                self.servers.lives().met(error);
                 self.give_up(line);
                 CallError::Away
             }

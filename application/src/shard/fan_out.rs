@@ -146,7 +146,7 @@ impl Shard {
             return told;
         }
         let mut before = None;
-        for Owed { slot, previous } in std::mem::take(&mut slice.owed) {
+        for Owed { slot, previous, .. } in std::mem::take(&mut slice.owed) {
             if own.is_some_and(|own| own.slot == slot) {
                 before = Some(previous);
                 continue;
@@ -164,7 +164,7 @@ impl Shard {
         let is_late = self.services.ports.broker.level_of_delivery(&slice.policy).is_none();
         if is_late && slice.members.get(place as usize).is_some_and(is_plain) {
             let previous = before.unwrap_or_else(|| position.offset.previous());
-            slice.owed.push(Owed { slot, previous });
+            slice.owed.push(Owed { slot, epoch: position.epoch, previous });
         }
         told
     }

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use super::audiences::Choice;
 use super::held::Held;
-use super::rooms::{Follows, Item, RoomKey, Silent, VACATED};
+use super::rooms::{Follows, Item, Owed, RoomKey, Silent, VACATED};
 use super::table::Echo;
 use super::{Host, Shard, Slot};
 use crate::metrics::HoleCause;
@@ -159,7 +159,16 @@ impl Shard {
         let bytes = self.encode(&told, host);
         let frame = Frame { bytes, class: Class::Reliable, key: None };
         self.metrics.gaps.add(gap.reason, 1);
-        let silent = self.lost_echoes(key, gap);
+        let mut silent = self.lost_echoes(key, gap);
+        let owed = self.rooms.get_mut(key).map(|slice| std::mem::take(&mut slice.owed));
+        let owed = owed.into_iter().flatten().filter(|owed| owed.epoch == gap.epoch);
+        for Owed { slot, previous, .. } in owed {
+            // Of its own one before nobody has told it: for all that it knows, that is missing, too.
+            let from = previous.next().map_or(gap.from, |own| own.min(gap.from));
+            let told = ServerFrame::Gap { room: &room, gap: Gap { from, ..gap } };
+            let (position, command, instead) = (None, None, Some(self.encode(&told, host)));
+            silent.push(Silent { slot, position, command, behind: false, instead });
+        }
         let chosen = Choice::Everyone(document);
         self.enqueue(key, Item { frame, to: Follows::Nothing, chosen, silent });
         if let Some(slice) = self.rooms.get_mut(key) {

@@ -170,7 +170,9 @@ pub(super) struct Silent {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owed {
     pub(super) slot: Slot,
-    /// The place before its own.
+    /// The epoch of its own.
+    pub(super) epoch: Epoch,
+    /// The place before it.
     pub(super) previous: Offset,
 }
 

@@ -155,8 +155,10 @@ impl Bench {
             ..Rules::default()
         };
         change(&mut rules);
+        let mut broker = MockBroker::new();
+        broker.expect_level_of_delivery().return_const(Some(AckLevel::Accepted));
         let ports = Ports {
-            broker: Arc::new(MockBroker::new()),
+            broker: Arc::new(broker),
             presence: Arc::new(MockPresence::new()),
             token_verifier: Arc::new(MockTokenVerifier::new()),
             session_tickets: Arc::new(crate::ports::NoTickets),

@@ -139,7 +139,7 @@ pub async fn what_may_be_acknowledged_when_it_is_delivered_is_answered_at_that_l
         let scene = Scene {
             broker: Arc::clone(&plain.broker),
             policy: Arc::new(policy),
-            room: room(if durable { "public:durable" } else { Scene::ROOM }),
+            room: room(if durable { "public:b" } else { Scene::ROOM }),
         };
         let sent = publish(scene.room.as_str(), "u1", "x");
         let answered = scene.publish(sent).await.level;
