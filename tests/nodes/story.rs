@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::fleet::{Cluster, DEADLINE};
-use crate::told::{Acked, Heard, Told};
+use crate::told::{Acked, Heard, Told, is_silent};
 
 const CLIENTS: usize = 500;
 /// Those who come to rooms and leave them meanwhile.
@@ -351,7 +351,7 @@ async fn one(
         Arc::clone(&counts),
     ));
     ready.wait().await;
-    let is_silent = number % 3 == 2;
+    let is_silent = is_silent(number);
     let (mut acked, mut value) = (Vec::new(), None);
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
